@@ -1,0 +1,172 @@
+"""The nouns of the house and the seams between its floors.
+
+Problem -> Trace (a teacher's text) or Rollout (ids the student sampled) -> verdict -> Pair or group -> Batch.
+Everything here is plain data: no torch, no file formats (those are in `run/tables.py`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with a checkable answer.
+
+    >>> Problem(id="p1", question="What is 2 + 3?", answer="5").split
+    'train'
+    """
+
+    id: str
+    question: str
+    answer: str
+    split: str = "train"  # train | validation | test
+    benchmark: str = ""  # name of the problem set that a test problem is scored in
+    level: int | None = None  # 1 is easiest; None where the source does not say
+    domain: str = ""  # family or subject: chain, equation, word, algebra, …
+    source: str = ""  # where it came from
+    licence: str = ""
+    policy: str = "math"  # the answer policy it is verified under (verify/)
+    formula: str = ""  # an arithmetic expression that a procedural teacher can explain, "" where unknown
+    origin: str = ""  # id of the problem it was made from (MetaMath), "" for an original
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One teacher's answer to one problem, as text: the teacher's vocabulary is not ours."""
+
+    problem_id: str
+    index: int  # 0 … n-1 among the rollouts of the problem
+    text: str  # the whole completion, `<think>…</think>` included
+    teacher: str = ""
+    correct: bool | None = None  # None: not verified, or the verifier could not decide
+    reason: str = ""  # the verifier's
+    augmentation: str = ""  # "", answer, rephrased, self_verification, fobar, program
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One student's answer, as the ids it sampled; they are never tokenised again from text."""
+
+    problem_id: str
+    index: int
+    prompt_ids: list[int]
+    ids: list[int]  # the completion, end token included when it stopped by itself
+    logprobs: list[float]  # of `ids`, under softmax(logits / temperature)
+    temperature: float
+    stop: str  # "end" | "length"
+    text: str
+    correct: bool | None = None
+    reason: str = ""
+    reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A right and a wrong answer to one problem. Ids where a student sampled them, text where a teacher wrote them."""
+
+    problem_id: str
+    question: str
+    chosen: str
+    rejected: str
+    prompt_ids: list[int] = field(default_factory=list)
+    chosen_ids: list[int] = field(default_factory=list)
+    rejected_ids: list[int] = field(default_factory=list)
+    source: str = ""  # teacher | student
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One stage on one problem set. Fractions in 0–1; `low`, `high` the 95 % interval of `mean`."""
+
+    stage: str
+    benchmark: str
+    main: bool
+    problems: int
+    samples: int
+    mean: float
+    low: float
+    high: float
+    pass_at_k: dict[str, float]
+    majority: float
+    truncated: float
+    mean_tokens: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str  # system | user | assistant
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a Generator is asked: one completion, with the name of its random stream."""
+
+    problem_id: str
+    index: int  # which of the problem's rollouts
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to pick tokens. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+
+    temperature: float = 1.0
+    max_tokens: int = 512
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    problem_id: str
+    index: int
+    text: str
+    stop: str  # end | length
+    prompt_ids: list[int] = field(default_factory=list)  # empty where a server does not say
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`correct` is None when the verifier could not decide (a timeout): such an answer is counted, never scored wrong."""
+
+    correct: bool | None
+    reason: str  # one short phrase: "equal", "different", "no answer", "timeout", …
+    answer: str = ""  # what was extracted from the text
+
+
+class Generator(Protocol):
+    """Anything that completes prompts: the in-process engine, a server, a script. Completions come as they finish."""
+
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
+
+
+class Scorer(Protocol):
+    """A number for a completion: verifier-as-reward, reward model, a user's function."""
+
+    def __call__(self, problem: Problem, completion: str) -> float: ...
+
+
+class Verifier(Protocol):
+    """Is this text's answer right? Bounded in time and memory: callers never guard it."""
+
+    def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
+
+    def check_many(self, items: Sequence[tuple[str, str, str]]) -> list[Verdict]: ...
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    return asdict(record)
+
+
+def from_row(kind: type[R], row: dict[str, Any]) -> R:
+    """Build a record from a table row; columns the record does not know are left aside."""
+    names = {f.name for f in fields(kind)}
+    return kind(**{k: v for k, v in row.items() if k in names})

@@ -1,0 +1,79 @@
+"""The run folder: `runs/NAME/NN-stage/`, complete when its `manifest.json` is there (it is written last).
+
+Everything that must survive a kill is written beside its final name, synced, and renamed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a room's `run(stage)` is given: its settings, where its inputs lie, where to write.
+
+    A room writes each thing it gives (an *artifact*: problems, rollouts, corpus, subset, pairs, prompts, model, …) into
+    `stage.output(name)`, and what it leaves out into `stage.output("dropped")` with a `reason` column.
+    """
+
+    name: str
+    kind: str
+    folder: Path  # runs/NAME/NN-stage
+    settings: StageSettings  # the room's own class
+    inputs: Mapping[str, Path]  # input name -> folder of the artifact
+    run: RunSettings
+    model: ModelSettings
+    parallel: ParallelSettings
+    scores: ScoreSettings
+
+    @property
+    def seed(self) -> int:
+        """The run's seed mixed with the stage's name: two stages never share random streams."""
+        digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
+
+    def output(self, artifact: str) -> Path:
+        path = self.folder / artifact
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write, sync and rename, so that a kill leaves the old file or the new one, never half of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """One hash for the names and contents of all files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\n".encode())
+    return digest.hexdigest()

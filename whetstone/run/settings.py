@@ -1,0 +1,60 @@
+"""The shared tables of a recipe. Rooms declare their own stage settings at the top of their own files.
+
+No torch here: reading a recipe is instant.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Frozen, unknown keys refused. The parent of every table in a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageSettings(Settings):
+    """What every `[[stage]]` has. A room's settings add a field of type `str | None` for each input that can be named."""
+
+    kind: str
+    name: str = ""  # default: the kind
+
+
+class RunSettings(Settings):
+    name: str  # the run folder is `folder/name`
+    folder: Path = Path("runs")
+    seed: int = 0
+    threads: int = Field(default=0, ge=0)  # 0: all the cores this process may use
+
+
+class ModelSettings(Settings):
+    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model made from nothing."""
+
+    path: str | None = None  # a folder or a hub name; the shape fields below are then unused
+    layers: int = 4
+    hidden: int = 128
+    mlp: int = 384
+    heads: int = 4
+    kv_heads: int = 2
+    partial_rotary: float = 0.75
+    vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
+    context: int = 1024  # positions
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the stored weights
+
+
+class ParallelSettings(Settings):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
+    micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
+
+
+class ScoreSettings(Settings):
+    """How the pipeline scores the base and every training stage."""
+
+    main: str = ""  # benchmark name of the headline problem set; default: the first
+    samples: int = Field(default=8, ge=1)
+    temperature: float = Field(default=0.6, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    problems: int = Field(default=0, ge=0)  # at most so many of each set; 0: all

@@ -1,0 +1,104 @@
+"""Records <-> disk: Parquet (zstd, sharded) for what is finished, a synced line journal for what arrives one by one."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from whetstone.records import from_row, to_row
+
+R = TypeVar("R")
+
+SHARD_ROWS = 50_000
+
+
+def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = SHARD_ROWS) -> int:
+    """Write dict rows as `part-00000.parquet`, …; memory holds one shard. Returns the number of rows.
+
+    Old shards of the folder are replaced. An empty table still gets one shard (without columns), so that "written and
+    empty" differs from "never written".
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("part-*.parquet"):
+        old.unlink()
+    total = shard = 0
+    buffer: list[dict[str, Any]] = []
+
+    def flush() -> None:
+        nonlocal shard
+        path = folder / f"part-{shard:05d}.parquet"
+        beside = path.with_name(path.name + ".tmp")
+        pq.write_table(pa.Table.from_pylist(buffer), beside, compression="zstd")
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+        shard += 1
+        buffer.clear()
+
+    for row in rows:
+        buffer.append(row)
+        total += 1
+        if len(buffer) >= shard_rows:
+            flush()
+    if buffer or shard == 0:
+        flush()
+    return total
+
+
+def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows of a sharded table, shard after shard, in constant memory."""
+    import pyarrow.parquet as pq
+
+    shards = sorted(folder.glob("part-*.parquet"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} holds no part-*.parquet: the stage that writes it has not finished.")
+    for shard in shards:
+        with pq.ParquetFile(shard) as table:
+            for group in table.iter_batches(batch_size=4096):
+                yield from group.to_pylist()
+
+
+def write_records(folder: Path, records: Iterable[Any]) -> int:
+    return write_rows(folder, (to_row(r) for r in records))
+
+
+def read_records(kind: type[R], folder: Path) -> Iterator[R]:
+    return (from_row(kind, row) for row in read_rows(folder))
+
+
+class Journal:
+    """Append-only lines, synced in blocks; after a kill the whole blocks are there and a torn last line is cut off.
+
+    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "Journal":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        good = 0
+        if self.path.exists():
+            with self.path.open("rb") as lines:
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    self.rows.append(json.loads(line))
+                    good += len(line)
+        self._out = self.path.open("ab")
+        self._out.truncate(good)
+        return self
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """One synced block."""
+        self._out.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+        self._out.flush()
+        os.fsync(self._out.fileno())
+
+    def __exit__(self, *_: object) -> None:
+        self._out.close()
