@@ -78,7 +78,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _whole_lines(path: Path) -> list[str]:
     """A kill can tear the last line: it has no end of line then."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    with path.open("rb") as lines:
+        return [line.decode() for line in lines if line.endswith(b"\n")]
 
 
 def _plain(value: Any) -> Any:

@@ -39,7 +39,10 @@ class _PlainBar:
             self.write(self.line(now))
 
     def write(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+        if _open and _open[0] is not self and _open[0].stream is self.stream:
+            _open[0].write(line)
+        else:
+            print(line, file=self.stream, flush=True)
 
     def line(self, now: float) -> str:
         seconds = max(now - self.started, 1e-9)
@@ -66,7 +69,7 @@ class _LiveBar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.unit, self.before, self.started = unit, done, time.monotonic()
+        self.unit, self.stream, self.before, self.started = unit, stream, done, time.monotonic()
         self.notes: dict[str, object] = {}
         self.rich = Progress(
             TextColumn("{task.description}"),
@@ -107,7 +110,10 @@ _open: list[_PlainBar | _LiveBar] = []  # innermost last: rich allows one live d
 def progress(
     total: float | None, label: str, unit: str = "", done: float = 0, stream: TextIO | None = None
 ) -> Iterator[Bar]:
-    """A bar for `total` things (None: unknown), of which `done` were done before (resumed). Bars may nest: inner ones print lines."""
+    """A bar for `total` things (None: unknown), of which `done` were done before (resumed).
+
+    Bars may nest: inner ones print lines, above the outer one where that is live.
+    """
     stream = stream or sys.stderr
     kind = _LiveBar if stream.isatty() and not _open else _PlainBar
     bar = kind(total, label, unit, done, stream)
