@@ -1,0 +1,332 @@
+"""A teacher that needs no download: it explains arithmetic the way school does, in a long chain of thought.
+
+Given a problem's formula it copies the formula, works on one operation at a time with column arithmetic (carry, borrow,
+partial products, long division), writes the shorter expression that is left, checks the last step by the inverse
+operation, and boxes the answer:
+
+    <think>
+    12+(345-67)+8
+    345-67: 5-7-0=8 borrow 1; 4-6-1=7 borrow 1; 3-0-1=2 borrow 0; so 278
+    12+278+8
+    12+278: 2+8+0=0 carry 1; 1+7+1=9 carry 0; 0+2+0=2 carry 0; so 290
+    290+8
+    290+8: 0+8+0=8 carry 0; 9+0+0=9 carry 0; 2+0+0=2 carry 0; so 298
+    Check: 298-8: 8-8-0=0 borrow 0; 9-0-0=9 borrow 0; 2-0-0=2 borrow 0; so 290, right.
+    </think>
+    The answer is \\boxed{298}.
+
+As a real teacher it errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at
+`wrong_rate` it slips and does not notice, so that everything after the slip follows from it and the conclusion is wrong
+(the rejected side of the paper's Rollout DPO).
+"""
+
+import random
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from whetstone.records import Problem, Trace
+
+TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|([-+*/()]))")
+CHECKED_BY = {"+": "-", "-": "+", "*": "/", "/": "*"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A node of a formula; leaves are Fractions."""
+
+    symbol: str
+    left: "Operation | Fraction"
+    right: "Operation | Fraction"
+
+
+def parse(formula: str) -> Operation | Fraction:
+    """A formula of non-negative numbers, + - * / and brackets as a tree. Raises ValueError for anything else."""
+    tokens: list[str] = []
+    at = 0
+    while at < len(formula.rstrip()):
+        match = TOKEN.match(formula, at)
+        if match is None:
+            raise ValueError(f"formula {formula!r}: {formula[at]!r} is not a number, + - * / or a bracket.")
+        tokens.append(match[1] or match[2])
+        at = match.end()
+    if len(tokens) > 200:
+        raise ValueError(f"formula of {len(tokens)} tokens: the teacher explains at most 200.")
+    position = 0
+
+    def peek() -> str:
+        return tokens[position] if position < len(tokens) else ""
+
+    def take() -> str:
+        nonlocal position
+        position += 1
+        return tokens[position - 1] if position <= len(tokens) else ""
+
+    def factor() -> Operation | Fraction:
+        token = take()
+        if token == "(":
+            inside = chain(0)
+            if take() != ")":
+                raise ValueError(f"formula {formula!r}: a bracket is not closed.")
+            return inside
+        if not token or token in "+-*/)":
+            raise ValueError(f"formula {formula!r}: a number is missing before {token or 'its end'!r}.")
+        return Fraction(token)
+
+    def chain(tier: int) -> Operation | Fraction:
+        symbols, lower = ("+-", lambda: chain(1)) if tier == 0 else ("*/", factor)
+        left = lower()
+        while peek() and peek() in symbols:
+            symbol = take()
+            left = Operation(symbol, left, lower())
+        return left
+
+    tree = chain(0)
+    if position != len(tokens):
+        raise ValueError(f"formula {formula!r}: {peek()!r} stands where an operator should.")
+    return tree
+
+
+def show_number(number: Fraction) -> str:
+    if number.denominator == 1:
+        return str(number.numerator)
+    text = format(Decimal(number.numerator) / Decimal(number.denominator), "f")
+    if Fraction(text) != number:
+        raise ValueError(f"{number} has no finite decimal form: the teacher writes decimals only.")
+    return text
+
+
+def show(tree: Operation | Fraction) -> str:
+    if isinstance(tree, Fraction):
+        return show_number(tree)
+    tight = tree.symbol in "*/"
+
+    def side(child: Operation | Fraction, right: bool) -> str:
+        text = show(child)
+        if isinstance(child, Fraction):
+            return text
+        loose = child.symbol in "+-"
+        needs = (tight and loose) or (right and (tight or loose))
+        return f"({text})" if needs else text
+
+    return side(tree.left, False) + tree.symbol + side(tree.right, True)
+
+
+def _apply(symbol: str, a: Fraction, b: Fraction) -> Fraction:
+    if symbol == "/":
+        if b == 0:
+            raise ValueError("a division by zero cannot be explained.")
+        return a / b
+    return a + b if symbol == "+" else a - b if symbol == "-" else a * b
+
+
+@dataclass
+class _Slip:
+    """Asks for one wrong digit in the `column`-th column that is worked on; `done` once it is made."""
+
+    column: int
+    shift: int
+    done: bool = False
+
+    def digit(self, digit: int, column: int) -> int:
+        if self.done or column != self.column:
+            return digit
+        self.done = True
+        return (digit + self.shift) % 10
+
+
+def _add(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
+    lines, carry, digits = [], 0, []
+    for column in range(max(len(str(a)), len(str(b)))):
+        x, y = a // 10**column % 10, b // 10**column % 10
+        total = x + y + carry
+        digit = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}+{y}+{carry}={digit} carry {total // 10}")
+        carry = total // 10
+        digits.append(digit)
+    return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
+
+
+def _subtract(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
+    if b > a:
+        raise ValueError(f"{a}-{b} is negative: the teacher's columns hold non-negative numbers only.")
+    lines, borrow, digits = [], 0, []
+    for column in range(len(str(a))):
+        x, y = a // 10**column % 10, b // 10**column % 10
+        total = x - y - borrow
+        digit = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}-{y}-{borrow}={digit} borrow {int(total < 0)}")
+        borrow = int(total < 0)
+        digits.append(digit)
+    return lines, sum(d * 10**i for i, d in enumerate(digits))
+
+
+def _times_digit(a: int, digit: int, slip: _Slip | None) -> tuple[list[str], int]:
+    lines, carry, digits = [], 0, []
+    for column in range(len(str(a))):
+        x = a // 10**column % 10
+        total = x * digit + carry
+        low = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}*{digit}+{carry}={low} carry {total // 10}")
+        carry = total // 10
+        digits.append(low)
+    return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
+
+
+def _multiply(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
+    if len(str(a)) < len(str(b)):
+        a, b = b, a
+    if b < 10:
+        return _times_digit(a, b, slip)
+    lines, total = [], 0
+    for place, digit in enumerate(int(d) for d in reversed(str(b))):
+        if digit == 0:
+            continue
+        part, product = _times_digit(a, digit, slip if place == 0 else None)
+        product *= 10**place
+        lines += [*part, f"part {product}"]
+        if total:
+            summed, total = _add(total, product, None)
+            lines += [*summed, f"sum {total}"]
+        else:
+            total = product
+    return lines, total
+
+
+def _divide(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
+    if b == 0 or a % b:
+        raise ValueError(f"{a}/{b} is not a whole number: the teacher's long division stops there.")
+    lines, rest, quotient = [], 0, 0
+    for column, digit in enumerate(int(d) for d in str(a)):
+        part = rest * 10 + digit
+        written = slip.digit(part // b, column) if slip else part // b
+        rest = part % b
+        lines.append(f"{part}/{b}={written} rest {rest}")
+        quotient = quotient * 10 + written
+    return lines, quotient
+
+
+COLUMNS = {"+": _add, "-": _subtract, "*": _multiply, "/": _divide}
+
+
+def work(symbol: str, a: Fraction, b: Fraction, slip: _Slip | None = None) -> tuple[str, Fraction]:
+    """One operation in columns: the text after the colon, and the result that the text arrives at."""
+    # Decimals are worked as whole numbers with the point set afterwards, as one does on paper.
+    scale = 0
+    while (a * 10**scale).denominator > 1 or (b * 10**scale).denominator > 1:
+        scale += 1
+        if scale > 6:
+            raise ValueError(f"{a} and {b}: the teacher works with at most six decimals.")
+    x, y = int(a * 10**scale), int(b * 10**scale)
+    extra = 0
+    if symbol == "/":
+        if y == 0:
+            raise ValueError("a division by zero cannot be explained.")
+        while x * 10**extra % y:
+            extra += 1
+            if extra > 6:
+                raise ValueError(f"{a}/{b} has no short decimal form: the teacher stops there.")
+    lines, whole = COLUMNS[symbol](x * 10**extra, y, slip)
+    shift = {"+": scale, "-": scale, "*": 2 * scale, "/": extra}[symbol]
+    result = Fraction(whole, 10**shift)
+    text = "; ".join(lines) + "; so "
+    if shift:
+        text += f"{whole}, point {shift}, "
+    return text + show_number(result), result
+
+
+class ProceduralTeacher:
+    """Writes `n` different traces for one problem, unverified. Deterministic in (seed, problem id, index)."""
+
+    name = "procedural"
+
+    def __init__(self, wrong_rate: float = 0.2, correction_rate: float = 0.05, check_rate: float = 0.8, seed: int = 0):
+        self.wrong_rate, self.correction_rate, self.check_rate, self.seed = wrong_rate, correction_rate, check_rate, seed
+
+    def traces(self, problem: Problem, n: int) -> list[Trace]:
+        """Raises ValueError when the problem has no formula, or one that columns cannot explain."""
+        if not problem.formula:
+            raise ValueError(f"problem {problem.id} has no formula: the procedural teacher can only explain formulas.")
+        tree = parse(problem.formula)
+        return [
+            Trace(problem.id, i, self._text(tree, random.Random(f"{self.seed}/{problem.id}/{i}")), self.name)
+            for i in range(n)
+        ]
+
+    def _text(self, tree: Operation | Fraction, rng: random.Random) -> str:
+        fate = rng.random()
+        if fate < self.wrong_rate:
+            for _ in range(10):
+                try:
+                    return self._write(tree, rng, wrong=True, corrects=False)
+                except ValueError:  # the slip led to a step that columns cannot hold: slip elsewhere
+                    continue
+        return self._write(tree, rng, wrong=False, corrects=fate < self.wrong_rate + self.correction_rate)
+
+    def _write(self, tree: Operation | Fraction, rng: random.Random, wrong: bool, corrects: bool) -> str:
+        operations = _count(tree)
+        slip_at = rng.randrange(operations) if operations and (wrong or corrects) else operations
+        lines = [show(tree)]
+        last: tuple[str, Fraction, Fraction, Fraction, Fraction] | None = None
+        step = 0
+        while not isinstance(tree, Fraction):
+            symbol, a, b = _first(tree)
+            text, result = work(symbol, a, b)
+            true = result
+            if step == slip_at:
+                slipped, bad = self._slip(symbol, a, b, result, rng)
+                if corrects:
+                    lines.append(f"{show_number(a)}{symbol}{show_number(b)}: {slipped}")
+                    lines.append("Wait, a digit slipped. Again:")
+                else:
+                    text, result = slipped, bad
+            lines.append(f"{show_number(a)}{symbol}{show_number(b)}: {text}")
+            last = (symbol, a, b, result, true)
+            tree = _replace_first(tree, result)
+            if not isinstance(tree, Fraction):
+                lines.append(show(tree))
+            step += 1
+        if last and rng.random() < self.check_rate:
+            lines += self._check(*last)
+        return "<think>\n" + "\n".join(lines) + f"\n</think>\nThe answer is \\boxed{{{show_number(tree)}}}."
+
+    def _slip(self, symbol: str, a: Fraction, b: Fraction, true: Fraction, rng: random.Random) -> tuple[str, Fraction]:
+        for _ in range(20):
+            slip = _Slip(rng.randrange(max(len(str(int(a))), len(str(int(b))))), rng.choice((1, 9, 2, 8)))
+            text, result = work(symbol, a, b, slip)
+            if result != true:
+                return text, result
+        return work(symbol, a, b)
+
+    def _check(self, symbol: str, a: Fraction, b: Fraction, result: Fraction, true: Fraction) -> list[str]:
+        """The last step undone. After an unnoticed slip the check is as careless as the step was: it sees what it expects."""
+        back = CHECKED_BY[symbol]
+        try:
+            text, found = work(back, true, b)
+        except ValueError:
+            return []
+        if result != true:  # copy the wrong result in, keep the expected columns
+            return [f"Check: {show_number(result)}{back}{show_number(b)}: {text}, right."]
+        return [f"Check: {show_number(result)}{back}{show_number(b)}: {text}, right."] if found == a else []
+
+
+def _count(tree: Operation | Fraction) -> int:
+    return 0 if isinstance(tree, Fraction) else 1 + _count(tree.left) + _count(tree.right)
+
+
+def _first(tree: Operation) -> tuple[str, Fraction, Fraction]:
+    """The leftmost operation whose two sides are numbers."""
+    if not isinstance(tree.left, Fraction):
+        return _first(tree.left)
+    if not isinstance(tree.right, Fraction):
+        return _first(tree.right)
+    return tree.symbol, tree.left, tree.right
+
+
+def _replace_first(tree: Operation, result: Fraction) -> Operation | Fraction:
+    if not isinstance(tree.left, Fraction):
+        return Operation(tree.symbol, _replace_first(tree.left, result), tree.right)
+    if not isinstance(tree.right, Fraction):
+        return Operation(tree.symbol, tree.left, _replace_first(tree.right, result))
+    return result
