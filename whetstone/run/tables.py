@@ -13,40 +13,54 @@ R = TypeVar("R")
 SHARD_ROWS = 50_000
 
 
-def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = SHARD_ROWS) -> int:
-    """Write dict rows as `part-00000.parquet`, …; memory holds one shard. Returns the number of rows.
+class TableWriter:
+    """A sharded table that rows are pushed into, for a stage that fills several in one pass; memory holds one shard.
 
-    Old shards of the folder are replaced. An empty table still gets one shard (without columns), so that "written and
-    empty" differs from "never written".
+    `with TableWriter(folder) as table: table.add(row)`. Old shards of the folder are replaced. An empty table still
+    gets one shard (without columns), so that "written and empty" differs from "never written".
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("part-*.parquet"):
-        old.unlink()
-    total = shard = 0
-    buffer: list[dict[str, Any]] = []
+    def __init__(self, folder: Path, shard_rows: int = SHARD_ROWS):
+        self.folder, self.shard_rows = folder, shard_rows
+        self.total = self._shards = 0
+        self._buffer: list[dict[str, Any]] = []
 
-    def flush() -> None:
-        nonlocal shard
-        path = folder / f"part-{shard:05d}.parquet"
+    def __enter__(self) -> "TableWriter":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob("part-*.parquet"):
+            old.unlink()
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._buffer.append(row)
+        self.total += 1
+        if len(self._buffer) >= self.shard_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / f"part-{self._shards:05d}.parquet"
         beside = path.with_name(path.name + ".tmp")
-        pq.write_table(pa.Table.from_pylist(buffer), beside, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(self._buffer), beside, compression="zstd")
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         beside.replace(path)
-        shard += 1
-        buffer.clear()
+        self._shards += 1
+        self._buffer.clear()
 
-    for row in rows:
-        buffer.append(row)
-        total += 1
-        if len(buffer) >= shard_rows:
-            flush()
-    if buffer or shard == 0:
-        flush()
-    return total
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (self._buffer or self._shards == 0):
+            self._flush()
+
+
+def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = SHARD_ROWS) -> int:
+    """Write dict rows as `part-00000.parquet`, …; memory holds one shard. Returns the number of rows."""
+    with TableWriter(folder, shard_rows) as table:
+        for row in rows:
+            table.add(row)
+    return table.total
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:

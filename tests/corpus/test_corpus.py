@@ -1,0 +1,249 @@
+"""The corpus stage and its rules."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from whetstone.corpus import build, label
+from whetstone.corpus.accept import reason_to_drop
+from whetstone.corpus.contamination import TestQuestions, tokens
+from whetstone.corpus.duplicates import mark_duplicates
+from whetstone.corpus.limo import quality
+from whetstone.corpus.pairs import make_pairs
+from whetstone.corpus.subset import Subset, allocate
+from whetstone.records import Pair, Problem, Trace, from_row
+from whetstone.run.folder import Stage, read_json
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import read_rows, write_records
+
+
+def trace(problem_id="p1", index=0, text="<think>2+3=5</think>", correct=True, reason="equal") -> Trace:
+    return Trace(problem_id, index, text, "teacher", correct, reason)
+
+
+def problem(name="p1", question="What is 2 + 3?", answer="5", **more) -> Problem:
+    return Problem(name, question, answer, **more)
+
+
+def stage(folder: Path, problems: list[Problem], traces: list[Trace], **settings) -> Stage:
+    write_records(folder / "problems", problems)
+    write_records(folder / "rollouts", traces)
+    return Stage(
+        name="corpus",
+        kind="corpus",
+        folder=folder / "03-corpus",
+        settings=build.Settings(kind="corpus", **settings),
+        inputs={"problems": folder / "problems", "rollouts": folder / "rollouts"},
+        run=RunSettings(name="t"),
+        model=ModelSettings(),
+        parallel=ParallelSettings(),
+        scores=ScoreSettings(),
+    )
+
+
+def rows(of: Stage, artifact: str) -> list[dict]:
+    return list(read_rows(of.folder / artifact))
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (trace(), ""),
+        (trace(correct=None, reason="timeout"), "undecided: timeout"),
+        (trace(correct=False, reason="different"), "wrong: different"),
+        (trace(text="<think>2+3=5"), "thinking never closes"),
+        (trace(text="x" * 101), "longer than 100 characters"),
+        (trace(text="carry one and go on " * 20), "longer than 100 characters"),
+        (trace(text="  "), "empty"),
+    ],
+)
+def test_a_trace_is_left_out_with_its_reason(one, reason):
+    assert reason_to_drop(one, max_repetition=0.6, max_characters=100) == reason
+
+
+def test_a_loop_is_repetitive_and_a_second_look_is_not():
+    said = " ".join(f"word{i}" for i in range(60))
+    assert label.repetition(said) == 0
+    assert 0.3 < label.repetition(f"{said} {said}") < 0.6
+    assert label.repetition("wait let me see " * 40) > 0.9
+    assert reason_to_drop(trace(text="wait let me see " * 40), 0.6, 0) == "repetitive"
+
+
+def test_an_undecided_trace_does_not_count_in_the_pass_rate():
+    assert label.pass_rate([trace(correct=True), trace(correct=False), trace(correct=None)]) == 0.5
+    assert label.pass_rate([trace(correct=None)]) is None
+
+
+def test_the_pass_rate_gives_a_level_only_where_the_source_gives_none():
+    assert label.level(problem(level=2), 0.0) == 2
+    assert [label.level(problem(), rate) for rate in (1.0, 0.8, 0.5, 0.3, 0.0)] == [1, 2, 3, 4, 5]
+    assert label.level(problem(), None) is None
+
+
+def test_duplicates_are_found_through_spacing():
+    marked = list(mark_duplicates([trace(index=0, text="a b"), trace(index=1, text="c"), trace(index=2, text="a\n b")]))
+    assert [first for _, first in marked] == [None, None, 0]
+
+
+def test_tokens_set_latex_aside():
+    assert tokens(r"Find $\dfrac{1}{2}\times 1,200$.") == tokens("find \\frac 1 2 * 1200")
+
+
+def test_a_test_question_is_recognised_in_other_spelling():
+    tests = TestQuestions([problem("t", "What is $2 \\times 3$?")])
+    assert tests.match("what is 2 × 3 ?").rule == "equal"
+    assert tests.match("What is 2 * 4?") is None
+
+
+def test_a_long_shared_run_with_the_same_numbers_is_contamination_and_with_others_a_look_alike():
+    said = "A baker has {} trays with {} rolls on each tray and sells {} rolls before noon. How many rolls are left?"
+    tests = TestQuestions([problem("t", said.format(12, 30, 99))])
+    assert tests.match("Here is a riddle. " + said.format(12, 30, 99)).rule == "n-gram"
+    other = tests.match(said.format(12, 30, 98))
+    assert other.rule == "look-alike"
+    assert not other.contaminated
+
+
+def test_a_short_test_question_inside_a_longer_one_is_found():
+    tests = TestQuestions([problem("t", "Work out the value of 17 + 4 * 25")])
+    assert tests.match("Please think hard. Work out the value of 17 + 4 * 25. Box it.").rule == "n-gram"
+
+
+def test_quality_prefers_the_trace_that_checks_itself():
+    plain = "2 + 3 gives 5 " * 10
+    careful = plain + "wait let me check : since 5 - 3 gives 2 therefore it is right"
+    assert 0 < quality(plain) < quality(careful) < 1
+    assert quality("") == 0
+
+
+def test_pairs_never_mix_problems():
+    with pytest.raises(ValueError, match="never mix"):
+        make_pairs(problem("p1"), [trace("p1")], [trace("p2", correct=False)], 1, True)
+
+
+def test_pairs_match_in_length_and_use_a_trace_once():
+    right = [trace(index=0, text="a" * 10), trace(index=1, text="a" * 50)]
+    wrong = [trace(index=2, text="b" * 48, correct=False), trace(index=3, text="b" * 13, correct=False)]
+    pairs = make_pairs(problem(), right, wrong, 5, True)
+    assert [(len(p.chosen), len(p.rejected)) for p in pairs] == [(50, 48), (10, 13)]
+    assert len(make_pairs(problem(), right, wrong, 1, False)) == 1
+    assert make_pairs(problem(), right, [], 1, True) == []
+
+
+def test_places_go_to_every_stratum_first():
+    sizes = Counter({("1", "a"): 900, ("2", "a"): 90, ("3", "b"): 1})
+    assert allocate(sizes, 3, "proportional") == {("1", "a"): 1, ("2", "a"): 1, ("3", "b"): 1}
+    assert allocate(sizes, 100, "proportional")[("3", "b")] == 1
+    assert allocate(sizes, 5000, "equal") == dict(sizes)
+
+
+def test_the_subset_by_quality_takes_the_best_and_by_hash_does_not_care_for_order():
+    offers = [(f"p{i}", ("1", "a"), i / 10, [i]) for i in range(10)]
+
+    def chosen(by, order):
+        subset = Subset(3, by, "proportional", key=lambda name: build.shuffle_key(0, name))
+        for offer in order:
+            subset.offer(*offer)
+        return subset.choose()
+
+    assert chosen("quality", offers) == {"p9": {9}, "p8": {8}, "p7": {7}}
+    assert chosen("representative", offers) == chosen("representative", offers[::-1])
+
+
+def small_world() -> tuple[list[Problem], list[Trace]]:
+    problems, traces = [], []
+    for i in range(40):
+        split = "test" if i % 10 == 9 else "validation" if i % 10 == 8 else "train"
+        problems.append(
+            problem(f"p{i}", f"What is {i} + {i + 1}?", str(2 * i + 1), split=split, level=1 + i % 3, domain="chain")
+        )
+        if split == "test" or i == 11:  # the teacher could not explain p11
+            continue
+        for j in range(4):
+            text = f"<think>{i}+{i + 1} in {j} ways, so it is {2 * i + 1}</think>\\boxed{{{2 * i + 1 + (j == 3)}}}"
+            traces.append(trace(f"p{i}", j, text, correct=j != 3, reason="equal" if j != 3 else "different"))
+    problems[0] = problem("p0", "what is 9 + 10", "19", level=1, domain="chain")  # a test question (p9)
+    return problems, traces
+
+
+def test_the_stage_writes_what_the_later_stages_read(tmp_path):
+    made = stage(tmp_path, *small_world(), subset_problems=6, subset_traces=2, validation_problems=2)
+    summary = build.run(made)
+
+    corpus = rows(made, "corpus")
+    train = [row for row in corpus if row["split"] == "train"]
+    assert {row["split"] for row in corpus} == {"train", "validation"}
+    assert len({row["problem_id"] for row in corpus if row["split"] == "validation"}) == 2
+    assert {row["pass_rate"] for row in train} == {0.75}
+    assert len(train) == 30 * 3  # 32 train problems; one is a test question, one has no traces
+    assert list(train[0]) == (
+        [
+            "problem_id",
+            "index",
+            "question",
+            "text",
+            "answer",
+            "level",
+            "domain",
+            "pass_rate",
+            "augmentation",
+            "source",
+            "split",
+        ]
+    )
+
+    subset = rows(made, "subset")
+    assert len({row["problem_id"] for row in subset}) == 6
+    assert Counter(row["level"] for row in subset) == {1: 4, 2: 4, 3: 4}
+    assert {row["split"] for row in subset} == {"train"}
+
+    pairs = [from_row(Pair, row) for row in rows(made, "pairs")]
+    assert len(pairs) == 30
+    assert all(p.chosen != p.rejected and p.source == "teacher" for p in pairs)
+
+    prompts = rows(made, "prompts")
+    assert {row["split"] for row in prompts} == {"train"}
+    assert "p0" not in {row["id"] for row in prompts}
+    assert [row["pass_rate"] for row in prompts if row["id"] == "p11"] == [None]
+
+    dropped = rows(made, "dropped")
+    assert [(row["reason"], row["detail"]) for row in dropped if row["problem_id"] == "p0"] == [
+        ("test question (equal)", "p9")
+    ]
+    left_out = sum(row["index"] is not None for row in dropped)
+    whole_problems = sum(
+        row["problem_id"] in ("p0",) or row["reason"] == "beyond validation_problems" for row in dropped
+    )
+    assert len(corpus) + left_out + 4 * whole_problems == 4 * 35, (
+        "every trace is in the corpus or dropped with a reason"
+    )
+
+    card = read_json(made.folder / "card.json")
+    assert card["rows"]["corpus"] == len(corpus) == summary["corpus"]
+    assert sum(card["levels"].values()) == sum(card["characters"].values()) == len(corpus)
+    assert card["contamination"]["examples"] == [{"problem": "p0", "test": "p9", "rule": "equal"}]
+
+
+def test_the_same_settings_and_seed_give_the_same_files(tmp_path):
+    one, two = (stage(tmp_path / name, *small_world(), subset_problems=5) for name in "ab")
+    build.run(one)
+    build.run(two)
+    for artifact in ("corpus", "subset", "pairs", "prompts", "dropped"):
+        assert rows(one, artifact) == rows(two, artifact)
+
+
+def test_levels_and_limits_are_settings(tmp_path):
+    made = stage(tmp_path, *small_world(), levels=[1, 2], prompt_levels=[3], traces_per_problem=1, pairs_per_problem=0)
+    build.run(made)
+    train = [row for row in rows(made, "corpus") if row["split"] == "train"]
+    assert {row["level"] for row in train} == {1, 2}
+    assert len(train) == len({row["problem_id"] for row in train})
+    assert {row["level"] for row in rows(made, "prompts")} == {3}
+    assert rows(made, "pairs") == []
+
+
+def test_rollouts_of_other_problems_are_refused(tmp_path):
+    made = stage(tmp_path, [problem("p1")], [trace("stranger")])
+    with pytest.raises(ValueError, match="collected from other problems"):
+        build.run(made)

@@ -1,0 +1,27 @@
+"""Which traces may be taught: right ones, whole ones, of bounded length, that do not run in circles.
+
+The paper keeps what the verifier finds correct and labels repetitive patterns (Phi-4-Mini-Reasoning, data synthesis).
+"""
+
+from whetstone.corpus.label import repetition
+from whetstone.records import Trace
+
+
+def reason_to_drop(trace: Trace, max_repetition: float, max_characters: int) -> str:
+    """ "" for a trace that may be taught, else why not. `max_characters` 0: any length."""
+    if trace.correct is None:
+        return f"undecided: {trace.reason}"
+    return malformed(trace.text, max_repetition, max_characters) or ("" if trace.correct else f"wrong: {trace.reason}")
+
+
+def malformed(text: str, max_repetition: float, max_characters: int) -> str:
+    """What is wrong with a text's form, whatever its answer: such a text serves neither as chosen nor as rejected."""
+    if not text.strip():
+        return "empty"
+    if max_characters and len(text) > max_characters:
+        return f"longer than {max_characters} characters"
+    if text.count("<think>") != text.count("</think>"):
+        return "thinking never closes"
+    if repetition(text) > max_repetition:
+        return "repetitive"
+    return ""
