@@ -1,0 +1,471 @@
+"""A recipe: one TOML file, an ordered list of `[[stage]]` tables and a few shared tables, read into checked settings.
+
+    extends = "tiny.toml"              # optional: that file's tables and stages come first
+
+    [run]
+    name = "tiny"
+
+    [[stage]]
+    kind = "sft"
+    data = "corpus/subset"             # an input named; left out, it is the latest fitting artifact above
+
+Reading a recipe loads the rooms' settings, which import no torch, and runs nothing. Every mistake is a `ValueError`
+that says where it is, why it cannot be, and what would do.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads. `accepts` is in order of preference: the second is taken where the first is nowhere above."""
+
+    accepts: tuple[str, ...]
+    optional: bool = False
+    made_by: tuple[str, ...] = ()  # kinds the default is looked for in; () is any. A named input may come from any kind
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage: the room that does it, what it reads and gives, which shared settings its result depends on."""
+
+    module: str
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    gives: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ("run.seed",)
+    trains: bool = False  # gives a model that the pipeline scores
+    reads_run: bool = False  # reads everything above and the scores; cheap, so redone without being forced
+    missing: str = ""  # why it cannot be used in this version
+
+    def load(self) -> ModuleType:
+        return import_module(self.module)
+
+
+MODEL = Input(("model",))
+OPTIONAL_MODEL = Input(("model",), optional=True)
+PROBLEMS = Input(("problems",))
+TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
+
+KINDS: dict[str, Kind] = {
+    "questions": Kind("whetstone.questions.gather", gives=("problems",)),
+    "rollouts": Kind("whetstone.rollouts.collect", {"problems": PROBLEMS}, ("rollouts",)),
+    "corpus": Kind(
+        "whetstone.corpus.build",
+        {"problems": PROBLEMS, "rollouts": Input(("rollouts",))},
+        ("corpus", "subset", "pairs", "prompts"),
+    ),
+    "midtrain": Kind(
+        "whetstone.midtrain",
+        {"corpus": Input(("corpus",)), "model": OPTIONAL_MODEL},
+        ("model",),
+        uses=TRAINING,
+        trains=True,
+    ),
+    "sft": Kind(
+        "whetstone.sft",
+        {"data": Input(("subset", "pairs")), "model": OPTIONAL_MODEL},
+        ("model",),
+        uses=TRAINING,
+        trains=True,
+    ),
+    "dpo": Kind(
+        "whetstone.dpo.rollout_dpo",
+        {"model": MODEL, "problems": PROBLEMS, "pairs": Input(("pairs",), made_by=("corpus",))},
+        ("model", "pairs"),
+        uses=TRAINING,
+        trains=True,
+    ),
+    "reward": Kind("", missing="the preference reward model and PPO are not part of this version. Use an `rl` stage"),
+    "rl": Kind(
+        "whetstone.rl.loop",
+        {"model": MODEL, "problems": PROBLEMS, "prompts": Input(("prompts",))},
+        ("model",),
+        uses=TRAINING,
+        trains=True,
+    ),
+    "evaluate": Kind(
+        "whetstone.evaluate.evaluate",
+        {"problems": PROBLEMS, "model": OPTIONAL_MODEL},
+        ("evaluation",),
+        uses=("run.seed", "scores"),
+    ),
+    "report": Kind("whetstone.report.report", gives=("report",), uses=(), reads_run=True),
+}
+
+SHARED: dict[str, type[BaseModel]] = {
+    "run": RunSettings,
+    "model": ModelSettings,
+    "parallel": ParallelSettings,
+    "scores": ScoreSettings,
+}
+RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input comes from: an artifact of a stage above."""
+
+    stage: str
+    artifact: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.artifact}"
+
+
+@dataclass(frozen=True)
+class RecipeStage:
+    number: int  # 1 is the first; the NN of the stage's folder
+    name: str
+    kind: str
+    settings: StageSettings
+    sources: Mapping[str, Source]  # by input name; an optional input that nothing fits is left out
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.number:02d}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    path: Path
+    run: RunSettings
+    model: ModelSettings
+    parallel: ParallelSettings
+    scores: ScoreSettings
+    stages: tuple[RecipeStage, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder / self.run.name
+
+    def stage(self, name: str) -> RecipeStage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        names = [stage.name for stage in self.stages]
+        raise ValueError(
+            f"{self.path} has no stage {name!r}{suggestion(name, names)} Its stages are {', '.join(names)}."
+        )
+
+    def shared(self, uses: Iterable[str]) -> dict[str, Any]:
+        """The shared settings a kind depends on, by dotted name: `run.seed`, or a whole table."""
+        found: dict[str, Any] = {}
+        for use in uses:
+            table, _, key = use.partition(".")
+            values = getattr(self, table).model_dump(mode="json")
+            found |= {f"{table}.{k}": v for k, v in values.items() if not key or k == key}
+        return found
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its value, defaults included."""
+        return {
+            **{name: getattr(self, name).model_dump(mode="json") for name in SHARED},
+            "stage": [
+                stage.settings.model_dump(mode="json") | {"inputs": {k: str(v) for k, v in stage.sources.items()}}
+                for stage in self.stages
+            ],
+        }
+
+
+@dataclass
+class _Table:
+    """A TOML table as written, and where: for messages."""
+
+    values: dict[str, Any]
+    label: str  # `[run]`, `[[stage]] "sft"`
+    file: Path
+    stage_index: int | None = None  # among the stages of its own file
+    lines: Sequence[str] = ()
+
+    def place(self, key: str = "") -> str:
+        number = _line_number(self.lines, self.label, self.stage_index, key)
+        return f"{self.file}{f':{number}' if number else ''}: {self.label}"
+
+
+def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
+    """Read, merge what it extends, apply `--set name.key=value`, check. Runs nothing and writes nothing."""
+    shared, stages = _read_tables(Path(path), ())
+    shared["run"].values.setdefault("name", Path(path).stem)
+    if not stages:
+        raise ValueError(
+            f'{path} has no [[stage]]: there is nothing to run. Begin with\n    [[stage]]\n    kind = "questions"'
+        )
+    for table in stages:
+        _check_kind(table)
+        table.values.setdefault("name", table.values["kind"])
+        table.label = f'[[stage]] "{table.values["name"]}"'
+    _check_names(stages)
+    for assignment in sets:
+        _assign(assignment, shared, stages)
+    read: list[RecipeStage] = []
+    for number, table in enumerate(stages, 1):
+        read.append(_read_stage(number, table, read))
+    tables = {name: _validated(SHARED[name], shared[name]) for name in SHARED}
+    return Recipe(path=Path(path), stages=tuple(read), **tables)
+
+
+# --- files -> tables
+
+
+def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, _Table], list[_Table]]:
+    if path.resolve() in extending:
+        raise ValueError(f"{path} extends itself by way of {extending[-1]}: remove one `extends`.")
+    document, lines = _parse(path)
+    known = ["extends", "stage", *SHARED]
+    for key in document:
+        if key not in known:
+            number = _line_number(lines, "", None, key) or _header_line(lines, key)
+            raise ValueError(
+                f"{path}{f':{number}' if number else ''}: unknown table or key {key!r}{suggestion(key, known)} "
+                f"A recipe has {', '.join(f'[{name}]' for name in SHARED)}, [[stage]] and `extends`."
+            )
+    shared = {name: _Table({}, f"[{name}]", path, None, lines) for name in SHARED}
+    stages: list[_Table] = []
+    if "extends" in document:
+        base = path.parent / str(document["extends"])
+        if not base.is_file():
+            raise FileNotFoundError(
+                f"{path} extends {document['extends']!r}, but there is no {base}: paths are relative to the recipe."
+            )
+        shared, stages = _read_tables(base, (*extending, path.resolve()))
+    for name in SHARED:
+        values = document.get(name, {})
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{path}: {name} = {values!r} is not a table: write [{name}] on a line and its keys below."
+            )
+        if values:
+            shared[name] = _Table(shared[name].values | values, f"[{name}]", path, None, lines)
+    tables = document.get("stage", [])
+    if not isinstance(tables, list):
+        raise ValueError(f"{path}: [stage] is one table, but a recipe has a list of stages: write [[stage]].")
+    for index, values in enumerate(tables):
+        label = f"[[stage]] number {len(stages) + 1}"
+        stages.append(_Table(dict(values), label, path, index, lines))
+    return shared, stages
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], list[str]]:
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"There is no recipe {path}: name a TOML file{suggestion(str(path), near)}"
+            + (f" Beside it are {', '.join(near)}." if near else "")
+        )
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): TOML must be. Save it as UTF-8.") from error
+    try:
+        return tomllib.loads(text), text.splitlines()
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(
+            f"{path} is not valid TOML: {error}. Strings need quotes, tables are [name], stages are [[stage]]."
+        ) from error
+
+
+def _line_number(lines: Sequence[str], label: str, stage_index: int | None, key: str) -> int | None:
+    """The line of `key` in its table (of the table's header for no key), for messages; None where it is not found."""
+    table, stages_seen = "", -1
+    for number, line in enumerate(lines, 1):
+        if header := re.match(r"\s*(\[\[?[\w.-]+\]\]?)", line):
+            table = header[1]
+            stages_seen += table == "[[stage]]"
+            if key:
+                continue
+        inside = stages_seen == stage_index and table == "[[stage]]" if stage_index is not None else table == label
+        if inside and (not key or re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line)):
+            return number
+    return None
+
+
+def _header_line(lines: Sequence[str], table: str) -> int | None:
+    return next((n for n, line in enumerate(lines, 1) if re.match(rf"\s*\[\[?{re.escape(table)}[\].]", line)), None)
+
+
+# --- tables -> settings
+
+
+def _check_kind(table: _Table) -> None:
+    kind = table.values.get("kind")
+    if kind is None:
+        raise ValueError(f'{table.place()} has no kind: add kind = "…", one of {", ".join(KINDS)}.')
+    if kind not in KINDS:
+        raise ValueError(
+            f"{table.place('kind')} kind = {kind!r} is not a kind of stage{suggestion(str(kind), KINDS)} "
+            f"Kinds are {', '.join(KINDS)}."
+        )
+    if KINDS[kind].missing:
+        raise ValueError(f"{table.place('kind')} kind = {kind!r}: {KINDS[kind].missing}.")
+
+
+def _check_names(stages: Sequence[_Table]) -> None:
+    seen: dict[str, _Table] = {}
+    for table in stages:
+        name = table.values["name"]
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise ValueError(
+                f"{table.place('name')} name = {name!r}: it becomes a folder's name, so only letters, digits, `_`, `-` "
+                "and `.` will do."
+            )
+        if name in RESERVED_NAMES:
+            raise ValueError(
+                f"{table.place('name')} name = {name!r} is taken by the recipe itself: choose another name."
+            )
+        if name in seen:
+            raise ValueError(
+                f"{table.place()} is the second stage of that name (first: {seen[name].place()}): names must differ, "
+                f'inputs are named by them. Add name = "{name}_2" or what it is for.'
+            )
+        seen[name] = table
+
+
+def _assign(assignment: str, shared: dict[str, _Table], stages: Sequence[_Table]) -> None:
+    """`sft.learning_rate=1e-3`; the value is read as TOML and, where it is none, as a string."""
+    target, equals, text = assignment.partition("=")
+    name, *keys = target.strip().split(".")
+    tables = shared | {table.values["name"]: table for table in stages}
+    if not equals or not keys or not all(keys):
+        raise ValueError(f"--set {assignment}: write name.key=value, for instance --set run.seed=1.")
+    if name not in tables:
+        raise ValueError(
+            f"--set {assignment}: there is no table or stage {name!r}{suggestion(name, tables)} "
+            f"There are {', '.join(tables)}."
+        )
+    if keys[0] in ("kind", "name") and name not in shared:
+        raise ValueError(f"--set {assignment}: a stage's {keys[0]} is fixed by the recipe. Change it there.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    values = tables[name].values
+    for key in keys[:-1]:
+        inner = values.get(key, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"--set {assignment}: {key} = {inner!r} is not a table, so it has no {keys[-1]!r}.")
+        values[key] = dict(inner)
+        values = values[key]
+    values[keys[-1]] = value
+
+
+def _read_stage(number: int, table: _Table, above: Sequence[RecipeStage]) -> RecipeStage:
+    kind = KINDS[table.values["kind"]]
+    try:
+        settings_class: type[StageSettings] = kind.load().Settings
+    except ModuleNotFoundError as error:
+        if error.name != kind.module:
+            raise
+        raise ValueError(f"{table.place('kind')}: this version has no {kind.module}, which does that stage.") from error
+    inputs = {name: table.values[name] for name in kind.inputs if name in table.values}
+    own = {k: v for k, v in table.values.items() if k not in inputs or k in settings_class.model_fields}
+    known = [*settings_class.model_fields, *kind.inputs]
+    settings = _validated(settings_class, _Table(own, table.label, table.file, table.stage_index, table.lines), known)
+    sources = {}
+    for name, wanted in kind.inputs.items():
+        source = _find_source(table, name, wanted, inputs.get(name), above)
+        if source is not None:
+            sources[name] = source
+    return RecipeStage(number, settings.name, settings.kind, settings, MappingProxyType(sources))
+
+
+def _find_source(
+    table: _Table, name: str, wanted: Input, reference: object, above: Sequence[RecipeStage]
+) -> Source | None:
+    """The artifact that input `name` reads. An empty reference says that an optional input is not wanted."""
+    fitting = [
+        Source(stage.name, artifact)
+        for artifact in wanted.accepts
+        for stage in reversed(above)
+        if artifact in KINDS[stage.kind].gives
+    ]
+    offer = f"Fitting above it: {', '.join(map(str, fitting))}." if fitting else "Nothing above it fits."
+    if reference == "" and wanted.optional:
+        return None
+    if reference is None:
+        kinds = {stage.name: stage.kind for stage in above}
+        default = [s for s in fitting if not wanted.made_by or kinds[s.stage] in wanted.made_by] or fitting
+        if default or wanted.optional:
+            return default[0] if default else None
+        makers = [kind for kind, k in KINDS.items() if set(k.gives) & set(wanted.accepts)]
+        raise ValueError(
+            f"{table.place()} reads {' or '.join(wanted.accepts)} ({name}), and no stage above it gives that. "
+            f"Put a stage of kind {' or '.join(makers)} before it."
+        )
+    if not isinstance(reference, str):
+        raise ValueError(f"{table.place(name)} {name} = {reference!r}: name a stage above, or stage/artifact. {offer}")
+    stage_name, _, artifact = reference.partition("/")
+    stage = next((stage for stage in above if stage.name == stage_name), None)
+    if stage is None:
+        raise ValueError(
+            f"{table.place(name)} {name} = {reference!r}: there is no stage {stage_name!r} above it"
+            f"{suggestion(stage_name, [s.name for s in above])} {offer}"
+        )
+    for given in [artifact] if artifact else wanted.accepts:
+        if given in wanted.accepts and given in KINDS[stage.kind].gives:
+            return Source(stage.name, given)
+    raise ValueError(
+        f"{table.place(name)} {name} = {reference!r}: it reads {' or '.join(wanted.accepts)}, and the {stage.kind} "
+        f"stage {stage_name!r} gives {', '.join(KINDS[stage.kind].gives) or 'nothing to read'}. {offer}"
+    )
+
+
+def _validated(settings_class: type[Any], table: _Table, known: Sequence[str] = ()) -> Any:
+    try:
+        return settings_class.model_validate(table.values)
+    except ValidationError as error:
+        words = [_in_words(settings_class, table, one, known) for one in error.errors()]
+        raise ValueError("\n".join(words)) from error
+
+
+def _in_words(settings_class: type[BaseModel], table: _Table, error: Mapping[str, Any], known: Sequence[str]) -> str:
+    """One pydantic error as what (with the value), why, remedy."""
+    path = [str(part) for part in error["loc"]]
+    place = table.place(path[0] if path else "")
+    key = ".".join(path)
+    fields = _fields_at(settings_class, path[:-1])
+    if error["type"] == "extra_forbidden":
+        names = list(known) if len(path) == 1 and known else list(fields)
+        return f"{place} unknown key {key!r}{suggestion(path[-1], names)} Known keys are {', '.join(names)}."
+    if error["type"] == "missing":
+        return f"{place} {key} is missing: it has no default. Add {key} = …"
+    why = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
+    if not path:
+        return f"{place} {why}."
+    why = why[:1].lower() + why[1:]
+    declared = fields.get(path[-1])
+    default = None if declared is None or declared.is_required() else declared.get_default(call_default_factory=True)
+    remedy = (
+        f"The default is {default!r}: leave the line out or give a value like it."
+        if default is not None
+        else "Change it."
+    )
+    return f"{place} {key} = {error['input']!r}: {why}. {remedy}"
+
+
+def _fields_at(settings_class: type[BaseModel], path: Sequence[str]) -> Mapping[str, Any]:
+    """The fields of the table at `path` below the settings; none where it is no table of settings."""
+    fields = settings_class.model_fields
+    for part in path:
+        inner = fields[part].annotation if part in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return {}
+        fields = inner.model_fields
+    return fields
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`: did you mean 'sft'?` where something is near, and a full stop where nothing is."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f": did you mean {near[0]!r}?" if near else "."
