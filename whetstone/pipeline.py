@@ -1,9 +1,9 @@
 """The walk: which stages of a recipe are done, stale or to do, in which order they run, and their scores.
 
-`runs/NAME/NN-stage/manifest.json` is written last, so its presence means "complete". It names the inputs by content hash
-and holds the resolved settings; where either differs from what the recipe says now, the stage is stale. Stale work is
-never thrown away unasked: `run` stops and says so, `--force` redoes it. Work that was interrupted under the same settings
-is continued by the rooms themselves.
+`runs/NAME/NN-stage/manifest.json` is written last, so its presence means "complete". It names the inputs by content
+hash and holds the resolved settings; where either differs from what the recipe says now, the stage is stale. Stale work
+is never thrown away unasked: `run` stops and says so, `--force` redoes it. Work that was interrupted under the same
+settings is continued by the rooms themselves.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import whetstone
 from whetstone.recipe import KINDS, Recipe, RecipeStage
-from whetstone.records import Problem, Score, to_row
+from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
 from whetstone.run.progress import clock, say
 from whetstone.run.tables import read_records
@@ -37,11 +37,15 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "py
 
 @dataclass(frozen=True)
 class State:
-    """Where a stage stands. `reasons` say why it is stale, or what it waits for."""
+    """Where a stage stands. `reasons` say why it is stale, or what it waits for.
+
+    `follows`: it is stale only because a stage it reads will be made again; should that give the same, it is done.
+    """
 
     status: Literal["done", "stale", "half done", "to do"]
     reasons: tuple[str, ...] = ()
     manifest: Mapping[str, Any] | None = None
+    follows: bool = False
 
     def __str__(self) -> str:
         return self.status + (f" because {'; '.join(self.reasons)}" if self.reasons else "")
@@ -85,7 +89,7 @@ def check_folder(recipe: Recipe) -> None:
         if parts[2] != stage.name or kind != stage.kind:
             raise ValueError(
                 f"{folder} ({kind}) stands where {recipe.path} puts {stage.folder_name} ({stage.kind}): the run folder "
-                f"holds another recipe's work. Choose another run with --set run.name=NAME, or move {recipe.folder} away."
+                f"holds another recipe's work. Use another run, --set run.name=NAME, or move {recipe.folder} away."
             )
 
 
@@ -97,7 +101,8 @@ def _state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) -> St
         manifest = read_json(folder / MANIFEST)
         reasons = _differences(manifest, wanted)
         if pending and not reasons:
-            reasons = [f"{' and '.join(dict.fromkeys(pending))} will be made again"]
+            again = f"{' and '.join(dict.fromkeys(pending))} will be made again"
+            return State("stale", (again,), manifest, follows=True)
         return State("stale" if reasons else "done", tuple(reasons), manifest)
     waits = (f"{' and '.join(dict.fromkeys(pending))} must be made first",) if pending else ()
     if (folder / STARTED).exists():
@@ -252,10 +257,10 @@ def brief(recipe: Recipe, plan: Sequence[tuple[RecipeStage, State]], chosen: Seq
 
 def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], force: bool) -> None:
     stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not KINDS[stage.kind].reads_run]
-    own = [(stage, state) for stage, state in stale if not any("will be made again" in r for r in state.reasons)]
+    own = [(stage, state) for stage, state in stale if not state.follows]
     if own and not force:
         lines = "\n".join(f"    {stage.folder_name}: {'; '.join(state.reasons)}" for stage, state in own)
-        after = [stage.name for stage, _ in stale if stage not in [s for s, _ in own]]
+        after = [stage.name for stage, state in stale if state.follows]
         raise ValueError(
             f"{recipe.folder} holds work made under other settings or inputs:\n{lines}\n"
             + (f"    and with that: {', '.join(after)}\n" if after else "")
@@ -273,8 +278,8 @@ def _refuse_missing_inputs(
                 continue
             if states[source].manifest is None:
                 raise ValueError(
-                    f"{recipe.folder / recipe.stage(source).folder_name / MANIFEST} is missing: {stage.name} reads {what}. "
-                    f"Make it first: run with --from {source}, or without --only and --from."
+                    f"{recipe.folder / recipe.stage(source).folder_name / MANIFEST} is missing: {stage.name} reads "
+                    f"{what}. Make it first: run with --from {source}, or without --only and --from."
                 )
             if states[source].status == "stale":
                 say(f"note: {stage.name} reads {what}, which is stale: {'; '.join(states[source].reasons)}")
@@ -352,7 +357,7 @@ def _remove_discarded(folder: Path) -> None:
 
 
 def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
-    """Score the stage's model, and before the first one the untrained base it started from; then rewrite scores.json."""
+    """Score the stage's model, and before the first one the base it started from; then rewrite scores.json."""
     problems_stage = next(
         (s for s in reversed(recipe.stages[: stage.number]) if "problems" in KINDS[s.kind].gives), None
     )
@@ -366,9 +371,8 @@ def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
         if "base" in outputs:
             models.insert(0, ("base", recipe.folder / stage.folder_name / "base", outputs["base"]))
         elif recipe.model.path:
-            models.insert(
-                0, ("base", Path(recipe.model.path), _hash_if_there(Path(recipe.model.path)) or recipe.model.path)
-            )
+            base = Path(recipe.model.path)
+            models.insert(0, ("base", base, _hash_if_there(base) or recipe.model.path))
     problems: list[Problem] | None = None
     for name, model, model_hash in models:
         settings = recipe.scores.model_dump(mode="json", exclude={"main"})
@@ -381,6 +385,7 @@ def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
             continue
         if problems is None:
             problems = [p for p in read_records(Problem, problems_folder) if p.split == "test" and p.benchmark]
+            headline(recipe, list(dict.fromkeys(p.benchmark for p in problems)))
         if not problems:
             say(f"   not scored: {problems_stage.name} gives no test problems")
             return
@@ -414,7 +419,7 @@ def _score_model(
 
 
 def write_scores(recipe: Recipe) -> None:
-    """scores.json from what lies below scores/: base first, then by stage number, an extending recipe's stages included."""
+    """scores.json from what lies below scores/: base first, then by stage number, extending recipes' stages included."""
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
     scores: list[dict[str, Any]] = []
     for name in order:
@@ -422,19 +427,25 @@ def write_scores(recipe: Recipe) -> None:
         if manifest.exists():
             scores += read_json(manifest)["scores"]
     benchmarks = list(dict.fromkeys(score["benchmark"] for score in scores))
-    main = recipe.scores.main or next(iter(benchmarks), "")
-    if main not in benchmarks and benchmarks:
-        raise ValueError(
-            f"[scores] main = {main!r}: the test problems have no such benchmark, so there is no headline. "
-            f"Use one of {', '.join(benchmarks)}."
-        )
+    main = headline(recipe, benchmarks)
     write_json(recipe.folder / SCORES_FILE, {"scores": [s | {"main": s["benchmark"] == main} for s in scores]})
+
+
+def headline(recipe: Recipe, benchmarks: Sequence[str]) -> str:
+    """The main benchmark: the recipe's, or the first there is."""
+    main = recipe.scores.main or next(iter(benchmarks), "")
+    if benchmarks and main not in benchmarks:
+        raise ValueError(
+            f"[scores] main = {main!r}: the test problems have no such benchmark, so there would be no headline. "
+            f"Use one of {', '.join(benchmarks)}, or leave it out for the first."
+        )
+    return main
 
 
 def results(recipe: Recipe) -> list[StageResult]:
     """What stands in the run folder now, in the recipe's order; scoring counts as a line of its own."""
     file = recipe.folder / SCORES_FILE
-    main = {s["stage"]: Score(**s) for s in read_json(file)["scores"] if s["main"]} if file.exists() else {}
+    main = {s["stage"]: from_row(Score, s) for s in read_json(file)["scores"] if s["main"]} if file.exists() else {}
     rows: list[StageResult] = []
     scoring = dict.fromkeys(("wall_seconds", "cpu_seconds", "peak_memory"), 0)
     for stage in recipe.stages:
@@ -472,8 +483,8 @@ def lock(folder: Path) -> Iterator[None]:
         except OSError as error:
             handle.seek(0)
             raise ValueError(
-                f"{folder} is in use by another whetstone run (process {handle.read().strip() or 'unknown'}): two would "
-                "write the same files. Wait for it, stop it, or use another run: --set run.name=NAME."
+                f"{folder} is in use by another whetstone run (process {handle.read().strip() or 'unknown'}): two "
+                "would write the same files. Wait for it, stop it, or use another run: --set run.name=NAME."
             ) from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
@@ -500,7 +511,8 @@ def _cpu_seconds() -> float:
 
 def _reset_peak_memory() -> None:
     if sys.platform == "linux":
-        with open("/proc/self/clear_refs", "w") as handle:  # "5": proc(5), reset the peak to what is held now
+        # "5" resets the peak to what is held now (proc(5)); where that is forbidden the peak is the process's
+        with suppress(OSError), open("/proc/self/clear_refs", "w") as handle:
             handle.write("5")
 
 
@@ -521,7 +533,7 @@ def threads(recipe: Recipe) -> int:
 
 
 def machine_speed(seconds: float = 0.2) -> float:
-    """GFLOP/s of an fp32 512 x 512 matrix product, the best of as many as fit: the same machine tells the same number."""
+    """GFLOP/s of an fp32 512 x 512 matrix product, the best of as many as fit: tells a busy machine from a quiet one."""
     import torch
 
     a = torch.ones(512, 512)
