@@ -5,7 +5,6 @@ of a journal, synced block by block, so that a kill loses nothing and a resumed 
 journal becomes the `rollouts` table, in the order of the problems.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from whetstone.records import Problem, Trace, Verifier, from_row, to_row
 from whetstone.rollouts.procedural_teacher import ProceduralTeacher
-from whetstone.run.folder import Stage, hash_folder, read_json, write_json
+from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import progress
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
@@ -39,17 +38,13 @@ class Teacher(Protocol):
 
 def run(stage: Stage) -> dict[str, Any]:
     settings = stage.settings
-    key = _fingerprint(stage)
     finished = stage.folder / "collected.json"
-    if finished.exists() and read_json(finished)["key"] == key:
-        return read_json(finished)["summary"]
+    if finished.exists():  # killed between here and the manifest: the journal is gone, the work is not
+        return read_json(finished)
 
     teacher = build_teacher(settings, stage.seed)
     problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
-    journal = stage.folder / f"journal-{key}.jsonl"
-    for stale in stage.folder.glob("journal-*.jsonl"):
-        if stale != journal:
-            stale.unlink()
+    journal = stage.folder / "journal.jsonl"
     _collect(problems, teacher, MathVerifier(), settings, journal)
 
     verdicts: Counter[str] = Counter()
@@ -64,7 +59,7 @@ def run(stage: Stage) -> dict[str, Any]:
         "wrong": verdicts["wrong"],
         "undecided": verdicts["undecided"],
     }
-    write_json(finished, {"key": key, "summary": summary})
+    write_json(finished, summary)
     journal.unlink()
     return summary
 
@@ -116,13 +111,6 @@ def _ask(teacher: Teacher, problem: Problem, samples: int) -> tuple[list[Trace],
     except ValueError as error:
         return [], f"the teacher cannot explain it: {error}"
     return traces, "" if traces else "the teacher cannot explain it"
-
-
-def _fingerprint(stage: Stage) -> str:
-    """What the journal's lines depend on; a journal with another fingerprint is not resumed from."""
-    settings = stage.settings.model_dump(exclude={"kind", "name", "problems", "block"})
-    value = [settings, stage.seed, hash_folder(stage.inputs["problems"])]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _lines(journal: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,160 @@
+"""Collecting rollouts: verified, journalled, resumed without loss or doubling."""
+
+from pathlib import Path
+
+import pytest
+
+from whetstone.records import Problem, Trace, Verdict, from_row
+from whetstone.rollouts import collect
+from whetstone.run.folder import Stage
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import read_rows, write_records
+
+
+class CountingTeacher:
+    """Answers every problem but those without a formula, and counts how often it is asked."""
+
+    def __init__(self):
+        self.asked: list[str] = []
+
+    def traces(self, problem: Problem, n: int) -> list[Trace]:
+        self.asked.append(problem.id)
+        if not problem.formula:
+            raise ValueError("it has no formula.")
+        return [Trace(problem.id, i, f"\\boxed{{{i}}}", "counting") for i in range(n)]
+
+
+class BoxVerifier:
+    """Right when the text ends in the boxed gold answer."""
+
+    def check_many(self, items):
+        return [
+            Verdict(text.endswith(f"{{{gold}}}"), "equal" if text.endswith(f"{{{gold}}}") else "different")
+            for text, gold, _ in items
+        ]
+
+
+class SearchingVerifier:
+    """Right when the gold answer stands in a box anywhere."""
+
+    def check_many(self, items):
+        found = [f"{{{gold}}}" in text for text, gold, _ in items]
+        return [Verdict(right, "equal" if right else "different") for right in found]
+
+
+class Killed(BaseException):
+    pass
+
+
+class DyingVerifier(BoxVerifier):
+    """Dies at its third block, as a machine does."""
+
+    blocks = 0
+
+    def check_many(self, items):
+        self.blocks += 1
+        if self.blocks == 3:
+            raise Killed
+        return super().check_many(items)
+
+
+PROBLEMS = [
+    Problem(f"p{i}", f"What is {i} + 0?", "1", formula="" if i == 7 else f"{i}+0", split=split)
+    for i, split in enumerate(["train"] * 10 + ["validation"] * 3 + ["test"] * 4)
+]
+
+
+def stage(folder: Path, **settings) -> Stage:
+    write_records(folder / "problems", PROBLEMS)
+    return Stage(
+        name="rollouts",
+        kind="rollouts",
+        folder=folder / "02-rollouts",
+        settings=collect.Settings(kind="rollouts", **settings),
+        inputs={"problems": folder / "problems"},
+        run=RunSettings(name="t"),
+        model=ModelSettings(),
+        parallel=ParallelSettings(),
+        scores=ScoreSettings(),
+    )
+
+
+@pytest.fixture
+def teacher(monkeypatch) -> CountingTeacher:
+    one = CountingTeacher()
+    monkeypatch.setattr(collect, "build_teacher", lambda settings, seed: one)
+    monkeypatch.setattr(collect, "MathVerifier", BoxVerifier)
+    return one
+
+
+def rollouts(of: Stage) -> list[Trace]:
+    return [from_row(Trace, row) for row in read_rows(of.folder / "rollouts")]
+
+
+def test_every_trace_is_verified_and_no_test_problem_reaches_the_teacher(tmp_path, teacher):
+    made = stage(tmp_path, samples=3)
+    summary = collect.run(made)
+    found = rollouts(made)
+    assert [(t.problem_id, t.index) for t in found] == [(f"p{i}", j) for i in range(13) if i != 7 for j in range(3)]
+    assert {(t.index, t.correct, t.reason) for t in found} == {
+        (0, False, "different"),
+        (1, True, "equal"),
+        (2, False, "different"),
+    }
+    assert not {f"p{i}" for i in range(13, 17)} & set(teacher.asked)
+    assert (summary["rollouts"], summary["right"], summary["wrong"], summary["undecided"]) == (36, 12, 24, 0)
+
+
+def test_a_problem_that_the_teacher_cannot_explain_is_dropped_with_its_reason(tmp_path, teacher):
+    made = stage(tmp_path)
+    collect.run(made)
+    assert list(read_rows(made.folder / "dropped")) == [
+        {"problem_id": "p7", "reason": "the teacher cannot explain it: it has no formula."}
+    ]
+
+
+def test_a_killed_collection_resumes_without_loss_or_doubling(tmp_path, teacher, monkeypatch):
+    undisturbed = stage(tmp_path / "undisturbed", samples=2, block=4)
+    collect.run(undisturbed)
+
+    made = stage(tmp_path / "killed", samples=2, block=4)
+    monkeypatch.setattr(collect, "MathVerifier", DyingVerifier)
+    with pytest.raises(Killed):
+        collect.run(made)
+    journal = made.folder / "journal.jsonl"
+    assert len(journal.read_bytes().splitlines()) == 8
+    with journal.open("ab") as torn:
+        torn.write(b'{"problem_id": "p8", "tra')  # the kill came in the middle of a line
+
+    teacher.asked.clear()
+    monkeypatch.setattr(collect, "MathVerifier", BoxVerifier)
+    collect.run(made)
+    assert teacher.asked == [f"p{i}" for i in range(8, 13)]
+    assert rollouts(made) == rollouts(undisturbed)
+    assert not journal.exists()
+
+
+def test_what_was_collected_is_not_collected_again(tmp_path, teacher):
+    made = stage(tmp_path)
+    first = collect.run(made)
+    teacher.asked.clear()
+    assert collect.run(made) == first
+    assert teacher.asked == []
+
+
+def test_an_unknown_teacher_is_refused_with_the_known_one():
+    with pytest.raises(ValueError, match=r'"gpt-9" is not known.*"procedural"'):
+        collect.build_teacher(collect.Settings(kind="rollouts", teacher="gpt-9"), 0)
+
+
+def test_the_procedural_teacher_is_right_and_wrong_at_the_set_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "MathVerifier", SearchingVerifier)
+    made = stage(tmp_path, samples=8, wrong_rate=0.5)
+    write_records(
+        tmp_path / "problems",
+        [Problem(f"s{i}", f"What is {i} + 55?", str(i + 55), formula=f"{i}+55") for i in range(100)],
+    )
+    summary = collect.run(made)
+    assert summary["rollouts"] == 800
+    share = summary["wrong"] / 800
+    assert 0.4 < share < 0.6, f"{share} of 800 wrong at wrong_rate 0.5: five standard deviations are 0.09"
