@@ -27,7 +27,7 @@ import whetstone
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
-from whetstone.run.progress import clock, say
+from whetstone.run.progress import say
 from whetstone.run.tables import read_records
 
 MANIFEST, STARTED, RUN_FILE, SCORES_FILE = "manifest.json", "started.json", "run.json", "scores.json"
@@ -335,9 +335,7 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     }
     write_json(folder / MANIFEST, manifest)
     (folder / STARTED).unlink()
-    say(
-        f"   done in {clock(used['wall_seconds'])} ({used['wall_seconds']:.1f} s wall, {used['cpu_seconds']:.1f} s CPU)"
-    )
+    say(f"   {stage.name} done: {used['wall_seconds']:.1f} s wall, {used['cpu_seconds']:.1f} s CPU")
     diary.note(stage.name, used)
 
 
@@ -419,7 +417,7 @@ def _score_model(
 
 
 def write_scores(recipe: Recipe) -> None:
-    """scores.json from what lies below scores/: base first, then by stage number, extending recipes' stages included."""
+    """scores.json from what lies below scores/: base first, then by stage number, those of longer recipes included."""
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
     scores: list[dict[str, Any]] = []
     for name in order:
@@ -533,7 +531,7 @@ def threads(recipe: Recipe) -> int:
 
 
 def machine_speed(seconds: float = 0.2) -> float:
-    """GFLOP/s of an fp32 512 x 512 matrix product, the best of as many as fit: tells a busy machine from a quiet one."""
+    """GFLOP/s of an fp32 512 x 512 matrix product, the best of as many as fit: tells a busy machine from a quiet."""
     import torch
 
     a = torch.ones(512, 512)
@@ -639,3 +637,12 @@ def git_revision() -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def last_speeds(recipe: Recipe) -> tuple[float, float] | None:
+    """Machine speed before and after the last time something was done here, in GFLOP/s."""
+    path = recipe.folder / RUN_FILE
+    if not path.exists():
+        return None
+    speeds = read_json(path)["history"][-1]["matmul_gflops"]
+    return (speeds["before"], speeds["after"]) if speeds["after"] else None

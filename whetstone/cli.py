@@ -1,0 +1,313 @@
+"""The command line. What a command needs is imported inside it, so that `--help` answers at once."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from whetstone.pipeline import StageResult
+    from whetstone.recipe import Recipe
+    from whetstone.records import Score
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+USER_ERROR = 2
+
+app = typer.Typer(
+    help="Whetstone sharpens a small language model into a maths reasoner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for instance recipes/tiny.toml.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME.KEY=VALUE", help="Change a setting of a stage or shared table. Repeatable."),
+]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A Hugging Face folder or hub name, or a run (its last trained model).")
+]
+
+
+def main() -> None:
+    """Mistakes of the user's are one `error:` line and exit status 2; `--debug`, anywhere, shows where they arose."""
+    # Idle OpenMP threads that spin starve whoever shares the cores; read once, when torch loads
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except BrokenPipeError:  # `whetstone show … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from whetstone import __version__
+
+        print(f"whetstone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Begin at this stage.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End after this stage.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Only this stage. Repeatable.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Redo stale stages; their old work is thrown away.")] = False,
+    sets: Sets = None,
+) -> None:
+    """Do every stage of a recipe in order; finished stages are skipped, interrupted ones continued."""
+    from whetstone.pipeline import run_recipe
+    from whetstone.recipe import read_recipe
+
+    checked = read_recipe(recipe, sets or ())
+    try:
+        results = run_recipe(checked, first, last, only or (), force)
+    except KeyboardInterrupt:
+        command = shlex.join(["whetstone", *sys.argv[1:]])
+        print(f"\nstopped; what is done is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    _print_results(checked, results)
+
+
+@app.command()
+def plan(recipe: RecipeFile, sets: Sets = None) -> None:
+    """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
+    from whetstone.pipeline import estimates, plan_recipe
+    from whetstone.recipe import read_recipe
+    from whetstone.run.progress import clock
+
+    checked = read_recipe(recipe, sets or ())
+    print(f"{recipe} -> {checked.folder}")
+    for stage, state in plan_recipe(checked):
+        reads = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
+        print(f"{stage.folder_name} ({stage.kind}{f'; {reads}' if reads else ''}): {state.status}")
+        for reason in state.reasons:
+            print(f"    {reason}")
+        if state.manifest is not None:
+            wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
+            print(f"    took {clock(wall)} ({cpu:.1f} s CPU, {_gigabytes(state.manifest['peak_memory'])} at the peak)")
+        if state.status != "done":
+            for name, value in estimates(checked, stage).items():
+                print(f"    {name}: {f'{value:,}' if isinstance(value, int | float) else value}")
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="Parquet folder or file, JSONL, CSV; a stage.")],
+    grep: Annotated[str, typer.Option(help="Only rows in which some field holds this text.")] = "",
+    where: Annotated[list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Only such rows. Repeatable.")] = None,
+    count: Annotated[int, typer.Option("--n", min=0, help="At most so many rows; 0: all.")] = 3,
+    index: Annotated[int, typer.Option(min=0, help="Begin at this row.")] = 0,
+) -> None:
+    """Leaf through records; of a stage's or a run's folder, list the tables."""
+    from whetstone.show import chosen, render, rows_of, tables_below
+
+    if path.is_dir() and not any(path.glob("part-*.parquet")):
+        tables = tables_below(path)
+        if not tables:
+            raise FileNotFoundError(f"{path} holds no tables (part-*.parquet): no stage has written one there yet.")
+        for table, rows, columns in tables:
+            print(f"{table}  {rows:,} rows: {', '.join(columns)}")
+        return
+    shown = 0
+    for number, row in chosen(rows_of(path), grep, where or (), index, count):
+        print(render(number, row, colour=sys.stdout.isatty()))
+        shown += 1
+    if not shown:
+        print("no such row", file=sys.stderr)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, CSV or Parquet: predictions and answers.")],
+    prediction_field: Annotated[str, typer.Option(help="The field with a completion or a bare answer.")] = "prediction",
+    gold_field: Annotated[str, typer.Option(help="The field with the right answer.")] = "gold",
+    policy: Annotated[str, typer.Option(help="How answers are read and compared.")] = "math",
+    output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
+) -> None:
+    """Add `correct` and `reason` to every row, in order. Exit status 0 even when answers are wrong."""
+    from whetstone.verify.table import verify_file
+
+    summary = verify_file(path, prediction_field, gold_field, policy, output)
+    print("  ".join(f"{name} {value}" for name, value in summary.items()), file=sys.stderr)
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="A file of problems or a known name.")],
+    samples: Annotated[int, typer.Option(min=1, help="Answers a problem.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer; longer ones count as truncated.")] = 512,
+    output: Annotated[Path | None, typer.Option(help="Folder for scores and the generations behind them.")] = None,
+    policy: Annotated[str | None, typer.Option(help="How answers are compared; default: as the problems say.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="OURS=THEIRS", help="Such as question=prompt. Repeatable."),
+    ] = None,
+) -> None:
+    """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
+    from whetstone.evaluate.evaluate import evaluate_model
+
+    mapping = {}
+    for pair in columns or ():
+        ours, equals, theirs = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--column {pair}: write OURS=THEIRS, for instance --column question=prompt.")
+        mapping[ours.strip()] = theirs.strip()
+    _print_scores(evaluate_model(model, benchmark, samples, temperature, max_tokens, output, policy, mapping or None))
+
+
+@app.command()
+def generate(
+    model: ModelName,
+    questions: Annotated[
+        list[str] | None, typer.Argument(metavar="QUESTION…", help="None: a line each from stdin.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a question.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.6,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    seed: int = 0,
+) -> None:
+    """Ask a model and see it think."""
+    from whetstone.decode.engine import load_engine
+    from whetstone.records import Message, Prompt, Sampling
+    from whetstone.show import dim_thinking
+
+    asked = questions or [line.strip() for line in sys.stdin if line.strip()]
+    if not asked:
+        raise ValueError('There is no question: write one, whetstone generate --model M "What is 12 + 30?"')
+    engine = load_engine(_model_of(model))
+    prompts = [
+        Prompt(str(number), index, (Message("user", question),))
+        for number, question in enumerate(asked)
+        for index in range(samples)
+    ]
+    done = {(c.problem_id, c.index): c for c in engine.generate(prompts, Sampling(temperature, max_tokens, seed=seed))}
+    for prompt in prompts:
+        completion = done[prompt.problem_id, prompt.index]
+        if len(prompts) > 1:
+            print(f"--- {prompt.messages[0].content}")
+        print(dim_thinking(completion.text) if sys.stdout.isatty() else completion.text)
+        if completion.stop == "length":
+            print(f"(cut off after {max_tokens} tokens: --max-tokens allows more)", file=sys.stderr)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for instance runs/tiny.")],
+) -> None:
+    """Write a run's report again from what its stages left behind."""
+    from whetstone.report.report import write_report
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
+    print(write_report(folder))
+
+
+def _model_of(name: str) -> str:
+    """A run's folder stands for the last model trained in it."""
+    models = [
+        path for path in sorted(Path(name).glob("[0-9][0-9]-*/model")) if (path.parent / "manifest.json").exists()
+    ]
+    return str(models[-1]) if models else name
+
+
+def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from whetstone.pipeline import last_speeds
+
+    table = Table("stage", title=f"{recipe.folder}", title_justify="left")
+    main = next((result.score for result in results if result.score), None)
+    for heading in (
+        "wall s",
+        "CPU s",
+        f"{main.benchmark} mean@{main.samples} %" if main else "score %",
+        "95 %",
+        "peak",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        score = result.score
+        table.add_row(
+            result.name,
+            f"{result.wall_seconds:.1f}" if result.wall_seconds else "",
+            f"{result.cpu_seconds:.1f}" if result.cpu_seconds else "",
+            f"{100 * score.mean:.1f}" if score else "",
+            f"{100 * score.low:.1f} … {100 * score.high:.1f}" if score else "",
+            _gigabytes(result.peak_memory) if result.peak_memory else "",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        f"{sum(r.wall_seconds for r in results):.1f}",
+        f"{sum(r.cpu_seconds for r in results):.1f}",
+        "",
+        "",
+        _gigabytes(max((r.peak_memory for r in results), default=0)),
+    )
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    if speeds := last_speeds(recipe):
+        console.print(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)", highlight=False)
+    file = recipe.folder / "report.html"
+    if file.exists():
+        console.print(f"report: {file}", highlight=False, soft_wrap=True)
+
+
+def _print_scores(scores: list["Score"]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("problem set")
+    for heading in ("problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for score in scores:
+        table.add_row(
+            score.benchmark,
+            f"{score.problems}",
+            f"{100 * score.mean:.1f}",
+            f"{100 * score.low:.1f} … {100 * score.high:.1f}",
+            f"{score.samples}",
+            "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
+            f"{100 * score.majority:.1f}",
+            f"{100 * score.truncated:.1f}",
+            f"{score.mean_tokens:.0f}",
+            f"{score.temperature:g}",
+        )
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Leaf through records: the rows of a Parquet folder or file, JSONL or CSV, one at a time, as text to read."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from whetstone.recipe import suggestion
+from whetstone.run.tables import read_rows
+
+DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows in order, in constant memory."""
+    if path.is_dir():
+        yield from read_rows(path)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as table:
+            for group in table.iter_batches(batch_size=1024):
+                yield from group.to_pylist()
+    elif path.suffix in (".jsonl", ".ndjson"):
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _object(path, number, line)
+    elif path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as lines:
+            yield from csv.DictReader(lines)
+    elif not path.exists():
+        raise FileNotFoundError(f"There is no {path}: name a table's folder or a .parquet, .jsonl or .csv file.")
+    else:
+        raise ValueError(f"{path} is no table: show reads folders of part-*.parquet, .parquet, .jsonl and .csv files.")
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{number} is not JSON ({error}): a .jsonl file has one JSON object a line.") from error
+    return row if isinstance(row, dict) else {"value": row}
+
+
+def tables_below(folder: Path) -> list[tuple[Path, int, list[str]]]:
+    """(folder, rows, columns) of every table in a stage's or a run's folder."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for table in sorted({part.parent for part in folder.rglob("part-*.parquet")}):
+        shards = [pq.ParquetFile(shard) for shard in sorted(table.glob("part-*.parquet"))]
+        found.append((table, sum(shard.metadata.num_rows for shard in shards), shards[0].schema_arrow.names))
+    return found
+
+
+def chosen(
+    rows: Iterator[dict[str, Any]], grep: str = "", where: Sequence[str] = (), first: int = 0, count: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number from 0, row) from row `first` on, of those that hold `grep` in any field and fit every `field=value`.
+
+    At most `count`; 0 is all.
+    """
+    conditions = [_condition(text) for text in where]
+    found = (
+        (number, row)
+        for number, row in enumerate(rows)
+        if number >= first
+        and all(_equals(row, field, value) for field, value in conditions)
+        and (not grep or any(grep.lower() in _text(value).lower() for value in row.values()))
+    )
+    return islice(found, count or None)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--where {text}: write field=value, for instance --where correct=false.")
+    return field.strip(), value.strip()
+
+
+def _equals(row: Mapping[str, Any], field: str, value: str) -> bool:
+    if field not in row:
+        raise ValueError(
+            f"--where {field}={value}: the rows have no field {field!r}{suggestion(field, row)} "
+            f"Their fields are {', '.join(row)}."
+        )
+    own = row[field]
+    return _text(own) == value or (isinstance(own, (bool, type(None))) and _text(own) == value.lower())
+
+
+def _text(value: Any) -> str:
+    """JSON's words for true, false and null, so that `--where` reads as the file does."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
+    """A row as text: short fields on a line each, long texts below their name, thinking dimmed."""
+    bold, plain = (BOLD, PLAIN) if colour else ("", "")
+    width = max((len(name) for name in row), default=0)
+    lines = [f"{bold}--- row {number}{plain}"]
+    for name, value in row.items():
+        text = _text(value)
+        if "\n" in text or len(text) > 100:
+            lines.append(f"{bold}{name}{plain}\n{dim_thinking(text) if colour else text}")
+        else:
+            lines.append(f"{bold}{name:{width}}{plain}  {text}")
+    return "\n".join(lines) + "\n"
+
+
+def dim_thinking(text: str) -> str:
+    before, opened, rest = text.partition("<think>")
+    if not opened:
+        return text
+    thought, closed, after = rest.partition("</think>")
+    return f"{before}{DIM}{opened}{thought}{closed}{PLAIN}{after}"
