@@ -1,0 +1,163 @@
+"""A run folder as the report sees it: only what stages left behind, nothing computed again, nothing required but stages.
+
+manifests, metrics.jsonl, card.json, comparisons.json, scores.json with the generations behind it, run.json.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whetstone.run.folder import read_json
+
+TRAINING = ("midtrain", "sft", "dpo", "rl")
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One complete stage."""
+
+    name: str
+    kind: str
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def trains(self) -> bool:
+        return self.kind in TRAINING
+
+    @property
+    def start(self) -> str:
+        """The stage whose model it started from; "base" for the untrained one or the recipe's own."""
+        return self.manifest.get("inputs", {}).get("model", {}).get("stage") or "base"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a torn last line is left aside."""
+        path = self.folder / "metrics.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    folder: Path
+    name: str
+    stages: list[StageRecord]
+    scores: list[dict[str, Any]]
+    run: dict[str, Any] = field(default_factory=dict)  # run.json
+    evaluation: dict[str, Any] = field(default_factory=dict)  # comparisons.json
+
+    @property
+    def training(self) -> list[StageRecord]:
+        return [stage for stage in self.stages if stage.trains]
+
+    @property
+    def walk(self) -> list[StageRecord]:
+        """The training stages that follow one another: each starts from the one before. The others are controls."""
+        walk: list[StageRecord] = []
+        for stage in self.training:
+            if stage.start == (walk[-1].name if walk else "base"):
+                walk.append(stage)
+        return walk
+
+    @property
+    def controls(self) -> list[tuple[StageRecord, StageRecord | None]]:
+        """(control, the stage of the walk it controls for: the one that starts from the same model)."""
+        walk = self.walk
+        return [
+            (stage, next((other for other in walk if other.start == stage.start), None))
+            for stage in self.training
+            if stage not in walk
+        ]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The headline problem set first."""
+        names = dict.fromkeys(score["benchmark"] for score in sorted(self.scores, key=lambda score: not score["main"]))
+        return list(names)
+
+    def score(self, stage: str, benchmark: str) -> dict[str, Any] | None:
+        return next((s for s in self.scores if s["stage"] == stage and s["benchmark"] == benchmark), None)
+
+    def difference(self, stage: str, start: str, benchmark: str) -> dict[str, Any] | None:
+        """The paired difference between two stages on one problem set, overall."""
+        wanted = {"stage": stage, "start": start, "benchmark": benchmark, "by": "all"}
+        rows = self.evaluation.get("comparisons", [])
+        return next((row for row in rows if wanted.items() <= row.items()), None)
+
+    def generations(self, stage: str, benchmark: str) -> Iterator[dict[str, Any]]:
+        """First rollouts (index 0) of a stage, shard by shard."""
+        import pyarrow.parquet as pq
+
+        for shard in sorted((self.folder / "scores" / stage / benchmark).glob("part-*.parquet")):
+            table = pq.read_table(shard)
+            if "index" in table.column_names:
+                yield from (row for row in table.to_pylist() if row["index"] == 0)
+
+    def card(self) -> dict[str, Any]:
+        """The data card of the last corpus stage."""
+        cards = [stage.folder / "card.json" for stage in self.stages if (stage.folder / "card.json").exists()]
+        return read_json(cards[-1]) if cards else {}
+
+
+def read_run(folder: Path) -> RunRecord:
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is not there: a report is made from a run folder. Make one with whetstone run RECIPE."
+        )
+    stages = []
+    for manifest in sorted(folder.glob("[0-9]*-*/manifest.json")):
+        number, name = re.fullmatch(r"(\d+)-(.+)", manifest.parent.name).groups()
+        content = read_json(manifest)
+        stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
+    if not stages:
+        raise ValueError(
+            f"{folder} holds no complete stage (no NN-name/manifest.json): there is nothing to report on. Finish a stage "
+            "with whetstone run RECIPE, or name another run folder."
+        )
+    stages.sort(key=lambda pair: pair[0])
+    comparisons = sorted(folder.glob("*/evaluation/comparisons.json"))
+    return RunRecord(
+        folder=folder,
+        name=folder.resolve().name,
+        stages=[stage for _, stage in stages],
+        scores=_read_if_there(folder / "scores.json").get("scores", []),
+        run=_read_if_there(folder / "run.json"),
+        evaluation=read_json(comparisons[-1]) if comparisons else {},
+    )
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """Shape and number of parameters of a Hugging Face folder, from config.json and the safetensors headers."""
+    facts: dict[str, Any] = {"parameters": sum(map(_parameters, sorted(folder.glob("*.safetensors"))))}
+    config = _read_if_there(folder / "config.json")
+    facts |= {"class": (config.get("architectures") or [""])[0]}
+    for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):
+        facts[name] = config.get(name)
+    return facts
+
+
+def _parameters(path: Path) -> int:
+    with path.open("rb") as weights:
+        (length,) = struct.unpack("<Q", weights.read(8))
+        header = json.loads(weights.read(length))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            size = 1
+            for dimension in tensor["shape"]:
+                size *= dimension
+            total += size
+    return total

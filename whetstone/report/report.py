@@ -1,0 +1,54 @@
+"""One self-contained page that tells what a run did: `runs/NAME/report.html`.
+
+Made only from what the stages left behind (manifests, metrics, scores and the generations behind them, comparisons, the
+data card). Stages do not know the report; it asks the network for nothing.
+"""
+
+import shutil
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from whetstone.report import page
+from whetstone.report.read import RunRecord, read_run
+from whetstone.report.style import CSS
+from whetstone.run.folder import Stage, write_text
+from whetstone.run.settings import StageSettings
+
+SECTIONS = (
+    ("stages", "Stages", page.ladder),
+    ("scores", "Scores", page.details),
+    ("curves", "Curves", page.curves),
+    ("levels", "Levels and domains", page.groups),
+    ("rollouts", "Rollouts", page.reading),
+    ("data", "Data", page.data),
+    ("reproduce", "Make it again", page.reproduce),
+)
+
+
+class Settings(StageSettings):
+    """There is nothing to set: the report shows what is there."""
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    path = write_report(stage.folder.parent)
+    shutil.copyfile(path, stage.output("report") / path.name)
+    return {"report": str(path), "bytes": path.stat().st_size}
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` into the run folder and return its path. Raises ValueError where there is nothing to report."""
+    path = Path(run_folder) / "report.html"
+    write_text(path, render(read_run(Path(run_folder))))
+    return path
+
+
+def render(record: RunRecord) -> str:
+    sections = [(anchor, title, html) for anchor, title, section in SECTIONS if (html := section(record))]
+    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(record.name)} · Whetstone</title><style>{CSS}</style></head><body><main>"
+        f"{page.head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
+    )
