@@ -1,0 +1,255 @@
+"""Arithmetic expressions: parse, evaluate exactly, replace numbers, solve for one. Parsed by hand, never by `eval`.
+
+    expression = term {(+|-) term}      term = factor {(*|/) factor}      factor = number | ( expression )
+
+Numbers are non-negative, whole or decimal; values are exact (`int`, or `Fraction` where a division leaves a rest).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+Value: TypeAlias = int | Fraction
+
+MAX_BRACKETS = 40  # nested; deeper text is no arithmetic problem and would cost stack
+MAX_CHARACTERS = 2000
+
+TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<sign>[-+*/()]))")
+SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*", "[": "(", "]": ")", "{": "(", "}": ")"})
+PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`left sign right`.
+
+    >>> render(parse("12 + (345 - 67) * 8"))
+    '12+(345-67)*8'
+    """
+
+    sign: str
+    left: "Expression"
+    right: "Expression"
+
+
+Expression: TypeAlias = Number | Operation
+
+
+def parse(text: str) -> Expression:
+    """Raises ValueError, naming the place, for anything that is not an expression of non-negative numbers."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"a formula of {len(text)} characters is longer than the {MAX_CHARACTERS} that are read")
+    tokens = _tokens(text.translate(SIGNS))
+    node, position = _sum(tokens, 0, 0)
+    if tokens[position] != "":
+        raise ValueError(f"{text!r}: {tokens[position]!r} is left over after a complete expression")
+    return node
+
+
+def _tokens(text: str) -> list[str]:
+    tokens, position = [], 0
+    text = text.strip()
+    while position < len(text):
+        found = TOKEN.match(text, position)
+        if not found:
+            raise ValueError(f"{text!r}: {text[position:].strip()[:1]!r} is not part of an arithmetic expression")
+        tokens.append(found["number"] or found["sign"])
+        position = found.end()
+    return [*tokens, ""]
+
+
+def _sum(tokens: list[str], position: int, depth: int) -> tuple[Expression, int]:
+    node, position = _product(tokens, position, depth)
+    while tokens[position] in ("+", "-"):
+        right, after = _product(tokens, position + 1, depth)
+        node, position = Operation(tokens[position], node, right), after
+    return node, position
+
+
+def _product(tokens: list[str], position: int, depth: int) -> tuple[Expression, int]:
+    node, position = _factor(tokens, position, depth)
+    while tokens[position] in ("*", "/"):
+        right, after = _factor(tokens, position + 1, depth)
+        node, position = Operation(tokens[position], node, right), after
+    return node, position
+
+
+def _factor(tokens: list[str], position: int, depth: int) -> tuple[Expression, int]:
+    token = tokens[position]
+    if token == "(":
+        if depth >= MAX_BRACKETS:
+            raise ValueError(f"more than {MAX_BRACKETS} nested brackets")
+        node, position = _sum(tokens, position + 1, depth + 1)
+        if tokens[position] != ")":
+            raise ValueError(f"a bracket is not closed before {tokens[position] or 'the end'!r}")
+        return node, position + 1
+    if not token[:1].isdigit():
+        raise ValueError(f"a number or a bracket is expected at {token or 'the end'!r}")
+    return Number(as_value(Fraction(token))), position + 1
+
+
+def as_value(value: Value) -> Value:
+    """A whole Fraction as int, so that whole-number arithmetic stays fast."""
+    return value.numerator if value.denominator == 1 else value
+
+
+def numbers(node: Expression) -> list[Value]:
+    """The written numbers from left to right."""
+    found: list[Value] = []
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Number):
+            found.append(top.value)
+        else:
+            stack += (top.right, top.left)
+    return found
+
+
+def replace_numbers(node: Expression, values: Sequence[Value]) -> Expression:
+    """The same expression with other numbers, given from left to right."""
+    rest = iter(values)
+
+    def rebuilt(part: Expression) -> Expression:
+        if isinstance(part, Number):
+            return Number(next(rest))
+        left = rebuilt(part.left)
+        return Operation(part.sign, left, rebuilt(part.right))
+
+    return rebuilt(node)
+
+
+Program: TypeAlias = tuple[str, ...]  # postfix: "" takes the next number, a sign combines the two results before it
+
+
+def program(node: Expression) -> Program:
+    """The shape of an expression without its numbers, for evaluating it with many choices of them."""
+    if isinstance(node, Number):
+        return ("",)
+    return (*program(node.left), *program(node.right), node.sign)
+
+
+def results(shape: Program, values: Sequence[Value], whole: bool = False) -> list[Value] | None:
+    """What every operation gives, in the order of computing, the value of the whole last.
+
+    None where an operation gives something negative or divides by 0 (or, with `whole`, leaves a rest): no step of a
+    word problem does. An expression that is one number gives that number.
+    """
+    rest = iter(values)
+    stack: list[Value] = []
+    given: list[Value] = []
+    for sign in shape:
+        if not sign:
+            stack.append(next(rest))
+            continue
+        b, a = stack.pop(), stack.pop()
+        value: Value
+        if sign == "+":
+            value = a + b
+        elif sign == "-":
+            value = a - b
+            if value < 0:
+                return None
+        elif sign == "*":
+            value = a * b
+        elif b == 0:
+            return None
+        else:
+            value = as_value(Fraction(a) / b)
+            if whole and isinstance(value, Fraction):
+                return None
+        stack.append(value)
+        given.append(value)
+    return given or stack
+
+
+def evaluate(node: Expression) -> Value:
+    """The exact value. Raises ZeroDivisionError."""
+    if isinstance(node, Number):
+        return node.value
+    a, b = evaluate(node.left), evaluate(node.right)
+    if node.sign == "+":
+        return as_value(a + b)
+    if node.sign == "-":
+        return as_value(a - b)
+    if node.sign == "*":
+        return as_value(a * b)
+    return as_value(Fraction(a) / b)
+
+
+def decimal_places(value: Value) -> int | None:
+    """How many digits after the point a value needs; None where the decimals never end.
+
+    >>> decimal_places(Fraction(5, 4)), decimal_places(Fraction(1, 3)), decimal_places(7)
+    (2, None, 0)
+    """
+    denominator = value.denominator
+    twos = fives = 0
+    while denominator % 2 == 0:
+        denominator, twos = denominator // 2, twos + 1
+    while denominator % 5 == 0:
+        denominator, fives = denominator // 5, fives + 1
+    return max(twos, fives) if denominator == 1 else None
+
+
+def write_number(value: Value, places: int = 0) -> str:
+    """The value as digits, with at least `places` after the point. Raises ValueError where the decimals never end.
+
+    >>> write_number(Fraction(5, 2)), write_number(Fraction(5, 2), places=2)
+    ('2.5', '2.50')
+    """
+    needed = decimal_places(value)
+    if needed is None:
+        raise ValueError(f"{value} has no end as a decimal")
+    places = max(places, needed)
+    scaled = value.numerator * 10**places // value.denominator
+    digits = f"{abs(scaled):0{places + 1}d}"
+    sign = "-" if scaled < 0 else ""
+    return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+
+
+def render(node: Expression) -> str:
+    """Text with the brackets that the order of computing needs; `parse` gives the same expression back."""
+    if isinstance(node, Number):
+        return write_number(node.value)
+    rank = PRECEDENCE[node.sign]
+    left, right = render(node.left), render(node.right)
+    if isinstance(node.left, Operation) and PRECEDENCE[node.left.sign] < rank:
+        left = f"({left})"
+    if isinstance(node.right, Operation) and PRECEDENCE[node.right.sign] <= rank:
+        right = f"({right})"
+    return f"{left}{node.sign}{right}"
+
+
+def solve_for(node: Expression, index: int, result: Value) -> Expression | None:
+    """The expression that gives the `index`-th number of `node` when the value of the whole is `result`.
+
+    Peels one operation after the other off the side of the number, so the steps are those of solving by hand:
+    `(5*9)+(2*x) = 47` gives `(47-5*9)/2`. None where the number is not determined: it is multiplied by 0, or divides 0.
+
+    >>> render(solve_for(parse("(5*9)+(2*1)"), 3, 47))
+    '(47-5*9)/2'
+    """
+    known: Expression = Number(result)
+    while isinstance(node, Operation):
+        on_left = len(numbers(node.left))
+        if index < on_left:
+            other, node, sign = node.right, node.left, node.sign
+            if sign == "*" and evaluate(other) == 0:
+                return None
+            known = Operation({"+": "-", "-": "+", "*": "/", "/": "*"}[sign], known, other)
+        else:
+            other, node, sign, index = node.left, node.right, node.sign, index - on_left
+            if (sign == "*" and evaluate(other) == 0) or (sign == "/" and evaluate(known) == 0):
+                return None
+            known = (
+                Operation({"+": "-", "*": "/"}[sign], known, other) if sign in "+*" else Operation(sign, other, known)
+            )
+    return known

@@ -1,0 +1,314 @@
+"""The stage `questions`: every source of the recipe becomes one table of problems in which no question occurs twice.
+
+    [[stage]]
+    kind = "questions"
+    [[stage.source]]
+    kind = "procedural"                      # made here, endless
+    families = ["chain", "equation", "word"]
+    level = 3
+    train = 2000
+    test = 200
+    benchmark = "three_operations"
+    [[stage.source]]
+    kind = "file"                            # .jsonl, .json, .csv (also .gz) or .parquet
+    path = "$WHETSTONE_DATA/gsm8k/train.jsonl.gz"
+    answer_from = "after_hashes"
+    [stage.metamath]
+    resample = 5
+
+Splits never share a question, compared as normalised text: sources are walked three times, first for test problems,
+then for validation, then for training, and a text that was seen before is dropped, so that what the student is scored
+on decides what it may train on. What MetaMath makes (from training problems only) comes last and yields to all others.
+
+Whatever is left out is in `dropped/` with its reason. The tables depend on the settings, the files and the seed alone.
+Memory: 16 bytes of hash for every question, and the training problems that MetaMath works on.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from whetstone.questions import procedural
+from whetstone.questions.asdiv import AsdivSource, read_asdiv
+from whetstone.questions.metamath import MetamathSettings, augment
+from whetstone.questions.sources import (
+    SPLITS,
+    Drop,
+    FileSource,
+    excerpt,
+    expand_path,
+    normalise,
+    read_file,
+    require_benchmark,
+)
+from whetstone.records import Problem
+from whetstone.run.folder import Stage, hash_file
+from whetstone.run.settings import Settings as Table
+from whetstone.run.settings import StageSettings
+from whetstone.run.tables import write_records, write_rows
+
+DRAWS = 5  # procedural problems drawn for each one wanted, before the source is taken to have no more
+
+
+class ProceduralSource(Table):
+    """Problems made by our own generators."""
+
+    kind: Literal["procedural"]
+    families: tuple[str, ...] = ("chain", "equation", "word")  # in turn
+    level: int = Field(default=3, ge=1)  # operations in one problem
+    digits: tuple[int, int] = (1, 3)  # fewest and most digits of an operand
+    operators: str = "+-"
+    train: int = Field(default=0, ge=0)  # how many
+    validation: int = Field(default=0, ge=0)
+    test: int = Field(default=0, ge=0)
+    benchmark: str = ""  # name of the problem set that the test problems are scored in
+    name: str = ""  # of the source; default: procedural and the level
+    test_seed: int = 0  # the test problems are the same in every run, whatever its seed
+
+    @property
+    def title(self) -> str:
+        return self.name or f"procedural-{self.level}"
+
+    @property
+    def splits(self) -> frozenset[str]:
+        return frozenset(split for split in SPLITS if getattr(self, split) > 0)
+
+    @model_validator(mode="after")
+    def can_be_made(self) -> "ProceduralSource":
+        require_benchmark(self.test > 0, self.benchmark, 'kind = "procedural"')
+        for family in self.families:
+            if family not in procedural.FAMILIES:
+                near = get_close_matches(family, procedural.FAMILIES, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"family {family!r} is unknown: there are {', '.join(procedural.FAMILIES)}.{meant}")
+        if not self.families or not self.splits:
+            raise ValueError(
+                "this procedural source makes nothing: name families and say how many problems, as in train = 2000."
+            )
+        fewest, most = self.digits
+        if not 1 <= fewest <= most:
+            raise ValueError(f"digits = [{fewest}, {most}]: fewest and most digits of an operand, as in [1, 3].")
+        return self
+
+
+Source: TypeAlias = Annotated[ProceduralSource | FileSource | AsdivSource, Field(discriminator="kind")]
+Named: TypeAlias = dict[str, ProceduralSource | FileSource | AsdivSource]
+
+
+class Settings(StageSettings):
+    """The stage `questions`."""
+
+    source: tuple[Source, ...] = Field(min_length=1)  # where problems come from; an earlier one wins over a later
+    metamath: MetamathSettings = MetamathSettings()  # new training problems out of those that have a formula
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    """Writes `problems` and `dropped`; returns the counts.
+
+    Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError where no problem is left.
+    """
+    settings = stage.settings
+    assert isinstance(settings, Settings), f"the stage {stage.name} was given {type(settings).__name__}"
+    named = _named(settings.source)
+    files = {
+        title: expand_path(source.path)
+        for title, source in named.items()
+        if isinstance(source, FileSource | AsdivSource)
+    }
+    counts = Counter[tuple[str, str]]()  # (source, split) or ("metamath", augmentation) -> problems
+    with Dropped(stage.output("dropped")) as dropped:
+        total = write_records(stage.output("problems"), _gathered(settings, named, stage.seed, counts, dropped))
+    if not total:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.reasons.most_common(3))
+        raise ValueError(
+            f"stage {stage.name} found no problem: {dropped.reasons.total()} rows were dropped"
+            f"{': ' + reasons if reasons else ', the sources are empty'}. Look at them in {stage.output('dropped')} "
+            "and mend the sources in the recipe."
+        )
+    summary = _summary(named, counts, dropped.reasons)
+    summary["files"] = {title: {"path": str(path), "sha256": hash_file(path)} for title, path in files.items()}
+    _say(summary)
+    return summary
+
+
+def _summary(named: Named, counts: Counter[tuple[str, str]], reasons: Counter[str]) -> dict[str, Any]:
+    short = [
+        f"{title} gave {counts[title, split]} of {getattr(source, split)} {split} problems: level {source.level} with "
+        f"digits {list(source.digits)} has no more that another split does not hold"
+        for title, source in named.items()
+        if isinstance(source, ProceduralSource)
+        for split in SPLITS
+        if counts[title, split] < getattr(source, split)
+    ]
+    benchmarks = Counter[str]()
+    for title, source in named.items():
+        if "test" in source.splits:
+            benchmarks[source.benchmark] += counts[title, "test"]
+    made = {augmentation: count for (title, augmentation), count in counts.items() if title == "metamath"}
+    by_split = {split: sum(counts[title, split] for title in named) for split in reversed(SPLITS)}
+    by_split["train"] += sum(made.values())
+    return {
+        "problems": sum(by_split.values()),
+        **by_split,
+        "benchmarks": dict(benchmarks),
+        "sources": {
+            title: {split: counts[title, split] for split in SPLITS if split in s.splits} for title, s in named.items()
+        },
+        "augmented": made,
+        "dropped": reasons.total(),
+        "reasons": dict(reasons.most_common()),
+        "short": short,
+    }
+
+
+def _say(summary: dict[str, Any]) -> None:
+    for title, splits in summary["sources"].items():
+        print(f"{title:<24}" + "".join(f"{count:>9,} {split}" for split, count in splits.items()))
+    if summary["augmented"]:
+        print(f"{'metamath':<24}" + "".join(f"{count:>9,} {name}" for name, count in summary["augmented"].items()))
+    print(f"{'left out':<24}{summary['dropped']:>9,}")
+    for reason, count in summary["reasons"].items():
+        print(f"{'':<24}{count:>9,} {reason}")
+    for line in summary["short"]:
+        print(line)
+
+
+def _named(sources: tuple[Source, ...]) -> Named:
+    """Every source under a name of its own; the second of a name is `name-2`, so that ids stay apart."""
+    named: Named = {}
+    for source in sources:
+        title, n = source.title, 1
+        while title in named:
+            n += 1
+            title = f"{source.title}-{n}"
+        named[title] = source
+    return named
+
+
+class Dropped:
+    """What is left out, written as it comes and made a table at the end."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lines = folder / "dropped.jsonl.part"
+        self.reasons = Counter[str]()
+
+    def __enter__(self) -> "Dropped":
+        self._out = self.lines.open("w", encoding="utf-8")
+        return self
+
+    def add(self, drop: Drop) -> None:
+        self.reasons[drop.reason] += 1
+        self._out.write(json.dumps(asdict(drop), ensure_ascii=False) + "\n")
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self._out.close()
+        if not failed:
+            with self.lines.open(encoding="utf-8") as lines:
+                write_rows(self.folder, map(json.loads, lines))
+        self.lines.unlink()
+
+
+class Register:
+    """Which questions and ids are taken, and by which split."""
+
+    def __init__(self) -> None:
+        self._splits: dict[bytes, str] = {}
+        self._ids: set[bytes] = set()
+
+    def admit(self, problem: Problem) -> Drop | None:
+        """Take the problem's place, or say why it has none."""
+        key, identity = _digest(normalise(problem.question)), _digest(problem.id)
+        if key in self._splits:
+            holder = self._splits[key]
+            if holder == problem.split:
+                return self._drop(problem, "duplicate question")
+            return self._drop(problem, f"question is in the {holder} split", f"it would have been {problem.split}")
+        if identity in self._ids:
+            return self._drop(problem, "duplicate id", "another question has this id")
+        self._splits[key] = problem.split
+        self._ids.add(identity)
+        return None
+
+    @staticmethod
+    def _drop(problem: Problem, reason: str, detail: str = "") -> Drop:
+        return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _gathered(
+    settings: Settings, named: Named, seed: int, counts: Counter[tuple[str, str]], dropped: Dropped
+) -> Iterator[Problem]:
+    """Every problem that stays, as it is found; `counts` and `dropped` are filled on the way."""
+    register = Register()
+    with_formula: list[Problem] = []
+    reported: set[str] = set()  # sources whose bad rows are in `dropped` already: files are read once for each split
+    for split in SPLITS:
+        for title, source in named.items():
+            if split not in source.splits:
+                continue
+            for item in _read(source, title, split, seed):
+                if isinstance(item, Drop):
+                    if title not in reported:
+                        dropped.add(item)
+                    continue
+                if item.split != split:
+                    continue
+                left_out = register.admit(item)
+                if left_out:
+                    dropped.add(left_out)
+                    continue
+                counts[title, split] += 1
+                yield item
+                if split == "train" and settings.metamath.on and item.formula:
+                    with_formula.append(item)
+                if isinstance(source, ProceduralSource) and counts[title, split] == getattr(source, split):
+                    break
+            reported.add(title)
+    for original in with_formula:
+        for augmentation, made in augment(original, settings.metamath, seed):
+            left_out = made if isinstance(made, Drop) else register.admit(made)
+            if left_out:
+                dropped.add(left_out)
+            else:
+                counts["metamath", augmentation] += 1
+                yield made
+
+
+def _read(source: Source, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
+    if isinstance(source, FileSource):
+        return read_file(source, title)
+    if isinstance(source, AsdivSource):
+        return read_asdiv(source, title)
+    return _made(source, title, split, seed)
+
+
+def _made(source: ProceduralSource, title: str, split: str, seed: int) -> Iterator[Problem]:
+    """Distinct problems of one split, more than are wanted, as another split may hold some of them."""
+    stream = f"test/{source.benchmark}/{source.test_seed}" if split == "test" else f"{split}/{title}/{seed}"
+    drawn = procedural.generate(
+        source.families,
+        source.level,
+        DRAWS * getattr(source, split),
+        int.from_bytes(_digest(stream)[:4], "big"),
+        source.digits,
+        source.operators,
+    )
+    for number, problem in enumerate(drawn, 1):
+        yield replace(
+            problem,
+            id=f"{title}/{split}-{number}",
+            split=split,
+            benchmark=source.benchmark if split == "test" else "",
+            source=title,
+        )

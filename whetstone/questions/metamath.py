@@ -1,0 +1,426 @@
+r"""MetaMath's augmentations that need no model (Yu et al. 2023, arXiv 2309.12284), for problems whose formula is known.
+
+resample           other numbers, as large as the old, in the text and in the formula; the answer is computed anew
+FOBAR              one number becomes x, the answer is told, the question asks for x
+self-verification  the same, with the question and its answer rewritten as one statement
+
+           Seven red and two green apples are in the basket. How many apples are in the basket?         7+2 = 9
+    FOBAR  x red and two green apples are in the basket. How many apples are in the basket?
+           If we know the answer to the above question is 9, what is the value of unknown variable x?   9-2 = 7
+    SV     x red and two green apples are in the basket. 9 apples are in the basket.
+           What is the value of unknown variable x?                                                     9-2 = 7
+
+Differs from the paper: MetaMath masks any token with a digit, lets a language model rewrite the question for SV, and
+never asks whether x is determined. Here a number is touched only where it stands in the formula too; x stands in it
+once, so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain;
+SV uses a few rules of English grammar and gives up where none fits. A question ending in a full stop is a question.
+Rephrasing and more answers to one question are the teacher's business (`rollouts/`).
+
+What the formula cannot tell: whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text
+may stand for are therefore left as they are.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain
+from typing import TypeAlias
+
+from pydantic import Field
+
+from whetstone.questions.expression import (
+    Expression,
+    Operation,
+    Program,
+    Value,
+    as_value,
+    decimal_places,
+    numbers,
+    parse,
+    program,
+    render,
+    replace_numbers,
+    results,
+    solve_for,
+    write_number,
+)
+from whetstone.questions.number_words import LARGEST_SPELLED, Mention, mentions, spell
+from whetstone.questions.sources import Drop, excerpt
+from whetstone.records import Problem
+from whetstone.run.settings import Settings
+
+TRIES = 300  # draws of new numbers before a variant is given up
+PLACES = 2  # digits after the point that a new result may have where the old ones had fewer but some
+ASK = "What is the value of unknown variable x?"
+
+# Words that put a number into a formula without writing it.
+IMPLIED: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = tuple(
+    (re.compile(rf"\b(?:{words})\b", re.IGNORECASE), frozenset(values))
+    for words, values in (
+        ("half|halves|twice|double[sd]?|doubling|pairs?|couple|both|other|two-\\w+|bi(?:cycle|ke)s?|squared?", {2}),
+        ("triple[sd]?|thrice|thirds?|triangles?|tricycles?|feet|foot|yards?", {3, 12, 36}),
+        ("quarters?|fourths?|quadruple[sd]?|squares?|rectangles?|rectangular|perimeter|dogs?|cats?|legs?", {2, 4, 25}),
+        ("fifths?|nickels?|hands?|fingers?", {5, 10}),
+        ("sixths?|sevenths?|eighths?|ninths?|cubes?|tenths?|dimes?", {6, 7, 8, 9, 10}),
+        ("dozens?|weeks?|weekly|weekends?|daily|days?|years?|months?|annual|inch(?:es)?", {7, 12, 24, 30, 52, 365}),
+        ("hours?|minutes?|seconds?", {24, 60, 3600}),
+        ("cents?|penn(?:y|ies)|dollars?|percent|meters?|metres?|cm|km|kg|grams?|mL|liters?|litres?", {10, 100, 1000}),
+    )
+)
+AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
+UNKNOWN = re.compile(r"(?<![A-Za-z])x(?![A-Za-z])", re.IGNORECASE)
+
+
+class MetamathSettings(Settings):
+    """How many new training problems are made from each training problem that has a formula."""
+
+    resample: int = Field(default=0, ge=0)  # the same text with other numbers
+    fobar: int = Field(default=0, ge=0)  # inverse questions
+    self_verification: int = Field(default=0, ge=0)  # inverse questions told as a statement
+
+    @property
+    def on(self) -> bool:
+        return bool(self.resample or self.fobar or self.self_verification)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A value that the text and the formula share.
+
+    Everything with that value changes together, so that "2 red and 2 green" stays right whether or not the two are one.
+    """
+
+    value: Value
+    mentions: tuple[Mention, ...]  # in the text
+    places: tuple[int, ...]  # which written numbers of the formula, from left to right
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    problem: Problem
+    formula: Expression
+    shape: Program
+    numbers: tuple[Value, ...]  # of the formula, from left to right
+    results: tuple[Value, ...]  # of its operations; the answer is last
+    variables: tuple[Variable, ...]
+
+
+Made: TypeAlias = tuple[str, Problem | Drop]  # augmentation (resampled, fobar, self_verification) and what came of it
+
+
+def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator[Made]:
+    """New training problems from one; a Drop for each augmentation that gave fewer than the settings ask for.
+
+    A function of the problem, the settings and the seed: other problems do not change it.
+    """
+    assert problem.split == "train", f"{problem.id} is a {problem.split} problem: only training problems are augmented"
+    asked = {
+        "resampled": settings.resample,
+        "fobar": settings.fobar,
+        "self_verification": settings.self_verification,
+    }
+    try:
+        original = understand(problem)
+    except ValueError as error:
+        for augmentation, count in asked.items():
+            if count:
+                yield augmentation, _short(problem, augmentation, 0, count, str(error))
+        return
+    variants = list(resampled(original, settings.resample, random.Random(f"{seed}/{problem.id}/resample")))
+    yield from (("resampled", variant) for variant in variants)
+    if len(variants) < settings.resample:
+        reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
+        yield "resampled", _short(problem, "resampled", len(variants), settings.resample, reason)
+    for augmentation in ("fobar", "self_verification"):
+        if asked[augmentation]:
+            rng = random.Random(f"{seed}/{problem.id}/{augmentation}")
+            yield from inverse_questions(augmentation, asked[augmentation], original, variants, rng)
+
+
+def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Drop:
+    detail = f"{made} of {asked}: {why}"
+    return Drop(
+        problem.source,
+        None,
+        problem.id,
+        f"metamath: fewer {augmentation} than asked",
+        detail,
+        excerpt(problem.question),
+    )
+
+
+def understand(problem: Problem) -> Understood:
+    """Tie the numbers of the text to those of the formula. Raises ValueError where they do not give the answer."""
+    formula = parse(problem.formula)
+    shape, written = program(formula), tuple(numbers(formula))
+    steps = results(shape, written)
+    if steps is None:
+        raise ValueError(f"a step of {problem.formula} is negative or divides by 0")
+    if write_number(steps[-1]) != problem.answer:
+        raise ValueError(f"{problem.formula} does not give the answer {problem.answer}")
+    found = mentions(problem.question)
+    fixed = _implied(problem.question, formula) | {mention.value for mention in found if not mention.free} | {0, 1}
+    variables = []
+    for value in dict.fromkeys(mention.value for mention in found):
+        places = tuple(place for place, number in enumerate(written) if number == value)
+        if places and value not in fixed:
+            same = tuple(mention for mention in found if mention.value == value)
+            variables.append(Variable(value, same, places))
+    return Understood(problem, formula, shape, written, tuple(steps), tuple(variables))
+
+
+def _implied(question: str, formula: Expression) -> set[Value]:
+    values: set[Value] = set()
+    for words, implied in IMPLIED:
+        if words.search(question):
+            values |= implied
+    if AVERAGE.search(question):
+        values |= _divisors(formula)  # how many there are of them is counted, not told
+    return values
+
+
+def _divisors(node: Expression) -> set[Value]:
+    found: set[Value] = set()
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Operation):
+            if top.sign == "/":
+                found |= set(numbers(top.right))
+            stack += (top.left, top.right)
+    return found
+
+
+# --- resampled numbers ---
+
+
+def _cannot_resample(original: Understood) -> str:
+    if not original.variables:
+        return "no number of the formula stands in the text as a number of its own"
+    known = {variable.value for variable in original.variables}
+    told = {mention.value for mention in mentions(original.problem.question)} - known
+    if told & set(original.results):
+        return "the text tells a result of the formula, which would no longer be true"
+    return ""
+
+
+def resampled(original: Understood, count: int, rng: random.Random) -> Iterator[Problem]:
+    """Up to `count` variants with other numbers; every step stays positive where it was, and whole where all were."""
+    if not count or _cannot_resample(original):
+        return
+    variables = original.variables
+    used = {tuple(variable.value for variable in variables)}
+    whole = all(isinstance(value, int) for value in (*original.numbers, *original.results))
+    most_places = 0 if whole else max(PLACES, *(decimal_places(value) or 0 for value in original.results))
+    made = tries = 0
+    while made < count and tries < TRIES * (made + 1):
+        tries += 1
+        values = tuple(_draw(variable, rng) for variable in variables)
+        if values in used or len(set(values)) < len(values):
+            continue
+        written = list(original.numbers)
+        for variable, value in zip(variables, values, strict=True):
+            for place in variable.places:
+                written[place] = value
+        steps = results(original.shape, written, whole)
+        if steps is None or not _alike(steps, original.results, most_places):
+            continue
+        used.add(values)
+        made += 1
+        new = [
+            (mention, value) for variable, value in zip(variables, values, strict=True) for mention in variable.mentions
+        ]
+        yield replace(
+            original.problem,
+            id=f"{original.problem.id}/resampled-{made}",
+            question=rewrite(original.problem.question, new),
+            answer=write_number(steps[-1]),
+            formula=render(replace_numbers(original.formula, written)),
+            origin=original.problem.id,
+        )
+
+
+def _draw(variable: Variable, rng: random.Random) -> Value:
+    """A number with as many digits, before and after the point, as the old one; never 0 or 1 (they have a grammar)."""
+    places = max(mention.places for mention in variable.mentions)
+    digits = len(str(int(variable.value * 10**places)))
+    low = 10 ** (digits - 1) if digits > 1 else 1 if places else 2
+    drawn = rng.randint(low, 10**digits - 1)
+    return as_value(Fraction(drawn, 10**places)) if places else drawn
+
+
+def _alike(steps: Sequence[Value], old: Sequence[Value], most_places: int) -> bool:
+    for new, before in zip(steps, old, strict=True):
+        places = decimal_places(new)
+        if places is None or places > most_places or (before > 0 and new == 0):
+            return False
+        if len(str(int(new))) > len(str(int(before))) + 1:
+            return False
+    return True
+
+
+def rewrite(text: str, new: Sequence[tuple[Mention, Value | str]]) -> str:
+    """The text with other numbers, written the way the old ones were (digits, thousands, decimals, words)."""
+    pieces, position = [], 0
+    for mention, value in sorted(new, key=lambda pair: pair[0].start):
+        old = text[mention.start : mention.end]
+        pieces += (text[position : mention.start], value if isinstance(value, str) else _like(old, mention, value))
+        position = mention.end
+    return "".join(pieces) + text[position:]
+
+
+def _like(old: str, mention: Mention, value: Value) -> str:
+    if mention.spelled and isinstance(value, int) and value <= LARGEST_SPELLED:
+        words = spell(value)
+        return words[0].upper() + words[1:] if old[0].isupper() else words
+    digits = write_number(value, mention.places)
+    if "," not in old:
+        return digits
+    before, point, after = digits.partition(".")
+    return f"{int(before):,}{point}{after}"
+
+
+# --- inverse questions ---
+
+
+def inverse_questions(
+    augmentation: str, count: int, original: Understood, variants: Sequence[Problem], rng: random.Random
+) -> Iterator[Made]:
+    """Up to `count` questions for a masked number: of the original first, then of its variants with other numbers."""
+    if UNKNOWN.search(original.problem.question):
+        yield augmentation, _short(original.problem, augmentation, 0, count, "the text already has an x")
+        return
+    made, why = 0, "no number stands once in the text and once in the formula"
+    for version in chain((original,), map(understand, variants)):
+        maskable = [v for v in version.variables if len(v.mentions) == 1 and len(v.places) == 1]
+        for variable in rng.sample(maskable, len(maskable)):
+            if made == count:
+                return
+            try:
+                question, formula = inverse(version, variable, augmentation)
+            except ValueError as error:
+                why = str(error)
+                continue
+            made += 1
+            yield (
+                augmentation,
+                replace(
+                    original.problem,
+                    id=f"{original.problem.id}/{augmentation}-{made}",
+                    question=question,
+                    answer=write_number(variable.value),
+                    formula=render(formula),
+                    origin=original.problem.id,
+                ),
+            )
+    if made < count:
+        yield augmentation, _short(original.problem, augmentation, made, count, why)
+
+
+def inverse(version: Understood, variable: Variable, augmentation: str) -> tuple[str, Expression]:
+    """The question for one masked number, and the formula that gives it. Raises ValueError where there is none."""
+    answer, place = version.results[-1], variable.places[0]
+    formula = solve_for(version.formula, place, answer)
+    if formula is None:
+        raise ValueError("the masked number is not determined: another one gives the same answer")
+    steps = results(program(formula), numbers(formula))
+    if steps is None or any(decimal_places(step) is None for step in steps):
+        raise ValueError("a step of the way back is negative or has no end as a decimal")
+    back = [*version.numbers[:place], steps[-1], *version.numbers[place + 1 :]]
+    assert steps[-1] == variable.value and results(version.shape, back)[-1] == answer, (
+        f"{render(formula)} does not undo {version.problem.formula}"
+    )
+    masked = rewrite(version.problem.question, [(variable.mentions[0], "x")])
+    if augmentation == "fobar":
+        known = f"If we know the answer to the above question is {version.problem.answer}, "
+        return f"{masked} {known}{ASK[0].lower()}{ASK[1:]}", formula
+    statement = as_statement(masked, version.problem.answer)
+    if statement is None:
+        raise ValueError("no rule makes a statement of the question")
+    return f"{statement} {ASK}", formula
+
+
+# --- question + answer -> statement ---
+
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\blbs)(?<!\boz)[.!?][\"']?\s+")
+CLAUSE = re.compile(
+    r"(?:^|(?<=, )|(?<=,))(?=(?:how m(?:any|uch)|what(?:'s| is| was| are| were)|find|compute|calculate)\b)", re.I
+)
+IS = re.compile(r"what(?P<verb>'s| is| was| are| were) (?P<noun>.+)", re.I)
+FIND = re.compile(r"(?:find|compute|calculate) (?P<noun>.+)", re.I)
+AUXILIARY = "is|are|was|were|do|does|did|has|have|had|will|would|can|could|should|must"
+HOW_MANY = re.compile(rf"how many (?P<thing>.*?) ?\b(?P<verb>{AUXILIARY})\b ?(?P<rest>.*)", re.I)
+HOW_MUCH = re.compile(rf"how much (?P<thing>.*?) ?\b(?P<verb>{AUXILIARY})\b ?(?P<rest>.*)", re.I)
+NAME = r"[A-Z][\w'’.]*(?: [A-Z][\w'’.]*)*"
+NOUN = r"(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Ee]ach|[Aa]n?|[Ee]very|[Mm]y|[Oo]ur) [a-z]+"
+_noun_phrase = rf"(?:he|she|they|it|we|you|I|everyone|each of them|{NAME}|{NOUN})"
+SUBJECT = re.compile(rf"(?P<subject>{_noun_phrase}(?:,? and {_noun_phrase})*)(?: (?P<verbs>.+))?$")
+PLURAL = re.compile(r"(?:they|we|you|I)$| and ")
+
+
+def as_statement(question: str, answer: str) -> str | None:
+    """The text with its question and the answer as one statement, or None where no rule fits.
+
+    >>> as_statement("Tom had x pens. If he buys 2 more, how many pens will he have?", "9")
+    'Tom had x pens. If he buys 2 more, the number of pens that he will have is 9.'
+    """
+    text = question.strip().rstrip("?.! ")
+    ends = [found.end() for found in SENTENCE_END.finditer(text)]
+    before, last = (text[: ends[-1]], text[ends[-1] :]) if ends else ("", text)
+    starts = [found.start() for found in CLAUSE.finditer(last)]
+    if not starts or "?" in text:
+        return None
+    condition, clause = last[: starts[-1]], last[starts[-1] :]
+    stated = _state(clause, answer)
+    if stated is None:
+        return None
+    if not condition:
+        stated = stated[0].upper() + stated[1:] if not UNKNOWN.match(stated) else stated
+    return f"{before}{condition}{stated}."
+
+
+def _state(clause: str, answer: str) -> str | None:
+    if found := IS.fullmatch(clause):
+        verb = "is" if found["verb"] == "'s" else found["verb"].strip()
+        return f"{found['noun']} {verb} {answer}"
+    if found := FIND.fullmatch(clause):
+        return f"{found['noun']} is {answer}"
+    if re.search(r"\b(?:than|or)\b", clause):
+        return None
+    many = HOW_MANY.fullmatch(clause)
+    found = many or HOW_MUCH.fullmatch(clause)
+    if not found:
+        return None
+    thing, verb, rest = found["thing"], found["verb"].lower(), found["rest"].strip()
+    if verb in ("is", "are", "was", "were") and many:
+        if rest.startswith("there") and thing:
+            return f"there {verb} {answer} {thing}{rest[5:]}"
+        if not rest or not SUBJECT.match(rest):
+            return f"{answer} {thing} {verb} {rest}".rstrip()
+    subject = SUBJECT.match(rest)
+    if not subject or (not subject["verbs"] and verb not in ("has", "have", "had")):
+        return None
+    thing = re.sub(r"^more\b", "additional", thing)
+    amount = "the number" if many else "the amount"
+    if thing:
+        amount += f" {thing}" if thing.startswith("of ") else f" of {thing}"
+    return f"{amount} that {subject['subject']} {_said(verb, subject['subject'], subject['verbs'] or '')} is {answer}"
+
+
+def _said(auxiliary: str, subject: str, verbs: str) -> str:
+    """The verb of a statement: "does … have" is "has", "will … have" is "will have"."""
+    first, _, rest = verbs.partition(" ")
+    rest = f" {rest}" if rest else ""
+    if auxiliary == "do":
+        return verbs
+    if auxiliary == "does" and not PLURAL.search(subject) and first.isalpha():
+        if first in ("have", "go", "do"):
+            return {"have": "has", "go": "goes", "do": "does"}[first] + rest
+        if first.endswith(("s", "sh", "ch", "x", "z")):
+            return f"{first}es{rest}"
+        return (f"{first[:-1]}ies" if re.search("[^aeiou]y$", first) else f"{first}s") + rest
+    if auxiliary in ("did", "does") and first == "have":
+        return ("had" if auxiliary == "did" else "have") + rest
+    return f"{auxiliary} {verbs}".rstrip()
