@@ -31,7 +31,8 @@ from whetstone.run.progress import say
 from whetstone.run.tables import read_records
 
 MANIFEST, STARTED, RUN_FILE, SCORES_FILE = "manifest.json", "started.json", "run.json", "scores.json"
-ALWAYS_MAY_GIVE = ("base", "dropped")  # artifacts beside those a kind always gives
+MAY_GIVE = ("base", "dropped")  # artifacts beside those a kind always gives
+PROBE_SECONDS = 0.2  # of matrix products before and after a run
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "pydantic", "math-verify")
 
 
@@ -313,7 +314,7 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     with measured() as used:
         summary = room.run(given)
     outputs = {}
-    for artifact in (*KINDS[stage.kind].gives, *ALWAYS_MAY_GIVE):
+    for artifact in (*KINDS[stage.kind].gives, *MAY_GIVE):
         if (folder / artifact).is_dir():
             outputs[artifact] = hash_folder(folder / artifact)
     absent = [artifact for artifact in KINDS[stage.kind].gives if artifact not in outputs]
@@ -530,12 +531,12 @@ def threads(recipe: Recipe) -> int:
     return asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def machine_speed(seconds: float = 0.2) -> float:
+def machine_speed() -> float:
     """GFLOP/s of an fp32 512 x 512 matrix product, the best of as many as fit: tells a busy machine from a quiet."""
     import torch
 
     a = torch.ones(512, 512)
-    best, end = float("inf"), time.perf_counter() + seconds
+    best, end = float("inf"), time.perf_counter() + PROBE_SECONDS
     while time.perf_counter() < end:
         start = time.perf_counter()
         a @ a

@@ -1,0 +1,135 @@
+"""The floors of the house, and what may be imported where. The list below is the architecture."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import whetstone
+
+ROOT = Path(whetstone.__file__).parent
+
+FLOORS = [
+    ("records",),
+    ("model", "chat", "batch", "verify", "run"),
+    ("learner", "decode"),
+    ("sample", "answer", "measure"),
+    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
+    ("recipe", "pipeline", "show", "cli"),
+]
+ROOMS = FLOORS[4]
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+# Heavy libraries and their only doors; the rest of the house does not name them
+DOORS = {
+    "torch.distributed": ("learner/parallel.py", "learner/checkpoint.py"),
+    "ray": ("run/fanout.py",),
+    "sympy": ("verify/",),
+    "math_verify": ("verify/",),
+    "httpx": ("decode/server_generator.py",),
+    "requests": ("decode/server_generator.py",),
+    "urllib.request": ("decode/server_generator.py",),
+    "typer": ("cli.py",),
+    "rich": ("cli.py", "run/progress.py"),
+    "tensorboard": ("run/metrics.py",),
+    "wandb": ("run/metrics.py",),
+    "trackio": ("run/metrics.py",),
+    "pickle": (),
+}
+LOADS_TORCH = ("model", "batch", "chat", "learner", "decode")  # may import it at the top
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py"))
+
+
+def imports(path: Path, top_only: bool = False) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions included; not those that only a type checker sees."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unseen: list[ast.AST] = [tree]
+    while unseen:
+        node = unseen.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            unseen += node.orelse
+            continue
+        if top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        unseen += ast.iter_child_nodes(node)
+
+
+def part_of(path: Path) -> str:
+    """The name in FLOORS that a file belongs to."""
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def test_every_file_has_a_floor():
+    homeless = {part_of(path) for path in sources()} - set(FLOOR_OF) - {"__init__"}
+    assert not homeless, f"say in FLOORS on which floor {homeless} live"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_and_never_from_room_to_room(path):
+    here = part_of(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        there = rest.partition(".")[0]
+        if top != "whetstone" or here in (there, "__init__") or there in ("", "__version__"):
+            continue
+        assert there in FLOOR_OF, f"{path} imports {name}, which is on no floor"
+        assert not (here in ROOMS and there in ROOMS), f"room {here} imports room {there}: they meet on disk only"
+        assert FLOOR_OF[there] <= FLOOR_OF[here], f"{here} (floor {FLOOR_OF[here]}) imports {name} from above it"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_have_few_doors(path):
+    own = str(path.relative_to(ROOT))
+    for name in imports(path):
+        for library, doors in DOORS.items():
+            if name == library or name.startswith(library + "."):
+                assert own.startswith(doors or "\0"), f"{own} imports {name}; its doors are {doors}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_reading_settings_never_loads_torch(path):
+    if part_of(path) in LOADS_TORCH:
+        return
+    heavy = {"torch", "transformers", "datasets"}
+    found = [name for name in imports(path, top_only=True) if name.partition(".")[0] in heavy]
+    assert not found, f"{path} imports {found} at its top: import it inside the function that needs it"
+
+
+def test_importing_every_room_that_stands_loads_no_torch():
+    """The import graph, not only the text: a room may reach torch by way of a floor module."""
+    from whetstone.recipe import KINDS
+
+    files = {
+        k.module: (ROOT.parent / k.module.replace(".", "/")).with_suffix(".py") for k in KINDS.values() if k.module
+    }
+    modules = [module for module, file in files.items() if file.exists()]
+    assert modules, "no room stands"
+    script = "\n".join(
+        [
+            "import sys, importlib",
+            "import whetstone.cli, whetstone.pipeline, whetstone.show",
+            f"for name in {modules!r}:",
+            "    importlib.import_module(name)",
+            "    heavy = {'torch', 'transformers', 'sympy'} & set(sys.modules)",
+            "    assert not heavy, f'importing {name} loads {heavy}'",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_store_rooms():
+    refused = {"utils", "common", "core", "misc", "helpers"}
+    assert not [path for path in sources() if refused & set(path.relative_to(ROOT).with_suffix("").parts)]
