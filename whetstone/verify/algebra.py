@@ -1,0 +1,187 @@
+"""What runs inside a worker process: math-verify and sympy, with guards on what they accept.
+
+math-verify compares rounded decimals, so it takes 1/2004! for 1/2006!. Here two numbers are equal when 45 significant
+digits agree, and two formulas when they also agree at several points; only values of one type are compared at all.
+Imported by no one but a worker: it brings sympy with it.
+"""
+
+import json
+import os
+import re
+import select
+import signal
+import struct
+import sys
+from functools import lru_cache
+from typing import Any
+
+DIGITS = 60  # evaluated
+AGREEING = 45  # of them must agree
+IDLE_CHECK_SECONDS = 5
+POINTS = ((7, 3), (11, 13), (-5, 7))  # numerator and denominator that the first symbol takes; the others follow
+DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
+
+
+def serve() -> None:
+    """Answers questions from standard input until it ends or the parent is gone."""
+    replies, questions = os.dup(1), os.dup(0)
+    quiet = os.open(os.devnull, os.O_RDWR)
+    os.dup2(quiet, 0)
+    os.dup2(quiet, 1)
+    parent = os.getppid()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    sys.setrecursionlimit(3_000)
+    import math_verify  # noqa: F401
+    import sympy  # noqa: F401
+
+    _cap_memory()
+    _send(replies, {"ready": True})
+    while True:
+        ready, _, _ = select.select([questions], [], [], IDLE_CHECK_SECONDS)
+        if not ready:
+            if os.getppid() != parent:
+                return
+            continue
+        head = _read_exactly(questions, 4)
+        body = _read_exactly(questions, struct.unpack(">I", head)[0]) if head else b""
+        if not body:
+            return
+        question = json.loads(body)
+        signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)  # the kernel ends us if the parent cannot
+        reply = answer(question["gold"], question["answer"])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(replies, reply)
+
+
+def _cap_memory() -> None:
+    try:
+        import resource
+
+        cap = int(os.environ.get("WHETSTONE_WORKER_MEMORY", 1 << 30))
+        resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, ValueError, OSError):
+        pass  # macOS has no such limit; the deadline still holds
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = os.read(descriptor, count - len(data))
+        if not piece:
+            return b""
+        data += piece
+    return data
+
+
+def _send(descriptor: int, reply: dict[str, Any]) -> None:
+    body = json.dumps(reply).encode()
+    message = struct.pack(">I", len(body)) + body
+    while message:
+        message = message[os.write(descriptor, message) :]
+
+
+def answer(gold: str, given: str) -> dict[str, Any]:
+    """`{"equal": bool}` or `{"problem": reason}`."""
+    try:
+        wanted = parsed(gold)
+        if wanted is None:
+            return {"problem": "reference answer unreadable"}
+        found = parsed(given)
+        if found is None:
+            return {"problem": "unreadable answer"}
+        return {"equal": same(wanted, found)}
+    except MemoryError:
+        return {"problem": "out of memory"}
+    except RecursionError:
+        return {"problem": "unreadable answer"}
+    except Exception as error:  # the text is untrusted and sympy raises anything: the one broad catch, reason kept
+        return {"problem": f"not decided: {type(error).__name__}"}
+
+
+@lru_cache(maxsize=256)
+def parsed(text: str) -> Any:
+    """The sympy object of a LaTeX text, decimals as exact fractions; None where there is none."""
+    from math_verify import parse
+
+    exact = DECIMAL.sub(lambda found: f"\\frac{{{int(found[1] + found[2])}}}{{{10 ** len(found[2])}}}", text)
+    for candidate in parse(f"${exact}$", parsing_timeout=None):
+        if not isinstance(candidate, str):
+            return candidate
+    return None
+
+
+def same(gold: Any, given: Any) -> bool:
+    """Equal by value, and of the same type."""
+    import sympy
+
+    if isinstance(gold, sympy.Expr) and isinstance(given, sympy.Expr):
+        return _same_expressions(gold, given)
+    if not any(isinstance(gold, kind) and isinstance(given, kind) for kind in _kinds()):
+        return False
+    return _says_equal(gold, given)
+
+
+def _kinds() -> tuple[Any, ...]:
+    import sympy
+    from sympy.core.relational import Relational
+
+    return (
+        Relational,
+        sympy.Tuple,
+        sympy.FiniteSet,
+        sympy.Interval,
+        sympy.Union,
+        sympy.MatrixBase,
+        sympy.ConditionSet,
+        sympy.logic.boolalg.BooleanFunction,
+    )
+
+
+def _says_equal(gold: Any, given: Any) -> bool:
+    from math_verify import verify
+
+    return bool(verify(gold, given, timeout_seconds=None))
+
+
+def _same_expressions(gold: Any, given: Any) -> bool:
+    """Constants by 45 digits; formulas by math-verify or by agreement at all points, and never against the points."""
+    names = sorted({str(s) for s in gold.free_symbols})
+    if names != sorted({str(s) for s in given.free_symbols}):
+        return False
+    if not names:
+        return _agree(gold, given) is True
+    positive, negative = [], []
+    for index, (upper, lower) in enumerate(POINTS):
+        values = _values_at(names, upper, lower)
+        outcome = _agree(_at(gold, values), _at(given, values))
+        (negative if POINTS[index][0] < 0 else positive).append(outcome)
+    if False in positive:
+        return False
+    if all(outcome is True for outcome in positive + negative):
+        return True
+    return _says_equal(gold, given)
+
+
+def _values_at(names: list[str], upper: int, lower: int) -> dict[str, Any]:
+    import sympy
+
+    return {name: sympy.Rational(upper * (2 * k + 3) + k, lower * 3 + 2 * k) for k, name in enumerate(names)}
+
+
+def _at(expression: Any, values: dict[str, Any]) -> Any:
+    return expression.subs({s: values[str(s)] for s in expression.free_symbols})
+
+
+def _agree(a: Any, b: Any) -> bool | None:
+    """Do two constants agree in their leading digits? None where one has no finite value."""
+    import sympy
+
+    first, second = sympy.N(a, DIGITS), sympy.N(b, DIGITS)
+    if not (first.is_number and second.is_number):
+        return None
+    if not (first.is_finite and second.is_finite):
+        return True if first == second and first.is_infinite else None
+    difference = sympy.N(abs(first - second), DIGITS)
+    size = max(sympy.N(abs(first), DIGITS), sympy.N(abs(second), DIGITS))
+    return bool(difference <= size * sympy.Float(10, DIGITS) ** -AGREEING)

@@ -1,0 +1,449 @@
+"""Is this answer the reference answer? Exactly, by type, and without floating point wherever that is possible.
+
+Numbers, expressions, tuples, sets, intervals, equations, matrices and words are compared here. Only the leaves that
+exact arithmetic does not decide (functions, roots of sums, sums and integrals) are asked of computer algebra, and what
+it says about structure is never taken: (1, 2) is not {1, 2} whatever it thinks.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+from whetstone.records import Verdict
+from whetstone.verify.exact import (
+    Algebra,
+    Scalar,
+    TooLarge,
+    Unreadable,
+    as_rational,
+    equal_scalars,
+    is_opaque,
+    proportion,
+    rational,
+    symbol,
+    symbols,
+)
+from whetstone.verify.policy import Policy
+from whetstone.verify.reading import (
+    RELATIONS,
+    Bracket,
+    Chain,
+    Expression,
+    Items,
+    Matrix,
+    Union,
+    Value,
+    Word,
+    read,
+    tidy,
+)
+
+Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
+
+SHORT_INTEGER = re.compile(r"[+-]?\d{1,18}")
+CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*(?:\)|\.|:|$)(?:\s|\\|$|[^A-Za-z])*", re.ASCII)
+ARTICLES = re.compile(r"^(?:the|a|an)\s+")
+
+
+class Undecided(Exception):
+    """Neither equal nor different could be shown; the text is the verdict's reason."""
+
+
+class NotRead(Exception):
+    """Computer algebra could not read the answer."""
+
+
+def ask_nobody(gold: str, answer: str) -> bool:
+    raise Undecided("not decided by exact arithmetic")
+
+
+def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verdict:
+    """The verdict on an extracted answer. `ask` decides leaves that exact arithmetic cannot.
+
+    >>> from whetstone.verify.policy import get_policy
+    >>> judge("0.5", r"\\\\frac{1}{2}", get_policy("math")).correct
+    True
+    """
+    if not gold or gold.isspace():
+        return Verdict(None, "reference answer is empty", answer)
+    if policy.kind == "choice":
+        return _judge_choice(answer, gold, policy)
+    if policy.kind == "word":
+        return _verdict(_words(answer) == _words(gold), answer)
+    if SHORT_INTEGER.fullmatch(answer) and SHORT_INTEGER.fullmatch(gold):
+        if policy.low is not None and not policy.low <= int(gold) <= (policy.high or policy.low):
+            return Verdict(None, f"reference answer is not within {policy.low} to {policy.high}", answer)
+        return _verdict(int(answer) == int(gold), answer)
+    try:
+        if policy.kind == "integer":
+            return _judge_integer(answer, gold, policy)
+        return _judge_math(answer, gold, policy, ask)
+    except Undecided as undecided:
+        return Verdict(None, str(undecided), answer)
+    except NotRead:
+        return Verdict(False, "unreadable answer", answer)
+
+
+def _verdict(equal: bool, answer: str) -> Verdict:
+    return Verdict(True, "equal", answer) if equal else Verdict(False, "different", answer)
+
+
+def _words(text: str) -> str:
+    unwrapped = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}", r"\1", text.replace("$", ""))
+    return " ".join(re.sub(r"^[\W_]+|[\W_]+$", "", unwrapped).casefold().split())
+
+
+def _judge_choice(answer: str, gold: str, policy: Policy) -> Verdict:
+    letters = []
+    for text in (answer, gold):
+        found = CHOICE.match(re.sub(r"^[\s$*\\]*|[\s$*]*$", "", _without_text(text)))
+        letters.append(found.group(1).upper() if found and found.group(1).upper() in policy.choices else None)
+    if letters[1] is None:
+        return Verdict(None, f"reference answer is none of the letters {policy.choices}", answer)
+    if letters[0] is None:
+        return Verdict(False, "not a choice", answer)
+    return _verdict(letters[0] == letters[1], answer)
+
+
+def _without_text(text: str) -> str:
+    return re.sub(r"\\(?:text|mathrm|textbf|mbox|mathbf)\s*\{([^{}]*)\}", r"\1", text)
+
+
+def _judge_integer(answer: str, gold: str, policy: Policy) -> Verdict:
+    wanted = _whole_number(gold)
+    if wanted is None:
+        return Verdict(None, "reference answer is not an integer", answer)
+    if policy.low is not None and not policy.low <= wanted <= (policy.high or policy.low):
+        return Verdict(None, f"reference answer is not within {policy.low} to {policy.high}", answer)
+    given = _whole_number(answer)
+    if given is None:
+        return Verdict(False, "not an integer", answer)
+    return _verdict(given == wanted, answer)
+
+
+def _whole_number(text: str) -> int | None:
+    try:
+        value = _reduced(read(text, gold=True)[0])
+    except (TooLarge, Unreadable, RecursionError):
+        return None
+    number = as_rational(value.value) if isinstance(value, Expression) and value.value is not None else None
+    return int(number) if number is not None and number.denominator == 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _read_gold(gold: str, percent: str) -> tuple[Value, ...] | TooLarge | Unreadable:
+    return _read(gold, percent, gold=True)
+
+
+def _read(text: str, percent: str, gold: bool) -> tuple[Value, ...] | TooLarge | Unreadable:
+    try:
+        return tuple(read(text, percent, gold))
+    except RecursionError:
+        return TooLarge("nested too deeply")
+    except (TooLarge, Unreadable) as problem:
+        return problem.with_traceback(None)
+
+
+def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
+    if answer.strip() == gold.strip():
+        return Verdict(True, "equal", answer)
+    golds = _read_gold(gold, policy.percent)
+    if isinstance(golds, TooLarge):
+        raise Undecided(f"reference answer too large to evaluate: {golds}")
+    answers = _read(answer, policy.percent, gold=False)
+    if isinstance(answers, TooLarge):
+        return Verdict(False, f"too large to evaluate: {answers}", answer)
+    if isinstance(golds, Unreadable) or isinstance(answers, Unreadable):
+        return _judge_unread(answer, gold, golds, answers, ask)
+    first_problem: Undecided | None = None
+    for index, (wanted, given) in enumerate([(g, a) for g in golds for a in answers]):
+        try:
+            if compare(wanted, given, ask if index == 0 else ask_nobody):
+                return Verdict(True, "equal", answer)
+        except (Undecided, NotRead) as problem:
+            if index == 0:
+                first_problem = problem
+    if first_problem is not None:
+        raise first_problem
+    return Verdict(False, "different", answer)
+
+
+def _judge_unread(
+    answer: str,
+    gold: str,
+    golds: tuple[Value, ...] | Unreadable,
+    answers: tuple[Value, ...] | Unreadable,
+    ask: Ask,
+) -> Verdict:
+    """One of the two is beyond our own reader: the same text, or the same outer shape and computer algebra's word."""
+    wanted, given = tidy(gold), tidy(answer)
+    if wanted.replace(" ", "") == given.replace(" ", "") != "":
+        return Verdict(True, "equal", answer)
+    if not given:
+        return Verdict(False, "unreadable answer", answer)
+    for side in (golds, answers):
+        if not isinstance(side, Unreadable) and isinstance(side[0], Word):
+            return Verdict(False, "different", answer)
+    if _shape(wanted) != _shape(given):
+        return Verdict(False, "different", answer)
+    return _verdict(ask(wanted, given), answer)
+
+
+def _shape(text: str) -> tuple[str, int, str, bool]:
+    """Outer brackets, top-level commas, and whether there is a relation: what must agree before algebra is asked."""
+    depth = commas = 0
+    relation = False
+    for token in re.findall(r"\\[A-Za-z]+|\\.|.", text, re.DOTALL):
+        if token in ("(", "[", "{", "\\{", "\\langle"):
+            depth += 1
+        elif token in (")", "]", "}", "\\}", "\\rangle"):
+            depth -= 1
+        elif token in (",", ";") and depth <= 1:
+            commas += 1
+        elif depth == 0 and token in RELATIONS:
+            relation = True
+    opening = re.match(r"\\\{|[\[({]", text)
+    closing = re.search(r"(?:\\\}|[\])}])$", text)
+    if not commas:
+        return "", 0, "", relation
+    return opening.group() if opening else "", commas, closing.group() if closing else "", relation
+
+
+# --- by type --------------------------------------------------------------------------------------------------------
+
+
+def compare(gold: Value, given: Value, ask: Ask) -> bool:
+    """Are two readings equal? Raises Undecided or NotRead where `ask` does."""
+    if isinstance(gold, Chain) or isinstance(given, Chain):
+        return _compare_chains(gold, given, ask)
+    if isinstance(gold, Items) and gold.braces and len(gold.items) == 1 and not isinstance(given, Items):
+        return compare(gold.items[0], given, ask)
+    if isinstance(given, Items) and given.braces and len(given.items) == 1 and not isinstance(gold, Items):
+        return compare(gold, given.items[0], ask)
+    if isinstance(gold, Word) or isinstance(given, Word):
+        return _plain_words(gold) == _plain_words(given) != ""
+    if isinstance(gold, Expression) and isinstance(given, Expression):
+        return _compare_expressions(gold, given, ask)
+    if isinstance(gold, Bracket) and isinstance(given, Bracket):
+        ends = (gold.opening, gold.closing) == (given.opening, given.closing)
+        lists = len(gold.items) != 2 and all(b.opening + b.closing in ("()", "[]") for b in (gold, given))
+        return (ends or lists) and _compare_in_order(gold.items, given.items, ask)
+    if isinstance(gold, Items) and isinstance(given, Items):
+        return _compare_items(gold, given, ask)
+    if isinstance(gold, Bracket) and isinstance(given, Items) and not given.braces:
+        return gold.opening + gold.closing in ("()", "[]") and _compare_in_order(gold.items, given.items, ask)
+    if isinstance(gold, Items) and isinstance(given, Bracket) and not gold.braces:
+        return given.opening + given.closing in ("()", "[]") and _compare_in_order(gold.items, given.items, ask)
+    if isinstance(gold, Union) and isinstance(given, Union):
+        return _compare_unordered(gold.items, given.items, ask)
+    if isinstance(gold, Matrix) and isinstance(given, Matrix):
+        return [len(row) for row in gold.rows] == [len(row) for row in given.rows] and all(
+            _compare_in_order(a, b, ask) for a, b in zip(gold.rows, given.rows, strict=True)
+        )
+    return False
+
+
+def _plain_words(value: Value) -> str:
+    if isinstance(value, Word):
+        return ARTICLES.sub("", value.words)
+    return value.text.casefold() if isinstance(value, Expression) and value.text.isalpha() else ""
+
+
+def _compare_expressions(gold: Expression, given: Expression, ask: Ask) -> bool:
+    if gold.based and not given.based and given.text.isdigit():
+        return given.text == gold.based[0]  # 204 where 204 in base 5 was asked for
+    same = equal_scalars(gold.value, given.value)
+    return ask(gold.text, given.text) if same is None else same
+
+
+def _compare_in_order(golds: Sequence[Value], givens: Sequence[Value], ask: Ask) -> bool:
+    return len(golds) == len(givens) and all(compare(a, b, ask) for a, b in zip(golds, givens, strict=True))
+
+
+def _compare_items(gold: Items, given: Items, ask: Ask) -> bool:
+    """Sets as sets, lists as lists with repetitions; differently labelled items (a = 1, b = 2) keep their order."""
+    if gold.braces or given.braces:
+        golds, givens = _without_repetition(gold.items), _without_repetition(given.items)
+    else:
+        golds, givens = gold.items, given.items
+    if len(golds) != len(givens):
+        return False
+    for one, other in ((golds, givens), (givens, golds)):
+        labels = [_label_text(item) for item in one]
+        if len(set(labels)) > 1 and None not in labels and not any(isinstance(item, Chain) for item in other):
+            return _compare_in_order(golds, givens, ask)
+    return _compare_unordered(golds, givens, ask)
+
+
+def _label_text(item: Value) -> str | None:
+    return (
+        item.items[0].text if isinstance(item, Chain) and item.label and isinstance(item.items[0], Expression) else None
+    )
+
+
+def _without_repetition(items: Sequence[Value]) -> list[Value]:
+    kept: list[Value] = []
+    for item in items:
+        if not any(_equal_or_none(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _equal_or_none(a: Value, b: Value) -> bool | None:
+    try:
+        return compare(a, b, ask_nobody)
+    except Undecided:
+        return None
+
+
+def _compare_unordered(golds: Sequence[Value], givens: Sequence[Value], ask: Ask) -> bool:
+    """Each of one side with another of the other side: what exact arithmetic pairs off first, then by asking."""
+    if len(golds) != len(givens):
+        return False
+    left, open_pairs = list(givens), []
+    for gold in golds:
+        answers = [_equal_or_none(gold, given) for given in left]
+        if True in answers:
+            left.pop(answers.index(True))
+        elif None not in answers:
+            return False
+        else:
+            open_pairs.append(gold)
+    for gold in open_pairs:
+        for index, given in enumerate(left):
+            if compare(gold, given, ask):
+                left.pop(index)
+                break
+        else:
+            return False
+    return True
+
+
+# --- equations and inequalities -------------------------------------------------------------------------------------
+
+
+def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
+    if isinstance(gold, Chain) and isinstance(given, Chain):
+        return _compare_two_chains(gold, given, ask)
+    chain, other = (gold, given) if isinstance(gold, Chain) else (given, gold)
+    reduced = _reduced(chain)
+    if isinstance(reduced, Chain):
+        interval = _as_interval(reduced)
+        if interval is None or not isinstance(other, Bracket):
+            return False
+        reduced = interval
+    return compare(reduced, other, ask) if chain is gold else compare(other, reduced, ask)
+
+
+def _reduced(value: Value) -> Value:
+    """What a labelled equation says: `x = 1/2 \\approx 0.5` is 1/2; `2 + 3 = 5` is 5; others stay."""
+    if not isinstance(value, Chain):
+        return value
+    exact = [item for item, relation in zip(value.items, ("=", *value.relations), strict=True) if relation != "~"]
+    if any(relation not in ("=", "~", "in") for relation in value.relations):
+        return value
+    if value.label:
+        return exact[-1] if len(exact) > 1 else value.items[-1]
+    if "in" in value.relations:
+        return value
+    numbers = [item.value for item in exact if isinstance(item, Expression) and item.value is not None]
+    constant = len(numbers) == len(exact) and not any(symbols(number) for number in numbers)
+    return exact[-1] if constant and all(equal_scalars(numbers[0], other) for other in numbers[1:]) else value
+
+
+def _compare_two_chains(gold: Chain, given: Chain, ask: Ask) -> bool:
+    interval, other = _as_interval(gold), _as_interval(given)
+    if interval is not None and other is not None:
+        return _text_of(gold) == _text_of(given) and compare(interval, other, ask)
+    if gold.label and given.label and _equal_or_none(gold.items[0], given.items[0]):
+        return compare(_reduced(gold), _reduced(given), ask)
+    kinds = [set(chain.relations) - {"~"} for chain in (gold, given)]
+    if kinds[0] != kinds[1] or len(kinds[0]) != 1 or not kinds[0] <= {"=", "!="}:
+        return _compare_ordered_relations(gold, given, ask)
+    first, second = _difference(gold), _difference(given)
+    if first is None or second is None:
+        return _compare_in_order(gold.items, given.items, ask)
+    ratio = proportion(first, second)
+    if ratio is None:
+        return ask(_source(gold), _source(given))
+    return ratio is not False and ratio != 0
+
+
+def _compare_ordered_relations(gold: Chain, given: Chain, ask: Ask) -> bool:
+    """Inequalities of two sides: the same up to a positive factor and the direction; longer ones item by item."""
+    if len(gold.relations) != len(given.relations):
+        return False
+    pairs = zip(gold.items, given.items, strict=True)
+    if gold.relations == given.relations and all(_equal_or_none(a, b) for a, b in pairs):
+        return True
+    flipped = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~", "in": "?"}
+    if len(gold.relations) > 1:
+        back = Chain(given.items[::-1], tuple(flipped[r] for r in reversed(given.relations)), False)
+        return any(
+            gold.relations == chain.relations and _compare_in_order(gold.items, chain.items, ask)
+            for chain in (given, back)
+        )
+    first, second = _difference(gold), _difference(given)
+    if first is None or second is None:
+        return gold.relations == given.relations and _compare_in_order(gold.items, given.items, ask)
+    ratio = proportion(first, second)
+    if ratio is None or ratio is True:
+        raise Undecided("inequalities that exact arithmetic does not decide")
+    if ratio is False or ratio == 0:
+        return False
+    relation = given.relations[0] if ratio > 0 else flipped[given.relations[0]]
+    return gold.relations[0] == relation
+
+
+def _difference(chain: Chain) -> Scalar | None:
+    """First minus last side, where both are expressions."""
+    ends = (chain.items[0], chain.items[-1])
+    if not all(isinstance(end, Expression) and end.value is not None for end in ends):
+        return None
+    try:
+        return Algebra().subtract(ends[0].value, ends[1].value)
+    except TooLarge:
+        return None
+
+
+def _source(chain: Chain) -> str:
+    return f"{_text_of(chain.items[0])}={_text_of(chain.items[-1])}"
+
+
+def _text_of(value: Value) -> str:
+    """An expression's text; of a chain the name of its variable, so that x > 5 and y > 5 stay two things."""
+    if isinstance(value, Expression):
+        return value.text
+    if isinstance(value, Chain):
+        names = [symbols(item.value) for item in value.items if isinstance(item, Expression) and item.value]
+        return ",".join(sorted(set().union(*names)))
+    return ""
+
+
+def _as_interval(chain: Chain) -> Bracket | None:
+    """`1 < x \\le 3` as (1, 3], `x > 5` as (5, oo): one symbol between or beside numbers."""
+    items, relations = chain.items, chain.relations
+    if not all(isinstance(item, Expression) and item.value is not None for item in items):
+        return None
+    if all(r in (">", ">=") for r in relations):
+        items, relations = items[::-1], tuple(r.replace(">", "<") for r in reversed(relations))
+    if not all(r in ("<", "<=") for r in relations):
+        return None
+    infinity = symbol("oo")
+    minus = Scalar({term: Fraction(-1) for term in infinity.num}, infinity.den)
+    variable = [len(symbols(item.value)) == 1 and _is_symbol(item.value) for item in items]
+    constant = [not symbols(item.value) and not is_opaque(item.value) for item in items]
+    if len(items) == 3 and constant[0] and variable[1] and constant[2]:
+        low, high = items[0], items[2]
+    elif len(items) == 2 and variable[0] and constant[1]:
+        low, high, relations = Expression(minus, "-\\infty"), items[1], ("<", relations[0])
+    elif len(items) == 2 and constant[0] and variable[1]:
+        low, high, relations = items[0], Expression(infinity, "\\infty"), (relations[0], "<")
+    else:
+        return None
+    return Bracket("(" if relations[0] == "<" else "[", (low, high), ")" if relations[1] == "<" else "]")
+
+
+def _is_symbol(value: Scalar) -> bool:
+    return len(value.num) == 1 and value == symbol(next(iter(symbols(value)))) and value != rational(0)

@@ -1,0 +1,126 @@
+"""A file of (prediction, gold) rows -> the same rows with a verdict, in order, in constant memory."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from whetstone.verify import MathVerifier
+from whetstone.verify.policy import get_policy
+
+BLOCK_ROWS = 512  # checked together; a field that none of the first block's rows has is an error
+
+
+def verify_file(
+    path: Path,
+    prediction_field: str,
+    gold_field: str,
+    policy: str = "math",
+    output: Path | None = None,
+    workers: int = 1,
+    deadline: float = 2.0,
+) -> dict[str, Any]:
+    """Verify a JSONL file; returns `{"rows", "correct", "undecided", "reasons"}`.
+
+    Every line in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
+    or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
+    `{"line": N, "correct": false, "reason": "not JSON: …"}` and loses no other. Raises FileNotFoundError, and
+    ValueError for an unknown policy or a field that no row has.
+    """
+    get_policy(policy)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: verify reads a JSONL file, one row a line. Check the path.")
+    if output is not None and output.exists() and output.samefile(path):
+        raise ValueError(f"output = {output} is the input itself: its rows would be lost. Name another file.")
+    summary = {"rows": 0, "correct": 0, "undecided": 0}
+    reasons: Counter[str] = Counter()
+    lines = _lines(path)
+    block = list(islice(lines, BLOCK_ROWS))
+    _require_fields(path, block, (prediction_field, gold_field))
+    out = None if output is None else output.open("w", encoding="utf-8")
+    try:
+        with MathVerifier(workers=workers, deadline=deadline) as verifier:
+            while block:
+                for row, correct in _judged(block, prediction_field, gold_field, policy, verifier):
+                    summary["rows"] += 1
+                    summary["correct"] += correct is True
+                    summary["undecided"] += correct is None
+                    reasons[row["reason"].split(":", 1)[0]] += 1
+                    _print_row(row, out)
+                block = list(islice(lines, BLOCK_ROWS))
+    finally:
+        if out is not None:
+            out.close()
+    return {**summary, "reasons": dict(reasons.most_common())}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """(line number, row, "") or (line number, None, what is wrong); empty lines are no rows."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                yield number, None, f"not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
+            except (ValueError, RecursionError) as error:
+                yield number, None, f"not JSON: {error}"
+            else:
+                if isinstance(row, dict):
+                    yield number, row, ""
+                else:
+                    yield number, None, f"not a JSON object: {type(row).__name__}"
+
+
+def _require_fields(path: Path, block: list[tuple[int, dict[str, Any] | None, str]], wanted: tuple[str, str]) -> None:
+    rows = [row for _, row, _ in block if row is not None]
+    for name in wanted:
+        if rows and not any(name in row for row in rows):
+            present = ", ".join(sorted({key for row in rows for key in row}))
+            raise ValueError(
+                f"{path}: none of the first {len(rows)} rows has the field {name!r}, so nothing can be compared. "
+                f"Fields present: {present or 'none'}. Name them with --prediction-field and --gold-field."
+            )
+
+
+def _judged(
+    block: list[tuple[int, dict[str, Any] | None, str]],
+    prediction_field: str,
+    gold_field: str,
+    policy: str,
+    verifier: MathVerifier,
+) -> Iterator[tuple[dict[str, Any], bool | None]]:
+    asked, problems = [], []
+    for _, row, problem in block:
+        if row is not None:
+            missing = [name for name in (prediction_field, gold_field) if row.get(name) is None]
+            problem = f"missing field: {missing[0]}" if missing else ""
+        problems.append(problem)
+        if not problem:
+            asked.append((_as_text(row[prediction_field]), _as_text(row[gold_field]), policy))
+    verdicts = iter(verifier.check_many(asked))
+    for (number, row, _), problem in zip(block, problems, strict=True):
+        if problem:
+            yield {**(row if row is not None else {"line": number}), "correct": False, "reason": problem}, False
+        else:
+            verdict = next(verdicts)
+            yield {**row, "correct": verdict.correct is True, "reason": verdict.reason}, verdict.correct
+
+
+def _as_text(value: Any) -> str:
+    """A field's text: numbers as JSON writes them, a list of one as its item."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print_row(row: dict[str, Any], out: TextIO | None) -> None:
+    try:
+        print(json.dumps(row, ensure_ascii=False), file=out)
+    except UnicodeEncodeError:
+        print(json.dumps(row), file=out)  # a lone surrogate, which UTF-8 cannot hold
