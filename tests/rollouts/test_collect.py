@@ -27,19 +27,17 @@ class CountingTeacher:
 class BoxVerifier:
     """Right when the text ends in the boxed gold answer."""
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def check_many(self, items):
         return [
             Verdict(text.endswith(f"{{{gold}}}"), "equal" if text.endswith(f"{{{gold}}}") else "different")
             for text, gold, _ in items
         ]
-
-
-class SearchingVerifier:
-    """Right when the gold answer stands in a box anywhere."""
-
-    def check_many(self, items):
-        found = [f"{{{gold}}}" in text for text, gold, _ in items]
-        return [Verdict(right, "equal" if right else "different") for right in found]
 
 
 class Killed(BaseException):
@@ -147,8 +145,7 @@ def test_an_unknown_teacher_is_refused_with_the_known_one():
         collect.build_teacher(collect.Settings(kind="rollouts", teacher="gpt-9"), 0)
 
 
-def test_the_procedural_teacher_is_right_and_wrong_at_the_set_rate(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "MathVerifier", SearchingVerifier)
+def test_the_procedural_teacher_is_right_and_wrong_at_the_set_rate(tmp_path):
     made = stage(tmp_path, samples=8, wrong_rate=0.5)
     write_records(
         tmp_path / "problems",

@@ -45,7 +45,8 @@ def run(stage: Stage) -> dict[str, Any]:
     teacher = build_teacher(settings, stage.seed)
     problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
     journal = stage.folder / "journal.jsonl"
-    _collect(problems, teacher, MathVerifier(), settings, journal)
+    with MathVerifier() as verifier:
+        _collect(problems, teacher, verifier, settings, journal)
 
     verdicts: Counter[str] = Counter()
     kept = write_rows(stage.output("rollouts"), _count(_read_traces(journal), verdicts))
