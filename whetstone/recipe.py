@@ -369,14 +369,14 @@ def _read_stage(number: int, table: _Table, above: Sequence[RecipeStage]) -> Rec
             raise
         raise ValueError(f"{table.place('kind')}: this version has no {kind.module}, which does that stage.") from error
     inputs = {name: table.values[name] for name in kind.inputs if name in table.values}
-    own = {k: v for k, v in table.values.items() if k not in inputs or k in settings_class.model_fields}
-    known = [*settings_class.model_fields, *kind.inputs]
-    settings = _validated(settings_class, _Table(own, table.label, table.file, table.stage_index, table.lines), known)
     sources = {}
     for name, wanted in kind.inputs.items():
         source = _find_source(table, name, wanted, inputs.get(name), above)
         if source is not None:
             sources[name] = source
+    own = {k: v for k, v in table.values.items() if k not in inputs or k in settings_class.model_fields}
+    known = [*settings_class.model_fields, *kind.inputs]
+    settings = _validated(settings_class, _Table(own, table.label, table.file, table.stage_index, table.lines), known)
     return RecipeStage(number, settings.name, settings.kind, settings, MappingProxyType(sources))
 
 

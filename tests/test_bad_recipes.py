@@ -1,0 +1,188 @@
+"""Every mistake in a recipe is named with its place, the reason and the remedy, before anything runs."""
+
+import pytest
+
+from whetstone.recipe import read_recipe
+
+HEAD = '[run]\nname = "walk"\n\n'
+QUESTIONS = '[[stage]]\nkind = "questions"\n'
+WALK = QUESTIONS + '[[stage]]\nkind = "corpus"\n[[stage]]\nkind = "midtrain"\n[[stage]]\nkind = "sft"\n'
+
+# name: (recipe, what the message must say: what and where, why, remedy)
+MISTAKES = {
+    "a key of a stage": (
+        HEAD + QUESTIONS + "coutn = 3\n",
+        [":6:", '"questions"', "unknown key 'coutn'", "did you mean 'count'?", "Known keys are"],
+    ),
+    "an input's name": (
+        HEAD + WALK + 'modle = "midtrain"\n',
+        [":12:", "unknown key 'modle'", "did you mean 'model'?"],
+    ),
+    "a key of a table inside a stage": (
+        HEAD + QUESTIONS + '[stage.columns]\nqestion = "q"\n',
+        ["unknown key 'columns.qestion'", "did you mean 'question'?"],
+    ),
+    "a key of a shared table": (
+        '[run]\nsede = 1\nname = "walk"\n' + QUESTIONS,
+        [":2:", "[run]", "unknown key 'sede'", "did you mean 'seed'?"],
+    ),
+    "a shared table": (
+        '[run]\nname = "walk"\n[score]\nsamples = 3\n' + QUESTIONS,
+        [":3:", "unknown table or key 'score'", "did you mean 'scores'?", "[parallel]"],
+    ),
+    "the stage list": (
+        '[[stages]]\nkind = "questions"\n',
+        [":1:", "'stages'", "did you mean 'stage'?"],
+    ),
+    "one stage table": (
+        '[stage]\nkind = "questions"\n',
+        ["one table", "list of stages", "write [[stage]]"],
+    ),
+    "no stage": (HEAD, ["no [[stage]]", "nothing to run", 'kind = "questions"']),
+    "a kind": (
+        HEAD + '[[stage]]\nkind = "midtrian"\n',
+        [":5:", "kind = 'midtrian'", "did you mean 'midtrain'?", "Kinds are questions, corpus"],
+    ),
+    "no kind": (HEAD + '[[stage]]\nname = "x"\n', ["has no kind", 'add kind = "…"']),
+    "a kind of a later version": (HEAD + '[[stage]]\nkind = "reward"\n', ["'reward'", "comes later", "`rl` stage"]),
+    "a name twice": (
+        HEAD + QUESTIONS + QUESTIONS,
+        [":6:", "second stage of that name", "names must differ", 'name = "questions_2"'],
+    ),
+    "a name that is no folder's": (
+        HEAD + QUESTIONS + 'name = "../up"\n',
+        ["name = '../up'", "folder's name", "letters, digits"],
+    ),
+    "a reserved name": (HEAD + QUESTIONS + 'name = "base"\n', ["name = 'base'", "taken", "choose another"]),
+    "an input from a stage that is not there": (
+        HEAD + WALK + 'model = "midtrian"\n',
+        [":12:", "no stage 'midtrian' above it", "did you mean 'midtrain'?", "Fitting above it: midtrain/model"],
+    ),
+    "an input from a stage below": (
+        HEAD + QUESTIONS + '[[stage]]\nkind = "corpus"\nproblems = "later"\n' + QUESTIONS + 'name = "later"\n',
+        ["no stage 'later' above it", "Fitting above it: questions/problems."],
+    ),
+    "an input that does not fit": (
+        HEAD + WALK + 'model = "corpus/subset"\n',
+        ["model = 'corpus/subset'", "it reads model", "gives subset, pairs", "Fitting above it: midtrain/model"],
+    ),
+    "an input that is no name": (HEAD + WALK + "model = 3\n", ["model = 3", "name a stage above"]),
+    "an input that nothing above gives": (
+        HEAD + '[[stage]]\nkind = "corpus"\n',
+        ["reads problems", "no stage above it gives that", "kind questions before it"],
+    ),
+    "a number that is text": (
+        HEAD + QUESTIONS + 'count = "many"\n',
+        [":6:", "count = 'many'", "valid integer", "The default is 4"],
+    ),
+    "a number out of bounds": (
+        HEAD + "[scores]\nsamples = 0\n" + QUESTIONS,
+        ["[scores]", "samples = 0", "greater than or equal to 1", "The default is 8"],
+    ),
+    "a word out of a list": (
+        HEAD + '[parallel]\ncompute = "fp8"\n' + QUESTIONS,
+        ["compute = 'fp8'", "'float32' or 'bfloat16'", "The default is 'float32'"],
+    ),
+    "broken TOML": ("[run\nname = 3", ["not valid TOML", "line 1", "Strings need quotes"]),
+    "a shared table that is none": ("run = 3\n" + QUESTIONS, ["run = 3 is not a table", "write [run]"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_place_reason_and_remedy(mistake, tmp_path, rooms):
+    text, wanted = MISTAKES[mistake]
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_recipe(path)
+    said = str(error.value)
+    assert str(path) in said
+    for words in wanted:
+        assert words in said, f"{words!r} is not in: {said}"
+    assert rooms.calls == []
+
+
+def test_all_mistakes_of_a_table_are_told_at_once(tmp_path, rooms):
+    path = tmp_path / "bad.toml"
+    path.write_text(HEAD + QUESTIONS + 'coutn = 3\nwait = "long"\n')
+    with pytest.raises(ValueError, match=r"(?s)wait = 'long'.*coutn|coutn.*wait = 'long'"):
+        read_recipe(path)
+
+
+def test_a_recipe_that_is_not_there_or_not_utf8(tmp_path, rooms):
+    (tmp_path / "tiny.toml").write_bytes(b'[run]\nname = "caf\xe9"\n')
+    with pytest.raises(FileNotFoundError, match=r"no recipe .*tinny\.toml.*tiny\.toml"):
+        read_recipe(tmp_path / "tinny.toml")
+    with pytest.raises(ValueError, match=r"not UTF-8 \(byte 17\)"):
+        read_recipe(tmp_path / "tiny.toml")
+
+
+def test_extends_puts_the_base_first_and_overrides_key_by_key(tmp_path, rooms):
+    (tmp_path / "tiny.toml").write_text('[run]\nname = "tiny"\nseed = 5\n[scores]\nsamples = 2\nproblems = 9\n' + WALK)
+    longer = tmp_path / "controls.toml"
+    longer.write_text(
+        'extends = "tiny.toml"\n[scores]\nsamples = 4\n[[stage]]\nkind = "sft"\nname = "more"\nmodel = "midtrain"\n'
+    )
+    recipe = read_recipe(longer)
+    assert (recipe.run.name, recipe.run.seed) == ("tiny", 5)
+    assert (recipe.scores.samples, recipe.scores.problems) == (4, 9)
+    assert [stage.folder_name for stage in recipe.stages] == [
+        "01-questions", "02-corpus", "03-midtrain", "04-sft", "05-more"
+    ]  # fmt: skip
+    assert {name: str(source) for name, source in recipe.stage("more").sources.items()} == {
+        "model": "midtrain/model",
+        "data": "corpus/subset",
+    }
+
+
+def test_extends_of_nothing_and_in_a_ring(tmp_path, rooms):
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text('extends = "two.toml"\n')
+    with pytest.raises(FileNotFoundError, match=r"extends 'two.toml', but there is no .*relative to the recipe"):
+        read_recipe(one)
+    two.write_text('extends = "one.toml"\n')
+    with pytest.raises(ValueError, match=r"extends itself.*remove one `extends`"):
+        read_recipe(one)
+
+
+def test_inputs_default_to_the_latest_that_fits(tmp_path, rooms):
+    path = tmp_path / "two.toml"
+    path.write_text(
+        HEAD
+        + WALK
+        + '[[stage]]\nkind = "sft"\nname = "again"\n[[stage]]\nkind = "midtrain"\nname = "fresh"\nmodel = ""\n'
+    )
+    recipe = read_recipe(path)
+    assert str(recipe.stage("again").sources["model"]) == "sft/model"
+    assert str(recipe.stage("again").sources["data"]) == "corpus/subset", "the first accepted kind of data goes first"
+    assert "model" not in recipe.stage("fresh").sources, "an empty name declines an optional input"
+
+
+def test_set_changes_stages_and_shared_tables_by_toml_value(tmp_path, rooms):
+    path = tmp_path / "walk.toml"
+    path.write_text(HEAD + WALK)
+    sets = ["run.seed=7", "sft.learning_rate=1e-3", "questions.columns.question=prompt text", "sft.data=corpus/pairs"]
+    recipe = read_recipe(path, sets)
+    assert recipe.run.seed == 7
+    assert recipe.stage("sft").settings.learning_rate == 1e-3
+    assert recipe.stage("questions").settings.columns.question == "prompt text"
+    assert str(recipe.stage("sft").sources["data"]) == "corpus/pairs"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "wanted"),
+    [
+        ("seed=1", "write name.key=value"),
+        ("run.seed", "write name.key=value"),
+        ("stf.learning_rate=1", r"no table or stage 'stf': did you mean 'sft'\?.*midtrain"),
+        ("sft.learning_rat=1", r"unknown key 'learning_rat': did you mean 'learning_rate'\?"),
+        ("sft.learning_rate=fast", "learning_rate = 'fast'.*valid number"),
+        ("sft.kind=rl", "kind is fixed by the recipe"),
+        ("questions.count.deep=1", "count = 4 is not a table|count.*valid integer"),
+    ],
+)
+def test_set_with_a_mistake(assignment, wanted, tmp_path, rooms):
+    path = tmp_path / "walk.toml"
+    path.write_text(HEAD + WALK)
+    with pytest.raises(ValueError, match=wanted):
+        read_recipe(path, [assignment])

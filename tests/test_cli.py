@@ -1,0 +1,155 @@
+"""The command line: quick to answer, errors in words, interrupted cleanly."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whetstone import __version__, cli
+from whetstone.run.tables import write_rows
+
+
+def whetstone(*words: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "whetstone.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit status of the command, run in this process with the fake rooms."""
+    monkeypatch.setattr(sys, "argv", ["whetstone", *map(str, words)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    return done.value.code or 0
+
+
+def test_help_answers_within_half_a_second_of_cpu_time():
+    def cpu() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    seconds = []
+    for _ in range(3):
+        before = cpu()
+        assert "sharpens" in whetstone("--help").stdout
+        seconds.append(cpu() - before)
+    assert min(seconds) < 0.5, f"--help took {seconds} s of CPU time: something heavy is imported at a top"
+
+
+def test_version():
+    assert whetstone("--version").stdout == f"whetstone {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "show", "verify", "evaluate", "generate", "report"])
+def test_every_command_explains_itself(command):
+    told = whetstone(command, "--help")
+    assert told.returncode == 0 and "Usage" in told.stdout
+
+
+def test_a_mistake_is_one_line_and_status_2_and_debug_shows_where(tmp_path):
+    told = whetstone("run", tmp_path / "none.toml")
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: There is no recipe") and "Traceback" not in told.stderr
+    told = whetstone("run", tmp_path / "none.toml", "--debug")
+    assert told.returncode == 1 and "Traceback" in told.stderr and "read_recipe" in told.stderr
+
+
+def test_run_prints_the_table_and_plan_the_states(walk, rooms, monkeypatch, capsys):
+    assert call(monkeypatch, "plan", walk) == 0
+    told = capsys.readouterr().out
+    assert "01-questions (questions): to do" in told
+    assert "04-sft (sft; model = midtrain/model, data = corpus/subset): to do" in told
+    assert call(monkeypatch, "run", walk) == 0
+    said = capsys.readouterr()
+    assert "== 04-sft (sft)" in said.err and "s wall" in said.err and "s CPU" in said.err
+    assert "easy mean@2" in said.out and "40.0 … 60.0" in said.out and "GFLOP/s" in said.out
+    assert call(monkeypatch, "plan", walk, "--set", "sft.learning_rate=2e-4") == 0
+    told = capsys.readouterr().out
+    assert "stale\n    learning_rate was 0.0001 and is 0.0002" in told and "took" in told
+    assert call(monkeypatch, "run", walk, "--set", "sft.learning_rate=2e-4") == 2
+    assert "--force" in capsys.readouterr().err
+    assert call(monkeypatch, "run", walk, "--set", "sft.learning_rate=2e-4", "--force") == 0
+
+
+INTERRUPTED = """
+import sys, time, types
+from whetstone import cli, pipeline, recipe
+from whetstone.run.settings import StageSettings
+
+room = types.ModuleType("slow_room")
+room.Settings = StageSettings
+
+def run(stage):
+    print("ready", flush=True)
+    time.sleep(60)
+
+room.run = run
+sys.modules["slow_room"] = room
+kinds = {"questions": recipe.Kind("slow_room", gives=("problems",))}
+recipe.KINDS = pipeline.KINDS = kinds
+cli.main()
+"""
+
+
+def test_ctrl_c_says_how_to_continue_and_exits_130(tmp_path):
+    path = tmp_path / "slow.toml"
+    path.write_text(f'[run]\nfolder = "{tmp_path}/runs"\n[[stage]]\nkind = "questions"\n')
+    command = [sys.executable, "-c", INTERRUPTED, "run", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    os.kill(child.pid, signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert f"Continue with\n    whetstone run {path}" in said and "Traceback" not in said
+    assert not (tmp_path / "runs" / "slow" / "01-questions" / "manifest.json").exists()
+    history = json.loads((tmp_path / "runs" / "slow" / "run.json").read_text())["history"]
+    assert history[0]["ended_by"] == "KeyboardInterrupt"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = [
+        {"id": f"p{n}", "correct": n % 2 == 0, "text": f"<think>\nabout {n}\n</think>\n\\boxed{{{n}}}"}
+        for n in range(6)
+    ]
+    write_rows(tmp_path / "table", rows, shard_rows=4)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "table.jsonl").write_text(lines)
+    (tmp_path / "table.csv").write_text("id,correct\np0,true\np1,false\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["table", "table/part-00000.parquet", "table.jsonl"])
+def test_show_leafs_through_tables_of_every_kind(name, table, monkeypatch, capsys):
+    assert call(monkeypatch, "show", table / name, "--where", "correct=false", "--n", "1", "--index", "2") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("--- row 3\n") and "--- row 5" not in told
+    assert "correct  false" in told and "about 3\n</think>" in told
+    assert "\033" not in told, "no colours in a pipe"
+    assert call(monkeypatch, "show", table / name, "--grep", "BOXED{1}") == 0
+    assert "p1" in capsys.readouterr().out
+
+
+def test_show_of_csv_of_a_stage_folder_and_with_mistakes(table, monkeypatch, capsys):
+    assert call(monkeypatch, "show", table / "table.csv", "--where", "correct=false") == 0
+    assert "p1" in capsys.readouterr().out
+    assert call(monkeypatch, "show", table) == 0
+    assert "6 rows: id, correct, text" in capsys.readouterr().out
+    assert call(monkeypatch, "show", table / "table", "--where", "corect=false") == 2
+    assert "did you mean 'correct'?" in capsys.readouterr().err
+    assert call(monkeypatch, "show", table / "none.jsonl") == 2
+    assert "error:" in capsys.readouterr().err
+    (table / "table.jsonl").write_text('{"id": 1}\n{"id": \n')
+    assert call(monkeypatch, "show", table / "table.jsonl") == 2
+    assert "table.jsonl:2 is not JSON" in capsys.readouterr().err
+
+
+def test_thinking_is_dimmed_on_a_terminal():
+    from whetstone.show import render
+
+    told = render(0, {"text": "<think>\nwell\n</think>\n42"}, colour=True)
+    assert "\033[2m<think>\nwell\n</think>\033[0m\n42" in told
