@@ -6,14 +6,15 @@ operation, and boxes the answer:
 
     <think>
     12+(345-67)+8
-    345-67: 5-7-0=8 borrow 1; 4-6-1=7 borrow 1; 3-0-1=2 borrow 0; so 278
+    345-67:5-7=8b1,4-6-1=7b1,3-0-1=2 so 278
     12+278+8
-    12+278: 2+8+0=0 carry 1; 1+7+1=9 carry 0; 0+2+0=2 carry 0; so 290
-    290+8
-    290+8: 0+8+0=8 carry 0; 9+0+0=9 carry 0; 2+0+0=2 carry 0; so 298
-    Check: 298-8: 8-8-0=0 borrow 0; 9-0-0=9 borrow 0; 2-0-0=2 borrow 0; so 290, right.
+    12+278:2+8=0c1,1+7+1=9,0+2=2 so 290
+    290+8:0+8=8,9+0=9,2+0=2 so 298
+    Check 298-8:8-8=0,9-0=9,2-0=2 so 290
     </think>
     The answer is \\boxed{298}.
+
+Columns run from the right; `c1` carries one, `b1` borrows one.
 
 As a real teacher it errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at
 `wrong_rate` it slips and does not notice, so that everything after the slip follows from it and the conclusion is wrong
@@ -136,13 +137,21 @@ class _Slip:
         return (digit + self.shift) % 10
 
 
+def _and(sign: str, carried: int) -> str:
+    return f"{sign}{carried}" if carried else ""
+
+
+def _mark(letter: str, carried: int) -> str:
+    return f"{letter}{carried}" if carried else ""
+
+
 def _add(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
     lines, carry, digits = [], 0, []
     for column in range(max(len(str(a)), len(str(b)))):
         x, y = a // 10**column % 10, b // 10**column % 10
         total = x + y + carry
         digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}+{y}+{carry}={digit} carry {total // 10}")
+        lines.append(f"{x}+{y}{_and('+', carry)}={digit}{_mark('c', total // 10)}")
         carry = total // 10
         digits.append(digit)
     return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
@@ -156,7 +165,7 @@ def _subtract(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
         x, y = a // 10**column % 10, b // 10**column % 10
         total = x - y - borrow
         digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}-{y}-{borrow}={digit} borrow {int(total < 0)}")
+        lines.append(f"{x}-{y}{_and('-', borrow)}={digit}{_mark('b', int(total < 0))}")
         borrow = int(total < 0)
         digits.append(digit)
     return lines, sum(d * 10**i for i, d in enumerate(digits))
@@ -168,7 +177,7 @@ def _times_digit(a: int, digit: int, slip: _Slip | None) -> tuple[list[str], int
         x = a // 10**column % 10
         total = x * digit + carry
         low = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}*{digit}+{carry}={low} carry {total // 10}")
+        lines.append(f"{x}*{digit}{_and('+', carry)}={low}{_mark('c', total // 10)}")
         carry = total // 10
         digits.append(low)
     return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
@@ -185,10 +194,10 @@ def _multiply(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
             continue
         part, product = _times_digit(a, digit, slip if place == 0 else None)
         product *= 10**place
-        lines += [*part, f"part {product}"]
+        lines += [*part, f"so {product}"]
         if total:
             summed, total = _add(total, product, None)
-            lines += [*summed, f"sum {total}"]
+            lines += [*summed, f"so {total}"]
         else:
             total = product
     return lines, total
@@ -202,7 +211,7 @@ def _divide(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
         part = rest * 10 + digit
         written = slip.digit(part // b, column) if slip else part // b
         rest = part % b
-        lines.append(f"{part}/{b}={written} rest {rest}")
+        lines.append(f"{part}/{b}={written}{_mark('r', rest)}")
         quotient = quotient * 10 + written
     return lines, quotient
 
@@ -230,9 +239,9 @@ def work(symbol: str, a: Fraction, b: Fraction, slip: _Slip | None = None) -> tu
     lines, whole = COLUMNS[symbol](x * 10**extra, y, slip)
     shift = {"+": scale, "-": scale, "*": 2 * scale, "/": extra}[symbol]
     result = Fraction(whole, 10**shift)
-    text = "; ".join(lines) + "; so "
+    text = ",".join(lines) + " so "
     if shift:
-        text += f"{whole}, point {shift}, "
+        text += f"{whole}p{shift} so "  # the point goes `shift` digits from the right
     return text + show_number(result), result
 
 
@@ -241,7 +250,7 @@ class ProceduralTeacher:
 
     name = "procedural"
 
-    def __init__(self, wrong_rate: float = 0.2, correction_rate: float = 0.05, check_rate: float = 0.8, seed: int = 0):
+    def __init__(self, wrong_rate: float = 0.2, correction_rate: float = 0.05, check_rate: float = 0.5, seed: int = 0):
         self.wrong_rate, self.correction_rate, self.check_rate, self.seed = wrong_rate, correction_rate, check_rate, seed
 
     def traces(self, problem: Problem, n: int) -> list[Trace]:
@@ -267,7 +276,7 @@ class ProceduralTeacher:
     def _write(self, tree: Operation | Fraction, rng: random.Random, wrong: bool, corrects: bool) -> str:
         operations = _count(tree)
         slip_at = rng.randrange(operations) if operations and (wrong or corrects) else operations
-        lines = [show(tree)]
+        lines = [show(tree)] if operations != 1 else []
         last: tuple[str, Fraction, Fraction, Fraction, Fraction] | None = None
         step = 0
         while not isinstance(tree, Fraction):
@@ -277,14 +286,14 @@ class ProceduralTeacher:
             if step == slip_at:
                 slipped, bad = self._slip(symbol, a, b, result, rng)
                 if corrects:
-                    lines.append(f"{show_number(a)}{symbol}{show_number(b)}: {slipped}")
-                    lines.append("Wait, a digit slipped. Again:")
+                    lines.append(f"{show_number(a)}{symbol}{show_number(b)}:{slipped}")
+                    lines.append("Wait, a digit slipped.")
                 else:
                     text, result = slipped, bad
-            lines.append(f"{show_number(a)}{symbol}{show_number(b)}: {text}")
+            lines.append(f"{show_number(a)}{symbol}{show_number(b)}:{text}")
             last = (symbol, a, b, result, true)
             tree = _replace_first(tree, result)
-            if not isinstance(tree, Fraction):
+            if _count(tree) > 1:  # a single operation is written where it is worked
                 lines.append(show(tree))
             step += 1
         if last and rng.random() < self.check_rate:
@@ -307,8 +316,8 @@ class ProceduralTeacher:
         except ValueError:
             return []
         if result != true:  # copy the wrong result in, keep the expected columns
-            return [f"Check: {show_number(result)}{back}{show_number(b)}: {text}, right."]
-        return [f"Check: {show_number(result)}{back}{show_number(b)}: {text}, right."] if found == a else []
+            return [f"Check {show_number(result)}{back}{show_number(b)}:{text}"]
+        return [f"Check {show_number(result)}{back}{show_number(b)}:{text}"] if found == a else []
 
 
 def _count(tree: Operation | Fraction) -> int:

@@ -1,0 +1,59 @@
+"""Text <-> ids, and which ids the model itself wrote: the one place that knows the chat template.
+
+A training row is prompt ids (template, generation prompt included), completion ids, and the end-of-turn id. What a student
+sampled is never tokenised again: `Rollout.ids` go into rows as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from whetstone.records import Message, Prompt
+
+END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+
+
+class Chat:
+    """A tokenizer with its chat template.
+
+    `end` is the id that closes the assistant's turn; `stops` are all ids that end a completion.
+    """
+
+    def __init__(self, tokenizer: Any):
+        if not tokenizer.chat_template:
+            raise ValueError("the tokenizer has no chat template: take an instruct model, or add chat_template.jinja to its folder.")
+        self.tokenizer = tokenizer
+        known = tokenizer.get_vocab()
+        self.end: int = next((known[t] for t in END_OF_TURN if t in known), tokenizer.eos_token_id)
+        self.stops: tuple[int, ...] = tuple(dict.fromkeys((self.end, tokenizer.eos_token_id)))
+        self.size = len(tokenizer)  # ids from here on are unused slots of the embedding
+        self._prompts: dict[tuple[Message, ...], list[int]] = {}
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids up to and including the generation prompt."""
+        key = tuple(messages)
+        if key not in self._prompts:
+            if len(self._prompts) > 20_000:
+                self._prompts.clear()
+            text = self.tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in key], tokenize=False, add_generation_prompt=True
+            )
+            self._prompts[key] = self.tokenizer.encode(text, add_special_tokens=False)
+        return list(self._prompts[key])
+
+    def question_ids(self, question: str) -> list[int]:
+        return self.prompt_ids((Message("user", question),))
+
+    def completion_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of whole completions, each closed with the end of turn: a model learns to stop from that id."""
+        if not texts:
+            return []
+        return [[*ids, self.end] for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What was written, without the end of turn."""
+        return self.tokenizer.decode([i for i in ids if i not in self.stops], skip_special_tokens=False)
+
+
+def ask(problem_id: str, question: str, index: int) -> Prompt:
+    """A question as the one user turn of a prompt."""
+    return Prompt(problem_id, index, (Message("user", question),))

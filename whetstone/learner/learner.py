@@ -1,0 +1,145 @@
+"""Tensors -> gradient -> weights. The learner never hears of a stage.
+
+`forward_backward` takes a step's micro-batches and a loss; the losses and their gradients add up over micro-batches,
+because every division is already in `Batch.weights`. `step` clips, updates, and clears.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from whetstone.batch import Batch, Row, collate
+from whetstone.learner.head import chunked_logprobs
+from whetstone.run.settings import ParallelSettings
+
+# (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); sums add up over micro-batches as the loss does.
+Loss = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict[str, float]]]
+
+
+class Policy(torch.nn.Module):
+    """The root module: a causal model whose own forward ends in log-probabilities of given tokens, never in logits.
+
+    The head is used inside this forward, chunk by chunk, so that a wrapper around the root (FSDP2) sees one call.
+    """
+
+    def __init__(self, model: Any, vocabulary: int):
+        super().__init__()
+        self.model = model
+        self.vocabulary = vocabulary  # ids from here on are unused slots: neither sampled nor counted
+
+    def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability and entropy of each scored token, at the temperature it is (or was) sampled with: (N,), (N,)."""
+        hidden = self.model.model(
+            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, lengths=batch.lengths
+        ).last_hidden_state  # (1, T, C)
+        if not torch.is_tensor(temperature):
+            temperature = torch.full_like(batch.weights, temperature)
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight = self.model.get_output_embeddings().weight[: self.vocabulary]
+            return chunked_logprobs(hidden[0, batch.scored], weight, batch.targets, temperature)
+
+
+class Learner:
+    """A policy, its optimizer, and a few verbs.
+
+    Args: a transformers causal model, the number of ids in use, and the optimizer's constants. Weight decay spares norms
+    and embeddings.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        vocabulary: int,
+        parallel: ParallelSettings,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        clip: float = 1.0,
+    ):
+        self.model = model
+        self.policy = Policy(model, vocabulary)
+        self.parallel = parallel
+        self.clip = clip
+        self.device = next(model.parameters()).device.type
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
+        spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}],
+            lr=0.0,
+            betas=betas,
+            fused=True,
+        )
+        self.names = {id(p): n for n, p in named}
+
+    @contextmanager
+    def _compute(self) -> Iterator[None]:
+        if self.parallel.compute == "bfloat16":
+            with torch.autocast(self.device, torch.bfloat16):
+                yield
+        else:
+            with nullcontext():
+                yield
+
+    def forward_backward(
+        self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0
+    ) -> dict[str, float]:
+        """Add the gradient of a step's micro-batches. Returns the summed loss and the loss's own sums."""
+        self.model.train()
+        totals: dict[str, float] = {"loss": 0.0}
+        for batch in batches:
+            batch = batch.to(self.device)
+            with self._compute():
+                logprobs, entropy = self.policy(batch, temperature)
+            value, sums = loss(logprobs, entropy, batch)
+            value.backward()
+            totals["loss"] += float(value.detach())
+            for name, amount in sums.items():
+                totals[name] = totals.get(name, 0.0) + amount
+        return totals
+
+    def step(self, rate: float) -> float:
+        """Clip, update, clear. Returns the gradient's norm before clipping.
+
+        Raises FloatingPointError when the gradient is not finite: nothing is updated then.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
+        if not norm < float("inf"):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError(
+                f"the gradient's norm is {norm}: the loss blew up. Lower the stage's learning_rate; the last checkpoint is intact."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @torch.no_grad()
+    def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
+        """Log-probabilities of each micro-batch's scored tokens, without gradient: a list of (N,)."""
+        self.model.eval()
+        seen = []
+        for batch in batches:
+            with self._compute():
+                seen.append(self.policy(batch.to(self.device), temperature)[0])
+        return seen
+
+    def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
+        """The same for rows in their own order: a list of (scored,) tensors, one a row."""
+        budget = self.parallel.micro_batch_tokens
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        out: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        at = 0
+        while at < len(order):
+            size, upto = 0, at
+            while upto < len(order) and (upto == at or size + len(rows[order[upto]].ids) <= budget):
+                size += len(rows[order[upto]].ids)
+                upto += 1
+            chosen = order[at:upto]
+            (values,) = self.logprobs([collate([rows[i] for i in chosen])], temperature)
+            for i, part in zip(chosen, values.split([rows[i].scored for i in chosen]), strict=True):
+                out[i] = part
+            at = upto
+        return out
