@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field, field_validator
 
 from whetstone import recipe as recipes
 from whetstone.recipe import Input, Kind
@@ -22,7 +23,25 @@ class Columns(Settings):
     question: str = "question"
 
 
+class Made(Settings):
+    kind: Literal["made"]
+    howmany: int = 1
+
+
+class Read(Settings):
+    kind: Literal["read"]
+    path: str
+
+    @field_validator("path")
+    @classmethod
+    def names_a_file(cls, path: str) -> str:
+        if not path:
+            raise ValueError("no file. Name one")
+        return path
+
+
 class QuestionSettings(StageSettings):
+    part: tuple[Annotated[Made | Read, Field(discriminator="kind")], ...] = ()
     count: int = 4
     columns: Columns = Columns()
     stop_after: int = -1  # stop as a kill would, once, when so many lines are in the journal

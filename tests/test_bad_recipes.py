@@ -22,6 +22,18 @@ MISTAKES = {
         HEAD + QUESTIONS + '[stage.columns]\nqestion = "q"\n',
         ["unknown key 'columns.qestion'", "did you mean 'question'?"],
     ),
+    "a key of the second of several tables": (
+        HEAD + QUESTIONS + '[[stage.part]]\nkind = "made"\nhowmany = 1\n[[stage.part]]\nkind = "made"\nhowmny = 1\n',
+        [":11:", "unknown key 'part[1].howmny'", "did you mean 'howmany'?"],
+    ),
+    "a room's own check": (
+        HEAD + QUESTIONS + '[[stage.part]]\nkind = "read"\npath = ""\n',
+        [":8:", "part[0].path = '': no file. Name one."],
+    ),
+    "a key that has no default": (
+        HEAD + QUESTIONS + '[[stage.part]]\nkind = "read"\n',
+        [":6:", "part[0].path is missing", "Add path = "],
+    ),
     "a key of a shared table": (
         '[run]\nsede = 1\nname = "walk"\n' + QUESTIONS,
         [":2:", "[run]", "unknown key 'sede'", "did you mean 'seed'?"],
@@ -162,10 +174,12 @@ def test_set_changes_stages_and_shared_tables_by_toml_value(tmp_path, rooms):
     path = tmp_path / "walk.toml"
     path.write_text(HEAD + WALK)
     sets = ["run.seed=7", "sft.learning_rate=1e-3", "questions.columns.question=prompt text", "sft.data=corpus/pairs"]
+    sets += ['questions.part=[{kind = "made"}]', "questions.part.0.howmany=5"]
     recipe = read_recipe(path, sets)
     assert recipe.run.seed == 7
     assert recipe.stage("sft").settings.learning_rate == 1e-3
     assert recipe.stage("questions").settings.columns.question == "prompt text"
+    assert recipe.stage("questions").settings.part[0].howmany == 5
     assert str(recipe.stage("sft").sources["data"]) == "corpus/pairs"
 
 
@@ -177,8 +191,9 @@ def test_set_changes_stages_and_shared_tables_by_toml_value(tmp_path, rooms):
         ("stf.learning_rate=1", r"no table or stage 'stf': did you mean 'sft'\?.*midtrain"),
         ("sft.learning_rat=1", r"unknown key 'learning_rat': did you mean 'learning_rate'\?"),
         ("sft.learning_rate=fast", "learning_rate = 'fast'.*valid number"),
+        ("questions.part.3.howmany=1", "part: input should be a valid tuple"),
         ("sft.kind=rl", "kind is fixed by the recipe"),
-        ("questions.count.deep=1", "count = 4 is not a table|count.*valid integer"),
+        ("questions.count.deep=1", "count: input should be a valid integer"),
     ],
 )
 def test_set_with_a_mistake(assignment, wanted, tmp_path, rooms):

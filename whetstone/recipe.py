@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -189,8 +189,10 @@ class _Table:
     stage_index: int | None = None  # among the stages of its own file
     lines: Sequence[str] = ()
 
-    def place(self, key: str = "") -> str:
-        number = _line_number(self.lines, self.label, self.stage_index, key)
+    def place(self, *path: str | int) -> str:
+        """`recipes/tiny.toml:12: [[stage]] "sft"`, with the line of the key at `path` where it is found."""
+        table, index = ("stage", self.stage_index) if self.stage_index is not None else (self.label.strip("[]"), 0)
+        number = _line_number(self.lines, table, index, path)
         return f"{self.file}{f':{number}' if number else ''}: {self.label}"
 
 
@@ -226,7 +228,7 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, _Ta
     known = ["extends", "stage", *SHARED]
     for key in document:
         if key not in known:
-            number = _line_number(lines, "", None, key) or _header_line(lines, key)
+            number = _line_number(lines, key, 0, ()) or _key_line(lines, key, range(len(lines)))
             raise ValueError(
                 f"{path}{f':{number}' if number else ''}: unknown table or key {key!r}{suggestion(key, known)} "
                 f"A recipe has {', '.join(f'[{name}]' for name in SHARED)}, [[stage]] and `extends`."
@@ -276,23 +278,48 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[str]]:
         ) from error
 
 
-def _line_number(lines: Sequence[str], label: str, stage_index: int | None, key: str) -> int | None:
-    """The line of `key` in its table (of the table's header for no key), for messages; None where it is not found."""
-    table, stages_seen = "", -1
-    for number, line in enumerate(lines, 1):
-        if header := re.match(r"\s*(\[\[?[\w.-]+\]\]?)", line):
-            table = header[1]
-            stages_seen += table == "[[stage]]"
-            if key:
-                continue
-        inside = stages_seen == stage_index and table == "[[stage]]" if stage_index is not None else table == label
-        if inside and (not key or re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line)):
-            return number
+def _line_number(lines: Sequence[str], table: str, index: int, path: Sequence[str | int]) -> int | None:
+    """The line of the key at `path` in the index-th table of that name (of its header for no path), as far as found."""
+    region = _region(lines, table, index, range(len(lines)))
+    if region is None:
+        return None
+    line = region.start + 1
+    for position, part in enumerate(path):
+        if isinstance(part, int):
+            if (inner := _region(lines, table, part, region)) is not None:
+                region, line = inner, inner.start + 1
+        elif key_line := _key_line(lines, part, region):
+            line = key_line
+        elif (inner := _region(lines, f"{table}.{part}", 0, region)) is not None:
+            table, line = f"{table}.{part}", inner.start + 1
+            if not any(isinstance(part, int) for part in path[position + 1 : position + 2]):
+                region = inner
+    return line
+
+
+def _header(line: str) -> str:
+    found = re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]", line)
+    return found[1] if found else ""
+
+
+def _region(lines: Sequence[str], table: str, index: int, within: range) -> range | None:
+    """The lines of the index-th table of that name, the tables below it included."""
+    starts = [n for n in within if _header(lines[n]) == table]
+    if index >= len(starts):
+        return None
+    rest = range(starts[index] + 1, within.stop)
+    stop = next((n for n in rest if _header(lines[n]) and not _header(lines[n]).startswith(table + ".")), within.stop)
+    return range(starts[index], stop)
+
+
+def _key_line(lines: Sequence[str], key: str, region: range) -> int | None:
+    """The line, from 1, of a key of the region's own table: before the first header below it."""
+    for n in region:
+        if n > region.start and _header(lines[n]):
+            return None
+        if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", lines[n]):
+            return n + 1
     return None
-
-
-def _header_line(lines: Sequence[str], table: str) -> int | None:
-    return next((n for n, line in enumerate(lines, 1) if re.match(rf"\s*\[\[?{re.escape(table)}[\].]", line)), None)
 
 
 # --- tables -> settings
@@ -350,14 +377,26 @@ def _assign(assignment: str, shared: dict[str, _Table], stages: Sequence[_Table]
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    values = tables[name].values
-    for key in keys[:-1]:
-        inner = values.get(key, {})
-        if not isinstance(inner, dict):
-            raise ValueError(f"--set {assignment}: {key} = {inner!r} is not a table, so it has no {keys[-1]!r}.")
-        values[key] = dict(inner)
-        values = values[key]
-    values[keys[-1]] = value
+    _put(tables[name].values, keys, value, f"--set {assignment}")
+
+
+def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
+    """Set `values[keys[0]][keys[1]]…`, making tables on the way; the number of an entry chooses it in a list."""
+    key, *rest = keys
+    if isinstance(values, list):
+        if not key.isdigit() or int(key) >= len(values):
+            raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
+        if rest:
+            _put(values[int(key)], rest, value, what)
+        else:
+            values[int(key)] = value
+    elif isinstance(values, dict):
+        if rest:
+            _put(values.setdefault(key, {}), rest, value, what)
+        else:
+            values[key] = value
+    else:
+        raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
 
 
 def _read_stage(number: int, table: _Table, above: Sequence[RecipeStage]) -> RecipeStage:
@@ -431,38 +470,58 @@ def _validated(settings_class: type[Any], table: _Table, known: Sequence[str] = 
 
 def _in_words(settings_class: type[BaseModel], table: _Table, error: Mapping[str, Any], known: Sequence[str]) -> str:
     """One pydantic error as what (with the value), why, remedy."""
-    path = [str(part) for part in error["loc"]]
-    place = table.place(path[0] if path else "")
-    key = ".".join(path)
+    path = error["loc"]
+    place, key = table.place(*path), _written(path, table.values, missing=error["type"] == "missing")
     fields = _fields_at(settings_class, path[:-1])
     if error["type"] == "extra_forbidden":
         names = list(known) if len(path) == 1 and known else list(fields)
-        return f"{place} unknown key {key!r}{suggestion(path[-1], names)} Known keys are {', '.join(names)}."
+        return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
-        return f"{place} {key} is missing: it has no default. Add {key} = …"
+        return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
     why = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
-    if not path:
-        return f"{place} {why}."
-    why = why[:1].lower() + why[1:]
+    value = error["input"]
+    what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
+    if error["type"] == "value_error":  # a room's own check, which says what to do
+        return f"{place} {what}{why}."
     declared = fields.get(path[-1])
     default = None if declared is None or declared.is_required() else declared.get_default(call_default_factory=True)
-    remedy = (
-        f"The default is {default!r}: leave the line out or give a value like it."
-        if default is not None
-        else "Change it."
-    )
-    return f"{place} {key} = {error['input']!r}: {why}. {remedy}"
+    remedy = "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
+    return f"{place} {what}{why[:1].lower()}{why[1:]}.{remedy}"
 
 
-def _fields_at(settings_class: type[BaseModel], path: Sequence[str]) -> Mapping[str, Any]:
-    """The fields of the table at `path` below the settings; none where it is no table of settings."""
-    fields = settings_class.model_fields
+def _written(path: Sequence[str | int], values: Any, missing: bool) -> str:
+    """The path as the user wrote it: `source[0].digits`. What is no key of theirs (the tag of a union) is left out."""
+    words = ""
+    for position, part in enumerate(path):
+        if isinstance(part, int) and isinstance(values, list | tuple) and part < len(values):
+            words += f"[{part}]"
+            values = values[part]
+        elif isinstance(values, dict) and (part in values or (missing and position == len(path) - 1)):
+            words += f".{part}"
+            values = values.get(part)
+    return words.removeprefix(".")
+
+
+def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, Any]:
+    """The fields of the table at `path` below the settings; none where that is not one table of settings."""
+    here = [settings_class]
     for part in path:
-        inner = fields[part].annotation if part in fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return {}
-        fields = inner.model_fields
-    return fields
+        if isinstance(part, int):
+            continue
+        tagged = [c for c in here if "kind" in c.model_fields and part in get_args(c.model_fields["kind"].annotation)]
+        here = tagged or [inner for c in here if part in c.model_fields for inner in _tables_in(c.model_fields[part])]
+    return here[0].model_fields if len(here) == 1 else {}
+
+
+def _tables_in(declared: Any) -> list[type[BaseModel]]:
+    """The settings classes that a field's type names: a class, a tuple of it, a union of several."""
+    found, unseen = [], [getattr(declared, "annotation", declared)]
+    while unseen:
+        one = unseen.pop()
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            found.append(one)
+        unseen += get_args(one)
+    return found
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
