@@ -1,10 +1,15 @@
 """Records <-> disk: Parquet (zstd, sharded) for what is finished, a synced line journal for what arrives one by one."""
 
+import csv
+import gzip
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from whetstone.records import from_row, to_row
 
@@ -65,15 +70,20 @@ def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = S
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """All rows of a sharded table, shard after shard, in constant memory."""
-    import pyarrow.parquet as pq
-
     shards = sorted(folder.glob("part-*.parquet"))
     if not shards:
         raise FileNotFoundError(f"{folder} holds no part-*.parquet: the stage that writes it has not finished.")
     for shard in shards:
-        with pq.ParquetFile(shard) as table:
-            for group in table.iter_batches(batch_size=4096):
-                yield from group.to_pylist()
+        yield from read_rows_of(shard)
+
+
+def read_rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one Parquet file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as table:
+        for group in table.iter_batches(batch_size=4096):
+            yield from group.to_pylist()
 
 
 def write_records(folder: Path, records: Iterable[Any]) -> int:
@@ -116,3 +126,62 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._out.close()
+
+
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """(number, row) of a .jsonl, .json, .csv or .parquet file, the first three also gzipped; numbers count from 1.
+
+    A line that is no row gives what is wrong with it in the row's place, so that the reader can count it and keep it.
+    Lines stream; a .json file may also be one array, which is read whole. Raises ValueError for another kind of file.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        yield from enumerate(read_rows_of(path), start=1)
+    elif name.endswith(".csv"):
+        with _open_text(path) as lines:
+            yield from enumerate(map(_csv_row, csv.DictReader(lines)), start=1)
+    elif name.endswith((".jsonl", ".json")):
+        with _open_text(path) as lines:
+            first = lines.readline()
+            if first.lstrip().startswith("["):
+                yield from enumerate(json.loads(first + lines.read()), start=1)
+            else:
+                numbered = enumerate(chain([first], lines), start=1)
+                yield from ((number, _json_row(line)) for number, line in numbered if line.strip())
+    else:
+        raise ValueError(
+            f"{path}: a table is told by its name, and this one ends in none of .jsonl, .json, .csv, .parquet (or "
+            "these and .gz). Rename or convert it."
+        )
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
+    """Text lines; bytes that are not UTF-8 come as lone surrogates, which the row readers report."""
+    with (
+        gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines,
+    ):
+        yield lines
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def _csv_row(row: dict[str | None, Any]) -> dict[str, Any] | str:
+    if None in row:
+        return "it has more cells than the header"
+    if None in row.values():
+        return "it has fewer cells than the header"
+    return row if all(map(_is_utf8, row.values())) else "it is not UTF-8"
+
+
+def _json_row(line: str) -> dict[str, Any] | str:
+    if not _is_utf8(line):
+        return "it is not UTF-8"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"it is not JSON ({error.msg} at character {error.pos + 1})"
+    return row if isinstance(row, dict) else "it is not a JSON object"

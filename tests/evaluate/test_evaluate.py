@@ -1,0 +1,206 @@
+"""Comparisons between stages, and problem files of every kind."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from whetstone.evaluate import evaluate
+from whetstone.evaluate.benchmarks import BENCHMARKS, last_box
+from whetstone.evaluate.comparisons import compared, mean_interval, split_groups, starts, wilson
+from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import read_table, write_rows
+
+# --- comparisons
+
+
+def mark(problem: str, correct: bool | None, index: int = 0, level: int = 1, domain: str = "chain") -> dict:
+    return {"problem_id": problem, "index": index, "level": level, "domain": domain, "correct": correct}
+
+
+def write_run(folder: Path) -> Path:
+    """Six problems, two samples: base solves none, sft the first three, rl and its control four and two."""
+    solved = {"base": 0, "sft": 3, "rl": 4, "more_sft": 2}
+    models = {"sft": None, "rl": "sft", "more_sft": "sft"}
+    for number, (name, start) in enumerate(models.items(), start=1):
+        inputs = {"model": {"stage": start, "artifact": "model", "hash": ""}} if start else {}
+        manifest = {"name": name, "kind": "sft", "inputs": inputs, "outputs": {"model": "hash"}}
+        write_json(folder / f"0{number}-{name}" / "manifest.json", manifest)
+    write_json(folder / "00-corpus" / "manifest.json", {"name": "corpus", "inputs": {}, "outputs": {"corpus": "hash"}})
+    scores = []
+    for name, right in solved.items():
+        rows = [mark(f"p{i}", i < right, j, level=1 + i % 2) | {"text": "t"} for i in range(6) for j in range(2)]
+        write_rows(folder / "scores" / name / "sums", rows)
+        scores.append({"stage": name, "benchmark": "sums", "main": True, "mean": right / 6})
+    write_json(folder / "scores.json", {"scores": scores})
+    return folder
+
+
+def stage(folder: Path) -> Stage:
+    return Stage(
+        name="evaluate",
+        kind="evaluate",
+        folder=folder / "05-evaluate",
+        settings=evaluate.Settings(kind="evaluate"),
+        inputs={},
+        run=RunSettings(name="t"),
+        model=ModelSettings(),
+        parallel=ParallelSettings(),
+        scores=ScoreSettings(),
+    )
+
+
+def test_a_stage_is_compared_with_its_start_and_with_its_control(tmp_path):
+    found = starts(write_run(tmp_path))
+    assert found == {"sft": "base", "rl": "sft", "more_sft": "sft"}
+    assert compared(found) == [("sft", "base"), ("rl", "sft"), ("more_sft", "sft"), ("rl", "more_sft")]
+
+
+def test_the_stage_writes_paired_differences_and_groups(tmp_path):
+    pytest.importorskip("whetstone.measure")
+    evaluate.run(stage(write_run(tmp_path)))
+    written = read_json(tmp_path / "05-evaluate" / "evaluation" / "comparisons.json")
+    overall = {(r["stage"], r["start"]): r["difference"] for r in written["comparisons"] if r["by"] == "all"}
+    assert overall == pytest.approx(
+        {("sft", "base"): 3 / 6, ("rl", "sft"): 1 / 6, ("more_sft", "sft"): -1 / 6, ("rl", "more_sft"): 2 / 6}
+    )
+    for row in written["comparisons"]:
+        assert row["low"] <= row["difference"] <= row["high"]
+    levels = {r["value"]: r["mean"] for r in written["groups"] if r["stage"] == "sft" and r["by"] == "level"}
+    assert levels == pytest.approx({"1": 2 / 3, "2": 1 / 3})
+
+
+def test_without_scores_it_says_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"scores\.json is missing.*training stage"):
+        evaluate.run(stage(tmp_path))
+
+
+def test_an_undecided_answer_is_left_out_of_the_mean():
+    mean, low, high, problems = mean_interval([mark("a", True, 0), mark("a", None, 1), mark("b", False)])
+    assert (mean, problems) == (0.5, 2)
+    assert low < 0.5 < high
+
+
+def test_a_perfect_score_on_few_problems_does_not_claim_certainty():
+    mean, low, high, _ = mean_interval([mark(f"p{i}", True, j) for i in range(10) for j in range(8)])
+    assert (mean, high) == (1, 1)
+    assert low == pytest.approx(0.722, abs=1e-3)  # Wilson for 10 of 10
+
+
+def test_samples_of_one_problem_are_not_independent_trials():
+    """Eight equal samples a problem say no more than one does."""
+    one = mean_interval([mark(f"p{i}", i < 5) for i in range(10)])
+    eight = mean_interval([mark(f"p{i}", i < 5, j) for i in range(10) for j in range(8)])
+    assert one == eight
+    assert wilson(0.5, 80)[0] > eight[1]
+
+
+def test_groups_leave_unlabelled_rows_out():
+    groups = split_groups([mark("a", True, level=2), mark("b", True, level=None, domain="")])
+    assert {key: len(rows) for key, rows in groups.items()} == {
+        ("all", ""): 2,
+        ("level", "2"): 1,
+        ("domain", "chain"): 1,
+    }
+
+
+# --- problem files
+
+
+def write_file(path: Path, rows: list[dict]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_a_file_is_read_through_a_column_mapping(tmp_path):
+    path = write_file(tmp_path / "mine.jsonl.gz", [{"prompt": "1+1?", "gold": 2, "level": "3"}])
+    (problem,) = evaluate.read_problems(str(path), "integer", {"question": "prompt", "answer": "gold"})
+    assert (problem.question, problem.answer, problem.level, problem.policy) == ("1+1?", "2", 3, "integer")
+    assert (problem.id, problem.split, problem.benchmark) == ("mine-1", "test", "mine")
+
+
+def test_csv_and_parquet_hold_the_same_problems(tmp_path):
+    rows = [{"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": "4"}]
+    (tmp_path / "p.csv").write_text("question,answer\n1+1?,2\n2+2?,4\n")
+    write_rows(tmp_path / "t", rows)
+    read = [evaluate.read_problems(str(path)) for path in (tmp_path / "p.csv", tmp_path / "t" / "part-00000.parquet")]
+    assert [[(p.question, p.answer) for p in problems] for problems in read] == [[("1+1?", "2"), ("2+2?", "4")]] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"question": "1+1?", "gold": "2"}\n', "no column 'answer'.*it has question, gold"),
+        (b'{"question": "1+1?", "answer": " "}\n', "the answer is empty"),
+        (b'{"question": "1+1?", "answer": "2"}\n{"question": \n', "1 of 2 rows cannot be used: line 2: it is not JSON"),
+        (b'{"question": "caf\xe9?", "answer": "2"}\n', "line 1: it is not UTF-8"),
+        (b'{"id": "a", "question": "1?", "answer": "1"}\n' * 2, "the id 'a' stands in two rows"),
+        (b"", "holds no problem"),
+    ],
+)
+def test_an_unusable_file_is_a_clear_error(tmp_path, content, complaint):
+    (tmp_path / "p.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        evaluate.read_problems(str(tmp_path / "p.jsonl"))
+
+
+def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="'querstion' is not one.*question"):
+        evaluate.read_problems("gsm8k", columns={"querstion": "q"})
+    with pytest.raises(ValueError, match="neither a file nor a known name.*gsm8k"):
+        evaluate.read_problems("gsm9k")
+    monkeypatch.delenv("WHETSTONE_DATA", raising=False)
+    with pytest.raises(ValueError, match="WHETSTONE_DATA, which is not set"):
+        evaluate.read_problems("gsm8k")
+    monkeypatch.setenv("WHETSTONE_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="is not there"):
+        evaluate.read_problems("gsm8k")
+
+
+def test_a_csv_row_of_another_length_is_named(tmp_path):
+    (tmp_path / "p.csv").write_text("question,answer\n1?,1,2\n3?\n4?,4\n")
+    assert list(read_table(tmp_path / "p.csv")) == [
+        (1, "it has more cells than the header"),
+        (2, "it has fewer cells than the header"),
+        (3, {"question": "4?", "answer": "4"}),
+    ]
+
+
+def test_a_run_folder_stands_for_its_last_complete_model(tmp_path):
+    for name, complete in (("04-midtrain", True), ("05-sft", True), ("06-rl", False)):
+        write_json(tmp_path / name / "model" / "config.json", {})
+        if complete:
+            write_json(tmp_path / name / "manifest.json", {})
+    assert evaluate.find_model(str(tmp_path)) == tmp_path / "05-sft" / "model"
+    assert evaluate.find_model(str(tmp_path / "06-rl" / "model")) == tmp_path / "06-rl" / "model"
+    with pytest.raises(ValueError, match="neither a Hugging Face folder"):
+        evaluate.find_model(str(tmp_path / "nowhere"))
+
+
+def test_the_last_box_is_read_with_its_braces():
+    assert last_box(r"\boxed{1}, so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert last_box(r"so $\boxed 5$") == "5"
+    assert last_box("none") == ""
+
+
+@pytest.mark.skipif("WHETSTONE_DATA" not in os.environ, reason="WHETSTONE_DATA names no folder of public data files")
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_known_problem_set_is_read_whole(name):
+    rows = {
+        "gsm8k": 1319,
+        "gsm_hard": 1319,
+        "math": 5000,
+        "math500": 500,
+        "aime24": 30,
+        "amc23": 40,
+        "minerva_math": 272,
+    }
+    rows |= {"olympiadbench": 675, "gaokao2023en": 383, "mawps": 2065, "asdiv": 2215, "aqua_rat": 254}
+    rows |= {"mmlu_stem": 3018, "gpqa_diamond": 198}
+    problems = evaluate.read_problems(name)
+    assert len(problems) == rows[name]
+    assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)
