@@ -46,6 +46,7 @@ class QuestionSettings(StageSettings):
     columns: Columns = Columns()
     stop_after: int = -1  # stop as a kill would, once, when so many lines are in the journal
     wait: float = 0.0  # seconds to sleep, for those who interrupt
+    file: str = ""  # a file of the user's
 
 
 class TrainSettings(StageSettings):
@@ -149,6 +150,9 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         "report": Kind(room("report", ReportSettings, report), gives=("report",), uses=(), reads_run=True),
         "reward": Kind("", missing="it comes later. Use an `rl` stage"),
     }
+    asks = sys.modules["fake_questions"]
+    asks.reads = lambda settings: [Path(settings.file)] if settings.file else []
+    asks.plan = lambda stage: {"problems": 3 * stage.settings.count}
     monkeypatch.setattr(recipes, "KINDS", kinds)
     monkeypatch.setattr("whetstone.pipeline.KINDS", kinds)
     monkeypatch.setattr("whetstone.pipeline.PROBE_SECONDS", 0.005)

@@ -61,7 +61,7 @@ def test_a_mistake_is_one_line_and_status_2_and_debug_shows_where(tmp_path):
 def test_run_prints_the_table_and_plan_the_states(walk, rooms, monkeypatch, capsys):
     assert call(monkeypatch, "plan", walk) == 0
     told = capsys.readouterr().out
-    assert "01-questions (questions): to do" in told
+    assert "01-questions (questions): to do\n    problems: 12" in told
     assert "04-sft (sft; model = midtrain/model, data = corpus/subset): to do" in told
     assert call(monkeypatch, "run", walk) == 0
     said = capsys.readouterr()

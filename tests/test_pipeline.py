@@ -111,6 +111,17 @@ def test_another_input_of_the_same_kind_makes_a_stage_stale(walk, rooms):
     assert plan[1][1].reasons == ("questions/problems will be made again",)
 
 
+def test_another_content_of_a_users_file_makes_a_stage_stale(walk, rooms, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text("one")
+    edit(walk, "count = 4", f'count = 4\nfile = "{file}"')
+    run(walk)
+    assert states(walk)["questions"] == "done"
+    file.write_text("two")
+    with pytest.raises(ValueError, match=r"01-questions: input .*mine.jsonl.* has other content"):
+        run(walk)
+
+
 def test_an_interrupted_stage_is_continued(walk, rooms):
     edit(walk, "count = 4", "count = 4\nstop_after = 1")
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +162,8 @@ def test_a_longer_recipe_shares_the_stages_it_extends(walk, rooms, tmp_path):
     run(longer)
     assert rooms.calls == [*ALL, "more"]
     assert (tmp_path / "runs" / "walk" / "06-more" / "manifest.json").exists()
-    run(walk)  # the shorter recipe keeps the longer one's scores
+    run(walk)  # the shorter recipe keeps the longer one's scores, and they do not concern its report
+    assert rooms.calls == [*ALL, "more"]
     scores = json.loads((tmp_path / "runs" / "walk" / "scores.json").read_text())["scores"]
     assert [s["stage"] for s in scores if s["main"]] == ["base", "midtrain", "sft", "more"]
 

@@ -7,7 +7,9 @@ settings is continued by the rooms themselves.
 """
 
 import fcntl
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -131,11 +133,12 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     for name, source in stage.sources.items():
         inputs[name] = {"stage": source.stage, "artifact": source.artifact, "hash": _output_hash(recipe, source)}
     if kind.reads_run:
-        for above in recipe.stages[: stage.number - 1]:
-            manifest = recipe.folder / above.folder_name / MANIFEST
-            inputs[above.name] = {"stage": above.name, "artifact": MANIFEST, "hash": _hash_if_there(manifest)}
-        scores = recipe.folder / SCORES_FILE
-        inputs["scores"] = {"stage": "", "artifact": SCORES_FILE, "hash": _hash_if_there(scores)}
+        before = recipe.stages[: stage.number - 1]
+        for above in before:
+            made = _hash_if_there(recipe.folder / above.folder_name / MANIFEST)
+            inputs[f"{above.name}/{MANIFEST}"] = {"stage": above.name, "artifact": MANIFEST, "hash": made}
+        scores = _scores_hash(recipe, {"base", *(above.name for above in before)})
+        inputs[SCORES_FILE] = {"stage": "", "artifact": SCORES_FILE, "hash": scores}
     reads = getattr(kind.load(), "reads", None)  # a room that reads files of the user's names them
     for path in reads(stage.settings) if reads else ():
         inputs[str(path)] = {"stage": "", "artifact": str(path), "hash": _hash_if_there(Path(path))}
@@ -146,6 +149,15 @@ def _hash_if_there(path: Path) -> str | None:
     if path.is_dir():
         return hash_folder(path)
     return hash_file(path) if path.is_file() else None
+
+
+def _scores_hash(recipe: Recipe, stages: set[str]) -> str | None:
+    """Of those stages' scores only: scores of stages below (a longer recipe's) do not concern a stage."""
+    path = recipe.folder / SCORES_FILE
+    if not path.exists():
+        return None
+    scores = [score for score in read_json(path)["scores"] if score["stage"] in stages]
+    return hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
 
 
 def _output_hash(recipe: Recipe, source: Any) -> str | None:

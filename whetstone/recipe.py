@@ -99,7 +99,8 @@ KINDS: dict[str, Kind] = {
         "whetstone.evaluate.evaluate",
         {"problems": PROBLEMS, "model": OPTIONAL_MODEL},
         ("evaluation",),
-        uses=("run.seed", "scores"),
+        uses=("run.seed",),
+        reads_run=True,
     ),
     "report": Kind("whetstone.report.report", gives=("report",), uses=(), reads_run=True),
 }
