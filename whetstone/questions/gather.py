@@ -33,7 +33,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from whetstone.questions import procedural
 from whetstone.questions.asdiv import AsdivSource, read_asdiv
@@ -105,8 +105,15 @@ Named: TypeAlias = dict[str, ProceduralSource | FileSource | AsdivSource]
 class Settings(StageSettings):
     """The stage `questions`."""
 
-    source: tuple[Source, ...] = Field(min_length=1)  # where problems come from; an earlier one wins over a later
+    source: tuple[Source, ...]  # where problems come from; an earlier one wins over a later
     metamath: MetamathSettings = MetamathSettings()  # new training problems out of those that have a formula
+
+    @field_validator("source")
+    @classmethod
+    def there_is_a_source(cls, source: tuple[Source, ...]) -> tuple[Source, ...]:
+        if not source:
+            raise ValueError('no problems without a source. Add a [[stage.source]] with kind = "procedural" or "file"')
+        return source
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -169,13 +176,13 @@ def _summary(named: Named, counts: Counter[tuple[str, str]], reasons: Counter[st
 
 
 def _say(summary: dict[str, Any]) -> None:
-    for title, splits in summary["sources"].items():
-        print(f"{title:<24}" + "".join(f"{count:>9,} {split}" for split, count in splits.items()))
-    if summary["augmented"]:
-        print(f"{'metamath':<24}" + "".join(f"{count:>9,} {name}" for name, count in summary["augmented"].items()))
-    print(f"{'left out':<24}{summary['dropped']:>9,}")
+    rows = {**summary["sources"], **({"metamath": summary["augmented"]} if summary["augmented"] else {})}
+    width = max(map(len, [*rows, "left out"]))
+    for title, made in rows.items():
+        print(f"{title:<{width}}" + "".join(f"{count:>9,} {name}" for name, count in made.items()))
+    print(f"{'left out':<{width}}{summary['dropped']:>9,}")
     for reason, count in summary["reasons"].items():
-        print(f"{'':<24}{count:>9,} {reason}")
+        print(f"{'':<{width}}{count:>9,} {reason}")
     for line in summary["short"]:
         print(line)
 

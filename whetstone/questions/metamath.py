@@ -155,6 +155,8 @@ def understand(problem: Problem) -> Understood:
     """Tie the numbers of the text to those of the formula. Raises ValueError where they do not give the answer."""
     formula = parse(problem.formula)
     shape, written = program(formula), tuple(numbers(formula))
+    if len(written) == 1:
+        raise ValueError(f"the formula {problem.formula} computes nothing")
     steps = results(shape, written)
     if steps is None:
         raise ValueError(f"a step of {problem.formula} is negative or divides by 0")

@@ -21,7 +21,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from whetstone.questions.number_words import mask_numbers
 from whetstone.records import Problem
@@ -113,6 +113,16 @@ class FileSource(Settings):
         if isinstance(self.split, str):
             return frozenset({self.split})
         return frozenset(name for name in SPLITS if getattr(self.split, name) > 0)
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def split_is_a_name_or_shares(cls, split: Any) -> Any:
+        if isinstance(split, dict | Shares) or split in SPLITS:
+            return split
+        raise ValueError(
+            f"{split!r} is neither a split ({', '.join(SPLITS)}) nor the shares of all three, as in "
+            "split = { train = 0.8, validation = 0.1, test = 0.1 }"
+        )
 
     @model_validator(mode="after")
     def test_problems_have_a_benchmark(self) -> "FileSource":
@@ -443,7 +453,7 @@ def last_box(text: str) -> str | None:
     >>> last_box(r"so \boxed{1} and \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
     """
-    for found in reversed(list(re.finditer(r"\\f?boxed\s*", text))):
+    for found in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*", text))):
         rest = text[found.end() :]
         if not rest.startswith("{"):
             bare = re.match(r"[^\s${}\\.,]+", rest)
@@ -462,5 +472,5 @@ def last_box(text: str) -> str | None:
 
 def excerpt(text: str) -> str:
     """A short printable piece of a dropped row."""
-    text = SURROGATE.sub("\ufffd", text)
+    text = SURROGATE.sub("\ufffd", text).strip()
     return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"
