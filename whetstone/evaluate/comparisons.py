@@ -1,15 +1,14 @@
 """What the generations behind the scores say about stages: paired differences, and accuracy by level and domain."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from whetstone.measure import mean_interval, paired_bootstrap
 from whetstone.run.folder import read_json
 
 COLUMNS = ["problem_id", "index", "level", "domain", "correct"]
-Z = 1.959963984540054  # of a 95 % interval
 BY = ("all", "level", "domain")
 
 Row = dict[str, Any]
@@ -57,12 +56,10 @@ def split_groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: list[Row]) -> Iterator[Row]:
-    """Paired differences overall and by level and domain; a group that one of the two lacks is left out."""
-    from whetstone.measure import paired_bootstrap
-
+    """Paired differences overall and by level and domain; groups without a problem decided in both are left out."""
     others = split_groups(theirs)
     for (by, value), rows in split_groups(ours).items():
-        if (by, value) in others:
+        if decided(rows) & decided(others.get((by, value), [])):
             difference, low, high = paired_bootstrap(rows, others[by, value])
             yield {
                 "stage": stage,
@@ -75,6 +72,11 @@ def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: lis
                 "low": low,
                 "high": high,
             }
+
+
+def decided(rows: Iterable[Row]) -> set[str]:
+    """The problems with at least one sample that the verifier could judge."""
+    return {row["problem_id"] for row in rows if row["correct"] is not None}
 
 
 def group_means(stage: str, benchmark: str, rows: list[Row]) -> Iterator[Row]:
@@ -92,35 +94,3 @@ def group_means(stage: str, benchmark: str, rows: list[Row]) -> Iterator[Row]:
             "low": low,
             "high": high,
         }
-
-
-def mean_interval(rows: Iterable[Row]) -> tuple[float, float, float, int]:
-    """(mean, low, high, problems): the mean over problems of the share of right samples, undecided ones left out.
-
-    The interval is Wilson's for as many independent problems as would have the variance seen between problem means;
-    where all problems agree, for the number of problems. So a perfect score on ten problems does not claim certainty.
-    """
-    marks: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        if row["correct"] is not None:
-            marks[row["problem_id"]].append(row["correct"])
-    if not marks:
-        return 0.0, 0.0, 1.0, 0
-    means = [sum(right) / len(right) for right in marks.values()]
-    problems = len(means)
-    mean = sum(means) / problems
-    between = sum((m - mean) ** 2 for m in means) / max(problems - 1, 1) / problems
-    effective = mean * (1 - mean) / between if between > 0 else problems
-    low, high = wilson(mean, effective)
-    return mean, low, high, problems
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in `n` trials.
-
-    >>> [round(x, 3) for x in wilson(1.0, 10)]
-    [0.722, 1.0]
-    """
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
