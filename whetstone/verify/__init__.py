@@ -16,11 +16,15 @@ arithmetic in this process; what needs computer algebra is asked of processes th
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge
 from whetstone.verify.extract import extract
 from whetstone.verify.policy import POLICIES, Policy, get_policy
+
+if TYPE_CHECKING:
+    from whetstone.verify.workers import Workers
 
 __all__ = ["POLICIES", "MathVerifier", "Policy", "extract", "get_policy", "verify"]
 
@@ -44,7 +48,7 @@ class MathVerifier:
             )
         self.workers = workers
         self.deadline = deadline
-        self._pool = None
+        self.pool: Workers | None = None  # started when first needed
         self._remembered: dict[tuple[str, str, str], Verdict] = {}
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict:
@@ -72,15 +76,13 @@ class MathVerifier:
 
     def close(self) -> None:
         """Ends the processes; the verifier stays usable and starts new ones when needed."""
-        if self._pool is not None:
-            self._pool.close()
+        if self.pool is not None:
+            self.pool.close()
 
     def __enter__(self) -> "MathVerifier":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _asker(self) -> Ask:
@@ -96,14 +98,19 @@ class MathVerifier:
 
         return ask
 
-    def _started_pool(self):
-        if self._pool is None:
+    @property
+    def processes_started(self) -> int:
+        """How many processes were started so far: above `workers`, the rest replaced ones that were killed."""
+        return self.pool.started if self.pool is not None else 0
+
+    def _started_pool(self) -> "Workers":
+        if self.pool is None:
             from whetstone.verify.workers import Workers
 
             with POOL_LOCK:
-                if self._pool is None:
-                    self._pool = Workers(self.workers)
-        return self._pool
+                if self.pool is None:
+                    self.pool = Workers(self.workers)
+        return self.pool
 
     def _remember(self, key: tuple[str, str, str], verdict: Verdict) -> None:
         if len(self._remembered) >= MOST_REMEMBERED:

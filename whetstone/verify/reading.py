@@ -123,6 +123,7 @@ power divided multiplied less more than approximately about infinity frac remain
 NOT_UNITS = frozenset(NOT_UNITS_TEXT.split())
 MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 MULTIPLIED = re.compile(r"^(.*\d)\s*(hundred|thousand|million|billion|trillion)\b(.*)$", re.IGNORECASE)
+BRACED_WORD = re.compile(r"(?<![A-Za-z\\}^_])\{\s*([A-Za-z]{2,})\s*\}$|(?<=\d)\{\s*([A-Za-z])\s*\}$")
 PERCENT_WORD = re.compile(r"(?<=[\d})])\s*(?:percent(?:age)?|pct)(?:\s+points?)?\.?$", re.IGNORECASE)
 PROSE = re.compile(r"[A-Za-z][A-Za-z'’.\- ]*")
 PROSE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z])")
@@ -158,7 +159,8 @@ def tidy(answer: str) -> str:
     text = SPACE.sub(" ", THIN.sub(" ", text)).strip()
     text = text.rstrip(" .,;:")
     text = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}" if TRIGONOMETRY.search(text) else " ", text)
-    text = _set_aside_units(text.strip())
+    text = BRACED_WORD.sub(r"\\text{\1\2}", text.strip())  # 4{cm}: a \text whose command was lost
+    text = _set_aside_units(text)
     text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)
     text = HALF_SHORT_FRACTION.sub(r"\\frac{\1}", text)
     text = OTHER_SHORT_FRACTION.sub(r"\\frac\1{\2}", text)

@@ -1,0 +1,121 @@
+"""Where an answer is found in a completion, and where there is none."""
+
+import pytest
+
+from whetstone.verify import extract, get_policy, verify
+
+FOUND = [
+    (r"\boxed{5}", "5"),
+    (r"first \boxed{4}, then \boxed{5}.", "5"),
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+    (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+    (r"\boxed{ {{5}} }", "{{5}}"),
+    (r"\boxed 5", "5"),
+    (r"\fbox{5}", "5"),
+    (r"<think>\boxed{4}</think>\boxed{5}", "5"),
+    (r"thinking without an opening tag \boxed{4}</think> so \boxed{5}", "5"),
+    ("The answer is 5.", "5"),
+    ("The final answer is: 3.14.", "3.14"),
+    ("the answer is 4. No, the answer is 5", "5"),
+    ("The answer is $\\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
+    ("Final Answer: The final answer is \\((-6, 10)\\). I hope it is correct.", "(-6, 10)"),
+    ("**Answer:** 5", "5"),
+    ("**Final Answer**: **5**", "5"),
+    ("Answer:\n\\[\n5\n\\]", "5"),
+    ("Answer: (C)", "(C)"),
+    ("reasoning\n#### 72", "72"),
+    ("so the answer is 5, because 2 + 3 = 5.", "5"),
+    ("so the answer is 5 apples.\nThank you.", "5 apples"),
+    ("the answer is 7.\n#### 8", "8"),
+    ("42", "42"),
+    ("$$\n42\n$$", "42"),
+    ("<think>hm</think>\n42\n", "42"),
+]
+NONE = [
+    ("", "no answer"),
+    (r"\boxed{4} and then \boxed{5", "cut off"),
+    (r"\boxed{4} and then \boxed{\frac{1}{2}", "cut off"),
+    (r"\boxed{4} and then \boxed", "cut off"),
+    (r"The answer is 4. \boxed{", "cut off"),
+    (r"\boxed{4} \boxed{}", "empty"),
+    ("The answer is 4. So the final answer is", "cut off"),
+    (r"<think>\boxed{5}", "thinking not finished"),
+    (r"<think>\boxed{5}</think>", "no answer"),
+    (r"<think>a</think>\boxed{5}<think>\boxed{6}", "thinking not finished"),
+    ("first we add\nthen 5", "neither"),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), FOUND)
+def test_the_last_answer_is_found(text, answer):
+    assert extract(text, get_policy("math")).answer == answer
+
+
+@pytest.mark.parametrize(("text", "reason"), NONE)
+def test_what_is_no_answer_says_why(text, reason):
+    found = extract(text, get_policy("math"))
+    assert found.answer is None
+    assert reason in found.how
+
+
+def test_a_cut_off_box_is_wrong_though_an_earlier_one_was_right():
+    assert verify(r"\boxed{4} so \boxed{4", "4").correct is False
+
+
+def test_thinking_counts_where_the_policy_says_so():
+    assert verify(r"<think>\boxed{5}", "5").correct is False
+    assert verify(r"<think>\boxed{5}", "5", "math_thinking").correct is True
+
+
+def test_a_million_characters_are_read_from_their_tail():
+    text = "we compute 7 + \\frac{1}{2} { \\boxed{3} " * 25_000
+    assert verify(text + r"\boxed{5}", "5").correct is True
+    assert verify(text + "\nthe answer is 5.", "3").correct is True  # a box outranks a statement
+
+
+def test_an_answer_of_the_longest_allowed_length_is_taken_and_a_longer_one_is_not():
+    assert extract("\\boxed{" + "1" * 9_999 + "}", get_policy("math")).answer is not None
+    assert extract("\\boxed{" + "1" * 20_000 + "}", get_policy("math")).answer is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "text", "gold", "correct"),
+    [
+        ("integer", r"\boxed{025}", "25", True),
+        ("integer", r"\boxed{1,025}", "1025", True),
+        ("integer", r"\boxed{2.5}", "2.5", None),
+        ("integer", r"\boxed{2.5}", "3", False),
+        ("integer", r"\boxed{x = 3}", "3", True),
+        ("aime", r"\boxed{204}", "204", True),
+        ("aime", r"\boxed{33}", "033", True),
+        ("aime", r"\boxed{1204}", "1204", None),
+        ("choice", "The answer is (B).", "B", True),
+        ("choice", r"\boxed{\text{b}}", "B", True),
+        ("choice", r"\boxed{\textbf{(C)}\ 12}", "C", True),
+        ("choice", "B. because it fits", "B", True),
+        ("choice", "A dog", "A", False),
+        ("choice", r"\boxed{12}", "C", False),
+        ("choice", r"\boxed{C}", "12", None),
+        ("word", r"\boxed{\text{Monday}}", "monday", True),
+        ("word", r"\boxed{Tuesday}", "monday", False),
+        ("number", r"\boxed{50\%}", "50", True),
+        ("number", r"\boxed{0.5}", "50\\%", False),
+    ],
+)
+def test_policies_are_declared_not_guessed(policy, text, gold, correct):
+    assert verify(text, gold, policy).correct is correct
+
+
+def test_an_unknown_policy_is_an_error_with_a_suggestion():
+    with pytest.raises(ValueError, match=r'unknown.*Did you mean "math"'):
+        verify("5", "5", "maths")
+
+
+def test_an_empty_reference_is_undecided_not_wrong():
+    assert verify("5", " ").correct is None
+
+
+def test_a_reference_may_be_a_whole_solution():
+    assert verify("18", "She sells 9 eggs.\n9 * 2 = 18\n#### 18").correct is True
+    assert verify("5", r"Hence $x = \boxed{5}$.").correct is True
+    assert verify("4", r"From $\boxed{4}$ we get $x = \boxed{5}$.").correct is False

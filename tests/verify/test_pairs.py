@@ -1,0 +1,270 @@
+"""A hand-made table of answers: what must count as equal to the reference, and what must not."""
+
+import pytest
+
+from whetstone.verify import MathVerifier
+
+EQUAL = r"""
+42 == 42
++42 == 42
+042 == 42
+42. == 42
+-7 == -7
+− 7 == -7
+- 7 == -7
+1,234 == 1234
+1{,}234 == 1234
+1,\!234,\!567 == 1234567
+1\,000 == 1000
+1 000 000 == 1000000
+12,345.50 == 12345.5
+5.0 == 5
+.5 == 0.5
+0.5 == 1/2
+0.50 == \frac{1}{2}
+\frac12 == 0.5
+\frac1{2} == 1/2
+\frac{1}2 == 1/2
+\dfrac{3}{6} == \tfrac{1}{2}
+-\frac{1}{2} == \frac{-1}{2}
+\frac{1}{-2} == -0.5
+-1/2 == \frac{1}{-2}
+1\frac{1}{2} == \frac{3}{2}
+-1\frac12 == -1.5
+1 1/2 == 3/2
+12\frac{3}{5} == 12.6
+0.\overline{3} == \frac{1}{3}
+0.1\overline{6} == 1/6
+1e3 == 1000
+1.5 \times 10^3 == 1500
+2^{10} == 1024
+2^-1 == 1/2
+10^{-2} == 0.01
+5! == 120
+\binom{5}{2} == 10
+3 million == 3000000
+2.5\text{ million} == 2{,}500{,}000
+\$18 == 18
+$18$ == 18
+\$1,080.00 == 1080
+€5 == 5
+18 dollars == 18
+18\text{ dollars} == 18
+5 cm == 5
+5cm == 5
+5\text{ cm}^2 == 5
+5\,\mathrm{m/s} == 5
+60 miles per hour == 60
+3 apples == 3
+90^\circ == 90
+90^{\circ} == 90
+90° == 90
+90 degrees == 90
+50\% == 0.5
+50\% == \frac12
+12.5% == 1/8
+50\% == 50\%
+28 percent == 28\%
+\sqrt{8} == 2\sqrt{2}
+\sqrt2 == \sqrt{2}
+\frac{1}{\sqrt{2}} == \frac{\sqrt{2}}{2}
+\sqrt{2}\sqrt{3} == \sqrt{6}
+\sqrt[3]{16} == 2\sqrt[3]{2}
+\sqrt[3]{-8} == -2
+4^{3/2} == 8
+8^{1/3} == 2
+\frac{1}{1+\sqrt{2}} == \sqrt{2}-1
+\sqrt{-4} == 2i
+(1+i)^2 == 2i
+\frac{1}{i} == -i
+2\pi == \pi \cdot 2
+\frac94\pi == \frac{9\pi}{4}
+e^{2} == e^2
+x+1 == 1+x
+(x+1)^2 == x^2+2x+1
+(x-2)(x+2) == x^2-4
+\frac{x}{7}+\frac{2}{7} == \frac{x+2}{7}
+\frac{1}{x+1}+\frac{1}{x-1} == \frac{2x}{x^2-1}
+2x == x \cdot 2
+y = 2x+1 == 2x+1
+x = 5 == 5
+5 == x = 5
+x=5 == x = 5.0
+k = \frac{1}{2} == 0.5
+f(2) = 5 == 5
+x = \frac12 \approx 0.5 == 1/2
+x \approx 11 == 11
+2+3=5 == 5
+2x+4y=6 == x+2y=3
+y=-\frac{1}{2}x+\frac{3}{4} == 2x+4y-3=0
+x - 5 = 0 == 5 = x
+(1, 2) == (1,2)
+(0.5, \frac{4}{2}) == (\frac12, 2)
+\left( 3, \frac{\pi}{2} \right) == (3,\frac{\pi}{2})
+(x,y) = (1,2) == (1,2)
+x=1, y=2 == (1,2)
+\{1,2\} == \{2,1\}
+\{1,2,2\} == \{1,2\}
+1, 2 == 2, 1
+1 and 2 == 1, 2
+1 \text{ or } 2 == 2,1
+x=1, x=2 == 1,2
+x = 1 \text{ and } x = 2 == 2, 1
+\pm 2 == -2, 2
+1\pm\sqrt{19} == 1-\sqrt{19}, 1+\sqrt{19}
+\frac{-1 \pm \sqrt{13}}{4} == \frac{-1-\sqrt{13}}{4}, \frac{-1+\sqrt{13}}{4}
+[0,1) == \left[0, 1\right)
+(-\infty, 5] == (-\infty,5]
+x \le 5 == (-\infty,5]
+1 < x \le 3 == (1, 3]
+x \in (1,3] == (1,3]
+x > 5 == 5 < x
+2x > 10 == x > 5
+(2,3) \cup (4,5) == (4,5)\cup(2,3)
+\emptyset == \{\}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} == \begin{bmatrix} 1 & 2 \\ 3 & \frac{8}{2} \end{bmatrix}
+11:21 == 11 : 21
+204_5 == 204_5
+204_5 == 204_{5}
+204 == 204_5
+\text{Monday} == Monday
+monday == Monday
+\text{(C)} == C
+(C) == \text{C}
+\text{odd} == odd
+E == \mathrm{E}
+|{-3}| == 3
+\lfloor 3.7 \rfloor == 3
+\boxed{7} == 7
+**12** == 12
+Yes == yes
+\sin(x) == \sin x
+\sin(\pi/6) == \frac{1}{2}
+\cos 60^\circ == 0.5
+\log_{10} 1000 == 3
+\sqrt{3+2\sqrt{2}} == 1+\sqrt{2}
+\sec^2(y) == \tan^2(y)+1
+\ln 4 == 2\ln 2
+\sum_{k=1}^{4} k == 10
+"""
+
+DIFFERENT = r"""
+43 == 42
+-42 == 42
+4.2 == 42
+1,234 == 1,235
+1234 == 1.234
+0.333333 == 1/3
+0.33 == \frac{1}{3}
+0.3333333333333333333333333333333 == 1/3
+3.14 == \pi
+3.14159265358979 == \pi
+1.41421356 == \sqrt{2}
+0.693147 == \ln 2
+50\% == 50
+50 == 50\%
+0.5\% == 0.5
+2^{-99} == 2^{-98}
+\frac{1}{2004!} == \frac{1}{2006!}
+10^{-100} == 0
+0 == 10^{-30}
+2^{-99} == 0
+10^{100} == 10^{100}+1
+\sin(10^{-20}) == 0
+e^{-50} == 0
+(1,2) == \{1,2\}
+\{1,2\} == (1,2)
+(1,2) == (2,1)
+(1,2) == [1,2]
+(1,2] == [1,2)
+[0,1) == [0,9)
+\{1,2\} == \{1,3\}
+\{1,2\} == \{1,2,3\}
+1, 2 == 1, 2, 3
+1 == 1, 2
+1,2 == 1
+\pm 2 == 2
+2 == \pm 2
+x=2,y=1 == (1,2)
+x=5 == 6
+x=5 == y=5
+xy = 6 == 6
+x^2 = 4 == 4
+3x+4y+14=0 == 3x-y+13=0
+x+2y=3 == x+2y=4
+2x+4y-3=0 == 0
+7 = 11a+c == 11a+c
+x > 5 == x < 5
+x \geq 5 == x > 5
+x > 5 == y > 5
+x \le 5 == x \ge 5
+x \ne 3 == x = 3
+x == y
+x+1 == x+2
+f(x) == f(y)
+2x == x^2
+5x == 5
+5i == 5
+5e == 5
+\sqrt{2} == \sqrt{3}
+\sqrt{2}+\sqrt{3} == \sqrt{5}
+\sqrt{x^2} == x
+2\sqrt{3} == 3\sqrt{2}
+\frac{1}{2} == \frac{1}{3}
+\frac{2}{3} == \frac{3}{2}
+1\frac{1}{2} == \frac{1}{2}
+5! == 5
+5 million == 5
+5 thousand == 5000000
+5 dozen == 5
+not 5 == 5
+5 or 6 == 5
+5 squared == 5
+11:21 == 21:11
+1112112_3 == 1112112_4
+\text{Monday} == \text{Tuesday}
+odd == even
+E == D
+C == 3
+\begin{pmatrix}1&2\\3&5\end{pmatrix} == \begin{pmatrix}1&2\\3&4\end{pmatrix}
+\begin{pmatrix}1&2\end{pmatrix} == \begin{pmatrix}1\\2\end{pmatrix}
+\text{the answer} == 5
+the value five == 5
+AZYUK2A == 2
+0.1+0.2 == 0.30000000000000004
+1/0 == 1
+\infty == 5
+-\infty == \infty
+\sin(x) == \cos(x)
+\sin(x) == x
+\sum_{k=1}^{4} k == 11
+\ln 4 == 3\ln 2
+"""
+
+
+def rows(table: str) -> list[tuple[str, str]]:
+    return [tuple(line.split(" == ", 1)) for line in table.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    with MathVerifier(deadline=20) as shared:
+        yield shared
+
+
+@pytest.mark.parametrize(("answer", "gold"), rows(EQUAL))
+def test_equal_answers_are_accepted_boxed_and_bare(verifier, answer, gold):
+    boxed = verifier.check(rf"<think>maybe 3</think> So it is $\boxed{{{answer}}}$.", gold)
+    assert boxed.correct is True, boxed
+    bare = verifier.check(answer, gold)
+    assert bare.correct is True, bare
+
+
+@pytest.mark.parametrize(("answer", "gold"), rows(DIFFERENT))
+def test_different_answers_are_refused(verifier, answer, gold):
+    verdict = verifier.check(rf"\boxed{{{answer}}}", gold)
+    assert verdict.correct is False, verdict
+
+
+def test_the_table_is_large_enough():
+    assert len(rows(EQUAL)) + len(rows(DIFFERENT)) >= 200

@@ -1,0 +1,70 @@
+"""`verify_file`: one row out per row in, in order; a broken line loses no other."""
+
+import json
+
+import pytest
+
+from whetstone.verify.table import verify_file
+
+
+def run(tmp_path, content: bytes, **settings):
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(content)
+    summary = verify_file(path, "pred", "gold", output=output, **settings)
+    return summary, [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+def test_rows_keep_their_order_and_their_fields(tmp_path):
+    rows = [{"id": n, "pred": rf"\boxed{{{n}}}", "gold": str(n % 3), "note": "é"} for n in range(2000)]
+    summary, out = run(tmp_path, "\n".join(json.dumps(row) for row in rows).encode())
+    assert [row["id"] for row in out] == list(range(2000))
+    assert [row["correct"] for row in out] == [n == n % 3 for n in range(2000)]
+    assert out[0] == {**rows[0], "correct": True, "reason": "equal"}
+    assert summary == {"rows": 2000, "correct": 3, "undecided": 0, "reasons": {"different": 1997, "equal": 3}}
+
+
+def test_broken_lines_are_counted_and_lose_no_other(tmp_path):
+    content = b'{"pred": "5", "gold": "5"}\n{"pred": \n\n\xff\xfe\n[1]\n{"pred": "6"}\n{"pred": 7, "gold": 7.0}'
+    summary, out = run(tmp_path, content)
+    assert [row["correct"] for row in out] == [True, False, False, False, False, True]
+    assert out[1]["line"] == 2 and out[1]["reason"].startswith("not JSON: ")
+    assert out[2]["line"] == 4 and out[2]["reason"].startswith("not UTF-8: ")
+    assert out[3]["reason"].startswith("not a JSON object")
+    assert out[4] == {"pred": "6", "correct": False, "reason": "missing field: gold"}
+    assert summary["rows"] == 6 and summary["correct"] == 2
+    assert summary["reasons"]["not JSON"] == 1
+
+
+def test_undecided_is_false_with_its_reason(tmp_path):
+    summary, out = run(tmp_path, b'{"pred": "5", "gold": "9^{9^{9^9}}"}')
+    assert out[0]["correct"] is False
+    assert "too large" in out[0]["reason"]
+    assert summary["undecided"] == 1
+
+
+def test_a_field_that_no_row_has_is_an_error_that_names_those_present(tmp_path):
+    with pytest.raises(ValueError, match=r"'gold'.*Fields present: answer, pred.*--gold-field"):
+        run(tmp_path, b'{"pred": "5", "answer": "5"}')
+
+
+def test_an_empty_file_gives_an_empty_one(tmp_path):
+    assert run(tmp_path, b"") == ({"rows": 0, "correct": 0, "undecided": 0, "reasons": {}}, [])
+
+
+def test_a_missing_file_an_unknown_policy_and_the_input_as_output_are_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a file"):
+        verify_file(tmp_path / "absent.jsonl", "pred", "gold")
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"pred": "5", "gold": "5"}\n')
+    with pytest.raises(ValueError, match="policy = 'mth' is unknown"):
+        verify_file(path, "pred", "gold", policy="mth")
+    with pytest.raises(ValueError, match="is the input itself"):
+        verify_file(path, "pred", "gold", output=path)
+    assert path.read_text()
+
+
+def test_without_an_output_rows_go_to_standard_output(tmp_path, capsys):
+    path = tmp_path / "in.jsonl"
+    path.write_text('\ufeff{"pred": "\\ud800 5", "gold": "5"}\n', encoding="utf-8")
+    verify_file(path, "pred", "gold")
+    assert json.loads(capsys.readouterr().out)["correct"] is False
