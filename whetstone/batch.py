@@ -85,7 +85,9 @@ def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32) -> Batch:
     segments: list[int] = []
     for s, row in enumerate(rows):
         if row.prompt < 1 or len(row.ids) < row.prompt:
-            raise ValueError(f"a row of {len(row.ids)} ids with prompt = {row.prompt}: the first id can never be predicted.")
+            raise ValueError(
+                f"a row of {len(row.ids)} ids with prompt = {row.prompt}: the first id can never be predicted."
+            )
         start, n = len(ids), len(row.ids)
         ids += row.ids
         positions += range(n)

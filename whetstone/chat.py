@@ -20,7 +20,9 @@ class Chat:
 
     def __init__(self, tokenizer: Any):
         if not tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: take an instruct model, or add chat_template.jinja to its folder.")
+            raise ValueError(
+                "the tokenizer has no chat template: take an instruct model, or add chat_template.jinja to its folder."
+            )
         self.tokenizer = tokenizer
         known = tokenizer.get_vocab()
         self.end: int = next((known[t] for t in END_OF_TURN if t in known), tokenizer.eos_token_id)

@@ -165,7 +165,9 @@ def load(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple
     """
     folder = Path(path)
     if (folder.exists() or str(path).startswith((".", "/"))) and not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{path} holds no config.json: a model is a Hugging Face folder, as a training stage writes.")
+        raise FileNotFoundError(
+            f"{path} holds no config.json: a model is a Hugging Face folder, as a training stage writes."
+        )
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     config._attn_implementation = ATTENTION
     model = AutoModelForCausalLM.from_pretrained(

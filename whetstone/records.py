@@ -60,6 +60,7 @@ class Rollout:
     text: str
     correct: bool | None = None
     reason: str = ""
+    answer: str = ""  # what the verifier extracted
     reward: float | None = None
 
 

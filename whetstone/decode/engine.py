@@ -150,7 +150,9 @@ class Engine:
         positions = torch.cat([torch.arange(length) for length in lengths])
         device = start.device
         ends = torch.tensor(lengths, device=device).cumsum(0) - 1
-        logits = self._logits(torch.tensor(ids, device=device), positions.to(device), cache=cache, keep=ends)  # (groups, V)
+        logits = self._logits(
+            torch.tensor(ids, device=device), positions.to(device), cache=cache, keep=ends
+        )  # (groups, V)
         for group, length in zip(groups, lengths, strict=True):
             for slot in group:
                 if slot != group[0]:
@@ -162,7 +164,9 @@ class Engine:
         which = torch.tensor([g for g, group in enumerate(groups) for _ in group], device=device)
         return logits[which]
 
-    def _logits(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache, keep: torch.Tensor | None = None) -> torch.Tensor:
+    def _logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
         hidden = self.model.model(
             input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=cache
         ).last_hidden_state[0]  # (T, C)

@@ -47,7 +47,9 @@ class KVCache:
                 keys[slot, :, :n] = key[0, :, start : start + n]
                 values[slot, :, :n] = value[0, :, start : start + n]
                 start += n
-            return packed_attention(query, key, value, [n for _, n in self._filling], scaling).transpose(1, 2).contiguous()
+            return (
+                packed_attention(query, key, value, [n for _, n in self._filling], scaling).transpose(1, 2).contiguous()
+            )
         n, span = len(self._at), self._span
         rows = torch.arange(n, device=query.device)
         keys[rows, :, self._at] = key[0].transpose(0, 1).to(keys.dtype)

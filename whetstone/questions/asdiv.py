@@ -35,7 +35,7 @@ from whetstone.questions.number_words import mentions
 from whetstone.questions.sources import (
     Drop,
     excerpt,
-    expand_path,
+    find_file,
     hash_fraction,
     open_bytes,
     require_benchmark,
@@ -88,7 +88,7 @@ def read_asdiv(settings: AsdivSource, title: str) -> Iterator[Problem | Drop]:
     Raises ValueError for a Solution-Type that the file does not know or a file that is not ASDiv's XML, and
     FileNotFoundError.
     """
-    path = expand_path(settings.path)
+    path = find_file(settings.path)
     try:
         with open_bytes(path) as content:
             elements = list(ElementTree.parse(content).getroot().iter("Problem"))

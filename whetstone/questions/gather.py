@@ -44,12 +44,13 @@ from whetstone.questions.sources import (
     FileSource,
     excerpt,
     expand_path,
+    find_file,
     normalise,
     read_file,
     require_benchmark,
 )
 from whetstone.records import Problem
-from whetstone.run.folder import Stage, hash_file
+from whetstone.run.folder import Stage
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import write_records, write_rows
@@ -116,6 +117,18 @@ class Settings(StageSettings):
         return source
 
 
+def reads(settings: Settings) -> list[Path]:
+    """The files that the stage's result depends on. Raises ValueError for a path with a variable that is not set."""
+    return [expand_path(source.path) for source in _files(settings)]
+
+
+def plan(stage: Stage) -> dict[str, Any]:
+    """What can be said before anything is read."""
+    made = sum(source.train + source.validation + source.test for source in stage.settings.source if _is_made(source))
+    files = ", ".join(str(path) for path in reads(stage.settings))
+    return {"procedural problems": made} | ({"files": files} if files else {})
+
+
 def run(stage: Stage) -> dict[str, Any]:
     """Writes `problems` and `dropped`; returns the counts.
 
@@ -124,11 +137,8 @@ def run(stage: Stage) -> dict[str, Any]:
     settings = stage.settings
     assert isinstance(settings, Settings), f"the stage {stage.name} was given {type(settings).__name__}"
     named = _named(settings.source)
-    files = {
-        title: expand_path(source.path)
-        for title, source in named.items()
-        if isinstance(source, FileSource | AsdivSource)
-    }
+    for source in _files(settings):
+        find_file(source.path)  # all of them now, rather than the last one after the work on the others
     counts = Counter[tuple[str, str]]()  # (source, split) or ("metamath", augmentation) -> problems
     with Dropped(stage.output("dropped")) as dropped:
         total = write_records(stage.output("problems"), _gathered(settings, named, stage.seed, counts, dropped))
@@ -140,7 +150,6 @@ def run(stage: Stage) -> dict[str, Any]:
             "and mend the sources in the recipe."
         )
     summary = _summary(named, counts, dropped.reasons)
-    summary["files"] = {title: {"path": str(path), "sha256": hash_file(path)} for title, path in files.items()}
     _say(summary)
     return summary
 
@@ -192,11 +201,19 @@ def _named(sources: tuple[Source, ...]) -> Named:
     named: Named = {}
     for source in sources:
         title, n = source.title, 1
-        while title in named:
+        while title in named or title == "metamath":  # metamath is a row of its own in the summary
             n += 1
             title = f"{source.title}-{n}"
         named[title] = source
     return named
+
+
+def _is_made(source: Source) -> bool:
+    return isinstance(source, ProceduralSource)
+
+
+def _files(settings: Settings) -> list[FileSource | AsdivSource]:
+    return [source for source in settings.source if not _is_made(source)]
 
 
 class Dropped:
@@ -224,10 +241,14 @@ class Dropped:
 
 
 class Register:
-    """Which questions and ids are taken, and by which split."""
+    """Which questions and ids are taken, and by which split.
 
-    def __init__(self) -> None:
-        self._splits: dict[bytes, str] = {}
+    Procedural problems of two splits do not share their sum either: "Compute 12 + 3." and "What is 12 + 3?" are one.
+    """
+
+    def __init__(self, procedural_titles: frozenset[str] = frozenset()) -> None:
+        self._procedural_titles = procedural_titles
+        self._splits: dict[bytes, str] = {}  # of a text, or of a domain and a sum
         self._ids: set[bytes] = set()
 
     def admit(self, problem: Problem) -> Drop | None:
@@ -240,6 +261,11 @@ class Register:
             return self._drop(problem, f"question is in the {holder} split", f"it would have been {problem.split}")
         if identity in self._ids:
             return self._drop(problem, "duplicate id", "another question has this id")
+        if problem.source in self._procedural_titles:
+            same_sum = _digest(f"{problem.domain}\0{problem.formula}")
+            holder = self._splits.setdefault(same_sum, problem.split)
+            if holder != problem.split:
+                return self._drop(problem, f"question is in the {holder} split", "in other words")
         self._splits[key] = problem.split
         self._ids.add(identity)
         return None
@@ -257,7 +283,7 @@ def _gathered(
     settings: Settings, named: Named, seed: int, counts: Counter[tuple[str, str]], dropped: Dropped
 ) -> Iterator[Problem]:
     """Every problem that stays, as it is found; `counts` and `dropped` are filled on the way."""
-    register = Register()
+    register = Register(frozenset(title for title, source in named.items() if _is_made(source)))
     with_formula: list[Problem] = []
     reported: set[str] = set()  # sources whose bad rows are in `dropped` already: files are read once for each split
     for split in SPLITS:

@@ -84,15 +84,15 @@ def _equation(rng: random.Random, level: int, digits: tuple[int, int], operators
         x = _operand(rng, digits)
         terms = [(rng.choice("+-"), _operand(rng, digits)) for _ in range(level)]
         right = x + sum(n if sign == "+" else -n for sign, n in terms)
-        if right < 0 or any(
-            x + sum(n if s == "+" else -n for s, n in terms[:k]) < 0 for k in range(1, level + 1)
-        ):
+        if right < 0 or any(x + sum(n if s == "+" else -n for s, n in terms[:k]) < 0 for k in range(1, level + 1)):
             continue
         left = "x" + "".join(f" {sign} {n}" for sign, n in terms)
         if terms[0][0] == "+" and rng.random() < 0.3:  # 34 + x - 8
             left = f"{terms[0][1]} + x" + "".join(f" {sign} {n}" for sign, n in terms[1:])
         # What was taken away is added back first, so that no step goes below zero.
-        formula = f"{right}" + "".join(f"+{n}" for s, n in terms if s == "-") + "".join(f"-{n}" for s, n in terms if s == "+")
+        formula = (
+            f"{right}" + "".join(f"+{n}" for s, n in terms if s == "-") + "".join(f"-{n}" for s, n in terms if s == "+")
+        )
         return f"Solve for x: {left} = {right}.", formula, x
 
 

@@ -179,7 +179,7 @@ def split_by_hash(key: str, shares: Shares) -> str:
 
 
 def expand_path(raw: str) -> Path:
-    """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for an unset variable, FileNotFoundError."""
+    """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for a variable that is not set."""
 
     def variable(found: re.Match[str]) -> str:
         name = found["name"] or found["braced"]
@@ -190,7 +190,12 @@ def expand_path(raw: str) -> Path:
             )
         return os.environ[name]
 
-    path = Path(re.sub(r"\$(?:(?P<name>\w+)|\{(?P<braced>\w+)\})", variable, raw)).expanduser()
+    return Path(re.sub(r"\$(?:(?P<name>\w+)|\{(?P<braced>\w+)\})", variable, raw)).expanduser()
+
+
+def find_file(raw: str) -> Path:
+    """The file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
+    path = expand_path(raw)
     if path.is_file():
         return path
     if path.is_dir():
@@ -222,7 +227,7 @@ def read_file(settings: FileSource, title: str) -> Iterator[Problem | Drop]:
 
     Raises ValueError for an unknown format, a missing column or a damaged file; FileNotFoundError.
     """
-    path = expand_path(settings.path)
+    path = find_file(settings.path)
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     readers: dict[str, Callable[[Path, FileSource, str], Iterator[Numbered]]] = {
         ".jsonl": _jsonl_rows,

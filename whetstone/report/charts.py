@@ -1,9 +1,10 @@
-"""Charts as inline SVG: no scripts, no requests. Colours are the page's CSS variables, so they follow light and dark."""
+"""Charts as inline SVG: no scripts, no requests. Colours are CSS variables of the page, in light and in dark."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 POINTS = 240  # a longer line is thinned to so many points, each the mean of its stretch
 SMOOTH = 30  # a line of more points than this also gets a smoothed one
@@ -17,7 +18,7 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False, x_name: str = "step") -> str:
-    """Lines over steps. Noisy ones are drawn faint with their moving mean on top. Values that are no numbers are gaps."""
+    """Lines over steps. Noisy ones are drawn faint with their moving mean on top; infinities are left out."""
     lines = [thin(finite(line)) for line in lines]
     lines = [line for line in lines if line.xs]
     if not lines:
@@ -85,7 +86,8 @@ def bars(counts: dict[str, float], total: float | None = None) -> str:
         return ""
     largest, total = max(counts.values()) or 1, total or sum(counts.values())
     rows = [
-        f'<tr><td>{escape(name)}</td><td class="n">{count:,.0f}</td><td class="n quiet">{100 * count / total:.1f} %</td>'
+        f'<tr><td>{escape(name)}</td><td class="n">{count:,.0f}</td>'
+        f'<td class="n quiet">{100 * count / total:.1f} %</td>'
         f'<td class="barcell"><span style="width:{100 * count / largest:.1f}%"></span></td></tr>'
         for name, count in counts.items()
     ]
@@ -159,7 +161,7 @@ def moving_mean(values: Sequence[float]) -> list[float]:
 
 def roughness(values: Sequence[float]) -> float:
     """How much of the line's way is up and down again: 0 for a monotone line, near 1 for noise."""
-    way = sum(abs(b - a) for a, b in zip(values, values[1:], strict=False))
+    way = sum(abs(b - a) for a, b in pairwise(values))
     return 1 - (max(values) - min(values)) / way if way else 0.0
 
 

@@ -1,6 +1,6 @@
-"""A run folder as the report sees it: only what stages left behind, nothing computed again, nothing required but stages.
+"""A run folder as the report sees it: only what stages left behind, nothing computed again.
 
-manifests, metrics.jsonl, card.json, comparisons.json, scores.json with the generations behind it, run.json.
+Manifests, metrics.jsonl, card.json, comparisons.json, scores.json with the generations behind it, run.json.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.run.folder import read_json
+from whetstone.run.tables import read_rows
 
 TRAINING = ("midtrain", "sft", "dpo", "rl")
 
@@ -93,14 +94,16 @@ class RunRecord:
         rows = self.evaluation.get("comparisons", [])
         return next((row for row in rows if wanted.items() <= row.items()), None)
 
-    def generations(self, stage: str, benchmark: str) -> Iterator[dict[str, Any]]:
-        """First rollouts (index 0) of a stage, shard by shard."""
-        import pyarrow.parquet as pq
+    @property
+    def scoring(self) -> list[dict[str, Any]]:
+        """What scoring each model took."""
+        return [read_json(path) for path in sorted((self.folder / "scores").glob("*/manifest.json"))]
 
-        for shard in sorted((self.folder / "scores" / stage / benchmark).glob("part-*.parquet")):
-            table = pq.read_table(shard)
-            if "index" in table.column_names:
-                yield from (row for row in table.to_pylist() if row["index"] == 0)
+    def first_rollouts(self, stage: str, benchmark: str) -> Iterator[dict[str, Any]]:
+        """The first sample of every problem, in constant memory."""
+        folder = self.folder / "scores" / stage / benchmark
+        if folder.is_dir():
+            yield from (row for row in read_rows(folder) if row.get("index") == 0)
 
     def card(self) -> dict[str, Any]:
         """The data card of the last corpus stage."""
@@ -120,8 +123,8 @@ def read_run(folder: Path) -> RunRecord:
         stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
     if not stages:
         raise ValueError(
-            f"{folder} holds no complete stage (no NN-name/manifest.json): there is nothing to report on. Finish a stage "
-            "with whetstone run RECIPE, or name another run folder."
+            f"{folder} holds no complete stage (no NN-name/manifest.json): there is nothing to report on. Finish a "
+            "stage with whetstone run RECIPE, or name another run folder."
         )
     stages.sort(key=lambda pair: pair[0])
     comparisons = sorted(folder.glob("*/evaluation/comparisons.json"))

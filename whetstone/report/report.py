@@ -9,20 +9,24 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from whetstone.report import page
+from whetstone.report.curves import curves
+from whetstone.report.head import head
+from whetstone.report.provenance import data, reproduce
 from whetstone.report.read import RunRecord, read_run
+from whetstone.report.rollouts import rollouts
+from whetstone.report.stages import groups, ladder, scores
 from whetstone.report.style import CSS
 from whetstone.run.folder import Stage, write_text
 from whetstone.run.settings import StageSettings
 
 SECTIONS = (
-    ("stages", "Stages", page.ladder),
-    ("scores", "Scores", page.details),
-    ("curves", "Curves", page.curves),
-    ("levels", "Levels and domains", page.groups),
-    ("rollouts", "Rollouts", page.reading),
-    ("data", "Data", page.data),
-    ("reproduce", "Make it again", page.reproduce),
+    ("stages", "Stages", ladder),
+    ("scores", "Scores", scores),
+    ("curves", "Curves", curves),
+    ("levels", "Levels and domains", groups),
+    ("rollouts", "Rollouts", rollouts),
+    ("data", "Data", data),
+    ("reproduce", "Make it again", reproduce),
 )
 
 
@@ -37,7 +41,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into the run folder and return its path. Raises ValueError where there is nothing to report."""
+    """Write `report.html` into the run folder and return its path. ValueError where there is nothing to report."""
     path = Path(run_folder) / "report.html"
     write_text(path, render(read_run(Path(run_folder))))
     return path
@@ -50,5 +54,5 @@ def render(record: RunRecord) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(record.name)} · Whetstone</title><style>{CSS}</style></head><body><main>"
-        f"{page.head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
+        f"{head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
     )

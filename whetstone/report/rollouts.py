@@ -1,28 +1,48 @@
-"""Which rollouts the report shows: the same problems across stages, so that the change can be read."""
+"""Rollouts to read: the same problems across stages, so that the change can be seen."""
 
+from html import escape
 from typing import Any
 
+from whetstone.report.numbers import places, section
 from whetstone.report.read import RunRecord
 
 CHARACTERS = 6000  # longest text shown whole
+SHOWN = 6  # problems
+
+VERDICTS = {True: ("right", "up"), False: ("wrong", "down"), None: ("undecided", "quiet")}
+
+
+def rollouts(run: RunRecord) -> str:
+    if not run.benchmarks:
+        return ""
+    stages = [name for name, _, kind in places(run) if kind != "control"]
+    problems = choose_problems(run, stages, run.benchmarks[0])
+    if not problems:
+        return ""
+    intro = (
+        "<p>The first sample of every stage on the same problems: what usually happened, what never worked, what got "
+        "lost. Chosen by the pattern of right and wrong, not by how well they read.</p>"
+    )
+    return section("rollouts", "Rollouts to read", intro, *(_problem(stages, answers) for answers in problems))
 
 
 def choose_problems(
-    run: RunRecord, stages: list[str], benchmark: str, count: int = 6
+    run: RunRecord, stages: list[str], benchmark: str, count: int = SHOWN
 ) -> list[dict[str, dict[str, Any]]]:
     """For each chosen problem, stage -> its first rollout.
 
-    Problems are sorted by the pattern of right and wrong over the stages. Patterns take turns, the frequent ones first, so
-    that what usually happened, what never worked and what got lost all show; within a pattern the first problem by id.
+    Problems are sorted by the pattern of right and wrong over the stages. Patterns take turns, the frequent ones first;
+    within a pattern the first problem by id comes first.
     """
     answers: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in stages:
-        for row in run.generations(stage, benchmark):
+        for row in run.first_rollouts(stage, benchmark):
             answers.setdefault(str(row["problem_id"]), {})[stage] = row
     patterns: dict[tuple[Any, ...], list[str]] = {}
     for problem_id in sorted(answers):
         found = answers[problem_id]
-        patterns.setdefault(tuple(found[s]["correct"] if s in found else None for s in stages), []).append(problem_id)
+        pattern = tuple(found[stage]["correct"] if stage in found else None for stage in stages)
+        patterns.setdefault(pattern, []).append(problem_id)
     queues = sorted(patterns.values(), key=lambda ids: (-len(ids), ids[0]))
     chosen: list[str] = []
     while len(chosen) < count and any(queues):
@@ -32,13 +52,50 @@ def choose_problems(
     return [answers[problem_id] for problem_id in chosen]
 
 
+def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
+    row = next(iter(answers.values()))
+    facts = [f"answer {row['gold']}", f"level {row['level']}" if row.get("level") else "", row.get("domain") or ""]
+    told = " · ".join(escape(str(fact)) for fact in facts if fact)
+    cards = "".join(_answer(stage, answers[stage]) for stage in stages if stage in answers)
+    question = f'<p>{escape(str(row["question"]))}</p><span class="note">{told}</span>'
+    return f'<article>{question}<div class="answers">{cards}</div></article>'
+
+
+def _answer(stage: str, row: dict[str, Any]) -> str:
+    thinking, final = split_thinking(str(row["text"]))
+    verdict, colour = VERDICTS[row["correct"]]
+    facts = [
+        str(row.get("reason") or ""),
+        f"{row.get('tokens', 0)} tokens",
+        "" if row.get("stop") == "end" else "cut off",
+    ]
+    told = escape(" · ".join(fact for fact in facts if fact))
+    folded = ""
+    if thinking:
+        summary = f"thinking, {len(thinking):,} characters"
+        folded = f'<details><summary>{summary}</summary><pre class="thinking">{escape(thinking)}</pre></details>'
+    shown = escape(final) if final else '<span class="quiet">nothing after the thinking</span>'
+    return (
+        f'<div class="answer"><div class="who"><b>{escape(stage)}</b><span class="chip {colour}">{verdict}</span>'
+        f'<span class="quiet">{told}</span></div>{folded}<pre>{shown}</pre></div>'
+    )
+
+
 def split_thinking(text: str) -> tuple[str, str]:
-    """(thinking, what follows); an unclosed block is all thinking."""
-    if len(text) > CHARACTERS:
-        half = CHARACTERS // 2
-        text = f"{text[:half]}\n… {len(text) - CHARACTERS:,} characters …\n{text[-half:]}"
+    """(thinking, what follows); an unclosed block is all thinking.
+
+    >>> split_thinking("<think>2+3=5</think>It is 5.")
+    ('2+3=5', 'It is 5.')
+    """
     before, opened, rest = text.partition("<think>")
     if not opened:
-        return "", text.strip()
+        return "", _shortened(text.strip())
     thinking, _, final = rest.partition("</think>")
-    return thinking.strip(), (before + final).strip()
+    return _shortened(thinking.strip()), _shortened((before + final).strip())
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= CHARACTERS:
+        return text
+    half = CHARACTERS // 2
+    return f"{text[:half]}\n… {len(text) - CHARACTERS:,} characters left out …\n{text[-half:]}"

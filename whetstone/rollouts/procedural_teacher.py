@@ -251,7 +251,12 @@ class ProceduralTeacher:
     name = "procedural"
 
     def __init__(self, wrong_rate: float = 0.2, correction_rate: float = 0.05, check_rate: float = 0.5, seed: int = 0):
-        self.wrong_rate, self.correction_rate, self.check_rate, self.seed = wrong_rate, correction_rate, check_rate, seed
+        self.wrong_rate, self.correction_rate, self.check_rate, self.seed = (
+            wrong_rate,
+            correction_rate,
+            check_rate,
+            seed,
+        )
 
     def traces(self, problem: Problem, n: int) -> list[Trace]:
         """Raises ValueError when the problem has no formula, or one that columns cannot explain."""

@@ -44,6 +44,10 @@ Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
 
 SHORT_INTEGER = re.compile(r"[+-]?\d{1,18}")
 REFERENCE = get_policy("math_thinking")
+SHORT_FRACTION = re.compile(
+    r"(?P<sign>-?)(?:(?P<whole>\d{0,18})\.(?P<places>\d{1,18})|(?P<upper>\d{1,18})(?:/(?P<lower>\d{1,18}))?"
+    r"|\\[dt]?frac\{(?P<top>-?\d{1,18})\}\{(?P<bottom>\d{1,18})\})"
+)
 CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*(?:\)|\.|:|$)(?:\s|\\|$|[^A-Za-z])*", re.ASCII)
 ARTICLES = re.compile(r"^(?:the|a|an)\s+")
 
@@ -89,6 +93,22 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         # the text is untrusted: a slip of ours on it is never a right answer, and its kind is kept
         return Verdict(None, f"not judged: {type(error).__name__}", answer)
+
+
+def _short_number(text: str) -> Fraction | None:
+    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `3/4`, `\\frac{3}{4}`."""
+    found = SHORT_FRACTION.fullmatch(text)
+    if found is None:
+        return None
+    sign, whole, places, upper, lower, top, bottom = found.groups()
+    if places is not None:
+        value = Fraction(int((whole or "") + places), 10 ** len(places))
+    else:
+        below = int(lower or bottom or 1)
+        if below == 0:
+            return None
+        value = Fraction(int(upper or top), below)
+    return -value if sign else value
 
 
 def _verdict(equal: bool, answer: str) -> Verdict:
@@ -162,6 +182,9 @@ def reference(gold: str) -> str:
 def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     if answer.strip() == gold.strip():
         return Verdict(True, "equal", answer)
+    wanted, given = _short_number(gold.strip()), _short_number(answer.strip())
+    if wanted is not None and given is not None:
+        return _verdict(wanted == given, answer)
     golds = _read_gold(gold, policy.percent)
     if isinstance(golds, TooLarge):
         raise Undecided(f"reference answer too large to evaluate: {golds}")
@@ -171,9 +194,9 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     if isinstance(golds, Unreadable) or isinstance(answers, Unreadable):
         return _judge_unread(answer, gold, golds, answers, ask)
     first_problem: Undecided | None = None
-    for index, (wanted, given) in enumerate([(g, a) for g in golds for a in answers]):
+    for index, (reading, answered) in enumerate([(g, a) for g in golds for a in answers]):
         try:
-            if compare(wanted, given, ask if index == 0 else ask_nobody):
+            if compare(reading, answered, ask if index == 0 else ask_nobody):
                 return Verdict(True, "equal", answer)
         except (Undecided, NotRead) as problem:
             if index == 0:

@@ -1,0 +1,81 @@
+"""Next-token training: the steps that mid-training and supervised fine-tuning share. The loop itself is in each room."""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from whetstone.batch import Batch, Row, micro_batches
+from whetstone.learner.learner import Learner
+
+
+def next_token_loss(
+    logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Cross-entropy with the denominator in the weights."""
+    return -(batch.weights * logprobs).sum(), {"entropy": float((batch.weights * entropy.detach()).sum())}
+
+
+def token_mean(rows: Sequence[Row]) -> Sequence[Row]:
+    """Every scored token of the step weighs the same."""
+    weight = 1.0 / max(1, sum(row.scored for row in rows))
+    for row in rows:
+        row.weights = weight
+    return rows
+
+
+def order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch: a function of (seed, epoch) alone, so that resuming needs a step number and nothing else."""
+    indices = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(indices)
+    return indices
+
+
+def plan_steps(sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0) -> list[list[int]]:
+    """Which items each optimizer step takes: items in the order of each epoch, at least `budget` tokens a step.
+
+    Ends after `epochs` passes (1.5 is one and a half), or sooner once `tokens` are spent (0: no such limit).
+    """
+    if not sizes:
+        return []
+    total = sum(sizes)
+    limit = min(int(epochs * total), tokens or int(epochs * total))
+    steps: list[list[int]] = []
+    step: list[int] = []
+    used = spent = epoch = 0
+    while spent < limit:
+        for i in order(len(sizes), seed, epoch):
+            step.append(i)
+            used += sizes[i]
+            spent += sizes[i]
+            if used >= budget:
+                steps.append(step)
+                step, used = [], 0
+            if spent >= limit:
+                break
+        epoch += 1
+    if step:
+        steps.append(step)
+    return steps
+
+
+def mean_loss(learner: Learner, rows: Sequence[Row]) -> float:
+    """Cross-entropy a scored token, without gradient."""
+    batches = list(micro_batches([[row] for row in token_mean(rows)], learner.parallel.micro_batch_tokens))
+    return float(sum(-(b.weights * lp).sum() for b, lp in zip(batches, learner.logprobs(batches), strict=True)))
+
+
+class Pace:
+    """Tokens a second of this process, for the step's line."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu, self.tokens = time.perf_counter(), time.process_time(), 0
+
+    def add(self, tokens: int) -> dict[str, Any]:
+        self.tokens += tokens
+        return {
+            "tokens_per_second": round(self.tokens / max(1e-9, time.perf_counter() - self.wall)),
+            "tokens_per_cpu_second": round(self.tokens / max(1e-9, time.process_time() - self.cpu)),
+        }

@@ -1,0 +1,173 @@
+"""A problem set's score, never bare: mean@n with its 95 % interval, pass@k, majority vote, truncation, tokens.
+
+Samples of one problem are not independent, so everything that varies is resampled or averaged by problem.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from whetstone.records import Problem, Rollout, Sampling, Score
+from whetstone.run.settings import ParallelSettings, ScoreSettings
+from whetstone.run.tables import write_rows
+
+Z = 1.959964  # of a 95 % interval
+RESAMPLES = 10_000
+
+
+def score_model(
+    model: Path,
+    problems: Sequence[Problem],
+    scores: ScoreSettings,
+    parallel: ParallelSettings,
+    seed: int,
+    out_folder: Path,
+    stage: str,
+) -> list[Score]:
+    """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/."""
+    from whetstone.decode.engine import load_engine
+    from whetstone.sample import sample_journalled
+    from whetstone.verify import MathVerifier
+
+    engine = load_engine(model, parallel.device)
+    sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
+    samples = scores.samples if scores.temperature > 0 else 1
+    found = []
+    with MathVerifier() as verifier:
+        for benchmark in dict.fromkeys(p.benchmark for p in problems):
+            chosen = [p for p in problems if p.benchmark == benchmark]
+            chosen = chosen[: scores.problems] if scores.problems else chosen
+            folder = out_folder / benchmark
+            label = f"scoring {stage} on {benchmark}"
+            journal = folder / "journal.jsonl"
+            groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=256)
+            rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
+            write_rows(folder, rows)
+            journal.unlink()
+            found.append(summarise(rows, stage, benchmark, benchmark == scores.main, scores.temperature))
+    return found
+
+
+def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
+    return {
+        "problem_id": problem.id,
+        "index": rollout.index,
+        "question": problem.question,
+        "gold": problem.answer,
+        "level": problem.level,
+        "domain": problem.domain,
+        "text": rollout.text,
+        "answer": rollout.answer,
+        "correct": rollout.correct,
+        "reason": rollout.reason,
+        "stop": rollout.stop,
+        "tokens": len(rollout.ids),
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: bool, temperature: float) -> Score:
+    """A Score from the generations behind it. An undecided answer (correct is None) counts as neither."""
+    by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_problem[row["problem_id"]].append(row)
+    mean, low, high, _ = mean_interval(rows)
+    samples = max((len(group) for group in by_problem.values()), default=0)
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+    right = [(len(group), sum(row["correct"] is True for row in group)) for group in by_problem.values()]
+    return Score(
+        stage=stage,
+        benchmark=benchmark,
+        main=main,
+        problems=len(by_problem),
+        samples=samples,
+        mean=mean,
+        low=low,
+        high=high,
+        pass_at_k={str(k): sum(pass_at_k(n, c, k) for n, c in right) / len(right) for k in ks},
+        majority=sum(majority_right(group) for group in by_problem.values()) / max(1, len(by_problem)),
+        truncated=sum(row["stop"] == "length" for row in rows) / max(1, len(rows)),
+        mean_tokens=sum(row["tokens"] for row in rows) / max(1, len(rows)),
+        temperature=temperature,
+    )
+
+
+def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, int]:
+    """(mean, low, high, problems): the mean over problems of the share of right samples, undecided ones left out.
+
+    The interval is Wilson's for as many independent problems as would have the variance seen between problem means;
+    where all problems agree, for the number of problems. So a perfect score on ten problems does not claim certainty.
+    """
+    marks: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["correct"] is not None:
+            marks[row["problem_id"]].append(row["correct"])
+    if not marks:
+        return 0.0, 0.0, 1.0, 0
+    means = [sum(right) / len(right) for right in marks.values()]
+    problems = len(means)
+    mean = sum(means) / problems
+    between = sum((m - mean) ** 2 for m in means) / max(problems - 1, 1) / problems
+    effective = mean * (1 - mean) / between if between > 0 else problems
+    return mean, *wilson(mean, effective), problems
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share seen in `n` trials.
+
+    >>> [round(x, 3) for x in wilson(1.0, 10)]
+    [0.722, 1.0]
+    """
+    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Unbiased chance that one of k of the n samples is right (Chen et al. 2021, arXiv 2107.03374).
+
+    >>> round(pass_at_k(4, 1, 2), 3)
+    0.5
+    """
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def majority_right(group: Sequence[dict[str, Any]]) -> float:
+    """Is the most frequent answer right? Ties share the point; samples without an answer do not vote."""
+    votes = Counter(row["answer"] for row in group if row["answer"])
+    if not votes:
+        return 0.0
+    top = max(votes.values())
+    winners = {answer for answer, count in votes.items() if count == top}
+    right = {row["answer"] for row in group if row["correct"] is True}
+    return len(winners & right) / len(winners)
+
+
+def paired_bootstrap(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], seed: int = 0
+) -> tuple[float, float, float]:
+    """(difference of means, low, high): problems are resampled, each with all its samples in both sets of generations.
+
+    Raises ValueError when the two have no problem in common.
+    """
+    import numpy as np
+
+    def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+        marks: dict[str, list[bool]] = defaultdict(list)
+        for row in rows:
+            if row["correct"] is not None:
+                marks[row["problem_id"]].append(row["correct"])
+        return {problem: sum(right) / len(right) for problem, right in marks.items()}
+
+    a, b = means(ours), means(theirs)
+    shared = [problem for problem in a if problem in b]
+    if not shared:
+        raise ValueError(
+            "the two sets of generations share no problem: only scores on the same problems can be compared."
+        )
+    differences = np.array([a[problem] - b[problem] for problem in shared])
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(shared), [1 / len(shared)] * len(shared), size=RESAMPLES)
+    low, high = np.quantile(counts @ differences / len(shared), [0.025, 0.975])
+    return float(differences.mean()), float(low), float(high)

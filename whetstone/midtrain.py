@@ -1,0 +1,131 @@
+"""Mid-training: next-token training on all verified chains of thought, packed (Phi-4-Mini-Reasoning, stage 1).
+
+Whole conversations are packed best-fit-decreasing into rows of `sequence_length` tokens, none is cut; inside a row each
+attends to itself alone. Every token counts, the question's too. Fed until the loss on held-out problems stops improving:
+`patience` validations without a new best end the stage, and the best weights are kept.
+
+Without a model above it, and without `[model] path`, the stage makes a tiny model from nothing and leaves it in `base/`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from whetstone.run.folder import Stage
+from whetstone.run.progress import say
+from whetstone.run.settings import StageSettings
+from whetstone.run.tables import read_rows
+
+if TYPE_CHECKING:
+    from whetstone.batch import Row
+    from whetstone.chat import Chat
+
+
+class Settings(StageSettings):
+    corpus: str | None = None  # the stage (or stage/artifact) with the chains of thought
+    model: str | None = None  # the stage whose model is trained; default: from [model]
+    learning_rate: float = Field(default=4e-3, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
+    floor: float = Field(default=0.1, ge=0, le=1)  # the last learning rate, as a share of the peak
+    weight_decay: float = Field(default=0.1, ge=0)
+    epochs: float = Field(default=1.0, gt=0)
+    tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
+    batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
+    sequence_length: int = Field(default=1024, gt=1)  # of a packed row
+    validate_every: int = Field(default=50, gt=0)  # steps
+    patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
+    checkpoint_every: int = Field(default=100, gt=0)  # steps
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    from whetstone import model as models
+    from whetstone.batch import micro_batches, pack
+    from whetstone.chat import Chat
+    from whetstone.learner import checkpoint
+    from whetstone.learner.learner import Learner
+    from whetstone.learner.next_token import mean_loss, next_token_loss, plan_steps, token_mean
+    from whetstone.learner.schedule import learning_rate
+    from whetstone.learner.steps import Steps
+
+    settings: Settings = stage.settings
+    corpus = list(read_rows(stage.inputs["corpus"]))
+    model, tokenizer = start(stage, corpus)
+    chat = Chat(tokenizer)
+    rows = conversations(chat, [row for row in corpus if row["split"] == "train"])
+    held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"])
+    rooms = pack([len(row.ids) for row in rows], settings.sequence_length)
+    too_long = len(rows) - sum(map(len, rooms))
+    if too_long:
+        say(
+            f"{stage.name}: {too_long} conversations are longer than sequence_length = {settings.sequence_length}, left out"
+        )
+    sizes = [sum(len(rows[i].ids) for i in room) for room in rooms]
+    plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
+    if not plan:
+        raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
+    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    best_folder = stage.folder / "checkpoints" / "best"
+    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+        for step in steps:
+            chosen = [[rows[i] for i in rooms[room]] for room in plan[step]]
+            token_mean([row for group in chosen for row in group])
+            tokens = sum(len(row.ids) for group in chosen for row in group)
+            batches = micro_batches(chosen, stage.parallel.micro_batch_tokens)
+            sums = learner.forward_backward(batches, next_token_loss)
+            rate = learning_rate(
+                settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
+            )
+            norm = learner.step(rate)
+            facts = {"loss": sums["loss"], "learning_rate": rate, "gradient_norm": norm, "entropy": sums["entropy"]}
+            if held_out and ((step + 1) % settings.validate_every == 0 or step + 1 == len(plan)):
+                facts["validation_loss"] = mean_loss(learner, held_out)
+                if facts["validation_loss"] < steps.state.get("best_loss", float("inf")):
+                    steps.state |= {"best_loss": facts["validation_loss"], "best_step": step + 1, "worse": 0}
+                    best_folder.mkdir(parents=True, exist_ok=True)
+                    checkpoint.save(best_folder, step + 1, learner, {}, keep=1)
+                else:
+                    steps.state["worse"] = steps.state.get("worse", 0) + 1
+            steps.log(step, tokens, **facts)
+            steps.state |= {"tokens": steps.state.get("tokens", 0) + tokens, "steps": step + 1}
+            if settings.patience and steps.state.get("worse", 0) >= settings.patience:
+                say(f"{stage.name}: validation loss has not improved for {settings.patience} validations; done")
+                break
+        state = dict(steps.state)
+    if held_out and state.get("worse"):
+        checkpoint.load_newest(best_folder, learner)
+    models.save(model, tokenizer, stage.output("model"))
+    return {
+        "parameters": models.parameters(model),
+        "conversations": len(rows),
+        "left_out": too_long,
+        "steps": state["steps"],
+        "tokens": state["tokens"],
+        "validation_loss": state.get("best_loss"),
+        "best_step": state.get("best_step"),
+    }
+
+
+def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
+    """The model above, or that of `[model] path`, or a tiny one made from nothing (kept in `base/`)."""
+    from whetstone import model as models
+
+    device = models.choose_device(stage.parallel.device)
+    if "model" in stage.inputs:
+        return models.load(stage.inputs["model"], device, stage.model.dtype)
+    if stage.model.path:
+        return models.load(stage.model.path, device, stage.model.dtype)
+    texts = [f"{row['question']} {row['text']}" for row in corpus[:20_000]]
+    model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
+    models.save(model, tokenizer, stage.output("base"))
+    return model.to(device), tokenizer
+
+
+def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]]) -> list["Row"]:
+    from whetstone.batch import Row
+
+    answers = chat.completion_ids([row["text"] for row in corpus])
+    return [
+        Row([*chat.question_ids(row["question"]), *ids], prompt=1) for row, ids in zip(corpus, answers, strict=True)
+    ]

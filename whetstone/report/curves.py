@@ -1,0 +1,111 @@
+"""What each training stage logged, step by step: the telling numbers first, whatever else there is folded away."""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from whetstone.report.charts import Line, legend, line_chart
+from whetstone.report.numbers import TITLES, section
+from whetstone.report.read import RunRecord, StageRecord
+
+# By kind: (title, metric names that share the panel, in percent?). A name that a stage did not log is passed over.
+PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
+    "midtrain": [("loss, nats per token", ("loss", "validation_loss"), False)],
+    "sft": [("loss, nats per token", ("loss", "validation_loss"), False)],
+    "dpo": [
+        ("Chosen preferred to rejected", ("accuracy", "reward_accuracy"), True),
+        ("Margin", ("margin", "margins", "reward_margin"), False),
+        (
+            "Log-probability of the two sides",
+            ("chosen_logprob", "rejected_logprob", "chosen_logprobs", "rejected_logprobs", "chosen", "rejected"),
+            False,
+        ),
+        ("Loss", ("loss",), False),
+    ],
+    "rl": [
+        ("Accuracy of the rollouts", ("accuracy", "validation_accuracy"), True),
+        ("Reward", ("reward", "mean_reward"), False),
+        ("Entropy, nats per token", ("entropy",), False),
+        ("Response length, tokens", ("response_tokens", "mean_tokens", "response_length", "length"), False),
+        ("Truncated", ("truncated", "truncation"), True),
+        ("Temperature", ("temperature",), False),
+        ("Kept", ("kept_share", "kept", "groups_kept", "rollouts_kept"), False),
+        ("Gap between sampler and trainer", ("sampler_trainer_gap", "logprob_gap", "sampler_gap", "gap"), False),
+    ],
+}
+
+
+def curves(run: RunRecord) -> str:
+    """Stages with a single telling panel share a row; each of the others has its own heading."""
+    walk = run.walk
+    single: list[str] = []
+    single_more: list[str] = []
+    several: list[str] = []
+    for stage in [*walk, *(stage for stage in run.training if stage not in walk)]:
+        title = _title(stage, control=stage not in walk)
+        first, more = _panels(stage.kind, stage.metrics())
+        if len(first) > 1:
+            several.append(f"<h3>{title}</h3>{_grid(first)}{_folded(more)}")
+        else:
+            single += [panel.replace("<h4>", f"<h4>{title}: ", 1) for panel in first]
+            single_more += [panel.replace("<h4>", f"<h4>{title}: ", 1) for panel in more]
+    if not single and not single_more and not several:
+        return ""
+    return section("curves", "Curves", _grid(single), _folded(single_more), *several)
+
+
+def _title(stage: StageRecord, control: bool) -> str:
+    own = [] if stage.name == stage.kind else [escape(stage.name)]
+    below = ", ".join(own + (["control"] if control else []))
+    return TITLES[stage.kind] + (f' <span class="quiet">{below}</span>' if below else "")
+
+
+def _grid(panels: list[str]) -> str:
+    return f'<div class="panels">{"".join(panels)}</div>' if panels else ""
+
+
+def _folded(panels: list[str]) -> str:
+    return f"<details><summary>{len(panels)} more</summary>{_grid(panels)}</details>" if panels else ""
+
+
+def _panels(kind: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
+    names.pop("step", None)
+    first = []
+    for title, keys, percent in PANELS[kind]:
+        found = [key for key in keys if key in names]
+        if found:
+            first.append(_panel(title, [_line(key, rows) for key in found], percent))
+            for key in found:
+                names.pop(key)
+    more = [_panel(_words(name), [_line(name, rows)], False) for name in names]
+    return [panel for panel in first if panel], [panel for panel in more if panel]
+
+
+def _panel(title: str, lines: list[Line], percent: bool) -> str:
+    log = all("loss" in line.name for line in lines) and _spans_decades(lines)
+    drawn = line_chart(lines, percent=percent, log=log)
+    if not drawn:
+        return ""
+    scale = ' <span class="quiet">log scale</span>' if log else ""
+    named = [Line(_words(line.name), line.xs, line.ys) for line in lines]
+    return f'<div class="panel"><h4>{escape(title)}{scale}</h4>{legend(named, percent)}{drawn}</div>'
+
+
+def _line(name: str, rows: Sequence[dict[str, Any]]) -> Line:
+    points = [(row["step"], row[name]) for row in rows if _is_number(row.get(name)) and _is_number(row.get("step"))]
+    return Line(name, [float(x) for x, _ in points], [float(y) for _, y in points])
+
+
+def _spans_decades(lines: Iterable[Line]) -> bool:
+    values = [y for line in lines for y in line.ys if math.isfinite(y)]
+    return bool(values) and min(values) > 0 and max(values) / min(values) > 20
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("/", ": ")

@@ -1,0 +1,90 @@
+"""Numbers and names as the report prints them."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from whetstone.report.read import RunRecord, StageRecord
+
+TITLES = {
+    "base": "Base",
+    "midtrain": "Mid-training",
+    "sft": "Fine-tuning",
+    "dpo": "Rollout DPO",
+    "rl": "Reinforcement learning",
+}
+
+# (name in scores.json, its stage, row class): "" for a stage of the walk, "final" for its last, "control"
+Place = tuple[str, StageRecord | None, str]
+
+
+def places(run: RunRecord) -> list[Place]:
+    """The base, the walk, and each control under the stage it controls for."""
+    found: list[Place] = [("base", None, "")]
+    walk, controls = run.walk, run.controls
+    for stage in walk:
+        found.append((stage.name, stage, "final" if stage is walk[-1] else ""))
+        found += [(control.name, control, "control") for control, of in controls if of is stage]
+    return found + [(control.name, control, "control") for control, of in controls if of is None]
+
+
+def label(name: str, stage: StageRecord | None, place: str = "") -> str:
+    """A stage's title, with its own name and whether it is a control below."""
+    kind = stage.kind if stage else "base"
+    below = [escape(name)] if name not in (kind, TITLES[kind].lower()) else []
+    below += ["control"] if place == "control" else []
+    return TITLES[kind] + (f"<br><small>{', '.join(below)}</small>" if below else "")
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """0.123 -> 12.3, without the sign: column heads say %."""
+    return "–" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    value = round(value)
+    if value < 60:
+        return f"{value} s"
+    minutes, rest = divmod(value, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def plus(fraction: float) -> str:
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def signed(difference: float, low: float, high: float) -> str:
+    """A difference over its interval; coloured only where the interval leaves 0 out."""
+    colour = "up" if low > 0 else "down" if high < 0 else ""
+    return f'<span class="{colour}">{plus(difference)}</span><br><small>{plus(low)} to {plus(high)}</small>'
+
+
+def gain(run: RunRecord, stage: StageRecord | None, benchmark: str) -> str:
+    """The paired difference to the model that the stage started from."""
+    if stage is None:
+        return ""
+    row = run.difference(stage.name, stage.start, benchmark)
+    return signed(row["difference"], row["low"], row["high"]) if row else "–"
+
+
+def listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
+    """A table that scrolls sideways where it is too wide. A head that begins with `>` is right-aligned."""
+    cells = "".join(f'<th class="n">{head[1:]}</th>' if head.startswith(">") else f"<th>{head}</th>" for head in heads)
+    return (
+        f'<div class="scroll"><table class="wide {kind}"><thead><tr>{cells}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def n(*values: object) -> str:
+    """Right-aligned cells."""
+    return "".join(f'<td class="n">{value}</td>' for value in values)
+
+
+def section(anchor: str, title: str, *content: str) -> str:
+    return f'<section id="{anchor}"><h2>{title}</h2>{"".join(content)}</section>'

@@ -1,0 +1,161 @@
+"""The scores: our stages beside the paper's, every problem set in full, stages against their controls, groups."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from whetstone.report.charts import interval
+from whetstone.report.numbers import Place, gain, label, n, percent, places, seconds, section, signed, table
+from whetstone.report.paper import ABLATION, LATER
+from whetstone.report.read import RunRecord
+
+SCALE = '<th class="plot"><span><b>0</b><b>50</b><b>100</b></span></th>'
+
+
+def ladder(run: RunRecord) -> str:
+    if not run.scores:
+        return ""
+    return section("stages", "What each stage gave", f'<div class="two">{_ours(run)}{_papers()}</div>')
+
+
+def _ours(run: RunRecord) -> str:
+    benchmark = run.benchmarks[0]
+    rows = []
+    for name, stage, kind in places(run):
+        score = run.score(name, benchmark)
+        if score:
+            plot = interval(score["mean"], score["low"], score["high"], quiet=kind == "control")
+            rows.append(
+                f'<tr class="{kind}"><td>{label(name, stage, kind)}</td><td class="n score">{percent(score["mean"])}'
+                f"<br><small>{percent(score['low'])}–{percent(score['high'])}</small></td><td>{plot}</td>"
+                f"{n(gain(run, stage, benchmark))}</tr>"
+            )
+    heads = f'<th>after</th><th class="n">mean, %</th>{SCALE}<th class="n">over its start</th>'
+    note = "Small numbers are 95 % intervals; differences are paired over the same problems."
+    return (
+        f"<div><h3>This run: {escape(benchmark)}</h3><table><thead><tr>{heads}</tr></thead>"
+        f'<tbody>{"".join(rows)}</tbody></table><p class="note">{note}</p></div>'
+    )
+
+
+def _papers() -> str:
+    rows = []
+    for place, (name, aime, math500, gpqa) in enumerate(ABLATION, start=1):
+        kind = "final" if place == len(ABLATION) else ""
+        plot = interval(math500 / 100, math500 / 100, math500 / 100, quiet=True)
+        rows.append(
+            f'<tr class="{kind}"><td class="one">{name}</td>{n(aime)}<td class="n score">{math500}</td>'
+            f"<td>{plot}</td>{n(gpqa)}</tr>"
+        )
+    aime, math500, gpqa = LATER
+    rows.append(f'<tr class="control"><td class="one">measured later</td>{n(aime, math500)}<td></td>{n(gpqa)}</tr>')
+    heads = f'<th>after</th><th class="n">AIME 24</th><th class="n">MATH-500</th>{SCALE}<th class="n">GPQA-D</th>'
+    note = (
+        "Another model at another scale on other problems: the order of the stages compares, the numbers do not. "
+        "Pass@1 in % (arXiv 2504.21233); the last row is Microsoft’s own later measurement of the final model with more "
+        "samples, from the card of Phi-4-mini-flash-reasoning. The bars are MATH-500."
+    )
+    return (
+        f"<div><h3>The paper: Phi-4-Mini, 3.8 B parameters</h3><table><thead><tr>{heads}</tr></thead>"
+        f'<tbody>{"".join(rows)}</tbody></table><p class="note">{note}</p></div>'
+    )
+
+
+def scores(run: RunRecord) -> str:
+    if not run.scores:
+        return ""
+    note = (
+        "In %. Pass@k is the chance that one of k samples is right; majority is the share of problems whose most "
+        "frequent answer is right; truncated is the share of samples that ran into the length limit; tokens is their mean "
+        "length."
+    )
+    tables = [_scores_on(run, benchmark) for benchmark in run.benchmarks]
+    return section("scores", "All scores", f'<p class="note">{note}</p>', *tables, _controls(run))
+
+
+def _scores_on(run: RunRecord, benchmark: str) -> str:
+    found = [(place, score) for place in places(run) if (score := run.score(place[0], benchmark))]
+    ks = sorted({int(k) for _, score in found for k in score["pass_at_k"]} - {1})
+    main = benchmark == run.benchmarks[0]
+    heads = ["after", ">mean", ">95 % interval", ">over its start", *(f">pass@{k}" for k in ks)]
+    heads += [">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
+    one = found[0][1]
+    how = f"{one['problems']:,} problems × {one['samples']}, temperature {one['temperature']:g}"
+    return (
+        f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{how}</span></h3>'
+        f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in found])}"
+    )
+
+
+def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence[int], main: bool) -> str:
+    name, stage, kind = place
+    cells = n(
+        f"{percent(score['low'])}–{percent(score['high'])}",
+        gain(run, stage, score["benchmark"]),
+        *(percent(score["pass_at_k"].get(str(k))) for k in ks),
+        percent(score["majority"]),
+        percent(score["truncated"]),
+        f"{score['mean_tokens']:,.0f}",
+    )
+    if main:
+        used = stage.manifest if stage else {}
+        cells += n(*(seconds(used[key]) if key in used else "" for key in ("wall_seconds", "cpu_seconds")))
+    mean = f'<td class="n score">{percent(score["mean"])}</td>'
+    return f'<tr class="{kind}"><td>{label(name, stage, kind)}</td>{mean}{cells}</tr>'
+
+
+def _controls(run: RunRecord) -> str:
+    """Each stage against what the same start gives without the idea of the stage."""
+    rows = []
+    for control, of in run.controls:
+        for benchmark in run.benchmarks if of else ():
+            ours, theirs = run.score(of.name, benchmark), run.score(control.name, benchmark)
+            row = run.difference(of.name, control.name, benchmark)
+            if ours and theirs:
+                by = signed(row["difference"], row["low"], row["high"]) if row else "–"
+                names = (
+                    f"<td>{label(of.name, of)}</td><td>{label(control.name, control)}</td><td>{escape(benchmark)}</td>"
+                )
+                rows.append(f"<tr>{names}{n(percent(ours['mean']), percent(theirs['mean']), by)}</tr>")
+    if not rows:
+        return ""
+    why = (
+        "A climb proves little alone. A control starts from the same model as the stage and spends its effort without "
+        "the stage’s idea."
+    )
+    heads = ["stage", "control", "problems", ">stage", ">control", ">stage − control"]
+    return f"<h3>Stages against their controls</h3><p>{why}</p>{table(heads, rows)}"
+
+
+def groups(run: RunRecord) -> str:
+    rows = [row for row in run.evaluation.get("groups", []) if row["by"] != "all"]
+    tables = []
+    for benchmark in run.benchmarks:
+        for by in ("level", "domain"):
+            found = [row for row in rows if row["benchmark"] == benchmark and row["by"] == by]
+            if len({row["value"] for row in found}) > 1:
+                tables.append(f"<h3>{escape(benchmark)} by {by}</h3>{_group_table(run, found, by)}")
+    if not tables:
+        return ""
+    note = '<p class="note">Mean accuracy in %, with its 95 % interval.</p>'
+    return section("levels", "By level and domain", note, *tables)
+
+
+def _group_table(run: RunRecord, rows: list[dict[str, Any]], by: str) -> str:
+    stages = [name for name, _, kind in places(run) if kind != "control" and any(row["stage"] == name for row in rows)]
+    values = sorted({row["value"] for row in rows}, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v))
+    lines = []
+    for value in values:
+        found = {row["stage"]: row for row in rows if row["value"] == value}
+        count = next(iter(found.values()))["problems"]
+        cells = "".join(_group_cell(found.get(stage)) for stage in stages)
+        lines.append(f"<tr><td>{escape(value)} <small>{count:,} problems</small></td>{cells}</tr>")
+    return table([by, *(f">{escape(stage)}" for stage in stages)], lines, "heat")
+
+
+def _group_cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return n("–")
+    bounds = f"{percent(row['low'], 0)}–{percent(row['high'], 0)}"
+    bar = f'<i><b style="width:{100 * row["mean"]:.0f}%"></b></i>'
+    return n(f"{percent(row['mean'], 0)} <small>{bounds}</small>{bar}")

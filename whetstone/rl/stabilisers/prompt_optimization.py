@@ -1,0 +1,45 @@
+"""Prompt optimisation (Phi-4-Mini-Reasoning): before RL, keep prompts whose responses have fairly uniform length.
+
+The paper samples several rounds with the distilled model and gives neither metric nor threshold. Here the metric is the
+coefficient of variation of a prompt's response lengths (standard deviation over mean), at most `most_spread`; and a prompt
+must be solvable (one right response) and not too easy (accuracy at most `threshold`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from whetstone.records import Problem, Rollout
+
+
+def length_spread(group: Sequence[Rollout]) -> float:
+    """Standard deviation of the response lengths over their mean."""
+    lengths = [len(r.ids) for r in group]
+    mean = sum(lengths) / len(lengths)
+    return (sum((n - mean) ** 2 for n in lengths) / len(lengths)) ** 0.5 / max(1e-9, mean)
+
+
+def optimise_prompts(
+    problems: Sequence[Problem],
+    groups: Sequence[Sequence[Rollout]],
+    most_spread: float,
+    threshold: float,
+    uniform: bool = True,
+) -> tuple[list[Problem], list[dict[str, object]], Counter[str]]:
+    """(kept, dropped rows with reason, counts by reason). `uniform` off: only the rule on accuracy."""
+    kept, dropped, counts = [], [], Counter()
+    for problem, group in zip(problems, groups, strict=True):
+        accuracy = sum(r.correct is True for r in group) / len(group)
+        spread = length_spread(group)
+        if accuracy > threshold:
+            reason = "too easy"
+        elif accuracy == 0:
+            reason = "never solved"
+        elif uniform and spread > most_spread:
+            reason = "uneven lengths"
+        else:
+            kept.append(problem)
+            counts["kept"] += 1
+            continue
+        counts[reason] += 1
+        dropped.append({"problem_id": problem.id, "reason": reason, "accuracy": accuracy, "spread": spread})
+    return kept, dropped, counts

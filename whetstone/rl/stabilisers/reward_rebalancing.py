@@ -1,0 +1,41 @@
+"""Reward rebalancing (Phi-4-Mini-Reasoning): oversample hard prompts, then half right and half wrong.
+
+draw    a prompt without a right rollout, and none too easy, is sampled again, up to `most` rollouts in all
+keep    groups whose accuracy is above `threshold` are dropped; all right rollouts are kept, and as many wrong ones,
+        drawn at random
+
+With ±1 rewards a kept group has mean 0 and standard deviation 1, so every advantage is ±1: prompts no longer weigh by
+their difficulty.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from whetstone.rl.algorithm import Algorithm, Draw, Group, State
+
+
+def reward_rebalancing(
+    algorithm: Algorithm, threshold: float = 0.5, most: int = 128, round_size: int = 8, seed: int = 0
+) -> Algorithm:
+    def draw(state: State, step: int, groups: Sequence[Group]) -> Draw:
+        inner = algorithm.draw(state, step, groups)
+        if inner.problems or not groups:
+            return inner
+        hard = [g for g in groups if not any(r.correct for r in g.rollouts) and len(g.rollouts) < most]
+        return replace(
+            inner,
+            problems=[g.problem for g in hard],
+            counts=[min(round_size, most - len(g.rollouts)) for g in hard],
+        )
+
+    def keep(state: State, step: int, group: Group) -> Group | None:
+        if group.accuracy > threshold:
+            return None
+        right = [r for r in group.rollouts if r.correct is True]
+        wrong = [r for r in group.rollouts if r.correct is False]
+        drawn = random.Random(f"{seed}/{step}/{group.problem.id}").sample(wrong, min(len(right), len(wrong)))
+        chosen = {r.index for r in right} | {r.index for r in drawn}
+        return algorithm.keep(state, step, Group(group.problem, [r for r in group.rollouts if r.index in chosen]))
+
+    return replace(algorithm, draw=draw, keep=keep)

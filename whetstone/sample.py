@@ -1,0 +1,98 @@
+"""Sample n answers a problem and grade each while the others still decode: for every room that samples.
+
+The result is lists of Rollouts in the order of the problems and of their index, whatever order they finished in. With a
+journal the work survives a kill: problems go through the generator in blocks of fixed composition, a finished block is
+synced, and a resumed run samples only the missing blocks, each exactly as it would have been.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from whetstone.chat import ask
+from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
+from whetstone.run.progress import progress
+from whetstone.run.tables import Journal
+
+
+def sample_groups(
+    generator: Generator,
+    problems: Sequence[Problem],
+    samples: int | Sequence[int],
+    sampling: Sampling,
+    verifier: Verifier,
+    label: str = "",
+    first: int = 0,
+) -> list[list[Rollout]]:
+    """P lists of G graded rollouts. `samples` is G, or one G a problem; `first` is the index of a problem's first rollout.
+
+    With a `label`, progress is shown.
+    """
+    counts = [samples] * len(problems) if isinstance(samples, int) else list(samples)
+    gold = {p.id: p for p in problems}
+    prompts = [ask(p.id, p.question, first + i) for p, n in zip(problems, counts, strict=True) for i in range(n)]
+    graded: list[tuple[Completion, Future[Verdict]]] = []
+    with ThreadPoolExecutor(1) as grader:
+
+        def collect(completions: Iterable[Completion], advance) -> None:
+            for done in completions:
+                problem = gold[done.problem_id]
+                graded.append((done, grader.submit(verifier.check, done.text, problem.answer, problem.policy)))
+                advance(1)
+
+        completions = generator.generate(prompts, sampling)
+        if label:
+            with progress(len(prompts), label, unit="rollouts") as bar:
+                collect(completions, bar.advance)
+        else:
+            collect(completions, lambda n: None)
+        by_key = {
+            (c.problem_id, c.index): as_rollout(c, verdict.result(), sampling.temperature) for c, verdict in graded
+        }
+    return [[by_key[p.id, first + i] for i in range(n)] for p, n in zip(problems, counts, strict=True)]
+
+
+def as_rollout(done: Completion, verdict: Verdict, temperature: float) -> Rollout:
+    return Rollout(
+        done.problem_id,
+        done.index,
+        done.prompt_ids,
+        done.ids,
+        done.logprobs,
+        temperature,
+        done.stop,
+        done.text,
+        verdict.correct,
+        verdict.reason,
+        verdict.answer,
+    )
+
+
+def sample_journalled(
+    generator: Generator,
+    problems: Sequence[Problem],
+    samples: int,
+    sampling: Sampling,
+    verifier: Verifier,
+    journal: Path,
+    label: str,
+    block: int = 64,
+) -> list[list[Rollout]]:
+    """`sample_groups` that survives a kill. `block` is how many problems are sampled, and kept, together."""
+    groups: dict[str, list[Rollout]] = {}
+    with Journal(journal) as kept:
+        for row in kept.rows:
+            rollout = from_row(Rollout, row)
+            groups.setdefault(rollout.problem_id, []).append(rollout)
+        blocks = [problems[i : i + block] for i in range(0, len(problems), block)]
+        done = sum(p.id in groups for p in problems)
+        with progress(len(problems) * samples, label, unit="rollouts", done=done * samples) as bar:
+            for part in blocks:
+                if all(p.id in groups for p in part):
+                    continue
+                fresh = sample_groups(generator, part, samples, sampling, verifier)
+                kept.append(to_row(r) for group in fresh for r in group)
+                groups |= {p.id: group for p, group in zip(part, fresh, strict=True)}
+                right = sum(bool(r.correct) for g in groups.values() for r in g)
+                bar.advance(len(part) * samples, right=f"{right / (len(groups) * samples):.0%}")
+    return [groups[p.id] for p in problems]

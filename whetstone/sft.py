@@ -1,0 +1,94 @@
+"""Supervised fine-tuning on a compact, representative subset (Phi-4-Mini-Reasoning, stage 2).
+
+Whole samples, one sequence each ("not packed": so the model learns where to stop), loss on the response and its end of
+turn only. The response is masked by its length, never by id: models that ship bos = eos = pad learn to stop all the same.
+
+`data = "dpo/pairs"` trains on the chosen side of a DPO stage's pairs instead: the control that DPO has to beat.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from whetstone.run.folder import Stage
+from whetstone.run.settings import StageSettings
+from whetstone.run.tables import read_rows
+
+if TYPE_CHECKING:
+    from whetstone.batch import Row
+    from whetstone.chat import Chat
+
+
+class Settings(StageSettings):
+    data: str | None = None  # a corpus stage's subset, or pairs (their chosen side)
+    model: str | None = None  # the stage whose model is trained
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
+    floor: float = Field(default=0.05, ge=0, le=1)  # the last learning rate, as a share of the peak
+    weight_decay: float = Field(default=0.1, ge=0)
+    epochs: float = Field(default=1.0, gt=0)
+    tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
+    batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
+    max_length: int = Field(default=1024, gt=1)  # longer samples are left out, whole
+    checkpoint_every: int = Field(default=50, gt=0)  # steps
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    from whetstone import model as models
+    from whetstone.batch import micro_batches
+    from whetstone.chat import Chat
+    from whetstone.learner.learner import Learner
+    from whetstone.learner.next_token import next_token_loss, plan_steps, token_mean
+    from whetstone.learner.schedule import learning_rate
+    from whetstone.learner.steps import Steps
+
+    settings: Settings = stage.settings
+    source = stage.inputs.get("model") or stage.model.path
+    if source is None:
+        raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
+    model, tokenizer = models.load(source, models.choose_device(stage.parallel.device), stage.model.dtype)
+    chat = Chat(tokenizer)
+    samples = [answered(chat, row) for row in read_rows(stage.inputs["data"])]
+    rows = [row for row in samples if len(row.ids) <= settings.max_length]
+    plan = plan_steps(
+        [len(row.ids) for row in rows], settings.batch_tokens, stage.seed, settings.epochs, settings.tokens
+    )
+    if not plan:
+        raise ValueError(
+            f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: nothing to train on."
+        )
+    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+        for step in steps:
+            chosen = token_mean([rows[i] for i in plan[step]])
+            tokens = sum(len(row.ids) for row in chosen)
+            batches = micro_batches([[row] for row in chosen], stage.parallel.micro_batch_tokens)
+            sums = learner.forward_backward(batches, next_token_loss)
+            rate = learning_rate(
+                settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
+            )
+            norm = learner.step(rate)
+            steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
+            steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
+        state = dict(steps.state)
+    models.save(model, tokenizer, stage.output("model"))
+    return {
+        "samples": len(rows),
+        "left_out": len(samples) - len(rows),
+        "steps": len(plan),
+        "tokens": state["tokens"],
+    }
+
+
+def answered(chat: "Chat", row: dict[str, Any]) -> "Row":
+    """A question and its answer; of a pair, the chosen side, as the ids that were sampled where there are any."""
+    from whetstone.batch import Row
+
+    if "chosen" in row:
+        prompt = row["prompt_ids"] or chat.question_ids(row["question"])
+        answer = row["chosen_ids"] or chat.completion_ids([row["chosen"]])[0]
+    else:
+        prompt = chat.question_ids(row["question"])
+        answer = chat.completion_ids([row["text"]])[0]
+    return Row([*prompt, *answer], prompt=len(prompt))
