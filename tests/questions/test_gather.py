@@ -102,6 +102,14 @@ def test_test_wins_over_train_whatever_the_order_of_sources(gather_toml: Gather,
     assert [(row["reason"], row["id"].split("/")[-1]) for row in dropped] == [("question is in the test split", "1")]
 
 
+def test_procedural_splits_do_not_share_a_sum_in_other_words(gather_toml: Gather):
+    _, problems, dropped = gather_toml(PROCEDURAL.format(level=1, digits=1, train=100) + 'families = ["chain"]')
+    sums = {split: {p.formula for p in problems if p.split == split} for split in gather.SPLITS}
+    assert not sums["test"] & (sums["train"] | sums["validation"])
+    assert not sums["validation"] & sums["train"]
+    assert any(row["detail"] == "in other words" for row in dropped)
+
+
 def test_test_problems_name_their_benchmark_and_others_do_not(gather_toml: Gather):
     _, problems, _ = gather_toml(PROCEDURAL.format(level=2, digits=2, train=40))
     assert {(p.split, p.benchmark) for p in problems} == {("test", "made"), ("validation", ""), ("train", "")}
@@ -233,6 +241,17 @@ def test_every_row_is_a_problem_or_a_drop(gather_toml: Gather, tmp_path: Path):
     shares = 'split = { train = 0.6, validation = 0.2, test = 0.2 }\nbenchmark = "b"'
     _, problems, dropped = gather_toml(source(problem_file(tmp_path, *rows), shares))
     assert len(problems) + len(dropped) == 300
+
+
+def test_the_files_a_stage_reads_are_told_and_a_missing_one_is_found_before_any_work(
+    gather_toml: Gather, tmp_path: Path
+):
+    here, missing = problem_file(tmp_path, asked(1)), tmp_path / "sets.jsonl"
+    toml = source(here) + source(missing)
+    assert gather.reads(gather.Settings(kind="questions", **tomllib.loads(toml))) == [here, missing]
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'set\.jsonl'"):
+        gather_toml(toml)
+    assert not (tmp_path / "run").exists()
 
 
 # --- MetaMath ---
