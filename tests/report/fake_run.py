@@ -10,7 +10,15 @@ from typing import Any
 from whetstone.run.folder import write_json
 from whetstone.run.tables import write_rows
 
-SKILL = {"base": 0.0, "midtrain": 0.52, "sft": 0.61, "dpo": 0.72, "rl": 0.86, "more_midtrain": 0.55, "sft_on_chosen": 0.66}
+SKILL = {
+    "base": 0.0,
+    "midtrain": 0.52,
+    "sft": 0.61,
+    "dpo": 0.72,
+    "rl": 0.86,
+    "more_midtrain": 0.55,
+    "sft_on_chosen": 0.66,
+}
 START = {"sft": "midtrain", "dpo": "sft", "rl": "dpo", "more_midtrain": "midtrain", "sft_on_chosen": "sft"}
 STAGES = [
     ("questions", "questions"),
@@ -37,6 +45,8 @@ def make(folder: Path) -> Path:
     for name in SKILL:
         for benchmark in BENCHMARKS:
             scores.append(_generations(folder / "scores" / name / benchmark, name, benchmark, rng))
+        used = {"wall_seconds": 12.5, "cpu_seconds": 20.1, "peak_memory": 900_000_000}
+        write_json(folder / "scores" / name / "manifest.json", {"scores": scores[-len(BENCHMARKS) :], **used})
     write_json(folder / "scores.json", {"scores": scores})
     write_json(
         folder / "run.json",
@@ -46,7 +56,7 @@ def make(folder: Path) -> Path:
             "recipe": {"run": {"seed": 0}},
             "hardware": {"cpu": "Example CPU 2.4 GHz", "cores": 2, "memory": 8 << 30, "system": "Linux-6.1-x86_64"},
             "versions": {"whetstone": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-            "history": [{"matmul_gflops": {"before": 61.2, "after": 58.9}}],
+            "history": [{"threads": 2, "matmul_gflops": {"before": 61.2, "after": 58.9}}],
         },
     )
     _comparisons(folder, {(s["stage"], s["benchmark"]): s["mean"] for s in scores})
@@ -95,8 +105,10 @@ def _dpo(t: float, step: int, rng: random.Random) -> dict[str, Any]:
         "loss": 0.69 - 0.2 * t + rng.gauss(0, 0.02),
         "accuracy": 0.5 + 0.35 * t + rng.gauss(0, 0.04),
         "margin": 1.4 * t + rng.gauss(0, 0.08),
-        "chosen_logprob": -18 + 1.5 * t + rng.gauss(0, 0.3),
-        "rejected_logprob": -21 - 4 * t + rng.gauss(0, 0.3),
+        "chosen_reward": 0.4 * t + rng.gauss(0, 0.05),
+        "rejected_reward": -1.0 * t + rng.gauss(0, 0.05),
+        "chosen_logprob": -0.09 + 0.01 * t + rng.gauss(0, 0.002),
+        "rejected_logprob": -0.14 - 0.05 * t + rng.gauss(0, 0.002),
     }
 
 
@@ -106,11 +118,12 @@ def _rl(t: float, step: int, rng: random.Random) -> dict[str, Any]:
         "accuracy": accuracy,
         "reward": 2 * accuracy - 1,
         "entropy": 0.35 * math.exp(-2 * t) + 0.05 + rng.gauss(0, 0.01),
-        "response_tokens": 150 + 20 * t + rng.gauss(0, 4),
+        "response_length": 150 + 20 * t + rng.gauss(0, 4),
         "truncated": max(0.0, 0.06 - 0.05 * t + rng.gauss(0, 0.01)),
         "temperature": 1 - 0.4 * min(1, 2 * t),
-        "kept_share": 0.55 - 0.2 * t + rng.gauss(0, 0.03),
-        "sampler_trainer_gap": abs(rng.gauss(0, 2e-5)),
+        "kept_groups": 0.85 - 0.2 * t + rng.gauss(0, 0.03),
+        "kept_rollouts": 0.55 - 0.2 * t + rng.gauss(0, 0.03),
+        "sampler_gap": abs(rng.gauss(0, 2e-5)),
         "gradient_norm": 0.5 + rng.random() if step != 40 else math.inf,
     }
 
@@ -144,11 +157,15 @@ def _generations(folder: Path, stage: str, benchmark: str, rng: random.Random) -
         level, easy = 1 + i % 3, (i * 37 % PROBLEMS) / PROBLEMS
         a, b, c = 12 + i, 340 + 3 * i, 7 + i % 9
         gold = a + b - c
-        chance = min(1.0, max(0.0, SKILL[stage] * (1.5 - easy) - 0.1 * (level - 2) - 0.25 * (benchmark == BENCHMARKS[1])))
+        chance = min(
+            1.0, max(0.0, SKILL[stage] * (1.5 - easy) - 0.1 * (level - 2) - 0.25 * (benchmark == BENCHMARKS[1]))
+        )
         for j in range(SAMPLES):
             right = rng.random() < chance
             answer = gold if right else gold + rng.choice([1, -1, 10, 100])
-            text = f"<think>\n{a}+{b}-{c}\n{a}+{b}: {a % 10}+{b % 10} … so {a + b}\n{a + b}-{c}: so {answer}\n</think>\n"
+            text = (
+                f"<think>\n{a}+{b}-{c}\n{a}+{b}: {a % 10}+{b % 10} … so {a + b}\n{a + b}-{c}: so {answer}\n</think>\n"
+            )
             text += f"The answer is \\boxed{{{answer}}}."
             if stage == "base":
                 text = "".join(rng.choice("0123456789+-<think>carry ") for _ in range(80))
@@ -228,7 +245,9 @@ def _comparisons(folder: Path, means: dict[tuple[str, str], float]) -> None:
             ("domain", "word", 1.0),
         ]
     ]
-    write_json(folder / "10-evaluate" / "evaluation" / "comparisons.json", {"comparisons": comparisons, "groups": groups})
+    write_json(
+        folder / "10-evaluate" / "evaluation" / "comparisons.json", {"comparisons": comparisons, "groups": groups}
+    )
 
 
 CARD = {

@@ -121,19 +121,21 @@ def histogram(counts: dict[float, float], width: float, x_name: str) -> str:
 
 
 def number(value: float, percent: bool = False, precise: bool = False) -> str:
-    """Short and readable: 12k, 0.35, 3e-05, 41 %."""
+    """Short and readable: 12k, 0.35, 3.0e-5, 41 %, with a real minus sign."""
     if percent:
         return f"{100 * value:.1f} %" if precise else f"{100 * value:g} %"
     size = abs(value)
     if size >= 1e6:
-        return f"{value / 1e6:.4g}M"
-    if size >= 10_000:
-        return f"{value / 1e3:.4g}k"
-    if size >= 1 or size == 0:
-        return f"{value:.4g}" if precise else f"{value:g}"
-    if size >= 1e-3:
-        return f"{value:.3g}"
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+        text = f"{value / 1e6:.4g}M"
+    elif size >= 10_000:
+        text = f"{value / 1e3:.4g}k"
+    elif size >= 1 or size == 0:
+        text = f"{value:.4g}" if precise else f"{value:g}"
+    elif size >= 1e-3:
+        text = f"{value:.3g}"
+    else:
+        text = f"{value:.1e}".replace("e-0", "e-")
+    return "−" + text[1:] if text.startswith("-") else text
 
 
 def finite(line: Line) -> Line:

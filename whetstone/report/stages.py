@@ -52,8 +52,8 @@ def _papers() -> str:
     heads = f'<th>after</th><th class="n">AIME 24</th><th class="n">MATH-500</th>{SCALE}<th class="n">GPQA-D</th>'
     note = (
         "Another model at another scale on other problems: the order of the stages compares, the numbers do not. "
-        "Pass@1 in % (arXiv 2504.21233); the last row is Microsoft’s own later measurement of the final model with more "
-        "samples, from the card of Phi-4-mini-flash-reasoning. The bars are MATH-500."
+        "Pass@1 in % (arXiv 2504.21233); the last row is Microsoft’s own later measurement of the final model with "
+        "more samples, from the card of Phi-4-mini-flash-reasoning. The bars are MATH-500."
     )
     return (
         f"<div><h3>The paper: Phi-4-Mini, 3.8 B parameters</h3><table><thead><tr>{heads}</tr></thead>"
@@ -66,8 +66,8 @@ def scores(run: RunRecord) -> str:
         return ""
     note = (
         "In %. Pass@k is the chance that one of k samples is right; majority is the share of problems whose most "
-        "frequent answer is right; truncated is the share of samples that ran into the length limit; tokens is their mean "
-        "length."
+        "frequent answer is right; truncated is the share of samples that ran into the length limit; tokens is their "
+        "mean length."
     )
     tables = [_scores_on(run, benchmark) for benchmark in run.benchmarks]
     return section("scores", "All scores", f'<p class="note">{note}</p>', *tables, _controls(run))

@@ -1,0 +1,198 @@
+"""The report: one page, from a run folder alone."""
+
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_run
+import pytest
+
+from whetstone.report import charts, report
+from whetstone.report.numbers import plus, seconds
+from whetstone.report.read import model_facts, read_run
+from whetstone.report.rollouts import CHARACTERS, choose_problems, split_thinking
+from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return fake_run.make(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def html(run_folder) -> str:
+    return report.write_report(run_folder).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Tags that were opened and not closed, and every address asked for."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_whole_and_asks_the_network_for_nothing(html):
+    page = Page(html)
+    assert page.open == []
+    assert page.addresses and all(address.startswith("#") for address in page.addresses)
+    assert not re.search(r"https?://|@import|url\(|<script", html)
+    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", html.lower())
+
+
+def test_it_tells_what_every_stage_gave_and_what_the_paper_says(html, run_folder):
+    text = Page(html).text
+    for score in read_json(run_folder / "scores.json")["scores"]:
+        assert f"{100 * score['mean']:.1f}" in text
+        assert f"{100 * score['low']:.1f}–{100 * score['high']:.1f}" in text
+    for number in ("10.0", "71.8", "36.9", "57.5", "94.6", "52.0", "48.1", "91.2", "44.5"):
+        assert number in text
+    assert "Another model at another scale" in text
+
+
+def test_a_model_wrote_it_so_it_is_escaped(html):
+    assert "&lt;b&gt;Think&lt;/b&gt; &amp; answer." in html
+    assert "<b>Think</b>" not in html
+
+
+def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):
+    run = read_run(run_folder)
+    assert [stage.name for stage in run.walk] == ["midtrain", "sft", "dpo", "rl"]
+    assert [(control.name, of.name) for control, of in run.controls] == [
+        ("more_midtrain", "sft"),
+        ("sft_on_chosen", "dpo"),
+    ]
+
+
+def test_the_same_problems_are_shown_across_stages_right_and_wrong(run_folder):
+    run = read_run(run_folder)
+    stages = ["base", "midtrain", "sft", "dpo", "rl"]
+    problems = choose_problems(run, stages, "three_operations")
+    assert all(list(answers) == stages for answers in problems)
+    assert all(len({row["problem_id"] for row in answers.values()}) == 1 for answers in problems)
+    verdicts = {row["correct"] for answers in problems for row in answers.values()}
+    assert {True, False} <= verdicts
+    patterns = {tuple(row["correct"] for row in answers.values()) for answers in problems}
+    assert len(patterns) == len(problems), "every pattern of right and wrong has its turn before one comes twice"
+
+
+def test_thinking_is_folded_away_and_long_texts_are_shortened():
+    assert split_thinking("<think>a</think> b") == ("a", "b")
+    assert split_thinking("<think>never ends") == ("never ends", "")
+    assert split_thinking("plain") == ("", "plain")
+    thinking, _ = split_thinking("<think>" + "x" * 3 * CHARACTERS)
+    assert len(thinking) < CHARACTERS + 100
+    assert f"{2 * CHARACTERS:,} characters left out" in thinking
+
+
+def test_parameters_are_counted_from_the_weights_header(run_folder):
+    facts = model_facts(run_folder / "07-rl" / "model")
+    assert facts["parameters"] == 312 * 128 + 4 * 1500 * 128
+    assert facts["num_key_value_heads"] == 2
+
+
+def test_a_run_without_scores_or_curves_still_has_a_report(tmp_path):
+    write_json(tmp_path / "early" / "01-questions" / "manifest.json", {"kind": "questions", "name": "questions"})
+    html = report.write_report(tmp_path / "early").read_text(encoding="utf-8")
+    assert Page(html).open == []
+    assert "What each stage gave" not in html
+    assert "01-questions" in html
+
+
+def test_a_folder_without_stages_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match=r"no complete stage.*whetstone run"):
+        report.write_report(tmp_path)
+    with pytest.raises(ValueError, match=r"is not there.*whetstone run"):
+        report.write_report(tmp_path / "nowhere")
+
+
+def test_the_stage_gives_the_page_too(run_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(run_folder, folder)
+    stage = Stage(
+        name="report",
+        kind="report",
+        folder=folder / "11-report",
+        settings=report.Settings(kind="report"),
+        inputs={},
+        run=RunSettings(name="tiny"),
+        model=ModelSettings(),
+        parallel=ParallelSettings(),
+        scores=ScoreSettings(),
+    )
+    summary = report.run(stage)
+    json.dumps(summary)
+    assert (folder / "report.html").read_bytes() == (folder / "11-report" / "report" / "report.html").read_bytes()
+
+
+def test_a_torn_metrics_line_and_numbers_that_are_none_do_no_harm(run_folder, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(run_folder, folder)
+    with (folder / "05-sft" / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 121, "loss": NaN}\n{"step": 122, "los')
+    assert len(read_run(folder).stages[4].metrics()) == 121
+    report.write_report(folder)
+
+
+def test_a_line_goes_through_its_points():
+    """Two points: the ends of the plot, the lower value lower on the page (larger y)."""
+    svg = charts.line_chart([charts.Line("loss", [1, 2], [3.0, 1.0])])
+    (points,) = re.findall(r'points="([^"]+)"', svg)
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
+    assert x1 < x2
+    assert y1 < y2
+
+
+def test_values_that_are_no_numbers_are_gaps_and_nothing_to_draw_draws_nothing():
+    line = charts.Line("loss", [1, 2, 3], [1.0, math.inf, 2.0])
+    (points,) = re.findall(r'points="([^"]+)"', charts.line_chart([line]))
+    assert len(points.split()) == 2
+    assert charts.line_chart([charts.Line("loss", [1], [math.nan])]) == ""
+    assert "circle" in charts.line_chart([charts.Line("loss", [1], [2.0])])
+
+
+def test_a_long_line_is_thinned_by_means():
+    thin = charts.thin(charts.Line("a", range(1000), [2.0] * 1000), points=100)
+    assert len(thin.xs) == 100
+    assert set(thin.ys) == {2.0}
+    assert thin.xs[0] == 4.5  # the mean of steps 0 to 9
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (0.28, 0.31), (0, 1e-5), (12_000, 20_000), (5, 5.0001)])
+def test_ticks_are_round_and_inside(low, high):
+    ticks = charts.nice_ticks(low, high)
+    assert 2 <= len(ticks) <= 7
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+
+
+def test_numbers_read_well():
+    assert [charts.number(x) for x in (0, 3e-5, 0.25, 12, 15_000, 2.5e6)] == [
+        "0",
+        "3.0e-5",
+        "0.25",
+        "12",
+        "15k",
+        "2.5M",
+    ]
+    assert [plus(x) for x in (0.031, -0.031, 0.0001, -0.0001)] == ["+3.1", "−3.1", "0.0", "0.0"]
+    assert [seconds(x) for x in (4.4, 75, 3700)] == ["4 s", "1:15 min", "1:01 h"]
