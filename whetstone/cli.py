@@ -38,6 +38,7 @@ def main() -> None:
     """Mistakes of the user's are one `error:` line and exit status 2; `--debug`, anywhere, shows where they arose."""
     # Idle OpenMP threads that spin starve whoever shares the cores; read once, when torch loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for every model of a few megabytes; we have ours
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
