@@ -30,9 +30,9 @@ table, .facts, .legend, .who, svg text, summary, nav, .chip, pre, .panel h4, dl.
   font-variant-numeric: tabular-nums; }
 nav { font-size: 0.85rem; margin: 1.6rem 0 0; display: flex; flex-wrap: wrap; gap: 4px 18px; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px; margin: 1.6rem 0 0;
+.facts { display: flex; flex-wrap: wrap; gap: 1px; margin: 1.6rem 0 0;
   background: var(--rule); border: 1px solid var(--rule); border-radius: 8px; overflow: hidden; }
-.facts div { background: var(--card); padding: 11px 14px; font-size: 0.95rem; }
+.facts div { flex: 1 1 150px; background: var(--card); padding: 11px 14px; font-size: 0.95rem; }
 .facts dt { color: var(--quiet); font-size: 0.75rem; margin: 0; } .facts dd { margin: 1px 0 0; }
 .facts small { color: var(--quiet); display: block; font-size: 0.78rem; line-height: 1.35; }
 .scroll { overflow-x: auto; margin: 0.8rem 0; }
