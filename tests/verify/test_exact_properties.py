@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from whetstone.verify import extract, get_policy, verify
 from whetstone.verify.equal import judge
-from whetstone.verify.exact import Algebra, equal_scalars, rational, symbol
+from whetstone.verify.exact import Algebra, Scalar, equal_scalars, rational, symbol
 
 MATH = get_policy("math")
 INTEGERS = st.integers(-(10**12), 10**12)
@@ -84,16 +84,16 @@ def test_sets_have_no_order_and_tuples_do(values, random):
         assert judge(f"({first})", f"({second})", MATH).correct is (values == shuffled)
 
 
-@given(*[st.tuples(FRACTIONS, FRACTIONS, st.integers(1, 50)) for _ in range(3)])
+@given(st.lists(st.tuples(FRACTIONS, FRACTIONS, st.integers(1, 50)), min_size=3, max_size=3))
 @settings(deadline=None)
-def test_sums_of_roots_keep_the_laws_of_arithmetic(*parts):
+def test_sums_of_roots_keep_the_laws_of_arithmetic(parts):
     algebra = Algebra()
-    a, b, c = (
-        algebra.add(
-            rational(p), algebra.multiply(algebra.multiply(rational(q), symbol("x")), algebra.root(rational(n), 2))
-        )
-        for p, q, n in parts
-    )
+
+    def linear(constant: Fraction, slope: Fraction, radicand: int) -> Scalar:
+        x = algebra.multiply(rational(slope), symbol("x"))
+        return algebra.add(rational(constant), algebra.multiply(x, algebra.root(rational(radicand), 2)))
+
+    a, b, c = (linear(*part) for part in parts)
     left = algebra.multiply(a, algebra.add(b, c))
     right = algebra.add(algebra.multiply(a, b), algebra.multiply(a, c))
     assert equal_scalars(left, right) is True

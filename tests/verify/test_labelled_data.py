@@ -83,8 +83,8 @@ def test_solutions_that_end_in_a_stated_answer(verifier):
     for row in lines(Path(DATA) / "labelled_gsm8k_gpt3/example_model_solutions.jsonl.gz"):
         for name, model in row.items():
             if name not in ("question", "ground_truth"):
-                text = model["solution"].replace("\nA:", "\nAnswer:")
-                counts[model["is_correct"], verifier.check(text, row["ground_truth"]).correct] += 1
+                text, gold = (t.replace("\nA:", "\n####") for t in (model["solution"], row["ground_truth"]))
+                counts[model["is_correct"], verifier.check(text, gold).correct] += 1
     show("gsm8k gpt3", counts)
     accepted, refused = rates(counts)
     assert accepted <= 0.001

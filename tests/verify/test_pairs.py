@@ -137,6 +137,10 @@ E == \mathrm{E}
 \lfloor 3.7 \rfloor == 3
 \boxed{7} == 7
 **12** == 12
+x² + 1 == x^2+1
+2⁻¹⁰ == \frac{1}{1024}
+5 cm² == 5
+4{cm} == 4
 Yes == yes
 \sin(x) == \sin x
 \sin(\pi/6) == \frac{1}{2}
@@ -200,6 +204,9 @@ x > 5 == y > 5
 x \le 5 == x \ge 5
 x \ne 3 == x = 3
 x == y
+48{/h}52{/h} == 48
+7{cowsand}11{chickens.} == 7
+f(2) < f(1) == f(1) < f(2)
 x+1 == x+2
 f(x) == f(y)
 2x == x^2

@@ -68,3 +68,17 @@ def test_without_an_output_rows_go_to_standard_output(tmp_path, capsys):
     path.write_text('\ufeff{"pred": "\\ud800 5", "gold": "5"}\n', encoding="utf-8")
     verify_file(path, "pred", "gold")
     assert json.loads(capsys.readouterr().out)["correct"] is False
+
+
+def test_csv_and_parquet_are_read_too(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"pred": r"\boxed{1,000}", "gold": "1000"}, {"pred": "5", "gold": "6"}]
+    (tmp_path / "in.csv").write_bytes(b'pred,gold\n"\\boxed{1,000}",1000\n5,6\n\xff,7\n')
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    for name, count in (("in.csv", 3), ("in.parquet", 2)):
+        summary = verify_file(tmp_path / name, "pred", "gold", output=tmp_path / "out.jsonl")
+        assert (summary["rows"], summary["correct"]) == (count, 1)
+        out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert out[0] == {**rows[0], "correct": True, "reason": "equal"}

@@ -288,7 +288,7 @@ def _plain_words(value: Value) -> str:
 
 
 def _compare_expressions(gold: Expression, given: Expression, ask: Ask) -> bool:
-    if gold.based and not given.based and given.text.isdigit():
+    if gold.based and not given.based and given.text.isdecimal():
         return given.text == gold.based[0]  # 204 where 204 in base 5 was asked for
     same = equal_scalars(gold.value, given.value)
     return ask(gold.text, given.text) if same is None else same
@@ -427,8 +427,10 @@ def _compare_ordered_relations(gold: Chain, given: Chain, ask: Ask) -> bool:
     if first is None or second is None:
         return gold.relations == given.relations and _compare_in_order(gold.items, given.items, ask)
     ratio = proportion(first, second)
-    if ratio is None or ratio is True:
-        raise Undecided("inequalities that exact arithmetic does not decide")
+    if ratio is None or ratio is True:  # functions, or a factor whose sign is not known: side by side
+        swapped = flipped[given.relations[0]]
+        items = given.items if given.relations == gold.relations else given.items[::-1]
+        return gold.relations[0] in (given.relations[0], swapped) and _compare_in_order(gold.items, items, ask)
     if ratio is False or ratio == 0:
         return False
     relation = given.relations[0] if ratio > 0 else flipped[given.relations[0]]

@@ -77,13 +77,14 @@ Value = Word | Expression | Bracket | Items | Union | Chain | Matrix
 
 CHARACTERS = str.maketrans(
     {
-        "−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "²": "^2", "³": "^3",
+        "−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
         "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "≈": r"\approx ", "±": r"\pm ",
         "°": r"^\circ ", "√": r"\sqrt ", "’": "'", "′": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ",
         "（": "(", "）": ")", "，": ",", "：": ":", "⟨": "(", "⟩": ")", "％": "%",
     }
 )  # fmt: skip
+SUPERSCRIPTS = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 NOISE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|phantom\{\})(?![A-Za-z])"
     r"|\\[()]|(?<!\\)\\[\[\]]|(?<!\\)\$"
@@ -138,7 +139,7 @@ def tidy(answer: str) -> str:
         raise TooLarge("too many characters")
     text = answer.strip()
     if not text.isascii():
-        text = text.translate(CHARACTERS)
+        text = SUPERSCRIPTS.sub(_superscript, text.translate(CHARACTERS))
     depth = deepest = 0
     for character in text:
         if character in "{([":
@@ -168,6 +169,10 @@ def tidy(answer: str) -> str:
     if SPACED_THOUSANDS.fullmatch(text):
         text = text.replace(" ", "")
     return SPELLED.sub(lambda found: "\\" + {"inf": "infty", "infinity": "infty"}.get(found[1], found[1]), text).strip()
+
+
+def _superscript(found: re.Match[str]) -> str:
+    return "^{" + found.group().translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) + "}"
 
 
 def _mixed_number(found: re.Match[str]) -> str:
@@ -300,7 +305,7 @@ class Reader:
         for found in TOKEN.finditer(text):
             token = found.group()
             if not token.isspace():
-                if token[0].isdigit() and len(token) > MOST_DIGITS:
+                if token[0].isdecimal() and len(token) > MOST_DIGITS:
                     raise TooLarge("too many digits")
                 self.tokens.append(token)
         if len(self.tokens) > MOST_TOKENS:
@@ -419,9 +424,9 @@ class Reader:
         value = self.sum()
         based = None
         tokens = self.tokens[start : self.position]
-        if len(tokens) >= 3 and tokens[0].isdigit() and tokens[1] == "_":
+        if len(tokens) >= 3 and tokens[0].isdecimal() and tokens[1] == "_":
             digits = "".join(tokens[2:]).strip("{}")
-            if digits.isdigit() and 2 <= int(digits[:4]) <= 36:
+            if digits.isdecimal() and 2 <= int(digits[:4]) <= 36:
                 based = (tokens[0], int(digits[:4]))
         return Expression(value, join_tokens(tokens), based)
 
@@ -507,7 +512,7 @@ class Reader:
     def product(self, in_function: bool = False) -> Scalar:
         algebra = self.algebra
         value = self.factor()
-        after_number = self.tokens[self.position - 1][0].isdigit()
+        after_number = self.tokens[self.position - 1][0].isdecimal()
         while True:
             token = self.peek()
             if token in ("*", "\\cdot", "\\times", "\\ast", "/", "\\div"):
@@ -520,19 +525,19 @@ class Reader:
                     right = algebra.negate(right)
                 value = algebra.divide(value, right) if token in ("/", "\\div") else algebra.multiply(value, right)
             elif self.starts_factor(token) and not (in_function and token in FUNCTIONS):
-                if after_number and token[0].isdigit():
+                if after_number and token[0].isdecimal():
                     raise Unreadable("two numbers side by side")
                 value = algebra.multiply(value, self.factor())
             else:
                 return value
-            after_number = self.tokens[self.position - 1][0].isdigit()
+            after_number = self.tokens[self.position - 1][0].isdecimal()
 
     def starts_factor(self, token: str | None) -> bool:
         if token is None:
             return False
         if token == "|":
             return self.bars == 0
-        if token[0].isdigit() or token[0] == ".":
+        if token[0].isdecimal() or token[0] == ".":
             return True
         if token[0] == "\\":
             return token in FUNCTIONS or token in GREEK or token in ACCENTS or token in ATOMS
@@ -582,7 +587,7 @@ class Reader:
         token = self.peek()
         if token == "{":
             return self.group("{", "}")
-        if token is not None and token.isdigit() and len(token) > 1:
+        if token is not None and token.isdecimal() and len(token) > 1:
             self.tokens[self.position : self.position + 1] = [token[0], token[1:]]
         return self.atom()
 
@@ -599,7 +604,7 @@ class Reader:
 
     def atom(self) -> Scalar:
         token = self.take()
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        if token[0].isdecimal() or (token[0] == "." and len(token) > 1):
             return self.number(token)
         if token in ("(", "[", "{"):
             self.position -= 1
@@ -632,7 +637,7 @@ class Reader:
         if following == "\\overline" and "." in token:
             self.take()
             repeated = self.raw_group()
-            if not repeated.isdigit():
+            if not repeated.isdecimal():
                 raise Unreadable("a bar over what are no digits")
             places = len(token) - token.index(".") - 1
             if places + len(repeated) > MOST_DIGITS:
@@ -641,7 +646,7 @@ class Reader:
         elif following == "_":
             self.take()
             base = self.raw_group()
-            if not token.isdigit() or not base.isdigit() or not 2 <= int(base[:4]) <= 36:
+            if not token.isdecimal() or not base.isdecimal() or not 2 <= int(base[:4]) <= 36:
                 raise Unreadable("a subscript on a number that is no base")
             try:
                 value = Fraction(int(token, int(base)))

@@ -1,11 +1,12 @@
 """A file of (prediction, gold) rows -> the same rows with a verdict, in order, in constant memory."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from whetstone.verify import MathVerifier
 from whetstone.verify.policy import get_policy
@@ -22,7 +23,7 @@ def verify_file(
     workers: int = 1,
     deadline: float = 2.0,
 ) -> dict[str, Any]:
-    """Verify a JSONL file; returns `{"rows", "correct", "undecided", "reasons"}`.
+    """Verify a JSONL (or .csv, .parquet) file; returns `{"rows", "correct", "undecided", "reasons"}`.
 
     Every line in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
     or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
@@ -57,24 +58,39 @@ def verify_file(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """(line number, row, "") or (line number, None, what is wrong); empty lines are no rows."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(raw.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                yield number, None, f"not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
-            except (ValueError, RecursionError) as error:
-                yield number, None, f"not JSON: {error}"
+    """(row number, row, "") or (row number, None, what is wrong), by the file's ending; empty lines are no rows."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as table:
+            rows = (row for batch in table.iter_batches(batch_size=BLOCK_ROWS) for row in batch.to_pylist())
+            yield from ((number, row, "") for number, row in enumerate(rows, start=1))
+    elif path.suffix == ".csv":
+        # a byte that is not UTF-8 is shown as \\x.. and loses no row
+        with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+            yield from ((number, row, "") for number, row in enumerate(csv.DictReader(file, restkey="more"), start=1))
+    else:
+        with path.open("rb") as file:
+            yield from _json_lines(file)
+
+
+def _json_lines(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    for number, raw in enumerate(file, start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield number, None, f"not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
+        except (ValueError, RecursionError) as error:
+            yield number, None, f"not JSON: {error}"
+        else:
+            if isinstance(row, dict):
+                yield number, row, ""
             else:
-                if isinstance(row, dict):
-                    yield number, row, ""
-                else:
-                    yield number, None, f"not a JSON object: {type(row).__name__}"
+                yield number, None, f"not a JSON object: {type(row).__name__}"
 
 
 def _require_fields(path: Path, block: list[tuple[int, dict[str, Any] | None, str]], wanted: tuple[str, str]) -> None:
@@ -116,11 +132,11 @@ def _as_text(value: Any) -> str:
     """A field's text: numbers as JSON writes them, a list of one as its item."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _print_row(row: dict[str, Any], out: TextIO | None) -> None:
     try:
-        print(json.dumps(row, ensure_ascii=False), file=out)
+        print(json.dumps(row, ensure_ascii=False, default=str), file=out)
     except UnicodeEncodeError:
-        print(json.dumps(row), file=out)  # a lone surrogate, which UTF-8 cannot hold
+        print(json.dumps(row, default=str), file=out)  # a lone surrogate, which UTF-8 cannot hold
