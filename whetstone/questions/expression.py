@@ -159,12 +159,10 @@ def results(shape: Program, values: Sequence[Value], whole: bool = False) -> lis
                 return None
         elif sign == "*":
             value = a * b
-        elif b == 0:
+        elif b == 0 or (whole and a % b):
             return None
         else:
-            value = as_value(Fraction(a) / b)
-            if whole and isinstance(value, Fraction):
-                return None
+            value = a // b if a % b == 0 else Fraction(a) / b
         stack.append(value)
         given.append(value)
     return given or stack

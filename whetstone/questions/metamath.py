@@ -213,13 +213,14 @@ def resampled(original: Understood, count: int, rng: random.Random) -> Iterator[
     if not count or _cannot_resample(original):
         return
     variables = original.variables
+    spans = [_span(variable) for variable in variables]
     used = {tuple(variable.value for variable in variables)}
     whole = all(isinstance(value, int) for value in (*original.numbers, *original.results))
     most_places = 0 if whole else max(PLACES, *(decimal_places(value) or 0 for value in original.results))
     made = tries = 0
     while made < count and tries < TRIES * (made + 1):
         tries += 1
-        values = tuple(_draw(variable, rng) for variable in variables)
+        values = tuple(_draw(rng, *span) for span in spans)
         if values in used or len(set(values)) < len(values):
             continue
         written = list(original.numbers)
@@ -244,12 +245,18 @@ def resampled(original: Understood, count: int, rng: random.Random) -> Iterator[
         )
 
 
-def _draw(variable: Variable, rng: random.Random) -> Value:
-    """A number with as many digits, before and after the point, as the old one; never 0 or 1 (they have a grammar)."""
+def _span(variable: Variable) -> tuple[int, int, int]:
+    """Smallest and largest new number, and how many of its digits come after the point: as many digits as the old one.
+
+    Never 0 or 1, which have a grammar of their own.
+    """
     places = max(mention.places for mention in variable.mentions)
     digits = len(str(int(variable.value * 10**places)))
-    low = 10 ** (digits - 1) if digits > 1 else 1 if places else 2
-    drawn = rng.randint(low, 10**digits - 1)
+    return 10 ** (digits - 1) if digits > 1 else 1 if places else 2, 10**digits - 1, places
+
+
+def _draw(rng: random.Random, low: int, high: int, places: int) -> Value:
+    drawn = rng.randint(low, high)
     return as_value(Fraction(drawn, 10**places)) if places else drawn
 
 

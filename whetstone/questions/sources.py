@@ -120,7 +120,7 @@ class FileSource(Settings):
         if isinstance(split, dict | Shares) or split in SPLITS:
             return split
         raise ValueError(
-            f"{split!r} is neither a split ({', '.join(SPLITS)}) nor the shares of all three, as in "
+            f"it is neither a split ({', '.join(SPLITS)}) nor the shares of all three, as in "
             "split = { train = 0.8, validation = 0.1, test = 0.1 }"
         )
 
