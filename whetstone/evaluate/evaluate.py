@@ -84,7 +84,7 @@ def evaluate_model(
     )
     with tempfile.TemporaryDirectory() as aside:
         target = output or Path(aside)
-        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, folder.name)
+        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
     if output:
         write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
     return scores

@@ -1,5 +1,6 @@
 """Rollouts to read: the same problems across stages, so that the change can be seen."""
 
+import re
 from html import escape
 from typing import Any
 
@@ -8,6 +9,8 @@ from whetstone.report.read import RunRecord
 
 CHARACTERS = 6000  # longest text shown whole
 SHOWN = 6  # problems
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # an untrained model writes anything
 
 VERDICTS = {True: ("right", "up"), False: ("wrong", "down"), None: ("undecided", "quiet")}
 
@@ -62,7 +65,7 @@ def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
 
 
 def _answer(stage: str, row: dict[str, Any]) -> str:
-    thinking, final = split_thinking(str(row["text"]))
+    thinking, final = split_thinking(UNPRINTABLE.sub("\ufffd", str(row["text"])))
     verdict, colour = VERDICTS[row["correct"]]
     facts = [
         str(row.get("reason") or ""),
@@ -74,7 +77,8 @@ def _answer(stage: str, row: dict[str, Any]) -> str:
     if thinking:
         summary = f"thinking, {len(thinking):,} characters"
         folded = f'<details><summary>{summary}</summary><pre class="thinking">{escape(thinking)}</pre></details>'
-    shown = escape(final) if final else '<span class="quiet">nothing after the thinking</span>'
+    nothing = "nothing after the thinking" if thinking else "nothing"
+    shown = escape(final) if final else f'<span class="quiet">{nothing}</span>'
     return (
         f'<div class="answer"><div class="who"><b>{escape(stage)}</b><span class="chip {colour}">{verdict}</span>'
         f'<span class="quiet">{told}</span></div>{folded}<pre>{shown}</pre></div>'
