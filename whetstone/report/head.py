@@ -96,9 +96,6 @@ def _machine(run: RunRecord) -> tuple[str, str, str]:
 
 def _seed(run: RunRecord) -> tuple[str, str, str]:
     seed = run.run.get("recipe", {}).get("run", {}).get("seed")
-    threads = run.run.get("history", [{}])[-1].get("threads") if run.run.get("history") else None
-    return (
-        "Seed",
-        "" if seed is None else str(seed),
-        f"{threads} thread{'s' if threads != 1 else ''}" if threads else "",
-    )
+    threads = next((entry.get("threads") for entry in reversed(run.run.get("history", []))), None)
+    detail = f"{threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    return "Seed", "" if seed is None else str(seed), detail
