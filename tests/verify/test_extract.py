@@ -119,3 +119,12 @@ def test_a_reference_may_be_a_whole_solution():
     assert verify("18", "She sells 9 eggs.\n9 * 2 = 18\n#### 18").correct is True
     assert verify("5", r"Hence $x = \boxed{5}$.").correct is True
     assert verify("4", r"From $\boxed{4}$ we get $x = \boxed{5}$.").correct is False
+
+
+@pytest.mark.parametrize("name", ["whetstone.verify", "whetstone.verify.equal", "whetstone.verify.extract"])
+def test_the_examples_in_docstrings_hold(name):
+    import doctest
+    import importlib
+
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted and not outcome.failed

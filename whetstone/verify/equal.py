@@ -68,7 +68,7 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
     """The verdict on an extracted answer. `ask` decides leaves that exact arithmetic cannot.
 
     >>> from whetstone.verify.policy import get_policy
-    >>> judge("0.5", r"\\\\frac{1}{2}", get_policy("math")).correct
+    >>> judge("0.5", r"\\frac{1}{2}", get_policy("math")).correct
     True
     """
     if not gold or gold.isspace():
