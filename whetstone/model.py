@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+transformers_logging.disable_progress_bar()  # a bar for each file read or written tells nobody anything
 
 ATTENTION = "whetstone"
 

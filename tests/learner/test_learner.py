@@ -1,0 +1,221 @@
+"""The same gradient for any split; packed = alone; the chunked head = the full head; kill and resume to the bit."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.tiny_models import CLASSES, random_model
+from whetstone.batch import Row, collate, micro_batches, pack
+from whetstone.learner import checkpoint
+from whetstone.learner.head import chunked_logprobs
+from whetstone.learner.learner import Learner
+from whetstone.learner.next_token import next_token_loss, plan_steps, token_mean
+from whetstone.learner.schedule import learning_rate
+from whetstone.run.settings import ParallelSettings
+
+V = 50
+
+
+def rows(count: int, seed: int = 0) -> list[Row]:
+    rng = random.Random(seed)
+    made = [
+        Row([rng.randrange(V) for _ in range(rng.randint(4, 40))], prompt=rng.randint(1, 3)) for _ in range(count)
+    ]
+    return token_mean(made)
+
+
+def gradient(model, batches) -> tuple[float, torch.Tensor]:
+    model.zero_grad()
+    learner = Learner(model, V, ParallelSettings())
+    loss = learner.forward_backward(batches, next_token_loss)["loss"]
+    return loss, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("budget", [1, 60, 150])
+def test_any_split_into_micro_batches_gives_the_same_gradient(kind, budget):
+    model = random_model(kind, V, torch.float64)
+    data = rows(12)
+    whole_loss, whole = gradient(model, [collate(data, torch.float64)])
+    split = list(micro_batches([[row] for row in data], budget, torch.float64))
+    assert len(split) > 1
+    loss, parts = gradient(model, split)
+    assert loss == pytest.approx(whole_loss, abs=1e-12)
+    assert (parts - whole).abs().max() <= 1e-10 * whole.abs().max()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_loss_is_that_of_transformers_on_each_sequence_alone(kind):
+    model = random_model(kind, V, torch.float64)
+    data = rows(5)
+    loss, _ = gradient(model, [collate(data, torch.float64)])
+    total = count = 0
+    for row in data:
+        ids = torch.tensor([row.ids])
+        logits = model(input_ids=ids, use_cache=False).logits[0, row.prompt - 1 : -1]
+        total += F.cross_entropy(logits, ids[0, row.prompt :], reduction="sum").item()
+        count += row.scored
+    assert loss == pytest.approx(total / count, abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_packed_logits_equal_those_of_each_sequence_alone_to_the_bit(kind):
+    model = random_model(kind, V)
+    data = rows(6)
+    batch = collate(data)
+    with torch.no_grad():
+        packed = model(
+            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, lengths=batch.lengths
+        ).logits[0]
+        for row, part in zip(data, packed.split(batch.lengths), strict=True):
+            alone = model(input_ids=torch.tensor([row.ids]), use_cache=False, lengths=[len(row.ids)]).logits[0]
+            torch.testing.assert_close(part, alone, rtol=0, atol=2e-5)
+
+
+def test_packed_attention_equals_each_segment_alone_to_the_bit():
+    from whetstone.model import packed_attention
+
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 4, 30, 16), torch.randn(1, 2, 30, 16), torch.randn(1, 2, 30, 16)
+    lengths = [7, 1, 22]
+    packed = packed_attention(q, k, v, lengths, None)
+    start = 0
+    for n in lengths:
+        part = slice(start, start + n)
+        alone = packed_attention(q[:, :, part], k[:, :, part], v[:, :, part], [n], None)
+        assert torch.equal(packed[:, :, part], alone)
+        start += n
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_the_chunked_head_equals_the_full_head_forward_and_backward(temperature, chunk):
+    torch.manual_seed(0)
+    hidden = torch.randn(17, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(V, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(V, (17,))
+    scale = torch.randn(17, dtype=torch.float64)
+    full = (hidden @ weight.T / temperature).log_softmax(-1)
+    expected = full.gather(-1, targets[:, None])[:, 0]
+    expected_gradient = torch.autograd.grad((scale * expected).sum(), (hidden, weight))
+    heat = torch.full((17,), temperature, dtype=torch.float64)
+    logprobs, entropy = chunked_logprobs(hidden, weight, targets, heat, chunk)
+    found = torch.autograd.grad((scale * logprobs).sum(), (hidden, weight))
+    torch.testing.assert_close(logprobs, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1).detach(), rtol=0, atol=1e-12)
+    for a, b in zip(found, expected_gradient, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_three_tokens_by_hand():
+    """Two classes, hidden 0: each has probability 1/2, so every scored token costs ln 2; weights 1/2 + 1/2 give ln 2."""
+    logprobs, entropy = chunked_logprobs(
+        torch.zeros(2, 4), torch.randn(2, 4), torch.tensor([0, 1]), torch.ones(2)
+    )
+    batch = collate([Row([0, 0, 1], prompt=1, weights=0.5)])
+    loss, sums = next_token_loss(logprobs, entropy, batch)
+    assert loss.item() == pytest.approx(0.6931472)
+    assert sums["entropy"] == pytest.approx(0.6931472)
+
+
+def test_a_pair_stays_in_one_micro_batch_and_long_groups_get_their_own():
+    groups = [[Row([1] * 10), Row([2] * 10)], [Row([3] * 90), Row([4] * 90)], [Row([5] * 8), Row([6] * 8)]]
+    batches = list(micro_batches(groups, 50))
+    assert sorted(b.size for b in batches) == [36, 180]
+    assert all(len(b.lengths) % 2 == 0 for b in batches)
+
+
+def test_packing_cuts_nothing_and_fills_rows():
+    rng = random.Random(0)
+    lengths = [rng.randint(1, 100) for _ in range(500)]
+    packed = pack(lengths, 128)
+    assert sorted(i for row in packed for i in row) == list(range(500))
+    assert all(sum(lengths[i] for i in row) <= 128 for row in packed)
+    assert sum(lengths) / (128 * len(packed)) > 0.97
+    assert pack([5, 200, 6], 128) == [[2, 0]]
+
+
+def test_the_plan_of_steps_is_a_function_of_the_seed_and_covers_each_epoch():
+    sizes = [3, 5, 7, 2, 9]
+    plan = plan_steps(sizes, 8, seed=1, epochs=2)
+    assert plan == plan_steps(sizes, 8, seed=1, epochs=2) != plan_steps(sizes, 8, seed=2, epochs=2)
+    assert sorted(i for step in plan for i in step) == sorted([0, 1, 2, 3, 4] * 2)
+    assert all(sum(sizes[i] for i in step) >= 8 for step in plan[:-1])
+    assert sum(sizes[i] for step in plan_steps(sizes, 8, 1, 9.0, tokens=30) for i in step) in range(30, 39)
+
+
+def test_the_learning_rate_rises_then_falls_to_its_floor():
+    rates = [learning_rate(1.0, s, 100, 0.1, "linear", 0.2) for s in range(100)]
+    assert rates[:2] == pytest.approx([1 / 11, 2 / 11])
+    assert max(rates) == rates[10] == 1.0
+    assert rates[-1] == pytest.approx(0.2 + 0.8 / 90)
+    with pytest.raises(ValueError, match="schedule 'steps' is unknown"):
+        learning_rate(1.0, 5, 10, 0, "steps")
+
+
+def train(learner, steps, start=0):
+    for step in range(start, start + steps):
+        learner.forward_backward([collate(rows(4, seed=step))], next_token_loss)
+        learner.step(1e-2)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path):
+    straight = Learner(random_model("phi3", V), V, ParallelSettings())
+    train(straight, 6)
+    first = Learner(random_model("phi3", V), V, ParallelSettings())
+    train(first, 3)
+    checkpoint.save(tmp_path, 3, first, {"seen": [1, 2]})
+    second = Learner(random_model("phi3", V), V, ParallelSettings())
+    assert checkpoint.load_newest(tmp_path, second) == (3, {"seen": [1, 2]})
+    train(second, 3, start=3)
+    assert torch.equal(weights(second.model), weights(straight.model))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no state"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage, capsys):
+    learner = Learner(random_model("phi3", V), V, ParallelSettings())
+    train(learner, 1)
+    checkpoint.save(tmp_path, 1, learner, {})
+    good = weights(learner.model)
+    train(learner, 1, start=1)
+    checkpoint.save(tmp_path, 2, learner, {})
+    file = tmp_path / "step-000002" / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "truncated":
+        file.write_bytes(data[:-100])
+    elif damage == "flipped":
+        data[-7] ^= 1
+        file.write_bytes(data)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        (tmp_path / "step-000002" / "state.json").unlink()
+    assert checkpoint.load_newest(tmp_path, learner) == (1, {})
+    assert torch.equal(weights(learner.model), good)
+    assert "step-000002 is passed over" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_not_finite_stops_and_changes_nothing():
+    learner = Learner(random_model("phi3", V), V, ParallelSettings())
+    before = weights(learner.model)
+    data = rows(2)
+    for row in data:
+        row.weights = float("inf")
+    learner.forward_backward([collate(data)], next_token_loss)
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        learner.step(1e-3)
+    assert torch.equal(weights(learner.model), before)
+
+
+def test_unused_slots_of_the_embedding_are_not_counted():
+    model = random_model("qwen2", V)
+    seen = Learner(model, V - 10, ParallelSettings()).row_logprobs([Row([1, 2, 3], prompt=1)])[0]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False).logits[0, :2, : V - 10]
+    torch.testing.assert_close(seen, logits.log_softmax(-1)[[0, 1], [2, 3]], rtol=0, atol=1e-5)
