@@ -120,6 +120,8 @@ def test_another_content_of_a_users_file_makes_a_stage_stale(walk, rooms, tmp_pa
     file.write_text("two")
     with pytest.raises(ValueError, match=r"01-questions: input .*mine.jsonl.* has other content"):
         run(walk)
+    file.unlink()
+    assert states(walk)["questions"] == "done", "a finished stage does without the file"
 
 
 def test_an_interrupted_stage_is_continued(walk, rooms):
