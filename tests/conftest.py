@@ -151,7 +151,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         "reward": Kind("", missing="it comes later. Use an `rl` stage"),
     }
     asks = sys.modules["fake_questions"]
-    asks.reads = lambda settings: {settings.file: Path(settings.file)} if settings.file else {}
+    asks.reads = lambda settings: [Path(settings.file)] if settings.file else []
     asks.plan = lambda stage: {"problems": 3 * stage.settings.count}
     monkeypatch.setattr(recipes, "KINDS", kinds)
     monkeypatch.setattr("whetstone.pipeline.KINDS", kinds)

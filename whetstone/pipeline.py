@@ -140,8 +140,8 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         scores = _scores_hash(recipe, {"base", *(above.name for above in before)})
         inputs[SCORES_FILE] = {"stage": "", "artifact": SCORES_FILE, "hash": scores}
     reads = getattr(kind.load(), "reads", None)  # a room that reads files of the user's names them
-    for name, path in reads(stage.settings).items() if reads else ():
-        inputs[name] = {"stage": "", "artifact": name, "hash": _hash_if_there(path)}
+    for number, path in enumerate(reads(stage.settings) if reads else (), 1):
+        inputs[f"file {number}"] = {"stage": "", "artifact": str(path), "hash": _hash_if_there(Path(path))}
     return {"kind": stage.kind, "settings": settings, "shared": recipe.shared(kind.uses), "inputs": inputs}
 
 

@@ -129,18 +129,6 @@ def plan(stage: Stage) -> dict[str, Any]:
     return {"procedural problems": made} | ({"files": files} if files else {})
 
 
-def reads(settings: Settings) -> dict[str, Path]:
-    """The user's files by the path in the recipe: the stage is stale when their content changes."""
-    files = {}
-    for source in settings.source:
-        if isinstance(source, FileSource | AsdivSource):
-            try:
-                files[source.path] = expand_path(source.path)
-            except ValueError:  # a variable that is not set: `run` says so; a finished stage does without the file
-                files[source.path] = Path(source.path)
-    return files
-
-
 def run(stage: Stage) -> dict[str, Any]:
     """Writes `problems` and `dropped`; returns the counts.
 
