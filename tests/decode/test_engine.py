@@ -10,7 +10,7 @@ from whetstone.chat import Chat, ask
 from whetstone.decode.engine import Engine
 from whetstone.decode.sampling import pick, uniforms
 from whetstone.learner.learner import Learner
-from whetstone.records import Prompt, Message, Sampling
+from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.settings import ParallelSettings
 
 QUESTIONS = ["Compute 1 + 2.", "What is 25 + 3?", "7", "Compute 11 + 12 + 13 + 14 + 15.", "Ada has 3 apples."]

@@ -33,7 +33,7 @@ class _Sequence:
 class Engine:
     """A Generator over a transformers model in this process.
 
-    >>> # engine = Engine(*models.load("runs/tiny/07-rl/model")); list(engine.generate([ask("p", "What is 2 + 3?", 0)], Sampling()))
+    `max_batch` sequences are decoded at once, fewer when their cache would take more than `cache_bytes`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_batch: int = 256, cache_bytes: int = CACHE_BYTES):

@@ -108,7 +108,8 @@ class Learner:
         if not norm < float("inf"):
             self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(
-                f"the gradient's norm is {norm}: the loss blew up. Lower the stage's learning_rate; the last checkpoint is intact."
+                f"the gradient's norm is {norm}: the loss blew up, nothing was updated. Lower the stage's learning_rate and "
+                "run again: it goes on from the last checkpoint."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
