@@ -153,3 +153,18 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
         if left - n > 0:
             bisect.insort(open_rows, (left - n, row))
     return rows
+
+
+def pack_in_order(lengths: Sequence[int], order: Iterable[int], room: int) -> list[list[int]]:
+    """Rows of at most `room` tokens, filled in the order given; a sequence longer than `room` is left out."""
+    rows: list[list[int]] = []
+    left = 0
+    for i in order:
+        if lengths[i] > room:
+            continue
+        if lengths[i] > left:
+            rows.append([])
+            left = room
+        rows[-1].append(i)
+        left -= lengths[i]
+    return rows

@@ -1,8 +1,11 @@
 """Mid-training: next-token training on all verified chains of thought, packed (Phi-4-Mini-Reasoning, stage 1).
 
 Whole conversations are packed best-fit-decreasing into rows of `sequence_length` tokens, none is cut; inside a row each
-attends to itself alone. Every token counts, the question's too. Fed until the loss on held-out problems stops improving:
-`patience` validations without a new best end the stage, and the best weights are kept.
+attends to itself alone. Fed until the loss on held-out problems stops improving: `patience` validations without a new best
+end the stage, and the best weights are kept.
+
+`curriculum` gives the first epoch its short conversations first: a model made from nothing learns to copy and to add from
+them, a base model needs no such help.
 
 Without a model above it, and without `[model] path`, the stage makes a tiny model from nothing and leaves it in `base/`.
 """
@@ -34,6 +37,8 @@ class Settings(StageSettings):
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     sequence_length: int = Field(default=1024, gt=1)  # of a packed row
+    loss_on: Literal["all", "response"] = "all"  # whether the question's tokens count too
+    curriculum: bool = False  # short conversations first, in the first epoch
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
     checkpoint_every: int = Field(default=100, gt=0)  # steps
@@ -41,11 +46,11 @@ class Settings(StageSettings):
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
-    from whetstone.batch import micro_batches, pack
+    from whetstone.batch import micro_batches, pack, pack_in_order
     from whetstone.chat import Chat
     from whetstone.learner import checkpoint
     from whetstone.learner.learner import Learner
-    from whetstone.learner.next_token import mean_loss, next_token_loss, plan_steps, token_mean
+    from whetstone.learner.next_token import mean_loss, next_token_loss, plan_steps, short_first, token_mean
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
 
@@ -53,16 +58,22 @@ def run(stage: Stage) -> dict[str, Any]:
     corpus = list(read_rows(stage.inputs["corpus"]))
     model, tokenizer = start(stage, corpus)
     chat = Chat(tokenizer)
-    rows = conversations(chat, [row for row in corpus if row["split"] == "train"])
-    held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"])
-    rooms = pack([len(row.ids) for row in rows], settings.sequence_length)
+    responses_only = settings.loss_on == "response"
+    rows = conversations(chat, [row for row in corpus if row["split"] == "train"], responses_only)
+    held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"], responses_only)
+    lengths = [len(row.ids) for row in rows]
+    if settings.curriculum:
+        rooms = pack_in_order(lengths, short_first(lengths, stage.seed), settings.sequence_length)
+    else:
+        rooms = pack(lengths, settings.sequence_length)
     too_long = len(rows) - sum(map(len, rooms))
     if too_long:
         say(
             f"{stage.name}: {too_long} conversations are longer than sequence_length = {settings.sequence_length}, left out"
         )
     sizes = [sum(len(rows[i].ids) for i in room) for room in rooms]
-    plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
+    first = list(range(len(rooms))) if settings.curriculum else None
+    plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, first)
     if not plan:
         raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
@@ -122,10 +133,12 @@ def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
     return model.to(device), tokenizer
 
 
-def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]]) -> list["Row"]:
+def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]], responses_only: bool) -> list["Row"]:
     from whetstone.batch import Row
 
+    questions = [chat.question_ids(row["question"]) for row in corpus]
     answers = chat.completion_ids([row["text"] for row in corpus])
     return [
-        Row([*chat.question_ids(row["question"]), *ids], prompt=1) for row, ids in zip(corpus, answers, strict=True)
+        Row([*question, *answer], prompt=len(question) if responses_only else 1)
+        for question, answer in zip(questions, answers, strict=True)
     ]

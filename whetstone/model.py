@@ -132,7 +132,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         original_max_position_embeddings=settings.context,
         rope_parameters={
             "rope_type": "default",
-            "rope_theta": 10000.0,
+            "rope_theta": settings.rope_theta,
             "partial_rotary_factor": settings.partial_rotary,
         },
         tie_word_embeddings=True,
@@ -147,10 +147,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Phi3ForCausalLM(config)
-        # The residual branches of a deep sum start small (GPT-2), so that a short run need not shrink them first.
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.data /= math.sqrt(2 * settings.layers)
+        initialise(model, settings.layers)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[end, tokenizer.eos_token_id],
@@ -159,6 +156,21 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         temperature=0.6,
     )
     return model, tokenizer
+
+
+def initialise(model: torch.nn.Module, layers: int) -> None:
+    """Random weights for a narrow model and a short run.
+
+    transformers' 0.02 everywhere suits widths in the thousands. At width 128 it leaves attention and the tied head so flat
+    that a million tokens go by before anything is copied: matrices start at 1/sqrt(inputs), residual branches smaller by
+    the root of their number, embeddings at 0.3. (Teacher-forced accuracy after 0.3 M tokens: 58 % -> 81 %.)
+    """
+    for name, weight in model.named_parameters():
+        if "embed" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+        elif weight.dim() > 1:
+            depth = math.sqrt(2 * layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            torch.nn.init.normal_(weight, std=1 / (depth * math.sqrt(weight.shape[1])))
 
 
 def load(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple["PreTrainedModel", Any]:

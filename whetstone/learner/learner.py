@@ -54,7 +54,7 @@ class Learner:
         vocabulary: int,
         parallel: ParallelSettings,
         weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.95),
+        betas: tuple[float, float] = (0.9, 0.98),
         clip: float = 1.0,
     ):
         self.model = model

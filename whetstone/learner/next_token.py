@@ -33,10 +33,20 @@ def order(count: int, seed: int, epoch: int) -> list[int]:
     return indices
 
 
-def plan_steps(sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0) -> list[list[int]]:
+def short_first(lengths: Sequence[int], seed: int) -> list[int]:
+    """Indices from short to long, loosely: a length counts as up to twice itself, at random."""
+    rng = random.Random(f"{seed}/short first")
+    keys = [length * (1 + rng.random()) for length in lengths]
+    return sorted(range(len(lengths)), key=keys.__getitem__)
+
+
+def plan_steps(
+    sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0, first: Sequence[int] | None = None
+) -> list[list[int]]:
     """Which items each optimizer step takes: items in the order of each epoch, at least `budget` tokens a step.
 
-    Ends after `epochs` passes (1.5 is one and a half), or sooner once `tokens` are spent (0: no such limit).
+    `first` is the order of the first epoch, where it is not to be shuffled. Ends after `epochs` passes (1.5 is one and a
+    half), or sooner once `tokens` are spent (0: no such limit).
     """
     if not sizes:
         return []
@@ -46,7 +56,7 @@ def plan_steps(sizes: Sequence[int], budget: int, seed: int, epochs: float, toke
     step: list[int] = []
     used = spent = epoch = 0
     while spent < limit:
-        for i in order(len(sizes), seed, epoch):
+        for i in first if first is not None and epoch == 0 else order(len(sizes), seed, epoch):
             step.append(i)
             used += sizes[i]
             spent += sizes[i]

@@ -3,8 +3,8 @@
 The level is the number of operations; operands have one to three digits by default; every intermediate result is a
 non-negative integer, so that column arithmetic never meets a sign. Families:
 
-chain      "Compute 12 + (345 - 67) + 8."                      brackets, carries and borrows
-equation   "Solve for x: x + 34 - 8 = 120."                    linear, one unknown
+chain      "Compute 12+(345-67)+8."                      brackets, carries and borrows
+equation   "Solve for x: x+34-8=120."                    linear, one unknown
 word       "Mia has 340 apples. She buys 12 more. …"           short stories
 
 `Problem.formula` is the expression whose value is the answer: what the procedural teacher explains.
@@ -76,7 +76,7 @@ def _chain(rng: random.Random, level: int, digits: tuple[int, int], operators: s
     while _smallest(tree := _tree(rng, level, digits, operators)) < 0:
         pass
     verb = rng.choice(("Compute", "Calculate", "What is"))
-    return f"{verb} {render(tree, ' ')}{'?' if verb == 'What is' else '.'}", render(tree), value(tree)
+    return f"{verb} {render(tree)}{'?' if verb == 'What is' else '.'}", render(tree), value(tree)
 
 
 def _equation(rng: random.Random, level: int, digits: tuple[int, int], operators: str) -> tuple[str, str, int]:
@@ -86,14 +86,14 @@ def _equation(rng: random.Random, level: int, digits: tuple[int, int], operators
         right = x + sum(n if sign == "+" else -n for sign, n in terms)
         if right < 0 or any(x + sum(n if s == "+" else -n for s, n in terms[:k]) < 0 for k in range(1, level + 1)):
             continue
-        left = "x" + "".join(f" {sign} {n}" for sign, n in terms)
-        if terms[0][0] == "+" and rng.random() < 0.3:  # 34 + x - 8
-            left = f"{terms[0][1]} + x" + "".join(f" {sign} {n}" for sign, n in terms[1:])
+        left = "x" + "".join(f"{sign}{n}" for sign, n in terms)
+        if terms[0][0] == "+" and rng.random() < 0.3:  # 34+x-8
+            left = f"{terms[0][1]}+x" + "".join(f"{sign}{n}" for sign, n in terms[1:])
         # What was taken away is added back first, so that no step goes below zero.
         formula = (
             f"{right}" + "".join(f"+{n}" for s, n in terms if s == "-") + "".join(f"-{n}" for s, n in terms if s == "+")
         )
-        return f"Solve for x: {left} = {right}.", formula, x
+        return f"Solve for x: {left}={right}.", formula, x
 
 
 def _word(rng: random.Random, level: int, digits: tuple[int, int], operators: str) -> tuple[str, str, int]:

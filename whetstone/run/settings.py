@@ -33,12 +33,13 @@ class ModelSettings(Settings):
     """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model made from nothing."""
 
     path: str | None = None  # a folder or a hub name; the shape fields below are then unused
-    layers: int = 4
+    layers: int = 3
     hidden: int = 128
     mlp: int = 384
     heads: int = 4
     kv_heads: int = 2
-    partial_rotary: float = 0.75
+    partial_rotary: float = 0.5  # share of each head's dimensions that carry the position (Phi-4-mini: 0.75)
+    rope_theta: float = 500.0  # Phi-4-mini's 10,000 is made for contexts of thousands of tokens
     vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
     context: int = 1024  # positions
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the stored weights
