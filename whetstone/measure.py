@@ -45,8 +45,9 @@ def score_model(
             groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=256)
             rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
             write_rows(folder, rows)
-            journal.unlink()
             found.append(summarise(rows, stage, benchmark, benchmark == scores.main, scores.temperature))
+    for benchmark in dict.fromkeys(p.benchmark for p in problems):  # all are scored: no kill can cost any of them now
+        (out_folder / benchmark / "journal.jsonl").unlink()
     return found
 
 
@@ -68,14 +69,20 @@ def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: bool, temperature: float) -> Score:
-    """A Score from the generations behind it. An undecided answer (correct is None) counts as neither."""
+    """A Score from the generations behind it.
+
+    An undecided answer (correct is None) counts as neither right nor wrong and has no vote; pass@k is the mean over the
+    problems with at least k decided ones.
+    """
     by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_problem[row["problem_id"]].append(row)
     mean, low, high, _ = mean_interval(rows)
     samples = max((len(group) for group in by_problem.values()), default=0)
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
-    right = [(len(group), sum(row["correct"] is True for row in group)) for group in by_problem.values()]
+    decided = [[row for row in group if row["correct"] is not None] for group in by_problem.values()]
+    decided = [group for group in decided if group]
+    right = [(len(group), sum(row["correct"] for row in group)) for group in decided]
+    passed = {k: [pass_at_k(n, c, k) for n, c in right if n >= k] for k in (1, 2, 4, 8, 16, 32, 64)}
     return Score(
         stage=stage,
         benchmark=benchmark,
@@ -85,8 +92,8 @@ def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: 
         mean=mean,
         low=low,
         high=high,
-        pass_at_k={str(k): sum(pass_at_k(n, c, k) for n, c in right) / len(right) for k in ks},
-        majority=sum(majority_right(group) for group in by_problem.values()) / max(1, len(by_problem)),
+        pass_at_k={str(k): sum(shares) / len(shares) for k, shares in passed.items() if shares},
+        majority=sum(map(majority_right, decided)) / max(1, len(decided)),
         truncated=sum(row["stop"] == "length" for row in rows) / max(1, len(rows)),
         mean_tokens=sum(row["tokens"] for row in rows) / max(1, len(rows)),
         temperature=temperature,

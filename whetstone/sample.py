@@ -79,20 +79,22 @@ def sample_journalled(
     block: int = 64,
 ) -> list[list[Rollout]]:
     """`sample_groups` that survives a kill. `block` is how many problems are sampled, and kept, together."""
-    groups: dict[str, list[Rollout]] = {}
     with Journal(journal) as kept:
-        for row in kept.rows:
-            rollout = from_row(Rollout, row)
-            groups.setdefault(rollout.problem_id, []).append(rollout)
+        found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in kept.rows)}
         blocks = [problems[i : i + block] for i in range(0, len(problems), block)]
-        done = sum(p.id in groups for p in problems)
+        # A kill while a block is written can leave a part of it: that block is sampled again, to the same rollouts.
+        missing = [part for part in blocks if any((p.id, i) not in found for p in part for i in range(samples))]
+        done = len(problems) - sum(map(len, missing))
         with progress(len(problems) * samples, label, unit="rollouts", done=done * samples) as bar:
-            for part in blocks:
-                if all(p.id in groups for p in part):
-                    continue
+            for part in missing:
                 fresh = sample_groups(generator, part, samples, sampling, verifier)
                 kept.append(to_row(r) for group in fresh for r in group)
-                groups |= {p.id: group for p, group in zip(part, fresh, strict=True)}
-                right = sum(bool(r.correct) for g in groups.values() for r in g)
-                bar.advance(len(part) * samples, right=f"{right / (len(groups) * samples):.0%}")
-    return [groups[p.id] for p in problems]
+                found |= {(r.problem_id, r.index): r for group in fresh for r in group}
+                bar.advance(len(part) * samples, right=f"{share_right(found.values()):.0%}")
+    return [[found[p.id, i] for i in range(samples)] for p in problems]
+
+
+def share_right(rollouts: Iterable[Rollout]) -> float:
+    """Of those that the verifier could decide; 0 where it could decide none."""
+    decided = [r.correct for r in rollouts if r.correct is not None]
+    return sum(decided) / max(1, len(decided))

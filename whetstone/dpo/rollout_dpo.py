@@ -101,7 +101,7 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     from whetstone.decode.engine import Engine
     from whetstone.dpo.pairs import build_pairs
     from whetstone.records import Problem, Sampling
-    from whetstone.sample import sample_journalled
+    from whetstone.sample import sample_journalled, share_right
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
@@ -133,7 +133,7 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     return pairs, {
         "problems": len(problems),
         "rollouts": len(rollouts),
-        "right": sum(r.correct is True for r in rollouts) / len(rollouts),
+        "right": share_right(rollouts),
         "truncated": sum(r.stop == "length" for r in rollouts) / len(rollouts),
     }
 

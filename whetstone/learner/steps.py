@@ -77,3 +77,5 @@ class Steps:
             signal.signal(name, handler)
         self._bar_context.__exit__(*error)
         self.metrics.__exit__(*error)
+        if self._stop_signal and error[0] is None:  # the room left the loop of its own accord in this step
+            raise KeyboardInterrupt

@@ -25,10 +25,15 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one problem in one step, with their rewards."""
+    """The rollouts of one problem in one step, with their rewards. `left_out` more had none (the verifier could not decide)."""
 
     problem: Problem
     rollouts: list[Rollout]
+    left_out: int = 0
+
+    @property
+    def sampled(self) -> int:
+        return len(self.rollouts) + self.left_out
 
     @property
     def accuracy(self) -> float:

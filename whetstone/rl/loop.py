@@ -90,7 +90,7 @@ def run(stage: Stage) -> dict[str, Any]:
                     values |= {"learning_rate": rate, "gradient_norm": learner.step(rate)}
                 steps.log(step, tokens, **values)
                 steps.state["updates"] = steps.state.get("updates", 0) + bool(kept)
-                steps.state["rollouts"] = steps.state.get("rollouts", 0) + sum(len(g.rollouts) for g in groups)
+                steps.state["rollouts"] = steps.state.get("rollouts", 0) + sum(g.sampled for g in groups)
             state = dict(steps.state)
     models.save(model, tokenizer, stage.output("model"))
     return {**facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": settings.steps}
@@ -206,20 +206,21 @@ def rollouts(
     while (draw := algorithm.draw(state, step, groups)).problems:
         temperature = draw.temperature
         have = {g.problem.id: g for g in groups}
+        for problem in draw.problems:
+            have.setdefault(problem.id, Group(problem, []))
         # One stream a (step, problem, rollout): a problem drawn in two steps is not sampled alike.
         seed = stage.seed * 1_000_003 + step + 1
         sampling = Sampling(draw.temperature, settings.max_tokens, seed=seed)
-        for first in sorted({len(have[p.id].rollouts) if p.id in have else 0 for p in draw.problems}):
-            asked = [
-                (p, n)
-                for p, n in zip(draw.problems, draw.counts, strict=True)
-                if (len(have[p.id].rollouts) if p.id in have else 0) == first
-            ]
+        drawn = list(zip(draw.problems, draw.counts, strict=True))
+        for first in sorted({have[p.id].sampled for p in draw.problems}):
+            asked = [(p, n) for p, n in drawn if have[p.id].sampled == first]
             fresh = sample_groups(engine, [p for p, _ in asked], [n for _, n in asked], sampling, verifier, first=first)
             for (problem, _), sampled in zip(asked, fresh, strict=True):
                 rewarded = [replace(r, reward=algorithm.reward(problem, r)) for r in sampled]
-                old = have[problem.id].rollouts if problem.id in have else []
-                have[problem.id] = Group(problem, [*old, *(r for r in rewarded if r.reward is not None)])
+                kept = [r for r in rewarded if r.reward is not None]
+                old = have[problem.id]
+                left_out = old.left_out + len(rewarded) - len(kept)
+                have[problem.id] = Group(problem, [*old.rollouts, *kept], left_out)
         groups = list(have.values())
     return groups, temperature
 
@@ -235,6 +236,7 @@ def describe(groups: Sequence["Group"], kept: Sequence["Group"], temperature: fl
         "truncated": sum(r.stop == "length" for r in rollouts) / n,
         "temperature": temperature,
         "rollouts": len(rollouts),
+        "undecided": sum(g.left_out for g in groups),
         "kept_groups": len(kept) / max(1, len(groups)),
         "kept_rollouts": sum(len(g.rollouts) for g in kept) / n,
     }

@@ -2,7 +2,8 @@
 
 The paper samples several rounds with the distilled model and gives neither metric nor threshold. Here the metric is the
 coefficient of variation of a prompt's response lengths (standard deviation over mean), at most `most_spread`; and a prompt
-must be solvable (one right response) and not too easy (accuracy at most `threshold`).
+must be solvable (one right response) and not too easy (accuracy at most `threshold`). Responses that the verifier could
+not decide count for neither.
 """
 
 from collections import Counter
@@ -28,9 +29,12 @@ def optimise_prompts(
     """(kept, dropped rows with reason, counts by reason). `uniform` off: only the rule on accuracy."""
     kept, dropped, counts = [], [], Counter()
     for problem, group in zip(problems, groups, strict=True):
-        accuracy = sum(r.correct is True for r in group) / len(group)
+        decided = [r.correct for r in group if r.correct is not None]
+        accuracy = sum(decided) / max(1, len(decided))
         spread = length_spread(group)
-        if accuracy > threshold:
+        if not decided:
+            reason = "undecided"
+        elif accuracy > threshold:
             reason = "too easy"
         elif accuracy == 0:
             reason = "never solved"

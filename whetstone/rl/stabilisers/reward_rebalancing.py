@@ -22,11 +22,11 @@ def reward_rebalancing(
         inner = algorithm.draw(state, step, groups)
         if inner.problems or not groups:
             return inner
-        hard = [g for g in groups if not any(r.correct for r in g.rollouts) and len(g.rollouts) < most]
+        hard = [g for g in groups if not any(r.correct for r in g.rollouts) and g.sampled < most]
         return replace(
             inner,
             problems=[g.problem for g in hard],
-            counts=[min(round_size, most - len(g.rollouts)) for g in hard],
+            counts=[min(round_size, most - g.sampled) for g in hard],
         )
 
     def keep(state: State, step: int, group: Group) -> Group | None:
@@ -36,6 +36,6 @@ def reward_rebalancing(
         wrong = [r for r in group.rollouts if r.correct is False]
         drawn = random.Random(f"{seed}/{step}/{group.problem.id}").sample(wrong, min(len(right), len(wrong)))
         chosen = {r.index for r in right} | {r.index for r in drawn}
-        return algorithm.keep(state, step, Group(group.problem, [r for r in group.rollouts if r.index in chosen]))
+        return algorithm.keep(state, step, replace(group, rollouts=[r for r in group.rollouts if r.index in chosen]))
 
     return replace(algorithm, draw=draw, keep=keep)
