@@ -1,0 +1,138 @@
+"""The paper's three stabilisers, as its summary gives them."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.rl.test_grpo import group
+from tests.scripted import problem, rollout
+from whetstone.rl.algorithm import Group
+from whetstone.rl.grpo import grpo
+from whetstone.rl.stabilisers.prompt_optimization import length_spread, optimise_prompts
+from whetstone.rl.stabilisers.reward_rebalancing import reward_rebalancing
+from whetstone.rl.stabilisers.temperature_annealing import temperature, temperature_annealing
+
+PROBLEMS = [problem(name) for name in "abcd"]
+
+
+def test_the_temperature_falls_from_1_to_0_6_over_the_first_half_and_stays():
+    assert [temperature(s, 40) for s in (0, 10, 20, 30, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6, 0.6])
+    draw = temperature_annealing(grpo(PROBLEMS, 2, 4, 0), steps=40).draw
+    assert [draw({}, s, []).temperature for s in (0, 10, 20, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6])
+    assert draw({}, 10, []).problems == grpo(PROBLEMS, 2, 4, 0).draw({}, 10, []).problems
+
+
+def rebalanced(most: int = 16, seed: int = 0, threshold: float = 0.5):
+    return reward_rebalancing(grpo(PROBLEMS, 4, 4, 0), threshold, most, round_size=4, seed=seed)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=24), st.integers(0, 9))
+def test_all_right_rollouts_are_kept_and_as_many_wrong_ones_drawn(marks, step):
+    whole = group("a", "".join("+" if mark else "-" for mark in marks))
+    kept = rebalanced().keep({}, step, whole)
+    right = sum(marks)
+    if right == 0 or right / len(marks) > 0.5:
+        assert kept is None
+        return
+    assert [r for r in kept.rollouts if r.correct] == [r for r in whole.rollouts if r.correct]
+    assert sum(not r.correct for r in kept.rollouts) == right
+    assert set(r.index for r in kept.rollouts) <= set(range(len(marks)))
+    assert kept == rebalanced().keep({}, step, whole)
+
+
+def test_exactly_half_right_is_kept_and_more_is_dropped():
+    assert len(rebalanced().keep({}, 0, group("a", "++--")).rollouts) == 4
+    assert rebalanced().keep({}, 0, group("a", "+++--")) is None
+
+
+def test_in_a_rebalanced_group_every_advantage_is_one():
+    algorithm = rebalanced()
+    kept = algorithm.keep({}, 0, group("a", "+-------"))
+    advantages = [row.token["advantage"][0] for row in algorithm.credit([kept])[0]]
+    assert advantages == pytest.approx([1.0, -1.0], rel=1e-5)
+
+
+def test_which_wrong_ones_are_drawn_depends_on_seed_and_step_and_is_even():
+    wrong = [[r.index for r in rebalanced(seed=s).keep({}, 0, group("a", "+----")).rollouts][1] for s in range(400)]
+    counts = [wrong.count(i) for i in (1, 2, 3, 4)]
+    assert sum(counts) == 400
+    # 400 draws of 4: standard deviation 8.7; four of them out of 100 happens less than once in 10,000 seeds
+    assert all(abs(count - 100) < 35 for count in counts)
+
+
+def test_only_prompts_without_a_right_rollout_are_sampled_again():
+    draw = rebalanced().draw
+    first = draw({}, 0, [])
+    assert len(first.problems) == 4
+    more = draw({}, 0, [group("a", "----"), group("b", "+---"), group("c", "++++"), group("d", "----")])
+    assert [p.id for p in more.problems] == ["a", "d"] and more.counts == [4, 4]
+
+
+@pytest.mark.parametrize("most", [4, 9, 16])
+def test_oversampling_stops_at_most(most):
+    draw, have, rounds = rebalanced(most).draw, group("a", "----"), 0
+    while (more := draw({}, 0, [have])).problems:
+        rounds += 1
+        have = group("a", "-" * (len(have.rollouts) + more.counts[0]))
+        assert rounds < 10
+    assert len(have.rollouts) == most
+
+
+def test_rollouts_left_out_as_undecided_count_as_sampled():
+    draw = rebalanced(most=6).draw
+    assert draw({}, 0, [Group(PROBLEMS[0], [], left_out=4)]).counts == [2]
+    assert not draw({}, 0, [Group(PROBLEMS[0], [], left_out=6)]).problems
+
+
+def lengths(name: str, *made: tuple[bool | None, int]):
+    return [rollout(name, i, correct, tokens) for i, (correct, tokens) in enumerate(made)]
+
+
+def test_the_spread_of_lengths_by_hand():
+    """10 and 30 tokens: mean 20, standard deviation 10."""
+    assert length_spread(lengths("a", (True, 10), (False, 30))) == 0.5
+    assert length_spread(lengths("a", (True, 7), (False, 7))) == 0
+
+
+def test_prompts_are_dropped_each_for_its_reason():
+    names = ["fine", "easy", "never", "uneven", "undecided", "half decided"]
+    groups = [
+        lengths("fine", (True, 10), (False, 12)),
+        lengths("easy", (True, 10), (True, 10), (False, 10)),
+        lengths("never", (False, 10), (False, 10)),
+        lengths("uneven", (True, 10), (False, 30)),
+        lengths("undecided", (None, 10), (None, 10)),
+        lengths("half decided", (True, 10), (None, 10), (None, 10), (False, 10)),
+    ]
+    kept, dropped, counts = optimise_prompts([problem(n) for n in names], groups, most_spread=0.3, threshold=0.5)
+    assert [p.id for p in kept] == ["fine", "half decided"]
+    assert {row["problem_id"]: row["reason"] for row in dropped} == {
+        "easy": "too easy",
+        "never": "never solved",
+        "uneven": "uneven lengths",
+        "undecided": "undecided",
+    }
+    assert counts == {"kept": 2, "too easy": 1, "never solved": 1, "uneven lengths": 1, "undecided": 1}
+    assert dropped[2]["spread"] == 0.5 and dropped[2]["accuracy"] == 0.5
+
+
+def test_without_prompt_optimisation_lengths_do_not_matter():
+    uneven = [lengths("a", (True, 10), (False, 30))]
+    assert optimise_prompts([problem("a")], uneven, 0.3, 0.5, uniform=False)[2] == {"kept": 1}
+
+
+def test_a_wrapped_algorithm_changes_only_what_it_says():
+    plain = grpo(PROBLEMS, 2, 4, 0)
+    balanced = reward_rebalancing(plain)
+    annealed = temperature_annealing(balanced, 10)
+    assert (balanced.reward, balanced.credit, balanced.loss) == (plain.reward, plain.credit, plain.loss)
+    assert (annealed.keep, annealed.credit, annealed.loss) == (balanced.keep, balanced.credit, balanced.loss)
+
+
+def test_the_order_of_rollouts_is_kept():
+    marks = ["+", "-", "-", "+", "-", "-", "-"]
+    random.Random(0).shuffle(marks)
+    kept = rebalanced().keep({}, 3, group("a", "".join(marks)))
+    assert [r.index for r in kept.rollouts] == sorted(r.index for r in kept.rollouts)
