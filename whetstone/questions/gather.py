@@ -285,12 +285,13 @@ def _gathered(
     """Every problem that stays, as it is found; `counts` and `dropped` are filled on the way."""
     register = Register(frozenset(title for title, source in named.items() if _is_made(source)))
     with_formula: list[Problem] = []
+    asdiv = {title: tuple(read_asdiv(s, title)) for title, s in named.items() if isinstance(s, AsdivSource)}  # 2,305
     reported: set[str] = set()  # sources whose bad rows are in `dropped` already: files are read once for each split
     for split in SPLITS:
         for title, source in named.items():
             if split not in source.splits:
                 continue
-            for item in _read(source, title, split, seed):
+            for item in asdiv.get(title) or _read(source, title, split, seed):
                 if isinstance(item, Drop):
                     if title not in reported:
                         dropped.add(item)
@@ -318,11 +319,9 @@ def _gathered(
                 yield made
 
 
-def _read(source: Source, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
+def _read(source: ProceduralSource | FileSource, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
     if isinstance(source, FileSource):
         return read_file(source, title)
-    if isinstance(source, AsdivSource):
-        return read_asdiv(source, title)
     return _made(source, title, split, seed)
 
 

@@ -21,8 +21,9 @@ _hundreds = rf"(?:(?:{_below_hundred}|an?)\s+hundred(?:(?:\s+and)?\s+{_below_hun
 _below_thousand = rf"(?:{_hundreds}|{_below_hundred})"
 _thousands = rf"(?:(?:{_below_thousand}|an?)\s+thousand(?:,?(?:\s+and)?\s+{_below_thousand})?)"
 NUMBER = re.compile(
+    r"(?=[\daefnostz])(?:"  # how a number begins; most places of a text are passed over by this alone
     rf"(?P<digits>\d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
-    rf"|\b(?P<words>{_thousands}|{_hundreds}|{_below_hundred})\b",
+    rf"|\b(?P<words>{_thousands}|{_hundreds}|{_below_hundred})\b)",
     re.IGNORECASE,
 )
 BEFORE_OTHER = re.compile(r"(?:[A-Za-z_.^\\]|\d[:/,.])$")  # "x2", "7:30", "1/2", "2^3"
