@@ -1,0 +1,86 @@
+"""Sampling: the order asked for, each graded while the others decode, and a kill costs nothing but time."""
+
+import threading
+
+import pytest
+
+from tests.scripted import Grader, Killed, Scripted, problem
+from whetstone.records import Sampling, Verdict
+from whetstone.sample import sample_groups, sample_journalled, share_right
+
+PROBLEMS = [problem(f"p{i}", answer="1") for i in range(5)]
+
+
+def backwards(prompts):
+    return prompts[::-1]
+
+
+def test_rollouts_come_in_the_order_asked_whatever_finishes_first():
+    groups = sample_groups(Scripted(order=backwards), PROBLEMS, [1, 2, 3, 0, 1], Sampling(0.7), Grader())
+    asked = [("p0", 0), ("p1", 0), ("p1", 1), ("p2", 0), ("p2", 1), ("p2", 2), ("p4", 0)]
+    assert [(r.problem_id, r.index) for group in groups for r in group] == asked
+    assert [len(group) for group in groups] == [1, 2, 3, 0, 1]
+    assert groups[2][1].correct is True and groups[2][0].correct is False  # "p2/1" holds the answer 1
+    assert {r.temperature for group in groups for r in group} == {0.7}
+
+
+def test_more_rollouts_of_a_problem_go_on_after_those_it_has():
+    generator = Scripted()
+    (group,) = sample_groups(generator, PROBLEMS[:1], 2, Sampling(), Grader(), first=4)
+    assert [r.index for r in group] == [4, 5] and generator.asked == [("p0", 4), ("p0", 5)]
+
+
+def test_a_verdict_is_asked_for_while_the_others_decode():
+    graded = threading.Event()
+
+    class Watching(Grader):
+        def check(self, text, gold, policy="math"):
+            graded.set()
+            return Verdict(True, "equal")
+
+    def text(prompt, sampling):
+        if prompt.index == 1:
+            assert graded.wait(10), "the first answer was not graded before the second was decoded"
+        return "1"
+
+    sample_groups(Scripted(text), PROBLEMS[:1], 2, Sampling(), Watching())
+
+
+def journalled(tmp_path, generator):
+    return sample_journalled(generator, PROBLEMS, 3, Sampling(), Grader(), tmp_path / "journal.jsonl", "test", block=2)
+
+
+@pytest.mark.parametrize("dies_after", range(15))
+def test_after_a_kill_the_result_is_that_of_an_undisturbed_run(tmp_path, dies_after):
+    undisturbed = journalled(tmp_path / "one", Scripted())
+    dying, second = Scripted(order=backwards), Scripted()
+    dying.dies_after = dies_after
+    with pytest.raises(Killed):
+        journalled(tmp_path, dying)
+    assert journalled(tmp_path, second) == undisturbed
+    finished_blocks = dies_after // 6
+    assert len(second.asked) == 15 - 6 * finished_blocks
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400, 900])
+def test_a_block_of_which_a_kill_left_a_part_is_sampled_again_whole(tmp_path, cut):
+    undisturbed = journalled(tmp_path, Scripted())
+    journal = tmp_path / "journal.jsonl"
+    whole = journal.read_bytes()
+    for _ in range(2):  # and once more, over what the first repair appended
+        journal.write_bytes(journal.read_bytes()[:-cut])
+        assert journalled(tmp_path, Scripted()) == undisturbed
+    assert len(whole.splitlines()) == 15
+
+
+def test_a_finished_journal_asks_for_nothing(tmp_path):
+    journalled(tmp_path, Scripted())
+    again = Scripted()
+    journalled(tmp_path, again)
+    assert again.asked == []
+
+
+def test_undecided_rollouts_are_not_in_the_share_of_right_ones():
+    (group,) = sample_groups(Scripted(lambda p, s: ["1", "?", "2"][p.index]), PROBLEMS[:1], 3, Sampling(), Grader())
+    assert [r.correct for r in group] == [True, None, False]
+    assert share_right(group) == 0.5 and share_right(group[1:2]) == 0
