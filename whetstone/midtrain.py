@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class Settings(StageSettings):
     corpus: str | None = None  # the stage (or stage/artifact) with the chains of thought
     model: str | None = None  # the stage whose model is trained; default: from [model]
-    learning_rate: float = Field(default=4e-3, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    learning_rate: float = Field(default=4e-3, gt=0)  # the peak
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
     floor: float = Field(default=0.1, ge=0, le=1)  # the last learning rate, as a share of the peak
-    weight_decay: float = Field(default=0.1, ge=0)
-    epochs: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)  # AdamW's
+    epochs: float = Field(default=1.0, gt=0)  # passes over the corpus
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     sequence_length: int = Field(default=1024, gt=1)  # of a packed row

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class Settings(StageSettings):
     data: str | None = None  # a corpus stage's subset, or pairs (their chosen side)
     model: str | None = None  # the stage whose model is trained
-    learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    learning_rate: float = Field(default=1e-3, gt=0)  # the peak
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
     floor: float = Field(default=0.05, ge=0, le=1)  # the last learning rate, as a share of the peak
-    weight_decay: float = Field(default=0.1, ge=0)
-    epochs: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)  # AdamW's
+    epochs: float = Field(default=1.0, gt=0)  # passes over the samples
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     max_length: int = Field(default=1024, gt=1)  # longer samples are left out, whole

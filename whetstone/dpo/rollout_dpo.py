@@ -28,17 +28,17 @@ class Settings(StageSettings):
     sample_levels: list[int] | None = None  # their levels; None: all
     samples: int = Field(default=8, ge=2)  # rollouts of each
     temperature: float = Field(default=1.0, gt=0)  # of the student's rollouts
-    max_tokens: int = Field(default=512, gt=0)
-    pairs_per_problem: int = Field(default=2, gt=0)
-    max_pairs: int = Field(default=0, ge=0)  # 0: all
-    beta: float = Field(default=0.1, gt=0)
-    length_normalised: bool = False
+    max_tokens: int = Field(default=512, gt=0)  # longest rollout
+    pairs_per_problem: int = Field(default=2, gt=0)  # at most
+    max_pairs: int = Field(default=0, ge=0)  # at most so many in all; 0: all
+    beta: float = Field(default=0.1, gt=0)  # how hard the reference holds
+    length_normalised: bool = False  # log-probabilities a token instead of a sequence
     chosen_nll: float = Field(default=0.0, ge=0)  # weight of the chosen side's cross-entropy
-    learning_rate: float = Field(default=3e-5, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    warmup: float = Field(default=0.1, ge=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)  # the peak
+    schedule: Literal["constant", "linear", "cosine"] = "linear"  # from the peak down
+    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
+    epochs: float = Field(default=1.0, gt=0)  # passes over the pairs
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
     checkpoint_every: int = Field(default=20, gt=0)  # steps
 

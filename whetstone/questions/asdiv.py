@@ -54,13 +54,13 @@ class AsdivSource(Settings):
     """ASDiv's arithmetic problems, cut into folds."""
 
     kind: Literal["asdiv"]
-    path: str = "$WHETSTONE_DATA/asdiv/ASDiv.xml.gz"
-    name: str = "asdiv"
+    path: str = "$WHETSTONE_DATA/asdiv/ASDiv.xml.gz"  # dataset/ASDiv.xml, plain or gzipped
+    name: str = "asdiv"  # of the source
     solution_types: tuple[str, ...] = Field(min_length=1)  # which Solution-Types to take
-    folds: int = Field(default=5, ge=2)
+    folds: int = Field(default=5, ge=2)  # by hash of the text without its numbers
     test_fold: int = Field(default=0, ge=0)  # this fold is the test set
     validation: float = Field(default=0.05, ge=0, lt=1)  # share of the other folds
-    benchmark: str = "asdiv"
+    benchmark: str = "asdiv"  # name of the problem set that the test fold is scored in
     limit: int = Field(default=0, ge=0)  # at most so many problems of the chosen types; 0: all
 
     @property

@@ -65,10 +65,10 @@ class ProceduralSource(Table):
     families: tuple[str, ...] = ("chain", "equation", "word")  # in turn
     level: int = Field(default=3, ge=1)  # operations in one problem
     digits: tuple[int, int] = (1, 3)  # fewest and most digits of an operand
-    operators: str = "+-"
+    operators: str = "+-"  # which of + - * stand in chains
     train: int = Field(default=0, ge=0)  # how many
-    validation: int = Field(default=0, ge=0)
-    test: int = Field(default=0, ge=0)
+    validation: int = Field(default=0, ge=0)  # how many
+    test: int = Field(default=0, ge=0)  # how many
     benchmark: str = ""  # name of the problem set that the test problems are scored in
     name: str = ""  # of the source; default: procedural and the level
     test_seed: int = 0  # the test problems are the same in every run, whatever its seed

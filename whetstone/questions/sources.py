@@ -51,9 +51,9 @@ class Drop:
 class Shares(Settings):
     """How a source is cut into splits: by the hash of the question's normalised text, so that copies stay together."""
 
-    train: float = Field(default=0.8, ge=0, le=1)
-    validation: float = Field(default=0.1, ge=0, le=1)
-    test: float = Field(default=0.1, ge=0, le=1)
+    train: float = Field(default=0.8, ge=0, le=1)  # share
+    validation: float = Field(default=0.1, ge=0, le=1)  # share
+    test: float = Field(default=0.1, ge=0, le=1)  # share
 
     @model_validator(mode="after")
     def sum_to_one(self) -> "Shares":
@@ -73,7 +73,7 @@ class Columns(Settings):
     answer: str = "answer"
     id: str | None = None  # default: the line number
     level: str | None = None  # a number, or text with one in it ("Level 3")
-    domain: str | None = None
+    domain: str | None = None  # subject, by which scores are grouped
     formula: str | None = None  # an arithmetic expression that the procedural teacher can explain
 
     @property
@@ -92,15 +92,15 @@ class FileSource(Settings):
     kind: Literal["file"]
     path: str  # may contain $VARIABLES and ~
     name: str = ""  # of the source; default: the folder's and the file's name
-    columns: Columns = Columns()
+    columns: Columns = Columns()  # which column is which
     answer_from: Literal["column", "boxed", "after_hashes"] = (
         "column"  # the answer column is the answer, or holds it in …
     )
     policy: str = "math"  # the answer policy it is verified under
-    split: Split | Shares = "train"
+    split: Split | Shares = "train"  # where its problems go: one split, or shares
     keep_together: Literal["text", "template"] = "text"  # template: texts that differ in their numbers share a split
     benchmark: str = ""  # name of the problem set that its test problems are scored in
-    licence: str = ""
+    licence: str = ""  # kept with every problem
     limit: int = Field(default=0, ge=0)  # read at most so many rows; 0: all
 
     @property

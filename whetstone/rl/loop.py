@@ -24,26 +24,26 @@ class Settings(StageSettings):
     model: str | None = None  # the stage whose model is trained
     problems: str | None = None
     prompts: str | None = None  # the corpus stage whose prompts are candidates
-    algorithm: Literal["grpo"] = "grpo"
+    algorithm: Literal["grpo"] = "grpo"  # what is drawn, kept and credited, and the loss
     stabilisers: tuple[Literal["prompt_optimization", "reward_rebalancing", "temperature_annealing"], ...] = (
         "prompt_optimization",
         "reward_rebalancing",
         "temperature_annealing",
     )
-    steps: int = Field(default=20, gt=0)
-    prompts_per_step: int = Field(default=32, gt=0)
+    steps: int = Field(default=20, gt=0)  # updates
+    prompts_per_step: int = Field(default=32, gt=0)  # groups of one update
     samples: int = Field(default=8, gt=1)  # rollouts of a prompt
-    max_tokens: int = Field(default=512, gt=0)
+    max_tokens: int = Field(default=512, gt=0)  # longest rollout
     temperature: float = Field(default=1.0, gt=0)  # without temperature_annealing
-    learning_rate: float = Field(default=2e-4, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: float = Field(default=0.0, ge=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: float = Field(default=0.2, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)  # the peak
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # from the peak down
+    warmup: float = Field(default=0.0, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
+    clip: float = Field(default=0.2, gt=0)  # how far the probability ratio may leave 1
     token_mean: bool = False  # every token of the step weighs the same, instead of every rollout
     candidates: int = Field(default=256, gt=0)  # prompts tried before RL
     candidate_levels: list[int] | None = None  # their levels; None: those of the prompts table
-    candidate_samples: int = Field(default=8, gt=0)
+    candidate_samples: int = Field(default=8, gt=0)  # rollouts of each
     threshold: float = Field(default=0.5, gt=0, le=1)  # prompts and groups of higher accuracy are dropped
     length_spread: float = Field(
         default=0.3, gt=0

@@ -24,8 +24,8 @@ class StageSettings(Settings):
 
 class RunSettings(Settings):
     name: str  # the run folder is `folder/name`
-    folder: Path = Path("runs")
-    seed: int = 0
+    folder: Path = Path("runs")  # where run folders lie
+    seed: int = 0  # of everything drawn at random
     threads: int = Field(default=0, ge=0)  # 0: all the cores this process may use
 
 
@@ -33,11 +33,11 @@ class ModelSettings(Settings):
     """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model made from nothing."""
 
     path: str | None = None  # a folder or a hub name; the shape fields below are then unused
-    layers: int = 3
-    hidden: int = 128
-    mlp: int = 384
-    heads: int = 4
-    kv_heads: int = 2
+    layers: int = 3  # transformer blocks
+    hidden: int = 128  # width
+    mlp: int = 384  # inner width of the feed-forward part
+    heads: int = 4  # of the queries; hidden / heads is the size of a head
+    kv_heads: int = 2  # of keys and values; must divide heads
     partial_rotary: float = 0.5  # share of each head's dimensions that carry the position (Phi-4-mini: 0.75)
     rope_theta: float = 500.0  # Phi-4-mini's 10,000 is made for contexts of thousands of tokens
     vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
@@ -46,7 +46,7 @@ class ModelSettings(Settings):
 
 
 class ParallelSettings(Settings):
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
 
@@ -55,7 +55,7 @@ class ScoreSettings(Settings):
     """How the pipeline scores the base and every training stage."""
 
     main: str = ""  # benchmark name of the headline problem set; default: the first
-    samples: int = Field(default=8, ge=1)
-    temperature: float = Field(default=0.6, ge=0)
-    max_tokens: int = Field(default=512, ge=1)
+    samples: int = Field(default=8, ge=1)  # answers a problem
+    temperature: float = Field(default=0.6, ge=0)  # of the answers; 0 is greedy
+    max_tokens: int = Field(default=512, ge=1)  # longest answer; longer ones count as truncated
     problems: int = Field(default=0, ge=0)  # at most so many of each set; 0: all
