@@ -214,3 +214,19 @@ def walk(tmp_path: Path, rooms: Rooms) -> Path:
     path = tmp_path / "walk.toml"
     path.write_text(FOUR_STAGES.format(folder=tmp_path / "runs"))
     return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What training rooms read: an untrained model, corpus, subset, problems, pairs, prompts."""
+    from tests.tiny_world import write_world
+
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def adder(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that adds one-digit numbers right about every third time."""
+    from tests.tiny_world import teach
+
+    return teach(tmp_path_factory.mktemp("taught") / "adder", world, epochs=15)

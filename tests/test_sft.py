@@ -1,0 +1,85 @@
+"""Supervised fine-tuning: whole samples, the response alone, the end of turn learnt even where it is also the padding."""
+
+import pytest
+
+from tests.scripted import Killed, kill_after, stage
+from tests.tiny_world import answer, logged
+from whetstone import sft
+from whetstone.batch import collate
+from whetstone.chat import Chat
+from whetstone.model import load
+from whetstone.records import Pair
+from whetstone.run.folder import hash_folder
+from whetstone.run.tables import read_rows, write_records, write_rows
+
+
+def room(folder, world, data="subset", **settings):
+    known = {"batch_tokens": 100, "epochs": 3} | settings
+    return stage(folder, sft.Settings(kind="sft", **known), data=world[data], model=world["model"])
+
+
+def test_a_few_steps_lower_the_loss(tmp_path, world):
+    told = sft.run(room(tmp_path / "s", world, learning_rate=4e-3))
+    losses = logged(tmp_path / "s", "loss")
+    assert losses[-1] < 0.7 * losses[0]
+    assert told == {"samples": 8, "left_out": 0, "steps": len(losses), "tokens": sum(logged(tmp_path / "s", "tokens"))}
+
+
+@pytest.mark.parametrize("killed_in_step", [1, 4, 6])
+def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(tmp_path, world, monkeypatch, killed_in_step):
+    told = sft.run(room(tmp_path / "one", world, checkpoint_every=3))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, killed_in_step)
+        sft.run(room(tmp_path / "two" / "one", world, checkpoint_every=3))
+    assert sft.run(room(tmp_path / "two" / "one", world, checkpoint_every=3)) == told
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+    assert logged(tmp_path / "two" / "one", "loss") == logged(tmp_path / "one", "loss")
+
+
+def chat_of(world, **special) -> Chat:
+    _, tokenizer = load(world["model"])
+    for name, token in special.items():
+        setattr(tokenizer, name, token)
+    return Chat(tokenizer)
+
+
+@pytest.mark.parametrize("special", [{}, dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|end|>")])
+def test_the_response_and_its_end_of_turn_are_scored_and_nothing_else(world, special):
+    """Masked by length: where bos, eos and padding are one id, a mask by id would hide the end from the loss."""
+    chat = chat_of(world, **special)
+    row = sft.answered(chat, {"question": "Compute 1 + 2.", "text": answer(1, 2)})
+    batch = collate([row])
+    assert chat.text(batch.targets.tolist()) == answer(1, 2)
+    assert batch.targets[-1] == chat.end == chat.tokenizer.convert_tokens_to_ids("<|end|>")
+    assert chat.tokenizer.decode(row.ids[: row.prompt]) == "<|user|>Compute 1 + 2.<|end|><|assistant|>"
+    assert len(batch.targets) == len(row.ids) - row.prompt
+
+
+def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
+    rows = list(read_rows(world["subset"]))
+    rows[2] = rows[2] | {"text": answer(1, 1) * 20}
+    write_rows(tmp_path / "subset", rows)
+    told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=128))
+    assert (told["samples"], told["left_out"]) == (7, 1)
+    with pytest.raises(ValueError, match="no sample of at most 5 tokens"):
+        sft.run(room(tmp_path / "t", world, max_length=5))
+
+
+def test_of_a_pair_the_chosen_side_is_taught_as_the_ids_that_were_sampled(world):
+    chat = chat_of(world)
+    pair = {"question": "Compute 1 + 2.", "chosen": "a", "rejected": "b", "prompt_ids": [], "chosen_ids": []}
+    assert chat.text(sft.answered(chat, pair).ids[-2:]) == "a"
+    sampled = sft.answered(chat, pair | {"prompt_ids": [9, 8], "chosen_ids": [7, 6, chat.end]})
+    assert sampled.ids == [9, 8, 7, 6, chat.end] and sampled.prompt == 2
+
+
+def test_the_chosen_side_of_pairs_trains(tmp_path, world):
+    write_records(
+        tmp_path / "pairs", [Pair("p", "Compute 1 + 2.", answer(1, 2), answer(1, 2, slip=1), source="teacher")]
+    )
+    assert sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "pairs"}, epochs=1))["samples"] == 1
+
+
+def test_without_a_model_it_says_where_one_comes_from(tmp_path, world):
+    with pytest.raises(ValueError, match="has no model to train: put a midtrain stage above it"):
+        sft.run(stage(tmp_path / "s", sft.Settings(kind="sft"), data=world["subset"]))
