@@ -133,7 +133,7 @@ def show(
         if not tables:
             raise FileNotFoundError(f"{path} holds no tables (part-*.parquet): no stage has written one there yet.")
         for table, rows, columns in tables:
-            print(f"{table}  {rows:,} rows: {', '.join(columns)}")
+            print(f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}")
         return
     shown = 0
     for number, row in chosen(rows_of(path), grep, where or (), index, count):
@@ -155,7 +155,8 @@ def verify(
     from whetstone.verify.table import verify_file
 
     summary = verify_file(path, prediction_field, gold_field, policy, output)
-    print("  ".join(f"{name} {value}" for name, value in summary.items()), file=sys.stderr)
+    reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
+    print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
 
 
 @app.command()
@@ -245,33 +246,25 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
 
     from whetstone.pipeline import last_speeds
 
-    table = Table("stage", title=f"{recipe.folder}", title_justify="left")
     main = next((result.score for result in results if result.score), None)
-    for heading in (
-        "wall s",
-        "CPU s",
-        f"{main.benchmark} mean@{main.samples} %" if main else "score %",
-        "95 %",
-        "peak",
-    ):
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
+    table = Table("stage", title=f"{recipe.folder}", title_justify="left")
+    for heading in ("wall s", "CPU s", "peak", *scored):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         score = result.score
         table.add_row(
             result.name,
-            f"{result.wall_seconds:.1f}" if result.wall_seconds else "",
-            f"{result.cpu_seconds:.1f}" if result.cpu_seconds else "",
-            f"{100 * score.mean:.1f}" if score else "",
-            f"{100 * score.low:.1f} … {100 * score.high:.1f}" if score else "",
+            f"{result.wall_seconds:,.1f}" if result.wall_seconds else "",
+            f"{result.cpu_seconds:,.1f}" if result.cpu_seconds else "",
             _gigabytes(result.peak_memory) if result.peak_memory else "",
+            *((f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()),
         )
     table.add_section()
     table.add_row(
         "all",
-        f"{sum(r.wall_seconds for r in results):.1f}",
-        f"{sum(r.cpu_seconds for r in results):.1f}",
-        "",
-        "",
+        f"{sum(r.wall_seconds for r in results):,.1f}",
+        f"{sum(r.cpu_seconds for r in results):,.1f}",
         _gigabytes(max((r.peak_memory for r in results), default=0)),
     )
     console = Console(width=None if sys.stdout.isatty() else 110)
