@@ -69,8 +69,8 @@ class Shares(Settings):
 class Columns(Settings):
     """Which column of the file is which field of a problem."""
 
-    question: str | tuple[str, ...] = "question"  # several are joined with a space
-    answer: str = "answer"
+    question: str | tuple[str, ...] = "question"  # a list of columns is joined with spaces
+    answer: str = "answer"  # as it stands, or the text that `answer_from` finds it in
     id: str | None = None  # default: the line number
     level: str | None = None  # a number, or text with one in it ("Level 3")
     domain: str | None = None  # subject, by which scores are grouped
