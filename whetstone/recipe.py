@@ -475,7 +475,7 @@ def _in_words(settings_class: type[BaseModel], table: _Table, error: Mapping[str
     place, key = table.place(*path), _written(path, table.values, missing=error["type"] == "missing")
     fields = _fields_at(settings_class, path[:-1])
     if error["type"] == "extra_forbidden":
-        names = list(known) if len(path) == 1 and known else list(fields)
+        names = list(dict.fromkeys(known if len(path) == 1 and known else fields))
         return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
