@@ -6,15 +6,17 @@ operation, and boxes the answer:
 
     <think>
     12+(345-67)+8
-    345-67:5-7=8b1,4-6-1=7b1,3-0-1=2 so 278
+    345-67:5-7=b8,4-6-1=b7,3-0-1=2 so 278
     12+278+8
-    12+278:2+8=0c1,1+7+1=9,0+2=2 so 290
+    12+278:2+8=c0,1+7+1=9,0+2=2 so 290
     290+8:0+8=8,9+0=9,2+0=2 so 298
     Check 298-8:8-8=0,9-0=9,2-0=2 so 290
     </think>
     The answer is \\boxed{298}.
 
-Columns run from the right; `c1` carries one, `b1` borrows one.
+Columns run from the right; `c` carries one, `b` borrows one, and both are written before the digit: a small model learns
+`7+5=c2` (first whether the sum passes ten, then the rest) many times sooner than the digit alone, of which neither 7 nor 5
+says anything. A product's carry is a number: `7*8+2=c5:8`. `r` is a long division's rest.
 
 As a real teacher it errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at
 `wrong_rate` it slips and does not notice, so that everything after the slip follows from it and the conclusion is wrong
@@ -142,7 +144,8 @@ def _and(sign: str, carried: int) -> str:
 
 
 def _mark(letter: str, carried: int) -> str:
-    return f"{letter}{carried}" if carried else ""
+    """The carry or borrow, written before the digit: once it is known, the digit is no longer a sum modulo ten."""
+    return "" if not carried else letter if carried == 1 else f"{letter}{carried}:"
 
 
 def _add(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
@@ -151,7 +154,7 @@ def _add(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
         x, y = a // 10**column % 10, b // 10**column % 10
         total = x + y + carry
         digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}+{y}{_and('+', carry)}={digit}{_mark('c', total // 10)}")
+        lines.append(f"{x}+{y}{_and('+', carry)}={_mark('c', total // 10)}{digit}")
         carry = total // 10
         digits.append(digit)
     return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
@@ -165,7 +168,7 @@ def _subtract(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
         x, y = a // 10**column % 10, b // 10**column % 10
         total = x - y - borrow
         digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}-{y}{_and('-', borrow)}={digit}{_mark('b', int(total < 0))}")
+        lines.append(f"{x}-{y}{_and('-', borrow)}={_mark('b', int(total < 0))}{digit}")
         borrow = int(total < 0)
         digits.append(digit)
     return lines, sum(d * 10**i for i, d in enumerate(digits))
@@ -177,7 +180,7 @@ def _times_digit(a: int, digit: int, slip: _Slip | None) -> tuple[list[str], int
         x = a // 10**column % 10
         total = x * digit + carry
         low = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}*{digit}{_and('+', carry)}={low}{_mark('c', total // 10)}")
+        lines.append(f"{x}*{digit}{_and('+', carry)}={_mark('c', total // 10)}{low}")
         carry = total // 10
         digits.append(low)
     return lines, carry * 10 ** len(digits) + sum(d * 10**i for i, d in enumerate(digits))
@@ -211,7 +214,7 @@ def _divide(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
         part = rest * 10 + digit
         written = slip.digit(part // b, column) if slip else part // b
         rest = part % b
-        lines.append(f"{part}/{b}={written}{_mark('r', rest)}")
+        lines.append(f"{part}/{b}={written}{f'r{rest}' if rest else ''}")
         quotient = quotient * 10 + written
     return lines, quotient
 
