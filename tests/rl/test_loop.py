@@ -1,0 +1,151 @@
+"""The RL room: what is sampled and counted, when it stops, and resuming to the bit."""
+
+import pytest
+
+from tests.rl.test_grpo import group
+from tests.scripted import Grader, Killed, Scripted, kill_after, problem, stage
+from tests.tiny_world import logged
+from whetstone.learner.learner import Learner
+from whetstone.records import Verdict
+from whetstone.rl import loop
+from whetstone.rl.algorithm import Group
+from whetstone.run.folder import hash_folder, read_json
+from whetstone.run.tables import read_rows
+
+
+def room(folder, world, adder, **settings):
+    known = {
+        "steps": 5,
+        "prompts_per_step": 4,
+        "samples": 4,
+        "max_tokens": 40,
+        "candidate_samples": 6,
+        "threshold": 0.8,
+        "oversample": 8,
+        "checkpoint_every": 2,
+    } | settings
+    inputs = {"model": adder, "problems": world["problems"], "prompts": world["prompts"]}
+    return stage(folder, loop.Settings(kind="rl", **known), **inputs)
+
+
+def test_it_trains_and_tells_what_it_did(tmp_path, world, adder):
+    told = loop.run(room(tmp_path / "r", world, adder))
+    kept = read_json(tmp_path / "r" / "prompts.json")["kept"]
+    dropped = list(read_rows(tmp_path / "r" / "dropped"))
+    assert len(kept) + sum("problem_id" in row for row in dropped) == 16
+    assert told["candidates"]["kept"] == len(kept) and told["steps"] == 5
+    assert told["updates"] == len(logged(tmp_path / "r", "gradient_norm")) > 0
+    assert told["rollouts"] == sum(logged(tmp_path / "r", "rollouts")) >= 5 * 4 * 4
+    assert told["probe_gap"] < 1e-4 and max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    assert logged(tmp_path / "r", "temperature") == pytest.approx([1.0, 0.84, 0.68, 0.6, 0.6])
+    assert hash_folder(tmp_path / "r" / "model") != hash_folder(adder)
+
+
+@pytest.mark.parametrize("killed_in_step", [1, 3, 5])
+def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(
+    tmp_path, world, adder, monkeypatch, killed_in_step
+):
+    told = loop.run(room(tmp_path / "one", world, adder))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, killed_in_step)
+        loop.run(room(tmp_path / "two" / "one", world, adder))
+    assert loop.run(room(tmp_path / "two" / "one", world, adder)) == told
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+    for name in ("loss", "reward", "rollouts", "sampler_gap"):
+        assert logged(tmp_path / "two" / "one", name) == logged(tmp_path / "one", name)
+
+
+def test_a_sampler_that_is_not_the_learner_stops_it_before_the_first_step(tmp_path, world, adder, monkeypatch):
+    monkeypatch.setattr(loop, "probe", lambda *_: 0.2)
+    with pytest.raises(ValueError, match=r"step 0: .* differ by 0.2 nats a token on average \(allowed: 0.05\)"):
+        loop.run(room(tmp_path / "r", world, adder))
+
+
+def test_a_sampler_that_drifts_from_the_learner_stops_it_and_changes_nothing(tmp_path, world, adder, monkeypatch):
+    plain = Learner.forward_backward
+    monkeypatch.setattr(Learner, "forward_backward", lambda self, *more: plain(self, *more) | {"sampler_gap": 0.3})
+    monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("updated with another policy's gradient"))
+    with pytest.raises(ValueError, match=r"would be that of another policy\. Use the same dtype for both"):
+        loop.run(room(tmp_path / "r", world, adder))
+    assert not (tmp_path / "r" / "model").exists()
+
+
+def test_the_probe_measures_the_gap(world, adder):
+    from dataclasses import replace
+
+    from whetstone.decode.engine import load_engine
+    from whetstone.records import Sampling
+    from whetstone.run.settings import ParallelSettings
+    from whetstone.sample import sample_groups
+
+    engine = load_engine(adder, "cpu")
+    (sampled,) = sample_groups(engine, [problem("Compute 1 + 2", "3")], 3, Sampling(0.7, 30), Grader())
+    learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu"))
+    assert loop.probe(sampled, learner) < 1e-5
+    shifted = [replace(r, logprobs=[x - 0.25 for x in r.logprobs]) for r in sampled]
+    assert loop.probe(shifted, learner) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_prompts_that_nothing_can_be_learnt_from_are_an_error(tmp_path, world):
+    with pytest.raises(ValueError, match=r"0 of 16 candidate prompts are left .* nearer to what it can do"):
+        loop.run(room(tmp_path / "r", world, world["model"]))
+    with pytest.raises(ValueError, match=r"no prompt of levels \[7\]"):
+        loop.run(room(tmp_path / "s", world, world["model"], candidate_levels=[7]))
+
+
+class OneUndecided(Grader):
+    """Undecided about rollout 1 of each problem; the rest are wrong, but for rollout 5."""
+
+    def check(self, text, gold, policy="math"):
+        index = int(text.split("/")[1])
+        return Verdict(None, "timeout") if index == 1 else Verdict(index == 5, "")
+
+
+def sampled(tmp_path, world, adder, grader, generator, **settings):
+    one = room(tmp_path / "r", world, adder, prompts_per_step=1, **settings)
+    algorithm = loop.build(one.settings, [problem("a")], seed=0)
+    return algorithm, *loop.rollouts(one, generator, grader, algorithm, {}, 0)
+
+
+def test_undecided_rollouts_are_in_no_group_and_never_asked_for_again(tmp_path, world, adder):
+    generator = Scripted()
+    algorithm, (whole,), _ = sampled(tmp_path, world, adder, OneUndecided(), generator)
+    assert generator.asked == [("a", i) for i in range(8)], "none right in 0-3: four more, with numbers of their own"
+    assert [r.index for r in whole.rollouts] == [0, 2, 3, 4, 5, 6, 7] and whole.left_out == 1
+    assert whole.accuracy == pytest.approx(1 / 7)
+    values = loop.describe([whole], [], 1.0)
+    assert (values["rollouts"], values["undecided"]) == (7, 1)
+    assert values["accuracy"] == pytest.approx(1 / 7) and values["reward"] == pytest.approx((1 - 6) / 7)
+    kept = algorithm.keep({}, 0, whole)
+    assert len(kept.rollouts) == 2 and all(r.correct is not None for r in kept.rollouts)
+
+
+def test_a_step_in_which_nothing_can_be_decided_ends(tmp_path, world, adder):
+    class Undecided(Grader):
+        def check(self, text, gold, policy="math"):
+            return Verdict(None, "timeout")
+
+    algorithm, (whole,), _ = sampled(tmp_path, world, adder, Undecided(), Scripted())
+    assert (whole.rollouts, whole.left_out) == ([], 8)
+    assert algorithm.keep({}, 0, whole) is None
+    assert loop.describe([whole], [], 1.0)["rollouts"] == 0
+
+
+def test_the_same_problem_is_sampled_otherwise_in_another_step(tmp_path, world, adder):
+    seeds = []
+    generator = Scripted(lambda prompt, sampling: seeds.append(sampling.seed) or "a/1")
+    one = room(tmp_path / "r", world, adder, prompts_per_step=1, stabilisers=())
+    algorithm = loop.build(one.settings, [problem("a")], seed=0)
+    for step in (0, 1):
+        loop.rollouts(one, generator, Grader(), algorithm, {}, step)
+    assert len(set(seeds)) == 2
+
+
+def test_without_stabilisers_it_is_plain_grpo_at_one_temperature(tmp_path, world, adder):
+    settings = room(tmp_path / "r", world, adder, stabilisers=(), temperature=0.9).settings
+    algorithm = loop.build(settings, [problem("a"), problem("b")], seed=0)
+    draw = algorithm.draw({}, 3, [])
+    assert draw.temperature == 0.9 and draw.counts == [4, 4]
+    easy = group("a", "+++-")
+    assert algorithm.keep({}, 0, easy) is easy
+    assert not algorithm.draw({}, 0, [Group(problem("a"), [])]).problems
