@@ -1,0 +1,215 @@
+"""Promise: a run killed with `kill -9` at any moment and started again ends with the same bits as an undisturbed one.
+
+    python -m benchmarks.kill_and_resume --recipe recipes/smoke.toml --kills 10
+    python -m benchmarks.kill_and_resume --recipe recipes/tiny.toml --once-in-each-stage
+
+The first makes one undisturbed run and then ten more, each killed once at a random moment, started again, and compared:
+scores.json and every artifact that a stage left (models, pairs, prompts, …; not the report: it tells the time). The second
+takes a finished run and, for each training stage, copies what came before it, kills the stage in the middle of its steps,
+starts it again and compares what it made. Exit status 1 when a bit differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from whetstone.recipe import KINDS, Recipe, read_recipe
+from whetstone.run.folder import hash_file, hash_folder, read_json
+from whetstone.run.metrics import read_metrics
+
+POLL = 0.02  # seconds between looks at a child
+
+
+def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """`whetstone run RECIPE` in `folder`, as a process in a session of its own; what it says goes to folder/log.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "whetstone.cli", "run", str(recipe), "--set", f"run.folder={folder}", *words]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(recipe: Path, folder: Path, *words: str) -> float:
+    """Run to the end; wall seconds. Raises RuntimeError with the end of what it said when it fails."""
+    began = time.perf_counter()
+    child = start(recipe, folder, *words)
+    if child.wait():
+        said = (folder / "log.txt").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"whetstone run {recipe} ended with status {child.returncode}:\n{said}")
+    return time.perf_counter() - began
+
+
+def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
+    """Wait for the moment, then `kill -9` the process alone. False when it had ended before.
+
+    Its grading processes must end by themselves; those that have not after two seconds are an error.
+    """
+    while child.poll() is None and not moment():
+        time.sleep(POLL)
+    if child.poll() is not None:
+        return False
+    child.kill()
+    child.wait()
+    patience = time.perf_counter() + 2
+    while left := session(child.pid):
+        if time.perf_counter() > patience:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise RuntimeError(f"{len(left)} processes outlived the killed run: {left}")
+        time.sleep(POLL)
+    return True
+
+
+def session(leader: int) -> list[int]:
+    """Living processes of a session, where /proc tells."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, sid = path.read_text().rpartition(")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue
+        if int(sid) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() >= end
+
+
+def bits(run: Path) -> dict[str, str]:
+    """Hashes of all that a run's stages left, read from the disk; the report, which tells times, is left out."""
+    found = {"scores.json": hash_file(run / "scores.json")}
+    for path in sorted(run.glob("[0-9]*-*/manifest.json")):
+        for artifact in read_json(path)["outputs"]:
+            if artifact != "report":
+                found[f"{path.parent.name}/{artifact}"] = hash_folder(path.parent / artifact)
+    return found
+
+
+def where(run: Path) -> str:
+    """What the last process was at: the stage begun and not finished, with its steps, or the scores."""
+    for path in sorted([*run.glob("[0-9]*-*/started.json"), *run.glob("scores/*/started.json")]):
+        steps = len(read_metrics(path.parent))
+        return f"{path.parent.relative_to(run)}{f', step {steps}' if steps else ''}"
+    return "between stages" if any(run.glob("[0-9]*-*")) else "start-up"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One killed and resumed run against the undisturbed one."""
+
+    killed_at: str
+    compared: int
+    different: list[str]
+
+
+def compare(expected: dict[str, str], found: dict[str, str], killed_at: str) -> Trial:
+    names = list(dict.fromkeys([*expected, *found]))
+    return Trial(killed_at, len(names), [name for name in names if expected.get(name) != found.get(name)])
+
+
+def random_kills(recipe: Path, kills: int, seed: int, work: Path, sets: Sequence[str]) -> list[Trial]:
+    """One undisturbed run, then `kills` runs each killed once at a moment drawn evenly from its duration."""
+    words = [word for value in sets for word in ("--set", value)]
+    name = read_recipe(recipe, sets).run.name
+    wall = finish(recipe, work / "undisturbed", *words)
+    expected = bits(work / "undisturbed" / name)
+    print(f"undisturbed: {wall:.1f} s, {len(expected)} things to compare", flush=True)
+    rng = random.Random(seed)
+    trials: list[Trial] = []
+    while len(trials) < kills:
+        folder = work / f"killed-{len(trials) + 1}"
+        seconds = rng.uniform(0, wall)
+        if not kill_when(start(recipe, folder, *words), after(seconds)):
+            shutil.rmtree(folder)  # it was done sooner than the undisturbed one: no kill, no trial
+            continue
+        place = f"{seconds:.1f} s: {where(folder / name)}"
+        finish(recipe, folder, *words)
+        trials.append(compare(expected, bits(folder / name), place))
+        print(row(len(trials), trials[-1]), flush=True)
+        shutil.rmtree(folder)
+    return trials
+
+
+def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[Trial]:
+    """Each training stage of a finished run once more, killed half-way through its steps."""
+    words = [word for value in sets for word in ("--set", value)]
+    trials = []
+    for stage in recipe.stages:
+        if not KINDS[stage.kind].trains:
+            continue
+        undisturbed = recipe.folder / stage.folder_name
+        if not (undisturbed / "manifest.json").exists():
+            raise ValueError(
+                f"{undisturbed}/manifest.json is missing: the run to compare with is not finished. Run whetstone run "
+                f"{recipe.path} first."
+            )
+        half = max(1, len(read_metrics(undisturbed)) // 2)
+        run = work / stage.name / recipe.run.name
+        for above in recipe.stages[: stage.number - 1]:
+            shutil.copytree(recipe.folder / above.folder_name, run / above.folder_name)
+            if (recipe.folder / "scores" / above.name).exists():
+                shutil.copytree(recipe.folder / "scores" / above.name, run / "scores" / above.name)
+        if run.joinpath("scores").exists():
+            shutil.copytree(recipe.folder / "scores" / "base", run / "scores" / "base", dirs_exist_ok=True)
+        folder = run / stage.folder_name
+        words_here = (*words, "--to", stage.name)
+        child = start(recipe.path, run.parent, *words_here)
+        killed = kill_when(child, lambda folder=folder, half=half: len(read_metrics(folder)) >= half)
+        if not killed or (folder / "manifest.json").exists():
+            raise RuntimeError(f"{stage.name} ended before it could be killed:\n{(run.parent / 'log.txt').read_text()}")
+        place = where(run)
+        child = start(recipe.path, run.parent, *words_here)
+        kill_when(child, (folder / "manifest.json").exists)  # its scores would be made next: they are not compared here
+        if not (folder / "manifest.json").exists():
+            raise RuntimeError(f"{stage.name} could not be resumed:\n{(run.parent / 'log.txt').read_text()[-2000:]}")
+        made = {a: hash_folder(folder / a) for a in read_json(folder / "manifest.json")["outputs"]}
+        expected = {a: hash_folder(undisturbed / a) for a in read_json(undisturbed / "manifest.json")["outputs"]}
+        trials.append(compare(expected, made, place))
+        print(row(len(trials), trials[-1]), flush=True)
+        shutil.rmtree(run.parent)
+    return trials
+
+
+def row(number: int, trial: Trial) -> str:
+    verdict = f"equal ({trial.compared})" if not trial.different else f"DIFFERENT: {', '.join(trial.different)}"
+    return f"{number:>3}  {trial.killed_at:<40} {verdict}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/smoke.toml"))
+    parser.add_argument("--kills", type=int, default=10, help="runs, each killed once (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--once-in-each-stage", action="store_true", help="of a finished run, in the middle of the steps"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="as for whetstone run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the trials here")
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as aside:
+        if chosen.once_in_each_stage:
+            recipe = read_recipe(chosen.recipe, chosen.set)
+            sets = [value for value in chosen.set if not value.startswith("run.folder=")]
+            trials = once_in_each_stage(recipe, Path(aside), sets)
+        else:
+            trials = random_kills(chosen.recipe, chosen.kills, chosen.seed, Path(aside), chosen.set)
+    if chosen.json:
+        chosen.json.write_text(json.dumps([vars(trial) for trial in trials], indent=2) + "\n")
+    equal = sum(not trial.different for trial in trials)
+    print(f"{equal} of {len(trials)} killed runs of {chosen.recipe} end with the bits of an undisturbed one")
+    sys.exit(equal != len(trials))
+
+
+if __name__ == "__main__":
+    main()
