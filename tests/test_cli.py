@@ -153,3 +153,39 @@ def test_thinking_is_dimmed_on_a_terminal():
 
     told = render(0, {"text": "<think>\nwell\n</think>\n42"}, colour=True)
     assert "\033[2m<think>\nwell\n</think>\033[0m\n42" in told
+
+
+def test_verify_says_its_reasons_in_words_and_exits_0(tmp_path, monkeypatch, capsys):
+    (tmp_path / "out.jsonl").write_text('{"pred": "7", "gold": "7"}\n{"pred": "8", "gold": "7"}\n{"pred\n')
+    assert call(monkeypatch, "verify", tmp_path / "out.jsonl", "--prediction-field", "pred") == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["correct"] for line in said.out.splitlines()] == [True, False, False]
+    assert said.err == "rows 3  correct 1  undecided 0  (equal 1, different 1, not JSON 1)\n"
+
+
+def test_run_without_a_score_has_no_score_columns(walk, rooms, monkeypatch, capsys):
+    assert call(monkeypatch, "run", walk, "--to", "corpus") == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if "wall s" in line)
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["stage", "wall s", "CPU s", "peak"]
+
+
+def test_an_unknown_key_is_told_with_each_known_one_once(walk, rooms, monkeypatch, capsys):
+    assert call(monkeypatch, "plan", walk, "--set", "sft.lerning_rate=1") == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'learning_rate'?" in said and said.count(" data") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("show", "none"), "There is no none"),
+        (("report", "none"), "There is no run folder none"),
+        (("evaluate", "-m", "none", "-b", "none.jsonl"), "model 'none' is neither"),
+        (("verify", "none.jsonl"), "none.jsonl is not a file"),
+        (("generate", "-m", "./none", "hi"), "none holds no config.json"),
+    ],
+)
+def test_what_is_not_there_is_told(words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *words) == 2
+    assert told in capsys.readouterr().err

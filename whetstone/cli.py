@@ -248,7 +248,7 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
 
     main = next((result.score for result in results if result.score), None)
     scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
-    table = Table("stage", title=f"{recipe.folder}", title_justify="left")
+    table = Table("stage")
     for heading in ("wall s", "CPU s", "peak", *scored):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
@@ -268,6 +268,7 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
         _gigabytes(max((r.peak_memory for r in results), default=0)),
     )
     console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(f"\n{recipe.folder}", highlight=False, soft_wrap=True)
     console.print(table)
     if speeds := last_speeds(recipe):
         console.print(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)", highlight=False)

@@ -81,7 +81,8 @@ class _LiveBar:
             console=Console(file=stream),
         )
         self.total, self.done = total, done
-        self.task = self.rich.add_task(label, total=total, completed=done, count="", notes="")
+        of_total = f"{_number(done)}/{_number(total)}" if total else ""
+        self.task = self.rich.add_task(label, total=total, completed=done, count=f"{of_total} {unit}", notes="")
         self.rich.start()
 
     def advance(self, count: float = 1, **notes: object) -> None:
