@@ -10,6 +10,7 @@ starts it again and compares what it made. Exit status 1 when a bit differs.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import whetstone
 from whetstone.recipe import KINDS, Recipe, read_recipe
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
@@ -42,7 +45,9 @@ def finish(recipe: Path, folder: Path, *words: str) -> float:
     """Run to the end; wall seconds. Raises RuntimeError with the end of what it said when it fails."""
     began = time.perf_counter()
     child = start(recipe, folder, *words)
-    if child.wait():
+    with not_left_behind(child):
+        child.wait()
+    if child.returncode:
         said = (folder / "log.txt").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"whetstone run {recipe} ended with status {child.returncode}:\n{said}")
     return time.perf_counter() - began
@@ -53,8 +58,9 @@ def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> boo
 
     Its grading processes must end by themselves; those that have not after two seconds are an error.
     """
-    while child.poll() is None and not moment():
-        time.sleep(POLL)
+    with not_left_behind(child):
+        while child.poll() is None and not moment():
+            time.sleep(POLL)
     if child.poll() is not None:
         return False
     child.kill()
@@ -66,6 +72,16 @@ def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> boo
             raise RuntimeError(f"{len(left)} processes outlived the killed run: {left}")
         time.sleep(POLL)
     return True
+
+
+@contextmanager
+def not_left_behind(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whoever interrupts the measurement interrupts the run too."""
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        raise
 
 
 def session(leader: int) -> list[int]:
@@ -104,6 +120,12 @@ def where(run: Path) -> str:
     return "between stages" if any(run.glob("[0-9]*-*")) else "start-up"
 
 
+def code() -> str:
+    """Hash of the package's sources: runs by different code say nothing about resuming."""
+    texts = sorted(Path(whetstone.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in texts)).hexdigest()
+
+
 @dataclass(frozen=True)
 class Trial:
     """One killed and resumed run against the undisturbed one."""
@@ -122,6 +144,7 @@ def random_kills(recipe: Path, kills: int, seed: int, work: Path, sets: Sequence
     """One undisturbed run, then `kills` runs each killed once at a moment drawn evenly from its duration."""
     words = [word for value in sets for word in ("--set", value)]
     name = read_recipe(recipe, sets).run.name
+    before = code()
     wall = finish(recipe, work / "undisturbed", *words)
     expected = bits(work / "undisturbed" / name)
     print(f"undisturbed: {wall:.1f} s, {len(expected)} things to compare", flush=True)
@@ -135,6 +158,10 @@ def random_kills(recipe: Path, kills: int, seed: int, work: Path, sets: Sequence
             continue
         place = f"{seconds:.1f} s: {where(folder / name)}"
         finish(recipe, folder, *words)
+        if code() != before:
+            raise RuntimeError(
+                "whetstone's sources changed while its runs were compared: measure in a checkout at rest."
+            )
         trials.append(compare(expected, bits(folder / name), place))
         print(row(len(trials), trials[-1]), flush=True)
         shutil.rmtree(folder)

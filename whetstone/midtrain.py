@@ -142,3 +142,19 @@ def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]], responses_only
         Row([*question, *answer], prompt=len(question) if responses_only else 1)
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def plan(stage: Stage) -> dict[str, Any]:
+    """What can be known beforehand: tokens only where they are bounded, or corpus and tokenizer are there."""
+    from whetstone.learner.cost import count_tokens, steps_cost, training_cost
+
+    settings: Settings = stage.settings
+    above = stage.inputs.get("model") or stage.model.path
+    tokens = 0
+    if stage.inputs["corpus"].exists():
+        train = (row for row in read_rows(stage.inputs["corpus"]) if row["split"] == "train")
+        texts = (f"{row['question']} {row['text']}" for row in train)
+        tokens = count_tokens(above, texts, settings.sequence_length)
+    known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
+    kept = 3 if stage.settings.patience else 2  # the best weights beside the last two
+    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, kept)

@@ -92,3 +92,17 @@ def answered(chat: "Chat", row: dict[str, Any]) -> "Row":
         prompt = chat.question_ids(row["question"])
         answer = chat.completion_ids([row["text"]])[0]
     return Row([*prompt, *answer], prompt=len(prompt))
+
+
+def plan(stage: Stage) -> dict[str, Any]:
+    """What can be known beforehand: tokens only where they are bounded, or data and tokenizer are there."""
+    from whetstone.learner.cost import count_tokens, steps_cost, training_cost
+
+    settings: Settings = stage.settings
+    above = stage.inputs.get("model") or stage.model.path
+    tokens = 0
+    if stage.inputs["data"].exists():
+        texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in read_rows(stage.inputs["data"]))
+        tokens = count_tokens(above, texts, settings.max_length)
+    known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
+    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, 2)

@@ -12,7 +12,7 @@ from pydantic import Field
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import read_records, write_records
+from whetstone.run.tables import read_records, read_rows, write_records
 
 if TYPE_CHECKING:
     from whetstone.chat import Chat
@@ -161,3 +161,30 @@ def ids_of(chat: "Chat", pair: "Pair") -> list[tuple[list[int], list[int]]]:
         return [(prompt, pair.chosen_ids), (prompt, pair.rejected_ids)]
     chosen, rejected = chat.completion_ids([pair.chosen, pair.rejected])
     return [(prompt, chosen), (prompt, rejected)]
+
+
+def plan(stage: Stage) -> dict[str, Any]:
+    """What can be known beforehand; how many pairs the student's rollouts make is not, only their upper bound."""
+    from math import ceil
+
+    from whetstone.learner.cost import training_cost
+
+    settings: Settings = stage.settings
+    known: dict[str, Any] = {}
+    if settings.source == "student":
+        tried = settings.sample_problems
+        known["rollouts"] = f"at most {tried * settings.samples:,} of at most {settings.max_tokens:,} tokens"
+        pairs, about = tried * min(settings.pairs_per_problem, settings.samples // 2), "at most "
+    else:
+        there = stage.inputs["pairs"].exists()
+        pairs, about = sum(1 for _ in read_rows(stage.inputs["pairs"])) if there else settings.max_pairs, ""
+        about = about if there else "at most "
+    if pairs:
+        pairs = min(pairs, settings.max_pairs or pairs)
+        known |= {
+            "pairs": f"{about}{pairs:,}",
+            "steps": f"{about}{ceil(settings.epochs * pairs / settings.batch_pairs):,}",
+        }
+    return known | training_cost(
+        stage.inputs["model"], stage.model, stage.parallel, stage.parallel.micro_batch_tokens, 2
+    )

@@ -240,3 +240,21 @@ def describe(groups: Sequence["Group"], kept: Sequence["Group"], temperature: fl
         "kept_groups": len(kept) / max(1, len(groups)),
         "kept_rollouts": sum(len(g.rollouts) for g in kept) / n,
     }
+
+
+def plan(stage: Stage) -> dict[str, Any]:
+    """What can be known beforehand: how much is sampled, and bounds where that depends on what the model solves."""
+    from whetstone.learner.cost import training_cost
+
+    settings: Settings = stage.settings
+    step = settings.prompts_per_step * settings.samples
+    most = settings.prompts_per_step * max(settings.samples, settings.oversample)
+    more = f", at most {most:,} where prompts are hard" if "reward_rebalancing" in settings.stabilisers else ""
+    known = {
+        "candidate rollouts": f"at most {settings.candidates * settings.candidate_samples:,}",
+        "rollouts a step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
+        "steps": settings.steps,
+    }
+    return known | training_cost(
+        stage.inputs["model"], stage.model, stage.parallel, stage.parallel.micro_batch_tokens, 2
+    )
