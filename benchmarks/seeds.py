@@ -4,7 +4,7 @@
 
 Each seed is a run of its own, `runs/NAME-sSEED`; what is finished there is not done again. Printed as Markdown, for each
 problem set: each stage's mean@n for each seed, and its paired difference to the stage it started from with the 95 %
-interval of a bootstrap over problems. "all seeds" resamples the problems of all seeds together, each seed's as problems
+interval of a bootstrap over problems; then stages that started from the same model, beside each other. "all seeds" resamples the problems of all seeds together, each seed's as problems
 of their own; it tells how sure the gain on these models is, and the columns of single seeds how much models differ.
 """
 
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from whetstone.evaluate.comparisons import read_marks, starts
+from whetstone.evaluate.comparisons import compared, read_marks, starts
 from whetstone.measure import paired_bootstrap
 from whetstone.recipe import read_recipe
 from whetstone.run.folder import read_json
@@ -63,12 +63,14 @@ def read_run(folder: Path, seed: int) -> Run:
     }  # fmt: skip
 
 
-def differences(runs: Sequence[Run], stage: str, benchmark: str) -> dict[str, tuple[float, float, float]]:
-    """Seed, or "all seeds" -> (difference to the stage's start, low, high); {} for the base."""
+def differences(
+    runs: Sequence[Run], stage: str, benchmark: str, other: str | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """Seed, or "all seeds" -> (difference to the stage's start, or to another stage, low, high); {} for the base."""
     found: dict[str, tuple[float, float, float]] = {}
     pooled: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for run in runs:
-        start = run["starts"].get(stage)
+        start = other or run["starts"].get(stage)
         ours, theirs = run["marks"].get((stage, benchmark)), run["marks"].get((start, benchmark))
         if not ours or not theirs:
             continue
@@ -106,6 +108,21 @@ def score_table(runs: Sequence[Run], benchmark: str) -> Iterator[str]:
         start = next(run["starts"][stage] for run in runs if stage in run["starts"])
         cells = [stage, *(percent(mean) for mean in means), percent(sum(known) / len(known)), start]
         yield line([*cells, *(interval(gains.get(c)) for c in columns)])
+
+
+def control_table(runs: Sequence[Run], benchmark: str) -> Iterator[str]:
+    """Markdown lines: two stages that started from the same model, such as a method and its control; none without such."""
+    begun = {stage: start for run in runs for stage, start in run["starts"].items() if stage != "base"}
+    pairs = [(stage, other) for stage, other in compared(begun) if begun[stage] != other]
+    columns = [*(str(run["seed"]) for run in runs), *(["all seeds"] if len(runs) > 1 else [])]
+    if pairs:
+        yield line(
+            ["stage", "beside", *(f"difference, {'' if c == 'all seeds' else 'seed '}{c} [95 %]" for c in columns)]
+        )
+        yield line(["---", "---", *["---:"] * len(columns)])
+    for stage, other in pairs:
+        found = differences(runs, stage, benchmark, other)
+        yield line([stage, other, *(interval(found.get(c)) for c in columns)])
 
 
 def cost_table(runs: Sequence[Run]) -> Iterator[str]:
@@ -146,6 +163,8 @@ def print_tables(runs: Sequence[Run]) -> None:
     by_main = sorted((s for run in runs for s in run["scores"]), key=lambda s: not s["main"])
     for benchmark in dict.fromkeys(score["benchmark"] for score in by_main):
         print("\n".join(score_table(runs, benchmark)), end="\n\n")
+        if controls := list(control_table(runs, benchmark)):
+            print("\n".join(controls), end="\n\n")
     print("\n".join(cost_table(runs)), end="\n\n")
     for run in runs:
         speeds = [

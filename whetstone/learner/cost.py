@@ -15,6 +15,7 @@ from whetstone.run.settings import ModelSettings, ParallelSettings
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MASTER_COPIES = 4  # weights, gradients, two moments
 CHECKPOINT_COPIES = 3  # weights, two moments
+SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, whatever is asked for (model.py)
 CHUNK = 1024  # tokens whose logits are alive (head.py)
 
 
@@ -31,7 +32,9 @@ def training_cost(
         count, most = stored_parameters(Path(folder)), ""
     elif model.path is None:
         names = {"layers": "num_hidden_layers", "hidden": "hidden_size", "mlp": "intermediate_size"}
-        config = {theirs: getattr(model, ours) for ours, theirs in names.items()} | {"vocab_size": model.vocabulary}
+        config = {theirs: getattr(model, ours) for ours, theirs in names.items()} | {
+            "vocab_size": max(model.vocabulary, SMALLEST_VOCABULARY)
+        }
         count, most = shaped_parameters(model), "at most "
     else:
         return {}
@@ -74,7 +77,7 @@ def shaped_parameters(model: ModelSettings) -> int:
     key = model.hidden // model.heads * model.kv_heads
     attention = model.hidden * (model.hidden + 2 * key) + model.hidden * model.hidden
     layer = attention + 3 * model.hidden * model.mlp + 2 * model.hidden
-    return model.vocabulary * model.hidden + model.layers * layer + model.hidden
+    return max(model.vocabulary, SMALLEST_VOCABULARY) * model.hidden + model.layers * layer + model.hidden
 
 
 def stored_parameters(folder: Path) -> int:
