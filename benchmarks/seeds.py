@@ -3,9 +3,10 @@
     python -m benchmarks.seeds recipes/tiny.toml --seeds 0 1 2
 
 Each seed is a run of its own, `runs/NAME-sSEED`; what is finished there is not done again. Printed as Markdown, for each
-problem set: each stage's mean@n for each seed, and its paired difference to the stage it started from with the 95 %
-interval of a bootstrap over problems; then stages that started from the same model, beside each other. "all seeds" resamples the problems of all seeds together, each seed's as problems
-of their own; it tells how sure the gain on these models is, and the columns of single seeds how much models differ.
+problem set: each stage's mean@n for each seed and its paired difference to the stage it started from, with the 95 %
+interval of a bootstrap over problems; then stages that started from the same model, one beside the other. "all seeds"
+resamples the problems of all seeds together, each seed's as problems of their own: how sure the gain of these models is.
+How much models differ, the columns of single seeds show.
 """
 
 import argparse

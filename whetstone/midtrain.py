@@ -156,5 +156,5 @@ def plan(stage: Stage) -> dict[str, Any]:
         texts = (f"{row['question']} {row['text']}" for row in train)
         tokens = count_tokens(above, texts, settings.sequence_length)
     known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
-    kept = 3 if stage.settings.patience else 2  # the best weights beside the last two
+    kept = 3  # the last two and the best
     return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, kept)
