@@ -8,6 +8,7 @@ with Metrics(stage.folder) as metrics:
 import json
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,9 +78,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """A kill can tear the last line: it has no end of line then."""
+    """Up to the first line without an end: a kill tore it, or it is being written, and its rest is no line of its own."""
     with path.open("rb") as lines:
-        return [line.decode() for line in lines if line.endswith(b"\n")]
+        return [line.decode() for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
 
 
 def _plain(value: Any) -> Any:
