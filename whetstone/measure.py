@@ -27,11 +27,12 @@ def score_model(
     stage: str,
 ) -> list[Score]:
     """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/."""
-    from whetstone.decode.engine import load_engine
+    from whetstone import model as models
+    from whetstone.decode.forked_generator import sampler
     from whetstone.sample import sample_journalled
     from whetstone.verify import MathVerifier
 
-    engine = load_engine(model, parallel.device)
+    engine = sampler(*models.load(model, models.choose_device(parallel.device)), parallel)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
     found = []

@@ -128,3 +128,49 @@ def test_a_conversation_keeps_phi_4_minis_template():
     assert tokenizer.decode(answer) == "4 2<|end|>"
     assert [tokenizer.decode([i]) for i in chat.completion_ids(["1234"])[0]] == ["1", "2", "3", "4", "<|end|>"]
     assert chat.text(answer) == "4 2"
+
+
+def test_forked_sampling_gives_every_completion_once_and_the_same_ones_again():
+    from whetstone.decode.forked_generator import ForkedGenerator
+
+    model, tokenizer = tiny()
+    engine = Engine(model, tokenizer)
+    asked, sampling = prompts(20), Sampling(max_tokens=16, seed=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        two = ForkedGenerator(engine, 2)
+        assert two.processes == 2
+        first = {(c.problem_id, c.index): c for c in two.generate(asked, sampling)}
+        assert len(first) == len(asked) and all(c.ids for c in first.values())
+        assert first == {(c.problem_id, c.index): c for c in two.generate(asked, sampling)}
+        alone = {(c.problem_id, c.index): c.ids for c in engine.generate(asked, sampling)}
+        assert {key: c.ids for key, c in first.items()} == alone
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkeypatch):
+    import os
+
+    from whetstone.decode.forked_generator import ForkedGenerator
+
+    model, tokenizer = tiny()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    parent = os.getpid()
+    plain = Engine.generate
+
+    def dies_in_a_child(self, asked, sampling):
+        if os.getpid() != parent:
+            os._exit(9)
+        yield from plain(self, asked, sampling)
+
+    monkeypatch.setattr(Engine, "generate", dies_in_a_child)
+    try:
+        with pytest.raises(RuntimeError, match=r"\[run\] threads = 2"):
+            list(ForkedGenerator(Engine(model, tokenizer), 2).generate(prompts(20), Sampling(max_tokens=4)))
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+    finally:
+        torch.set_num_threads(threads)

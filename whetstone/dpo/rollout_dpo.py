@@ -98,7 +98,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"], dict[str, Any]]:
     """Sample the model the stage starts from on train problems, and pair what it gets right with what it gets wrong."""
-    from whetstone.decode.engine import Engine
+    from whetstone.decode.forked_generator import sampler
     from whetstone.dpo.pairs import build_pairs
     from whetstone.records import Problem, Sampling
     from whetstone.sample import sample_journalled, share_right
@@ -114,7 +114,7 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            Engine(model, tokenizer),
+            sampler(model, tokenizer, stage.parallel),
             problems,
             settings.samples,
             sampling,

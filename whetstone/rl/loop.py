@@ -58,7 +58,7 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
     from whetstone.batch import micro_batches
     from whetstone.chat import Chat
-    from whetstone.decode.engine import Engine
+    from whetstone.decode.forked_generator import sampler
     from whetstone.learner.learner import Learner
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
@@ -70,7 +70,7 @@ def run(stage: Stage) -> dict[str, Any]:
     )
     chat = Chat(tokenizer)
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
-    engine = Engine(model, tokenizer)
+    engine = sampler(model, tokenizer, stage.parallel)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier)
         algorithm = build(settings, pool, stage.seed)

@@ -48,6 +48,7 @@ class ModelSettings(Settings):
 class ParallelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
+    samplers: int = Field(default=0, ge=0)  # processes that sample at once on CPU with threads = 1; 0: one a core
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
 
 

@@ -1,0 +1,92 @@
+"""An engine on several cores: each call forks children that share the weights as they are at that moment.
+
+A tiny model's matrices are too small for two threads to share, but two processes can sample two halves of the prompts.
+A fork costs some tens of milliseconds and copies nothing, so there are no weights to publish and none to go stale. Each
+child leaves its completions in a file and ends; the parent samples a share of its own. CPU and Linux only: elsewhere,
+and for a single share, the engine works alone.
+
+Which prompts go together depends on the number of processes and the prompts, never on time: the same call gives the same
+completions again.
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whetstone.decode.engine import Engine
+from whetstone.records import Completion, Prompt, Sampling
+from whetstone.run.settings import ParallelSettings
+
+SMALLEST_SHARE = 32  # prompts; fewer are not worth a fork
+
+
+class ForkedGenerator:
+    """A Generator over `engine` and `processes` - 1 forked copies of it.
+
+    Raises RuntimeError when a child dies: its prompts have no completions then.
+    """
+
+    def __init__(self, engine: Engine, processes: int):
+        self.engine = engine
+        on_cpu = next(engine.model.parameters()).device.type == "cpu"
+        # A forked child may not use a thread pool that its parent started: one thread each.
+        usable = on_cpu and sys.platform == "linux" and torch.get_num_threads() == 1
+        self.processes = processes if usable else 1
+
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
+        """Completions as they finish here; those of the children when they are done."""
+        groups = [list(group) for _, group in groupby(prompts, key=lambda p: p.problem_id)]
+        count = max(1, min(self.processes, sum(map(len, groups)) // SMALLEST_SHARE, len(groups)))
+        shares = [[p for group in groups[i::count] for p in group] for i in range(count)]
+        with tempfile.TemporaryDirectory(prefix="whetstone-") as folder:
+            children = [self._fork(share, sampling, Path(folder) / str(i)) for i, share in enumerate(shares[1:])]
+            try:
+                yield from self.engine.generate(shares[0], sampling)
+                statuses = [os.waitpid(children.pop(0), 0)[1] for _ in shares[1:]]
+            finally:
+                for child in children:  # stopped before the end: nobody waits for these any more
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+            for i, status in enumerate(statuses):
+                if status:
+                    raise RuntimeError(
+                        f"a sampling process ended with status {status} (out of memory?): set [run] threads = 2 or more "
+                        "to sample in one process."
+                    )
+                with (Path(folder) / str(i)).open(encoding="utf-8") as lines:
+                    for line in lines:
+                        yield Completion(**json.loads(line))
+
+    def _fork(self, share: list[Prompt], sampling: Sampling, path: Path) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        gc.collect()
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:  # the child: no return into the caller's stack, no exit handlers of the parent
+            with path.open("w", encoding="utf-8") as out:
+                for completion in self.engine.generate(share, sampling):
+                    out.write(json.dumps(asdict(completion)) + "\n")
+            code = 0
+        except BaseException as error:
+            os.write(2, f"sampling process: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+
+
+def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings) -> ForkedGenerator:
+    """The in-process engine with as many samplers as the recipe asks for (0: one for each core it may use)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or cores)
