@@ -82,7 +82,7 @@ KINDS: dict[str, Kind] = {
     ),
     "dpo": Kind(
         "whetstone.dpo.rollout_dpo",
-        {"model": MODEL, "problems": PROBLEMS, "pairs": Input(("pairs",), made_by=("corpus",))},
+        {"model": MODEL, "prompts": Input(("prompts",)), "pairs": Input(("pairs",), made_by=("corpus",))},
         ("model", "pairs"),
         uses=TRAINING,
         trains=True,

@@ -15,7 +15,7 @@ from whetstone.run.tables import read_records
 
 def room(folder, world, adder, **settings):
     known = {"samples": 6, "max_tokens": 40, "batch_pairs": 4, "epochs": 2} | settings
-    inputs = {"model": adder, "problems": world["problems"], "pairs": world["pairs"]}
+    inputs = {"model": adder, "prompts": world["prompts"], "pairs": world["pairs"]}
     return stage(folder, rollout_dpo.Settings(kind="dpo", **known), **inputs)
 
 

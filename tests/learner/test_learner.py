@@ -20,9 +20,7 @@ V = 50
 
 def rows(count: int, seed: int = 0) -> list[Row]:
     rng = random.Random(seed)
-    made = [
-        Row([rng.randrange(V) for _ in range(rng.randint(4, 40))], prompt=rng.randint(1, 3)) for _ in range(count)
-    ]
+    made = [Row([rng.randrange(V) for _ in range(rng.randint(4, 40))], prompt=rng.randint(1, 3)) for _ in range(count)]
     return token_mean(made)
 
 
@@ -111,9 +109,7 @@ def test_the_chunked_head_equals_the_full_head_forward_and_backward(temperature,
 
 def test_three_tokens_by_hand():
     """Two classes, hidden 0: each has probability 1/2, so every scored token costs ln 2; weights 1/2 + 1/2 give ln 2."""
-    logprobs, entropy = chunked_logprobs(
-        torch.zeros(2, 4), torch.randn(2, 4), torch.tensor([0, 1]), torch.ones(2)
-    )
+    logprobs, entropy = chunked_logprobs(torch.zeros(2, 4), torch.randn(2, 4), torch.tensor([0, 1]), torch.ones(2))
     batch = collate([Row([0, 0, 1], prompt=1, weights=0.5)])
     loss, sums = next_token_loss(logprobs, entropy, batch)
     assert loss.item() == pytest.approx(0.6931472)

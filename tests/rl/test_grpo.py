@@ -41,7 +41,7 @@ def test_weights_add_up_to_one_over_the_step_for_any_group_sizes(sizes, token_me
         for g, made in enumerate(sizes)
     ]
     algorithm = grpo([g.problem for g in groups], 1, 1, 0, token_mean=token_mean)
-    rows = [row for part in algorithm.credit(groups) for row in part]
+    rows = [row for part in algorithm.credit(groups, groups) for row in part]
     assert sum(row.weights * row.scored for row in rows) == pytest.approx(1.0, abs=1e-9)
     shares = {round(row.weights * (1 if token_mean else row.scored), 12) for row in rows}
     assert len(shares) == 1, "a token of the step (token_mean) or a rollout weighs as much as any other"
@@ -51,7 +51,7 @@ def test_weights_add_up_to_one_over_the_step_for_any_group_sizes(sizes, token_me
 def test_the_clipped_loss_and_its_gradient_are_those_of_the_papers_formula(seed):
     rng = torch.Generator().manual_seed(seed)
     groups = [group("p", "+-+--", lambda i: i + 2), group("q", "+--", lambda i: 4)]
-    rows = [row for part in grpo([], 1, 1, 0).credit(groups) for row in part]
+    rows = [row for part in grpo([], 1, 1, 0).credit(groups, groups) for row in part]
     batch = collate(rows, torch.float64)
     logprobs = batch.token["old"] + 0.5 * torch.randn(len(batch.targets), generator=rng, dtype=torch.float64)
     logprobs.requires_grad_()
@@ -76,7 +76,7 @@ def test_the_clipped_loss_and_its_gradient_are_those_of_the_papers_formula(seed)
 
 
 def test_before_an_update_the_gradient_is_the_plain_policy_gradient():
-    rows = [row for part in grpo([], 1, 1, 0).credit([group("p", "+-")]) for row in part]
+    rows = [row for part in grpo([], 1, 1, 0).credit([group("p", "+-")], [group("p", "+-")]) for row in part]
     batch = collate(rows, torch.float64)
     logprobs = batch.token["old"].clone().requires_grad_()
     loss, sums = clipped_loss(logprobs, torch.zeros_like(logprobs), batch, 0.2, 0.2)

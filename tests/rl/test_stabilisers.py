@@ -50,7 +50,7 @@ def test_exactly_half_right_is_kept_and_more_is_dropped():
 def test_in_a_rebalanced_group_every_advantage_is_one():
     algorithm = rebalanced()
     kept = algorithm.keep({}, 0, group("a", "+-------"))
-    advantages = [row.token["advantage"][0] for row in algorithm.credit([kept])[0]]
+    advantages = [row.token["advantage"][0] for row in algorithm.credit([kept], [kept])[0]]
     assert advantages == pytest.approx([1.0, -1.0], rel=1e-5)
 
 

@@ -3,8 +3,11 @@
 corpus    every right trace that passes `accept`, plus split "validation": traces of held-out validation problems
 subset    compact and representative, all levels and domains: for supervised fine-tuning
 pairs     a right and a wrong trace of one problem: for Rollout DPO on the teacher's text
-prompts   train problems with their pass rate: for reinforcement learning
+prompts   train problems with their pass rate: for student rollouts and reinforcement learning
 dropped   everything left out, with its reason; `card.json` counts it all
+
+With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
+model that has seen the answers recalls them, and learns nothing from being right or wrong about them.
 
 One pass over problems and rollouts, which lie in the same order, so memory holds one problem's traces, the index of the
 test questions and the candidates of the subset; a second pass over the corpus writes the subset out.
@@ -38,6 +41,7 @@ class Settings(StageSettings):
     problems: str | None = None  # the stage (or stage/artifact) that the problems come from
     rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
     levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
+    reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts
     traces_per_problem: int | None = Field(default=None, ge=1)  # for mid-training, the first ones; None: all accepted
     validation_problems: int = Field(default=64, ge=0)  # held-out problems whose loss mid-training watches; 0: all
     max_repetition: float = Field(default=0.6, ge=0, le=1)  # highest share of repeated 16-word windows
@@ -130,14 +134,18 @@ class _Build:
             return None
         rate = label.pass_rate(traces)
         labels = {"level": label.level(problem, rate), "domain": label.domain(problem), "pass_rate": rate}
-        if problem.split == "train":
+        reserved = problem.split == "train" and self._reserved(problem)
+        if problem.split == "train" and (reserved or not settings.reserve):
             self._add_prompt(problem, labels)
         if settings.levels is not None and labels["level"] not in settings.levels:
             return self.drop(problem.id, "level is not taught", detail=f"level {labels['level']}")
         right, wrong = self._sort_out(traces)
-        if problem.split == "train":
+        if reserved or (problem.split == "train" and not settings.reserve):
             for pair in make_pairs(problem, right, wrong, settings.pairs_per_problem, settings.match_length):
                 self.tables["pairs"].add(to_row(pair))
+        if reserved:
+            return self.drop(problem.id, "reserved for pairs and prompts")
+        if problem.split == "train":
             taught = right[: settings.traces_per_problem]
             best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.limo_length), trace.index))
             if best:
@@ -156,6 +164,11 @@ class _Build:
         for trace in right[len(taught) :]:
             limit = "traces_per_problem" if problem.split == "train" else "one validation trace a problem"
             self.drop(problem.id, f"beyond {limit}", trace.index)
+
+    def _reserved(self, problem: Problem) -> bool:
+        """By hash of the original's id: what MetaMath made of a problem goes where the problem goes."""
+        draw = int(shuffle_key(self.stage.seed, problem.origin or problem.id)[:12], 16) / 16**12
+        return draw < self.settings.reserve
 
     def _contaminated(self, problem: Problem) -> bool:
         match = self.tests.match(problem.question)

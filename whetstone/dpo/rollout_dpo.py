@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class Settings(StageSettings):
     model: str | None = None  # the stage whose model is trained, and is the reference
-    problems: str | None = None  # where the student's problems come from
+    prompts: str | None = None  # the corpus stage whose prompts the student tries
     pairs: str | None = None  # the teacher's pairs, used with source = "teacher"
     source: Literal["student", "teacher"] = "student"  # whose rollouts are paired
     sample_problems: int = Field(default=400, gt=0)  # train problems the student tries
@@ -107,7 +107,7 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     settings: Settings = stage.settings
     problems = [
         p
-        for p in read_records(Problem, stage.inputs["problems"])
+        for p in read_records(Problem, stage.inputs["prompts"])
         if p.split == "train" and (settings.sample_levels is None or p.level in settings.sample_levels)
     ]
     problems = shuffled(problems, stage.seed)[: settings.sample_problems]

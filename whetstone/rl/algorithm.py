@@ -3,7 +3,7 @@
 draw    what to sample next in this step, having seen the step's groups so far; nothing more: an empty Draw
 reward  a number for a graded rollout; None leaves the rollout out (the verifier could not decide)
 keep    a group, a thinner group, or None
-credit  advantages and weights of the kept groups: rows for the learner
+credit  advantages and weights of the kept groups, among all that were drawn: rows for the learner
 loss    (logprobs, entropy, batch) -> loss
 
 The state is JSON, goes into the checkpoint, and is the only thing that answers may remember. A stabiliser takes an
@@ -54,5 +54,5 @@ class Algorithm:
     draw: Callable[[State, int, Sequence[Group]], Draw]
     reward: Callable[[Problem, Rollout], float | None]
     keep: Callable[[State, int, Group], Group | None]
-    credit: Callable[[list[Group]], "list[list[Row]]"]  # rows of each group, advantages and weights filled
+    credit: Callable[[list[Group], Sequence[Group]], "list[list[Row]]"]  # (kept, drawn) -> rows of each kept group
     loss: "Loss"

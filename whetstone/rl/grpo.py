@@ -3,11 +3,12 @@
 draw    `prompts` problems a step in a shuffled order, `samples` rollouts of each, temperature 1
 reward  +1 for a right final answer, -1 for a wrong one (Phi-4-Mini-Reasoning, section 1.4 of the methods reference)
 keep    groups in which rewards differ: the others carry no signal and are not trained on
-credit  advantage (R - mean) / std, the same for every token of a rollout; a rollout's tokens share 1/|o_i|, rollouts 1/G
+credit  advantage (R - mean) / std, the same for every token of a rollout, whose tokens share 1/|o_i|, rollouts 1/(P G)
 loss    ratio clipped to 1 ± 0.2; the old policy's log-probabilities are the sampler's own, so no extra pass is made
 
-Differs from the paper: no KL to a reference (the rewards are exact), and what is divided by is the step's rollouts, not
-each group's, so groups of different size weigh by their rollouts.
+Differs from the paper: no KL to a reference (the rewards are exact), and what is divided by is all rollouts of the step,
+not each group's, so groups of different size weigh by their rollouts. Those of groups that are not kept count too: they
+are zeros in the paper's sum, and a step that kept little makes a small gradient, not a noisy one of full size.
 """
 
 import random
@@ -37,8 +38,8 @@ def grpo(
     def keep(state: State, step: int, group: Group) -> Group | None:
         return group if len({r.reward for r in group.rollouts}) > 1 else None
 
-    def credit(groups: list[Group]) -> "list[list[Row]]":
-        return [advantage_rows(group, groups, token_mean) for group in groups]
+    def credit(kept: list[Group], drawn: Sequence[Group]) -> "list[list[Row]]":
+        return [advantage_rows(group, drawn, token_mean) for group in kept]
 
     def loss(
         logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch"
@@ -66,15 +67,15 @@ def window(count: int, size: int, step: int, seed: int) -> list[int]:
     return chosen
 
 
-def advantage_rows(group: Group, groups: Sequence[Group], token_mean: bool) -> "list[Row]":
-    """Rows with GRPO's advantages. Weights add up to one over the step, whatever the groups' sizes."""
+def advantage_rows(group: Group, drawn: Sequence[Group], token_mean: bool) -> "list[Row]":
+    """Rows with GRPO's advantages. Over all that was drawn in the step weights add up to one, whatever the groups' sizes."""
     from whetstone.batch import Row
 
     rewards = [r.reward for r in group.rollouts]
     mean = sum(rewards) / len(rewards)
     spread = (sum((x - mean) ** 2 for x in rewards) / len(rewards)) ** 0.5
-    tokens = sum(len(r.ids) for g in groups for r in g.rollouts)
-    rollouts = sum(len(g.rollouts) for g in groups)
+    tokens = sum(len(r.ids) for g in drawn for r in g.rollouts)
+    rollouts = sum(len(g.rollouts) for g in drawn)
     rows = []
     for rollout, reward in zip(group.rollouts, rewards, strict=True):
         n = len(rollout.ids)
@@ -93,7 +94,10 @@ def advantage_rows(group: Group, groups: Sequence[Group], token_mean: bool) -> "
 def clipped_loss(
     logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch", low: float, high: float
 ) -> "tuple[torch.Tensor, dict[str, float]]":
-    """-min(r A, clip(r, 1 - low, 1 + high) A), weighted; r = pi / pi_old a token."""
+    """-min(r A, clip(r, 1 - low, 1 + high) A), weighted; r = pi / pi_old a token.
+
+    The sums beside the loss become means over the step when divided by the sum `weight`.
+    """
     import torch
 
     ratio = (logprobs - batch.token["old"]).clamp(-20, 20).exp()
@@ -103,6 +107,7 @@ def clipped_loss(
     with torch.no_grad():
         gap = (logprobs - batch.token["old"]).abs()
         sums = {
+            "weight": float(batch.weights.sum()),
             "entropy": float((batch.weights * entropy).sum()),
             "clipped": float((batch.weights * (clipped != ratio)).sum()),
             "sampler_gap": float((batch.weights * gap).sum()),

@@ -82,10 +82,13 @@ def run(stage: Stage) -> dict[str, Any]:
                 rate = learning_rate(settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule)
                 tokens = 0
                 if kept:
-                    rows = [row for group in algorithm.credit(kept) for row in group]
+                    rows = [row for group in algorithm.credit(kept, groups) for row in group]
                     tokens = sum(len(row.ids) for row in rows)
                     batches = micro_batches([[row] for row in rows], stage.parallel.micro_batch_tokens)
-                    values |= learner.forward_backward(batches, algorithm.loss, temperature)
+                    sums = learner.forward_backward(batches, algorithm.loss, temperature)
+                    share = sums.pop("weight")
+                    values |= {name: sums[name] / share for name in ("entropy", "clipped", "sampler_gap")}
+                    values["loss"] = sums["loss"]
                     stop_on_mismatch(settings, step, values["sampler_gap"], temperature)
                     values |= {"learning_rate": rate, "gradient_norm": learner.step(rate)}
                 steps.log(step, tokens, **values)
