@@ -44,6 +44,7 @@ class Settings(StageSettings):
     candidates: int = Field(default=256, gt=0)  # prompts tried before RL
     candidate_levels: list[int] | None = None  # their levels; None: those of the prompts table
     candidate_samples: int = Field(default=8, gt=0)  # rollouts of each
+    solvable: bool = True  # prompts that no candidate rollout solved are dropped
     threshold: float = Field(default=0.5, gt=0, le=1)  # prompts and groups of higher accuracy are dropped
     length_spread: float = Field(
         default=0.3, gt=0
@@ -156,7 +157,9 @@ def choose_prompts(
     gap = probe([r for group in groups[:8] for r in group], learner)
     stop_on_mismatch(settings, 0, gap, 1.0)
     uniform = "prompt_optimization" in settings.stabilisers
-    pool, dropped, counts = optimise_prompts(candidates, groups, settings.length_spread, settings.threshold, uniform)
+    pool, dropped, counts = optimise_prompts(
+        candidates, groups, settings.length_spread, settings.threshold, uniform, settings.solvable
+    )
     if len(pool) < 2:
         raise ValueError(
             f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({dict(counts)}): RL needs prompts "

@@ -2,8 +2,9 @@
 
 The paper samples several rounds with the distilled model and gives neither metric nor threshold. Here the metric is the
 coefficient of variation of a prompt's response lengths (standard deviation over mean), at most `most_spread`; and a prompt
-must be solvable (one right response) and not too easy (accuracy at most `threshold`). Responses that the verifier could
-not decide count for neither.
+must not be too easy (accuracy at most `threshold`) and, where `solvable` is asked for, have one right response. Few rounds
+cannot tell a hard prompt from an impossible one: then leave the latter to reward rebalancing, which samples on. Responses
+that the verifier could not decide count for neither.
 """
 
 from collections import Counter
@@ -25,6 +26,7 @@ def optimise_prompts(
     most_spread: float,
     threshold: float,
     uniform: bool = True,
+    solvable: bool = True,
 ) -> tuple[list[Problem], list[dict[str, object]], Counter[str]]:
     """(kept, dropped rows with reason, counts by reason). `uniform` off: only the rule on accuracy."""
     kept, dropped, counts = [], [], Counter()
@@ -36,7 +38,7 @@ def optimise_prompts(
             reason = "undecided"
         elif accuracy > threshold:
             reason = "too easy"
-        elif accuracy == 0:
+        elif solvable and accuracy == 0:
             reason = "never solved"
         elif uniform and spread > most_spread:
             reason = "uneven lengths"
