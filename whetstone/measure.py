@@ -129,7 +129,8 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     """
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not put the share outside its own interval at 0 and 1.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
