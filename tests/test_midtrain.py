@@ -106,13 +106,22 @@ def test_nothing_that_fits_is_an_error(tmp_path, world):
 
 def test_the_curriculum_brings_short_conversations_first():
     lengths = [1 + (37 * i) % 200 for i in range(1000)]
-    order = short_first(lengths, seed=1)
-    assert sorted(order) == list(range(1000)) and order == short_first(lengths, seed=1) != short_first(lengths, seed=2)
+    order = short_first(lengths, 1, 1.0)
+    assert sorted(order) == list(range(1000)) and order == short_first(lengths, 1, 1.0) != short_first(lengths, 2, 1.0)
     quarter = [sum(lengths[i] for i in order[at : at + 250]) / 250 for at in range(0, 1000, 250)]
     assert quarter == sorted(quarter) and quarter[0] < 0.4 * quarter[-1]
     rooms = pack_in_order(lengths, order, 128)
     assert [i for room in rooms for i in room] == [i for i in order if lengths[i] <= 128]
     assert all(sum(lengths[i] for i in room) <= 128 for room in rooms)
+
+
+def test_what_a_curriculum_ends_with_is_like_the_whole():
+    lengths = [1 + (37 * i) % 200 for i in range(1000)]
+    order = short_first(lengths, 1, 0.4)
+    assert sorted(order) == list(range(1000))
+    first, last = [lengths[i] for i in order[:400]], [lengths[i] for i in order[400:]]
+    assert sum(first[:100]) < 0.4 * sum(first[300:])
+    assert abs(sum(last) / 600 - sum(lengths) / 1000) < 8  # the standard error of a mean of 600 is 2.4
 
 
 def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monkeypatch):
@@ -126,7 +135,7 @@ def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monke
         return seen[-1][0]
 
     monkeypatch.setattr(next_token, "plan_steps", plan)
-    midtrain.run(room(tmp_path / "m", world, epochs=2, curriculum=True))
+    midtrain.run(room(tmp_path / "m", world, epochs=2, curriculum=1.0))
     ((steps, rooms),) = seen
     walked = [room for step in steps for room in step]
     assert walked[:rooms] == list(range(rooms)) and sorted(walked[rooms:]) == list(range(rooms))

@@ -4,8 +4,8 @@ Whole conversations are packed best-fit-decreasing into rows of `sequence_length
 attends to itself alone. Fed until the loss on held-out problems stops improving: `patience` validations without a new best
 end the stage, and the best weights are kept.
 
-`curriculum` gives the first epoch its short conversations first: a model made from nothing learns to copy and to add from
-them, a base model needs no such help.
+`curriculum` is the share of the conversations that the first epoch begins with, from short to long: a model made from
+nothing learns to copy and to add from them, a base model needs no such help.
 
 Without a model above it, and without `[model] path`, the stage makes a tiny model from nothing and leaves it in `base/`.
 """
@@ -38,7 +38,7 @@ class Settings(StageSettings):
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     sequence_length: int = Field(default=1024, gt=1)  # of a packed row
     loss_on: Literal["all", "response"] = "all"  # whether the question's tokens count too
-    curriculum: bool = False  # short conversations first, in the first epoch
+    curriculum: float = Field(default=0, ge=0, le=1)  # share of the first epoch that goes from short to long
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
     checkpoint_every: int = Field(default=100, gt=0)  # steps
@@ -63,7 +63,7 @@ def run(stage: Stage) -> dict[str, Any]:
     held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"], responses_only)
     lengths = [len(row.ids) for row in rows]
     if settings.curriculum:
-        rooms = pack_in_order(lengths, short_first(lengths, stage.seed), settings.sequence_length)
+        rooms = pack_in_order(lengths, short_first(lengths, stage.seed, settings.curriculum), settings.sequence_length)
     else:
         rooms = pack(lengths, settings.sequence_length)
     too_long = len(rows) - sum(map(len, rooms))

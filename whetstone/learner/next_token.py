@@ -33,11 +33,15 @@ def order(count: int, seed: int, epoch: int) -> list[int]:
     return indices
 
 
-def short_first(lengths: Sequence[int], seed: int) -> list[int]:
-    """Indices from short to long, loosely: a length counts as up to twice itself, at random."""
+def short_first(lengths: Sequence[int], seed: int, share: float) -> list[int]:
+    """All indices: a random `share` of them from short to long, loosely (a length counts as up to twice itself), then the
+    others in any order, so that what is trained on last is like the whole."""
     rng = random.Random(f"{seed}/short first")
+    shuffled = list(range(len(lengths)))
+    rng.shuffle(shuffled)
+    count = round(share * len(lengths))
     keys = [length * (1 + rng.random()) for length in lengths]
-    return sorted(range(len(lengths)), key=keys.__getitem__)
+    return sorted(shuffled[:count], key=keys.__getitem__) + shuffled[count:]
 
 
 def plan_steps(
