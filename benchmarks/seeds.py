@@ -90,7 +90,7 @@ def stages_of(runs: Sequence[Run]) -> list[str]:
 def score_table(runs: Sequence[Run], benchmark: str) -> Iterator[str]:
     """Markdown lines: stages down, seeds across; shares in per cent, differences in points."""
     found = {(run["seed"], s["stage"]): s for run in runs for s in run["scores"] if s["benchmark"] == benchmark}
-    some = next(iter(found.values()))
+    some = list(found.values())[-1]  # the base may have fewer samples
     main = ", the main set" if some["main"] else ""
     yield f"**{benchmark}**{main}: mean@{some['samples']} of {some['problems']} problems, temperature {some['temperature']}, %"
     yield ""

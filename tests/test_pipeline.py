@@ -199,6 +199,14 @@ def test_missing_scores_are_made_up_and_changed_ones_redone_without_training(wal
     assert {s["benchmark"] for s in scores if s["main"]} == {"hard"} and {s["samples"] for s in scores} == {4}
 
 
+def test_the_base_may_be_scored_with_fewer_answers(walk, rooms, tmp_path):
+    run(walk, "scores.base_samples=2", "scores.samples=8")
+    scores = json.loads((tmp_path / "runs" / "walk" / "scores.json").read_text())["scores"]
+    assert {(s["stage"], s["samples"]) for s in scores} == {("base", 2), ("midtrain", 8), ("sft", 8)}
+    run(walk, "scores.base_samples=4", "scores.samples=8")
+    assert [name for name, _ in rooms.scored[3:]] == ["base"], "the others stand"
+
+
 def test_the_headline_set_must_exist(walk, rooms):
     with pytest.raises(ValueError, match=r"main = 'aime'.*Use one of easy, hard"):
         run(walk, "scores.main=aime")

@@ -47,7 +47,7 @@ def test_a_verdict_is_asked_for_while_the_others_decode():
 
 
 def journalled(tmp_path, generator):
-    return sample_journalled(generator, PROBLEMS, 3, Sampling(), Grader(), tmp_path / "journal.jsonl", "test", block=2)
+    return sample_journalled(generator, PROBLEMS, 3, Sampling(), Grader(), tmp_path / "journal.jsonl", "test", block=6)
 
 
 @pytest.mark.parametrize("dies_after", range(15))

@@ -246,7 +246,8 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
 
     from whetstone.pipeline import last_speeds
 
-    main = next((result.score for result in results if result.score), None)
+    # the last: the base may have fewer samples
+    main = next((result.score for result in reversed(results) if result.score), None)
     scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
     table = Table("stage")
     for heading in ("wall s", "CPU s", "peak", *scored):

@@ -43,7 +43,7 @@ def score_model(
             folder = out_folder / benchmark
             label = f"scoring {stage} on {benchmark}"
             journal = folder / "journal.jsonl"
-            groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=256)
+            groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=2048)
             rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
             write_rows(folder, rows)
             found.append(summarise(rows, stage, benchmark, benchmark == scores.main, scores.temperature))

@@ -46,7 +46,7 @@ class Settings(StageSettings):
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
-    from whetstone.batch import micro_batches, pack, pack_in_order
+    from whetstone.batch import pack, pack_in_order
     from whetstone.chat import Chat
     from whetstone.learner import checkpoint
     from whetstone.learner.learner import Learner
@@ -80,11 +80,9 @@ def run(stage: Stage) -> dict[str, Any]:
     best_folder = stage.folder / "checkpoints" / "best"
     with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
         for step in steps:
-            chosen = [[rows[i] for i in rooms[room]] for room in plan[step]]
-            token_mean([row for group in chosen for row in group])
-            tokens = sum(len(row.ids) for group in chosen for row in group)
-            batches = micro_batches(chosen, stage.parallel.micro_batch_tokens)
-            sums = learner.forward_backward(batches, next_token_loss)
+            chosen = token_mean([rows[i] for room in plan[step] for i in rooms[room]])
+            tokens = sum(len(row.ids) for row in chosen)
+            sums = learner.gradient([[row] for row in chosen], next_token_loss)
             rate = learning_rate(
                 settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
             )

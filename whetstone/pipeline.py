@@ -30,6 +30,7 @@ from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
 from whetstone.run.progress import say
+from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
 
 MANIFEST, STARTED, RUN_FILE, SCORES_FILE = "manifest.json", "started.json", "run.json", "scores.json"
@@ -386,7 +387,10 @@ def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
             models.insert(0, ("base", base, _hash_if_there(base) or recipe.model.path))
     problems: list[Problem] | None = None
     for name, model, model_hash in models:
-        settings = recipe.scores.model_dump(mode="json", exclude={"main"})
+        scores = recipe.scores
+        if name == "base" and scores.base_samples:
+            scores = scores.model_copy(update={"samples": scores.base_samples})
+        settings = scores.model_dump(mode="json", exclude={"main", "base_samples"})
         key = {"model": model_hash, "problems": problems_hash, "seed": recipe.run.seed, **settings}
         folder = recipe.folder / "scores" / name
         written = next((read_json(folder / f) for f in (MANIFEST, STARTED) if (folder / f).exists()), {})
@@ -402,12 +406,13 @@ def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
             return
         diary.begin()
         write_json(folder / STARTED, {"key": key})
-        _score_model(recipe, name, model, problems, folder, key, diary)
+        _score_model(recipe, scores, name, model, problems, folder, key, diary)
     write_scores(recipe)
 
 
 def _score_model(
     recipe: Recipe,
+    scores: ScoreSettings,
     name: str,
     model: Path,
     problems: list[Problem],
@@ -418,11 +423,11 @@ def _score_model(
     from whetstone.measure import score_model
 
     with measured() as used:
-        scores = score_model(model, problems, recipe.scores, recipe.parallel, recipe.run.seed, folder, name)
-    write_json(folder / MANIFEST, {"key": key, "scores": [to_row(s) for s in scores], **used, "finished": _now()})
+        found = score_model(model, problems, scores, recipe.parallel, recipe.run.seed, folder, name)
+    write_json(folder / MANIFEST, {"key": key, "scores": [to_row(s) for s in found], **used, "finished": _now()})
     (folder / STARTED).unlink()
     diary.note(f"scores/{name}", used)
-    for score in scores:
+    for score in found:
         say(
             f"   {name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
             f"(mean@{score.samples} of {score.problems} problems, {100 * score.truncated:.0f} % truncated)"

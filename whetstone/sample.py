@@ -76,12 +76,13 @@ def sample_journalled(
     verifier: Verifier,
     journal: Path,
     label: str,
-    block: int = 64,
+    block: int = 1024,
 ) -> list[list[Rollout]]:
-    """`sample_groups` that survives a kill. `block` is how many problems are sampled, and kept, together."""
+    """`sample_groups` that survives a kill. `block` is how many rollouts are sampled, and kept, together."""
+    size = max(1, block // samples)
     with Journal(journal) as kept:
         found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in kept.rows)}
-        blocks = [problems[i : i + block] for i in range(0, len(problems), block)]
+        blocks = [problems[i : i + size] for i in range(0, len(problems), size)]
         # A kill while a block is written can leave a part of it: that block is sampled again, to the same rollouts.
         missing = [part for part in blocks if any((p.id, i) not in found for p in part for i in range(samples))]
         done = len(problems) - sum(map(len, missing))

@@ -36,7 +36,6 @@ class Settings(StageSettings):
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
-    from whetstone.batch import micro_batches
     from whetstone.chat import Chat
     from whetstone.learner.learner import Learner
     from whetstone.learner.next_token import next_token_loss, plan_steps, token_mean
@@ -63,8 +62,7 @@ def run(stage: Stage) -> dict[str, Any]:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])
             tokens = sum(len(row.ids) for row in chosen)
-            batches = micro_batches([[row] for row in chosen], stage.parallel.micro_batch_tokens)
-            sums = learner.forward_backward(batches, next_token_loss)
+            sums = learner.gradient([[row] for row in chosen], next_token_loss)
             rate = learning_rate(
                 settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
             )

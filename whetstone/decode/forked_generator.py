@@ -25,7 +25,7 @@ import torch
 
 from whetstone.decode.engine import Engine
 from whetstone.records import Completion, Prompt, Sampling
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import ParallelSettings, cores
 
 SMALLEST_SHARE = 32  # prompts; fewer are not worth a fork
 
@@ -88,5 +88,4 @@ class ForkedGenerator:
 
 def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings) -> ForkedGenerator:
     """The in-process engine with as many samplers as the recipe asks for (0: one for each core it may use)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or cores)
+    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or cores())

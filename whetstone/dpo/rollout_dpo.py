@@ -45,7 +45,7 @@ class Settings(StageSettings):
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
-    from whetstone.batch import Row, micro_batches
+    from whetstone.batch import Row
     from whetstone.chat import Chat
     from whetstone.dpo.loss import DPOLoss, pair_rows, weigh
     from whetstone.learner.learner import Learner
@@ -78,7 +78,7 @@ def run(stage: Stage) -> dict[str, Any]:
     with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
-            sums = learner.forward_backward(micro_batches(chosen, stage.parallel.micro_batch_tokens), loss)
+            sums = learner.gradient(chosen, loss)
             rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
             norm = learner.step(rate)
             tokens = sum(len(row.ids) for pair in chosen for row in pair)

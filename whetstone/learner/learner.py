@@ -1,18 +1,20 @@
 """Tensors -> gradient -> weights. The learner never hears of a stage.
 
-`forward_backward` takes a step's micro-batches and a loss; the losses and their gradients add up over micro-batches,
-because every division is already in `Batch.weights`. `step` clips, updates, and clears.
+`gradient` takes a step's rows and a loss, and divides them into micro-batches and among processes; `forward_backward` takes
+micro-batches. Losses and their gradients add up over both, because every division is already in the rows' weights. `step`
+clips, updates, and clears.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from whetstone.batch import Batch, Row, collate
+from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.head import chunked_logprobs
-from whetstone.run.settings import ParallelSettings
+from whetstone.learner.replicas import Groups, Replicas
+from whetstone.run.settings import ParallelSettings, cores
 
 # (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); sums add up over micro-batches as the loss does.
 Loss = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict[str, float]]]
@@ -72,15 +74,34 @@ class Learner:
             fused=True,
         )
         self.names = {id(p): n for n, p in named}
+        self._replicas: tuple[Loss, Replicas] | None = None
 
-    @contextmanager
-    def _compute(self) -> Iterator[None]:
-        if self.parallel.compute == "bfloat16":
-            with torch.autocast(self.device, torch.bfloat16):
-                yield
-        else:
-            with nullcontext():
-                yield
+    def _compute(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.parallel.compute == "bfloat16")
+
+    def gradient(self, groups: Groups, loss: Loss, temperature: float = 1.0) -> dict[str, float]:
+        """Add the gradient of a step's rows; a group (a row, or the two of a pair) stays in one micro-batch.
+
+        On a CPU with one thread, `parallel.replicas` processes divide the groups. They are forked at a loss's first step and
+        know the loss as it was then. Returns the summed loss and the loss's own sums.
+        """
+        count = (self.parallel.replicas or cores()) if Replicas.usable(self.device) else 1
+        if count == 1:
+            return self._gradient(groups, loss, temperature)
+        if self._replicas is None or self._replicas[0] != loss:
+            self.close()
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            self._replicas = loss, Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t))
+        return self._replicas[1].gradient(groups, temperature)
+
+    def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
+        return self.forward_backward(micro_batches(groups, self.parallel.micro_batch_tokens), loss, temperature)
+
+    def close(self) -> None:
+        """End the processes that `gradient` started."""
+        if self._replicas:
+            self._replicas[1].close()
+            self._replicas = None
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0

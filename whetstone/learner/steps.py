@@ -73,6 +73,7 @@ class Steps:
         self._bar.advance(1, **{k: f"{v:.3g}" for k, v in shown.items()}, **{"tok/s": pace["tokens_per_second"]})
 
     def __exit__(self, *error: Any) -> None:
+        self.learner.close()
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
         self._bar_context.__exit__(*error)

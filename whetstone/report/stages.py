@@ -79,8 +79,11 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
     main = benchmark == run.benchmarks[0]
     heads = ["after", ">mean", ">95 % interval", ">over its start", *(f">pass@{k}" for k in ks)]
     heads += [">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
-    one = found[0][1]
-    how = f"{one['problems']:,} problems × {one['samples']}, temperature {one['temperature']:g}"
+    one = found[-1][1]
+    fewer = [f"{place[0]} × {score['samples']}" for place, score in found if score["samples"] != one["samples"]]
+    how = (
+        f"{one['problems']:,} problems × {', '.join([str(one['samples']), *fewer])}, temperature {one['temperature']:g}"
+    )
     return (
         f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{how}</span></h3>'
         f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in found])}"

@@ -57,7 +57,6 @@ class Settings(StageSettings):
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
-    from whetstone.batch import micro_batches
     from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
     from whetstone.learner.learner import Learner
@@ -85,8 +84,7 @@ def run(stage: Stage) -> dict[str, Any]:
                 if kept:
                     rows = [row for group in algorithm.credit(kept, groups) for row in group]
                     tokens = sum(len(row.ids) for row in rows)
-                    batches = micro_batches([[row] for row in rows], stage.parallel.micro_batch_tokens)
-                    sums = learner.forward_backward(batches, algorithm.loss, temperature)
+                    sums = learner.gradient([[row] for row in rows], algorithm.loss, temperature)
                     share = sums.pop("weight")
                     values |= {name: sums[name] / share for name in ("entropy", "clipped", "sampler_gap")}
                     values["loss"] = sums["loss"]

@@ -3,6 +3,7 @@
 No torch here: reading a recipe is instant.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -45,10 +46,18 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the stored weights
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class ParallelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
     samplers: int = Field(default=0, ge=0)  # processes that sample at once on CPU with threads = 1; 0: one a core
+    replicas: int = Field(
+        default=0, ge=0
+    )  # processes that share a training step on CPU with threads = 1; 0: one a core
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
 
 
@@ -57,6 +66,7 @@ class ScoreSettings(Settings):
 
     main: str = ""  # benchmark name of the headline problem set; default: the first
     samples: int = Field(default=8, ge=1)  # answers a problem
+    base_samples: int = Field(default=0, ge=0)  # answers a problem of the base, which wanders on to the end; 0: as many
     temperature: float = Field(default=0.6, ge=0)  # of the answers; 0 is greedy
     max_tokens: int = Field(default=512, ge=1)  # longest answer; longer ones count as truncated
     problems: int = Field(default=0, ge=0)  # at most so many of each set; 0: all

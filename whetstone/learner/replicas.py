@@ -1,0 +1,155 @@
+"""Data parallelism for a tiny model on a CPU: forked processes that share the weights and each add a share of the gradient.
+
+A tiny model's matrices are too small for two threads, but two processes can each take half of a step's rows. The weights
+lie in memory that all of them see, so an update by the parent needs no sending; each child leaves its gradient in a buffer
+of its own, and the parent adds them in a fixed order. What a step computes depends on its rows and the number of
+processes, never on time.
+
+For Linux and one thread a process. Large models are divided by FSDP2 instead, where the accelerators are.
+"""
+
+import gc
+import mmap
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import torch
+
+from whetstone.batch import Row
+
+SMALLEST_SHARE = 192  # tokens; with fewer, a step costs more than it saves
+
+Groups = Sequence[Sequence[Row]]
+Sums = dict[str, float]
+# (groups of rows, temperature) -> the loss and its sums; the gradient is left in the parameters
+Work = Callable[[Groups, float], Sums]
+
+
+def shares(groups: Groups, count: int) -> list[list[Sequence[Row]]]:
+    """At most `count` shares of about as many tokens: the largest group first, to the share that has least."""
+    sizes = [sum(len(row.ids) for row in group) for group in groups]
+    count = max(1, min(count, sum(sizes) // SMALLEST_SHARE, len(groups)))
+    parts: list[list[Sequence[Row]]] = [[] for _ in range(count)]
+    used = [0] * count
+    for i in sorted(range(len(groups)), key=lambda i: -sizes[i]):
+        least = used.index(min(used))
+        parts[least].append(groups[i])
+        used[least] += sizes[i]
+    return parts
+
+
+class Replicas:
+    """`processes` - 1 forked copies of this process at the parent's service, with `work` as it was when they were forked.
+
+    Raises RuntimeError when one dies or fails; the gradient is then incomplete and no update may follow.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], processes: int, work: Work):
+        self.work = work
+        self.parameters = parameters
+        share_memory(parameters)
+        self.children: list[tuple[int, Connection, list[torch.Tensor]]] = []
+        for _ in range(processes - 1):
+            self.children.append(self._fork())
+
+    @staticmethod
+    def usable(device: str) -> bool:
+        """Whether children may compute: a forked child may not use a thread pool that its parent started."""
+        return device == "cpu" and sys.platform == "linux" and torch.get_num_threads() == 1
+
+    def gradient(self, groups: Groups, temperature: float) -> Sums:
+        """Add the whole step's gradient to the parameters. Returns the sums over all rows."""
+        first, *others = shares(groups, len(self.children) + 1)
+        busy = self.children[: len(others)]
+        for (pid, pipe, _), share in zip(busy, others, strict=True):
+            try:
+                pipe.send((share, temperature))
+            except OSError:
+                raise RuntimeError(died(pid)) from None
+        totals = self.work(first, temperature)
+        for pid, pipe, gradients in busy:
+            try:
+                failure, sums = pipe.recv()
+            except (EOFError, OSError):
+                raise RuntimeError(died(pid)) from None
+            if failure:
+                raise RuntimeError(f"a training process failed:\n{failure}")
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad += gradient
+            for name, amount in sums.items():
+                totals[name] = totals.get(name, 0.0) + amount
+        return totals
+
+    def close(self) -> None:
+        for pid, pipe, _ in self.children:
+            pipe.close()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.children = []
+
+    def _fork(self) -> tuple[int, Connection, list[torch.Tensor]]:
+        gradients = shared_like(self.parameters)
+        ours, theirs = Pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        gc.collect()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return pid, ours, gradients
+        try:  # the child: no return into the caller's stack, no exit handlers of the parent
+            ours.close()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the step, and then us
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            gc.freeze()
+            self._serve(theirs, gradients)
+        except (EOFError, OSError):  # the parent is gone
+            pass
+        finally:
+            os._exit(0)
+
+    def _serve(self, pipe: Connection, gradients: list[torch.Tensor]) -> None:
+        while True:
+            groups, temperature = pipe.recv()
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient.zero_()
+            try:
+                sums = self.work(groups, temperature)
+            except Exception:
+                pipe.send((traceback.format_exc(), {}))
+            else:
+                pipe.send(("", sums))
+
+
+def died(pid: int) -> str:
+    return (
+        f"training process {pid} died (out of memory?): nothing was updated. Run again, it goes on from the last checkpoint; "
+        "with parallel.replicas = 1 one process does all."
+    )
+
+
+def shared_like(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Zeros of the same shapes and types in memory that forked children share. Anonymous: /dev/shm may be small."""
+    align = 64
+    sizes = [-(-t.numel() * t.element_size() // align) * align for t in tensors]
+    memory = memoryview(mmap.mmap(-1, sum(sizes) or align))
+    places, at = [], 0
+    for t, size in zip(tensors, sizes, strict=True):
+        places.append(torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=at).view(t.shape))
+        at += size
+    return places
+
+
+def share_memory(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Move parameters, as they are, to memory that forked children share."""
+    for parameter, place in zip(parameters, shared_like(parameters), strict=True):
+        with torch.no_grad():
+            place.copy_(parameter)
+        parameter.data = place
