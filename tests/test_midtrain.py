@@ -1,5 +1,7 @@
 """Mid-training learns, keeps its best weights, leaves out nothing unsaid, and goes on after a kill to the same bits."""
 
+import random
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -155,3 +157,16 @@ def test_the_saved_model_is_plain_hugging_face(tmp_path, world):
     midtrain.run(room(tmp_path / "m", world, epochs=1))
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (tmp_path / "m/model").iterdir()}
     assert all(not t.isnan().any() for t in load_file(tmp_path / "m/model/model.safetensors").values())
+
+
+def test_word_dropout_spares_numbers_and_the_validation_problems(tmp_path, world):
+    question = "Ann has 12 red pens and buys 3.5 more of them today"
+    rng = random.Random(0)
+    seen = [midtrain.drop_words(question, 0.3, rng).split() for _ in range(300)]
+    assert all("12" in words and "3.5" in words for words in seen)
+    words = question.split()
+    assert all(words == sorted(words, key=words.index) for words in seen) and len({tuple(words) for words in seen}) > 50
+    assert sum(map(len, seen)) / len(seen) == pytest.approx(2 + 0.7 * (len(words) - 2), abs=0.4)
+    plain = midtrain.run(room(tmp_path / "plain", world, epochs=1))
+    dropped = midtrain.run(room(tmp_path / "dropped", world, epochs=1, word_dropout=0.5, loss_on="all"))
+    assert dropped["conversations"] == plain["conversations"] and dropped["tokens"] < plain["tokens"]

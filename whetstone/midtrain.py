@@ -7,9 +7,13 @@ end the stage, and the best weights are kept.
 `curriculum` is the share of the conversations that the first epoch begins with, from short to long: a model made from
 nothing learns to copy and to add from them, a base model needs no such help.
 
+`word_dropout` makes few real questions last longer: each conversation asks its question with some words missing, so that
+the answer has to come from all of the others.
+
 Without a model above it, and without `[model] path`, the stage makes a tiny model from nothing and leaves it in `base/`.
 """
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,13 +36,15 @@ class Settings(StageSettings):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
     floor: float = Field(default=0.1, ge=0, le=1)  # the last learning rate, as a share of the peak
-    weight_decay: float = Field(default=0.1, ge=0)  # AdamW's
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices; AdamW for the rest
+    weight_decay: float = Field(default=0.1, ge=0)  # share of a weight lost each step, times the learning rate
     epochs: float = Field(default=1.0, gt=0)  # passes over the corpus
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     sequence_length: int = Field(default=1024, gt=1)  # of a packed row
     loss_on: Literal["all", "response"] = "all"  # whether the question's tokens count too
     curriculum: float = Field(default=0, ge=0, le=1)  # share of the first epoch that goes from short to long
+    word_dropout: float = Field(default=0, ge=0, lt=1)  # share of the questions' words left out, numbers never
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
     checkpoint_every: int = Field(default=100, gt=0)  # steps
@@ -59,7 +65,11 @@ def run(stage: Stage) -> dict[str, Any]:
     model, tokenizer = start(stage, corpus)
     chat = Chat(tokenizer)
     responses_only = settings.loss_on == "response"
-    rows = conversations(chat, [row for row in corpus if row["split"] == "train"], responses_only)
+    train = [row for row in corpus if row["split"] == "train"]
+    if settings.word_dropout:
+        rng = random.Random(f"{stage.seed}/word dropout")
+        train = [row | {"question": drop_words(row["question"], settings.word_dropout, rng)} for row in train]
+    rows = conversations(chat, train, responses_only)
     held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"], responses_only)
     lengths = [len(row.ids) for row in rows]
     if settings.curriculum:
@@ -76,7 +86,9 @@ def run(stage: Stage) -> dict[str, Any]:
     plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, first)
     if not plan:
         raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
-    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(
+        model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
+    )
     best_folder = stage.folder / "checkpoints" / "best"
     with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
         for step in steps:
@@ -129,6 +141,11 @@ def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
     model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
     models.save(model, tokenizer, stage.output("base"))
     return model.to(device), tokenizer
+
+
+def drop_words(question: str, share: float, rng: random.Random) -> str:
+    """The question without a random `share` of its words; words with a digit in them stay."""
+    return " ".join(w for w in question.split() if any(map(str.isdigit, w)) or rng.random() >= share)
 
 
 def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]], responses_only: bool) -> list["Row"]:

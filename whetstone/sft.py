@@ -26,7 +26,8 @@ class Settings(StageSettings):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
     floor: float = Field(default=0.05, ge=0, le=1)  # the last learning rate, as a share of the peak
-    weight_decay: float = Field(default=0.1, ge=0)  # AdamW's
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices; AdamW for the rest
+    weight_decay: float = Field(default=0.1, ge=0)  # share of a weight lost each step, times the learning rate
     epochs: float = Field(default=1.0, gt=0)  # passes over the samples
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
@@ -57,7 +58,9 @@ def run(stage: Stage) -> dict[str, Any]:
         raise ValueError(
             f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: nothing to train on."
         )
-    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(
+        model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
+    )
     with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])

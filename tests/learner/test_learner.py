@@ -161,13 +161,14 @@ def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path):
-    straight = Learner(random_model("phi3", V), V, ParallelSettings())
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, optimizer):
+    straight, first, second = (
+        Learner(random_model("phi3", V), V, ParallelSettings(), optimizer=optimizer) for _ in range(3)
+    )
     train(straight, 6)
-    first = Learner(random_model("phi3", V), V, ParallelSettings())
     train(first, 3)
     checkpoint.save(tmp_path, 3, first, {"seen": [1, 2]})
-    second = Learner(random_model("phi3", V), V, ParallelSettings())
     assert checkpoint.load_newest(tmp_path, second) == (3, {"seen": [1, 2]})
     train(second, 3, start=3)
     assert torch.equal(weights(second.model), weights(straight.model))

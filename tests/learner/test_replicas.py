@@ -86,7 +86,7 @@ def test_a_loss_of_its_own_reaches_the_children():
         return 2 * loss, sums
 
     once = learner.gradient(groups(12), next_token_loss)["loss"]
-    learner.optimizer.zero_grad()
+    learner.model.zero_grad()
     assert learner.gradient(groups(12), doubled)["loss"] == pytest.approx(2 * once)
     learner.close()
 

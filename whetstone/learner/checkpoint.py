@@ -1,7 +1,8 @@
 """Checkpoints that a kill cannot spoil: safetensors and JSON, written aside, synced, hashed, published by rename.
 
-A checkpoint is a folder `step-000120/` with `weights.safetensors` (parameters and AdamW's moments) and `state.json` (step,
-the stage's own state, the hash of the weights). The newest valid one is loaded; an invalid one is passed over with a word.
+A checkpoint is a folder `step-000120/` with `weights.safetensors` (parameters, and the moments of the optimizers) and
+`state.json` (step, the stage's own state, the hash of the weights). The newest valid one is loaded; an invalid one is passed
+over with a word.
 """
 
 import os
@@ -21,17 +22,14 @@ from whetstone.run.progress import say
 def save(folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2) -> None:
     """Write the checkpoint of `step` finished optimizer steps, then remove all but the newest `keep`."""
     tensors: dict[str, torch.Tensor] = {}
-    steps = 0
     for p in learner.model.parameters():
         name = learner.names.get(id(p))
         if name is None:
             continue
         tensors[f"weight/{name}"] = p.detach().contiguous()
-        moments = learner.optimizer.state.get(p, {})
-        if moments:
-            steps = int(moments["step"])
-            tensors[f"exp_avg/{name}"] = moments["exp_avg"].contiguous()
-            tensors[f"exp_avg_sq/{name}"] = moments["exp_avg_sq"].contiguous()
+        for optimizer in learner.optimizers:
+            for key, value in optimizer.state.get(p, {}).items():
+                tensors[f"{key}/{name}"] = value.contiguous()
     aside = folder / f".writing-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -39,7 +37,7 @@ def save(folder: Path, step: int, learner: Learner, state: dict[str, Any], keep:
     save_file(tensors, weights)
     with weights.open("rb") as written:
         os.fsync(written.fileno())
-    write_json(aside / "state.json", {"step": step, "updates": steps, "weights": hash_file(weights), "state": state})
+    write_json(aside / "state.json", {"step": step, "weights": hash_file(weights), "state": state})
     final = folder / f"step-{step:06d}"
     shutil.rmtree(final, ignore_errors=True)
     aside.replace(final)
@@ -58,26 +56,25 @@ def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | 
             weights = found / "weights.safetensors"
             if hash_file(weights) != header["weights"]:
                 raise ValueError("its weights do not have the hash that was written with them")
-            _restore(learner, load_file(weights), header["updates"])
+            _restore(learner, load_file(weights))
             return header["step"], header["state"]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             say(f"checkpoint {found} is passed over: {error}")
     return None
 
 
-def _restore(learner: Learner, tensors: dict[str, torch.Tensor], updates: int) -> None:
+def _restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+    owner = {p: o for o in learner.optimizers for group in o.param_groups for p in group["params"]}
+    named = {learner.names[id(p)]: p for p in owner}
     with torch.no_grad():
-        for p in learner.model.parameters():
-            name = learner.names.get(id(p))
-            if name is None:
-                continue
-            p.copy_(tensors[f"weight/{name}"])
-            if f"exp_avg/{name}" in tensors:
-                learner.optimizer.state[p] = {
-                    "step": torch.tensor(float(updates)),
-                    "exp_avg": tensors[f"exp_avg/{name}"].to(p.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(p.device),
-                }
+        for p in owner:
+            p.copy_(tensors[f"weight/{learner.names[id(p)]}"])
+    for full, value in tensors.items():
+        key, _, name = full.partition("/")
+        if key != "weight":
+            p = named[name]
+            # AdamW counts its updates in a number that stays on the CPU; the moments lie beside their weights
+            owner[p].state[p][key] = value.to(p.device) if value.dim() else value
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,12 +7,13 @@ clips, updates, and clears.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.head import chunked_logprobs
+from whetstone.learner.muon import Muon
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.run.settings import ParallelSettings, cores
 
@@ -44,10 +45,10 @@ class Policy(torch.nn.Module):
 
 
 class Learner:
-    """A policy, its optimizer, and a few verbs.
+    """A policy, its optimizers, and a few verbs.
 
-    Args: a transformers causal model, the number of ids in use, and the optimizer's constants. Weight decay spares norms
-    and embeddings.
+    Args: a transformers causal model, the number of ids in use, and the optimizers' constants. Weight decay spares norms
+    and embeddings; so does Muon, which leaves them to AdamW.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Learner:
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.98),
         clip: float = 1.0,
+        optimizer: Literal["adamw", "muon"] = "adamw",
     ):
         self.model = model
         self.policy = Policy(model, vocabulary)
@@ -67,12 +69,15 @@ class Learner:
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}],
-            lr=0.0,
-            betas=betas,
-            fused=True,
-        )
+        matrices = {"params": decayed, "weight_decay": weight_decay}
+        others = {"params": spared, "weight_decay": 0.0}
+        if optimizer == "muon":
+            elementwise = [others, {"params": [p for p in decayed if p.dim() != 2], "weight_decay": weight_decay}]
+            muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
+        else:
+            elementwise, muon = [matrices, others], None
+        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
+        self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self.names = {id(p): n for n, p in named}
         self._replicas: tuple[Loss, Replicas] | None = None
 
@@ -90,7 +95,7 @@ class Learner:
             return self._gradient(groups, loss, temperature)
         if self._replicas is None or self._replicas[0] != loss:
             self.close()
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            parameters = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
             self._replicas = loss, Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t))
         return self._replicas[1].gradient(groups, temperature)
 
@@ -127,15 +132,16 @@ class Learner:
         """
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
         if not norm < float("inf"):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             raise FloatingPointError(
                 f"the gradient's norm is {norm}: the loss blew up, nothing was updated. Lower the stage's learning_rate and "
                 "run again: it goes on from the last checkpoint."
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.model.zero_grad(set_to_none=True)
         return norm
 
     @torch.no_grad()
