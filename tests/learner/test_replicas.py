@@ -36,12 +36,15 @@ def groups(count: int, seed: int = 0) -> list[list[Row]]:
     return [[row] for row in token_mean(made)]
 
 
-def made_learner(processes: int, dtype=torch.float64) -> Learner:
-    return Learner(random_model("phi3", V, dtype), V, ParallelSettings(device="cpu", replicas=processes))
+def made_learner(processes: int, dtype=torch.float64, optimizer="adamw") -> Learner:
+    parallel = ParallelSettings(device="cpu", replicas=processes)
+    return Learner(random_model("phi3", V, dtype), V, parallel, optimizer=optimizer)
 
 
-def trained(processes: int, steps: int = 3, dtype=torch.float64) -> tuple[list[dict[str, float]], torch.Tensor]:
-    learner = made_learner(processes, dtype)
+def trained(
+    processes: int, steps: int = 3, dtype=torch.float64, optimizer="adamw"
+) -> tuple[list[dict[str, float]], torch.Tensor]:
+    learner = made_learner(processes, dtype, optimizer)
     seen = []
     for step in range(steps):
         sums = learner.gradient(groups(12, step), next_token_loss)
@@ -50,17 +53,19 @@ def trained(processes: int, steps: int = 3, dtype=torch.float64) -> tuple[list[d
     return seen, torch.cat([p.detach().flatten() for p in learner.model.parameters()])
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_train_as_one_does(processes):
-    one, alone = trained(1)
-    several, together = trained(processes)
+def test_several_processes_train_as_one_does(processes, optimizer):
+    one, alone = trained(1, optimizer=optimizer)
+    several, together = trained(processes, optimizer=optimizer)
     for a, b in zip(one, several, strict=True):
         assert b == pytest.approx(a, rel=1e-9)
     assert (alone - together).abs().max() < 1e-8
 
 
-def test_the_same_steps_give_the_same_bits():
-    first, second = (trained(2, dtype=torch.float32)[1] for _ in range(2))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_same_steps_give_the_same_bits(optimizer):
+    first, second = (trained(2, dtype=torch.float32, optimizer=optimizer)[1] for _ in range(2))
     assert torch.equal(first, second)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.head import chunked_logprobs
-from whetstone.learner.muon import Muon
+from whetstone.learner.muon import Muon, orthogonalise_all
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.run.settings import ParallelSettings, cores
 
@@ -76,6 +76,7 @@ class Learner:
             muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
         else:
             elementwise, muon = [matrices, others], None
+        self.muon: Muon | None = muon
         adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self.names = {id(p): n for n, p in named}
@@ -96,7 +97,11 @@ class Learner:
         if self._replicas is None or self._replicas[0] != loss:
             self.close()
             parameters = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
-            self._replicas = loss, Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t))
+            matrices = self.muon.matrices if self.muon else []
+            replicas = Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t), matrices)
+            if self.muon:
+                self.muon.orthogonalise_all = replicas.orthogonalise
+            self._replicas = loss, replicas
         return self._replicas[1].gradient(groups, temperature)
 
     def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
@@ -107,6 +112,8 @@ class Learner:
         if self._replicas:
             self._replicas[1].close()
             self._replicas = None
+            if self.muon:
+                self.muon.orthogonalise_all = orthogonalise_all
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0

@@ -8,7 +8,7 @@ torch.optim.Muon does the same in bfloat16, whose matrix products are some sixty
 without AVX512-BF16. Here they are done in the weights' own precision.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,27 +18,29 @@ RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For (m, n) matrices only."""
+    """For (m, n) matrices only. `orthogonalise_all` may be replaced by what divides the matrices among processes."""
 
-    def __init__(
-        self, params: Iterable[Any], lr: float = 0.0, momentum: float = 0.95, weight_decay: float = 0.0, steps: int = 5
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+    def __init__(self, params: Iterable[Any], lr: float = 0.0, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.orthogonalise_all: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] = orthogonalise_all
+
+    @property
+    def matrices(self) -> list[torch.nn.Parameter]:
+        return [weight for group in self.param_groups for weight in group["params"]]
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        directions = []
         for group in self.param_groups:
-            rate, beta = group["lr"], group["momentum"]
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].lerp_(weight.grad, 1 - beta)
-                update = orthogonalise(weight.grad.lerp(momentum, beta), group["steps"])  # Nesterov's look ahead
-                weight.mul_(1 - rate * group["weight_decay"])
-                weight.add_(update, alpha=-rate * RMS * max(weight.shape) ** 0.5)
+                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                momentum.lerp_(weight.grad, 1 - group["momentum"])
+                directions.append(weight.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
+        updates = iter(self.orthogonalise_all(directions))
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(next(updates), alpha=-group["lr"] * RMS * max(weight.shape) ** 0.5)
 
 
 def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -51,3 +53,7 @@ def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x
+
+
+def orthogonalise_all(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [orthogonalise(matrix) for matrix in matrices]

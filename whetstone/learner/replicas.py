@@ -2,8 +2,8 @@
 
 A tiny model's matrices are too small for two threads, but two processes can each take half of a step's rows. The weights
 lie in memory that all of them see, so an update by the parent needs no sending; each child leaves its gradient in a buffer
-of its own, and the parent adds them in a fixed order. What a step computes depends on its rows and the number of
-processes, never on time.
+of its own, and the parent adds them in a fixed order. Muon's matrices are divided too. What a step computes depends on its
+rows and the number of processes, never on time.
 
 For Linux and one thread a process. Large models are divided by FSDP2 instead, where the accelerators are.
 """
@@ -17,10 +17,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
 from whetstone.batch import Row
+from whetstone.learner.muon import orthogonalise
 
 SMALLEST_SHARE = 192  # tokens; with fewer, a step costs more than it saves
 
@@ -31,14 +33,19 @@ Work = Callable[[Groups, float], Sums]
 
 
 def shares(groups: Groups, count: int) -> list[list[Sequence[Row]]]:
-    """At most `count` shares of about as many tokens: the largest group first, to the share that has least."""
+    """At most `count` shares of about as many tokens; fewer when they would be too small."""
     sizes = [sum(len(row.ids) for row in group) for group in groups]
     count = max(1, min(count, sum(sizes) // SMALLEST_SHARE, len(groups)))
-    parts: list[list[Sequence[Row]]] = [[] for _ in range(count)]
-    used = [0] * count
-    for i in sorted(range(len(groups)), key=lambda i: -sizes[i]):
+    return [[groups[i] for i in part] for part in divide(sizes, count)]
+
+
+def divide(sizes: Sequence[float], count: int) -> list[list[int]]:
+    """Indices in `count` parts: the largest first, each to the part that has least."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    used = [0.0] * count
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         least = used.index(min(used))
-        parts[least].append(groups[i])
+        parts[least].append(i)
         used[least] += sizes[i]
     return parts
 
@@ -46,13 +53,22 @@ def shares(groups: Groups, count: int) -> list[list[Sequence[Row]]]:
 class Replicas:
     """`processes` - 1 forked copies of this process at the parent's service, with `work` as it was when they were forked.
 
-    Raises RuntimeError when one dies or fails; the gradient is then incomplete and no update may follow.
+    `matrices` are the parameters that Muon updates. Raises RuntimeError when a process dies or fails; the gradient is then
+    incomplete and no update may follow.
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], processes: int, work: Work):
+    def __init__(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        processes: int,
+        work: Work,
+        matrices: Sequence[torch.nn.Parameter] = (),
+    ):
         self.work = work
         self.parameters = parameters
         share_memory(parameters)
+        self.directions = shared_like(matrices)
+        self.parts = divide([m.numel() * min(m.shape) for m in matrices], processes)
         self.children: list[tuple[int, Connection, list[torch.Tensor]]] = []
         for _ in range(processes - 1):
             self.children.append(self._fork())
@@ -67,18 +83,10 @@ class Replicas:
         first, *others = shares(groups, len(self.children) + 1)
         busy = self.children[: len(others)]
         for (pid, pipe, _), share in zip(busy, others, strict=True):
-            try:
-                pipe.send((share, temperature))
-            except OSError:
-                raise RuntimeError(died(pid)) from None
+            self._ask(pid, pipe, ("gradient", share, temperature))
         totals = self.work(first, temperature)
         for pid, pipe, gradients in busy:
-            try:
-                failure, sums = pipe.recv()
-            except (EOFError, OSError):
-                raise RuntimeError(died(pid)) from None
-            if failure:
-                raise RuntimeError(f"a training process failed:\n{failure}")
+            sums = self._answer(pid, pipe)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -86,6 +94,40 @@ class Replicas:
             for name, amount in sums.items():
                 totals[name] = totals.get(name, 0.0) + amount
         return totals
+
+    def orthogonalise(self, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Muon's: each process takes some of the matrices. What is returned is overwritten by the next call."""
+        for place, matrix in zip(self.directions, matrices, strict=True):
+            place.copy_(matrix)
+        first, *others = self.parts
+        for (pid, pipe, _), part in zip(self.children, others, strict=True):
+            self._ask(pid, pipe, ("orthogonalise", part, 0.0))
+        self._orthogonalise(first)
+        for pid, pipe, _ in self.children:
+            self._answer(pid, pipe)
+        return self.directions
+
+    def _orthogonalise(self, part: Sequence[int]) -> None:
+        with torch.no_grad():
+            for i in part:
+                self.directions[i].copy_(orthogonalise(self.directions[i]))
+
+    @staticmethod
+    def _ask(pid: int, pipe: Connection, message: tuple[str, Any, float]) -> None:
+        try:
+            pipe.send(message)
+        except OSError:
+            raise RuntimeError(died(pid)) from None
+
+    @staticmethod
+    def _answer(pid: int, pipe: Connection) -> Sums:
+        try:
+            failure, sums = pipe.recv()
+        except (EOFError, OSError):
+            raise RuntimeError(died(pid)) from None
+        if failure:
+            raise RuntimeError(f"a training process failed:\n{failure}")
+        return sums
 
     def close(self) -> None:
         for pid, pipe, _ in self.children:
@@ -117,11 +159,15 @@ class Replicas:
 
     def _serve(self, pipe: Connection, gradients: list[torch.Tensor]) -> None:
         while True:
-            groups, temperature = pipe.recv()
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.grad = gradient.zero_()
+            what, share, temperature = pipe.recv()
+            sums: Sums = {}
             try:
-                sums = self.work(groups, temperature)
+                if what == "gradient":
+                    for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                        parameter.grad = gradient.zero_()
+                    sums = self.work(share, temperature)
+                else:
+                    self._orthogonalise(share)
             except Exception:
                 pipe.send((traceback.format_exc(), {}))
             else:
