@@ -1,0 +1,165 @@
+"""A smaller Python for machines whose kernel isolates nothing: the weakest level, a fence and no wall.
+
+Three layers, each of which was got round somewhere before: a program's syntax tree may only hold what is listed here
+(no underscore names, no frames, no modules but those named, of which only the plain parts); sympy's reading of text,
+which is `eval`, passes the same check; and an audit hook refuses files, processes, sockets and ctypes whoever asks.
+Beneath them the limits of `jail.set_limits` hold: no new descriptor, no process, no bytes into files.
+"""
+
+import ast
+import builtins
+import importlib
+import sys
+import types
+from functools import lru_cache
+from typing import Any
+
+MODULES = (
+    "math cmath fractions decimal itertools functools operator collections random statistics re datetime calendar time "
+    "heapq bisect copy typing enum string numpy numpy.linalg numpy.polynomial numpy.random numpy.fft sympy sympy.abc "
+    "sympy.ntheory sympy.solvers sympy.geometry sympy.combinatorics sympy.calculus sympy.functions sympy.matrices "
+    "sympy.series sympy.sets sympy.simplify sympy.integrals sympy.concrete sympy.logic sympy.polys sympy.core "
+    "sympy.core.numbers sympy.solvers.solveset sympy.solvers.inequalities sympy.functions.elementary.miscellaneous "
+    "sympy.stats sympy.core.symbol sympy.ntheory.modular sympy.ntheory.factor_ sympy.ntheory.primetest"
+).split()
+
+# Names of no module and no object: they read code, files, memory or frames
+NAMES = frozenset(
+    "eval exec compile open input breakpoint help globals locals vars dir getattr setattr delattr memoryview "
+    "exit quit license credits copyright attrgetter methodcaller Formatter Template mro "
+    "load save savez savez_compressed fromfile tofile memmap loadtxt genfromtxt savetxt fromregex DataSource dump dumps "
+    "ctypes ctypeslib f2py distutils testing lib core rec char ndarray frombuffer getbuffer data as_strided strides "
+    "lambdify autowrap ufuncify codegen preview view_sympy plot textplot plot_implicit plot_parametric plot3d "
+    "init_printing init_session interactive parsing source test doctest printing external utilities print_gtk "
+    "print_tree source_code get_source include info lookfor show_config show_runtime get_include "
+    "update_wrapper wraps SystemRandom NamedTuple get_type_hints ForwardRef sleep".split()
+)
+BEGINNINGS = ("_", "gi_", "cr_", "ag_", "f_", "co_", "tb_", "func_")
+# The underscore names a program may define or read
+DUNDERS = frozenset(
+    "__init__ __str__ __repr__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __len__ __iter__ __next__ "
+    "__contains__ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __mod__ "
+    "__pow__ __neg__ __abs__ __call__ __getitem__ __setitem__ __post_init__ __name__".split()
+)
+NODES = (
+    ast.Module, ast.Expression, ast.Expr, ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.Return, ast.Delete, ast.Assign,
+    ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.With, ast.withitem, ast.Raise, ast.Try, ast.Assert,
+    ast.ExceptHandler, ast.Import, ast.ImportFrom, ast.alias, ast.Global, ast.Nonlocal, ast.Pass, ast.Break,
+    ast.Continue, ast.BoolOp, ast.NamedExpr, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.Set, ast.ListComp,
+    ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.Yield, ast.YieldFrom, ast.Compare, ast.Call,
+    ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name,
+    ast.List, ast.Tuple, ast.Slice, ast.arguments, ast.arg, ast.expr_context, ast.boolop, ast.operator, ast.unaryop,
+    ast.cmpop,
+)  # fmt: skip
+EVENTS = frozenset(
+    "compile exec import builtins.id sys._getframe object.__getattr__ object.__setattr__ object.__delattr__ "
+    "array.__new__ sys.unraisablehook sys.excepthook sys.set_int_max_str_digits".split()
+)
+
+
+def check(tree: ast.AST) -> None:
+    """PermissionError naming the first thing in a syntax tree that is not allowed."""
+    for node in ast.walk(tree):
+        if not isinstance(node, NODES):
+            raise PermissionError(f"{type(node).__name__} is not in the restricted language")
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                _require_module(alias.name)
+        if isinstance(node, ast.ImportFrom):
+            _require_module("." if node.level else node.module or ".")
+        for name in _names(node):
+            if (name.startswith(BEGINNINGS) and name not in DUNDERS and name.strip("_")) or name in NAMES:
+                raise PermissionError(f"the name {name!r} is not in the restricted language")
+
+
+def _names(node: ast.AST) -> list[str]:
+    """The identifiers that a node itself holds."""
+    if isinstance(node, ast.alias):
+        return [part for part in (*node.name.split("."), node.asname) if part and part != "*"]
+    found = []
+    for field in ("id", "attr", "name", "arg", "names"):
+        value = getattr(node, field, None)
+        if isinstance(value, str):
+            found.append(value)
+        elif field == "names" and isinstance(node, ast.Global | ast.Nonlocal):
+            found += value or []
+    return found
+
+
+def _require_module(name: str) -> None:
+    if name not in MODULES:
+        raise PermissionError(f"the module {name!r} is not in the restricted language")
+
+
+@lru_cache(maxsize=None)
+def facade(name: str) -> types.ModuleType:
+    """A module of the same name that holds only the plain parts: no submodules but those listed, none of NAMES."""
+    real = importlib.import_module(name)
+    shown = types.ModuleType(name)
+    for key in dir(real):
+        if key.startswith("_") or key in NAMES:
+            continue
+        value = getattr(real, key)
+        if isinstance(value, types.ModuleType):
+            if f"{name}.{key}" not in MODULES:
+                continue
+            value = facade(f"{name}.{key}")
+        setattr(shown, key, value)
+    public = getattr(real, "__all__", None) or vars(shown)
+    shown.__all__ = [key for key in public if hasattr(shown, key) and not key.startswith("_")]
+    return shown
+
+
+def _import(name: str, globals_: Any = None, locals_: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    _require_module("." if level else name)
+    if fromlist:
+        return facade(name)
+    top = name.partition(".")[0]
+    return facade(top)
+
+
+def _safe_builtins() -> dict[str, Any]:
+    shown = {
+        key: value
+        for key, value in vars(builtins).items()
+        if not key.startswith("_") and key not in NAMES and key not in ("copyright", "credits")
+    }
+    return {**shown, "__import__": _import, "__build_class__": builtins.__build_class__}
+
+
+def _guard_sympy() -> None:
+    """sympy evaluates the text that its functions are given: that text passes the same check first."""
+    try:
+        from sympy.parsing import sympy_parser
+    except ImportError:
+        return
+    evaluate = sympy_parser.eval_expr
+
+    def checked(code: str, local_dict: dict[str, Any], global_dict: dict[str, Any]) -> Any:
+        check(ast.parse(code.strip(), mode="eval"))
+        return evaluate(code, local_dict, global_dict)
+
+    sympy_parser.eval_expr = checked
+
+
+_guard_sympy()
+_BUILTINS = _safe_builtins()
+for _name in MODULES:
+    try:
+        facade(_name)
+    except ImportError:
+        continue
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in EVENTS:
+        raise PermissionError(f"{event} is not for programs")
+
+
+def prepared(code: str) -> tuple[types.CodeType, dict[str, Any]]:
+    """The program compiled, and the names it starts with; from here on the audit hook holds in this process."""
+    tree = ast.parse(code, "<program>")
+    check(tree)
+    compiled = compile(tree, "<program>", "exec", dont_inherit=True)
+    sys.addaudithook(_audit)
+    return compiled, {"__name__": "__main__", "__builtins__": _BUILTINS}
