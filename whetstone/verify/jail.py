@@ -54,7 +54,17 @@ SYMPY = (
     "parsing.sympy_parser polys printing.latex printing.pretty printing.str printing.lambdarepr printing.pycode "
     "printing.numpy sets series simplify solvers stats tensor.array utilities vector codegen.ast"
 ).split()
-LEFT_OUT = ("tests", "benchmarks", "plotting", "sampling", "_compilation", "autowrap", "codegen.", "runtests", "wrapper")
+LEFT_OUT = (
+    "tests",
+    "benchmarks",
+    "plotting",
+    "sampling",
+    "_compilation",
+    "autowrap",
+    "codegen.",
+    "runtests",
+    "wrapper",
+)
 
 CLONE = {
     "user": 0x10000000,
@@ -121,7 +131,7 @@ def leave_root() -> None:
     """Becomes nobody when started by root, whom RLIMIT_NPROC and file modes do not bind."""
     if os.geteuid() != 0:
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no setresuid
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -172,7 +182,9 @@ def _machine() -> tuple[int, int, tuple[int, ...]]:
         raise NotObtained(f"seccomp is Linux's, and this is {sys.platform}")
     name = platform.machine()
     if name not in MACHINES or sys.maxsize < 2**32:
-        raise NotObtained(f"the numbers of {name}'s system calls are not known here, only those of {', '.join(MACHINES)}")
+        raise NotObtained(
+            f"the numbers of {name}'s system calls are not known here, only those of {', '.join(MACHINES)}"
+        )
     return MACHINES[name]
 
 

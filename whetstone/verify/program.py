@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,7 +110,11 @@ class Process:
     """One sandbox process, which forks a child per program. Used by one thread at a time."""
 
     def __init__(self, levels: Sequence[str]):
-        start = f"import sys; sys.path.insert(0, {ROOT!r}); from whetstone.verify.jail import serve; serve({(*levels,)!r})"
+        if sys.platform == "win32":
+            raise Refused("programs are run by forking, which Windows has not. Use WSL 2.")
+        start = (
+            f"import sys; sys.path.insert(0, {ROOT!r}); from whetstone.verify.jail import serve; serve({(*levels,)!r})"
+        )
         # Nothing of ours is handed on but where shared libraries lie: a program can read its own memory
         environment = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if key in os.environ}
         for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -216,6 +220,7 @@ class Sandbox:
         self.why: dict[str, str] = {}  # what stands against the levels above the one obtained
         self.started = 0  # processes started so far
         self._level: str | None = None
+        self._refusal: Refused | None = None  # what failed once is not tried again for every program
         self._reset()
         SANDBOXES.add(self)
 
@@ -238,7 +243,9 @@ class Sandbox:
         """Runs one program. Never raises for what the program is or does."""
         seconds = self.seconds if seconds is None else seconds
         if len(code) > CODE_BYTES:
-            return Outcome(None, "syntax", f"a program of {len(code)} characters is none; {CODE_BYTES} are read at most")
+            return Outcome(
+                None, "syntax", f"a program of {len(code)} characters is none; {CODE_BYTES} are read at most"
+            )
         question = {"code": code, "seconds": seconds, "memory": self.memory_bytes, "output": self.output_bytes}
         for attempt in (1, 2):
             start = time.monotonic()
@@ -271,7 +278,7 @@ class Sandbox:
             return list(threads.map(self.run, codes))
 
     @contextlib.contextmanager
-    def _process(self) -> Any:
+    def _process(self) -> Iterator[Process]:
         """A warm process, or a new one; one that fails in the hands of the caller is ended."""
         if self.owner != os.getpid():
             self._reset()  # the parent's processes stay the parent's
@@ -295,8 +302,14 @@ class Sandbox:
                     process.kill()
 
     def _start(self) -> Process:
+        if self._refusal is not None:
+            raise self._refusal
         wanted = self.levels if self._level is None else (self._level,)
-        process = Process(wanted)
+        try:
+            process = Process(wanted)
+        except Refused as error:
+            self._refusal = error
+            raise
         with self.lock:
             self.started += 1
             if self._level is None:
