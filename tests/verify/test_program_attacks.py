@@ -174,7 +174,9 @@ ATTACKS = {
         "import os\nos.closerange(0, 100)\nwhile True:\n    pass", "timeout", "crashed", "forbidden"
     ),
     # Time bombs
-    "act at exit": endless("import atexit\natexit.register(lambda: open('FOLDER/new', 'w'))\nans = 1", "answered", "forbidden", "error"),
+    "act at exit": endless(
+        "import atexit\natexit.register(lambda: open('FOLDER/new', 'w'))\nans = 1", "answered", "forbidden", "error"
+    ),
     "act when collected": endless(
         "class A:\n    def __del__(self):\n        open('FOLDER/new', 'w')\na = A()\nans = 1", "answered", "forbidden"
     ),
@@ -185,8 +187,11 @@ ATTACKS = {
     ),
     "poison builtins for those who follow": endless(
         "import builtins, math, sys\nbuiltins.str = lambda *a: 'poison'\nsys.modules['math'] = None\nans = 1",
-        "answered", "forbidden", "error", "crashed",
-    ),  # fmt: skip
+        "answered",
+        "forbidden",
+        "error",
+        "crashed",
+    ),
     "leave early": endless("import os\nos._exit(0)", "crashed", "forbidden"),
     # Signals
     "end the parent": does("import os\nos.kill(PARENT, 0)"),
@@ -223,7 +228,9 @@ ATTACKS = {
     ),
     "import through the backdoor": reads("got = __import__('os').popen('cat FOLDER/secret').read()"),
     "import through sys": reads("import sys\ngot = sys.modules['builtins'].open('FOLDER/secret').read()"),
-    "import a caller's module": reads("import whetstone.verify.jail as j\ngot = j.os.popen('cat FOLDER/secret').read()"),
+    "import a caller's module": reads(
+        "import whetstone.verify.jail as j\ngot = j.os.popen('cat FOLDER/secret').read()"
+    ),
     # Ways to what is hidden
     "subclasses": reads(
         "for c in ().__class__.__base__.__subclasses__():\n    if c.__name__ == '_wrap_close':\n"
@@ -261,8 +268,10 @@ ATTACKS = {
         "match print:\n    case object(__self__=b):\n        got = b.open('FOLDER/secret').read()"
     ),
     "a class made by type": reads("got = type('A', (), {'go': lambda s: open('FOLDER/secret').read()})().go()"),
-    "an mro": reads("got = [c for c in type(print).mro()[-1].__subclasses__() if c.__name__ == '_wrap_close'][0]"
-                    ".__init__.__globals__['popen']('cat FOLDER/secret').read()"),  # fmt: skip
+    "an mro": reads(
+        "got = [c for c in type(print).mro()[-1].__subclasses__() if c.__name__ == '_wrap_close'][0]"
+        ".__init__.__globals__['popen']('cat FOLDER/secret').read()"
+    ),
     "getattr": reads("got = getattr(print, '__se' + 'lf__').open('FOLDER/secret').read()"),
     "vars": reads("got = vars(__builtins__)['open']('FOLDER/secret').read()"),
     "eval": reads("got = eval('op' + 'en')('FOLDER/secret').read()"),
@@ -337,17 +346,20 @@ ATTACKS = {
     "the arguments": does("import sys\nassert 'serve' in ' '.join(sys.orig_argv) and len(sys.argv) > 9", proven=False),
     "other descriptors": does(
         "import os\ndone = 0\nfor d in range(4, 256):\n    try:\n        done += os.write(d, b'breach')\n"
-        "    except OSError:\n        pass\nassert done", proven=False,
-    ),  # fmt: skip
+        "    except OSError:\n        pass\nassert done",
+        proven=False,
+    ),
     "read what the parent sends": does("import os\nassert os.read(0, 1) or os.read(3, 1)", proven=False),
     "a report that is no report": endless("import os\nos.write(3, b'[' * 60000)\nos._exit(0)", "crashed", "forbidden"),
     "a report of another shape": endless(
-        "import os\nos.write(3, b'{\"reason\": [], \"answer\": {\"x\": NaN}}')\nos._exit(0)", "no answer", "forbidden"
+        'import os\nos.write(3, b\'{"reason": [], "answer": {"x": NaN}}\')\nos._exit(0)', "no answer", "forbidden"
     ),
     "a report that claims a refusal": endless(
-        "import os\nos.write(3, b'{\"reason\": \"refused\"}')\nos._exit(0)", "crashed", "forbidden"
+        'import os\nos.write(3, b\'{"reason": "refused"}\')\nos._exit(0)', "crashed", "forbidden"
     ),
-    "a report in two frames": endless("import os\nos.write(3, b'\\x00\\x00\\x00\\x02{}' * 9)\nans = 1", "crashed", "forbidden"),
+    "a report in two frames": endless(
+        "import os\nos.write(3, b'\\x00\\x00\\x00\\x02{}' * 9)\nans = 1", "crashed", "forbidden"
+    ),
     "flood the report": endless("import os\nwhile True:\n    os.write(3, b'x' * 9999)", "output", "forbidden"),
     # Floods
     "print for ever": endless("while True:\n    print('x' * 9999)", "output"),
@@ -364,7 +376,7 @@ ATTACKS = {
     "another stdout": endless("import sys\nsys.stdout = None\nprint('x')\nans = 1", "answered", "error", "forbidden"),
     "leave by an exception": endless("raise SystemExit('breach')", "no answer"),
     "leave by the keyboard": endless("raise KeyboardInterrupt", "error"),
-}  # fmt: skip
+}
 
 
 class Host:

@@ -13,6 +13,8 @@ Why not a library: none on PyPI that we found both is well kept and has the filt
 fresh interpreter per program, which takes fifty times as long.
 """
 
+# ruff: noqa: SIM905 (long lists of names read better as text)
+
 import contextlib
 import ctypes
 import errno
@@ -84,18 +86,22 @@ ALLOWED = (
     "sigaltstack nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday futex sched_yield restart_syscall "
     "getrandom getrusage getpid gettid getuid geteuid getgid getegid exit exit_group"
 ).split()
-MACHINES: dict[str, tuple[int, int, tuple[int, ...]]] = {
+MACHINES: dict[str, tuple[int, int, list[int]]] = {
     "x86_64": (
         0xC000003E,
         155,
-        (0, 1, 3, 5, 8, 9, 10, 11, 12, 25, 28, 13, 14, 15, 131, 35, 230, 228, 229, 96, 202, 24, 219)
-        + (318, 98, 39, 186, 102, 107, 104, 108, 60, 231),
+        [
+            *(0, 1, 3, 5, 8, 9, 10, 11, 12, 25, 28, 13, 14, 15, 131, 35, 230, 228, 229, 96, 202, 24, 219),
+            *(318, 98, 39, 186, 102, 107, 104, 108, 60, 231),
+        ],
     ),
     "aarch64": (
         0xC00000B7,
         41,
-        (63, 64, 57, 80, 62, 222, 226, 215, 214, 216, 233, 134, 135, 139, 132, 101, 115, 113, 114, 169, 98, 124, 128)
-        + (278, 165, 172, 178, 174, 175, 176, 177, 93, 94),
+        [
+            *(63, 64, 57, 80, 62, 222, 226, 215, 214, 216, 233, 134, 135, 139, 132, 101, 115, 113, 114, 169, 98, 124),
+            *(128, 278, 165, 172, 178, 174, 175, 176, 177, 93, 94),
+        ],
     ),
 }
 
@@ -177,7 +183,7 @@ def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, 
     _call(f"mount {target.decode()}", _libc.mount, source, target, kind, ctypes.c_ulong(flags), data)
 
 
-def _machine() -> tuple[int, int, tuple[int, ...]]:
+def _machine() -> tuple[int, int, list[int]]:
     if sys.platform != "linux":
         raise NotObtained(f"seccomp is Linux's, and this is {sys.platform}")
     name = platform.machine()
@@ -294,9 +300,10 @@ def load_libraries() -> None:
     with contextlib.suppress(ImportError):
         import sympy
 
+        warnings.simplefilter("ignore")  # which sympy turns on for itself
         for part in SYMPY:
             _load_whole(f"{sympy.__name__}.{part}")
-    random.seed(0)
+    os.register_at_fork(after_in_child=lambda: random.seed(0))  # random itself draws a new seed there
     sys.set_int_max_str_digits(0)  # long integers are what some programs are for; time is bounded
     sys.dont_write_bytecode = True
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

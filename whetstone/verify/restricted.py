@@ -6,12 +6,14 @@ which is `eval`, passes the same check; and an audit hook refuses files, process
 Beneath them the limits of `jail.set_limits` hold: no new descriptor, no process, no bytes into files.
 """
 
+# ruff: noqa: SIM905 (long lists of names read better as text)
+
 import ast
 import builtins
 import importlib
 import sys
 import types
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 MODULES = (
@@ -91,7 +93,7 @@ def _require_module(name: str) -> None:
         raise PermissionError(f"the module {name!r} is not in the restricted language")
 
 
-@lru_cache(maxsize=None)
+@cache
 def facade(name: str) -> types.ModuleType:
     """A module of the same name that holds only the plain parts: no submodules but those listed, none of NAMES."""
     real = importlib.import_module(name)
