@@ -115,13 +115,14 @@ class Process:
         start = (
             f"import sys; sys.path.insert(0, {ROOT!r}); from whetstone.verify.jail import serve; serve({(*levels,)!r})"
         )
-        # Nothing of ours is handed on but where shared libraries lie: a program can read its own memory
-        environment = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if key in os.environ}
+        # Nothing of ours is handed on but where libraries lie: a program can read its own memory
+        libraries = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
+        environment = {key: os.environ[key] for key in libraries if key in os.environ}
         for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[key] = "1"  # a process with threads may neither enter a user namespace nor fork safely
         environment |= {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}  # the same answer every time
         self.process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-B", "-c", start],
+            [sys.executable, "-P", "-B", "-c", start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -147,6 +148,8 @@ class Process:
 
     def run(self, question: dict[str, Any]) -> dict[str, Any]:
         """How the program ended. TimeoutError or Died when it is the sandbox process that failed."""
+        if self.process.poll() is not None:
+            raise BrokenPipeError("the sandbox process had ended before it was asked")
         body = json.dumps(question).encode()
         data = memoryview(struct.pack(">I", len(body)) + body)
         try:
@@ -325,10 +328,13 @@ class Sandbox:
         if self.owner != os.getpid():
             return
         with self.lock:
-            processes = [*self.idle, *self.busy]
+            idle, busy = list(self.idle), list(self.busy)
             self.idle.clear()
-        for process in processes:
+        for process in idle:
             process.kill()
+        for process in busy:  # whoever is using it sees it end, and closes its pipes
+            with contextlib.suppress(OSError):
+                process.process.kill()
 
     def __enter__(self) -> "Sandbox":
         return self
