@@ -317,6 +317,38 @@ def test_the_two_ends_name_the_same_levels():
     assert jail.LEVELS == LEVELS
 
 
+# What sympy imports late that no program of thought comes to: other languages, solvers, drawing, control
+NOT_LOADED = ("categories", "physics.control", "testing", "codegen.c", "logic.algorithms", "printing.pytorch")
+NOT_LOADED += ("printing.tensorflow", "printing.preview", "stats.sampling", "holonomic", "interactive", "plotting")
+LATE = r"""
+import json, os, re, sys
+from whetstone.verify import jail
+out = os.dup(1)
+jail.load_libraries()
+late = set()
+for name, module in list(sys.modules.items()):
+    file = getattr(module, "__file__", None) or ""
+    if not re.match(r"sympy\.(?!physics|codegen|interactive|plotting|testing|parsing)", name) or file[-3:] != ".py":
+        continue
+    base = name.split(".") if file.endswith("__init__.py") else name.split(".")[:-1]
+    text = open(file, encoding="utf-8").read()
+    for dots, found in re.findall(r"^ +(?:from|import) (\.*)([\w.]*)(?: import|$)", text, flags=re.MULTILINE):
+        near = base[: len(base) - len(dots) + 1] if dots else []
+        late.add(".".join([*near, found]).strip("."))
+late = {name for name in late - set(sys.modules) if name.startswith("sympy.")}
+os.write(out, json.dumps(sorted(late)).encode())
+"""
+
+
+@pytest.mark.slow
+def test_what_sympy_imports_when_first_used_is_loaded_beforehand():
+    """An empty root has no modules: one that is missing here is an ImportError in somebody's program."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, cwd=ROOT, check=True)
+    known = tuple(f"sympy.{part}" for part in NOT_LOADED)
+    missing = [name for name in json.loads(done.stdout) if not name.startswith(known)]
+    assert missing == []
+
+
 def data(name: str) -> list[dict[str, Any]]:
     folder = os.environ.get("WHETSTONE_DATA")
     if not folder or not (Path(folder) / name).exists():

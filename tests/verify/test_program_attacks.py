@@ -298,6 +298,34 @@ ATTACKS = {
     "text that sympy compiles": reads(
         "from sympy import Symbol, lambdify\nx = Symbol('x')\ngot = lambdify(x, 'open(\"FOLDER/secret\").read()')(1)"
     ),
+    "text that sympy takes as it is": reads(
+        "from sympy import parse_expr\ngot = parse_expr('open(\"FOLDER/secret\").read()', evaluate=False)"
+    ),
+    "a name that sympy compiles": Attack(
+        "from sympy import Function, Symbol, nsolve\nx = Symbol('x')\n"
+        "nsolve(Function('(lambda v: print(open(\"FOLDER/secret\").read()))')(x), 0)"
+    ),
+    "a function that sympy fetches": reads(
+        "from sympy import lazy_function\ngot = lazy_function('os', 'popen')('cat FOLDER/secret').read()"
+    ),
+    "an annotation that is evaluated": reads(
+        "import functools\n@functools.singledispatch\ndef f(x):\n    pass\ngot = []\n"
+        "try:\n    @f.register\n    def g(x: 'got.append(open(\"FOLDER/secret\").read())'):\n        pass\n"
+        "except Exception:\n    pass"
+    ),
+    "a hint that is evaluated": reads(
+        "import typing\ndef f(x: 'typing.Literal[open(\"FOLDER/secret\").read()]'):\n    pass\n"
+        "got = typing.get_type_hints(f)"
+    ),
+    "a copy that calls": reads(
+        "import copy\nA = type('A', (), {'__reduce_ex__': lambda s, n: (eval, ('open(\"FOLDER/secret\").read()',))})\n"
+        "got = copy.copy(A())"
+    ),
+    "a format that walks": Attack(
+        "import random\nsaid = '{0.seed.__globals__[_os].environ}'.format(random.Random)\n"
+        "ans = 'breach' if 'WHETSTONE_CANARY' in said else 'nothing'",
+        proven=True,
+    ),
     "a star that brings more": reads("from os import *\ngot = popen('cat FOLDER/secret').read()"),
     "a new metaclass": reads(
         "class M(type):\n    def __getattr__(c, n):\n        return open('FOLDER/secret').read()\n"
@@ -472,8 +500,8 @@ def test_contained(name: str, sandbox: Sandbox, host: Host):
     if attack.machine and attack.machine != platform.machine():
         pytest.skip(f"its system calls are those of {attack.machine}, and this is {platform.machine()}")
     outcome = sandbox.run(host.aimed(attack.code), 0.3 if "timeout" in attack.ends else 5.0)
-    assert "breach" not in (outcome.answer or "")
-    assert "breach" not in outcome.printed
+    said = f"{outcome.answer} {outcome.printed} {outcome.detail}"
+    assert "breach" not in f"{outcome.answer} {outcome.printed}" and SECRET not in said
     assert outcome.reason in attack.ends or not attack.ends, outcome
     assert outcome.reason != "timeout" or "timeout" in attack.ends, outcome
     assert outcome.reason != "refused" and outcome.level == sandbox.level
@@ -520,6 +548,7 @@ for code in codes:
     os.waitpid(child, 0)
 """
 HARMLESS = {"an alarm", "ask whether a file is there", "find the working folder", "take all cores", "the environment"}
+HARMLESS |= {"a format that walks"}
 PROVEN = {name for name, attack in ATTACKS.items() if attack.proven and attack.machine in ("", platform.machine())}
 
 

@@ -47,15 +47,21 @@ STANDARD = (
     "math cmath fractions decimal itertools functools operator collections random statistics re string datetime "
     "calendar time heapq bisect copy typing dataclasses enum sys os json array numbers textwrap pprint abc "
     "collections.abc contextlib types warnings traceback io locale _strptime timeit hashlib struct inspect "
-    "encodings.ascii encodings.latin_1 encodings.unicode_escape unicodedata"
+    "encodings.ascii encodings.latin_1 encodings.unicode_escape unicodedata logging pydoc"
 ).split()
 # sympy loads parts of itself when first used: these packages are loaded whole
 SYMPY = (
     "abc assumptions calculus combinatorics concrete core discrete functions geometry integrals logic matrices ntheory "
     "parsing.sympy_parser polys printing.latex printing.pretty printing.str printing.lambdarepr printing.pycode "
-    "printing.numpy sets series simplify solvers stats tensor.array utilities vector codegen.ast"
+    "printing.numpy printing.c printing.cxx printing.fortran printing.rust sets series simplify solvers stats "
+    "stats.sampling.sample_numpy tensor utilities vector codegen.ast codegen.abstract_nodes codegen.pynodes "
+    "physics.units physics.matrices"
 ).split()
-LEFT_OUT = "tests benchmarks plotting sampling _compilation autowrap codegen. runtests _wrapper compatibility".split()
+# Parts that are slow to load, deprecated, or for sympy's own makers
+LEFT_OUT = (
+    "tests benchmarks plotting sampling _compilation autowrap utilities.codegen runtests _wrapper compatibility _doc. "
+    "core.trace utilities.pytest utilities.randtest utilities.tmpfiles"
+).split()
 
 CLONE = {
     "user": 0x10000000,

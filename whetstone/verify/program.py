@@ -122,7 +122,7 @@ class Process:
             environment[key] = "1"  # a process with threads may neither enter a user namespace nor fork safely
         environment |= {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}  # the same answer every time
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-c", start],
+            [sys.executable, "-P", "-c", start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -34,7 +34,8 @@ NAMES = frozenset(
     "lambdify autowrap ufuncify codegen preview view_sympy plot textplot plot_implicit plot_parametric plot3d "
     "init_printing init_session interactive parsing source test doctest printing external utilities print_gtk "
     "print_tree source_code get_source include info lookfor show_config show_runtime get_include "
-    "update_wrapper wraps SystemRandom NamedTuple get_type_hints ForwardRef sleep".split()
+    "update_wrapper wraps SystemRandom NamedTuple get_type_hints ForwardRef singledispatch singledispatchmethod "
+    "lazy_function import_module capture timed threaded xthreaded public deprecated debug".split()
 )
 BEGINNINGS = ("_", "gi_", "cr_", "ag_", "f_", "co_", "tb_", "func_")
 # The underscore names a program may define or read
@@ -55,7 +56,7 @@ NODES = (
 )  # fmt: skip
 EVENTS = frozenset(
     "compile exec import builtins.id sys._getframe object.__getattr__ object.__setattr__ object.__delattr__ "
-    "array.__new__ sys.unraisablehook sys.excepthook sys.set_int_max_str_digits".split()
+    "array.__new__ time.sleep sys.unraisablehook sys.excepthook sys.set_int_max_str_digits".split()
 )
 
 
@@ -98,17 +99,16 @@ def facade(name: str) -> types.ModuleType:
     """A module of the same name that holds only the plain parts: no submodules but those listed, none of NAMES."""
     real = importlib.import_module(name)
     shown = types.ModuleType(name)
-    for key in dir(real):
+    for key in getattr(real, "__all__", None) or dir(real):
         if key.startswith("_") or key in NAMES:
             continue
-        value = getattr(real, key)
+        value = getattr(real, key, None)
         if isinstance(value, types.ModuleType):
             if f"{name}.{key}" not in MODULES:
                 continue
             value = facade(f"{name}.{key}")
         setattr(shown, key, value)
-    public = getattr(real, "__all__", None) or vars(shown)
-    shown.__all__ = [key for key in public if hasattr(shown, key) and not key.startswith("_")]
+    shown.__all__ = [key for key in vars(shown) if not key.startswith("_")]
     return shown
 
 
@@ -135,13 +135,14 @@ def _guard_sympy() -> None:
         from sympy.parsing import sympy_parser
     except ImportError:
         return
-    evaluate = sympy_parser.eval_expr
+    as_code = sympy_parser.stringify_expr
 
-    def checked(code: str, local_dict: dict[str, Any], global_dict: dict[str, Any]) -> Any:
+    def checked(*arguments: Any) -> str:
+        code = as_code(*arguments)
         check(ast.parse(code.strip(), mode="eval"))
-        return evaluate(code, local_dict, global_dict)
+        return code
 
-    sympy_parser.eval_expr = checked
+    sympy_parser.stringify_expr = checked
 
 
 _guard_sympy()
