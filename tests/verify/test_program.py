@@ -57,6 +57,30 @@ ANSWERS = {
     "more digits than Python prints": ("ans = len(str(10 ** 6000))", "6001"),
     "non-ASCII text": ("print('π ≈ 3')", "π ≈ 3"),
     "a lone surrogate": ("print(chr(0xd800))", "\\ud800"),
+    "what numpy's C code imports": (
+        "import numpy as np\na = np.arange(6).reshape(2, 3)\nans = (a.sum(), a.std() > 1)",
+        "(15, True)",
+    ),
+    "what datetime's C code imports": (
+        "from datetime import datetime as d\nans = d.strptime('2024-03-01', '%Y-%m-%d').day",
+        "1",
+    ),
+    "matrices": ("from sympy import Matrix\nans = Matrix([[1, 2], [3, 4]]).inv()", "Matrix([[-2, 1], [3/2, -1/2]])"),
+    "linear algebra": ("import numpy as np\nans = np.linalg.solve([[2, 0], [0, 4]], [1, 1]).tolist()", "[0.5, 0.25]"),
+    "numerical roots": ("from sympy import *\nx = Symbol('x')\nans = round(nsolve(cos(x) - x, 1), 5)", "0.73909"),
+    "equations in words": ("from sympy import solve\nans = solve('x**2 - 5*x + 6', 'x')", "[2, 3]"),
+    "latex": ("from sympy import latex, Rational\nans = latex(Rational(1, 2))", "\\frac{1}{2}"),
+    "simplification with units at hand": (
+        "from sympy import *\nx = Symbol('x')\nans = simplify(sin(x)**2 + cos(x)**2)",
+        "1",
+    ),
+    "counting": (
+        "from collections import Counter\nfrom itertools import permutations\nans = len(set(permutations('aab')))",
+        "3",
+    ),
+    "decimals": ("from decimal import Decimal, getcontext\ngetcontext().prec = 5\nans = Decimal(1) / 3", "0.33333"),
+    "text formats": ("print('{:.2f} {x}'.format(2.5, x=1), f'{1/3:.3f}')", "2.50 1 0.333"),
+    "an error that is caught": ("try:\n    ans = int('x')\nexcept ValueError as error:\n    ans = 4", "4"),
     "a recursive function": ("def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nans = f(15)", "610"),
     "a class": ("class P:\n    def __init__(self, x):\n        self.x = x\nans = P(3).x", "3"),
 }
@@ -85,6 +109,22 @@ def test_every_style_is_answered_at_every_level(level: str):
         left_out = {"printed before an exit"} if level == "restricted" else set()  # sys is no module of that language
         said = {name: sandbox.run(code).answer for name, (code, _) in ANSWERS.items() if name not in left_out}
         assert said == {name: answer for name, (_, answer) in ANSWERS.items() if name not in left_out}
+
+
+def test_the_restricted_language_leaves_ordinary_words_alone():
+    code = (
+        "class Node:\n    def __init__(self, data):\n        self.data = data\n"
+        "data, test, load, f_x, co_x, input, dir, _ = range(8)\n"
+        "import numpy as np\nfrom sympy import sympify\n"
+        "def f(vars, *, public=3):\n    return vars + public\n"
+        "ans = [Node(data).data, f_x, input + dir, f(2), int(np.arange(4).sum()), sympify('x + 1').subs('x', 2)]"
+    )
+    with Sandbox(levels=["restricted"], seconds=10.0) as sandbox:
+        if sandbox.level is None:
+            pytest.skip(f"this machine does not offer the level: {sandbox.run('').detail}")
+        assert sandbox.run(code).answer == "[0, 3, 11, 5, 6, 3]"
+        assert sandbox.run("f = open\nans = f('x')").reason == "forbidden"
+        assert sandbox.run("ans = open('x')\nopen = 3").reason == "error"  # its own name, and there is no builtin
 
 
 @pytest.mark.parametrize("reason", ENDS)

@@ -298,6 +298,11 @@ ATTACKS = {
     "text that sympy compiles": reads(
         "from sympy import Symbol, lambdify\nx = Symbol('x')\ngot = lambdify(x, 'open(\"FOLDER/secret\").read()')(1)"
     ),
+    "text that renames what it evaluates": reads(
+        "from sympy import sympify\n"
+        "try:\n    got = sympify('[open(\"FOLDER/secret\").read() for open in [open]]')\n"
+        "except Exception as error:\n    got = error"
+    ),
     "text that sympy takes as it is": reads(
         "from sympy import parse_expr\ngot = parse_expr('open(\"FOLDER/secret\").read()', evaluate=False)"
     ),

@@ -25,19 +25,27 @@ MODULES = (
     "sympy.stats sympy.core.symbol sympy.ntheory.modular sympy.ntheory.factor_ sympy.ntheory.primetest"
 ).split()
 
-# Names of no module and no object: they read code, files, memory or frames
-NAMES = frozenset(
+# Builtins that a program does not have; it may use the names for its own
+BUILTINS = frozenset(
     "eval exec compile open input breakpoint help globals locals vars dir getattr setattr delattr memoryview "
-    "exit quit license credits copyright attrgetter methodcaller Formatter Template mro "
-    "load save savez savez_compressed fromfile tofile memmap loadtxt genfromtxt savetxt fromregex DataSource dump dumps "
-    "ctypes ctypeslib f2py distutils testing lib core rec char ndarray frombuffer getbuffer data as_strided strides "
-    "lambdify autowrap ufuncify codegen preview view_sympy plot textplot plot_implicit plot_parametric plot3d "
-    "init_printing init_session interactive parsing source test doctest printing external utilities print_gtk "
-    "print_tree source_code get_source include info lookfor show_config show_runtime get_include "
-    "update_wrapper wraps SystemRandom NamedTuple get_type_hints ForwardRef singledispatch singledispatchmethod "
-    "lazy_function import_module capture timed threaded xthreaded public deprecated debug".split()
+    "exit quit license credits copyright".split()
 )
-BEGINNINGS = ("_", "gi_", "cr_", "ag_", "f_", "co_", "tb_", "func_")
+# No attribute of anything has these names: they read code, files, memory or frames
+REFUSED = BUILTINS | frozenset(
+    "attrgetter methodcaller Formatter Template mro ctypes ctypeslib f2py distutils strides as_strided lib testing "
+    "save savez savez_compressed fromfile tofile memmap loadtxt genfromtxt savetxt fromregex DataSource dump dumps "
+    "frombuffer getbuffer lambdify autowrap ufuncify codegen preview view_sympy textplot plot_implicit plot_parametric "
+    "init_printing init_session interactive parsing doctest printing external utilities print_gtk get_source "
+    "show_config show_runtime get_include update_wrapper wraps SystemRandom NamedTuple get_type_hints ForwardRef "
+    "singledispatch singledispatchmethod lazy_function import_module threaded xthreaded "
+    "gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_await cr_origin ag_frame ag_code ag_await tb_frame tb_next "
+    "f_back f_builtins f_code f_globals f_locals f_trace f_generator".split()
+)
+# Nor are these in a module; elsewhere they are ordinary words
+HIDDEN = REFUSED | frozenset(
+    "load data core rec char ndarray plot source test include info lookfor capture timed public "
+    "deprecated debug".split()
+)
 # The underscore names a program may define or read
 DUNDERS = frozenset(
     "__init__ __str__ __repr__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __bool__ __len__ __iter__ __next__ "
@@ -60,9 +68,15 @@ EVENTS = frozenset(
 )
 
 
-def check(tree: ast.AST) -> None:
-    """PermissionError naming the first thing in a syntax tree that is not allowed."""
-    for node in ast.walk(tree):
+def check(tree: ast.AST, own: bool = True) -> None:
+    """PermissionError naming the first thing in a syntax tree that is not allowed.
+
+    With `own`, names that the tree itself gives to something are its own. Text that others evaluate has none: there a
+    builtin of that name is at hand.
+    """
+    nodes = list(ast.walk(tree))
+    given = {name for node in nodes if own for name in _given(node)}
+    for node in nodes:
         if not isinstance(node, NODES):
             raise PermissionError(f"{type(node).__name__} is not in the restricted language")
         if isinstance(node, ast.Import):
@@ -70,23 +84,34 @@ def check(tree: ast.AST) -> None:
                 _require_module(alias.name)
         if isinstance(node, ast.ImportFrom):
             _require_module("." if node.level else node.module or ".")
-        for name in _names(node):
-            if (name.startswith(BEGINNINGS) and name not in DUNDERS and name.strip("_")) or name in NAMES:
+        for name in [*_given(node), *_used(node)]:
+            if name.startswith("_") and name not in DUNDERS and name.strip("_"):
+                raise PermissionError(f"the name {name!r} is not in the restricted language")
+        for name in _used(node):
+            if name in BUILTINS - given if isinstance(node, ast.Name) else name in REFUSED:
                 raise PermissionError(f"the name {name!r} is not in the restricted language")
 
 
-def _names(node: ast.AST) -> list[str]:
-    """The identifiers that a node itself holds."""
+def _given(node: ast.AST) -> list[str]:
+    """The names that a node gives to something."""
+    if isinstance(node, ast.Name):
+        return [node.id] if isinstance(node.ctx, ast.Store) else []
     if isinstance(node, ast.alias):
-        return [part for part in (*node.name.split("."), node.asname) if part and part != "*"]
-    found = []
-    for field in ("id", "attr", "name", "arg", "names"):
-        value = getattr(node, field, None)
-        if isinstance(value, str):
-            found.append(value)
-        elif field == "names" and isinstance(node, ast.Global | ast.Nonlocal):
-            found += value or []
-    return found
+        return [node.asname] if node.asname else []
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return list(node.names)
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler):
+        return [node.name] if node.name else []
+    return [node.arg] if isinstance(node, ast.arg | ast.keyword) and node.arg else []
+
+
+def _used(node: ast.AST) -> list[str]:
+    """The names by which a node reaches for something."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute):
+        return [node.attr]
+    return [part for part in node.name.split(".") if part != "*"] if isinstance(node, ast.alias) else []
 
 
 def _require_module(name: str) -> None:
@@ -96,11 +121,11 @@ def _require_module(name: str) -> None:
 
 @cache
 def facade(name: str) -> types.ModuleType:
-    """A module of the same name that holds only the plain parts: no submodules but those listed, none of NAMES."""
+    """A module of the same name that holds only the plain parts: no submodules but those listed, none of HIDDEN."""
     real = importlib.import_module(name)
     shown = types.ModuleType(name)
     for key in getattr(real, "__all__", None) or dir(real):
-        if key.startswith("_") or key in NAMES:
+        if key.startswith("_") or key in HIDDEN:
             continue
         value = getattr(real, key, None)
         if isinstance(value, types.ModuleType):
@@ -113,19 +138,15 @@ def facade(name: str) -> types.ModuleType:
 
 
 def _import(name: str, globals_: Any = None, locals_: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    if name not in MODULES and name in sys.modules:
+        # Asked for by numpy's or datetime's C code, which comes by here and then takes the module from sys.modules
+        return types.ModuleType(name)
     _require_module("." if level else name)
-    if fromlist:
-        return facade(name)
-    top = name.partition(".")[0]
-    return facade(top)
+    return facade(name if fromlist else name.partition(".")[0])
 
 
 def _safe_builtins() -> dict[str, Any]:
-    shown = {
-        key: value
-        for key, value in vars(builtins).items()
-        if not key.startswith("_") and key not in NAMES and key not in ("copyright", "credits")
-    }
+    shown = {key: value for key, value in vars(builtins).items() if not key.startswith("_") and key not in BUILTINS}
     return {**shown, "__import__": _import, "__build_class__": builtins.__build_class__}
 
 
@@ -139,7 +160,7 @@ def _guard_sympy() -> None:
 
     def checked(*arguments: Any) -> str:
         code = as_code(*arguments)
-        check(ast.parse(code.strip(), mode="eval"))
+        check(ast.parse(code.strip(), mode="eval"), own=False)
         return code
 
     sympy_parser.stringify_expr = checked
