@@ -350,6 +350,8 @@ except OSError:
 
 def _attempt(level: str, null: int) -> str | None:
     host = Host(level, null)
+    if level != RESTRICTED:
+        _machine()
     if level == NAMESPACES:
         enter_namespaces()
         reader, writer = os.pipe()
@@ -379,8 +381,10 @@ def _probed(host: "Host") -> str | None:
         return "it is not for root, whom the kernel's limits do not bind, and this process could not become nobody"
     code = "ans = 'shut'" if host.level == RESTRICTED else PROBE
     reply = host.run({"code": code, "seconds": 10.0, "memory": 256 << 20, "output": 1 << 16})
-    answer = read_report(reply["report"]).get("answer")
-    return None if answer == "shut" else f"a trial program gave {answer!r} ({reply['ended']}) {reply['report'][:500]}"
+    report = read_report(reply["report"])
+    if report.get("answer") == "shut":
+        return None
+    return str(report.get("detail") or f"a trial program {reply['ended']} and reported {reply['report'][:200]!r}")
 
 
 class Host:
@@ -483,6 +487,8 @@ class Host:
             text = json.dumps(run_code(question["code"], self.prepare)).encode()
             while text:
                 text = text[os.write(3, text) :]
+        except NotObtained as error:  # nothing was run
+            os.write(3, json.dumps({"reason": "crashed", "detail": str(error)}).encode())
         finally:
             os._exit(0)
 
