@@ -120,7 +120,7 @@ class Process:
             f"import sys; sys.path.insert(0, {ROOT!r}); from whetstone.verify.jail import serve; serve({(*levels,)!r})"
         )
         # Nothing of ours is handed on but where libraries lie: a program can read its own memory
-        libraries = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH")
+        libraries = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
         environment = {key: os.environ[key] for key in libraries if key in os.environ}
         for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[key] = "1"  # a process with threads may neither enter a user namespace nor fork safely
