@@ -76,7 +76,8 @@ def test_run_prints_the_table_and_plan_the_states(walk, rooms, monkeypatch, caps
 
 
 INTERRUPTED = """
-import sys, time, types
+import signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
 from whetstone import cli, pipeline, recipe
 from whetstone.run.settings import StageSettings
 
