@@ -94,6 +94,7 @@ THIN = re.compile(r"(?<!\\)\\,")
 CURRENCY = re.compile(r"\\\$|\bUS\s*\$|[€£¥₹]|\\(?:euro|pounds)(?![A-Za-z])|^(?:USD|EUR|GBP|Rs\.?)\s*(?=[\d.])")
 JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)(?=\d{3}(?!\d))")
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
+WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])\d{1,3}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 SPACED_THOUSANDS = re.compile(r"-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 DEGREES = re.compile(r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
 TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
@@ -274,8 +275,9 @@ def read(answer: str, percent: Literal["fraction", "unit"] = "fraction", gold: b
     prose = _as_prose(text)
     if prose is not None:
         return [Word(prose)]
-    joined = THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
     bracketed = bool(re.match(r"\\?[({\[]", text))
+    thousands = WHOLE_THOUSANDS if bracketed else THOUSANDS
+    joined = thousands.sub(lambda found: found.group().replace(",", ""), text)
     texts = [text] if joined == text else [text, joined] if bracketed else [joined] if gold else [joined, text]
     return [Reader(t, percent).answer() for t in texts]
 
