@@ -5,15 +5,14 @@ digits agree, and two formulas when they also agree at several points; only valu
 Imported by no one but a worker: it brings sympy with it.
 """
 
-import json
 import os
 import re
-import select
 import signal
-import struct
 import sys
 from functools import lru_cache
 from typing import Any
+
+from whetstone.verify.wire import readable, receive, send
 
 DIGITS = 60  # evaluated
 AGREEING = 45  # of them must agree
@@ -35,22 +34,19 @@ def serve() -> None:
     import sympy  # noqa: F401
 
     _cap_memory()
-    _send(replies, {"ready": True})
+    send(replies, {"ready": True})
     while True:
-        ready, _, _ = select.select([questions], [], [], IDLE_CHECK_SECONDS)
-        if not ready:
+        if not readable(questions, IDLE_CHECK_SECONDS):
             if os.getppid() != parent:
                 return
             continue
-        head = _read_exactly(questions, 4)
-        body = _read_exactly(questions, struct.unpack(">I", head)[0]) if head else b""
-        if not body:
+        question = receive(questions)
+        if question is None:
             return
-        question = json.loads(body)
         signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)  # the kernel ends us if the parent cannot
         reply = answer(question["gold"], question["answer"])
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(replies, reply)
+        send(replies, reply)
 
 
 def _cap_memory() -> None:
@@ -62,23 +58,6 @@ def _cap_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):
         pass  # macOS has no such limit; the deadline still holds
-
-
-def _read_exactly(descriptor: int, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = os.read(descriptor, count - len(data))
-        if not piece:
-            return b""
-        data += piece
-    return data
-
-
-def _send(descriptor: int, reply: dict[str, Any]) -> None:
-    body = json.dumps(reply).encode()
-    message = struct.pack(">I", len(body)) + body
-    while message:
-        message = message[os.write(descriptor, message) :]
 
 
 def answer(gold: str, given: str) -> dict[str, Any]:

@@ -35,6 +35,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from whetstone.verify.wire import as_table, receive, send
+
 NAMESPACES, SECCOMP, RESTRICTED = "namespaces", "seccomp", "restricted"
 LEVELS = (NAMESPACES, SECCOMP, RESTRICTED)  # strongest first
 TAIL_BYTES = 4096  # of what a program printed are kept
@@ -260,7 +262,7 @@ def serve(levels: tuple[str, ...]) -> None:
             break
         why[level] = problem
     else:
-        _send(replies, {"level": None, "why": why})
+        send(replies, {"level": None, "why": why})
         return
     host = Host(level, null)
     if level == NAMESPACES:
@@ -275,9 +277,9 @@ def serve(levels: tuple[str, ...]) -> None:
         host.enter()
     elif sys.platform == "linux":
         assert os.getpid() == parent
-    _send(replies, {"level": level, "why": why})
-    while (question := _receive(requests)) is not None:
-        _send(replies, host.run(question))
+    send(replies, {"level": level, "why": why})
+    while (question := receive(requests)) is not None:
+        send(replies, host.run(question))
 
 
 def load_libraries() -> None:
@@ -381,7 +383,7 @@ def _probed(host: "Host") -> str | None:
         return "it is not for root, whom the kernel's limits do not bind, and this process could not become nobody"
     code = "ans = 'shut'" if host.level == RESTRICTED else PROBE
     reply = host.run({"code": code, "seconds": 10.0, "memory": 256 << 20, "output": 1 << 16})
-    report = read_report(reply["report"])
+    report = as_table(reply["report"]) or {}
     if report.get("answer") == "shut":
         return None
     return str(report.get("detail") or f"a trial program {reply['ended']} and reported {reply['report'][:200]!r}")
@@ -564,38 +566,3 @@ def _wants_arguments(function: types.FunctionType) -> bool:
     needed = code.co_argcount - len(function.__defaults__ or ())
     optional = function.__kwdefaults__ or {}
     return needed > 0 or code.co_kwonlyargcount > len(optional)
-
-
-# ---- the wire -------------------------------------------------------------------------------------------------------
-
-
-def read_report(text: str) -> dict[str, Any]:
-    """A child's report as a table. The child may have written anything: what is not one is empty."""
-    try:
-        report = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _receive(descriptor: int) -> dict[str, Any] | None:
-    head = _read_exactly(descriptor, 4)
-    body = _read_exactly(descriptor, struct.unpack(">I", head)[0]) if head else b""
-    return json.loads(body) if body else None
-
-
-def _read_exactly(descriptor: int, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = os.read(descriptor, count - len(data))
-        if not piece:
-            return b""
-        data += piece
-    return data
-
-
-def _send(descriptor: int, message: dict[str, Any]) -> None:
-    data = json.dumps(message).encode()
-    data = struct.pack(">I", len(data)) + data
-    while data:
-        data = data[os.write(descriptor, data) :]

@@ -19,24 +19,19 @@ second in namespaces, as many behind the filter alone, 40 to 60 in the restricte
 a program, nearly all of it for forking a process that holds sympy (80 MB).
 """
 
-import atexit
 import contextlib
-import json
 import os
 import re
-import select
-import struct
-import subprocess
 import sys
-import threading
 import time
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from whetstone.verify.children import START_SECONDS, Child, Died, Pool
+from whetstone.verify.wire import as_table
 
 LEVELS = ("namespaces", "seccomp", "restricted")  # strongest first; jail.py says what each holds
 REASONS = (
@@ -54,9 +49,7 @@ REASONS = (
 )
 ANSWER_CHARS = 10_000
 CODE_BYTES = 1 << 20
-START_SECONDS = 120.0  # to import sympy and numpy; several at once on a busy machine take long
 GRACE_SECONDS = 10.0  # past a program's deadline; then the sandbox process itself is taken for dead
-ROOT = str(Path(__file__).resolve().parents[2])
 REMEDY = (
     "On Linux allow user namespaces (Debian: sysctl kernel.unprivileged_userns_clone=1, Ubuntu 24.04: sysctl "
     "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt seccomp=unconfined), or accept a weaker "
@@ -106,36 +99,21 @@ class Refused(Exception):
     """No accepted level of isolation can be had; the text says why and what to do."""
 
 
-class Died(Exception):
-    """The sandbox process ended without an answer."""
-
-
-class Process:
-    """One sandbox process, which forks a child per program. Used by one thread at a time."""
+class Process(Child):
+    """One sandbox process, which forks a child per program."""
 
     def __init__(self, levels: Sequence[str]):
         if sys.platform == "win32":
             raise Refused("programs are run by forking, which Windows has not. Use WSL 2.")
-        start = (
-            f"import sys; sys.path.insert(0, {ROOT!r}); from whetstone.verify.jail import serve; serve({(*levels,)!r})"
-        )
         # Nothing of ours is handed on but where libraries lie: a program can read its own memory
         libraries = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
         environment = {key: os.environ[key] for key in libraries if key in os.environ}
         for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[key] = "1"  # a process with threads may neither enter a user namespace nor fork safely
         environment |= {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}  # the same answer every time
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", start],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is the parent's to handle
-        )
-        self.owner = os.getpid()
+        super().__init__(f"from whetstone.verify.jail import serve; serve({(*levels,)!r})", environment, "-P")
         try:
-            found = self._receive(time.monotonic() + START_SECONDS)
+            found = self.receive(START_SECONDS)
         except (TimeoutError, Died) as error:
             self.kill()
             how = f"was not ready after {START_SECONDS:.0f} s" if isinstance(error, TimeoutError) else "ended"
@@ -152,52 +130,14 @@ class Process:
 
     def run(self, question: dict[str, Any]) -> dict[str, Any]:
         """How the program ended. TimeoutError or Died when it is the sandbox process that failed."""
-        if self.process.poll() is not None:
-            raise BrokenPipeError("the sandbox process had ended before it was asked")
-        body = json.dumps(question).encode()
-        data = memoryview(struct.pack(">I", len(body)) + body)
-        try:
-            while data:
-                data = data[os.write(self.process.stdin.fileno(), data) :]
-        except OSError as error:
-            raise BrokenPipeError("the sandbox process had ended before it was asked") from error
-        return self._receive(time.monotonic() + question["seconds"] + GRACE_SECONDS)
-
-    def _receive(self, deadline: float) -> dict[str, Any]:
-        head = self._read(4, deadline)
-        return json.loads(self._read(struct.unpack(">I", head)[0], deadline))
-
-    def _read(self, wanted: int, deadline: float) -> bytes:
-        descriptor, data = self.process.stdout.fileno(), b""
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN | select.POLLHUP)
-        while len(data) < wanted:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(max(1, int(left * 1000))):
-                raise TimeoutError
-            piece = os.read(descriptor, wanted - len(data))
-            if not piece:
-                raise Died
-            data += piece
-        return data
-
-    def kill(self) -> None:
-        """Ends the process and, by the kernel's hand, everything it has started; reaps it."""
-        if self.owner == os.getpid():
-            with contextlib.suppress(OSError):
-                self.process.kill()
-            self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
+        return self.ask(question, question["seconds"] + GRACE_SECONDS)
 
 
-class Sandbox:
+class Sandbox(Pool[Process]):
     """Runs programs, `size` at a time. Safe from any thread, and in a forked child.
 
-    Processes start when first needed and stay warm. `levels` are those that may be used; the strongest that the machine
-    offers is taken, and kept. `seconds` is wall time for one program; `memory_bytes` and `output_bytes` are for one too
-    (macOS does not hold to the memory cap).
+    `levels` are those that may be used; the strongest that the machine offers is taken, and kept. `seconds` is wall
+    time for one program; `memory_bytes` and `output_bytes` are for one too (macOS does not hold to the memory cap).
     """
 
     def __init__(
@@ -219,30 +159,20 @@ class Sandbox:
                 if unknown
                 else f"levels = []: programs are not run without isolation. Use some of {', '.join(LEVELS)}."
             )
-        self.size = size
         self.seconds = seconds
         self.memory_bytes = memory_bytes
         self.output_bytes = output_bytes
         self.levels = tuple(level for level in LEVELS if level in levels)
         self.why: dict[str, str] = {}  # what stands against the levels above the one obtained
-        self.started = 0  # processes started so far
         self._level: str | None = None
         self._refusal: Refused | None = None  # what failed once is not tried again for every program
-        self._reset()
-        SANDBOXES.add(self)
-
-    def _reset(self) -> None:
-        self.owner = os.getpid()
-        self.idle: list[Process] = []
-        self.busy: set[Process] = set()
-        self.lock = threading.Lock()
-        self.slots = threading.Semaphore(self.size)
+        super().__init__(size)
 
     @property
     def level(self) -> str | None:
         """The level of isolation obtained, None when none can be had; starts a process to find out."""
         if self._level is None:
-            with contextlib.suppress(Refused), self._process():
+            with contextlib.suppress(Refused), self.lend():
                 pass
         return self._level
 
@@ -257,7 +187,7 @@ class Sandbox:
         for attempt in (1, 2):
             start = time.monotonic()
             try:
-                with self._process() as process:
+                with self.lend() as process:
                     start = time.monotonic()
                     return _outcome(process.run(question), process.level)
             except Refused as error:
@@ -284,31 +214,7 @@ class Sandbox:
         with ThreadPoolExecutor(self.size) as threads:
             return list(threads.map(self.run, codes))
 
-    @contextlib.contextmanager
-    def _process(self) -> Iterator[Process]:
-        """A warm process, or a new one; one that fails in the hands of the caller is ended."""
-        if self.owner != os.getpid():
-            self._reset()  # the parent's processes stay the parent's
-        with self.slots:
-            with self.lock:
-                process = self.idle.pop() if self.idle else None
-            if process is None:
-                process = self._start()
-            with self.lock:
-                self.busy.add(process)
-            usable = False
-            try:
-                yield process
-                usable = True
-            finally:
-                with self.lock:
-                    self.busy.discard(process)
-                    if usable:
-                        self.idle.append(process)
-                if not usable:
-                    process.kill()
-
-    def _start(self) -> Process:
+    def start(self) -> Process:
         if self._refusal is not None:
             raise self._refusal
         wanted = self.levels if self._level is None else (self._level,)
@@ -318,7 +224,6 @@ class Sandbox:
             self._refusal = error
             raise
         with self.lock:
-            self.started += 1
             if self._level is None:
                 self._level, self.why = process.level, process.why
             settled = self._level
@@ -326,25 +231,6 @@ class Sandbox:
             process.kill()
             raise Refused(f"the level {settled} was obtained before and only {process.level} now. Start a new Sandbox.")
         return process
-
-    def close(self) -> None:
-        """Ends all processes. A later program starts new ones."""
-        if self.owner != os.getpid():
-            return
-        with self.lock:
-            idle, busy = list(self.idle), list(self.busy)
-            self.idle.clear()
-        for process in idle:
-            process.kill()
-        for process in busy:  # whoever is using it sees it end, and closes its pipes
-            with contextlib.suppress(OSError):
-                process.process.kill()
-
-    def __enter__(self) -> "Sandbox":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _outcome(reply: dict[str, Any], level: str | None) -> Outcome:
@@ -356,11 +242,8 @@ def _outcome(reply: dict[str, Any], level: str | None) -> Outcome:
 
     if ended in ("timeout", "output"):
         return because(ended)
-    try:
-        report = json.loads(reply["report"])
-    except (ValueError, RecursionError):
-        report = None
-    if not isinstance(report, dict) or ended != "finished":
+    report = as_table(reply["report"])
+    if report is None or ended != "finished":
         return because("crashed", ended if ended != "finished" else "it ended without a report")
     reason, answer, detail = report.get("reason"), report.get("answer"), str(report.get("detail", ""))[:500]
     if reason in REASONS:
@@ -375,9 +258,6 @@ def _outcome(reply: dict[str, Any], level: str | None) -> Outcome:
     return Outcome(answer.strip(), "answered", "", printed, level, seconds)
 
 
-SANDBOXES: "weakref.WeakSet[Sandbox]" = weakref.WeakSet()
-
-
 @lru_cache(maxsize=1)
 def _shared() -> Sandbox:
     return Sandbox()
@@ -386,9 +266,3 @@ def _shared() -> Sandbox:
 def run_program(code: str, seconds: float = 2.0) -> Outcome:
     """Runs one program in a sandbox that all callers share."""
     return _shared().run(code, seconds)
-
-
-@atexit.register
-def _close_sandboxes() -> None:
-    for sandbox in list(SANDBOXES):
-        sandbox.close()
