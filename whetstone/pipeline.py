@@ -29,6 +29,7 @@ import whetstone
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
+from whetstone.run.processes import cores
 from whetstone.run.progress import say
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
@@ -545,7 +546,7 @@ def peak_memory() -> int:
 def threads(recipe: Recipe) -> int:
     """The recipe's number, else the user's OMP_NUM_THREADS, else the cores this process may use."""
     asked = recipe.run.threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    return asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return asked or cores()
 
 
 def machine_speed() -> float:

@@ -9,11 +9,9 @@ Which prompts go together depends on the number of processes and the prompts, ne
 completions again.
 """
 
-import gc
 import json
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -21,11 +19,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from whetstone.decode.engine import Engine
 from whetstone.records import Completion, Prompt, Sampling
-from whetstone.run.settings import ParallelSettings, cores
+from whetstone.run.processes import cores, fork, may_fork
+from whetstone.run.settings import ParallelSettings
 
 SMALLEST_SHARE = 32  # prompts; fewer are not worth a fork
 
@@ -38,10 +35,7 @@ class ForkedGenerator:
 
     def __init__(self, engine: Engine, processes: int):
         self.engine = engine
-        on_cpu = next(engine.model.parameters()).device.type == "cpu"
-        # A forked child may not use a thread pool that its parent started: one thread each.
-        usable = on_cpu and sys.platform == "linux" and torch.get_num_threads() == 1
-        self.processes = processes if usable else 1
+        self.processes = processes if may_fork(next(engine.model.parameters()).device.type) else 1
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
         """Completions as they finish here; those of the children when they are done."""
@@ -68,22 +62,12 @@ class ForkedGenerator:
                         yield Completion(**json.loads(line))
 
     def _fork(self, share: list[Prompt], sampling: Sampling, path: Path) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        gc.collect()
-        child = os.fork()
-        if child:
-            return child
-        code = 1
-        try:  # the child: no return into the caller's stack, no exit handlers of the parent
+        def work() -> None:
             with path.open("w", encoding="utf-8") as out:
                 for completion in self.engine.generate(share, sampling):
                     out.write(json.dumps(asdict(completion)) + "\n")
-            code = 0
-        except BaseException as error:
-            os.write(2, f"sampling process: {error!r}\n".encode())
-        finally:
-            os._exit(code)
+
+        return fork("sampling", work)
 
 
 def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings) -> ForkedGenerator:

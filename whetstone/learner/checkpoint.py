@@ -22,14 +22,10 @@ from whetstone.run.progress import say
 def save(folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2) -> None:
     """Write the checkpoint of `step` finished optimizer steps, then remove all but the newest `keep`."""
     tensors: dict[str, torch.Tensor] = {}
-    for p in learner.model.parameters():
-        name = learner.names.get(id(p))
-        if name is None:
-            continue
+    for name, p, optimizer in learner.owned():
         tensors[f"weight/{name}"] = p.detach().contiguous()
-        for optimizer in learner.optimizers:
-            for key, value in optimizer.state.get(p, {}).items():
-                tensors[f"{key}/{name}"] = value.contiguous()
+        for key, value in optimizer.state.get(p, {}).items():
+            tensors[f"{key}/{name}"] = value.contiguous()
     aside = folder / f".writing-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -64,17 +60,16 @@ def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | 
 
 
 def _restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
-    owner = {p: o for o in learner.optimizers for group in o.param_groups for p in group["params"]}
-    named = {learner.names[id(p)]: p for p in owner}
+    owned = {name: (p, optimizer) for name, p, optimizer in learner.owned()}
     with torch.no_grad():
-        for p in owner:
-            p.copy_(tensors[f"weight/{learner.names[id(p)]}"])
+        for name, (p, _) in owned.items():
+            p.copy_(tensors[f"weight/{name}"])
     for full, value in tensors.items():
         key, _, name = full.partition("/")
         if key != "weight":
-            p = named[name]
+            p, optimizer = owned[name]
             # AdamW counts its updates in a number that stays on the CPU; the moments lie beside their weights
-            owner[p].state[p][key] = value.to(p.device) if value.dim() else value
+            optimizer.state[p][key] = value.to(p.device) if value.dim() else value
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ micro-batches. Losses and their gradients add up over both, because every divisi
 clips, updates, and clears.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.muon import Muon, orthogonalise_all
 from whetstone.learner.replicas import Groups, Replicas
-from whetstone.run.settings import ParallelSettings, cores
+from whetstone.run.processes import cores, may_fork
+from whetstone.run.settings import ParallelSettings
 
 # (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); sums add up over micro-batches as the loss does.
 Loss = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict[str, float]]]
@@ -79,8 +80,14 @@ class Learner:
         self.muon: Muon | None = muon
         adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
-        self.names = {id(p): n for n, p in named}
         self._replicas: tuple[Loss, Replicas] | None = None
+
+    def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+        """The trained parameters under their names, each with the optimizer that updates it."""
+        owner = {id(p): o for o in self.optimizers for group in o.param_groups for p in group["params"]}
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) in owner:
+                yield name, parameter, owner[id(parameter)]
 
     def _compute(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.parallel.compute == "bfloat16")
@@ -91,12 +98,12 @@ class Learner:
         On a CPU with one thread, `parallel.replicas` processes divide the groups. They are forked at a loss's first step and
         know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
-        count = (self.parallel.replicas or cores()) if Replicas.usable(self.device) else 1
+        count = (self.parallel.replicas or cores()) if may_fork(self.device) else 1
         if count == 1:
             return self._gradient(groups, loss, temperature)
         if self._replicas is None or self._replicas[0] != loss:
             self.close()
-            parameters = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
+            parameters = [p for _, p, _ in self.owned()]
             matrices = self.muon.matrices if self.muon else []
             replicas = Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t), matrices)
             if self.muon:

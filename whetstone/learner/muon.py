@@ -43,13 +43,13 @@ class Muon(torch.optim.Optimizer):
                 weight.add_(next(updates), alpha=-group["lr"] * RMS * max(weight.shape) ** 0.5)
 
 
-def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
     """About U V^T of a matrix U S V^T, (m, n), by Newton-Schulz iterations of degree five."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x

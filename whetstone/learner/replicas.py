@@ -8,13 +8,12 @@ rows and the number of processes, never on time.
 For Linux and one thread a process. Large models are divided by FSDP2 instead, where the accelerators are.
 """
 
-import gc
 import mmap
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 
 from whetstone.batch import Row
 from whetstone.learner.muon import orthogonalise
+from whetstone.run.processes import fork
 
 SMALLEST_SHARE = 192  # tokens; with fewer, a step costs more than it saves
 
@@ -72,11 +72,6 @@ class Replicas:
         self.children: list[tuple[int, Connection, list[torch.Tensor]]] = []
         for _ in range(processes - 1):
             self.children.append(self._fork())
-
-    @staticmethod
-    def usable(device: str) -> bool:
-        """Whether children may compute: a forked child may not use a thread pool that its parent started."""
-        return device == "cpu" and sys.platform == "linux" and torch.get_num_threads() == 1
 
     def gradient(self, groups: Groups, temperature: float) -> Sums:
         """Add the whole step's gradient to the parameters. Returns the sums over all rows."""
@@ -139,23 +134,17 @@ class Replicas:
     def _fork(self) -> tuple[int, Connection, list[torch.Tensor]]:
         gradients = shared_like(self.parameters)
         ours, theirs = Pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        gc.collect()
-        pid = os.fork()
-        if pid:
-            theirs.close()
-            return pid, ours, gradients
-        try:  # the child: no return into the caller's stack, no exit handlers of the parent
+
+        def work() -> None:
             ours.close()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the step, and then us
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            gc.freeze()
-            self._serve(theirs, gradients)
-        except (EOFError, OSError):  # the parent is gone
-            pass
-        finally:
-            os._exit(0)
+            with suppress(EOFError, OSError):  # the parent is gone
+                self._serve(theirs, gradients)
+
+        pid = fork("training", work)
+        theirs.close()
+        return pid, ours, gradients
 
     def _serve(self, pipe: Connection, gradients: list[torch.Tensor]) -> None:
         while True:

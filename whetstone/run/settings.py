@@ -3,7 +3,6 @@
 No torch here: reading a recipe is instant.
 """
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -46,18 +45,11 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the stored weights
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class ParallelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
     samplers: int = Field(default=0, ge=0)  # processes that sample at once on CPU with threads = 1; 0: one a core
-    replicas: int = Field(
-        default=0, ge=0
-    )  # processes that share a training step on CPU with threads = 1; 0: one a core
+    replicas: int = Field(default=0, ge=0)  # processes that share a training step, likewise; 0: one a core
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
 
 
