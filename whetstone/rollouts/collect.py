@@ -29,6 +29,7 @@ class Settings(StageSettings):
     samples: int = Field(default=8, ge=1)  # rollouts per problem
     wrong_rate: float = Field(default=0.2, ge=0, le=1)  # share of rollouts that end in a wrong conclusion (procedural)
     correction_rate: float = Field(default=0.2, ge=0, le=1)  # share in which the teacher slips, says "wait", mends it
+    shortcut_rate: float = Field(default=0.0, ge=0, le=1)  # share of the operations it does in its head (procedural)
     block: int = Field(default=64, ge=1)  # problems verified and synced together
 
 
@@ -67,7 +68,12 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def build_teacher(settings: Settings, seed: int) -> Teacher:
     if settings.teacher == "procedural":
-        return ProceduralTeacher(wrong_rate=settings.wrong_rate, correction_rate=settings.correction_rate, seed=seed)
+        return ProceduralTeacher(
+            wrong_rate=settings.wrong_rate,
+            correction_rate=settings.correction_rate,
+            shortcut_rate=settings.shortcut_rate,
+            seed=seed,
+        )
     raise ValueError(
         f'teacher = "{settings.teacher}" is not known: the rollouts stage has one teacher today, "procedural", which '
         'explains problems that carry a formula. Write teacher = "procedural", or leave the key out.'

@@ -18,7 +18,11 @@ Columns run from the right; `c` carries one, `b` borrows one, and both are writt
 `7+5=c2` (first whether the sum passes ten, then the rest) many times sooner than the digit alone, of which neither 7 nor 5
 says anything. A product's carry is a number: `7*8+2=c5:8`. `r` is a long division's rest.
 
-As a real teacher it errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at
+As real teachers' traces are, its own are uneven: at `shortcut_rate` an operation is done in the head, `345-67=278`. The
+result is right, but a small student that imitates it guesses. Verified data cannot tell the two ways apart; what the student
+gets right by them can, which is what DPO on its rollouts and RL learn from.
+
+And it errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at
 `wrong_rate` it slips and does not notice, so that everything after the slip follows from it and the conclusion is wrong
 (the rejected side of the paper's Rollout DPO).
 """
@@ -253,13 +257,19 @@ class ProceduralTeacher:
 
     name = "procedural"
 
-    def __init__(self, wrong_rate: float = 0.2, correction_rate: float = 0.05, check_rate: float = 0.5, seed: int = 0):
-        self.wrong_rate, self.correction_rate, self.check_rate, self.seed = (
-            wrong_rate,
-            correction_rate,
-            check_rate,
-            seed,
-        )
+    def __init__(
+        self,
+        wrong_rate: float = 0.2,
+        correction_rate: float = 0.05,
+        check_rate: float = 0.5,
+        shortcut_rate: float = 0.0,
+        seed: int = 0,
+    ):
+        self.wrong_rate = wrong_rate
+        self.correction_rate = correction_rate
+        self.check_rate = check_rate
+        self.shortcut_rate = shortcut_rate
+        self.seed = seed
 
     def traces(self, problem: Problem, n: int) -> list[Trace]:
         """Raises ValueError when the problem has no formula, or one that columns cannot explain."""
@@ -298,7 +308,10 @@ class ProceduralTeacher:
                     lines.append("Wait, a digit slipped.")
                 else:
                     text, result = slipped, bad
-            lines.append(f"{show_number(a)}{symbol}{show_number(b)}:{text}")
+            in_the_head = self.shortcut_rate > 0 and rng.random() < self.shortcut_rate and step != slip_at
+            lines.append(
+                f"{show_number(a)}{symbol}{show_number(b)}" + (f"={show_number(result)}" if in_the_head else f":{text}")
+            )
             last = (symbol, a, b, result, true)
             tree = _replace_first(tree, result)
             if _count(tree) > 1:  # a single operation is written where it is worked

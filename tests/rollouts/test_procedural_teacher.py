@@ -1,0 +1,76 @@
+"""The procedural teacher: what it writes is true, uneven and wrong at the rates asked for, and the same every time."""
+
+import random
+import re
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whetstone.records import Problem
+from whetstone.rollouts.procedural_teacher import ProceduralTeacher, parse, work
+
+COLUMN = re.compile(r"(?<=[:,])(\d)([-+])(\d)(?:[-+](\d))?=([cb]?)(\d)")
+OPERATION = re.compile(r"(?:Check )?(\d+)([-+*/])(\d+)(?::.* so |=)(\d+)")
+SUMS = [f"{a}+({b}-{c})+{d}" for a, b, c, d in [(12, 345, 67, 8), (1, 999, 1, 1), (500, 90, 17, 6), (3, 40, 39, 999)]]
+
+
+def traces(formula: str, n: int = 1, **rates: float) -> list[str]:
+    answer = str(eval(formula))  # a formula of ours
+    rates = {"wrong_rate": 0.0, "correction_rate": 0.0, **rates}
+    return [t.text for t in ProceduralTeacher(**rates).traces(Problem("p", "?", answer, formula=formula), n)]
+
+
+@given(st.sampled_from("+-*"), st.integers(0, 9999), st.integers(0, 9999))
+@settings(deadline=None)
+def test_columns_arrive_at_the_true_result(symbol: str, a: int, b: int):
+    if symbol == "-" and b > a:
+        a, b = b, a
+    text, result = work(symbol, Fraction(a), Fraction(b))
+    assert result == eval(f"{a}{symbol}{b}") and text.endswith(f" so {result}")
+
+
+@pytest.mark.parametrize("formula", SUMS)
+def test_every_column_and_every_step_of_a_right_trace_is_true(formula: str):
+    for text in traces(formula, 8, shortcut_rate=0.5):
+        for x, sign, y, carried, mark, digit in COLUMN.findall(text):
+            total = eval(f"{x}{sign}{y}" + (f"{sign}{carried}" if carried else ""))
+            assert total % 10 == int(digit) and (mark != "") == (total > 9 or total < 0), text
+        for a, sign, b, result in OPERATION.findall(text):
+            assert eval(f"{a}{sign}{b}") == int(result), text
+        assert text.endswith(f"The answer is \\boxed{{{eval(formula)}}}.")
+
+
+def test_shortcuts_are_taken_at_their_rate_and_not_at_all_by_default():
+    shortcut = re.compile(r"^(?!Check)\d+[-+]\d+=\d+$", re.MULTILINE)
+    taken = sum(len(shortcut.findall(text)) for text in traces(SUMS[0], 400, shortcut_rate=0.3))
+    assert abs(taken / (3 * 400) - 0.3) < 0.05
+    assert not any(shortcut.search(text) for text in traces(SUMS[0], 50))
+
+
+def test_wrong_traces_come_at_their_rate_and_slip_once():
+    texts = traces(SUMS[0], 400, wrong_rate=0.25)
+    wrong = [text for text in texts if "\\boxed{298}" not in text]
+    assert abs(len(wrong) / 400 - 0.25) < 0.08
+
+
+def test_the_same_seed_writes_the_same_traces_and_another_seed_others():
+    problem = Problem("p", "?", "298", formula=SUMS[0])
+    first, again, other = (ProceduralTeacher(0.5, 0.5, seed=seed).traces(problem, 20) for seed in (1, 1, 2))
+    assert first == again and first != other
+
+
+def test_a_formula_that_is_none_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="a bracket is not closed"):
+        parse("2*(3+4")
+    with pytest.raises(ValueError, match="has no formula"):
+        ProceduralTeacher().traces(Problem("p", "?", "5"), 1)
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=30)
+def test_any_chain_of_sums_is_explained_to_its_end(seed: int):
+    rng = random.Random(seed)
+    formula = "+".join(str(rng.randint(0, 999)) for _ in range(rng.randint(1, 5)))
+    assert f"\\boxed{{{eval(formula)}}}" in traces(formula, shortcut_rate=0.3)[0]
