@@ -31,6 +31,7 @@ from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
 
 POLL = 0.02  # seconds between looks at a child
+PATIENCE = 10.0  # seconds; on a busy machine a process may wait that long for its turn to end
 
 
 def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -56,7 +57,7 @@ def finish(recipe: Path, folder: Path, *words: str) -> float:
 def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
     """Wait for the moment, then `kill -9` the process alone. False when it had ended before.
 
-    Its grading processes must end by themselves; those that have not after two seconds are an error.
+    Its grading and training processes must end by themselves; those that have not after PATIENCE are an error.
     """
     with not_left_behind(child):
         while child.poll() is None and not moment():
@@ -65,7 +66,7 @@ def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> boo
         return False
     child.kill()
     child.wait()
-    patience = time.perf_counter() + 2
+    patience = time.perf_counter() + PATIENCE
     while left := session(child.pid):
         if time.perf_counter() > patience:
             os.killpg(child.pid, signal.SIGKILL)
