@@ -89,7 +89,11 @@ NOISE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|phantom\{\})(?![A-Za-z])"
     r"|\\[()]|(?<!\\)\\[\[\]]|(?<!\\)\$"
 )
-SPACE = re.compile(r"\\(?:quad|qquad|thinspace|hspace\{[^{}]*\})(?![A-Za-z])|(?<!\\)\\[;: ]|~|\s+")
+SPACE = re.compile(r"\\q?quad|\\(?:thinspace(?![A-Za-z])|hspace\{[^{}]*\})|(?<!\\)\\[;: ]|~|\s+")
+ESCAPED_TWICE = re.compile(
+    r"\\\\(?=(?:leq?|geq?|neq?|lt|gt|in|frac|sqrt|cup|pi|infty|cdot|times|pm|text|left|right)(?![A-Za-z]))"
+)
+DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*\}\s*\{\s*d\s*\\?[A-Za-z]+\s*\}")
 THIN = re.compile(r"(?<!\\)\\,")
 CURRENCY = re.compile(r"\\\$|\bUS\s*\$|[€£¥₹]|\\(?:euro|pounds)(?![A-Za-z])|^(?:USD|EUR|GBP|Rs\.?)\s*(?=[\d.])")
 JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)(?=\d{3}(?!\d))")
@@ -154,6 +158,8 @@ def tidy(answer: str) -> str:
         text = text[2:-2]
     if "\\boxed{" in text and text.endswith("}"):
         text = text[text.rindex("\\boxed{") + 7 : -1]
+    if "\\\\" in text and "\\begin" not in text:
+        text = ESCAPED_TWICE.sub(r"\\", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
     text = JOINED.sub("", text)
     text = CURRENCY.sub("", text)
@@ -272,6 +278,8 @@ def read(answer: str, percent: Literal["fraction", "unit"] = "fraction", gold: b
     text = tidy(answer)
     if not text:
         raise Unreadable("nothing but signs without meaning")
+    if DERIVATIVE.search(text):
+        raise Unreadable("a derivative")
     prose = _as_prose(text)
     if prose is not None:
         return [Word(prose)]
@@ -422,6 +430,11 @@ class Reader:
             bracket = self.bracket()
             if bracket is not None:
                 return bracket
+            self.position = start + 1
+            if token in ("(", "[") and (self.peek() or "").startswith("\\begin"):
+                matrix = self.matrix()
+                self.expect({"(": ")", "[": "]"}[token])
+                return matrix
             self.position = start
         value = self.sum()
         based = None
