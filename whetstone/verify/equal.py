@@ -36,6 +36,7 @@ from whetstone.verify.reading import (
     Union,
     Value,
     Word,
+    means_something,
     read,
     tidy,
 )
@@ -49,6 +50,8 @@ SHORT_FRACTION = re.compile(
     r"|\\[dt]?frac\{(?P<top>-?\d{1,18})\}\{(?P<bottom>\d{1,18})\})"
 )
 CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*(?:\)|\.|:|$)(?:\s|\\|$|[^A-Za-z])*", re.ASCII)
+SHORT_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){1,5}")
+SHORT_UNIT = re.compile(r"(-?[\d.,/]*\d)\s*\\text\{(?!\s*(?i:percent|pct))([A-Za-z ]+)\}")
 DECIMAL = re.compile(r"(-?\d+)[.,](\d\d|\d{4,})")
 OPTION = re.compile(r"\\text\s*\{\s*\(?([A-J])\)?\s*\}")
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
@@ -100,7 +103,11 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
 
 
 def _short_number(text: str) -> Fraction | None:
-    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `3/4`, `\\frac{3}{4}`."""
+    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `1,234`, `\\frac{3}{4}`, `5\\text{ cm}`."""
+    if text.endswith("}") and (unit := SHORT_UNIT.fullmatch(text)) and not means_something(unit[2].strip()):
+        text = unit[1]
+    if "," in text and SHORT_THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     found = SHORT_FRACTION.fullmatch(text)
     if found is None:
         return None

@@ -15,11 +15,9 @@ STATEMENT_TAIL = 20_000  # characters at the end of a text in which a stated ans
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-STATED = re.compile(
-    r"(?:\bfinal\s+answer\b|\banswer\b)[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*|(?m:^[ \t]*)####"
-    r"|(?<=\n)(?-i:A):(?=[^\n]+\s*\Z)",  # Q: … A: …, on the last line
-    re.IGNORECASE,
-)
+STATED = re.compile(r"(?<!\w)answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*", re.IGNORECASE)
+HASHES = re.compile(r"(?m:^[ \t]*)####")
+LAST_LINE = re.compile(r"\nA:(?=[^\n]+\s*\Z)")  # Q: … A: …
 FINAL = re.compile(r"\bfinal\s+answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*(?=\s*(?:\$|\\[(\[]))", re.IGNORECASE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them
@@ -61,14 +59,15 @@ def extract(text: str, policy: Policy) -> Extracted:
             return Extracted(None, "no answer: thinking not finished")
         if closed >= 0:
             text = text[closed + len("</think>") :]
-    at = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    at = text.rfind("\\boxed")
+    if "\\fbox" in text:
+        at = max(at, text.rfind("\\fbox"))
     if at >= 0:
         return _last_boxes(text, at)
     tail = text[-STATEMENT_TAIL:]
-    if "nswer" in tail or "####" in tail or "\nA:" in tail or "answer" in tail.lower():
-        ends = [found.end() for found in STATED.finditer(tail)]
-        if ends:
-            return _stated(tail[ends[-1] :])
+    stated = _statement_end(tail)
+    if stated >= 0:
+        return _stated(tail[stated:])
     return _bare(text)
 
 
@@ -158,6 +157,21 @@ def _braced(text: str, start: int) -> tuple[str, str]:
     if len(text) > start + LONGEST_ANSWER + 2:
         return "", "no answer: box too long"
     return "", "no answer: box cut off"
+
+
+def _statement_end(tail: str) -> int:
+    """Where the last "the answer is" ends, -1 without one. Searched for by its letters first: that is much faster."""
+    end = -1
+    for letters in ("nswer", "NSWER"):
+        at = tail.find(letters)
+        while at >= 0:
+            found = STATED.match(tail, at - 1) if at else None
+            end = max(end, found.end() if found else -1)
+            at = tail.find(letters, at + len(letters))
+    for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE)):
+        if sign in tail:
+            end = max([end, *(found.end() for found in pattern.finditer(tail))])
+    return end
 
 
 def _stated(rest: str) -> Extracted:

@@ -198,7 +198,7 @@ def _set_aside_units(text: str) -> str:
         before = text[: found.start()].rstrip()
         if content.lower() in MULTIPLIERS or content.lower().strip(" .") in ("percent", "pct", "%", "\\%"):
             text = before + " " + content
-        elif re.search(r"[\d})!%A-Za-z]$", before) and not _means_something(content):
+        elif re.search(r"[\d})!%A-Za-z]$", before) and not means_something(content):
             text = before
         else:
             break
@@ -208,7 +208,7 @@ def _set_aside_units(text: str) -> str:
     if multiplied:
         number, word, rest = multiplied.groups()
         text = f"{number}*10^{MULTIPLIERS[word.lower()]}{rest}"
-        if rest.strip() and not _means_something(rest) and PROSE.fullmatch(rest.strip()):
+        if rest.strip() and not means_something(rest) and PROSE.fullmatch(rest.strip()):
             return f"{number}*10^{MULTIPLIERS[word.lower()]}"
         return text
     found = PLAIN_UNIT.search(text)
@@ -218,14 +218,14 @@ def _set_aside_units(text: str) -> str:
         spelled = all(len(word) >= 3 or word in SHORT_UNITS or word in ("a", "of", "per") for word in words)
         wide = any(len(word) >= 3 for word in words)
         lone_letter = len(words) == 1 and len(words[0]) == 1
-        if not _means_something(found["unit"]) and (
+        if not means_something(found["unit"]) and (
             (known and (found["gap"] or not lone_letter)) or (found["gap"] and spelled and wide)
         ):
             text = text[: found.start()].rstrip()
     return text
 
 
-def _means_something(words: str) -> bool:
+def means_something(words: str) -> bool:
     """Would the answer be another one without these words?"""
     found = re.findall(r"[A-Za-z]+", words.lower())
     return (
