@@ -155,7 +155,6 @@ Yes == yes
 12.34 == 12,34
 {(e)} == \text{(E)}
 \left[\begin{array}{cc}1 & 2 \\3 & 4\end{array}\right] == \begin{pmatrix}1&2\\3&4\end{pmatrix}
--2 \\le x \\le 7 == [-2,7]
 -2 \le x \le 7 == x \in [-2,7]
 x_1=3,\quadx_2=4 == 3, 4
 (1,2),(3,4),(1,2) == (1,2),(3,4)

@@ -90,9 +90,6 @@ NOISE = re.compile(
     r"|\\[()]|(?<!\\)\\[\[\]]|(?<!\\)\$"
 )
 SPACE = re.compile(r"\\q?quad|\\(?:thinspace(?![A-Za-z])|hspace\{[^{}]*\})|(?<!\\)\\[;: ]|~|\s+")
-ESCAPED_TWICE = re.compile(
-    r"\\\\(?=(?:leq?|geq?|neq?|lt|gt|in|frac|sqrt|cup|pi|infty|cdot|times|pm|text|left|right)(?![A-Za-z]))"
-)
 DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*\}\s*\{\s*d\s*\\?[A-Za-z]+\s*\}")
 THIN = re.compile(r"(?<!\\)\\,")
 CURRENCY = re.compile(r"\\\$|\bUS\s*\$|[€£¥₹]|\\(?:euro|pounds)(?![A-Za-z])|^(?:USD|EUR|GBP|Rs\.?)\s*(?=[\d.])")
@@ -158,8 +155,6 @@ def tidy(answer: str) -> str:
         text = text[2:-2]
     if "\\boxed{" in text and text.endswith("}"):
         text = text[text.rindex("\\boxed{") + 7 : -1]
-    if "\\\\" in text and "\\begin" not in text:
-        text = ESCAPED_TWICE.sub(r"\\", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
     text = JOINED.sub("", text)
     text = CURRENCY.sub("", text)
