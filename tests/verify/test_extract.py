@@ -30,6 +30,19 @@ FOUND = [
     ("42", "42"),
     ("$$\n42\n$$", "42"),
     ("<think>hm</think>\n42\n", "42"),
+    (r"are: \[ \boxed{-2} \quad \text{and} \quad \boxed{1}. \]", "-2, 1"),
+    ("$\\boxed{(1, 2)}, \\boxed{(2, 1)}$", "(1, 2), (2, 1)"),
+    (r"\boxed{3} \text{ for part (a) and } \boxed{4}", "3, 4"),
+    (r"\boxed{5}, and \boxed{5}", "5"),
+    ("We get $\\boxed{3}$ and $\\boxed{5}$, so the sum is $\\boxed{8}$.", "8"),
+    (r"\boxed{3} and then \boxed{5}", "5"),
+    ("\\boxed{3}\n\n\\boxed{5}", "5"),
+    ("\\boxed{255} Final Answer: The final answer is $10,455$. I hope it is correct.", "10,455"),
+    ("The final answer is $\\boxed{5}$.", "5"),
+    ("We find that $x \\neq 3$.", r"x \neq 3"),
+    ("Answer \\[ \n 9 \n \\]", "9"),
+    ("Therefore $x > 5$ is the solution.", "x > 5"),
+    ("Q: How many?\nWe add.\nA: 5", "5"),
 ]
 NONE = [
     ("", "no answer"),
@@ -43,6 +56,11 @@ NONE = [
     (r"<think>\boxed{5}</think>", "no answer"),
     (r"<think>a</think>\boxed{5}<think>\boxed{6}", "thinking not finished"),
     ("first we add\nthen 5", "neither"),
+    ("first we add\nthen $5$, not $6$", "neither"),
+    ("it is not\n$5$", "neither"),
+    ("half of\n$5$", "neither"),
+    (r"\boxed{1}, " * 30 + r"\boxed{2}", "too many boxes"),
+    (r"\boxed{4}, \boxed{5", "cut off"),
 ]
 
 
@@ -60,6 +78,13 @@ def test_what_is_no_answer_says_why(text, reason):
 
 def test_a_cut_off_box_is_wrong_though_an_earlier_one_was_right():
     assert verify(r"\boxed{4} so \boxed{4", "4").correct is False
+
+
+def test_a_percent_sign_may_stand_outside_the_box():
+    for text in (r"$\boxed{28}$ pct", r"$\boxed{28}\%$", r"\boxed{28} percent", r"\boxed{28\%}"):
+        assert verify(text, r"28\%").correct is True
+    assert verify(r"$\boxed{28}\%$", "28").correct is True  # the reference names no percent: the box is read alone
+    assert verify(r"$\boxed{28}$", r"28\%").correct is False
 
 
 def test_thinking_counts_where_the_policy_says_so():

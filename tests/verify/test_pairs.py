@@ -151,6 +151,20 @@ Yes == yes
 \sec^2(y) == \tan^2(y)+1
 \ln 4 == 2\ln 2
 \sum_{k=1}^{4} k == 10
+1000,99 == 1000.99
+12.34 == 12,34
+{(e)} == \text{(E)}
+\left[\begin{array}{cc}1 & 2 \\3 & 4\end{array}\right] == \begin{pmatrix}1&2\\3&4\end{pmatrix}
+-2 \le x \le 7 == x \in [-2,7]
+x_1=3,\quadx_2=4 == 3, 4
+(1,2),(3,4),(1,2) == (1,2),(3,4)
+|x| < 3 == (-3,3)
+1 \le |z| \le \frac{3}{2} == [-\frac32,-1]\cup[1,\frac32]
+z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
+0 == 1 = \zzz = x = 0
+1,2 == \boxed{1} papers and \boxed{2} bins
+1,-2 == Thus \(\boxed{1}\) and \(\boxed{-2}\).
+{2,3} == $\boxed{2}, \boxed{3}$
 """
 
 DIFFERENT = r"""
@@ -250,6 +264,19 @@ AZYUK2A == 2
 \sin(x) == x
 \sum_{k=1}^{4} k == 11
 \ln 4 == 3\ln 2
+1,234 == 1.234
+2,5 == 2.5
+e == \text{D}
+1,1,2 == 1,2
+|x| < 3 == (-3,3]
+|x| < 3 == |y| < 3
+|x| > 3 == x > 3
+|x| < 3 == x < 3
+y \in (1,3) == 1 < x < 3
+x \in (1,3] == 1 < x < 3
+\frac{d}{dt} x == \frac{x}{t}
+3 == x=1, y=2, z=3
+2 == \boxed{1} papers and \boxed{2} bins
 """
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge
-from whetstone.verify.extract import extract
+from whetstone.verify.extract import extract, percent_after_box
 from whetstone.verify.policy import POLICIES, Policy, get_policy
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class MathVerifier:
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
+        if how == "box" and "%" in gold and percent_after_box(text):
+            answer += "\\%"
         key = (answer, gold, policy)
         verdict = self._remembered.get(key)
         if verdict is None:

@@ -36,6 +36,7 @@ from whetstone.verify.reading import (
     Union,
     Value,
     Word,
+    means_something,
     read,
     tidy,
 )
@@ -49,6 +50,12 @@ SHORT_FRACTION = re.compile(
     r"|\\[dt]?frac\{(?P<top>-?\d{1,18})\}\{(?P<bottom>\d{1,18})\})"
 )
 CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*(?:\)|\.|:|$)(?:\s|\\|$|[^A-Za-z])*", re.ASCII)
+SHORT_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){1,5}")
+SHORT_UNIT = re.compile(r"(-?[\d.,/]*\d)\s*\\text\{(?!\s*(?i:percent|pct))([A-Za-z ]+)\}")
+DECIMAL = re.compile(r"(-?\d+)[.,](\d\d|\d{4,})")
+OPTION = re.compile(r"\\text\s*\{\s*\(?([A-J])\)?\s*\}")
+LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
+ABSOLUTE = re.compile(r"(?:\||\\lvert )([A-Za-z])(?:\||\\rvert)")
 ARTICLES = re.compile(r"^(?:the|a|an)\s+")
 
 
@@ -96,7 +103,11 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
 
 
 def _short_number(text: str) -> Fraction | None:
-    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `3/4`, `\\frac{3}{4}`."""
+    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `1,234`, `\\frac{3}{4}`, `5\\text{ cm}`."""
+    if text.endswith("}") and (unit := SHORT_UNIT.fullmatch(text)) and not means_something(unit[2].strip()):
+        text = unit[1]
+    if "," in text and SHORT_THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     found = SHORT_FRACTION.fullmatch(text)
     if found is None:
         return None
@@ -185,7 +196,11 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     wanted, given = _short_number(gold.strip()), _short_number(answer.strip())
     if wanted is not None and given is not None:
         return _verdict(wanted == given, answer)
+    if _same_but_for_the_decimal_mark(answer, gold) or _same_option(answer, gold):
+        return Verdict(True, "equal", answer)
     golds = _read_gold(gold, policy.percent)
+    if isinstance(golds, Unreadable) and (last := LAST_OF_EQUALS.fullmatch(gold.strip(" $"))):
+        golds = _read_gold(last[1], policy.percent)  # the reference holds, so all its sides are one value
     if isinstance(golds, TooLarge):
         raise Undecided(f"reference answer too large to evaluate: {golds}")
     answers = _read(answer, policy.percent, gold=False)
@@ -204,6 +219,18 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     if first_problem is not None:
         raise first_problem
     return Verdict(False, "different", answer)
+
+
+def _same_but_for_the_decimal_mark(answer: str, gold: str) -> bool:
+    """1000,99 and 1000.99; three digits after a comma are thousands, and one may be an item of a list."""
+    found = [DECIMAL.fullmatch(text.strip(" $")) for text in (answer, gold)]
+    return None not in found and found[0].groups() == found[1].groups()
+
+
+def _same_option(answer: str, gold: str) -> bool:
+    r"""An option of a list, which the reference writes as a letter of text, `\text{(E)}`, in either case."""
+    option = OPTION.fullmatch(gold.strip())
+    return option is not None and answer.strip().strip("{}").strip("()").casefold() == option[1].casefold()
 
 
 def _judge_unread(
@@ -304,6 +331,8 @@ def _compare_items(gold: Items, given: Items, ask: Ask) -> bool:
         golds, givens = _without_repetition(gold.items), _without_repetition(given.items)
     else:
         golds, givens = gold.items, given.items
+        if len(givens) > len(golds) and all(isinstance(item, Bracket) for item in (*golds, *givens)):
+            givens = _without_repetition(givens)  # a solution written twice is one solution
     if len(golds) != len(givens):
         return False
     for one, other in ((golds, givens), (givens, golds)):
@@ -367,7 +396,7 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
     reduced = _reduced(chain)
     if isinstance(reduced, Chain):
         interval = _as_interval(reduced)
-        if interval is None or not isinstance(other, Bracket):
+        if interval is None or not isinstance(other, Bracket | Union):
             return False
         reduced = interval
     return compare(reduced, other, ask) if chain is gold else compare(other, reduced, ask)
@@ -393,6 +422,9 @@ def _compare_two_chains(gold: Chain, given: Chain, ask: Ask) -> bool:
     interval, other = _as_interval(gold), _as_interval(given)
     if interval is not None and other is not None:
         return _text_of(gold) == _text_of(given) and compare(interval, other, ask)
+    for bounds, chain, member in ((interval, gold, given), (other, given, gold)):
+        if bounds is not None and member.label and member.relations == ("in",):
+            return _text_of(chain) == _text_of(member.items[0]) and compare(bounds, member.items[1], ask)
     reduced = (_reduced(gold), _reduced(given))
     named = gold.label and given.label and not any(isinstance(side, Chain) for side in reduced)
     if named and _equal_or_none(gold.items[0], given.items[0]):
@@ -457,13 +489,17 @@ def _text_of(value: Value) -> str:
     if isinstance(value, Expression):
         return value.text
     if isinstance(value, Chain):
-        names = [symbols(item.value) for item in value.items if isinstance(item, Expression) and item.value]
+        names = [
+            {absolute[1]} if (absolute := ABSOLUTE.fullmatch(item.text)) else symbols(item.value)
+            for item in value.items
+            if isinstance(item, Expression) and item.value
+        ]
         return ",".join(sorted(set().union(*names)))
     return ""
 
 
-def _as_interval(chain: Chain) -> Bracket | None:
-    """`1 < x \\le 3` as (1, 3], `x > 5` as (5, oo): one symbol between or beside numbers."""
+def _as_interval(chain: Chain) -> Bracket | Union | None:
+    """`1 < x \\le 3` as (1, 3], `x > 5` as (5, oo), `|x| < 2` as (-2, 2): one symbol, taken as real, beside numbers."""
     items, relations = chain.items, chain.relations
     if not all(isinstance(item, Expression) and item.value is not None for item in items):
         return None
@@ -471,19 +507,33 @@ def _as_interval(chain: Chain) -> Bracket | None:
         items, relations = items[::-1], tuple(r.replace(">", "<") for r in reversed(relations))
     if not all(r in ("<", "<=") for r in relations):
         return None
-    infinity = symbol("oo")
-    minus = Scalar({term: Fraction(-1) for term in infinity.num}, infinity.den)
+    absolute = ABSOLUTE.fullmatch(items[-2].text) is not None
     variable = [len(symbols(item.value)) == 1 and _is_symbol(item.value) for item in items]
     constant = [not symbols(item.value) and not is_opaque(item.value) for item in items]
-    if len(items) == 3 and constant[0] and variable[1] and constant[2]:
+    infinity = Expression(symbol("oo"), "\\infty")
+    if len(items) == 3 and constant[0] and (variable[1] or absolute) and constant[2]:
         low, high = items[0], items[2]
-    elif len(items) == 2 and variable[0] and constant[1]:
-        low, high, relations = Expression(minus, "-\\infty"), items[1], ("<", relations[0])
+    elif len(items) == 2 and (variable[0] or absolute) and constant[1]:
+        low, high, relations = _negative(infinity), items[1], ("<", relations[0])
     elif len(items) == 2 and constant[0] and variable[1]:
-        low, high, relations = items[0], Expression(infinity, "\\infty"), (relations[0], "<")
+        low, high, relations = items[0], infinity, (relations[0], "<")
     else:
         return None
-    return Bracket("(" if relations[0] == "<" else "[", (low, high), ")" if relations[1] == "<" else "]")
+    opening, closing = ("(" if relations[0] == "<" else "["), (")" if relations[1] == "<" else "]")
+    if not absolute:
+        return Bracket(opening, (low, high), closing)
+    back = {"(": ")", "[": "]", ")": "(", "]": "["}
+    least, most = as_rational(low.value), as_rational(high.value)
+    if len(items) == 2:
+        return Bracket(back[closing], (_negative(high), high), closing) if most is not None and most > 0 else None
+    if least is None or most is None or not 0 < least < most:
+        return None
+    mirrored = Bracket(back[closing], (_negative(high), _negative(low)), back[opening])
+    return Union((mirrored, Bracket(opening, (low, high), closing)))
+
+
+def _negative(number: Expression) -> Expression:
+    return Expression(Algebra().negate(number.value), f"-{number.text}")
 
 
 def _is_symbol(value: Scalar) -> bool:

@@ -89,7 +89,8 @@ NOISE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|phantom\{\})(?![A-Za-z])"
     r"|\\[()]|(?<!\\)\\[\[\]]|(?<!\\)\$"
 )
-SPACE = re.compile(r"\\(?:quad|qquad|thinspace|hspace\{[^{}]*\})(?![A-Za-z])|(?<!\\)\\[;: ]|~|\s+")
+SPACE = re.compile(r"\\q?quad|\\(?:thinspace(?![A-Za-z])|hspace\{[^{}]*\})|(?<!\\)\\[;: ]|~|\s+")
+DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*\}\s*\{\s*d\s*\\?[A-Za-z]+\s*\}")
 THIN = re.compile(r"(?<!\\)\\,")
 CURRENCY = re.compile(r"\\\$|\bUS\s*\$|[€£¥₹]|\\(?:euro|pounds)(?![A-Za-z])|^(?:USD|EUR|GBP|Rs\.?)\s*(?=[\d.])")
 JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)(?=\d{3}(?!\d))")
@@ -192,7 +193,7 @@ def _set_aside_units(text: str) -> str:
         before = text[: found.start()].rstrip()
         if content.lower() in MULTIPLIERS or content.lower().strip(" .") in ("percent", "pct", "%", "\\%"):
             text = before + " " + content
-        elif re.search(r"[\d})!%A-Za-z]$", before) and not _means_something(content):
+        elif re.search(r"[\d})!%A-Za-z]$", before) and not means_something(content):
             text = before
         else:
             break
@@ -202,7 +203,7 @@ def _set_aside_units(text: str) -> str:
     if multiplied:
         number, word, rest = multiplied.groups()
         text = f"{number}*10^{MULTIPLIERS[word.lower()]}{rest}"
-        if rest.strip() and not _means_something(rest) and PROSE.fullmatch(rest.strip()):
+        if rest.strip() and not means_something(rest) and PROSE.fullmatch(rest.strip()):
             return f"{number}*10^{MULTIPLIERS[word.lower()]}"
         return text
     found = PLAIN_UNIT.search(text)
@@ -212,14 +213,14 @@ def _set_aside_units(text: str) -> str:
         spelled = all(len(word) >= 3 or word in SHORT_UNITS or word in ("a", "of", "per") for word in words)
         wide = any(len(word) >= 3 for word in words)
         lone_letter = len(words) == 1 and len(words[0]) == 1
-        if not _means_something(found["unit"]) and (
+        if not means_something(found["unit"]) and (
             (known and (found["gap"] or not lone_letter)) or (found["gap"] and spelled and wide)
         ):
             text = text[: found.start()].rstrip()
     return text
 
 
-def _means_something(words: str) -> bool:
+def means_something(words: str) -> bool:
     """Would the answer be another one without these words?"""
     found = re.findall(r"[A-Za-z]+", words.lower())
     return (
@@ -272,6 +273,8 @@ def read(answer: str, percent: Literal["fraction", "unit"] = "fraction", gold: b
     text = tidy(answer)
     if not text:
         raise Unreadable("nothing but signs without meaning")
+    if DERIVATIVE.search(text):
+        raise Unreadable("a derivative")
     prose = _as_prose(text)
     if prose is not None:
         return [Word(prose)]
@@ -422,6 +425,11 @@ class Reader:
             bracket = self.bracket()
             if bracket is not None:
                 return bracket
+            self.position = start + 1
+            if token in ("(", "[") and (self.peek() or "").startswith("\\begin"):
+                matrix = self.matrix()
+                self.expect({"(": ")", "[": "]"}[token])
+                return matrix
             self.position = start
         value = self.sum()
         based = None

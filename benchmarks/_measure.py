@@ -1,0 +1,149 @@
+"""What speed benchmarks share: own CPU seconds, interleaved repeats against a peer, a machine probe, one JSON object.
+
+A rate is work per own CPU second, which a neighbour on the machine does not change; wall time stands beside it. "Own" is
+this process and all its descendants, alive or gone: workers are not free.
+"""
+
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PROBE_STEPS = 300_000
+
+Work = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. `ours` and `peer` prepare one repeat's work, fresh each time, which is not timed; what they return
+    does it and says how much of `unit` it was."""
+
+    name: str
+    unit: str
+    ours: Callable[[], Work]
+    peer: Callable[[], Work]
+
+
+def own_cpu() -> float:
+    """CPU seconds of this process and of all it started."""
+    ours = os.times()
+    total = time.process_time() + ours.children_user + ours.children_system
+    if Path("/proc/self/stat").exists():
+        total += sum(_alive_and_reaped(pid) for pid in descendants(os.getpid())) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def descendants(root: int) -> list[int]:
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it ended meanwhile
+    found, queue = [], [root]
+    while queue:
+        parent = queue.pop()
+        children = [pid for pid, of in parents.items() if of == parent]
+        found.extend(children)
+        queue.extend(children)
+    return found
+
+
+def _alive_and_reaped(pid: int) -> int:
+    """Clock ticks of a process and of its children that ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(ticks) for ticks in fields[11:15])
+
+
+def rates(work: Work) -> tuple[float, float]:
+    """How much a CPU second and a wall second did."""
+    cpu, wall = own_cpu(), time.perf_counter()
+    done = work()
+    return done / max(own_cpu() - cpu, 1e-6), done / max(time.perf_counter() - wall, 1e-6)
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Both sides in turns, who goes first changing; the median ratio and the lowest and highest of the repeats."""
+    ours, peer = [], []
+    for repeat in range(repeats):
+        sides = [(case.ours, ours), (case.peer, peer)]
+        for prepare, found in sides if repeat % 2 == 0 else sides[::-1]:
+            found.append(rates(prepare()))
+    ratios = [a[0] / b[0] for a, b in zip(ours, peer, strict=True)]
+    return {
+        "case": case.name,
+        "ours": statistics.median(cpu for cpu, _ in ours),
+        "peer": statistics.median(cpu for cpu, _ in peer),
+        "unit": f"{case.unit}/CPU s",
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "ours_per_wall_second": statistics.median(wall for _, wall in ours),
+        "peer_per_wall_second": statistics.median(wall for _, wall in peer),
+    }
+
+
+def machine_speed() -> float:
+    """Millions of steps of a Python loop a CPU second: what this machine gave us at the moment."""
+    start = time.process_time()
+    total = 0
+    for step in range(PROBE_STEPS):
+        total += step * step % 7
+    return PROBE_STEPS / (time.process_time() - start) / 1e6
+
+
+def hardware() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        cpu = found[1] if found else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()}
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def compare(name: str, cases: Sequence[Case], repeats: int, packages: Sequence[str]) -> dict[str, Any]:
+    """The benchmark's JSON object; a line is printed as each case is done."""
+    before = machine_speed()
+    rows = []
+    for case in cases:
+        rows.append(measure(case, repeats))
+        print(line(rows[-1]), flush=True)
+    return {
+        "name": name,
+        "cases": rows,
+        "ratio": min(row["ratio"] for row in rows),
+        "repeats": repeats,
+        "versions": versions(packages),
+        "hardware": hardware(),
+        "machine_speed": {"before": before, "after": machine_speed(), "unit": "million loop steps/CPU s"},
+        "date": date.today().isoformat(),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['case']:40} {row['ours']:12,.0f} {row['peer']:10,.0f} {row['unit']:16} "
+        f"{row['ratio']:8.1f} x [{row['low']:.1f}, {row['high']:.1f}]   "
+        f"wall: {row['ours_per_wall_second']:,.0f} and {row['peer_per_wall_second']:,.0f} a second"
+    )
+
+
+def write(result: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n")
