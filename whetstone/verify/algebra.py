@@ -5,14 +5,18 @@ digits agree, and two formulas when they also agree at several points; only valu
 Imported by no one but a worker: it brings sympy with it.
 """
 
+import contextlib
+import gc
+import math
 import os
 import re
 import signal
 import sys
+import time
 from functools import lru_cache
 from typing import Any
 
-from whetstone.verify.wire import readable, receive, send
+from whetstone.verify.wire import first_readable, readable, receive, send
 
 DIGITS = 60  # evaluated
 AGREEING = 45  # of them must agree
@@ -22,7 +26,11 @@ DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 
 def serve() -> None:
-    """Answers questions from standard input until it ends or the parent is gone."""
+    """Passes questions from standard input to a forked child until the input ends or the parent is gone.
+
+    A child that is late or has died is replaced by another fork in milliseconds, where a new process would first have to
+    import sympy for a second.
+    """
     replies, questions = os.dup(1), os.dup(0)
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 0)
@@ -34,6 +42,10 @@ def serve() -> None:
     import sympy  # noqa: F401
 
     _cap_memory()
+    answer(r"\sqrt{x}+\sin(\pi/6)", r"\frac{1}{2}+x^{1/2}")  # what is imported at the first question is shared, too
+    gc.collect()
+    gc.freeze()
+    child = _Forked(questions, replies)
     send(replies, {"ready": True})
     while True:
         if not readable(questions, IDLE_CHECK_SECONDS):
@@ -43,10 +55,80 @@ def serve() -> None:
         question = receive(questions)
         if question is None:
             return
-        signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)  # the kernel ends us if the parent cannot
-        reply = answer(question["gold"], question["answer"])
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        reply = child.asked(question, stop=questions)
+        if reply is None:
+            return
         send(replies, reply)
+        if not child.alive:
+            child = _Forked(questions, replies)
+
+
+class _Forked:
+    """A child that answers questions, and can be killed."""
+
+    def __init__(self, *not_for_it: int):
+        theirs, self.questions = os.pipe()
+        self.replies, ours = os.pipe()
+        self.alive = True
+        self.pid = os.fork()
+        if self.pid == 0:
+            for descriptor in (self.questions, self.replies, *not_for_it):
+                os.close(descriptor)
+            _answer_all(theirs, ours)
+        os.close(theirs)
+        os.close(ours)
+
+    def asked(self, question: dict[str, Any], stop: int) -> dict[str, Any] | None:
+        """Its reply, or the problem with it; None when the input `stop` ended first. Anything but a plain reply kills it."""
+        reply: dict[str, Any] | None = {"problem": "timeout"}
+        try:
+            deadline = time.monotonic() + question["seconds"]
+            send(self.questions, question)
+            if first_readable((self.replies, stop), question["seconds"]) == self.replies:
+                reply = receive(self.replies, deadline + 1) or {"problem": "crashed"}
+            elif time.monotonic() < deadline:
+                reply = None
+        except TimeoutError:
+            pass
+        except OSError:
+            reply = {"problem": "crashed"}
+        if reply is None or reply.get("problem") in ("timeout", "crashed", "out of memory"):
+            self._end()
+        return reply
+
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.questions)
+        os.close(self.replies)
+        self.alive = False
+
+
+def _answer_all(questions: int, replies: int) -> None:
+    """The child: ends with the input, and by the kernel's timers should nobody be left to kill it. Never returns."""
+    status = 1
+    try:
+        while (question := receive(questions)) is not None:
+            signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
+            _cap_processor(question["seconds"])
+            reply = answer(question["gold"], question["answer"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            send(replies, reply)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _cap_processor(seconds: float) -> None:
+    """The kernel ends this process once it has computed for so many seconds from now on, and one more."""
+    try:
+        import resource
+
+        most = math.ceil(time.process_time() + seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    except (ImportError, ValueError, OSError):
+        pass  # the wall's timer still holds
 
 
 def _cap_memory() -> None:
