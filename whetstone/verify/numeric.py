@@ -10,6 +10,7 @@ is anyone's choice. Nothing is evaluated whose size would cost time.
 """
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -92,6 +93,7 @@ class Evaluation:
     def __init__(self, parts: dict[str, tuple[str, tuple[Scalar, ...]]], point: dict[str, Fraction]):
         self.parts = parts
         self.point = point
+        self.powers: dict[tuple[str, Fraction | int], Any] = {}
         self.known: dict[str, Any] = {"~i": mpmath.mpc(0, 1), "pi": +mp.pi, "e": +mp.e}
 
     def scalar(self, value: Scalar) -> Any:
@@ -105,9 +107,14 @@ class Evaluation:
         for term, coefficient in part.items():
             product = as_float(coefficient)
             for atom, exponent in term:
-                product *= power(self.atom(atom), as_float(Fraction(exponent)))
+                product *= self.power(atom, exponent)
             total += product
         return total
+
+    def power(self, atom: str, exponent: Fraction | int) -> Any:
+        if (atom, exponent) not in self.powers:
+            self.powers[atom, exponent] = power(self.atom(atom), as_float(Fraction(exponent)))
+        return self.powers[atom, exponent]
 
     def atom(self, name: str) -> Any:
         if name not in self.known:
@@ -164,6 +171,11 @@ def agree(a: Any, b: Any) -> bool:
     return bool(abs(a - b) <= max(abs(a), abs(b)) * mpmath.mpf(10) ** -AGREEING)
 
 
+def values_at(names: Sequence[str], upper: int, lower: int) -> dict[str, Fraction]:
+    """What symbols stand for at one of the POINTS."""
+    return {name: Fraction(upper * (2 * k + 3) + k, lower * 3 + 2 * k) for k, name in enumerate(names)}
+
+
 def same(gold: str, given: str) -> bool | None:
     """True: they agree at every point; False: they differ at one; None: nothing is said. Raises TooLarge."""
     try:
@@ -173,7 +185,7 @@ def same(gold: str, given: str) -> bool | None:
     names = sorted(wanted.names | found.names)
     sure = True
     for upper, lower in POINTS if names else POINTS[:1]:
-        point = {name: Fraction(upper * (2 * k + 3) + k, lower * 3 + 2 * k) for k, name in enumerate(names)}
+        point = values_at(names, upper, lower)
         try:
             with mp.workdps(DIGITS):
                 equal = agree(wanted.at(point), found.at(point))
