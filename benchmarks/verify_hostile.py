@@ -1,4 +1,4 @@
-r"""Promise: no answer, however hostile, holds the verifier beyond its deadline, grows it beyond its cap, or spoils the next check.
+r"""Promise: no answer, however hostile, holds the verifier beyond its deadline, or memory, or spoils the next check.
 
     python -m benchmarks verify_hostile --json benchmarks/results/verify_hostile.json
 
@@ -14,18 +14,21 @@ import os
 import platform
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks._machine import hardware
 from whetstone.run.processes import fork
 from whetstone.verify import MathVerifier
 from whetstone.verify.workers import MEMORY_BYTES
@@ -125,8 +128,8 @@ def megabytes(rng: Random) -> str:
 def unicode_tricks(rng: Random) -> str:
     alphabets = [
         "０１２３４５６７８９", "٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "𝟎𝟏𝟐𝟑𝟒𝟓", "⁰¹²³⁴⁵⁶⁷⁸⁹", "₀₁₂₃₄", "½¼¾⅓⅔", "ⅠⅡⅢⅣ", "①②③", "五四三",
-        "\u200b\u200c\u200d\u2060\ufeff", "\u202e\u202d\u2066\u2069", "\u0301\u0300\u0336", "\ud800\udfff\udc00", "\x00\x01\x07\x1b",
-        "√∛∞≤≥≠∪∈≈±°−×÷π", "＋－＝（）｛｝", "аеорсух", "🤖👨‍👩‍👧", "ﷺ", "İıſẞ", "\u2028\u2029\x85",
+        "\u200b\u200c\u200d\u2060\ufeff", "\u202e\u202d\u2066\u2069", "\u0301\u0300\u0336", "\ud800\udfff\udc00",
+        "\x00\x01\x07\x1b", "√∛∞≤≥≠∪∈≈±°−×÷π", "＋－＝（）｛｝", "аеорсух", "🤖👨‍👩‍👧", "ﷺ", "İıſẞ", "\u2028\u2029\x85",
     ]  # fmt: skip
     parts = [
         rng.choice([rng.choice(rng.choice(alphabets)), number(rng), "^", "+", r"\frac", "{", "}"]) for _ in range(8)
@@ -245,7 +248,8 @@ def long_numbers(rng: Random) -> str:
     digits = "".join(rng.choice(DIGITS) for _ in range(rng.choice([50, 1_000, 5_000, 9_000])))
     return rng.choice(
         [digits, f"0.{digits}", rf"\frac{{{digits}}}{{{digits[::-1]}}}", f"{digits}^{{{digits}}}", rf"\sqrt{{{digits}}}",
-         f"{digits}_{{16}}", f"{digits}%", f"1e{digits}", f"{digits}!", f"1.{digits[:9]}\\overline{{{digits}}}", ",".join(digits)]
+         f"{digits}_{{16}}", f"{digits}%", f"1e{digits}", f"{digits}!", f"1.{digits[:9]}\\overline{{{digits}}}",
+         ",".join(digits)]
     )  # fmt: skip
 
 
@@ -335,7 +339,10 @@ FAMILIES: dict[str, Family] = {
     "grammar": grammar,
     "damaged": damaged,
 }
-GOLDS = ["5", r"\frac{1}{2}", "x^2+1", r"\sin(1)+x", "(1,2)", r"\{1,2\}", "[0,1)", "x=3", r"\sqrt{2}+1", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"]  # fmt: skip
+GOLDS = [
+    "5", r"\frac{1}{2}", "x^2+1", r"\sin(1)+x", "(1,2)", r"\{1,2\}", "[0,1)", "x=3", r"\sqrt{2}+1",
+    r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +480,30 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
 
 
+STALLS = """
+import sys, threading, time
+worst = 0.0
+threading.Thread(target=lambda: (sys.stdin.read(), print(worst), sys.stdout.flush(), __import__("os")._exit(0))).start()
+while True:
+    begin = time.monotonic()
+    time.sleep(0.02)
+    worst = max(worst, time.monotonic() - begin - 0.02)
+"""
+
+
+@contextmanager
+def stalls() -> Iterator[list[float]]:
+    """The longest that the machine kept a process waiting that only sleeps: so much of a wall time is not ours."""
+    probe = subprocess.Popen([sys.executable, "-c", STALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    found: list[float] = []
+    try:
+        yield found
+        found.append(float(probe.communicate("")[0]))
+    finally:
+        probe.kill()
+        probe.wait()
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
@@ -497,6 +528,7 @@ def targets(found: dict[str, dict[str, Any]], deadline: float, sprung: bool) -> 
     """Target -> was it met, and the figure."""
     calls = [call for context in found.values() for call in context["calls"]]
     late = [call for call in calls if call.seconds > deadline + SLACK]
+    slowest = max(call.seconds for call in calls)
     prompt = summary(calls)["prompt"]
     wall = sum(context["wall_seconds"] for context in found.values())
     allowed = WHOLE * len(calls) / 10_000 if len(calls) >= 10_000 else WHOLE
@@ -504,7 +536,7 @@ def targets(found: dict[str, dict[str, Any]], deadline: float, sprung: bool) -> 
     growth = max(context["growth_bytes"] for context in found.values())
     unhealthy = [name for name, context in found.items() if not context["healthy"]]
     return {
-        f"no call beyond {deadline + SLACK:g} s": (not late, f"{len(late)} beyond; slowest {max(c.seconds for c in calls):.2f} s"),
+        f"no call beyond {deadline + SLACK:g} s": (not late, f"{len(late)} beyond; slowest {slowest:.2f} s"),
         f"{PROMPT_SHARE:.0%} within {1e3 * PROMPT:.0f} ms": (prompt >= PROMPT_SHARE, f"{prompt:.2%}"),
         f"all within {allowed:.0f} s": (wall <= allowed, f"{wall:.0f} s"),
         f"workers within {MEMORY_BYTES >> 20} MiB": (worker <= MEMORY_BYTES, f"{worker >> 20} MiB resident at most"),
@@ -531,10 +563,13 @@ def run(
     indices = [i for i in range(answers) if not families or list(FAMILIES)[i % len(FAMILIES)] in families]
     with tempfile.TemporaryDirectory() as folder:
         trap = str(Path(folder) / "t")
-        found = {
-            context: in_context(context, workers, deadline, lambda i: row(seed, i, trap), indices[k :: len(CONTEXTS)])
-            for k, context in enumerate(CONTEXTS)
-        }
+        with stalls() as stalled:
+            found = {
+                context: in_context(
+                    context, workers, deadline, lambda i: row(seed, i, trap), indices[k :: len(CONTEXTS)]
+                )
+                for k, context in enumerate(CONTEXTS)
+            }
         sprung = Path(trap).exists()
     calls = [call for context in found.values() for call in context["calls"]]
     by_family = {name: [c for c in calls if list(FAMILIES)[c.index % len(FAMILIES)] == name] for name in FAMILIES}
@@ -543,6 +578,9 @@ def run(
     print("\n".join(table("asked from", by_context)), end="\n\n")
     for call in sorted(calls, key=lambda call: -call.seconds)[:loud]:
         print(f"row {call.index}: {call.seconds:.2f} s, {call.reason}: {row(seed, call.index).text[:150]!r}")
+    print(
+        f"the machine kept a sleeping process waiting for up to {stalled[0]:.2f} s; such waits are in all wall times\n"
+    )
     judged = targets(found, deadline, sprung)
     for name, (met, figure) in judged.items():
         print(f"{'met   ' if met else 'MISSED'}  {name}: {figure}")
@@ -552,6 +590,7 @@ def run(
         "hardware": hardware(),
         "versions": {name: version(name) for name in ("math-verify", "sympy")} | {"python": platform.python_version()},
         "settings": {"answers": len(calls), "seed": seed, "deadline": deadline, "workers": workers},
+        "longest_stall_s": stalled[0],
         "targets": {name: {"met": met, "figure": figure} for name, (met, figure) in judged.items()},
         "families": {name: summary(some) for name, some in by_family.items() if some},
         "contexts": {
@@ -560,16 +599,6 @@ def run(
         },
         "reasons": dict(Counter(call.reason.partition(":")[0] for call in calls).most_common()),
     }
-
-
-def hardware() -> dict[str, Any]:
-    names = [line.partition(":")[2].strip() for line in cpu_lines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-
-
-def cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
