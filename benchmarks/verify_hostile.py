@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ WHOLE = 600.0  # seconds for all of 10,000
 GROWTH_BYTES = 256 << 20  # of the process that asks
 CONTEXTS = ("main thread", "worker thread", "event loop", "forked process")
 DIGITS = "0123456789"
+
+FRESH = count(7)
 
 Random = random.Random
 Family = Callable[[Random], str]
@@ -406,9 +409,14 @@ async def awaited(verifier: MathVerifier, rows: Callable[[int], Row], indices: S
 
 
 def healthy(verifier: MathVerifier) -> bool:
-    """Does it still tell right from wrong, with the help of computer algebra?"""
-    asked = [(r"\boxed{\sin(\pi/6)+7}", "7.5", "math"), (r"\boxed{\cos(\pi/3)+7}", "8", "math")]
-    return [verdict.correct for verdict in verifier.check_many(asked)] == [True, False]
+    """Does it still tell right from wrong, with a process's help? Asked about other numbers every time: it remembers."""
+    n = next(FRESH)
+    asked = [
+        (rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n}.5", "math"),
+        (rf"\boxed{{\cos(\pi/3)+{n}}}", f"{n + 1}", "math"),
+        (rf"\boxed{{{n}+\sum_{{k=1}}^{{4}} k}}", f"{n + 10}", "math"),
+    ]
+    return [verdict.correct for verdict in verifier.check_many(asked)] == [True, False, True]
 
 
 def in_context(
