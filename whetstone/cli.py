@@ -150,11 +150,32 @@ def verify(
     gold_field: Annotated[str, typer.Option(help="The field with the right answer.")] = "gold",
     policy: Annotated[str, typer.Option(help="How answers are read and compared.")] = "math",
     output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A model that gives a second opinion on answers that no rule can read."),
+    ] = None,
+    opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
     """Add `correct` and `reason` to every row, in order. Exit status 0 even when answers are wrong."""
     from whetstone.verify.table import verify_file
 
-    summary = verify_file(path, prediction_field, gold_field, policy, output)
+    if judge is None:
+        if opinions is not None:
+            raise ValueError(f"--opinions {opinions}: there are none without a judge. Name one with --judge MODEL.")
+        summary = verify_file(path, prediction_field, gold_field, policy, output)
+    else:
+        from whetstone.answer import JudgedVerifier
+        from whetstone.decode.engine import load_engine
+
+        engine = load_engine(judge)
+        summary = verify_file(
+            path,
+            prediction_field,
+            gold_field,
+            policy,
+            output,
+            second=lambda rules: JudgedVerifier(rules, engine, opinions),
+        )
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
     print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
 

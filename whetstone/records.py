@@ -4,7 +4,7 @@ Problem -> Trace (a teacher's text) or Rollout (ids the student sampled) -> verd
 Everything here is plain data: no torch, no file formats (those are in `run/tables.py`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
@@ -160,7 +160,7 @@ class Verifier(Protocol):
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
 
-    def check_many(self, items: Sequence[tuple[str, str, str]]) -> list[Verdict]: ...
+    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]: ...
 
 
 def to_row(record: Any) -> dict[str, Any]:

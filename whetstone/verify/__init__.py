@@ -5,7 +5,9 @@ r"""Is a text's answer right? Exact, bounded in time and memory, safe from any t
     verify(r"… so \boxed{\frac{1}{2}}", "0.5")            # Verdict(correct=True, reason="equal", answer=r"\frac{1}{2}")
 
     with MathVerifier(workers=2, deadline=2.0) as verifier:
-        verdicts = verifier.check_many([(text, gold, "math"), …])
+        for verdict in verifier.check_many((text, gold, "math") for …):    # in order, in constant memory
+            …
+        verdict = await verifier.check_async(text, gold)                   # in an event loop
 
 A verdict's `correct` is None when nobody could decide (a timeout, a crash, an unreadable reference): count such an
 answer, never score it as wrong. How an answer is found is in `extract.py`, what counts as equal in `policy.py` and
@@ -13,10 +15,10 @@ answer, never score it as wrong. How an answer is found is in `extract.py`, what
 arithmetic in this process; what needs computer algebra is asked of processes that are killed at the deadline.
 """
 
-import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge
@@ -24,62 +26,87 @@ from whetstone.verify.extract import extract, percent_after_box
 from whetstone.verify.policy import POLICIES, Policy, get_policy
 
 if TYPE_CHECKING:
-    from whetstone.verify.workers import Workers
+    from concurrent.futures import Future
 
 __all__ = ["POLICIES", "MathVerifier", "Policy", "extract", "get_policy", "verify"]
 
 MOST_REMEMBERED = 100_000  # verdicts; then all are forgotten
-POOL_LOCK = threading.Lock()
+AHEAD = 256  # answers that `check_many` reads further than the one whose verdict is waited for
+
+
+class Question(NamedTuple):
+    """What a verdict is remembered by."""
+
+    answer: str
+    gold: str
+    policy: str
+
+
+class NeedsAlgebra(Exception):
+    """Exact arithmetic does not decide it, and computer algebra is not to be asked now."""
 
 
 class MathVerifier:
     """A `records.Verifier`: exact comparison here, computer algebra in `workers` killable processes.
 
-    `deadline` is the wall time in seconds that computer algebra may take for one check. Processes start when first
-    needed; most maths answers never need one.
+    `deadline` is the wall time in seconds that computer algebra may take for one check, once it has a process to itself.
+    Processes start when first needed; most maths answers never need one. Any thread, event loop or forked child may use
+    it; a spawned child gets one with processes of its own.
     """
 
     def __init__(self, workers: int = 1, deadline: float = 2.0):
-        if workers < 1:
-            raise ValueError(f"workers = {workers}: comparing hard answers needs a process. Use 1 or more.")
-        if deadline <= 0:
+        from whetstone.verify.workers import Workers
+
+        if not deadline > 0:
             raise ValueError(
                 f"deadline = {deadline}: no answer can be compared in no time. Use seconds above 0, say 2."
             )
-        self.workers = workers
         self.deadline = deadline
-        self.pool: Workers | None = None  # started when first needed
-        self._remembered: dict[tuple[str, str, str], Verdict] = {}
+        self.pool = Workers(workers)
+        self._remembered: dict[Question, Verdict] = {}
+
+    def __reduce__(self) -> tuple[type["MathVerifier"], tuple[int, float]]:
+        return type(self), (self.pool.size, self.deadline)
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict:
         """The verdict on a whole completion or a bare answer. Raises only for an unknown policy."""
-        rules = get_policy(policy)
-        answer, how = extract(text, rules)
-        if answer is None:
-            return Verdict(False, how)
-        if how == "box" and "%" in gold and percent_after_box(text):
-            answer += "\\%"
-        key = (answer, gold, policy)
-        verdict = self._remembered.get(key)
-        if verdict is None:
-            verdict = judge(answer, gold, rules, self._asker())
-            if verdict.correct is not None:  # a timeout may be the machine's, so it is tried again
-                self._remember(key, verdict)
-        return verdict
+        found = self._read(text, gold, policy)
+        return found if isinstance(found, Verdict) else self._judge(found)
 
-    def check_many(self, items: Sequence[tuple[str, str, str]]) -> list[Verdict]:
-        """Verdicts on (text, gold, policy) in order; hard ones share the processes."""
-        if self.workers == 1 or len(items) < 2:
-            return [self.check(*item) for item in items]
-        from concurrent.futures import ThreadPoolExecutor
+    def check_many(self, items: Iterable[tuple[str, str, str]], label: str = "") -> Iterator[Verdict]:
+        """Verdicts on (text, gold, policy) in order, each as soon as it and those before it are there.
 
-        with ThreadPoolExecutor(self.workers) as threads:
-            return list(threads.map(lambda item: self.check(*item), items))
+        Items are taken when verdicts are, at most AHEAD further: while the processes work on a hard answer, those after
+        it are decided here. With a `label`, progress is shown.
+        """
+        if not label:
+            yield from self._check_in_order(items)
+            return
+        from whetstone.run.progress import progress
+
+        total = len(items) if hasattr(items, "__len__") else None
+        right = undecided = 0
+        with progress(total, label, unit="answers") as bar:
+            for verdict in self._check_in_order(items):
+                right += verdict.correct is True
+                undecided += verdict.correct is None
+                bar.advance(1, right=right, undecided=undecided)
+                yield verdict
+
+    async def check_async(self, text: str, gold: str, policy: str = "math") -> Verdict:
+        """`check` without holding up the event loop: texts are read in one thread, hard answers wait in others.
+
+        As many hard ones run at once as there are processes. Cancelled before it had one, a check never runs; a running
+        one ends by its deadline.
+        """
+        from asyncio import wrap_future
+
+        found = await wrap_future(self.pool.reader.submit(self._check_here, text, gold, policy))
+        return found if isinstance(found, Verdict) else await wrap_future(self.pool.askers.submit(self._judge, found))
 
     def close(self) -> None:
         """Ends the processes; the verifier stays usable and starts new ones when needed."""
-        if self.pool is not None:
-            self.pool.close()
+        self.pool.close()
 
     def __enter__(self) -> "MathVerifier":
         return self
@@ -87,37 +114,75 @@ class MathVerifier:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _asker(self) -> Ask:
-        """Asks computer algebra, within one deadline for all the questions of a check."""
-        budget = None
-
-        def ask(gold: str, answer: str) -> bool:
-            nonlocal budget
-            from whetstone.verify.workers import Budget
-
-            budget = budget or Budget(self.deadline)
-            return self._started_pool().same(gold, answer, budget)
-
-        return ask
-
     @property
     def processes_started(self) -> int:
         """How many processes were started so far: above `workers`, the rest replaced ones that were killed."""
-        return self.pool.started if self.pool is not None else 0
+        return self.pool.started
 
-    def _started_pool(self) -> "Workers":
-        if self.pool is None:
-            from whetstone.verify.workers import Workers
+    def _check_in_order(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Verdict]:
+        waiting: deque[Verdict | Question] = deque()
+        asked: dict[Question, Future[Verdict]] = {}  # the same question is asked once, however many wait for it
 
-            with POOL_LOCK:
-                if self.pool is None:
-                    self.pool = Workers(self.workers)
-        return self.pool
+        def first() -> Verdict:
+            found = waiting.popleft()
+            if isinstance(found, Verdict):
+                return found
+            verdict = asked[found].result()
+            if found not in waiting:
+                del asked[found]
+            return verdict
 
-    def _remember(self, key: tuple[str, str, str], verdict: Verdict) -> None:
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered = {}
-        self._remembered[key] = verdict
+        try:
+            for item in items:
+                found = self._check_here(*item)
+                if isinstance(found, Question) and found not in asked:
+                    asked[found] = self.pool.askers.submit(self._judge, found)
+                waiting.append(found)
+                while waiting and (len(waiting) > AHEAD or isinstance(waiting[0], Verdict) or asked[waiting[0]].done()):
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            for future in asked.values():
+                future.cancel()
+
+    def _check_here(self, text: str, gold: str, policy: str) -> Verdict | Question:
+        """The verdict where this process alone can tell, else the question that computer algebra is to be asked."""
+        found = self._read(text, gold, policy)
+        if isinstance(found, Verdict):
+            return found
+        try:
+            return self._judge(found, _later)
+        except NeedsAlgebra:
+            return found
+
+    def _read(self, text: str, gold: str, policy: str) -> Verdict | Question:
+        answer, how = extract(text, get_policy(policy))
+        if answer is None:
+            return Verdict(False, how)
+        if how == "box" and "%" in gold and percent_after_box(text):
+            answer += "\\%"
+        question = Question(answer, gold, policy)
+        return self._remembered.get(question) or question
+
+    def _judge(self, question: Question, ask: Ask | None = None) -> Verdict:
+        verdict = judge(question.answer, question.gold, get_policy(question.policy), ask or self._asker())
+        if verdict.correct is not None:  # a timeout may be the machine's, so it is tried again
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered = {}
+            self._remembered[question] = verdict
+        return verdict
+
+    def _asker(self) -> Ask:
+        """Asks computer algebra, within one deadline for all the questions of a check."""
+        from whetstone.verify.workers import Budget
+
+        budget = Budget(self.deadline)
+        return lambda gold, answer: self.pool.same(gold, answer, budget)
+
+
+def _later(gold: str, answer: str) -> bool:
+    raise NeedsAlgebra
 
 
 @lru_cache(maxsize=1)

@@ -5,24 +5,42 @@ digits agree, and two formulas when they also agree at several points; only valu
 Imported by no one but a worker: it brings sympy with it.
 """
 
+import contextlib
+import gc
+import math
 import os
 import re
 import signal
 import sys
+import time
 from functools import lru_cache
 from typing import Any
 
-from whetstone.verify.wire import readable, receive, send
+from whetstone.verify import numeric
+from whetstone.verify.exact import TooLarge
+from whetstone.verify.numeric import AGREEING, DIGITS, POINTS, values_at
+from whetstone.verify.wire import first_readable, readable, receive, send
 
-DIGITS = 60  # evaluated
-AGREEING = 45  # of them must agree
 IDLE_CHECK_SECONDS = 5
-POINTS = ((7, 3), (11, 13), (-5, 7))  # numerator and denominator that the first symbol takes; the others follow
+TOKENS = re.compile(r"\\[A-Za-z]+|\\.|\d+|\S", re.DOTALL)
+MOST_TOKENS = 200
+DEEPEST = 8
+UNEVALUATED = frozenset(("\\sum", "\\prod", "\\int", "\\iint", "\\oint", "\\lim"))
+FINITE = re.compile(r"\\(?:sum|prod)_\{[A-Za-z]=-?\d{1,3}\}\^(?:\{\d{1,3}\}|\d)")
+WORK = dict.fromkeys(UNEVALUATED, 2) | {
+    "\\Gamma": 2, "\\choose": 2, "\\binom": 1, "\\begin": 3.5, "\\det": 2, "\\lfloor": 1, "\\lceil": 1, "!": 1, "^": 0.5,
+}  # fmt: skip
+MOST_WORK = 4
+MOST_DIGITS = 4  # of a number beside any of these
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 
 def serve() -> None:
-    """Answers questions from standard input until it ends or the parent is gone."""
+    """Passes questions from standard input to a forked child until the input ends or the parent is gone.
+
+    A child that is late or has died is replaced by another fork in milliseconds, where a new process would first have to
+    import sympy for a second.
+    """
     replies, questions = os.dup(1), os.dup(0)
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 0)
@@ -34,6 +52,12 @@ def serve() -> None:
     import sympy  # noqa: F401
 
     _cap_memory()
+    # What the first questions import is shared, too
+    answer("1/2", r"\sin(\pi/6)")
+    same(parsed(r"\sqrt{x}+\sin(\pi/6)"), parsed(r"\frac{1}{2}+x^{1/2}"))
+    gc.collect()
+    gc.freeze()
+    child = _Forked(questions, replies)
     send(replies, {"ready": True})
     while True:
         if not readable(questions, IDLE_CHECK_SECONDS):
@@ -43,10 +67,80 @@ def serve() -> None:
         question = receive(questions)
         if question is None:
             return
-        signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)  # the kernel ends us if the parent cannot
-        reply = answer(question["gold"], question["answer"])
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        reply = child.asked(question, stop=questions)
+        if reply is None:
+            return
         send(replies, reply)
+        if not child.alive:
+            child = _Forked(questions, replies)
+
+
+class _Forked:
+    """A child that answers questions, and can be killed."""
+
+    def __init__(self, *not_for_it: int):
+        theirs, self.questions = os.pipe()
+        self.replies, ours = os.pipe()
+        self.alive = True
+        self.pid = os.fork()
+        if self.pid == 0:
+            for descriptor in (self.questions, self.replies, *not_for_it):
+                os.close(descriptor)
+            _answer_all(theirs, ours)
+        os.close(theirs)
+        os.close(ours)
+
+    def asked(self, question: dict[str, Any], stop: int) -> dict[str, Any] | None:
+        """Its reply, or the problem with it; None when the input `stop` ended first. Anything but a plain reply kills it."""
+        reply: dict[str, Any] | None = {"problem": "timeout"}
+        try:
+            deadline = time.monotonic() + question["seconds"]
+            send(self.questions, question)
+            if first_readable((self.replies, stop), question["seconds"]) == self.replies:
+                reply = receive(self.replies, deadline + 1) or {"problem": "crashed"}
+            elif time.monotonic() < deadline:
+                reply = None
+        except TimeoutError:
+            pass
+        except OSError:
+            reply = {"problem": "crashed"}
+        if reply is None or reply.get("problem") in ("timeout", "crashed", "out of memory"):
+            self._end()
+        return reply
+
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.questions)
+        os.close(self.replies)
+        self.alive = False
+
+
+def _answer_all(questions: int, replies: int) -> None:
+    """The child: ends with the input, and by the kernel's timers should nobody be left to kill it. Never returns."""
+    status = 1
+    try:
+        while (question := receive(questions)) is not None:
+            signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
+            _cap_processor(question["seconds"])
+            reply = answer(question["gold"], question["answer"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            send(replies, reply)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _cap_processor(seconds: float) -> None:
+    """The kernel ends this process once it has computed for so many seconds from now on, and one more."""
+    try:
+        import resource
+
+        most = math.ceil(time.process_time() + seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    except (ImportError, ValueError, OSError):
+        pass  # the wall's timer still holds
 
 
 def _cap_memory() -> None:
@@ -61,8 +155,13 @@ def _cap_memory() -> None:
 
 
 def answer(gold: str, given: str) -> dict[str, Any]:
-    """`{"equal": bool}` or `{"problem": reason}`."""
+    """`{"equal": bool}` or `{"problem": reason}`: by value where our own reader can tell, else by computer algebra."""
     try:
+        equal = numeric.same(gold, given)
+        if equal is not None:
+            return {"equal": equal}
+        if require_small(given) - require_small(gold):
+            raise TooLarge("an integral, limit or long sum that the reference does not have")
         wanted = parsed(gold)
         if wanted is None:
             return {"problem": "reference answer unreadable"}
@@ -70,12 +169,36 @@ def answer(gold: str, given: str) -> dict[str, Any]:
         if found is None:
             return {"problem": "unreadable answer"}
         return {"equal": same(wanted, found)}
+    except TooLarge as error:
+        return {"problem": f"too large to evaluate: {error}"}
     except MemoryError:
         return {"problem": "out of memory"}
     except RecursionError:
         return {"problem": "unreadable answer"}
     except Exception as error:  # the text is untrusted and sympy raises anything: the one broad catch, reason kept
         return {"problem": f"not decided: {type(error).__name__}"}
+
+
+def require_small(text: str) -> set[str]:
+    """TooLarge for what math-verify would take long over, be it only to read: it evaluates while it reads.
+
+    Returns the integrals, limits and long sums in the text, to be compared only with others.
+    """
+    tokens = TOKENS.findall(text)
+    if len(tokens) > MOST_TOKENS:
+        raise TooLarge(f"{len(tokens)} signs are too many for computer algebra")
+    depth = deepest = 0
+    for token in tokens:
+        depth += (token in "{([") - (token in "})]")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        raise TooLarge("nested too deeply for computer algebra")
+    work = sum(WORK.get(token, 0) for token in tokens)
+    if work > MOST_WORK:
+        raise TooLarge("several sums, integrals, factorials or the like")
+    if work and any(token[0].isdecimal() and len(token) > MOST_DIGITS for token in tokens):
+        raise TooLarge("a sum, integral, factorial or the like with large numbers")
+    return UNEVALUATED.intersection(TOKENS.findall(FINITE.sub("", text)))
 
 
 @lru_cache(maxsize=256)
@@ -133,7 +256,7 @@ def _same_expressions(gold: Any, given: Any) -> bool:
         return _agree(gold, given) is True
     positive, negative = [], []
     for index, (upper, lower) in enumerate(POINTS):
-        values = _values_at(names, upper, lower)
+        values = values_at(names, upper, lower)
         outcome = _agree(_at(gold, values), _at(given, values))
         (negative if POINTS[index][0] < 0 else positive).append(outcome)
     if False in positive:
@@ -141,12 +264,6 @@ def _same_expressions(gold: Any, given: Any) -> bool:
     if all(outcome is True for outcome in positive + negative):
         return True
     return _says_equal(gold, given)
-
-
-def _values_at(names: list[str], upper: int, lower: int) -> dict[str, Any]:
-    import sympy
-
-    return {name: sympy.Rational(upper * (2 * k + 3) + k, lower * 3 + 2 * k) for k, name in enumerate(names)}
 
 
 def _at(expression: Any, values: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ module and inherits no locks. What it runs, and how it ends with its parent, is 
 import atexit
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -61,14 +62,19 @@ class Child:
         return message
 
     def kill(self) -> None:
-        """Ends the process at once and reaps it."""
+        """Ends the process, with those it forked, and reaps it."""
         if self.owner == os.getpid():
-            with contextlib.suppress(OSError):
-                self.process.kill()
+            self.signal_end()
             self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
+
+    def signal_end(self) -> None:
+        """Ends the process, with those it forked; whoever waits for its reply sees that it died."""
+        with contextlib.suppress(OSError):
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)  # it leads a session of its own
 
 
 AnyChild = TypeVar("AnyChild", bound=Child)
@@ -79,12 +85,12 @@ class Pool(Generic[AnyChild]):
 
     def __init__(self, size: int):
         self.size = size
-        self.started = 0  # children started so far
-        self._reset()
+        self.reset()
         POOLS.add(self)
 
-    def _reset(self) -> None:
-        self.owner = os.getpid()
+    def reset(self) -> None:
+        """Without children, as at first; in a forked child, where the parent's children stay the parent's."""
+        self.started = 0  # children started so far
         self.idle: list[AnyChild] = []
         self.busy: set[AnyChild] = set()
         self.lock = threading.Lock()
@@ -97,8 +103,6 @@ class Pool(Generic[AnyChild]):
     @contextlib.contextmanager
     def lend(self) -> Iterator[AnyChild]:
         """A warm child, or a new one. One that fails in the hands of the caller, or was killed there, is ended."""
-        if self.owner != os.getpid():
-            self._reset()  # the parent's children stay the parent's
         with self.slots:
             with self.lock:
                 child = self.idle.pop() if self.idle else None
@@ -122,16 +126,13 @@ class Pool(Generic[AnyChild]):
 
     def close(self) -> None:
         """Ends all children. A later question starts new ones."""
-        if self.owner != os.getpid():
-            return
         with self.lock:
             idle, busy = list(self.idle), list(self.busy)
             self.idle.clear()
         for child in idle:
             child.kill()
         for child in busy:  # whoever is using it sees it end, and closes its pipes
-            with contextlib.suppress(OSError):
-                child.process.kill()
+            child.signal_end()
 
     def __enter__(self) -> Self:
         return self
@@ -147,3 +148,11 @@ POOLS: "weakref.WeakSet[Pool[Any]]" = weakref.WeakSet()
 def _close_pools() -> None:
     for pool in list(POOLS):
         pool.close()
+
+
+def _reset_pools() -> None:
+    for pool in list(POOLS):
+        pool.reset()
+
+
+os.register_at_fork(after_in_child=_reset_pools)

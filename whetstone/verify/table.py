@@ -3,11 +3,13 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from whetstone.records import Verifier
 from whetstone.verify import MathVerifier
 from whetstone.verify.policy import get_policy
 
@@ -22,8 +24,11 @@ def verify_file(
     output: Path | None = None,
     workers: int = 1,
     deadline: float = 2.0,
+    second: Callable[[Verifier], AbstractContextManager[Verifier]] = nullcontext,
 ) -> dict[str, Any]:
     """Verify a JSONL (or .csv, .parquet) file; returns `{"rows", "correct", "undecided", "reasons"}`.
+
+    `second` may put another verifier before ours, such as one that asks a judge.
 
     Every line in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
     or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
@@ -42,7 +47,7 @@ def verify_file(
     _require_fields(path, block, (prediction_field, gold_field))
     out = None if output is None else output.open("w", encoding="utf-8")
     try:
-        with MathVerifier(workers=workers, deadline=deadline) as verifier:
+        with MathVerifier(workers=workers, deadline=deadline) as rules, second(rules) as verifier:
             while block:
                 for row, correct in _judged(block, prediction_field, gold_field, policy, verifier):
                     summary["rows"] += 1
@@ -109,7 +114,7 @@ def _judged(
     prediction_field: str,
     gold_field: str,
     policy: str,
-    verifier: MathVerifier,
+    verifier: Verifier,
 ) -> Iterator[tuple[dict[str, Any], bool | None]]:
     asked, problems = [], []
     for _, row, problem in block:

@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -40,11 +41,18 @@ def _read(descriptor: int, wanted: int, deadline: float | None) -> bytes:
 
 def readable(descriptor: int, seconds: float) -> bool:
     """Is there something to read, or the end, within so many seconds?"""
+    return first_readable((descriptor,), seconds) is not None
+
+
+def first_readable(descriptors: Sequence[int], seconds: float) -> int | None:
+    """The first of the descriptors with something to read, or at its end; None when none is within so many seconds."""
     if seconds <= 0:
-        return False
+        return None
     poll = select.poll()  # unlike select(), also for descriptors above 1023
-    poll.register(descriptor, select.POLLIN | select.POLLHUP)
-    return bool(poll.poll(max(1, int(seconds * 1000))))
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    ready = {descriptor for descriptor, _ in poll.poll(max(1, int(seconds * 1000)))}
+    return next((descriptor for descriptor in descriptors if descriptor in ready), None)
 
 
 def as_table(text: str) -> dict[str, Any] | None:

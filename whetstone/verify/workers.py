@@ -1,16 +1,19 @@
 """math-verify in processes that can be killed: a deadline that holds for any input, from any thread, and a memory cap.
 
 SIGALRM works in the main thread only and a big-integer power holds the interpreter lock, so nothing inside a process
-can stop sympy for sure; ending the process can.
+can stop sympy for sure; ending the process can. A worker therefore is two processes: one that has imported math-verify and
+only watches, and a fork of it that computes. The fork that misses its deadline, its processor time or its memory is killed
+and forked anew in milliseconds.
 
-A worker dies with its parent: an idle one sees the end of its input, or that its parent changed; a busy one is ended by
-the kernel's timer a second after its deadline. (The kernel's parent-death signal is no use: it fires when the *thread*
-that started the worker ends.)
+A worker dies with its parent: it sees the end of its input, or that its parent changed; should the watching process be
+killed alone, the kernel's timers end a busy fork a second after its deadline. (The kernel's parent-death signal is no use:
+it fires when the *thread* that started the worker ends.)
 """
 
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,7 @@ from whetstone.verify.children import START_SECONDS, Child, Died, Pool
 from whetstone.verify.equal import NotRead, Undecided
 
 MEMORY_BYTES = 1 << 30  # address space of a worker; an idle one takes about 0.3 GiB of it
+GRACE_SECONDS = 0.25  # past a deadline, for the watching process to say so; then it is killed itself
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class Budget:
 
 
 class Worker(Child):
-    """One process with math-verify in it."""
+    """A process with math-verify in it, and its fork."""
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "WHETSTONE_WORKER_MEMORY": str(memory_bytes)}
@@ -50,13 +54,29 @@ class Worker(Child):
 
 
 class Workers(Pool[Worker]):
-    """A pool of them."""
+    """A pool of them, with the threads for those who do not want to wait: `askers`, one for each, and one `reader`."""
 
     def __init__(self, size: int = 1, memory_bytes: int = MEMORY_BYTES):
         if size < 1:
             raise ValueError(f"workers = {size}: comparing hard answers needs a process. Use 1 or more.")
         self.memory_bytes = memory_bytes
         super().__init__(size)
+
+    def reset(self) -> None:
+        super().reset()
+        self.closings = 0
+        self.askers = ThreadPoolExecutor(self.size, "verify")
+        self.reader = ThreadPoolExecutor(1, "verify")
+
+    def close(self) -> None:
+        """Ends all workers, and what waits for one. A later question starts new ones."""
+        with self.lock:
+            self.closings += 1
+            threads = self.askers, self.reader
+            self.askers, self.reader = ThreadPoolExecutor(self.size, "verify"), ThreadPoolExecutor(1, "verify")
+        for executor in threads:
+            executor.shutdown(wait=False, cancel_futures=True)
+        super().close()
 
     def start(self) -> Worker:
         return Worker(self.memory_bytes)
@@ -73,6 +93,7 @@ class Workers(Pool[Worker]):
         return bool(reply["equal"])
 
     def _ask_one(self, question: dict[str, Any], budget: Budget) -> dict[str, Any]:
+        closings = self.closings
         for attempt in (1, 2):
             if budget.left <= 0:
                 return {"problem": "timeout"}
@@ -80,17 +101,12 @@ class Workers(Pool[Worker]):
                 with self.lend() as worker:
                     start = time.monotonic()
                     try:
-                        reply = worker.ask({**question, "seconds": budget.left}, budget.left)
+                        return worker.ask({**question, "seconds": budget.left}, budget.left + GRACE_SECONDS)
                     finally:
                         budget.left -= time.monotonic() - start
-                    if reply.get("problem") == "out of memory":
-                        worker.kill()
-                    return reply
             except TimeoutError:
                 return {"problem": "timeout"}
-            except Died:
-                return {"problem": "crashed"}
-            except BrokenPipeError:
-                if attempt == 2:
+            except (Died, BrokenPipeError):  # the fork takes the blame for a question; this was somebody else's doing
+                if attempt == 2 or self.closings != closings:
                     return {"problem": "crashed"}
         raise AssertionError("unreachable")
