@@ -109,7 +109,8 @@ def hardware() -> dict[str, Any]:
     if Path("/proc/cpuinfo").exists():
         found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
         cpu = found[1] if found else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()}
+    load = [round(load, 2) for load in os.getloadavg()]
+    return {"cpu": cpu, "cores": os.cpu_count(), "load": load, "system": platform.platform()}
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

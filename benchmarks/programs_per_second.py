@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks._machine import hardware
+from benchmarks._measure import hardware
 from whetstone.verify.program import LEVELS, Outcome, Sandbox
 
 FILE = "gsm_hard/gsmhardv2.jsonl.gz"

@@ -29,7 +29,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks._machine import hardware
+from benchmarks._measure import hardware
 from whetstone.run.processes import fork
 from whetstone.verify import MathVerifier
 from whetstone.verify.workers import MEMORY_BYTES
