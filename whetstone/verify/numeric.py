@@ -58,9 +58,10 @@ class Formula:
     """A formula that can be evaluated at points. Raises NoValue where our reader does not read it, and TooLarge."""
 
     def __init__(self, text: str):
-        reader = Reader(text)
-        reader.algebra = algebra = Naming()
+        algebra = Naming()
         try:
+            reader = Reader(text)
+            reader.algebra = algebra
             found = reader.answer()
         except (Unreadable, RecursionError) as error:
             raise NoValue from error

@@ -273,8 +273,6 @@ def read(answer: str, percent: Literal["fraction", "unit"] = "fraction", gold: b
     text = tidy(answer)
     if not text:
         raise Unreadable("nothing but signs without meaning")
-    if DERIVATIVE.search(text):
-        raise Unreadable("a derivative")
     prose = _as_prose(text)
     if prose is not None:
         return [Word(prose)]
@@ -305,6 +303,8 @@ class Reader:
     """Recursive descent over one answer's tokens; `position` moves forward only, except to read a ± twice."""
 
     def __init__(self, text: str, percent: Literal["fraction", "unit"] = "fraction"):
+        if DERIVATIVE.search(text):
+            raise Unreadable("a derivative")
         self.tokens: list[str] = []
         text = JOINING.sub(",", TEXT_ANYWHERE.sub(_text_as_tokens, text))
         for found in TOKEN.finditer(text):
