@@ -20,9 +20,9 @@ from math import comb, factorial, isqrt
 from typing import NamedTuple
 
 MOST_BITS = 65_536  # of a numerator or denominator: about 19,700 decimal digits
-MOST_WORK_BITS = 2_000_000  # added up over the large operations of one expression
+MOST_WORK_BITS = 500_000  # added up over the large operations of one expression
 MOST_TERMS = 400
-MOST_TERM_PRODUCTS = 20_000
+MOST_TERM_PRODUCTS = 3_000
 MOST_FACTORIAL = 4_000
 MOST_ROOT_BITS = 256
 SMALL_BITS = 1_024  # below this an operation is not counted
