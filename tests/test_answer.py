@@ -157,3 +157,27 @@ def test_prompts_go_to_the_judge_together_and_verdicts_stay_in_order():
 def test_a_judge_that_drops_a_prompt_leaves_the_rules_verdict():
     verifier = JudgedVerifier(Rules(), Scripted(order=lambda prompts: []))
     assert verifier.check("a?", "1").correct is None
+
+
+def test_the_command_takes_a_judge_and_keeps_its_opinions(tmp_path, monkeypatch, capsys):
+    from whetstone import cli
+    from whetstone.decode import engine
+
+    rows = [(r"\boxed{3}", "3"), (r"\boxed{\weird{&}}", r"\frac{1}{2}")]
+    lines = "".join(json.dumps({"prediction": text, "gold": gold}) + "\n" for text, gold in rows)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    monkeypatch.setattr(engine, "load_engine", lambda folder: says("Verdict CODE: same"))
+    words = ["verify", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    monkeypatch.setattr(
+        "sys.argv", ["whetstone", *words, "--judge", "judge/", "--opinions", str(tmp_path / "said.jsonl")]
+    )
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["correct"] for row in out] == [True, True] and "judge" in out[1]["reason"]
+    (opinion_kept,) = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert opinion_kept["opinion"] == "same" and opinion_kept["reason"] == "unreadable answer"
+    monkeypatch.setattr("sys.argv", ["whetstone", *words, "--opinions", str(tmp_path / "said.jsonl")])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "--judge MODEL" in capsys.readouterr().err
