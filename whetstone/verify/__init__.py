@@ -70,7 +70,7 @@ class MathVerifier:
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict:
         """The verdict on a whole completion or a bare answer. Raises only for an unknown policy."""
-        found = self._read(text, gold, policy)
+        found = self._check_here(text, gold, policy)
         return found if isinstance(found, Verdict) else self._judge(found)
 
     def check_many(self, items: Iterable[tuple[str, str, str]], label: str = "") -> Iterator[Verdict]:
