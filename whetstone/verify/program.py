@@ -14,8 +14,8 @@ Differs from those papers, which run programs with `exec` and an alarm in the tr
 in a forked child of a separate process, at the strongest of three levels that the machine offers (see `jail.py`). Which
 one is in `Sandbox.level` and in every outcome; a sandbox that has started at one level never goes on at a weaker one.
 
-Measured on gsm_hard's 1,319 programs, one process on a 2-core x86 machine busy with other work: 70 to 100 programs a
-second in namespaces, as many behind the filter alone, 40 to 60 in the restricted language. About 7 ms of processor time
+Measured on gsm_hard's 1,319 programs, one process on a 2-core x86 machine busy with other work: 66 to 100 programs a
+second in namespaces, as many behind the filter alone, 40 to 66 in the restricted language. About 7 ms of processor time
 a program, nearly all of it for forking a process that holds sympy (80 MB).
 """
 
