@@ -135,6 +135,22 @@ def test_memory_is_capped(monkeypatch):
     os.close(other)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are read in /proc")
+def test_the_processes_that_compute_are_under_the_cap():
+    from pathlib import Path
+
+    from whetstone.verify.workers import Budget, Workers
+
+    with Workers(memory_bytes=700 << 20) as pool:
+        assert pool.same(r"\int_0^1 2x dx", r"\int_0^1 1 dx", Budget(60.0)) in (True, False)
+        leader = pool.idle[0].process.pid
+        forks = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+        assert forks
+        for pid in (leader, *forks):
+            (line,) = [x for x in Path(f"/proc/{pid}/limits").read_text().splitlines() if "Max address space" in x]
+            assert line.split()[3:5] == [str(700 << 20)] * 2
+
+
 def test_a_worker_that_was_killed_is_replaced():
     with MathVerifier(deadline=20) as verifier:
         assert verifier.check(r"\sin(\pi/6)", "1/2").correct is True
