@@ -16,6 +16,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
+from whetstone.run.processes import fork
 from whetstone.verify import numeric
 from whetstone.verify.exact import TooLarge
 from whetstone.verify.numeric import AGREEING, DIGITS, POINTS, values_at
@@ -82,11 +83,13 @@ class _Forked:
         theirs, self.questions = os.pipe()
         self.replies, ours = os.pipe()
         self.alive = True
-        self.pid = os.fork()
-        if self.pid == 0:
+
+        def work() -> None:
             for descriptor in (self.questions, self.replies, *not_for_it):
                 os.close(descriptor)
             _answer_all(theirs, ours)
+
+        self.pid = fork("verifier", work)
         os.close(theirs)
         os.close(ours)
 
@@ -118,18 +121,13 @@ class _Forked:
 
 
 def _answer_all(questions: int, replies: int) -> None:
-    """The child: ends with the input, and by the kernel's timers should nobody be left to kill it. Never returns."""
-    status = 1
-    try:
-        while (question := receive(questions)) is not None:
-            signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
-            _cap_processor(question["seconds"])
-            reply = answer(question["gold"], question["answer"])
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            send(replies, reply)
-        status = 0
-    finally:
-        os._exit(status)
+    """The child's work: until the input ends, or the kernel's timers should nobody be left to kill it."""
+    while (question := receive(questions)) is not None:
+        signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
+        _cap_processor(question["seconds"])
+        reply = answer(question["gold"], question["answer"])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(replies, reply)
 
 
 def _cap_processor(seconds: float) -> None:

@@ -65,6 +65,9 @@ class Workers(Pool[Worker]):
     def reset(self) -> None:
         super().reset()
         self.closings = 0
+        self._new_threads()
+
+    def _new_threads(self) -> None:
         self.askers = ThreadPoolExecutor(self.size, "verify")
         self.reader = ThreadPoolExecutor(1, "verify")
 
@@ -73,7 +76,7 @@ class Workers(Pool[Worker]):
         with self.lock:
             self.closings += 1
             threads = self.askers, self.reader
-            self.askers, self.reader = ThreadPoolExecutor(self.size, "verify"), ThreadPoolExecutor(1, "verify")
+            self._new_threads()
         for executor in threads:
             executor.shutdown(wait=False, cancel_futures=True)
         super().close()
