@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,12 @@ class Labelled:
     policy: str = "math"
 
 
-def data() -> Path | None:
+def data() -> Path:
+    """The folder of public data files; without one a benchmark ends with a word."""
     named = os.environ.get("WHETSTONE_DATA")
-    return Path(named) if named else None
+    if not named:
+        sys.exit("WHETSTONE_DATA is not set: it names the folder of public data files that this benchmark reads.")
+    return Path(named)
 
 
 def lines(path: Path) -> Iterator[dict]:

@@ -7,20 +7,18 @@ its forks'). A level that cannot be had is said with the reason.
 """
 
 import argparse
-import gzip
-import json
 import os
-import platform
-import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import hardware
+from benchmarks._labelled import lines
+from benchmarks._measure import hardware, own_cpu, versions, write
 from whetstone.verify.program import LEVELS, Outcome, Sandbox
 
 FILE = "gsm_hard/gsmhardv2.jsonl.gz"
@@ -31,8 +29,7 @@ def programs(rows: int | None = None) -> list[dict[str, Any]]:
     path = Path(folder or "") / FILE
     if not folder or not path.exists():
         sys.exit(f"error: {path} is not there: the programs are read from it. Name the folder in WHETSTONE_DATA.")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines][:rows]
+    return list(islice(lines(path), rows))
 
 
 def reached(outcome: Outcome, target: float) -> bool:
@@ -43,30 +40,23 @@ def reached(outcome: Outcome, target: float) -> bool:
         return False
 
 
-def processor_seconds() -> float:
-    """Of this process and of the children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
 def measure(level: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     with Sandbox(seconds=10.0, levels=(level,)) as sandbox:
         if sandbox.level is None:
             return {"level": level, "refused": sandbox.run("").detail}
-    before = processor_seconds()
+    before = own_cpu()
     with Sandbox(seconds=10.0, levels=(level,)) as sandbox:
         assert sandbox.level == level
         begin = time.perf_counter()
         outcomes = [sandbox.run(row["code"]) for row in rows]
         wall = time.perf_counter() - begin
-    used = processor_seconds() - before  # starting is in it
+        used = own_cpu() - before  # starting is in it; asked for while the sandbox lives, for what it forked is its own
     right = sum(reached(outcome, row["target"]) for outcome, row in zip(outcomes, rows, strict=True))
     return {
         "level": level,
         "programs": len(rows),
         "per_second": len(rows) / wall,
-        # in namespaces of their own programs are accounted to nobody here
-        "per_processor_second": None if level == "namespaces" else len(rows) / used,
+        "per_processor_second": len(rows) / used,
         "slowest_s": max(outcome.seconds for outcome in outcomes),
         "reached_target": right / len(rows),
         "reasons": dict(Counter(outcome.reason for outcome in outcomes)),
@@ -80,16 +70,15 @@ def run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if "refused" in one:
             print(f"{one['level']:12} not to be had here: {one['refused']}")
         else:
-            busy = "" if one["per_processor_second"] is None else f"{one['per_processor_second']:.1f}"
             print(
-                f"{one['level']:12} {one['programs']:>8,} {one['per_second']:>12.1f} {busy:>22} "
+                f"{one['level']:12} {one['programs']:>8,} {one['per_second']:>12.1f} {one['per_processor_second']:>22.1f} "
                 f"{one['slowest_s']:>11.2f} {one['reached_target']:>20.2%}"
             )
     return {
         "name": "programs_per_second",
         "date": str(date.today()),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version()},
+        "versions": versions(["sympy", "numpy"]),
         "levels": found,
     }
 
@@ -100,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
     result = run(programs(chosen.rows))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=2) + "\n")
+    write(result, chosen.json)
 
 
 if __name__ == "__main__":

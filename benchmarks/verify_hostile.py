@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -24,12 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import hardware
+from benchmarks._measure import hardware, versions, write
 from whetstone.run.processes import fork
 from whetstone.verify import MathVerifier
 from whetstone.verify.workers import MEMORY_BYTES
@@ -596,7 +594,7 @@ def run(
         "name": "verify_hostile",
         "date": str(date.today()),
         "hardware": hardware(),
-        "versions": {name: version(name) for name in ("math-verify", "sympy")} | {"python": platform.python_version()},
+        "versions": versions(["math-verify", "sympy"]),
         "settings": {"answers": len(calls), "seed": seed, "deadline": deadline, "workers": workers},
         "longest_stall_s": stalled[0],
         "targets": {name: {"met": met, "figure": figure} for name, (met, figure) in judged.items()},
@@ -629,8 +627,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(*one_by_one(verifier, lambda _: asked, [chosen.row]))
         return
     result = run(chosen.answers, chosen.seed, chosen.deadline, chosen.workers, chosen.family, chosen.slowest)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=2) + "\n")
+    write(result, chosen.json)
     sys.exit(any(not target["met"] for target in result["targets"].values()))
 
 
