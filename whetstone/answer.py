@@ -155,7 +155,7 @@ def _case(item: Sequence[str], verdict: Verdict) -> dict[str, Any]:
     """What an opinion is asked on, named by its content."""
     _, gold, policy, question = item
     case = {"question": question, "answer": verdict.answer, "gold": gold, "policy": policy}
-    name = hashlib.sha256("\0".join(case.values()).encode(errors="surrogatepass")).hexdigest()[:8]
+    name = hashlib.sha256("\0".join(case.values()).encode(errors="surrogatepass")).hexdigest()[:16]
     return {"id": name, **case, "rule": verdict.correct, "reason": verdict.reason}
 
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from whetstone.records import Verdict
+from whetstone.verify import moments
 from whetstone.verify.exact import (
     Algebra,
     Scalar,
@@ -198,6 +199,9 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
         return _verdict(wanted == given, answer)
     if _same_but_for_the_decimal_mark(answer, gold) or _same_option(answer, gold):
         return Verdict(True, "equal", answer)
+    moment = moments.same(gold, answer)
+    if moment is not None:
+        return _verdict(moment, answer)
     golds = _read_gold(gold, policy.percent)
     if isinstance(golds, Unreadable) and (last := LAST_OF_EQUALS.fullmatch(gold.strip(" $"))):
         golds = _read_gold(last[1], policy.percent)  # the reference holds, so all its sides are one value
