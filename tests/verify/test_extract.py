@@ -1,6 +1,12 @@
 """Where an answer is found in a completion, and where there is none."""
 
+import re
+import sys
+from unittest import mock
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whetstone.verify import extract, get_policy, verify
 
@@ -153,3 +159,14 @@ def test_the_examples_in_docstrings_hold(name):
 
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted and not outcome.failed
+
+
+PIECES = ["\\boxed{", "\\fbox{", "{", "}", " ", "1", "a", ",", "and", "\\frac", "\n", "$", "final answer is $3$", "\\"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_a_simple_box_is_read_as_the_long_way_reads_it(text):
+    module = sys.modules["whetstone.verify.extract"]
+    short = extract(text, get_policy("math"))
+    with mock.patch.object(module, "SIMPLE_BOX", re.compile("(?!)")):
+        assert extract(text, get_policy("math")) == short

@@ -14,6 +14,7 @@ LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
 STATEMENT_TAIL = 20_000  # characters at the end of a text in which a stated answer is looked for
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+SIMPLE_BOX = re.compile(r"\\(?:boxed|fbox)\{([^{}\\]{1,100})\}")  # what most are: read at once
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 STATED = re.compile(r"(?<!\w)answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*", re.IGNORECASE)
 HASHES = re.compile(r"(?m:^[ \t]*)####")
@@ -90,6 +91,9 @@ def _last_boxes(text: str, at: int) -> Extracted:
         formula = DELIMITED.match(text, stated[-1]) if stated else None
         if formula and AFTER_DELIMITED.match(text, formula.end()):
             return Extracted(_inside(formula), "stated")
+    nearby = max(0, at - LONGEST_ANSWER)
+    if text.rfind("\\boxed{", nearby, at) < 0 and text.rfind("\\fbox{", nearby, at) < 0:
+        return answer
     boxes = [answer.answer]
     while len(boxes) <= MOST_BOXES:
         from_here = max(0, at - LONGEST_ANSWER)
@@ -118,6 +122,9 @@ def _inside(formula: re.Match[str]) -> str:
 
 def _boxed(text: str, at: int) -> tuple[Extracted, int]:
     r"""The content of the box whose command starts at `at`, and where it ends; `\boxed 5` takes the next word."""
+    simple = SIMPLE_BOX.match(text, at)
+    if simple is not None and (inside := simple[1].strip()):
+        return Extracted(inside, "box"), simple.end()
     opening = BOX.match(text, at)
     if opening is None:
         return Extracted(None, "no answer: unreadable box"), at
