@@ -134,9 +134,9 @@ def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
 
     device = models.choose_device(stage.parallel.device)
     if "model" in stage.inputs:
-        return models.load(stage.inputs["model"], device, stage.model.dtype)
+        return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     if stage.model.path:
-        return models.load(stage.model.path, device, stage.model.dtype)
+        return models.load(stage.model.path, device, stage.model.dtype, stage.longest)
     texts = [f"{row['question']} {row['text']}" for row in corpus[:20_000]]
     model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
     models.save(model, tokenizer, stage.output("base"))

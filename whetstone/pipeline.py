@@ -214,6 +214,7 @@ def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
         model=recipe.model,
         parallel=recipe.parallel,
         scores=recipe.scores,
+        longest=recipe.longest,
     )
 
 
@@ -424,7 +425,7 @@ def _score_model(
     from whetstone.measure import score_model
 
     with measured() as used:
-        found = score_model(model, problems, scores, recipe.parallel, recipe.run.seed, folder, name)
+        found = score_model(model, problems, scores, recipe.parallel, recipe.run.seed, folder, name, recipe.longest)
     write_json(folder / MANIFEST, {"key": key, "scores": [to_row(s) for s in found], **used, "finished": _now()})
     (folder / STARTED).unlink()
     diary.note(f"scores/{name}", used)

@@ -47,7 +47,9 @@ def run(stage: Stage) -> dict[str, Any]:
     source = stage.inputs.get("model") or stage.model.path
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
-    model, tokenizer = models.load(source, models.choose_device(stage.parallel.device), stage.model.dtype)
+    model, tokenizer = models.load(
+        source, models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
+    )
     chat = Chat(tokenizer)
     samples = [answered(chat, row) for row in read_rows(stage.inputs["data"])]
     rows = [row for row in samples if len(row.ids) <= settings.max_length]

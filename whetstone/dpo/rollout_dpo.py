@@ -55,7 +55,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype
+        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
     chat = Chat(tokenizer)
     pairs, counts = student_pairs(stage, model, tokenizer) if settings.source == "student" else teacher_pairs(stage)

@@ -66,7 +66,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype
+        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
     chat = Chat(tokenizer)
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
