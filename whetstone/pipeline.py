@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import whetstone
+from whetstone.learner.cost import Estimate
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
@@ -218,10 +219,13 @@ def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
     )
 
 
-def estimates(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
-    """What a room can say beforehand: its own `plan(stage) -> dict`, where it has one."""
+def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
+    """What a room can say beforehand: its own `plan(stage)`, where it has one. That may be a few lines only."""
     plan = getattr(KINDS[stage.kind].load(), "plan", None)
-    return dict(plan(stage_for(recipe, stage))) if plan else {}
+    told = plan(stage_for(recipe, stage)) if plan else {}
+    if isinstance(told, Estimate):
+        return told
+    return Estimate({name: f"{value:,}" if isinstance(value, int) else f"{value}" for name, value in told.items()})
 
 
 # --- running
