@@ -158,7 +158,14 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
     monkeypatch.setattr("whetstone.pipeline.PROBE_SECONDS", 0.005)
 
     def score_model(
-        model: Path, problems: list[Problem], settings: Any, parallel: Any, seed: int, out: Path, stage: str
+        model: Path,
+        problems: list[Problem],
+        settings: Any,
+        parallel: Any,
+        seed: int,
+        out: Path,
+        stage: str,
+        longest: int,
     ) -> list[Score]:
         assert (model / "content.txt").exists(), f"{model} is no model folder"
         seen.scored.append((stage, len(problems)))

@@ -14,7 +14,7 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "chat", "batch", "verify", "run"),
+    ("model", "attention", "longrope", "chat", "batch", "verify", "run"),
     ("learner", "decode"),
     ("sample", "answer", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
@@ -39,7 +39,7 @@ DOORS = {
     "trackio": ("run/metrics.py",),
     "pickle": (),
 }
-LOADS_TORCH = ("model", "batch", "chat", "learner", "decode")  # may import it at the top
+LOADS_TORCH = ("model", "attention", "batch", "chat", "learner", "decode")  # may import it at the top
 
 
 def sources() -> list[Path]:

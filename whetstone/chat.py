@@ -12,10 +12,19 @@ from whetstone.records import Message, Prompt
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 
 
+def stops(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end a completion: the one that closes the assistant's turn, and the end of text."""
+    known = tokenizer.get_vocab()
+    turn = next((known[t] for t in END_OF_TURN if t in known), tokenizer.eos_token_id)
+    return tuple(dict.fromkeys((turn, tokenizer.eos_token_id)))
+
+
 class Chat:
     """A tokenizer with its chat template.
 
-    `end` is the id that closes the assistant's turn; `stops` are all ids that end a completion.
+    `end` is the id that closes the assistant's turn; `stops` are all ids that end a completion. Ids from `size` on are
+    unused slots of the embedding: neither sampled nor counted. `size` is the highest id and one, not the number of tokens:
+    Phi-4-mini's special tokens lie behind a gap.
     """
 
     def __init__(self, tokenizer: Any):
@@ -24,10 +33,9 @@ class Chat:
                 "the tokenizer has no chat template: take an instruct model, or add chat_template.jinja to its folder."
             )
         self.tokenizer = tokenizer
-        known = tokenizer.get_vocab()
-        self.end: int = next((known[t] for t in END_OF_TURN if t in known), tokenizer.eos_token_id)
-        self.stops: tuple[int, ...] = tuple(dict.fromkeys((self.end, tokenizer.eos_token_id)))
-        self.size = len(tokenizer)  # ids from here on are unused slots of the embedding
+        self.stops = stops(tokenizer)
+        self.end = self.stops[0]
+        self.size = max(tokenizer.get_vocab().values()) + 1
         self._prompts: dict[tuple[Message, ...], list[int]] = {}
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:

@@ -3,12 +3,14 @@
 import os
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from whetstone.learner.cost import Estimate
     from whetstone.pipeline import StageResult
     from whetstone.recipe import Recipe
     from whetstone.records import Score
@@ -98,12 +100,13 @@ def run(
 @app.command()
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
-    from whetstone.pipeline import estimates, plan_recipe
+    from whetstone.pipeline import estimate, plan_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.progress import clock
 
     checked = read_recipe(recipe, sets or ())
     print(f"{recipe} -> {checked.folder}")
+    waiting = {}
     for stage, state in plan_recipe(checked):
         reads = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
         print(f"{stage.folder_name} ({stage.kind}{f'; {reads}' if reads else ''}): {state.status}")
@@ -113,8 +116,11 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
             wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
             print(f"    took {clock(wall)} ({cpu:.1f} s CPU, {_gigabytes(state.manifest['peak_memory'])} at the peak)")
         if state.status != "done":
-            for name, value in estimates(checked, stage).items():
-                print(f"    {name}: {f'{value:,}' if isinstance(value, int | float) else value}")
+            waiting[stage.folder_name] = estimate(checked, stage)
+            for name, value in waiting[stage.folder_name].lines.items():
+                print(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+    if any(told.memory for told in waiting.values()):
+        _print_estimates(checked, waiting)
 
 
 @app.command()
@@ -297,6 +303,54 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
     file = recipe.folder / "report.html"
     if file.exists():
         console.print(f"report: {file}", highlight=False, soft_wrap=True)
+
+
+def _print_estimates(recipe: "Recipe", estimates: dict[str, "Estimate"]) -> None:
+    """What is to do in numbers, stage by stage and in all; a mark stands before bounds and guesses."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
+
+    table = Table("to do")
+    for heading in ("tokens", "steps", "memory", "disk", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    marks = {"at most ": "≤ ", "about ": "~ ", "": ""}
+    for name, told in estimates.items():
+        mark = marks[told.bound]
+        table.add_row(
+            name,
+            "" if told.tokens is None else mark + count_as_text(told.tokens),
+            "" if told.steps is None else marks[told.steps_bound] + count_as_text(told.steps),
+            "" if told.memory is None else bytes_as_text(told.memory),
+            "" if told.disk is None else bytes_as_text(told.disk),
+            "" if told.seconds is None else mark + clock(told.seconds),
+        )
+    all_told = estimates.values()
+    seconds = sum(told.seconds or 0 for told in all_told)
+    table.add_section()
+    table.add_row(
+        "all",
+        count_as_text(sum(told.tokens or 0 for told in all_told)),
+        count_as_text(sum(told.steps or 0 for told in all_told)),
+        bytes_as_text(max(told.memory or 0 for told in all_told)),
+        bytes_as_text(sum(told.disk or 0 for told in all_told)),
+        clock(seconds) if seconds else "",
+    )
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    told = ["Memory is that of each device at the peak, disk what models and checkpoints take."]
+    if recipe.parallel.accelerator:
+        told.append(
+            f"Time is that of {recipe.parallel.processes} x {recipe.parallel.accelerator}, assuming that training reaches "
+            f"{ASSUMED_MFU:.0%} of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one; a teacher's "
+            "answers and the scores after each stage are not in it."
+        )
+    else:
+        told.append('[parallel] accelerator = "H200", for instance, adds the time.')
+    if any(told.tokens is None for told in all_told if told.memory):
+        told.append("A number that is missing follows from data that is not there yet.")
+    console.print(" ".join(told), highlight=False, markup=False)
 
 
 def _print_scores(scores: list["Score"]) -> None:

@@ -25,14 +25,19 @@ def score_model(
     seed: int,
     out_folder: Path,
     stage: str,
+    longest: int = 0,
 ) -> list[Score]:
-    """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/."""
+    """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/.
+
+    `longest` is the longest sequence of the run that it belongs to, 0: of the model's context (`model.load`).
+    """
     from whetstone import model as models
     from whetstone.decode.forked_generator import sampler
     from whetstone.sample import sample_journalled
     from whetstone.verify import MathVerifier
 
-    engine = sampler(*models.load(model, models.choose_device(parallel.device)), parallel)
+    loaded = models.load(model, models.choose_device(parallel.device), longest=longest)
+    engine = sampler(*loaded, parallel)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
     found = []

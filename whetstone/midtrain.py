@@ -27,6 +27,7 @@ from whetstone.run.tables import read_rows
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
+    from whetstone.learner.cost import Estimate
 
 
 class Settings(StageSettings):
@@ -134,9 +135,9 @@ def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
 
     device = models.choose_device(stage.parallel.device)
     if "model" in stage.inputs:
-        return models.load(stage.inputs["model"], device, stage.model.dtype)
+        return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     if stage.model.path:
-        return models.load(stage.model.path, device, stage.model.dtype)
+        return models.load(stage.model.path, device, stage.model.dtype, stage.longest)
     texts = [f"{row['question']} {row['text']}" for row in corpus[:20_000]]
     model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
     models.save(model, tokenizer, stage.output("base"))
@@ -159,9 +160,11 @@ def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]], responses_only
     ]
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand: tokens only where they are bounded, or corpus and tokenizer are there."""
-    from whetstone.learner.cost import count_tokens, steps_cost, training_cost
+    from math import ceil
+
+    from whetstone.learner.cost import count_tokens, next_token_tokens, training_estimate
 
     settings: Settings = stage.settings
     above = stage.inputs.get("model") or stage.model.path
@@ -170,6 +173,15 @@ def plan(stage: Stage) -> dict[str, Any]:
         train = (row for row in read_rows(stage.inputs["corpus"]) if row["split"] == "train")
         texts = (f"{row['question']} {row['text']}" for row in train)
         tokens = count_tokens(above, texts, settings.sequence_length)
-    known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
-    kept = 3  # the last two and the best
-    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, kept)
+    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+    return training_estimate(
+        above,
+        stage.model,
+        stage.parallel,
+        step_tokens=settings.batch_tokens,
+        row_tokens=settings.sequence_length,
+        checkpoints=3,  # the last two and the best
+        tokens=spent,
+        steps=None if spent is None else ceil(spent / settings.batch_tokens),
+        bound=bound,
+    )

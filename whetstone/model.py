@@ -1,12 +1,8 @@
-"""A Hugging Face folder <-> module and tokenizer; the tiny Phi-3-class default; the one registered attention.
+"""A Hugging Face folder <-> module and tokenizer; the tiny Phi-3-class default.
 
-Every model is a plain transformers causal model. Its attention is ours, registered once under the name "whetstone", and
-takes a flat row of tokens, (1, T): several sequences end to end. What a call attends to is chosen by its keyword:
-
-packed   `lengths=[…]`   each segment attends to itself alone, causally: training, log-probabilities
-cached   `cache=…`       each token belongs to a slot of a key/value cache: decoding (decode/kv_cache.py)
-
-On CPU a loop of causal SDPA over segments beats a T x T mask, and gives every segment the very numbers it gets alone.
+Every model is a plain transformers causal model of any class whose layers call transformers' attention interface: it gets
+our attention (attention.py) and is fed flat rows of sequences end to end. Whether it really does the same then as by itself
+is tried out on a few tokens when it is loaded, so that a class which cannot be packed is refused and never trained wrongly.
 """
 
 import json
@@ -16,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from whetstone.attention import ATTENTION, Segments
+from whetstone.chat import stops
+from whetstone.longrope import fix_table
+from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # a bar for each file read or written tells nobody anything
-
-ATTENTION = "whetstone"
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
@@ -37,48 +34,6 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
 )
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,  # (1, H, T, D)
-    key: torch.Tensor,  # (1, K, T, D), K key/value heads
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    lengths: list[int] | None = None,
-    cache: Any = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """The attention of every model here. Returns (1, T, H, D)."""
-    if sliding_window is not None and sliding_window < query.shape[2]:
-        raise ValueError(
-            f"sliding_window = {sliding_window} is shorter than the row of {query.shape[2]} tokens: windowed attention "
-            "is not supported; set sliding_window to null in the model's config.json if it may attend to everything."
-        )
-    if cache is not None:
-        return cache.attend(module.layer_idx, query, key, value, scaling), None
-    return packed_attention(query, key, value, lengths or [query.shape[2]], scaling).transpose(1, 2).contiguous(), None
-
-
-def packed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float | None
-) -> torch.Tensor:
-    """Causal attention of each segment to itself, in fp32 on CPU whatever autocast says: (1, H, T, D)."""
-    grouped = key.shape[1] != query.shape[1]
-    kept = query.dtype
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        query, key, value = query.float(), key.float(), value.float()
-    out = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    ]
-    return torch.cat(out, 2).to(kept)
-
-
-AttentionInterface.register(ATTENTION, attend)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -174,10 +129,15 @@ def initialise(model: torch.nn.Module, layers: int) -> None:
             torch.nn.init.normal_(weight, std=1 / (depth * math.sqrt(weight.shape[1])))
 
 
-def load(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple["PreTrainedModel", Any]:
+def load(
+    path: Path | str, device: str = "cpu", dtype: str = "float32", longest: int = 0
+) -> tuple["PreTrainedModel", Any]:
     """A model folder (or hub name) and its tokenizer. No remote code is ever run.
 
-    Raises FileNotFoundError when a path is not a model folder.
+    `longest` is the length of the longest sequence that the run will see, 0 for the model's whole context: it chooses the
+    LongRoPE table (longrope.py). Dropout is off: the gradient of a row must not depend on how often it is computed.
+
+    Raises FileNotFoundError when a path is not a model folder, ValueError when the model's class cannot be packed.
     """
     folder = Path(path)
     if (folder.exists() or str(path).startswith((".", "/"))) and not (folder / "config.json").exists():
@@ -185,17 +145,85 @@ def load(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple
             f"{path} holds no config.json: a model is a Hugging Face folder, as a training stage writes."
         )
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    config._attn_implementation = ATTENTION
+    fix_table(config, longest)
+    without_dropout(config)
     model = AutoModelForCausalLM.from_pretrained(
         path, config=config, dtype=getattr(torch, dtype), attn_implementation=ATTENTION, trust_remote_code=False
     )
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    return model.to(device), tokenizer
+    rows, last = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
+    if last >= rows:
+        raise ValueError(
+            f"{path}: the tokenizer has an id {last}, the model's embedding {rows} rows: they do not belong together. Take "
+            "the tokenizer that the model was trained with, or resize the embedding (resize_token_embeddings)."
+        )
+    model = model.to(device)
+    try_out(model)
+    return model, tokenizer
+
+
+def without_dropout(config: Any) -> None:
+    """Set every dropout of a configuration to 0, and say so where one was not."""
+    inner = config.get_text_config()
+    found = {name: p for name, p in vars(inner).items() if name.endswith(("dropout", "pdrop")) and isinstance(p, float)}
+    if any(found.values()):
+        say(f"dropout is switched off: {', '.join(f'{name} was {p}' for name, p in found.items() if p)}")
+    for name in found:
+        setattr(inner, name, 0.0)
+
+
+def hidden_states(
+    model: "PreTrainedModel", ids: torch.Tensor, positions: torch.Tensor, **attention: Any
+) -> torch.Tensor:
+    """What goes into the head, (1, T, C), for a flat row: ids and positions (1, T), and a keyword of attention.py."""
+    if isinstance(attention.get("lengths"), list):
+        attention["lengths"] = Segments(attention["lengths"], ids.device)
+    return model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **attention).last_hidden_state
+
+
+@torch.no_grad()
+def try_out(model: "PreTrainedModel") -> None:
+    """Run two short sequences packed, and each alone with the class's own attention and head.
+
+    Raises ValueError where the logits differ: attention that passes our interface by or wants something it does not do,
+    layers in which packed sequences mix (recurrent ones), a head that is more than a matrix.
+    """
+    weight = model.get_output_embeddings().weight
+    lengths = [5, 3]
+    ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
+    positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
+    name = type(model).__name__
+    packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T
+    whole = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]
+    if not alike(packed, whole):
+        raise ValueError(
+            f"{name} makes its logits of more than a product with the head's weight (a soft cap, a scale, a bias): its "
+            "log-probabilities would be wrong here. Use a model of another class, such as Phi-3, Qwen 2 or 3, or Llama."
+        )
+    model.set_attn_implementation("eager")
+    alone = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
+    model.set_attn_implementation(ATTENTION)
+    if not alike(packed, torch.cat(alone)):
+        raise ValueError(
+            f"{name} gives other logits to packed sequences than to each alone: its attention is not transformers' "
+            "interface, or its layers mix what stands in one row. Use a model of another class, such as Phi-3, Qwen 2 or "
+            "3, or Llama."
+        )
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Within the rounding of the type: a mistake shows far above it."""
+    bound = 0.1 if a.dtype.itemsize < 4 else 1e-3
+    return bool((a - b).abs().max() <= bound * b.abs().max())
 
 
 def save(model: "PreTrainedModel", tokenizer: Any, folder: Path) -> None:
     """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config."""
     folder.mkdir(parents=True, exist_ok=True)
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if missing := [i for i in stops(tokenizer) if i not in ends]:  # or whoever samples from it goes on after its turn
+        model.generation_config.eos_token_id = [*missing, *ends]
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     # The attention is ours alone; other readers of the folder choose their own.

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import whetstone
+from whetstone.learner.cost import Estimate
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
@@ -214,13 +215,17 @@ def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
         model=recipe.model,
         parallel=recipe.parallel,
         scores=recipe.scores,
+        longest=recipe.longest,
     )
 
 
-def estimates(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
-    """What a room can say beforehand: its own `plan(stage) -> dict`, where it has one."""
+def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
+    """What a room can say beforehand: its own `plan(stage)`, where it has one. That may be a few lines only."""
     plan = getattr(KINDS[stage.kind].load(), "plan", None)
-    return dict(plan(stage_for(recipe, stage))) if plan else {}
+    told = plan(stage_for(recipe, stage)) if plan else {}
+    if isinstance(told, Estimate):
+        return told
+    return Estimate({name: f"{value:,}" if isinstance(value, int) else f"{value}" for name, value in told.items()})
 
 
 # --- running
@@ -424,7 +429,7 @@ def _score_model(
     from whetstone.measure import score_model
 
     with measured() as used:
-        found = score_model(model, problems, scores, recipe.parallel, recipe.run.seed, folder, name)
+        found = score_model(model, problems, scores, recipe.parallel, recipe.run.seed, folder, name, recipe.longest)
     write_json(folder / MANIFEST, {"key": key, "scores": [to_row(s) for s in found], **used, "finished": _now()})
     (folder / STARTED).unlink()
     diary.note(f"scores/{name}", used)

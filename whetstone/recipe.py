@@ -111,6 +111,7 @@ SHARED: dict[str, type[BaseModel]] = {
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
 }
+PROMPT_TOKENS = 1024  # that a prompt is taken to have at most, where only the answer's length is set
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
 
 
@@ -150,6 +151,16 @@ class Recipe:
     @property
     def folder(self) -> Path:
         return self.run.folder / self.run.name
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence of the whole run, prompt and answer: `[model] longest`, or what the stages ask for."""
+        if self.model.longest:
+            return self.model.longest
+        rooms = [stage.settings for stage in self.stages]
+        whole = [getattr(room, name, 0) for room in rooms for name in ("sequence_length", "max_length")]
+        answers = [getattr(room, "max_tokens", 0) for room in (*rooms, self.scores)]
+        return max(*whole, PROMPT_TOKENS + max(answers))
 
     def stage(self, name: str) -> RecipeStage:
         for stage in self.stages:

@@ -17,6 +17,7 @@ from whetstone.run.tables import read_rows
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
+    from whetstone.learner.cost import Estimate
 
 
 class Settings(StageSettings):
@@ -47,7 +48,9 @@ def run(stage: Stage) -> dict[str, Any]:
     source = stage.inputs.get("model") or stage.model.path
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
-    model, tokenizer = models.load(source, models.choose_device(stage.parallel.device), stage.model.dtype)
+    model, tokenizer = models.load(
+        source, models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
+    )
     chat = Chat(tokenizer)
     samples = [answered(chat, row) for row in read_rows(stage.inputs["data"])]
     rows = [row for row in samples if len(row.ids) <= settings.max_length]
@@ -95,9 +98,11 @@ def answered(chat: "Chat", row: dict[str, Any]) -> "Row":
     return Row([*prompt, *answer], prompt=len(prompt))
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand: tokens only where they are bounded, or data and tokenizer are there."""
-    from whetstone.learner.cost import count_tokens, steps_cost, training_cost
+    from math import ceil
+
+    from whetstone.learner.cost import count_tokens, next_token_tokens, training_estimate
 
     settings: Settings = stage.settings
     above = stage.inputs.get("model") or stage.model.path
@@ -105,5 +110,15 @@ def plan(stage: Stage) -> dict[str, Any]:
     if stage.inputs["data"].exists():
         texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in read_rows(stage.inputs["data"]))
         tokens = count_tokens(above, texts, settings.max_length)
-    known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
-    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, 2)
+    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+    return training_estimate(
+        above,
+        stage.model,
+        stage.parallel,
+        step_tokens=settings.batch_tokens,
+        row_tokens=settings.max_length,
+        checkpoints=2,
+        tokens=spent,
+        steps=None if spent is None else ceil(spent / settings.batch_tokens),
+        bound=bound,
+    )

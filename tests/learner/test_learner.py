@@ -58,35 +58,6 @@ def test_the_loss_is_that_of_transformers_on_each_sequence_alone(kind):
     assert loss == pytest.approx(total / count, abs=1e-10)
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_packed_logits_equal_those_of_each_sequence_alone_to_the_bit(kind):
-    model = random_model(kind, V)
-    data = rows(6)
-    batch = collate(data)
-    with torch.no_grad():
-        packed = model(
-            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, lengths=batch.lengths
-        ).logits[0]
-        for row, part in zip(data, packed.split(batch.lengths), strict=True):
-            alone = model(input_ids=torch.tensor([row.ids]), use_cache=False, lengths=[len(row.ids)]).logits[0]
-            torch.testing.assert_close(part, alone, rtol=0, atol=2e-5)
-
-
-def test_packed_attention_equals_each_segment_alone_to_the_bit():
-    from whetstone.model import packed_attention
-
-    torch.manual_seed(0)
-    q, k, v = torch.randn(1, 4, 30, 16), torch.randn(1, 2, 30, 16), torch.randn(1, 2, 30, 16)
-    lengths = [7, 1, 22]
-    packed = packed_attention(q, k, v, lengths, None)
-    start = 0
-    for n in lengths:
-        part = slice(start, start + n)
-        alone = packed_attention(q[:, :, part], k[:, :, part], v[:, :, part], [n], None)
-        assert torch.equal(packed[:, :, part], alone)
-        start += n
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("chunk", [3, 1000])
 def test_the_chunked_head_equals_the_full_head_forward_and_backward(temperature, chunk):

@@ -167,9 +167,7 @@ class Engine:
     def _logits(
         self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache, keep: torch.Tensor | None = None
     ) -> torch.Tensor:
-        hidden = self.model.model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=cache
-        ).last_hidden_state[0]  # (T, C)
+        hidden = models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]  # (T, C)
         if keep is not None:
             hidden = hidden[keep]
         weight = self.model.get_output_embeddings().weight[: self.chat.size]

@@ -6,7 +6,7 @@ whole prompts (`fill`), or one token of each live slot (`extend`). Heads: K key/
 
 import torch
 
-from whetstone.model import packed_attention
+from whetstone.attention import packed_attention
 
 
 class KVCache:
@@ -37,9 +37,15 @@ class KVCache:
         self._hidden = (torch.arange(self._span, device=at.device)[None] > at[:, None])[:, None, None]
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None = None,
     ) -> torch.Tensor:
-        """(1, H, T, D), (1, K, T, D) x 2 -> (1, T, H, D)"""
+        """(1, H, T, D), (1, K, T, D) x 2 -> (1, T, H, D). `window`: how many keys a token sees, itself included."""
         keys, values = self.keys[layer], self.values[layer]
         if self._filling is not None:
             start = 0
@@ -47,9 +53,8 @@ class KVCache:
                 keys[slot, :, :n] = key[0, :, start : start + n]
                 values[slot, :, :n] = value[0, :, start : start + n]
                 start += n
-            return (
-                packed_attention(query, key, value, [n for _, n in self._filling], scaling).transpose(1, 2).contiguous()
-            )
+            lengths = [n for _, n in self._filling]
+            return packed_attention(query, key, value, lengths, scaling, window).transpose(1, 2).contiguous()
         n, span = len(self._at), self._span
         rows = torch.arange(n, device=query.device)
         keys[rows, :, self._at] = key[0].transpose(0, 1).to(keys.dtype)
@@ -57,7 +62,11 @@ class KVCache:
         heads, size = keys.shape[1], keys.shape[3]
         q = query[0].transpose(0, 1).reshape(n, heads, -1, size)  # (n, K, R, D)
         scores = q @ keys[:n, :, :span].transpose(2, 3) * (scaling or size**-0.5)  # (n, K, R, span)
-        weights = scores.masked_fill_(self._hidden, float("-inf")).float().softmax(-1).to(values.dtype)
+        hidden = self._hidden
+        if window is not None:
+            gone = torch.arange(span, device=query.device)[None] <= self._at[:, None] - window
+            hidden = hidden | gone[:, None, None]
+        weights = scores.masked_fill_(hidden, float("-inf")).float().softmax(-1).to(values.dtype)
         return (weights @ values[:n, :, :span]).reshape(1, n, -1, size)
 
     def copy(self, source: int, target: int, tokens: int) -> None:

@@ -16,6 +16,7 @@ from whetstone.run.tables import read_records, read_rows, write_records
 
 if TYPE_CHECKING:
     from whetstone.chat import Chat
+    from whetstone.learner.cost import Estimate
     from whetstone.records import Pair
 
 
@@ -55,7 +56,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype
+        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
     chat = Chat(tokenizer)
     pairs, counts = student_pairs(stage, model, tokenizer) if settings.source == "student" else teacher_pairs(stage)
@@ -163,28 +164,37 @@ def ids_of(chat: "Chat", pair: "Pair") -> list[tuple[list[int], list[int]]]:
     return [(prompt, chosen), (prompt, rejected)]
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand; how many pairs the student's rollouts make is not, only their upper bound."""
     from math import ceil
 
-    from whetstone.learner.cost import training_cost
+    from whetstone.learner.cost import training_estimate, with_sampling
 
     settings: Settings = stage.settings
-    known: dict[str, Any] = {}
+    bound = "at most "
     if settings.source == "student":
-        tried = settings.sample_problems
-        known["rollouts"] = f"at most {tried * settings.samples:,} of at most {settings.max_tokens:,} tokens"
-        pairs, about = tried * min(settings.pairs_per_problem, settings.samples // 2), "at most "
+        pairs = settings.sample_problems * min(settings.pairs_per_problem, settings.samples // 2)
+    elif stage.inputs["pairs"].exists():
+        pairs, bound = sum(1 for _ in read_rows(stage.inputs["pairs"])), ""
     else:
-        there = stage.inputs["pairs"].exists()
-        pairs, about = sum(1 for _ in read_rows(stage.inputs["pairs"])) if there else settings.max_pairs, ""
-        about = about if there else "at most "
-    if pairs:
-        pairs = min(pairs, settings.max_pairs or pairs)
-        known |= {
-            "pairs": f"{about}{pairs:,}",
-            "steps": f"{about}{ceil(settings.epochs * pairs / settings.batch_pairs):,}",
-        }
-    return known | training_cost(
-        stage.inputs["model"], stage.model, stage.parallel, stage.parallel.micro_batch_tokens, 2
+        pairs = settings.max_pairs
+    pairs = min(pairs, settings.max_pairs or pairs)
+    side = settings.max_tokens  # an answer's; the prompt is short beside it
+    estimate = training_estimate(
+        stage.inputs["model"],
+        stage.model,
+        stage.parallel,
+        step_tokens=2 * side * settings.batch_pairs,
+        row_tokens=2 * side,
+        checkpoints=2,
+        tokens=ceil(settings.epochs * pairs) * 2 * side if pairs else None,
+        steps=ceil(settings.epochs * pairs / settings.batch_pairs) if pairs else None,
+        passes=1 + 1 / (3 * settings.epochs),  # the reference's log-probabilities, once a pair
+        bound="at most ",
+        lines={"pairs": f"{bound}{pairs:,} of two answers of at most {side:,} tokens"} if pairs else {},
     )
+    if settings.source == "teacher":
+        return estimate
+    rollouts = settings.sample_problems * settings.samples
+    estimate.lines["rollouts"] = f"at most {rollouts:,} of at most {side:,} tokens"
+    return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, rollouts * side, side)

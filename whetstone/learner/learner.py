@@ -13,8 +13,10 @@ import torch
 
 from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.head import chunked_logprobs
+from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon, orthogonalise_all
 from whetstone.learner.replicas import Groups, Replicas
+from whetstone.model import hidden_states
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import ParallelSettings
 
@@ -35,9 +37,7 @@ class Policy(torch.nn.Module):
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each scored token, at the temperature it is (or was) sampled with: (N,), (N,)."""
-        hidden = self.model.model(
-            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, lengths=batch.lengths
-        ).last_hidden_state  # (1, T, C)
+        hidden = hidden_states(self.model, batch.ids, batch.positions, lengths=batch.lengths)  # (1, T, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -67,6 +67,7 @@ class Learner:
         self.parallel = parallel
         self.clip = clip
         self.device = next(model.parameters()).device.type
+        prepare(model, parallel.activation_checkpointing, parallel.compile)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]

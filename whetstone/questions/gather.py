@@ -126,7 +126,7 @@ def plan(stage: Stage) -> dict[str, Any]:
     """What can be said before anything is read."""
     made = sum(source.train + source.validation + source.test for source in stage.settings.source if _is_made(source))
     files = ", ".join(str(path) for path in reads(stage.settings))
-    return {"procedural problems": made} | ({"files": files} if files else {})
+    return ({"procedural problems": made} if made else {}) | ({"files": files} if files else {})
 
 
 def run(stage: Stage) -> dict[str, Any]:

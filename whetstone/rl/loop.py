@@ -16,6 +16,7 @@ from whetstone.run.settings import StageSettings
 from whetstone.run.tables import read_records, write_rows
 
 if TYPE_CHECKING:
+    from whetstone.learner.cost import Estimate
     from whetstone.records import Problem, Rollout, Verifier
     from whetstone.rl.algorithm import Algorithm, Group, State
 
@@ -66,7 +67,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype
+        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
     chat = Chat(tokenizer)
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
@@ -246,19 +247,32 @@ def describe(groups: Sequence["Group"], kept: Sequence["Group"], temperature: fl
     }
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand: how much is sampled, and bounds where that depends on what the model solves."""
-    from whetstone.learner.cost import training_cost
+    from whetstone.learner.cost import training_estimate, with_sampling
 
     settings: Settings = stage.settings
     step = settings.prompts_per_step * settings.samples
     most = settings.prompts_per_step * max(settings.samples, settings.oversample)
-    more = f", at most {most:,} where prompts are hard" if "reward_rebalancing" in settings.stabilisers else ""
-    known = {
-        "candidate rollouts": f"at most {settings.candidates * settings.candidate_samples:,}",
-        "rollouts a step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
-        "steps": settings.steps,
-    }
-    return known | training_cost(
-        stage.inputs["model"], stage.model, stage.parallel, stage.parallel.micro_batch_tokens, 2
+    hard = "reward_rebalancing" in settings.stabilisers
+    more = f", at most {most:,} where prompts are hard" if hard else ""
+    candidates = settings.candidates * settings.candidate_samples
+    alone = stage.parallel.model_copy(update={"processes": 1})  # sampler and learner share one device's weights
+    estimate = training_estimate(
+        stage.inputs["model"],
+        stage.model,
+        alone,
+        step_tokens=step * settings.max_tokens,
+        row_tokens=settings.max_tokens,
+        checkpoints=2,
+        tokens=settings.steps * step * settings.max_tokens,
+        steps=settings.steps,
+        bound="about " if hard else "at most ",  # of hard prompts more is sampled, and few negatives are kept
+        steps_bound="",
+        lines={
+            "candidate rollouts": f"at most {candidates:,}",
+            "rollouts a step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
+        },
     )
+    sampled = (candidates + settings.steps * step) * settings.max_tokens
+    return with_sampling(estimate, stage.inputs["model"], stage.model, alone, sampled, settings.max_tokens)

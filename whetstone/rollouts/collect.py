@@ -66,6 +66,15 @@ def run(stage: Stage) -> dict[str, Any]:
     return summary
 
 
+def plan(stage: Stage) -> dict[str, Any]:
+    """How many answers are asked for, once the problems are there."""
+    samples = stage.settings.samples
+    if not stage.inputs["problems"].exists():
+        return {"rollouts": f"{samples:,} a problem"}
+    asked = sum(p.split != "test" for p in read_records(Problem, stage.inputs["problems"]))
+    return {"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"}
+
+
 def build_teacher(settings: Settings, seed: int) -> Teacher:
     if settings.teacher == "procedural":
         return ProceduralTeacher(

@@ -31,6 +31,7 @@ class Stage:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    longest: int = 0  # tokens of the longest sequence of the whole run; 0: not known
 
     @property
     def seed(self) -> int:

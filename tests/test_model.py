@@ -1,0 +1,182 @@
+"""Any class that can be packed is loaded, any other is refused; Phi-4-mini's tokenizer and template hold no trap."""
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
+
+from tests.tiny_models import (
+    CLASSES,
+    GAP,
+    SHAPE,
+    TEXTS,
+    UNUSED,
+    WINDOWED,
+    phi4_mini,
+    random_model,
+    tiny,
+    windowed_model,
+)
+from whetstone import model as models
+from whetstone.batch import Row
+from whetstone.chat import Chat
+from whetstone.decode.engine import Engine
+from whetstone.learner.learner import Learner
+from whetstone.records import Message, Prompt, Sampling
+from whetstone.run.settings import ParallelSettings
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny()[1]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", [*CLASSES, *(f"{kind} windowed" for kind in WINDOWED)])
+def test_a_folder_of_each_class_comes_back_as_it_went(kind, tied, tokenizer, tmp_path):
+    name, _, windowed = kind.partition(" ")
+    made = (windowed_model if windowed else random_model)(name, len(tokenizer) + 7, tie_word_embeddings=tied)
+    models.save(made, tokenizer, tmp_path)
+    model, _ = models.load(tmp_path)
+    assert type(model) is type(made) and models.parameters(model) == models.parameters(made)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=0, atol=2e-5)
+    assert "whetstone" not in (tmp_path / "config.json").read_text()
+
+
+REFUSED = {  # class -> why
+    "a soft cap": (Gemma2Config, Gemma2ForCausalLM, {}, "soft cap"),
+    "a scaled head": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}, "more than a product with the head"),
+    "its own attention": (
+        BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "other logits to packed sequences than to each alone",
+    ),
+    "a recurrent layer": (
+        MambaConfig, MambaForCausalLM, {"state_size": 4}, "other logits to packed sequences than to each alone",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_class_that_cannot_be_packed_is_refused_with_the_reason(what, tokenizer, tmp_path):
+    config, build, more, why = REFUSED[what]
+    torch.manual_seed(0)
+    model = build(config(vocab_size=len(tokenizer), **(SHAPE | more)))
+    for p in model.parameters():
+        if p.dim() > 1:
+            p.data.mul_(3.0)
+    models.save(model, tokenizer, tmp_path)
+    with pytest.raises(ValueError, match=why):
+        models.load(tmp_path)
+
+
+def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_off(tokenizer, tmp_path, capsys):
+    """GPT-2 calls its base model `transformer` and has dropout in three places."""
+    torch.manual_seed(0)
+    shape = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    models.save(GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)), tokenizer, tmp_path)
+    model, _ = models.load(tmp_path)
+    assert "attn_pdrop was 0.1" in capsys.readouterr().err
+    rows = [Row([5, 6, 7, 8, 9], prompt=2)]
+    learner = Learner(model, len(tokenizer), ParallelSettings(activation_checkpointing=1))
+    model.train()
+    once, again = (learner.policy(batch)[0] for batch in [models_batch(rows)] * 2)
+    assert torch.equal(once, again)
+
+
+def models_batch(rows):
+    from whetstone.batch import collate
+
+    return collate(rows)
+
+
+def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tokenizer, tmp_path):
+    models.save(random_model("qwen2", len(tokenizer) - 1), tokenizer, tmp_path)
+    with pytest.raises(ValueError, match=r"the tokenizer has an id \d+, the model's embedding \d+ rows"):
+        models.load(tmp_path)
+
+
+# --- Phi-4-mini
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phi")
+    models.save(*phi4_mini(TEXTS), folder)
+    return models.load(folder)
+
+
+def test_special_ids_behind_a_gap_are_in_use_and_slots_behind_them_are_not(phi):
+    model, tokenizer = phi
+    chat = Chat(tokenizer)
+    ids = tokenizer.get_vocab()
+    assert tokenizer.bos_token_id == tokenizer.eos_token_id == tokenizer.pad_token_id == ids["<|endoftext|>"]
+    assert len(tokenizer) < ids["<|end|>"] < chat.size == len(tokenizer) + GAP
+    assert model.get_output_embeddings().weight.shape[0] == chat.size + UNUSED
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert chat.end == ids["<|end|>"] and set(chat.stops) == {chat.end, tokenizer.eos_token_id}
+    learner = Learner(model, chat.size, ParallelSettings())
+    (seen,) = learner.row_logprobs([Row([1, 2, chat.end], prompt=1)])
+    with torch.no_grad():
+        logits = model(torch.tensor([[1, 2, chat.end]]), use_cache=False).logits[0, :2, : chat.size]
+    torch.testing.assert_close(seen, logits.log_softmax(-1)[[0, 1], [2, chat.end]], rtol=0, atol=1e-5)
+
+
+def test_the_template_has_no_newline_and_a_turn_ends_with_its_own_token(phi):
+    tokenizer = phi[1]
+    chat = Chat(tokenizer)
+    text = tokenizer.decode(chat.prompt_ids((Message("system", "Be brief."), Message("user", "1 + 1?"))))
+    assert text == "<|system|>Be brief.<|end|><|user|>1 + 1?<|end|><|assistant|>"
+    (ids,) = chat.completion_ids(["2"])
+    assert ids == [*tokenizer.encode("2"), chat.end] and ids.count(chat.end) == 1
+    assert chat.text(ids) == "2"
+
+
+def test_the_end_of_the_turn_is_learnt_though_bos_eos_and_pad_are_one(phi):
+    """Masked by length, never by id: the end and even the end of text are scored where the model wrote them."""
+    from whetstone.batch import collate
+
+    chat = Chat(phi[1])
+    eos = phi[1].eos_token_id
+    batch = collate([Row([eos, 5, 6, chat.end], prompt=2), Row([7, eos], prompt=1)])
+    assert batch.targets.tolist() == [6, chat.end, eos]
+
+
+def test_an_exported_folder_stops_at_the_end_of_the_turn(phi, tmp_path):
+    """A base that names only its end of text would talk on behind its turn in vLLM."""
+    model, tokenizer = phi
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    models.save(model, tokenizer, tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == list(Chat(tokenizer).stops)
+
+
+def test_unused_slots_are_never_sampled(phi):
+    model, tokenizer = phi
+    with torch.no_grad():
+        kept = model.lm_head.weight.clone()
+        model.lm_head.weight[Chat(tokenizer).size :] = 50.0 * kept[:UNUSED].sign()  # far likelier than all the others
+    prompts = [Prompt("p", i, (Message("user", "1 + 1?"),)) for i in range(8)]
+    found = list(Engine(model, tokenizer).generate(prompts, Sampling(1.0, 20, seed=1)))
+    model.lm_head.weight.data.copy_(kept)
+    assert max(max(c.ids) for c in found) < Chat(tokenizer).size
+
+
+def test_partial_rotary_covers_three_quarters_of_each_head(phi):
+    model = phi[0]
+    config = model.config
+    assert len(model.model.rotary_emb.inv_freq) * 2 == 0.75 * config.hidden_size // config.num_attention_heads
+    assert AutoConfig.for_model("phi3").rope_parameters["partial_rotary_factor"] == 1.0  # that of Phi-3, for contrast
