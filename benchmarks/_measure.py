@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,6 +67,16 @@ def _alive_and_reaped(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(ticks) for ticks in fields[11:15])
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds now; its peak where the system tells no more."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def rates(work: Work) -> tuple[float, float]:

@@ -7,7 +7,6 @@ import pytest
 
 from whetstone.corpus import build, label
 from whetstone.corpus.accept import reason_to_drop
-from whetstone.corpus.contamination import TestQuestions, tokens
 from whetstone.corpus.duplicates import mark_duplicates
 from whetstone.corpus.limo import quality
 from whetstone.corpus.pairs import make_pairs
@@ -84,30 +83,6 @@ def test_the_pass_rate_gives_a_level_only_where_the_source_gives_none():
 def test_duplicates_are_found_through_spacing():
     marked = list(mark_duplicates([trace(index=0, text="a b"), trace(index=1, text="c"), trace(index=2, text="a\n b")]))
     assert [first for _, first in marked] == [None, None, 0]
-
-
-def test_tokens_set_latex_aside():
-    assert tokens(r"Find $\dfrac{1}{2}\times 1,200$.") == tokens("find \\frac 1 2 * 1200")
-
-
-def test_a_test_question_is_recognised_in_other_spelling():
-    tests = TestQuestions([problem("t", "What is $2 \\times 3$?")])
-    assert tests.match("what is 2 × 3 ?").rule == "equal"
-    assert tests.match("What is 2 * 4?") is None
-
-
-def test_a_long_shared_run_with_the_same_numbers_is_contamination_and_with_others_a_look_alike():
-    said = "A baker has {} trays with {} rolls on each tray and sells {} rolls before noon. How many rolls are left?"
-    tests = TestQuestions([problem("t", said.format(12, 30, 99))])
-    assert tests.match("Here is a riddle. " + said.format(12, 30, 99)).rule == "n-gram"
-    other = tests.match(said.format(12, 30, 98))
-    assert other.rule == "look-alike"
-    assert not other.contaminated
-
-
-def test_a_short_test_question_inside_a_longer_one_is_found():
-    tests = TestQuestions([problem("t", "Work out the value of 17 + 4 * 25")])
-    assert tests.match("Please think hard. Work out the value of 17 + 4 * 25. Box it.").rule == "n-gram"
 
 
 def test_quality_prefers_the_trace_that_checks_itself():

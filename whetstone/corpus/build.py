@@ -5,6 +5,7 @@ subset    compact and representative, all levels and domains: for supervised fin
 pairs     a right and a wrong trace of one problem: for Rollout DPO on the teacher's text
 prompts   train problems with their pass rate: for student rollouts and reinforcement learning
 dropped   everything left out, with its reason; `card.json` counts it all
+matches   training questions beside the test questions they equal or resemble
 
 With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
 model that has seen the answers recalls them, and learns nothing from being right or wrong about them.
@@ -16,7 +17,8 @@ test questions and the candidates of the subset; a second pass over the corpus w
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from itertools import groupby
+from dataclasses import asdict
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +35,17 @@ from whetstone.corpus.subset import Subset
 from whetstone.records import Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.progress import progress
+from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import TableWriter, read_records, read_rows
+from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
+
+
+class EvaluationSet(Table):
+    """A file of questions that training problems must not be taken from, beside the recipe's own test problems."""
+
+    path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
+    question: str = "question"  # the column of the question
+    name: str = ""  # in the list of matches; default: the folder's name
 
 
 class Settings(StageSettings):
@@ -47,6 +58,8 @@ class Settings(StageSettings):
     max_repetition: float = Field(default=0.6, ge=0, le=1)  # highest share of repeated 16-word windows
     max_characters: int = Field(default=0, ge=0)  # longest trace; 0: any length
     contamination_ngram: int = Field(default=13, ge=8, le=13)  # tokens shared with a test question
+    contamination_near: float = Field(default=0.9, gt=0.5, le=1)  # Jaccard index of tokens in whatever order
+    against: tuple[EvaluationSet, ...] = ()  # evaluation sets beside the recipe's test problems
     subset_problems: int = Field(default=1000, ge=0)  # problems of the subset
     subset_traces: int = Field(default=1, ge=1)  # traces per problem of the subset, the best argued ones
     subset_by: Literal["representative", "quality"] = "representative"  # which problems of a level and domain
@@ -55,6 +68,11 @@ class Settings(StageSettings):
     pairs_per_problem: int = Field(default=1, ge=0)  # right/wrong pairs of one problem; a trace serves in one pair
     match_length: bool = True  # pair the right and wrong traces whose lengths are closest
     prompt_levels: list[int] | None = None  # levels of the RL prompts; None: all
+
+
+def reads(settings: Settings) -> list[Path]:
+    """The files that the stage's result depends on beside its inputs."""
+    return [expand_path(found.path) for found in settings.against]
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -68,7 +86,7 @@ def run(stage: Stage) -> dict[str, Any]:
                 build.add(problem, traces)
             bar.advance(1, accepted=build.tables["corpus"].total)
     build.write_subset()
-    build.card.rows |= {name: table.total for name, table in build.tables.items()}
+    build.card.rows |= {name: table.total for name, table in build.tables.items() if name != "matches"}
     write_json(stage.folder / "card.json", build.card.to_json())
     return {**build.card.rows, "drops": build.card.drops, "contamination": build.card.matches}
 
@@ -102,6 +120,21 @@ def shuffle_key(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
 
+def evaluation_questions(found: EvaluationSet) -> Iterator[Problem]:
+    """The questions of a file. Raises ValueError for a row without one, FileNotFoundError."""
+    path = find_file(found.path)
+    name = found.name or path.parent.name
+    for number, row in read_table(path):
+        question = row.get(found.question) if isinstance(row, dict) else None
+        if not isinstance(question, str):
+            why = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else row
+            raise ValueError(
+                f"{path}, row {number}, has no text in the column {found.question!r}: {why}. A question that cannot be read "
+                'cannot be kept out of training. Name the column, as in against = [{ path = "…", question = "problem" }].'
+            )
+        yield Problem(f"{name}/{number}", question, "", "test", name)
+
+
 class _Build:
     """The one pass: what it writes, counts and remembers."""
 
@@ -109,7 +142,10 @@ class _Build:
         self.stage, self.settings, self.card = stage, stage.settings, Card()
         problems = stage.inputs["problems"]
         tests = (p for p in read_records(Problem, problems) if p.split == "test")
-        self.tests = TestQuestions(tests, self.settings.contamination_ngram)
+        others = (p for found in self.settings.against for p in evaluation_questions(found))
+        self.tests = TestQuestions(
+            chain(tests, others), self.settings.contamination_ngram, self.settings.contamination_near
+        )
         self.held_out = held_out(read_records(Problem, problems), self.settings.validation_problems, stage.seed)
         self.subset = Subset(
             problems=self.settings.subset_problems,
@@ -119,7 +155,7 @@ class _Build:
         )
 
     def open(self, stack: ExitStack) -> None:
-        names = ("corpus", "pairs", "prompts", "dropped")
+        names = ("corpus", "pairs", "prompts", "dropped", "matches")
         self.tables = {name: stack.enter_context(TableWriter(self.stage.output(name))) for name in names}
 
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
@@ -171,10 +207,11 @@ class _Build:
         return draw < self.settings.reserve
 
     def _contaminated(self, problem: Problem) -> bool:
-        match = self.tests.match(problem.question)
+        match = self.tests.match(problem.question, problem.formula)
         if match is None:
             return False
         self.card.add_match(problem, match)
+        self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
         if match.contaminated:
             self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
         return match.contaminated

@@ -1,102 +1,224 @@
 """Training questions that are test questions in other clothes.
 
-Questions are compared as tokens (words, numbers, signs) after LaTeX mark-up, case and spacing are taken away. A
-training question is contaminated when
+Questions are compared as tokens (`spelling.py`). A training question matches a test question by the first rule that fits:
 
-- it equals a test question, or
-- it shares a run of n tokens with one (n from 8 to 13; a shorter test question of at least 8 tokens is compared whole)
-  *and* holds every number of that test question.
+equal          the same tokens in the same order
+n-gram         a shared run of n tokens (n from 8 to 13; a shorter test question of at least 8 tokens is compared whole)
+               *and* all numbers of the test question: a test question inside a longer text
+other order    nearly the same words and the same numbers, in whatever order: Jaccard index of the token multisets of at
+               least `near`, for questions of at least 12 tokens
+other numbers  the same text but for its numbers, written or spelled: not contamination, counted only
+look-alike     a shared run of n tokens with other numbers: not contamination, counted only
 
-The second condition is ours. Word problems made from one template share long runs, and only their numbers make them
-different problems; a pure n-gram rule would throw whole families away. Such look-alikes are counted, not dropped.
+The conditions on numbers are ours. Word problems made from one template share long runs, and only their numbers make them
+different problems; a pure n-gram rule would throw whole families away. Where both questions carry a formula, other order
+asks for the same formula too: in "has 9, finds 4, loses 2" the order of the words is the problem.
+
+The index holds 64-bit hashes of the test questions' runs, sorted; its memory is that of the test questions alone. Other
+order is an exact set-similarity join by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): two sets that are similar
+share one of their rarest elements.
 """
 
-import re
-import unicodedata
+import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 
+import numpy as np
+
+from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem
 
-SHORTEST = 8  # tokens: shorter test questions are only compared for equality
-
-_MARKUP = re.compile(
-    r"\\(?:left|right|displaystyle|mathrm|mathbf|text|textbf|operatorname)(?![a-zA-Z])|\\[,;:!> ]|[${}~]"
-)
-_TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|[^\w\s]")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_SPELLINGS = {
-    "\\dfrac": "\\frac",
-    "\\tfrac": "\\frac",
-    "\\times": "*",
-    "\\cdot": "*",
-    "×": "*",
-    "·": "*",
-    "−": "-",
-    "÷": "/",
-}
-_PUNCTUATION = frozenset(".,;:?!'\"`")
-
-
-def tokens(question: str) -> list[str]:
-    r"""The comparable tokens of a question.
-
-    >>> tokens(r"What is $\dfrac{1}{2}$ of 1,200?")
-    ['what', 'is', '\\frac', '1', '2', 'of', '1200']
-    """
-    text = _THOUSANDS.sub("", unicodedata.normalize("NFKC", question).lower())
-    found = _TOKEN.findall(_MARKUP.sub(" ", text))
-    return [_SPELLINGS.get(token, token) for token in found if token not in _PUNCTUATION]
+CONTAMINATED = ("equal", "n-gram", "other order")
+RULES = (*CONTAMINATED, "other numbers", "look-alike")  # strongest first
+SHORTEST_RUN = 8  # tokens: shorter test questions are not looked for inside others
+SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words tells problems apart
+NUMBER = "#"  # stands for any number in a template
+_SPELLED = """
+one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half twice
+"""
+SPELLED = frozenset(_SPELLED.split())
 
 
 @dataclass(frozen=True)
 class Match:
     test_id: str
-    rule: str  # "equal" | "n-gram" | "look-alike" (shared run, other numbers: not contamination)
+    benchmark: str
+    rule: str  # one of RULES
+    test_question: str = field(repr=False, default="")
 
     @property
     def contaminated(self) -> bool:
-        return self.rule != "look-alike"
+        return self.rule in CONTAMINATED
 
 
 class TestQuestions:
-    """An index of the test questions' token runs; memory is that of the test questions."""
+    """An index of test questions."""
 
     __test__ = False  # not a test class, whatever its name
 
-    def __init__(self, problems: Iterable[Problem], ngram: int = 13):
-        self.ngram = ngram
-        self._equal: dict[tuple[str, ...], str] = {}
-        self._runs: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        self._numbers: dict[str, Counter[str]] = {}
-        for problem in problems:
-            found = tuple(tokens(problem.question))
-            self._equal.setdefault(found, problem.id)
-            self._numbers[problem.id] = _numbers(found)
-            size = min(ngram, len(found))
-            if size >= SHORTEST:
-                for start in range(len(found) - size + 1):
-                    self._runs[found[start : start + size]].add(problem.id)
-        self._sizes = sorted({len(run) for run in self._runs}, reverse=True)
+    def __init__(self, problems: Iterable[Problem], ngram: int = 13, near: float = 0.9):
+        self.ngram, self.near = ngram, near
+        self._problems: list[Problem] = []
+        self._numbers: list[Counter[str]] = []
+        self._equal: dict[bytes, int] = {}
+        self._templates: dict[bytes, int] = {}
+        self._codes: dict[str, int] = {}  # of the tokens that occur in test questions
+        found: list[list[str]] = []
+        for place, problem in enumerate(problems):
+            words = tokens(problem.question)
+            found.append(words)
+            self._problems.append(problem)
+            self._numbers.append(_numbers(words))
+            self._equal.setdefault(_digest(words), place)
+            self._templates.setdefault(_digest(_template(words)), place)
+            for word in words:
+                self._codes.setdefault(word, len(self._codes) + 1)
+        self._runs = _Runs([self._coded(words) for words in found], ngram)
+        self._bags = _Bags(found, near)
 
-    def match(self, question: str) -> Match | None:
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def match(self, question: str, formula: str = "") -> Match | None:
         """The strongest match, or None."""
-        found = tuple(tokens(question))
-        if found in self._equal:
-            return Match(self._equal[found], "equal")
-        sharing: set[str] = set()
-        for size in self._sizes:
-            for start in range(len(found) - size + 1):
-                sharing |= self._runs.get(found[start : start + size], set())
-        if not sharing:
-            return None
-        numbers = _numbers(found)
-        for test_id in sorted(sharing):
-            if self._numbers[test_id] <= numbers:
-                return Match(test_id, "n-gram")
-        return Match(min(sharing), "look-alike")
+        words = tokens(question)
+        if (place := self._equal.get(_digest(words))) is not None:
+            return self._match(place, "equal")
+        codes = self._coded(words)
+        sharing = self._runs.sharing(codes)
+        numbers = _numbers(words)
+        for place in sharing:
+            if self._numbers[place] <= numbers:
+                return self._match(place, "n-gram")
+        for place in self._bags.similar(words, unknown=int(np.count_nonzero(codes == 0))):
+            other = self._problems[place].formula
+            if self._numbers[place] == numbers and not (formula and other and formula != other):
+                return self._match(place, "other order")
+        if words and (place := self._templates.get(_digest(_template(words)))) is not None:
+            return self._match(place, "other numbers")
+        return self._match(sharing[0], "look-alike") if sharing else None
+
+    def _match(self, place: int, rule: str) -> Match:
+        problem = self._problems[place]
+        return Match(problem.id, problem.benchmark, rule, problem.question)
+
+    def _coded(self, words: Sequence[str]) -> np.ndarray:
+        """(T,) codes; 0 for a token that no test question has, so that no run across it can be shared."""
+        return np.fromiter((self._codes.get(word, 0) for word in words), np.uint64, len(words))
 
 
-def _numbers(found: tuple[str, ...]) -> Counter[str]:
-    return Counter(token for token in found if token[0].isdigit())
+class _Runs:
+    """Which test questions share runs of n tokens with a question; a question of fewer tokens is one run."""
+
+    def __init__(self, questions: Sequence[np.ndarray], ngram: int):
+        found, owners = [], []
+        for place, codes in enumerate(questions):
+            size = min(ngram, len(codes))
+            runs = _run_hashes(codes, {size}) if size >= SHORTEST_RUN else np.empty(0, np.uint64)
+            found.append(runs)
+            owners.append(np.full(len(runs), place))
+        hashes = np.concatenate(found) if found else np.empty(0, np.uint64)
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._owners = hashes[order], np.concatenate(owners)[order] if found else hashes
+        self._sizes = {min(ngram, len(codes)) for codes in questions} - set(range(SHORTEST_RUN))
+
+    def sharing(self, codes: np.ndarray) -> list[int]:
+        own = _run_hashes(codes, self._sizes)
+        if not len(own) or not len(self._hashes):
+            return []
+        first = np.searchsorted(self._hashes, own)
+        hits = np.flatnonzero(self._hashes[np.minimum(first, len(self._hashes) - 1)] == own)
+        if not len(hits):
+            return []
+        last = np.searchsorted(self._hashes, own[hits], side="right")
+        spans = zip(first[hits].tolist(), last.tolist(), strict=True)
+        return sorted({place for low, high in spans for place in self._owners[low:high].tolist()})
+
+
+_FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2^64
+_FACTORS = [np.uint64(pow(_FACTOR, power, 1 << 64)) for power in range(1, 65)]
+
+
+def _run_hashes(codes: np.ndarray, sizes: set[int]) -> np.ndarray:
+    """The distinct 64-bit polynomial hashes of the runs of so many tokens, one after the other."""
+    mixed = codes * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(31)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(29)
+    runs, found = np.zeros_like(mixed), []
+    for size in range(1, min(max(sizes, default=0), len(codes)) + 1):
+        runs = runs[: len(codes) - size + 1] + mixed[size - 1 :] * _FACTORS[size - 1]
+        if size in sizes:
+            found.append(runs)
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
+
+
+Element = tuple[str, int]  # a token and its how-manieth: a multiset as a set
+
+
+class _Bags:
+    """Which test questions have nearly the same tokens, in whatever order."""
+
+    def __init__(self, questions: Sequence[Sequence[str]], near: float):
+        self.near = near
+        self._bags = [_elements(words) if len(words) >= SHORTEST_NEAR else frozenset() for words in questions]
+        frequency = Counter(element for bag in self._bags for element in bag)
+        ranked = sorted(frequency, key=lambda element: (frequency[element], element))
+        self._rank = dict(zip(ranked, count(), strict=False))  # rarest first
+        self._postings: dict[Element, list[int]] = defaultdict(list)
+        for place, bag in enumerate(self._bags):
+            for element in sorted(bag, key=self._rank.__getitem__)[: self._prefix(len(bag))]:
+                self._postings[element].append(place)
+
+    def _prefix(self, size: int) -> int:
+        """How many of the rarest of `size` elements must be looked at so that no similar set is missed."""
+        return size - math.ceil(self.near * size) + 1 if size else 0
+
+    def similar(self, words: Sequence[str], unknown: int) -> list[int]:
+        """`unknown` of the words are in no test question: with too many of them nothing can be similar."""
+        if len(words) < SHORTEST_NEAR or self._prefix(len(words)) <= unknown:
+            return []
+        bag = _elements(words)
+        known = sorted((element for element in bag if element in self._rank), key=self._rank.__getitem__)
+        looked_at = self._prefix(len(bag)) - (len(bag) - len(known))  # unknown elements are the rarest of all
+        candidates = {place for element in known[: max(0, looked_at)] for place in self._postings.get(element, ())}
+        return [place for place in sorted(candidates) if _jaccard(bag, self._bags[place]) >= self.near]
+
+
+def _elements(words: Sequence[str]) -> frozenset[Element]:
+    seen: dict[str, int] = {}
+    elements = []
+    for word in words:
+        earlier = seen.get(word, 0)
+        elements.append((word, earlier))
+        seen[word] = earlier + 1
+    return frozenset(elements)
+
+
+def _jaccard(one: frozenset[Element], other: frozenset[Element]) -> float:
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)
+
+
+def _numbers(words: Iterable[str]) -> Counter[str]:
+    return Counter(word for word in words if word[0].isdigit())
+
+
+def _template(words: Iterable[str]) -> list[str]:
+    """The tokens without their numbers, written or spelled; what is longer than one word is one number."""
+    masked: list[str] = []
+    for word in words:
+        if word[0].isdigit() or word in SPELLED:
+            if not masked or masked[-1] != NUMBER:
+                masked.append(NUMBER)
+        elif not (word == "-" and masked and masked[-1] == NUMBER):  # "forty-five"
+            masked.append(word)
+    return masked
+
+
+def _digest(words: Iterable[str]) -> bytes:
+    return hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()

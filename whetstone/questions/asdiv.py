@@ -35,7 +35,6 @@ from whetstone.questions.number_words import mentions
 from whetstone.questions.sources import (
     Drop,
     excerpt,
-    find_file,
     hash_fraction,
     open_bytes,
     require_benchmark,
@@ -43,6 +42,7 @@ from whetstone.questions.sources import (
 )
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
+from whetstone.run.tables import find_file
 
 LICENCE = "CC BY-NC 4.0"
 ANSWER = re.compile(r"\$?\s*(-?\d[\d,]*(?:\.\d+)?)\s*(?:\([^()]*\))?")

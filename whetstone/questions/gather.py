@@ -43,8 +43,6 @@ from whetstone.questions.sources import (
     Drop,
     FileSource,
     excerpt,
-    expand_path,
-    find_file,
     normalise,
     read_file,
     require_benchmark,
@@ -53,7 +51,7 @@ from whetstone.records import Problem
 from whetstone.run.folder import Stage
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import write_records, write_rows
+from whetstone.run.tables import expand_path, find_file, write_records, write_rows
 
 DRAWS = 5  # procedural problems drawn for each one wanted, before the source is taken to have no more
 

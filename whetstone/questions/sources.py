@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 import unicodedata
@@ -26,6 +25,7 @@ from pydantic import Field, field_validator, model_validator
 from whetstone.questions.number_words import mask_numbers
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
+from whetstone.run.tables import find_file
 
 SPLITS = ("test", "validation", "train")  # in order of priority: a question that is in two is kept in the first
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -175,47 +175,12 @@ def split_by_hash(key: str, shares: Shares) -> str:
     return "validation" if place < shares.test + shares.validation or shares.train == 0 else "train"
 
 
-# --- finding the file ---
-
-
-def expand_path(raw: str) -> Path:
-    """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for a variable that is not set."""
-
-    def variable(found: re.Match[str]) -> str:
-        name = found["name"] or found["braced"]
-        if name not in os.environ:
-            raise ValueError(
-                f"source path {raw!r} names ${name}, which is not set: the file cannot be found. Say where it is with\n"
-                f"    export {name}=/the/folder\nor write the whole path into the recipe."
-            )
-        return os.environ[name]
-
-    return Path(re.sub(r"\$(?:(?P<name>\w+)|\{(?P<braced>\w+)\})", variable, raw)).expanduser()
-
-
-def find_file(raw: str) -> Path:
-    """The file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
-    path = expand_path(raw)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise ValueError(f"source path {path} is a folder: a source is one file. Name a file in it.")
-    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = get_close_matches(path.name, beside, n=1, cutoff=0.5)
-    if near:
-        hint = f"did you mean {near[0]!r}, which is there?"
-    elif path.parent.is_dir():
-        hint = f"{path.parent} holds {', '.join(beside[:8]) or 'nothing'}."
-    else:
-        hint = f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
-    raise FileNotFoundError(f"source file {path} is missing: {hint}")
+# --- rows ---
 
 
 def open_bytes(path: Path) -> BinaryIO:
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
-
-# --- rows ---
 
 Row: TypeAlias = dict[str, Any]
 Numbered: TypeAlias = tuple[int, Row | Drop]

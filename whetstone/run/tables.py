@@ -5,8 +5,10 @@ import gzip
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -128,6 +130,39 @@ class Journal:
         self._out.close()
 
 
+def expand_path(raw: str) -> Path:
+    """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for a variable that is not set."""
+
+    def variable(found: re.Match[str]) -> str:
+        name = found["name"] or found["braced"]
+        if name not in os.environ:
+            raise ValueError(
+                f"source path {raw!r} names ${name}, which is not set: the file cannot be found. Say where it is with\n"
+                f"    export {name}=/the/folder\nor write the whole path into the recipe."
+            )
+        return os.environ[name]
+
+    return Path(re.sub(r"\$(?:(?P<name>\w+)|\{(?P<braced>\w+)\})", variable, raw)).expanduser()
+
+
+def find_file(raw: str) -> Path:
+    """The file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
+    path = expand_path(raw)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ValueError(f"source path {path} is a folder: a source is one file. Name a file in it.")
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, n=1, cutoff=0.5)
+    if near:
+        hint = f"did you mean {near[0]!r}, which is there?"
+    elif path.parent.is_dir():
+        hint = f"{path.parent} holds {', '.join(beside[:8]) or 'nothing'}."
+    else:
+        hint = f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
+    raise FileNotFoundError(f"source file {path} is missing: {hint}")
+
+
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """(number, row) of a .jsonl, .json, .csv or .parquet file, the first three also gzipped; numbers count from 1.
 
@@ -165,8 +200,11 @@ def _open_text(path: Path) -> Iterator[TextIO]:
         yield lines
 
 
+_SURROGATE = re.compile("[\udc80-\udcff]")
+
+
 def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= letter <= "\udcff" for letter in text)
+    return _SURROGATE.search(text) is None
 
 
 def _csv_row(row: dict[str | None, Any]) -> dict[str, Any] | str:
