@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from whetstone.batch import Row, collate
-from whetstone.dpo.loss import DPOLoss, pair_rows, weigh
+from whetstone.dpo.loss import PairLoss, make_loss, pair_rows, weigh
+from whetstone.dpo.rollout_dpo import Settings
 
 
-def pairs(count: int, seed: int) -> list[list[Row]]:
+def pairs(count: int, seed: int, reference: bool = True) -> list[list[Row]]:
     rng = torch.Generator().manual_seed(seed)
 
     def draw(low, high):
@@ -19,37 +20,80 @@ def pairs(count: int, seed: int) -> list[list[Row]]:
     for _ in range(count):
         prompt = [draw(0, 50) for _ in range(draw(1, 5))]
         sides = [[draw(0, 50) for _ in range(draw(1, 9))] for _ in range(2)]
-        reference = tuple(float(x) for x in -10 * torch.rand(2, generator=rng, dtype=torch.float64))
-        made.append(pair_rows(prompt, *sides, reference))
+        likelihoods = [reference * float(x) for x in -10 * torch.rand(2, generator=rng, dtype=torch.float64)]
+        made.append(pair_rows(prompt, *sides, tuple(likelihoods)))
     return weigh(made)
 
 
-def transcription(parts: list[torch.Tensor], rows: list[Row], beta: float, normalised: bool, nll: float):
-    """Rafailov et al. 2023, eq. 7: -log sigmoid(beta log pi(y_w)/ref(y_w) - beta log pi(y_l)/ref(y_l)), pair mean."""
-    total, chosen_tokens, chosen_sum = 0.0, 0, 0.0
-    for i in range(0, len(rows), 2):
-        gain = []
-        for part, row in zip(parts[i : i + 2], rows[i : i + 2], strict=True):
-            log_ratio = part.sum() - row.segment["reference"]
-            gain.append(log_ratio / len(part) if normalised else log_ratio)
-        total = total - torch.log(1 / (1 + torch.exp(-(beta * gain[0] - beta * gain[1]))))
-        chosen_tokens += len(parts[i])
-        chosen_sum = chosen_sum + parts[i].sum()
-    return total / (len(rows) / 2) - nll * chosen_sum / chosen_tokens
+def sigma(x: torch.Tensor) -> torch.Tensor:
+    return 1 / (1 + torch.exp(-x))
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+# The papers' formulas, of (log-ratio or log-probability, number of tokens) of both sides; each written out by itself
+def dpo(w, l, n_w, n_l):  # noqa: E741
+    """2305.18290, eq. 7: -log sigmoid(beta log pi(y_w)/ref(y_w) - beta log pi(y_l)/ref(y_l))"""
+    return -torch.log(sigma(0.3 * w - 0.3 * l))
+
+
+def dpo_a_token(w, l, n_w, n_l):  # noqa: E741
+    return -torch.log(sigma(0.3 / n_w * w - 0.3 / n_l * l))
+
+
+def conservative(w, l, n_w, n_l):  # noqa: E741
+    """Mitchell 2023: the labels are wrong with probability 0.1, so the binary cross-entropy's target is 0.9."""
+    right = sigma(0.3 * (w - l))
+    return -0.9 * torch.log(right) - 0.1 * torch.log(1 - right)
+
+
+def robust_dpo(w, l, n_w, n_l):  # noqa: E741
+    """2403.00409: ((1 - e) L(y_w > y_l) - e L(y_l > y_w)) / (1 - 2 e)"""
+    return (0.9 * dpo(w, l, n_w, n_l) - 0.1 * dpo(l, w, n_l, n_w)) / 0.8
+
+
+def ipo_paper(w, l, n_w, n_l):  # noqa: E741
+    """2310.12036, eq. 17: (h - 1/(2 tau))^2 with h = log (pi(y_w) ref(y_l)) / (pi(y_l) ref(y_w))"""
+    return (w - l - 1 / (2 * 0.3)) ** 2
+
+
+def ipo_a_token(w, l, n_w, n_l):  # noqa: E741
+    return (w / n_w - l / n_l - 1 / (2 * 0.3)) ** 2
+
+
+def simpo_paper(w, l, n_w, n_l):  # noqa: E741
+    """2405.14734, eq. 6: -log sigmoid(beta/|y_w| log pi(y_w) - beta/|y_l| log pi(y_l) - gamma)"""
+    return -torch.log(sigma(0.3 / n_w * w - 0.3 / n_l * l - 0.5))
+
+
+FORMULAS = {
+    "sigmoid": (dpo, {"loss": "sigmoid"}),
+    "sigmoid, a token": (dpo_a_token, {"loss": "sigmoid", "length_normalised": True}),
+    "conservative": (conservative, {"loss": "sigmoid", "label_smoothing": 0.1}),
+    "robust": (robust_dpo, {"loss": "robust", "label_smoothing": 0.1}),
+    "ipo of whole sequences": (ipo_paper, {"loss": "ipo", "length_normalised": False}),
+    "ipo": (ipo_a_token, {"loss": "ipo"}),
+    "simpo": (simpo_paper, {"loss": "simpo", "target_margin": 0.5}),
+}
+
+
 @pytest.mark.parametrize("nll", [0.0, 0.7])
-@pytest.mark.parametrize("seed", range(5))
-def test_loss_and_gradient_are_those_of_the_papers_formula(normalised, nll, seed):
-    rows = [row for pair in pairs(6, seed) for row in pair]
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_and_gradient_are_those_of_the_papers_formula(name, nll, seed):
+    formula, settings = FORMULAS[name]
+    rows = [row for pair in pairs(6, seed, reference=name != "simpo") for row in pair]
     batch = collate(rows, torch.float64)
     rng = torch.Generator().manual_seed(seed)
     logprobs = -3 * torch.rand(len(batch.targets), generator=rng, dtype=torch.float64)
     logprobs.requires_grad_()
-    loss, _ = DPOLoss(0.3, normalised, nll)(logprobs, torch.zeros_like(logprobs), batch)
+    loss, _ = make_loss(Settings(kind="dpo", beta=0.3, chosen_nll=nll, **settings))(logprobs, logprobs, batch)
     (found,) = torch.autograd.grad(loss, logprobs)
-    expected = transcription(list(logprobs.split([row.scored for row in rows])), rows, 0.3, normalised, nll)
+
+    parts = logprobs.split([row.scored for row in rows])
+    ratios = [part.sum() - row.segment["reference"] for part, row in zip(parts, rows, strict=True)]
+    sizes = [len(part) for part in parts]
+    each = [formula(ratios[i], ratios[i + 1], sizes[i], sizes[i + 1]) for i in range(0, len(rows), 2)]
+    anchor = torch.cat(parts[0::2]).mean()
+    expected = sum(each) / len(each) - nll * anchor
     (gradient,) = torch.autograd.grad(expected, logprobs)
     assert abs(loss.item() - expected.item()) < 1e-10
     assert (found - gradient).abs().max() < 1e-10
@@ -62,7 +106,7 @@ def test_one_pair_by_hand():
     """
     rows = weigh([pair_rows([9], [1, 2], [3], (-3.0, -2.0))])[0]
     logprobs = torch.tensor([-1.0, -1.0, -4.0], dtype=torch.float64, requires_grad=True)
-    loss, seen = DPOLoss(beta=0.5)(logprobs, torch.zeros(3), collate(rows, torch.float64))
+    loss, seen = PairLoss(beta=0.5)(logprobs, torch.zeros(3), collate(rows, torch.float64))
     loss.backward()
     assert loss.item() == pytest.approx(0.2014133, abs=1e-6)
     assert logprobs.grad.tolist() == pytest.approx([-0.0912128, -0.0912128, 0.0912128], abs=1e-6)
@@ -74,13 +118,16 @@ def test_one_pair_by_hand():
             "rejected_reward": -1.0,
             "chosen_logprob": -1.0,
             "rejected_logprob": -4.0,
+            "chosen_gain": 0.5,
+            "chosen_length": 2.0,
+            "rejected_length": 1.0,
         }
     )
 
 
 def test_the_model_that_is_its_own_reference_pays_ln_2_with_no_margin():
     rows = weigh([pair_rows([9], [1, 2], [3, 4, 5], (-2.0, -3.0))])[0]
-    loss, seen = DPOLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
+    loss, seen = PairLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
     assert loss.item() == pytest.approx(math.log(2))
     assert seen["margin"] == 0 and seen["accuracy"] == 0
 
@@ -89,9 +136,9 @@ def test_a_step_split_into_micro_batches_has_the_loss_and_numbers_of_the_whole()
     made = pairs(4, 0)
     whole = collate([row for pair in made for row in pair], torch.float64)
     logprobs = -torch.rand(len(whole.targets), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    loss, seen = DPOLoss(chosen_nll=1.0)(logprobs, logprobs, whole)
+    loss, seen = PairLoss(chosen_nll=1.0)(logprobs, logprobs, whole)
     parts = [
-        DPOLoss(chosen_nll=1.0)(part, part, collate(pair, torch.float64))
+        PairLoss(chosen_nll=1.0)(part, part, collate(pair, torch.float64))
         for pair, part in zip(made, logprobs.split([pair[0].scored + pair[1].scored for pair in made]), strict=True)
     ]
     assert sum(part.item() for part, _ in parts) == pytest.approx(loss.item(), abs=1e-12)

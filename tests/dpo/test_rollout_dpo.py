@@ -57,7 +57,10 @@ def test_the_first_step_starts_at_no_margin_and_later_ones_prefer_the_right_side
     margins, losses = logged(tmp_path / "d", "margin"), logged(tmp_path / "d", "loss")
     assert abs(margins[0]) < 1e-4 and losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert margins[-1] > 0.05 and losses[-1] < losses[0]
-    assert {"chosen_logprob", "rejected_logprob", "accuracy"} <= set(first_row(tmp_path / "d"))
+    assert {"chosen_logprob", "rejected_logprob", "chosen_gain", "accuracy"} <= set(first_row(tmp_path / "d"))
+    assert abs(logged(tmp_path / "d", "chosen_gain")[0]) < 1e-4
+    lengths = logged(tmp_path / "d", "chosen_length") + logged(tmp_path / "d", "rejected_length")
+    assert all(10 < length < 40 for length in lengths)
 
 
 def first_row(folder):
@@ -69,7 +72,7 @@ def first_row(folder):
 def test_a_falling_chosen_side_is_said(tmp_path, world, adder, capsys, monkeypatch):
     told = rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher", learning_rate=1e-2, epochs=6))
     assert told["chosen_logprob_fell"] > 0.05
-    assert "warning: d made its own chosen side less likely" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("warning: d makes its own chosen side less likely") == 1
 
 
 def test_a_chosen_side_that_rises_is_not_warned_of(tmp_path, world, adder, capsys):
@@ -102,6 +105,55 @@ def test_after_a_kill_between_rollouts_and_training_the_rollouts_are_not_sampled
     monkeypatch.setattr("whetstone.decode.engine.Engine.generate", lambda *_: pytest.fail("sampled again"))
     rollout_dpo.run(room(tmp_path / "two" / "one", world, adder))
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_the_reference_is_asked_once_for_all_epochs_and_all_resumed_runs(tmp_path, world, adder, monkeypatch):
+    settings = {"source": "teacher", "epochs": 3, "checkpoint_every": 1}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        rollout_dpo.run(room(tmp_path / "d", world, adder, **settings))
+    monkeypatch.setattr(Learner, "row_logprobs", lambda *_: pytest.fail("the reference was asked again"))
+    assert rollout_dpo.run(room(tmp_path / "d", world, adder, **settings))["steps"] == 6
+
+
+LOSSES = [
+    {"loss": "robust", "label_smoothing": 0.2},
+    {"loss": "ipo", "beta": 0.5},
+    {"loss": "simpo", "beta": 2.0, "target_margin": 0.5},
+    {"loss": "sigmoid", "label_smoothing": 0.1, "pairing": "hardest", "source": "student"},
+    {"loss": "sigmoid", "pairing": "all", "pairs_per_problem": 4, "source": "student"},
+]
+
+
+@pytest.mark.parametrize("settings", LOSSES, ids=lambda s: "-".join(map(str, s.values())))
+def test_every_loss_and_rule_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, settings):
+    settings = {"source": "teacher", "epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1} | settings
+    rollout_dpo.run(room(tmp_path / "one", world, adder, **settings))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings))
+    rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings))
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+    assert hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
+
+
+def test_simpo_asks_no_reference(tmp_path, world, adder, monkeypatch):
+    monkeypatch.setattr(Learner, "row_logprobs", lambda *_: pytest.fail("asked"))
+    rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher", loss="simpo"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss": "robust"}, "label_smoothing = 0 says there is none"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, 'belongs to loss = "sigmoid" or "robust", not to "ipo"'),
+        ({"target_margin": 0.5}, 'belongs to loss = "simpo"'),
+        ({"loss": "simpo", "length_normalised": False}, "Leave length_normalised out"),
+    ],
+)
+def test_settings_that_a_loss_does_not_have_are_errors(settings, words):
+    with pytest.raises(ValueError, match=words):
+        rollout_dpo.Settings(kind="dpo", **settings)
 
 
 def dies(*_):

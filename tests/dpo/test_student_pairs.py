@@ -1,11 +1,13 @@
 """Pairs: of one problem, right over wrong, each rollout once, nothing cut off preferred."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import problem, rollout
-from whetstone.dpo.pairs import build_pairs
+from whetstone.dpo.pairs import RULES, build_pairs
 
 ROLLOUTS = st.lists(
     st.tuples(st.sampled_from([True, False, None]), st.sampled_from(["end", "length"]), st.integers(1, 40)),
@@ -25,10 +27,43 @@ def test_every_pair_is_right_over_wrong_and_each_rollout_is_used_once(made, most
     assert [(p.chosen_ids, p.rejected_ids) for p in pairs] == [
         (c.ids, r.ids) for c, r in zip(chosen, rejected, strict=True)
     ]
-    right = sum(r.correct is True and r.stop == "end" for r in group)
-    wrong = sum(r.correct is False and r.stop == "end" for r in group) or sum(r.correct is False for r in group)
+    right, wrong = sides(group)
     assert len(pairs) == min(most, right, wrong)
     assert pairs == build_pairs(problem("p"), group, most, seed)
+
+
+def sides(group) -> tuple[int, int]:
+    """How many rollouts may be chosen, and how many rejected."""
+    right = sum(r.correct is True and r.stop == "end" for r in group)
+    return right, sum(r.correct is False and r.stop == "end" for r in group) or sum(r.correct is False for r in group)
+
+
+@given(ROLLOUTS, st.integers(1, 20), st.sampled_from(sorted(RULES)), st.integers(0, 9))
+def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_says(made, most, rule, seed):
+    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(made)]
+    by_text = {r.text: r for r in group}
+    pairs = build_pairs(problem("p"), group, most, seed, rule)
+    met = [(by_text[p.chosen], by_text[p.rejected]) for p in pairs]
+    assert all(c.correct is True and c.stop == "end" and r.correct is False for c, r in met)
+    assert len({(c.index, r.index) for c, r in met}) == len(pairs)
+    right, wrong = sides(group)
+    there = {"one": min(1, right, wrong), "all": right * wrong}.get(rule, min(right, wrong))
+    assert len(pairs) == min(most, there)
+
+
+def test_the_hardest_pair_is_the_wrong_answer_believed_most_and_the_right_one_believed_least():
+    def sampled(index, correct, logprobs):
+        return replace(rollout(index=index, correct=correct, tokens=len(logprobs)), logprobs=logprobs)
+
+    group = [
+        sampled(0, True, [-0.1, -0.1]),
+        sampled(1, True, [-0.9, -0.7]),
+        sampled(2, False, [-2.0]),
+        sampled(3, False, [-0.2, -0.4, -0.3]),  # less likely as a whole than 4, likelier a token
+        sampled(4, False, [-0.8]),
+    ]
+    pairs = build_pairs(problem(), group, 9, 0, "hardest")
+    assert [(p.chosen, p.rejected) for p in pairs] == [("p/1", "p/3"), ("p/0", "p/4")]
 
 
 def test_pairs_never_mix_problems():

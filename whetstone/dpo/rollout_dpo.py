@@ -2,22 +2,29 @@
 
 The paper pairs the *teacher's* right and wrong rollouts; here the default is the *student's* own, because on a small model
 the teacher's mistakes are not the student's (see docs/rollout_dpo.md for the measurement). `source = "teacher"` is the
-paper's way. The reference is the model the stage starts from; its log-probabilities are computed once a pair.
+paper's way. The reference is the model the stage starts from; its log-probabilities are computed once a pair, before the
+first step, and kept on disk: no epoch and no resumed run computes them again, and no second model is held.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import read_records, read_rows, write_records
+from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 
 if TYPE_CHECKING:
+    from whetstone.batch import Row
     from whetstone.chat import Chat
     from whetstone.learner.cost import Estimate
+    from whetstone.learner.learner import Learner
     from whetstone.records import Pair
+
+CHOSEN_MAY_FALL = 0.05  # nats a token, against the reference, before it is said
+WITHOUT_REFERENCE = ("simpo",)
 
 
 class Settings(StageSettings):
@@ -31,9 +38,13 @@ class Settings(StageSettings):
     temperature: float = Field(default=1.0, gt=0)  # of the student's rollouts
     max_tokens: int = Field(default=512, gt=0)  # longest rollout
     pairs_per_problem: int = Field(default=2, gt=0)  # at most
+    pairing: Literal["length_matched", "hardest", "one", "all"] = "length_matched"  # which of the student's rollouts
     max_pairs: int = Field(default=0, ge=0)  # at most so many in all; 0: all
+    loss: Literal["sigmoid", "robust", "ipo", "simpo"] = "sigmoid"  # DPO's own is sigmoid
     beta: float = Field(default=0.1, gt=0)  # how hard the reference holds
-    length_normalised: bool = False  # log-probabilities a token instead of a sequence
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # sigmoid, robust: share of pairs believed to be swapped
+    target_margin: float = Field(default=0.0, ge=0)  # simpo: its gamma, the margin asked for
+    length_normalised: bool | None = None  # log-probabilities a token, not a sequence; None: with ipo and simpo
     chosen_nll: float = Field(default=0.0, ge=0)  # weight of the chosen side's cross-entropy
     learning_rate: float = Field(default=3e-5, gt=0)  # the peak
     schedule: Literal["constant", "linear", "cosine"] = "linear"  # from the peak down
@@ -43,12 +54,30 @@ class Settings(StageSettings):
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
     checkpoint_every: int = Field(default=20, gt=0)  # steps
 
+    @model_validator(mode="after")
+    def _loss_has_what_is_set(self) -> "Settings":
+        if self.loss == "robust" and not self.label_smoothing:
+            raise ValueError(
+                'loss = "robust" corrects for a known share of swapped pairs, and label_smoothing = 0 says there is none. '
+                'Set label_smoothing, 0.1 for instance, or loss = "sigmoid"'
+            )
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
+            raise ValueError(
+                f'label_smoothing = {self.label_smoothing} belongs to loss = "sigmoid" or "robust", not to "{self.loss}". '
+                "Leave it out"
+            )
+        if self.target_margin and self.loss != "simpo":
+            raise ValueError(f'target_margin = {self.target_margin} belongs to loss = "simpo". Leave it out')
+        if self.loss == "simpo" and self.length_normalised is False:
+            raise ValueError('loss = "simpo" is defined on log-probabilities a token. Leave length_normalised out')
+        return self
+
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
     from whetstone.batch import Row
     from whetstone.chat import Chat
-    from whetstone.dpo.loss import DPOLoss, pair_rows, weigh
+    from whetstone.dpo.loss import make_loss, pair_rows, weigh
     from whetstone.learner.learner import Learner
     from whetstone.learner.next_token import plan_steps
     from whetstone.learner.schedule import learning_rate
@@ -69,13 +98,13 @@ def run(stage: Stage) -> dict[str, Any]:
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
     rows = [Row([*prompt, *ids], prompt=len(prompt)) for prompt, ids in sides]
-    reference = [float(values.sum()) for values in learner.row_logprobs(rows)]
+    reference = [0.0] * len(rows) if settings.loss in WITHOUT_REFERENCE else reference_logprobs(stage, learner, rows)
     couples = [
         pair_rows(sides[i][0], sides[i][1], sides[i + 1][1], (reference[i], reference[i + 1]))
         for i in range(0, len(sides), 2)
     ]
     plan = plan_steps([1] * len(couples), settings.batch_pairs, stage.seed, settings.epochs)
-    loss = DPOLoss(settings.beta, settings.length_normalised, settings.chosen_nll)
+    loss = make_loss(settings)
     with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
@@ -84,17 +113,42 @@ def run(stage: Stage) -> dict[str, Any]:
             norm = learner.step(rate)
             tokens = sum(len(row.ids) for pair in chosen for row in pair)
             steps.log(step, tokens, learning_rate=rate, gradient_norm=norm, **sums)
-            steps.state.setdefault("first_chosen_logprob", sums["chosen_logprob"])
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
+            watch_chosen_side(stage.name, steps.state, sums["chosen_gain"], last=step == len(plan) - 1)
         state = dict(steps.state)
-    fallen = state["first_chosen_logprob"] - state["last"]["chosen_logprob"]
-    if fallen > 0.05:
-        say(
-            f"warning: {stage.name} made its own chosen side less likely (by {fallen:.3f} nats a token): the model may "
-            "be unlearning right answers. Lower learning_rate, or set chosen_nll = 1.0."
-        )
     models.save(model, tokenizer, stage.output("model"))
-    return {**counts, "pairs": len(pairs), "steps": len(plan), "tokens": state["tokens"], "chosen_logprob_fell": fallen}
+    return {
+        **counts,
+        "pairs": len(pairs),
+        "steps": len(plan),
+        "tokens": state["tokens"],
+        "chosen_logprob_fell": state["first_chosen_gain"] - state["last"]["chosen_gain"],
+    }
+
+
+def reference_logprobs(stage: Stage, learner: "Learner", rows: Sequence["Row"]) -> list[float]:
+    """The summed log-probability of each row under the model as it is now; from disk where they are all there."""
+    kept = stage.folder / "reference"
+    found = [row["logprob"] for row in read_rows(kept)] if kept.exists() and any(kept.iterdir()) else []
+    if len(found) != len(rows):
+        found = [float(values.sum()) for values in learner.row_logprobs(list(rows))]
+        write_rows(kept, ({"logprob": value} for value in found))
+    return found
+
+
+def watch_chosen_side(name: str, state: dict[str, Any], gain: float, last: bool) -> None:
+    """Says once that right answers become less likely: in three steps on end, or in the last one.
+
+    `gain` is over the reference, on the step's own pairs, in nats a token.
+    """
+    fallen = state.setdefault("first_chosen_gain", gain) - gain
+    state["fallen_for"] = state.get("fallen_for", 0) + 1 if fallen > CHOSEN_MAY_FALL else 0
+    if (state["fallen_for"] >= 3 or (last and state["fallen_for"])) and not state.get("fall_was_said"):
+        state["fall_was_said"] = True
+        say(
+            f"warning: {name} makes its own chosen side less likely (by {fallen:.3f} nats a token): the model may be "
+            "unlearning right answers. Lower learning_rate, or set chosen_nll = 1.0."
+        )
 
 
 def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"], dict[str, Any]]:
@@ -126,7 +180,7 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     pairs = [
         pair
         for problem, group in zip(problems, groups, strict=True)
-        for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed)
+        for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed, settings.pairing)
     ]
     if settings.max_pairs:
         pairs = shuffled(pairs, stage.seed)[: settings.max_pairs]
@@ -173,7 +227,9 @@ def plan(stage: Stage) -> "Estimate":
     settings: Settings = stage.settings
     bound = "at most "
     if settings.source == "student":
-        pairs = settings.sample_problems * min(settings.pairs_per_problem, settings.samples // 2)
+        half = settings.samples // 2
+        a_problem = {"one": 1, "all": half * (settings.samples - half)}.get(settings.pairing, half)
+        pairs = settings.sample_problems * min(settings.pairs_per_problem, a_problem)
     elif stage.inputs["pairs"].exists():
         pairs, bound = sum(1 for _ in read_rows(stage.inputs["pairs"])), ""
     else:
