@@ -7,6 +7,7 @@ backward pass needs: about 8 hidden + 4 mlp numbers a token and layer, and 3 of 
 import json
 import math
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MASTER_COPIES = 4  # weights, gradients, two moments
 CHECKPOINT_COPIES = 3  # weights, two moments
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, whatever is asked for (model.py)
+TEXTS_AT_ONCE = 256  # tokenised together
 CHUNK = 1024  # tokens whose logits are alive (head.py)
 
 
@@ -68,8 +70,11 @@ def count_tokens(folder: Path | str | None, texts: Iterable[str], longest: int) 
         return 0
     from tokenizers import Tokenizer
 
-    found = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).encode_batch_fast(list(texts))
-    return sum(len(one.ids) for one in found if len(one.ids) <= longest)
+    tokenizer, texts, tokens = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), iter(texts), 0
+    while some := list(islice(texts, TEXTS_AT_ONCE)):
+        lengths = [len(one.ids) for one in tokenizer.encode_batch_fast(some)]
+        tokens += sum(length for length in lengths if length <= longest)
+    return tokens
 
 
 def shaped_parameters(model: ModelSettings) -> int:
