@@ -42,10 +42,8 @@ class ModelSettings(Settings):
     rope_theta: float = 500.0  # Phi-4-mini's 10,000 is made for contexts of thousands of tokens
     vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
     context: int = 1024  # positions
-    longest: int = Field(
-        default=0, ge=0
-    )  # tokens of the longest sequence (LongRoPE's table); 0: what the stages ask for
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the stored weights
+    longest: int = Field(default=0, ge=0)  # tokens of the longest sequence, for LongRoPE; 0: what the stages ask for
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of stored weights; bfloat16 rounds small updates away
 
 
 class ParallelSettings(Settings):
@@ -53,19 +51,11 @@ class ParallelSettings(Settings):
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
     samplers: int = Field(default=0, ge=0)  # processes that sample at once on CPU with threads = 1; 0: one a core
     replicas: int = Field(default=0, ge=0)  # processes that share a training step, likewise; 0: one a core
-    processes: int = Field(
-        default=1, ge=1
-    )  # that train together (midtrain, sft, dpo), each on a GPU or some of the cores
-    shard: Literal["ddp", "fsdp"] = (
-        "ddp"  # of several: each has the whole model, or keeps a share of weights and moments
-    )
+    processes: int = Field(default=1, ge=1)  # that train together (midtrain, sft, dpo), each on a GPU or some cores
+    shard: Literal["ddp", "fsdp"] = "ddp"  # of several: each has the whole model, or a share of weights and moments
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
-    activation_checkpointing: int = Field(
-        default=0, ge=0
-    )  # 1: each layer's activations are computed again; 2: each 2nd's; 0: none
-    compile: bool = (
-        False  # torch.compile for the layers: faster after a minute or so, the same numbers but for rounding
-    )
+    activation_checkpointing: int = Field(default=0, ge=0)  # of each n-th layer, computed again; 0: all are kept
+    compile: bool = False  # torch.compile for the layers: faster after a minute; the same numbers but for rounding
     accelerator: Literal["", "A100", "H100", "H200", "B200", "L40S", "RTX 3090", "RTX 4090"] = ""  # for `plan`'s hours
 
 

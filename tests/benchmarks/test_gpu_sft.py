@@ -1,0 +1,56 @@
+"""The GPU benchmark's code, on a CPU: the shape is Phi-4-mini's, the numbers are those of the work."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import gpu_sft
+from benchmarks.gpu_sft import FULL, SMALL, build, measure, operations, packed, rows
+from whetstone import model as models
+
+
+def test_the_full_shape_has_phi_4_minis_parameters_and_the_long_table():
+    model = build(FULL, "meta")
+    assert models.parameters(model) == 3_836_021_760
+    assert model.config.rope_parameters["short_factor"] == model.config.rope_parameters["long_factor"]
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_operations_of_a_row_are_those_worked_out_by_hand():
+    """6 x 3.836e9 + 6 x 32 x 3072 x 16384 a token."""
+    done = operations(build(FULL, "meta"), FULL, [16_384])
+    assert done == pytest.approx(16_384 * (6 * 3.836021760e9 + 6 * 32 * 3072 * 16_384), rel=1e-9)
+
+
+def test_packed_rows_are_full_and_ragged():
+    lengths = packed(FULL)
+    assert sum(lengths) == FULL.row and len(lengths) > 2 and max(lengths) <= FULL.row / 2
+
+
+def test_no_tensor_of_a_whole_rows_logits_is_ever_made():
+    size = replace(SMALL, steps=1)
+    found = measure(size, "cpu", [size.row], {"activation_checkpointing": 1}, "float32")
+    assert found["logits_rows"] == 1024 < size.row - 1
+    assert found["first_loss"] == pytest.approx(torch.tensor(float(size.vocabulary)).log().item(), rel=0.02)
+    with gpu_sft.LargestLogits(size.vocabulary) as largest:  # and it would have been seen
+        row = rows([1500], size.vocabulary, 0)[0]
+        build(size, "cpu")(torch.tensor([row.ids]), use_cache=False)
+    assert largest.rows == 1500
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so():
+    with pytest.raises(SystemExit, match="there is no GPU here"):
+        gpu_sft.main([])
+
+
+@pytest.mark.slow
+def test_small_runs_the_same_code_and_writes_its_json(tmp_path, capsys):
+    file = tmp_path / "found.json"
+    gpu_sft.main(["--small", "--steps", "1", "--way", "each second layer again", "--json", str(file)])
+    found = json.loads(file.read_text())
+    assert found["name"] == "gpu_sft" and len(found["cases"]) == 2
+    assert all(case["ours"] > 0 and case["details"]["mfu"] > 0 for case in found["cases"])
+    assert "MFU" in capsys.readouterr().out
