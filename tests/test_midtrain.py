@@ -11,7 +11,8 @@ from tests.tiny_world import SUMS, answer, logged
 from whetstone import midtrain
 from whetstone.batch import pack_in_order
 from whetstone.chat import Chat
-from whetstone.learner.next_token import short_first
+from whetstone.learner.order import short_first
+from whetstone.learner.tokenise import tokenise
 from whetstone.model import load
 from whetstone.run.folder import hash_folder
 from whetstone.run.tables import read_rows, write_rows
@@ -97,8 +98,10 @@ def test_conversations_that_are_too_long_are_counted_and_said(tmp_path, world, c
     rows[0] = rows[0] | {"text": answer(1, 1) * 20}
     write_rows(tmp_path / "corpus", rows)
     told = midtrain.run(room(tmp_path / "m", world | {"corpus": tmp_path / "corpus"}, epochs=1))
-    assert told["left_out"] == 1
-    assert "1 conversations are longer than sequence_length = 128, left out" in capsys.readouterr().err
+    assert (told["conversations"], told["left_out"]) == (len(SUMS) - 1, 1)
+    assert "1 conversations left out, longer than 128 tokens" in capsys.readouterr().err
+    ((row, reason),) = [(row["row"], row["reason"]) for row in read_rows(tmp_path / "m" / "dropped")]
+    assert (row, reason) == (0, "longer than 128 tokens")
 
 
 def test_nothing_that_fits_is_an_error(tmp_path, world):
@@ -108,8 +111,8 @@ def test_nothing_that_fits_is_an_error(tmp_path, world):
 
 def test_the_curriculum_brings_short_conversations_first():
     lengths = [1 + (37 * i) % 200 for i in range(1000)]
-    order = short_first(lengths, 1, 1.0)
-    assert sorted(order) == list(range(1000)) and order == short_first(lengths, 1, 1.0) != short_first(lengths, 2, 1.0)
+    order, again, other = (short_first(lengths, seed, 1.0).tolist() for seed in (1, 1, 2))
+    assert sorted(order) == list(range(1000)) and order == again != other
     quarter = [sum(lengths[i] for i in order[at : at + 250]) / 250 for at in range(0, 1000, 250)]
     assert quarter == sorted(quarter) and quarter[0] < 0.4 * quarter[-1]
     rooms = pack_in_order(lengths, order, 128)
@@ -128,15 +131,15 @@ def test_what_a_curriculum_ends_with_is_like_the_whole():
 
 def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monkeypatch):
     seen = []
-    from whetstone.learner import next_token
+    from whetstone.learner import order
 
-    plain = next_token.plan_steps
+    plain = order.plan_steps
 
     def plan(sizes, *more):
         seen.append((plain(sizes, *more), len(sizes)))
         return seen[-1][0]
 
-    monkeypatch.setattr(next_token, "plan_steps", plan)
+    monkeypatch.setattr(order, "plan_steps", plan)
     midtrain.run(room(tmp_path / "m", world, epochs=2, curriculum=1.0))
     ((steps, rooms),) = seen
     walked = [room for step in steps for room in step]
@@ -144,11 +147,17 @@ def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monke
     assert walked[rooms:] != list(range(rooms))
 
 
-def test_loss_on_the_response_leaves_the_question_out(world):
+def tokenised(made, chat):
+    read = midtrain.reader(made.settings.word_dropout, made.seed)
+    only = made.settings.loss_on == "response"
+    return tokenise(made, made.inputs["corpus"], chat, read, 128, only, ("train", "validation"))
+
+
+def test_loss_on_the_response_leaves_the_question_out(tmp_path, world):
     _, tokenizer = load(world["model"])
     chat = Chat(tokenizer)
-    (row,) = [r for r in read_rows(world["corpus"]) if r["problem_id"] == "0+1"]
-    (whole,), (response,) = (midtrain.conversations(chat, [row], only) for only in (False, True))
+    corpora = [tokenised(room(tmp_path / on, world, loss_on=on), chat) for on in ("all", "response")]
+    whole, response = (corpus["train"][SUMS.index((0, 1))] for corpus in corpora)
     assert whole.ids == response.ids and whole.prompt == 1
     assert chat.text(response.ids[response.prompt :]) == answer(0, 1) and response.ids[-1] == chat.end
 

@@ -5,8 +5,9 @@ import pytest
 from tests.scripted import Killed, kill_after, stage
 from tests.tiny_world import answer, logged
 from whetstone import sft
-from whetstone.batch import collate
+from whetstone.batch import Row, collate
 from whetstone.chat import Chat
+from whetstone.learner.tokenise import encode
 from whetstone.model import load
 from whetstone.records import Pair
 from whetstone.run.folder import hash_folder
@@ -43,11 +44,16 @@ def chat_of(world, **special) -> Chat:
     return Chat(tokenizer)
 
 
+def row_of(chat, of_table) -> Row:
+    ((question, response),) = encode(chat, [sft.conversation(of_table)])
+    return Row([*question, *response], prompt=len(question))
+
+
 @pytest.mark.parametrize("special", [{}, dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|end|>")])
 def test_the_response_and_its_end_of_turn_are_scored_and_nothing_else(world, special):
     """Masked by length: where bos, eos and padding are one id, a mask by id would hide the end from the loss."""
     chat = chat_of(world, **special)
-    row = sft.answered(chat, {"question": "Compute 1 + 2.", "text": answer(1, 2)})
+    row = row_of(chat, {"question": "Compute 1 + 2.", "text": answer(1, 2)})
     batch = collate([row])
     assert chat.text(batch.targets.tolist()) == answer(1, 2)
     assert batch.targets[-1] == chat.end == chat.tokenizer.convert_tokens_to_ids("<|end|>")
@@ -68,8 +74,8 @@ def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
 def test_of_a_pair_the_chosen_side_is_taught_as_the_ids_that_were_sampled(world):
     chat = chat_of(world)
     pair = {"question": "Compute 1 + 2.", "chosen": "a", "rejected": "b", "prompt_ids": [], "chosen_ids": []}
-    assert chat.text(sft.answered(chat, pair).ids[-2:]) == "a"
-    sampled = sft.answered(chat, pair | {"prompt_ids": [9, 8], "chosen_ids": [7, 6, chat.end]})
+    assert chat.text(row_of(chat, pair).ids[-2:]) == "a"
+    sampled = row_of(chat, pair | {"prompt_ids": [9, 8], "chosen_ids": [7, 6, chat.end]})
     assert sampled.ids == [9, 8, 7, 6, chat.end] and sampled.prompt == 2
 
 

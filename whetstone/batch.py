@@ -9,9 +9,11 @@ Shift: the token at flat position t is predicted from position t-1, so `scored` 
 and the sum over micro-batches is the step's loss, for any split into micro-batches.
 """
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 
@@ -130,41 +132,98 @@ def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dty
         yield collate(rows, dtype)
 
 
-def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Best-fit-decreasing: indices of sequences for each packed row of at most `room` tokens; nothing is cut.
+class Packed(Sequence[list[int]]):
+    """Packed rows: `packed[k]` are the indices of the sequences in row k, in the order they were put there."""
 
-    A sequence longer than `room` is left out of every row (the caller counts it).
+    def __init__(self, members: np.ndarray, starts: np.ndarray):
+        self.members = members  # (n,) indices, row after row
+        self.starts = starts  # (rows + 1,) where each row begins among them
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> list[int]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return self.members[self.starts[row] : self.starts[row + 1]].tolist()
+
+    def sizes(self, lengths: Sequence[int]) -> np.ndarray:
+        """Tokens of each row."""
+        ends = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64)[self.members])])
+        return np.diff(ends[self.starts])
+
+
+def pack(lengths: Sequence[int], room: int) -> Packed:
+    """Best-fit-decreasing: packed rows of at most `room` tokens; nothing is cut.
+
+    Longest first, each into the row that it fills best. A sequence longer than `room` is left out of every row (the caller
+    counts it). Lengths are at least 1.
+
+    >>> list(pack([5, 200, 6, 3], room=11))
+    [[2, 0], [3]]
     """
-    import bisect
-
-    open_rows: list[tuple[int, int]] = []  # (room left, row), sorted
-    rows: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        n = lengths[i]
-        if n > room:
-            continue
-        at = bisect.bisect_left(open_rows, (n, 0))  # the row it fills best
-        if at < len(open_rows):
-            left, row = open_rows.pop(at)
-            rows[row].append(i)
-        else:
-            left, row = room, len(rows)
-            rows.append([i])
-        if left - n > 0:
-            bisect.insort(open_rows, (left - n, row))
-    return rows
+    lengths = np.asarray(lengths, np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] <= room]
+    row_of = _best_fit(lengths[order], room)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row_of))]).astype(np.int64)
+    return Packed(order[np.argsort(row_of, kind="stable")], starts)
 
 
-def pack_in_order(lengths: Sequence[int], order: Iterable[int], room: int) -> list[list[int]]:
+def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
+    """The row of each of the descending lengths: the one with the least room that is enough, the first of equal ones.
+
+    A row that a length fills best is also best for the next of the same length while there is room, as it has less left than
+    before. So equal lengths are placed together, and a million take as many steps as there are different lengths.
+    """
+    row_of = np.empty(len(lengths), np.int64)
+    left: list[int] = []  # the different rooms left, ascending
+    rows_with: dict[int, list[np.ndarray]] = {}  # room left -> its rows
+
+    def reopen(rows: np.ndarray, remaining: int) -> None:
+        if not len(rows) or not remaining:
+            return
+        if remaining not in rows_with:
+            bisect.insort(left, remaining)
+        rows_with.setdefault(remaining, []).append(rows)
+
+    made = at = 0
+    for length, run in zip(*_runs(lengths), strict=True):
+        end = at + run
+        while at < end:
+            best = bisect.bisect_left(left, length)
+            if best < len(left):
+                space = left.pop(best)
+                parts = rows_with.pop(space)
+                rows = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+            else:
+                space, rows = room, made + np.arange(-(-(end - at) // (room // length)))
+                made += len(rows)
+            each = space // length  # of this length in a row
+            count = min(end - at, each * len(rows))
+            filled, rest = divmod(count, each)
+            row_of[at : at + count] = np.repeat(rows[: filled + (rest > 0)], each)[:count]
+            reopen(rows[:filled], space - each * length)
+            if rest:
+                reopen(rows[filled : filled + 1], space - rest * length)
+            reopen(rows[filled + (rest > 0) :], space)
+            at += count
+    return row_of
+
+
+def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
+    """The values that follow each other, and how often each does."""
+    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+    return values[starts].tolist(), np.diff(starts, append=len(values)).tolist()
+
+
+def pack_in_order(lengths: Sequence[int], order: Sequence[int], room: int) -> Packed:
     """Rows of at most `room` tokens, filled in the order given; a sequence longer than `room` is left out."""
-    rows: list[list[int]] = []
-    left = 0
-    for i in order:
-        if lengths[i] > room:
-            continue
-        if lengths[i] > left:
-            rows.append([])
-            left = room
-        rows[-1].append(i)
-        left -= lengths[i]
-    return rows
+    lengths, order = np.asarray(lengths, np.int64), np.asarray(order)
+    order = order[lengths[order] <= room]
+    ends = np.cumsum(lengths[order])
+    starts, before = [0], 0
+    while starts[-1] < len(order):
+        starts.append(int(np.searchsorted(ends, before + room, side="right")))
+        before = int(ends[starts[-1] - 1])
+    return Packed(order, np.asarray(starts, np.int64))

@@ -5,9 +5,12 @@ sampled is never tokenised again: `Rollout.ids` go into rows as they are.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from whetstone.records import Message, Prompt
+from whetstone.run.folder import hash_folder
 
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 
@@ -44,20 +47,39 @@ class Chat:
         if key not in self._prompts:
             if len(self._prompts) > 20_000:
                 self._prompts.clear()
-            text = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in key], tokenize=False, add_generation_prompt=True
-            )
-            self._prompts[key] = self.tokenizer.encode(text, add_special_tokens=False)
+            (self._prompts[key],) = self._encode_prompts([key])
         return list(self._prompts[key])
 
     def question_ids(self, question: str) -> list[int]:
         return self.prompt_ids((Message("user", question),))
+
+    def many_question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """`question_ids` of each, encoded together: for a corpus. Rollouts of one question follow each other there."""
+        once = list(dict.fromkeys(questions))
+        known = dict(zip(once, self._encode_prompts([(Message("user", q),) for q in once]), strict=True))
+        return [known[question] for question in questions]
+
+    def _encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
+        if not prompts:
+            return []
+        texts = self.tokenizer.apply_chat_template(
+            [[{"role": m.role, "content": m.content} for m in messages] for messages in prompts],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def completion_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole completions, each closed with the end of turn: a model learns to stop from that id."""
         if not texts:
             return []
         return [[*ids, self.end] for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def fingerprint(self) -> str:
+        """A hash of all that ids depend on: the tokenizer, its special tokens and template."""
+        with TemporaryDirectory() as folder:
+            self.tokenizer.save_pretrained(folder)
+            return hash_folder(Path(folder))
 
     def text(self, ids: Sequence[int]) -> str:
         """What was written, without the end of turn."""

@@ -14,7 +14,9 @@ Without a model above it, and without `[model] path`, the stage makes a tiny mod
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -25,9 +27,8 @@ from whetstone.run.settings import StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
-    from whetstone.batch import Row
-    from whetstone.chat import Chat
     from whetstone.learner.cost import Estimate
+    from whetstone.learner.tokenise import Conversation
 
 
 class Settings(StageSettings):
@@ -57,33 +58,32 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone.chat import Chat
     from whetstone.learner import checkpoint
     from whetstone.learner.learner import Learner
-    from whetstone.learner.next_token import mean_loss, next_token_loss, plan_steps, short_first, token_mean
+    from whetstone.learner.next_token import mean_loss, next_token_loss, token_mean
+    from whetstone.learner.order import plan_steps, short_first
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.tokenise import tokenise
 
     settings: Settings = stage.settings
-    corpus = list(read_rows(stage.inputs["corpus"]))
-    model, tokenizer = start(stage, corpus)
+    model, tokenizer = start(stage)
     chat = Chat(tokenizer)
-    responses_only = settings.loss_on == "response"
-    train = [row for row in corpus if row["split"] == "train"]
-    if settings.word_dropout:
-        rng = random.Random(f"{stage.seed}/word dropout")
-        train = [row | {"question": drop_words(row["question"], settings.word_dropout, rng)} for row in train]
-    rows = conversations(chat, train, responses_only)
-    held_out = conversations(chat, [row for row in corpus if row["split"] == "validation"], responses_only)
-    lengths = [len(row.ids) for row in rows]
+    corpus = tokenise(
+        stage,
+        stage.inputs["corpus"],
+        chat,
+        reader(settings.word_dropout, stage.seed),
+        settings.sequence_length,
+        responses_only=settings.loss_on == "response",
+        splits=("train", "validation"),
+    )
+    rows, held_out = corpus["train"], corpus["validation"].at_most(settings.sequence_length)
     if settings.curriculum:
-        rooms = pack_in_order(lengths, short_first(lengths, stage.seed, settings.curriculum), settings.sequence_length)
+        order = short_first(rows.lengths, stage.seed, settings.curriculum)
+        rooms = pack_in_order(rows.lengths, order, settings.sequence_length)
     else:
-        rooms = pack(lengths, settings.sequence_length)
-    too_long = len(rows) - sum(map(len, rooms))
-    if too_long:
-        say(
-            f"{stage.name}: {too_long} conversations are longer than sequence_length = {settings.sequence_length}, left out"
-        )
-    sizes = [sum(len(rows[i].ids) for i in room) for room in rooms]
-    first = list(range(len(rooms))) if settings.curriculum else None
+        rooms = pack(rows.lengths, settings.sequence_length)
+    first = range(len(rooms)) if settings.curriculum else None
+    sizes = rooms.sizes(rows.lengths)
     plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, first)
     if not plan:
         raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
@@ -120,8 +120,8 @@ def run(stage: Stage) -> dict[str, Any]:
     models.save(model, tokenizer, stage.output("model"))
     return {
         "parameters": models.parameters(model),
-        "conversations": len(rows),
-        "left_out": too_long,
+        "conversations": len(rooms.members),
+        "left_out": corpus.left_out.total(),
         "steps": state["steps"],
         "tokens": state["tokens"],
         "validation_loss": state.get("best_loss"),
@@ -129,7 +129,7 @@ def run(stage: Stage) -> dict[str, Any]:
     }
 
 
-def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
+def start(stage: Stage) -> tuple[Any, Any]:
     """The model above, or that of `[model] path`, or a tiny one made from nothing (kept in `base/`)."""
     from whetstone import model as models
 
@@ -138,26 +138,32 @@ def start(stage: Stage, corpus: Sequence[dict[str, Any]]) -> tuple[Any, Any]:
         return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     if stage.model.path:
         return models.load(stage.model.path, device, stage.model.dtype, stage.longest)
-    texts = [f"{row['question']} {row['text']}" for row in corpus[:20_000]]
+    read = reader(0, stage.seed)
+    corpus = (read(row) for row in islice(read_rows(stage.inputs["corpus"]), 20_000))
+    texts = (f"{one.question} {one.answer}" for one in corpus if not one.fault)
     model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
     models.save(model, tokenizer, stage.output("base"))
     return model.to(device), tokenizer
 
 
+def reader(word_dropout: float, seed: int) -> Callable[[dict[str, Any]], "Conversation"]:
+    """What makes a conversation of each of the corpus's rows, which are given in their order, once."""
+    from whetstone.learner.tokenise import Conversation
+
+    rng = random.Random(f"{seed}/word dropout")
+
+    def read(row: dict[str, Any]) -> Conversation:
+        one = Conversation(row.get("problem_id"), row.get("question"), row.get("text"), row.get("split"))
+        if word_dropout and one.split == "train" and not one.fault:
+            one = replace(one, question=drop_words(one.question, word_dropout, rng))
+        return one
+
+    return read
+
+
 def drop_words(question: str, share: float, rng: random.Random) -> str:
-    """The question without a random `share` of its words; words with a digit in them stay."""
-    return " ".join(w for w in question.split() if any(map(str.isdigit, w)) or rng.random() >= share)
-
-
-def conversations(chat: "Chat", corpus: Sequence[dict[str, Any]], responses_only: bool) -> list["Row"]:
-    from whetstone.batch import Row
-
-    questions = [chat.question_ids(row["question"]) for row in corpus]
-    answers = chat.completion_ids([row["text"] for row in corpus])
-    return [
-        Row([*question, *answer], prompt=len(question) if responses_only else 1)
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    """The question without a random `share` of its words; words with a digit in them stay, and all when none would."""
+    return " ".join(w for w in question.split() if any(map(str.isdigit, w)) or rng.random() >= share) or question
 
 
 def plan(stage: Stage) -> "Estimate":

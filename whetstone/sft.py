@@ -15,9 +15,8 @@ from whetstone.run.settings import StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
-    from whetstone.batch import Row
-    from whetstone.chat import Chat
     from whetstone.learner.cost import Estimate
+    from whetstone.learner.tokenise import Conversation
 
 
 class Settings(StageSettings):
@@ -40,9 +39,11 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
     from whetstone.chat import Chat
     from whetstone.learner.learner import Learner
-    from whetstone.learner.next_token import next_token_loss, plan_steps, token_mean
+    from whetstone.learner.next_token import next_token_loss, token_mean
+    from whetstone.learner.order import plan_steps
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.tokenise import tokenise
 
     settings: Settings = stage.settings
     source = stage.inputs.get("model") or stage.model.path
@@ -52,11 +53,9 @@ def run(stage: Stage) -> dict[str, Any]:
         source, models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
     chat = Chat(tokenizer)
-    samples = [answered(chat, row) for row in read_rows(stage.inputs["data"])]
-    rows = [row for row in samples if len(row.ids) <= settings.max_length]
-    plan = plan_steps(
-        [len(row.ids) for row in rows], settings.batch_tokens, stage.seed, settings.epochs, settings.tokens
-    )
+    samples = tokenise(stage, stage.inputs["data"], chat, conversation, settings.max_length)
+    rows = samples["train"].at_most(settings.max_length)
+    plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
     if not plan:
         raise ValueError(
             f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: nothing to train on."
@@ -79,23 +78,20 @@ def run(stage: Stage) -> dict[str, Any]:
     models.save(model, tokenizer, stage.output("model"))
     return {
         "samples": len(rows),
-        "left_out": len(samples) - len(rows),
+        "left_out": samples.left_out.total(),
         "steps": len(plan),
         "tokens": state["tokens"],
     }
 
 
-def answered(chat: "Chat", row: dict[str, Any]) -> "Row":
+def conversation(row: dict[str, Any]) -> "Conversation":
     """A question and its answer; of a pair, the chosen side, as the ids that were sampled where there are any."""
-    from whetstone.batch import Row
+    from whetstone.learner.tokenise import Conversation
 
-    if "chosen" in row:
-        prompt = row["prompt_ids"] or chat.question_ids(row["question"])
-        answer = row["chosen_ids"] or chat.completion_ids([row["chosen"]])[0]
-    else:
-        prompt = chat.question_ids(row["question"])
-        answer = chat.completion_ids([row["text"]])[0]
-    return Row([*prompt, *answer], prompt=len(prompt))
+    if "chosen" not in row:
+        return Conversation(row.get("problem_id"), row.get("question"), row.get("text"))
+    ids = {"prompt_ids": row["prompt_ids"] or (), "answer_ids": row["chosen_ids"] or ()}
+    return Conversation(row.get("problem_id"), row.get("question"), row["chosen"], **ids)
 
 
 def plan(stage: Stage) -> "Estimate":

@@ -79,7 +79,7 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone.chat import Chat
     from whetstone.dpo.loss import make_loss, pair_rows, weigh
     from whetstone.learner.learner import Learner
-    from whetstone.learner.next_token import plan_steps
+    from whetstone.learner.order import plan_steps
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
 

@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from whetstone.learner.accelerators import ACCELERATORS
@@ -24,6 +25,7 @@ from whetstone.run.settings import ModelSettings, ParallelSettings
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHECKPOINT_COPIES = 3  # weights, two moments
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, whatever is asked for (model.py)
+TEXTS_AT_ONCE = 256  # tokenised together
 CHUNK = 1024  # tokens whose logits are alive (head.py)
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
@@ -286,8 +288,11 @@ def count_tokens(folder: Path | str | None, texts: Iterable[str], longest: int) 
         return 0
     from tokenizers import Tokenizer
 
-    found = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).encode_batch_fast(list(texts))
-    return sum(len(one.ids) for one in found if len(one.ids) <= longest)
+    tokenizer, texts, tokens = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), iter(texts), 0
+    while some := list(islice(texts, TEXTS_AT_ONCE)):
+        lengths = [len(one.ids) for one in tokenizer.encode_batch_fast(some)]
+        tokens += sum(length for length in lengths if length <= longest)
+    return tokens
 
 
 # --- for people

@@ -1,6 +1,5 @@
 """Next-token training: the steps that mid-training and supervised fine-tuning share. The loop itself is in each room."""
 
-import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,9 @@ import torch
 
 from whetstone.batch import Batch, Row, micro_batches
 from whetstone.learner.learner import Learner
+from whetstone.learner.token_store import TokenStore
+
+ROWS_AT_ONCE = 1024  # of a validation
 
 
 def next_token_loss(
@@ -26,59 +28,17 @@ def token_mean(rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of an epoch: a function of (seed, epoch) alone, so that resuming needs a step number and nothing else."""
-    indices = list(range(count))
-    random.Random(f"{seed}/{epoch}").shuffle(indices)
-    return indices
-
-
-def short_first(lengths: Sequence[int], seed: int, share: float) -> list[int]:
-    """All indices: a random `share` of them from short to long, loosely (a length counts as up to twice itself), then the
-    others in any order, so that what is trained on last is like the whole."""
-    rng = random.Random(f"{seed}/short first")
-    shuffled = list(range(len(lengths)))
-    rng.shuffle(shuffled)
-    count = round(share * len(lengths))
-    keys = [length * (1 + rng.random()) for length in lengths]
-    return sorted(shuffled[:count], key=keys.__getitem__) + shuffled[count:]
-
-
-def plan_steps(
-    sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0, first: Sequence[int] | None = None
-) -> list[list[int]]:
-    """Which items each optimizer step takes: items in the order of each epoch, at least `budget` tokens a step.
-
-    `first` is the order of the first epoch, where it is not to be shuffled. Ends after `epochs` passes (1.5 is one and a
-    half), or sooner once `tokens` are spent (0: no such limit).
-    """
-    if not sizes:
-        return []
-    total = sum(sizes)
-    limit = min(int(epochs * total), tokens or int(epochs * total))
-    steps: list[list[int]] = []
-    step: list[int] = []
-    used = spent = epoch = 0
-    while spent < limit:
-        for i in first if first is not None and epoch == 0 else order(len(sizes), seed, epoch):
-            step.append(i)
-            used += sizes[i]
-            spent += sizes[i]
-            if used >= budget:
-                steps.append(step)
-                step, used = [], 0
-            if spent >= limit:
-                break
-        epoch += 1
-    if step:
-        steps.append(step)
-    return steps
-
-
-def mean_loss(learner: Learner, rows: Sequence[Row]) -> float:
-    """Cross-entropy a scored token, without gradient."""
-    batches = list(micro_batches([[row] for row in token_mean(rows)], learner.parallel.micro_batch_tokens))
-    return float(sum(-(b.weights * lp).sum() for b, lp in zip(batches, learner.logprobs(batches), strict=True)))
+def mean_loss(learner: Learner, rows: TokenStore) -> float:
+    """Cross-entropy a scored token, without gradient; some rows in memory at a time."""
+    total = torch.zeros(())
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = [rows[i] for i in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
+        for row in some:
+            row.weights = 1.0 / max(1, rows.scored)
+        batches = list(micro_batches([[row] for row in some], learner.parallel.micro_batch_tokens))
+        for batch, logprobs in zip(batches, learner.logprobs(batches), strict=True):
+            total = total - (batch.weights * logprobs).sum()
+    return float(total)
 
 
 class Pace:

@@ -79,6 +79,13 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
         yield from read_rows_of(shard)
 
 
+def count_rows(folder: Path) -> int:
+    """Rows of a sharded table, from the shards' footers."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(shard).num_rows for shard in folder.glob("part-*.parquet"))
+
+
 def read_rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one Parquet file."""
     import pyarrow.parquet as pq

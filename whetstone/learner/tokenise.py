@@ -1,0 +1,215 @@
+"""Conversations -> rows of ids on disk: a corpus is tokenised once, in a stream, and then read by index (token_store.py).
+
+The stores lie in the stage's `tokens/`. They are written aside and published by one rename, under a fingerprint of all that
+they were made from: a kill in the middle makes them again, a resumed stage finds them. What cannot be taught is counted,
+and listed in `dropped/` with its reason.
+"""
+
+import fcntl
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whetstone.chat import Chat
+from whetstone.learner.token_store import TokenStore, TokenWriter
+from whetstone.run.folder import Stage, hash_folder, read_json, write_json
+from whetstone.run.progress import progress, say
+from whetstone.run.tables import TableWriter, count_rows, read_rows
+
+FORMAT = 1  # of the stores; another number makes them again
+CHUNK = 1 << 20  # characters tokenised together: enough for all cores, a few tens of MB while they are
+MADE_FROM = "made_from.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A question and its answer, as a table's row has them: nothing is known yet of their types.
+
+    Where a student sampled ids, these are the row, and the text is never tokenised again.
+    """
+
+    problem_id: str
+    question: Any
+    answer: Any
+    split: str = "train"
+    prompt_ids: Sequence[int] = ()
+    answer_ids: Sequence[int] = ()
+
+    @property
+    def size(self) -> int:
+        """Of a sound one, in characters (ids, where those are given)."""
+        return len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be taught; empty when it can."""
+        for name, text, ids in (("question", self.question, self.prompt_ids), ("answer", self.answer, self.answer_ids)):
+            if ids:
+                continue
+            if text is None or (isinstance(text, str) and not text.strip()):
+                return f"no {name}"
+            if not isinstance(text, str):
+                return f"its {name} is not text"
+        return ""
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A store for each split, and how many conversations were left out for which reason.
+
+    Those that are too long are left out of every step, but keep their index in the store: the orders of the others do not
+    depend on the limit. `store.at_most(longest)` is without them.
+    """
+
+    stores: Mapping[str, TokenStore]
+    left_out: Counter[str]
+
+    def __getitem__(self, split: str) -> TokenStore:
+        return self.stores[split]
+
+
+def tokenise(
+    stage: Stage,
+    source: Path,
+    chat: Chat,
+    read: Callable[[dict[str, Any]], Conversation],
+    longest: int,
+    responses_only: bool = True,
+    splits: Sequence[str] = ("train",),
+) -> Tokenised:
+    """The conversations of a table, one for each row by `read`, from `stage.folder/tokens` when they are there already.
+
+    With `responses_only` a row's prompt is its question, else its first id. `longest` is the most tokens that a step will
+    take. Where several processes train together, one makes the stores and the others wait for it.
+    """
+    folder = stage.folder / "tokens"
+    made_from = {
+        "format": FORMAT,
+        "source": hash_folder(source),
+        "tokenizer": chat.fingerprint(),
+        "settings": stage.settings.model_dump(mode="json"),
+        "seed": stage.seed,
+    }
+    with _alone(stage.folder / "tokens.lock"):
+        found = _published(folder, made_from, splits)
+        if found is None:
+            with (
+                _published_by_rename(folder) as aside,
+                _Writing(aside, stage, chat, splits, count_rows(source)) as writing,
+            ):
+                writing.add(map(read, read_rows(source)), longest, responses_only)
+                write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
+            found = _published(folder, made_from, splits)
+            assert found is not None, f"{folder} was written and cannot be read"
+    for reason, count in found.left_out.items():
+        say(f"{stage.name}: {count:,} conversations left out, {reason} (listed in {stage.folder / 'dropped'})")
+    return found
+
+
+def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
+    if not (folder / MADE_FROM).exists():
+        return None
+    known = read_json(folder / MADE_FROM)
+    if known["made_from"] != made_from:
+        return None
+    try:
+        return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
+    except (OSError, ValueError) as error:
+        say(f"{folder} is damaged, and made again: {error}")
+        return None
+
+
+class _Writing:
+    """The one pass over a table: the stores of its splits, and what is left out."""
+
+    def __init__(self, folder: Path, stage: Stage, chat: Chat, splits: Sequence[str], total: int):
+        self.stage, self.chat, self.total = stage, chat, total
+        self.stores = {split: TokenWriter(folder / split, chat.size) for split in splits}
+        self.dropped = TableWriter(stage.output("dropped"))
+        self.left_out: Counter[str] = Counter()
+
+    def __enter__(self) -> "_Writing":
+        with ExitStack() as stack:
+            for writer in (*self.stores.values(), self.dropped):
+                stack.enter_context(writer)
+            self.bar = stack.enter_context(progress(self.total, f"{self.stage.name}: tokenising", unit="conversations"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, conversations: Iterable[Conversation], longest: int, responses_only: bool) -> None:
+        for chunk in _chunks(self._sound(conversations)):
+            rows = encode(self.chat, [conversation for _, conversation in chunk])
+            for (number, conversation), (question, answer) in zip(chunk, rows, strict=True):
+                ids = [*question, *answer]
+                self.stores[conversation.split].add(ids, len(question) if responses_only else 1)
+                if len(ids) > longest:
+                    self._drop(number, conversation, f"longer than {longest:,} tokens", f"{len(ids):,} tokens")
+            self.bar.advance(len(chunk))
+
+    def _sound(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, Conversation]]:
+        for number, conversation in enumerate(conversations):
+            fault, detail = conversation.fault, ""
+            if not fault and conversation.split not in self.stores:
+                fault, detail = f"its split is not {' or '.join(self.stores)}", f"split = {conversation.split!r}"
+            if fault:
+                self._drop(number, conversation, fault, detail)
+                self.bar.advance(1)
+            else:
+                yield number, conversation
+
+    def _drop(self, number: int, conversation: Conversation, reason: str, detail: str = "") -> None:
+        """`number` is the row's in the table, from 0."""
+        self.left_out[reason] += 1
+        self.dropped.add({"problem_id": conversation.problem_id, "row": number, "reason": reason, "detail": detail})
+
+
+def _chunks(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple[int, Conversation]]]:
+    chunk, size = [], 0
+    for number, conversation in numbered:
+        chunk.append((number, conversation))
+        size += conversation.size
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """(question's ids, answer's ids) of each: sampled ids as they are, text tokenised, all of it together."""
+    questions = iter(chat.many_question_ids([c.question for c in conversations if not c.prompt_ids]))
+    answers = iter(chat.completion_ids([c.answer for c in conversations if not c.answer_ids]))
+    for c in conversations:
+        yield c.prompt_ids or next(questions), c.answer_ids or next(answers)
+
+
+@contextmanager
+def _published_by_rename(folder: Path) -> Iterator[Path]:
+    """A folder to write aside; it takes its name once all is written."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.replace(folder)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time; the lock goes with its process."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
