@@ -219,7 +219,7 @@ def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
 
 def pack_in_order(lengths: Sequence[int], order: Sequence[int], room: int) -> Packed:
     """Rows of at most `room` tokens, filled in the order given; a sequence longer than `room` is left out."""
-    lengths, order = np.asarray(lengths, np.int64), np.asarray(order)
+    lengths, order = np.asarray(lengths, np.int64), np.asarray(order, np.int64)
     order = order[lengths[order] <= room]
     ends = np.cumsum(lengths[order])
     starts, before = [0], 0
