@@ -22,7 +22,10 @@ from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
 FORMAT = 1  # of the stores; another number makes them again
-CHUNK = 1 << 20  # characters tokenised together: enough for all cores, a few tens of MB while they are
+CHUNK, CHUNK_ROWS = (
+    1 << 18,
+    1000,
+)  # at most so many characters and rows are tokenised together: some 25 MB while they are
 MADE_FROM = "made_from.json"
 
 
@@ -176,7 +179,7 @@ def _chunks(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple
     for number, conversation in numbered:
         chunk.append((number, conversation))
         size += conversation.size
-        if size >= CHUNK:
+        if size >= CHUNK or len(chunk) == CHUNK_ROWS:
             yield chunk
             chunk, size = [], 0
     if chunk:
