@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from whetstone.run.folder import Stage
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Settings(StageSettings):
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     max_length: int = Field(default=1024, gt=1)  # longer samples are left out, whole
     checkpoint_every: int = Field(default=50, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def run(stage: Stage) -> dict[str, Any]:
     learner = Learner(
         model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
     )
-    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])
             tokens = sum(len(row.ids) for row in chosen)
@@ -69,7 +70,9 @@ def run(stage: Stage) -> dict[str, Any]:
             rate = learning_rate(
                 settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
             )
-            norm = learner.step(rate)
+            norm = steps.update(step, sums["loss"], rate)
+            if norm is None:
+                continue
             steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
             steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
         state = dict(steps.state)
@@ -106,4 +109,4 @@ def plan(stage: Stage) -> dict[str, Any]:
         texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in read_rows(stage.inputs["data"]))
         tokens = count_tokens(above, texts, settings.max_length)
     known = steps_cost(tokens, settings.epochs, settings.tokens, settings.batch_tokens)
-    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, 2)
+    return known | training_cost(above, stage.model, stage.parallel, settings.batch_tokens, stage.run.keep_checkpoints)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_records, read_rows, write_records
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Settings(StageSettings):
     epochs: float = Field(default=1.0, gt=0)  # passes over the pairs
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
     checkpoint_every: int = Field(default=20, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -75,12 +76,14 @@ def run(stage: Stage) -> dict[str, Any]:
     ]
     plan = plan_steps([1] * len(couples), settings.batch_pairs, stage.seed, settings.epochs)
     loss = DPOLoss(settings.beta, settings.length_normalised, settings.chosen_nll)
-    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
             sums = learner.gradient(chosen, loss)
             rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
-            norm = learner.step(rate)
+            norm = steps.update(step, sums["loss"], rate)
+            if norm is None:
+                continue
             tokens = sum(len(row.ids) for pair in chosen for row in pair)
             steps.log(step, tokens, learning_rate=rate, gradient_norm=norm, **sums)
             steps.state.setdefault("first_chosen_logprob", sums["chosen_logprob"])
@@ -186,5 +189,9 @@ def plan(stage: Stage) -> dict[str, Any]:
             "steps": f"{about}{ceil(settings.epochs * pairs / settings.batch_pairs):,}",
         }
     return known | training_cost(
-        stage.inputs["model"], stage.model, stage.parallel, stage.parallel.micro_batch_tokens, 2
+        stage.inputs["model"],
+        stage.model,
+        stage.parallel,
+        stage.parallel.micro_batch_tokens,
+        stage.run.keep_checkpoints,
     )

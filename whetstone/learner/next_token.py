@@ -1,9 +1,7 @@
 """Next-token training: the steps that mid-training and supervised fine-tuning share. The loop itself is in each room."""
 
 import random
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -79,17 +77,3 @@ def mean_loss(learner: Learner, rows: Sequence[Row]) -> float:
     """Cross-entropy a scored token, without gradient."""
     batches = list(micro_batches([[row] for row in token_mean(rows)], learner.parallel.micro_batch_tokens))
     return float(sum(-(b.weights * lp).sum() for b, lp in zip(batches, learner.logprobs(batches), strict=True)))
-
-
-class Pace:
-    """Tokens a second of this process, for the step's line."""
-
-    def __init__(self) -> None:
-        self.wall, self.cpu, self.tokens = time.perf_counter(), time.process_time(), 0
-
-    def add(self, tokens: int) -> dict[str, Any]:
-        self.tokens += tokens
-        return {
-            "tokens_per_second": round(self.tokens / max(1e-9, time.perf_counter() - self.wall)),
-            "tokens_per_cpu_second": round(self.tokens / max(1e-9, time.process_time() - self.cpu)),
-        }
