@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from whetstone.run.disk import room_for
 from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -195,9 +196,9 @@ def load(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple
 
 def save(model: "PreTrainedModel", tokenizer: Any, folder: Path) -> None:
     """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
     # The attention is ours alone; other readers of the folder choose their own.
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):

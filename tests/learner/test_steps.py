@@ -169,6 +169,23 @@ def test_a_second_signal_stops_at_once(tmp_path):
     assert logged(tmp_path / "walk", "step") == [1, 2, 3, 4, 5]
 
 
+def test_a_signal_to_all_processes_lets_them_end_the_step(tmp_path):
+    """As batch systems send it, or Ctrl-C: the processes that share the step must not die of it before the parent is done."""
+    learner = Learner(random_model("phi3", V), V, ParallelSettings(device="cpu", replicas=2))
+    if learner.processes == 1:
+        pytest.skip("more processes need Linux and OMP_NUM_THREADS=1")
+    data = [Row([i % V for i in range(200)]) for _ in range(4)]
+    with pytest.raises(Terminated), Steps(stage(tmp_path / "w", StageSettings(kind="walk")), learner, 4, 4) as steps:
+        for step in steps:
+            if step == 1:
+                (pid, *_), *_ = learner._replicas[1].children
+                for process in (pid, os.getpid()):
+                    os.kill(process, signal.SIGTERM)
+            learner.gradient([[row] for row in token_mean(data)], next_token_loss)
+            steps.update(step, 1.0, 1e-3)
+    assert checkpoint.steps(steps.folder) == [2]
+
+
 # --- the best
 
 

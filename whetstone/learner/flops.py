@@ -45,7 +45,8 @@ class Flops:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.pair = 12 * config.num_hidden_layers * config.num_attention_heads * size
         self.token = sum(_a_token(weight) for weight in _matrices(model))
-        self.scored = _a_token(model.get_output_embeddings().weight) // model.config.vocab_size * vocabulary
+        head = model.get_output_embeddings().weight  # (V, C), unused slots included
+        self.scored = _a_token(head) // head.shape[0] * vocabulary
 
     def of(self, batch: Batch) -> int:
         pairs = sum(n * (n + 1) // 2 for n in batch.lengths)
