@@ -2,11 +2,14 @@
 
     python -m benchmarks.kill_and_resume --recipe recipes/smoke.toml --kills 10
     python -m benchmarks.kill_and_resume --recipe recipes/tiny.toml --once-in-each-stage
+    python -m benchmarks.kill_and_resume --recipe recipes/smoke.toml --at-random-steps midtrain --at-random-steps sft --kills 20
 
 The first makes one undisturbed run and then ten more, each killed once at a random moment, started again, and compared:
 scores.json and every artifact that a stage left (models, pairs, prompts, …; not the report: it tells the time). The second
 takes a finished run and, for each training stage, copies what came before it, kills the stage in the middle of its steps,
-starts it again and compares what it made. Exit status 1 when a bit differs.
+starts it again and compares what it made. The third makes the run up to those stages once, and then each of them `kills`
+times more, each time killed in or after a step drawn at random, in processes that are forked from one that has loaded what
+they need: it compares what they made and the losses of all steps. Exit status 1 when a bit differs.
 """
 
 import argparse
@@ -23,12 +26,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import whetstone
-from whetstone.recipe import KINDS, Recipe, read_recipe
+from benchmarks._measure import hardware, write
+from whetstone.pipeline import run_recipe
+from whetstone.recipe import KINDS, Recipe, RecipeStage, read_recipe
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
+from whetstone.run.processes import fork
 
 POLL = 0.02  # seconds between looks at a child
 PATIENCE = 10.0  # seconds; on a busy machine a process may wait that long for its turn to end
@@ -54,7 +61,7 @@ def finish(recipe: Path, folder: Path, *words: str) -> float:
     return time.perf_counter() - began
 
 
-def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
+def kill_when(child: "subprocess.Popen[bytes] | Forked", moment: Callable[[], bool]) -> bool:
     """Wait for the moment, then `kill -9` the process alone. False when it had ended before.
 
     Its grading and training processes must end by themselves; those that have not after PATIENCE are an error.
@@ -76,7 +83,7 @@ def kill_when(child: subprocess.Popen[bytes], moment: Callable[[], bool]) -> boo
 
 
 @contextmanager
-def not_left_behind(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def not_left_behind(child: "subprocess.Popen[bytes] | Forked") -> Iterator[None]:
     """Whoever interrupts the measurement interrupts the run too."""
     try:
         yield
@@ -96,6 +103,36 @@ def session(leader: int) -> list[int]:
         if int(sid) == leader and state != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+class Forked:
+    """`whetstone run --to STAGE` in a fork of this process, which has loaded what that needs: a Popen in what is used of it."""
+
+    def __init__(self, recipe: Recipe, stage: str):
+        log = recipe.run.folder / "log.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+
+        def work() -> None:
+            os.setsid()
+            with log.open("ab") as out:
+                os.dup2(out.fileno(), 1)
+                os.dup2(out.fileno(), 2)
+            run_recipe(recipe, last=stage)
+
+        self.status: int | None = None
+        self.pid = fork("run", work)
+
+    def poll(self) -> int | None:
+        return self.wait(os.WNOHANG)
+
+    def wait(self, how: int = 0) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, how)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -184,12 +221,7 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
             )
         half = max(1, len(read_metrics(undisturbed)) // 2)
         run = work / stage.name / recipe.run.name
-        for above in recipe.stages[: stage.number - 1]:
-            shutil.copytree(recipe.folder / above.folder_name, run / above.folder_name)
-            if (recipe.folder / "scores" / above.name).exists():
-                shutil.copytree(recipe.folder / "scores" / above.name, run / "scores" / above.name)
-        if run.joinpath("scores").exists():
-            shutil.copytree(recipe.folder / "scores" / "base", run / "scores" / "base", dirs_exist_ok=True)
+        copy_above(recipe, stage, run)
         folder = run / stage.folder_name
         words_here = (*words, "--to", stage.name)
         child = start(recipe.path, run.parent, *words_here)
@@ -209,6 +241,61 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
     return trials
 
 
+def copy_above(recipe: Recipe, stage: RecipeStage, run: Path) -> None:
+    """What a stage of a finished run began with, into another run's folder."""
+    for above in recipe.stages[: stage.number - 1]:
+        shutil.copytree(recipe.folder / above.folder_name, run / above.folder_name)
+        if (recipe.folder / "scores" / above.name).exists():
+            shutil.copytree(recipe.folder / "scores" / above.name, run / "scores" / above.name)
+    if run.joinpath("scores").exists():
+        shutil.copytree(recipe.folder / "scores" / "base", run / "scores" / "base", dirs_exist_ok=True)
+
+
+def at_random_steps(
+    path: Path, names: Sequence[str], kills: int, seed: int, work: Path, sets: Sequence[str]
+) -> list[Trial]:
+    """Each of those stages `kills` times, killed in or soon after a step drawn evenly from all but the last."""
+    from transformers import Phi3ForCausalLM  # noqa: F401 (loaded once, for all forks)
+
+    from whetstone import chat, model  # noqa: F401
+    from whetstone.learner import steps  # noqa: F401
+
+    whole = read_recipe(path, [*sets, f"run.folder={work / 'undisturbed'}"])
+    if status := Forked(whole, max(names, key=lambda name: whole.stage(name).number)).wait():
+        raise RuntimeError(f"the undisturbed run ended with status {status}:\n{log_of(whole)}")
+    rng = random.Random(seed)
+    trials = []
+    for stage in map(whole.stage, names):
+        undisturbed = whole.folder / stage.folder_name
+        expected, total = left_by(undisturbed), len(read_metrics(undisturbed))
+        print(f"{stage.name}: {total} steps, {len(expected)} things to compare", flush=True)
+        for _ in range(kills):
+            recipe = read_recipe(path, [*sets, f"run.folder={work / 'killed'}"])
+            folder, at = recipe.folder / stage.folder_name, rng.randrange(1, total)
+            copy_above(whole, stage, recipe.folder)
+            if not kill_when(Forked(recipe, stage.name), lambda folder=folder, at=at: len(read_metrics(folder)) >= at):
+                raise RuntimeError(f"{stage.name} ended before it could be killed:\n{log_of(recipe)}")
+            place = where(recipe.folder)
+            kill_when(Forked(recipe, stage.name), (folder / "manifest.json").exists)  # its scores would be made next
+            if not (folder / "manifest.json").exists():
+                raise RuntimeError(f"{stage.name} could not be resumed:\n{log_of(recipe)}")
+            trials.append(compare(expected, left_by(folder), place))
+            print(row(len(trials), trials[-1]), flush=True)
+            shutil.rmtree(recipe.run.folder)
+    return trials
+
+
+def left_by(folder: Path) -> dict[str, str]:
+    """Hashes of a stage's artifacts, and of the losses of all its steps."""
+    losses = json.dumps([line.get("loss") for line in read_metrics(folder)])
+    made = {name: hash_folder(folder / name) for name in read_json(folder / "manifest.json")["outputs"]}
+    return made | {"losses": hashlib.sha256(losses.encode()).hexdigest()}
+
+
+def log_of(recipe: Recipe) -> str:
+    return (recipe.run.folder / "log.txt").read_text(errors="replace")[-2000:]
+
+
 def row(number: int, trial: Trial) -> str:
     verdict = f"equal ({trial.compared})" if not trial.different else f"DIFFERENT: {', '.join(trial.different)}"
     return f"{number:>3}  {trial.killed_at:<40} {verdict}"
@@ -222,18 +309,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--once-in-each-stage", action="store_true", help="of a finished run, in the middle of the steps"
     )
+    parser.add_argument(
+        "--at-random-steps", action="append", metavar="STAGE", help="of this training stage, kills times. Repeatable"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="as for whetstone run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the trials here")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as aside:
-        if chosen.once_in_each_stage:
+        if chosen.at_random_steps:
+            work = Path(aside)
+            trials = at_random_steps(chosen.recipe, chosen.at_random_steps, chosen.kills, chosen.seed, work, chosen.set)
+        elif chosen.once_in_each_stage:
             recipe = read_recipe(chosen.recipe, chosen.set)
             sets = [value for value in chosen.set if not value.startswith("run.folder=")]
             trials = once_in_each_stage(recipe, Path(aside), sets)
         else:
             trials = random_kills(chosen.recipe, chosen.kills, chosen.seed, Path(aside), chosen.set)
     if chosen.json:
-        chosen.json.write_text(json.dumps([vars(trial) for trial in trials], indent=2) + "\n")
+        known = {"recipe": str(chosen.recipe), "set": chosen.set, "seed": chosen.seed, "date": date.today().isoformat()}
+        told = {"equal": sum(not trial.different for trial in trials), "of": len(trials)} | known
+        write(told | {"hardware": hardware(), "trials": [vars(trial) for trial in trials]}, chosen.json)
     equal = sum(not trial.different for trial in trials)
     print(f"{equal} of {len(trials)} killed runs of {chosen.recipe} end with the bits of an undisturbed one")
     sys.exit(equal != len(trials))

@@ -19,7 +19,7 @@ from whetstone.questions.gather import ProceduralSource
 from whetstone.questions.metamath import MetamathSettings
 from whetstone.questions.sources import Columns, FileSource, Shares
 from whetstone.recipe import KINDS, SHARED, Kind
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
@@ -49,6 +49,7 @@ def reference() -> str:
         if name == "questions":
             for heading, settings in BELOW_QUESTIONS.items():
                 parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
+    parts += ["### `[stage.spikes]` of a training stage", _first_line(SpikeSettings), _table(SpikeSettings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -98,19 +98,22 @@ cli.main()
 """
 
 
-def test_ctrl_c_says_how_to_continue_and_exits_130(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGINT, 130, "KeyboardInterrupt"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_who_stops_a_run_is_told_how_to_continue(tmp_path, number, status, name):
     path = tmp_path / "slow.toml"
     path.write_text(f'[run]\nfolder = "{tmp_path}/runs"\n[[stage]]\nkind = "questions"\n')
     command = [sys.executable, "-c", INTERRUPTED, "run", str(path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
-    os.kill(child.pid, signal.SIGINT)
+    os.kill(child.pid, number)
     _, said = child.communicate(timeout=30)
-    assert child.returncode == 130
+    assert child.returncode == status
     assert f"Continue with\n    whetstone run {path}" in said and "Traceback" not in said
     assert not (tmp_path / "runs" / "slow" / "01-questions" / "manifest.json").exists()
     history = json.loads((tmp_path / "runs" / "slow" / "run.json").read_text())["history"]
-    assert history[0]["ended_by"] == "KeyboardInterrupt"
+    assert history[0]["ended_by"] == name
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from whetstone.recipe import Recipe
     from whetstone.records import Score
 
-INTERRUPTED = 130  # the shell's code for Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def main() -> None:
     except BrokenPipeError:  # `whetstone show … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -83,17 +83,22 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Redo stale stages; their old work is thrown away.")] = False,
     sets: Sets = None,
 ) -> None:
-    """Do every stage of a recipe in order; finished stages are skipped, interrupted ones continued."""
+    """Do every stage of a recipe in order; finished stages are skipped, interrupted ones continued.
+
+    Ctrl-C and SIGTERM end the training step under way, write a checkpoint and stop (exit status 130 and 143); again: at once.
+    """
     from whetstone.pipeline import run_recipe
     from whetstone.recipe import read_recipe
+    from whetstone.run.processes import Terminated, terminate_as_interrupt
 
     checked = read_recipe(recipe, sets or ())
     try:
-        results = run_recipe(checked, first, last, only or (), force)
-    except KeyboardInterrupt:
+        with terminate_as_interrupt():
+            results = run_recipe(checked, first, last, only or (), force)
+    except KeyboardInterrupt as stop:
         command = shlex.join(["whetstone", *sys.argv[1:]])
         print(f"\nstopped; what is done is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     _print_results(checked, results)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class Settings(StageSettings):
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
     checkpoint_every: int = Field(default=100, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
 
 
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
     from whetstone.batch import pack, pack_in_order
     from whetstone.chat import Chat
-    from whetstone.learner import checkpoint
     from whetstone.learner.learner import Learner
     from whetstone.learner.next_token import mean_loss, next_token_loss, token_mean
     from whetstone.learner.order import plan_steps, short_first
@@ -90,8 +90,7 @@ def run(stage: Stage) -> dict[str, Any]:
     learner = Learner(
         model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
     )
-    best_folder = stage.folder / "checkpoints" / "best"
-    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for room in plan[step] for i in rooms[room]])
             tokens = sum(len(row.ids) for row in chosen)
@@ -99,24 +98,21 @@ def run(stage: Stage) -> dict[str, Any]:
             rate = learning_rate(
                 settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
             )
-            norm = learner.step(rate)
+            norm = steps.update(step, sums["loss"], rate)
+            if norm is None:
+                continue
             facts = {"loss": sums["loss"], "learning_rate": rate, "gradient_norm": norm, "entropy": sums["entropy"]}
             if held_out and ((step + 1) % settings.validate_every == 0 or step + 1 == len(plan)):
+                steps.phase("validate")
                 facts["validation_loss"] = mean_loss(learner, held_out)
-                if facts["validation_loss"] < steps.state.get("best_loss", float("inf")):
-                    steps.state |= {"best_loss": facts["validation_loss"], "best_step": step + 1, "worse": 0}
-                    best_folder.mkdir(parents=True, exist_ok=True)
-                    checkpoint.save(best_folder, step + 1, learner, {}, keep=1)
-                else:
-                    steps.state["worse"] = steps.state.get("worse", 0) + 1
+                steps.validated(step, facts["validation_loss"])
             steps.log(step, tokens, **facts)
             steps.state |= {"tokens": steps.state.get("tokens", 0) + tokens, "steps": step + 1}
             if settings.patience and steps.state.get("worse", 0) >= settings.patience:
                 say(f"{stage.name}: validation loss has not improved for {settings.patience} validations; done")
                 break
         state = dict(steps.state)
-    if held_out and state.get("worse"):
-        checkpoint.load_newest(best_folder, learner)
+        steps.restore_best()
     models.save(model, tokenizer, stage.output("model"))
     return {
         "parameters": models.parameters(model),
@@ -186,7 +182,7 @@ def plan(stage: Stage) -> "Estimate":
         stage.parallel,
         step_tokens=settings.batch_tokens,
         row_tokens=settings.sequence_length,
-        checkpoints=3,  # the last two and the best
+        checkpoints=stage.run.keep_checkpoints + 1,  # and the best
         tokens=spent,
         steps=None if spent is None else ceil(spent / settings.batch_tokens),
         bound=bound,

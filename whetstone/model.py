@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import stops
 from whetstone.longrope import fix_table
+from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
 
@@ -219,13 +220,13 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def save(model: "PreTrainedModel", tokenizer: Any, folder: Path) -> None:
     """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config."""
-    folder.mkdir(parents=True, exist_ok=True)
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if missing := [i for i in stops(tokenizer) if i not in ends]:  # or whoever samples from it goes on after its turn
         model.generation_config.eos_token_id = [*missing, *ends]
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
     # The attention is ours alone; other readers of the folder choose their own.
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):

@@ -30,6 +30,7 @@ from whetstone.learner.cost import Estimate
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
+from whetstone.run.metrics import require_trackers
 from whetstone.run.processes import cores
 from whetstone.run.progress import say
 from whetstone.run.settings import ScoreSettings
@@ -240,6 +241,7 @@ def run_recipe(
 ) -> list[StageResult]:
     """Do what is to do among the selected stages, score every trained model, and write run.json and scores.json."""
     chosen = select(recipe, first, last, only)
+    require_trackers(recipe.run.trackers)
     recipe.folder.mkdir(parents=True, exist_ok=True)
     with lock(recipe.folder):
         _remove_discarded(recipe.folder)
@@ -607,7 +609,8 @@ class _Diary:
             self.entry["ended_by"] = "" if kind is None else kind.__name__
             if kind is None:
                 self.entry["matmul_gflops"]["after"] = machine_speed()
-            self._write()
+            with suppress(*[OSError] if kind else []):  # a full disk has been told of, better than here
+                self._write()
 
     def _write(self) -> None:
         history = read_json(self.path)["history"] if self.path.exists() else []

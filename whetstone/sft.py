@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from whetstone.run.folder import Stage
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Settings(StageSettings):
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     max_length: int = Field(default=1024, gt=1)  # longer samples are left out, whole
     checkpoint_every: int = Field(default=50, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def run(stage: Stage) -> dict[str, Any]:
     learner = Learner(
         model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
     )
-    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])
             tokens = sum(len(row.ids) for row in chosen)
@@ -71,7 +72,9 @@ def run(stage: Stage) -> dict[str, Any]:
             rate = learning_rate(
                 settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
             )
-            norm = learner.step(rate)
+            norm = steps.update(step, sums["loss"], rate)
+            if norm is None:
+                continue
             steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
             steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
         state = dict(steps.state)
@@ -113,7 +116,7 @@ def plan(stage: Stage) -> "Estimate":
         stage.parallel,
         step_tokens=settings.batch_tokens,
         row_tokens=settings.max_length,
-        checkpoints=2,
+        checkpoints=stage.run.keep_checkpoints,
         tokens=spent,
         steps=None if spent is None else ceil(spent / settings.batch_tokens),
         bound=bound,

@@ -1,4 +1,4 @@
-"""The same gradient for any split; packed = alone; the chunked head = the full head; kill and resume to the bit."""
+"""The same gradient for any split; packed = alone; the chunked head = the full head."""
 
 import random
 
@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Row, collate, micro_batches, pack
-from whetstone.learner import checkpoint
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
@@ -123,51 +122,8 @@ def test_the_learning_rate_rises_then_falls_to_its_floor():
         learning_rate(1.0, 5, 10, 0, "steps")
 
 
-def train(learner, steps, start=0):
-    for step in range(start, start + steps):
-        learner.forward_backward([collate(rows(4, seed=step))], next_token_loss)
-        learner.step(1e-2)
-
-
 def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, optimizer):
-    straight, first, second = (
-        Learner(random_model("phi3", V), V, ParallelSettings(), optimizer=optimizer) for _ in range(3)
-    )
-    train(straight, 6)
-    train(first, 3)
-    checkpoint.save(tmp_path, 3, first, {"seen": [1, 2]})
-    assert checkpoint.load_newest(tmp_path, second) == (3, {"seen": [1, 2]})
-    train(second, 3, start=3)
-    assert torch.equal(weights(second.model), weights(straight.model))
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no state"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage, capsys):
-    learner = Learner(random_model("phi3", V), V, ParallelSettings())
-    train(learner, 1)
-    checkpoint.save(tmp_path, 1, learner, {})
-    good = weights(learner.model)
-    train(learner, 1, start=1)
-    checkpoint.save(tmp_path, 2, learner, {})
-    file = tmp_path / "step-000002" / "weights.safetensors"
-    data = bytearray(file.read_bytes())
-    if damage == "truncated":
-        file.write_bytes(data[:-100])
-    elif damage == "flipped":
-        data[-7] ^= 1
-        file.write_bytes(data)
-    elif damage == "missing":
-        file.unlink()
-    else:
-        (tmp_path / "step-000002" / "state.json").unlink()
-    assert checkpoint.load_newest(tmp_path, learner) == (1, {})
-    assert torch.equal(weights(learner.model), good)
-    assert "step-000002 is passed over" in capsys.readouterr().err
 
 
 def test_a_gradient_that_is_not_finite_stops_and_changes_nothing():
@@ -177,7 +133,7 @@ def test_a_gradient_that_is_not_finite_stops_and_changes_nothing():
     for row in data:
         row.weights = float("inf")
     learner.forward_backward([collate(data)], next_token_loss)
-    with pytest.raises(FloatingPointError, match="learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"norm is (inf|nan)"):
         learner.step(1e-3)
     assert torch.equal(weights(learner.model), before)
 

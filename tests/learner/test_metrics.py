@@ -1,11 +1,19 @@
-"""metrics.jsonl may be read while a stage writes it."""
+"""metrics.jsonl may be read while a stage writes it; trackers get each step once."""
 
+import importlib.util
 import json
+import struct
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from whetstone.run.metrics import Metrics, read_metrics
+from tests.scripted import stage
+from whetstone.run.disk import DiskFull
+from whetstone.run.folder import Stage
+from whetstone.run.metrics import Metrics, open_sinks, read_metrics
+from whetstone.run.settings import StageSettings
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
@@ -32,3 +40,131 @@ def test_a_resumed_stage_drops_what_it_writes_again(tmp_path):
         metrics.rewind(2)
         metrics.log(3, loss=float("nan"))
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": "nan"}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_a_full_disk_is_said_and_the_torn_line_is_written_again(tmp_path):
+    """The kernel takes nine bytes of the second line and refuses the others."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(DiskFull, match=r"no room for a line of metrics.jsonl"), Metrics(tmp_path) as metrics:
+            metrics.log(1, loss=1.0)
+            size = metrics.path.stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, before[1]))
+            metrics.log(2, loss=0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert metrics.path.read_bytes()[size:] == b'{"step": '
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}]
+    with Metrics(tmp_path) as metrics:
+        metrics.log(2, loss=0.5)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
+
+
+# --- trackers
+
+
+def tracked(folder: Path, *names: str) -> Stage:
+    plain = stage(folder, StageSettings(kind="walk"))
+    run = plain.run.model_copy(update={"trackers": names})
+    return Stage(plain.name, plain.kind, folder, plain.settings, {}, run, plain.model, plain.parallel, plain.scores)
+
+
+def killed_and_resumed(one: Stage) -> None:
+    """Steps 1 to 5, of which a resumed run writes 4 and 5 again, goes on to 7, goes back to 6 once more, and ends with 8."""
+    with Metrics(one.folder, open_sinks(one)) as metrics:
+        metrics.rewind(0)
+        for step in range(1, 6):
+            metrics.log(step, loss=1 / step, note="a word is no number")
+        metrics.sync()
+    with Metrics(one.folder, open_sinks(one)) as metrics:
+        metrics.rewind(3)
+        for step in range(4, 8):
+            metrics.log(step, loss=1 / step)
+        metrics.rewind(6)
+        for step in (7, 8):
+            metrics.log(step, loss=1 / step)
+
+
+EACH_STEP_ONCE = [(step, 1 / step) for step in range(1, 9)]
+
+
+def test_tensorboard_shows_each_step_once(tmp_path):
+    pytest.importorskip("tensorboard", reason="an extra: pip install whetstone[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    one = tracked(tmp_path / "walk", "tensorboard")
+    killed_and_resumed(one)
+    shown = EventAccumulator(str(one.folder / "tensorboard")).Reload()
+    assert shown.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in shown.Scalars("loss")] == [
+        (step, pytest.approx(loss, rel=1e-6)) for step, loss in EACH_STEP_ONCE
+    ]
+
+
+@pytest.mark.slow
+def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
+    """Offline: what would be sent lies in files, one for each time the run was begun, of one run."""
+    pytest.importorskip("wandb", reason="an extra: pip install whetstone[wandb]")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    one = tracked(tmp_path / "walk", "wandb")
+    killed_and_resumed(one)
+    sent, runs = [], set()
+    for path in sorted(one.folder.glob("wandb/offline-run-*/*.wandb")):
+        for record in map(Record.FromString, records(path.read_bytes())):
+            runs |= {record.run.run_id} - {""}
+            items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            if "loss" in items:
+                sent.append((items["_step"], items["loss"]))
+    assert sent == EACH_STEP_ONCE
+    assert len(runs) == 1 and runs.pop().startswith("walk-")
+
+
+def records(log: bytes) -> Iterator[bytes]:
+    """Of a LevelDB log, which W&B's files are behind their first seven bytes: blocks of 32 KiB, headers of seven bytes."""
+    at, whole = 7, b""
+    while at + 7 <= len(log):
+        if 2**15 - at % 2**15 < 7:
+            at += 2**15 - at % 2**15
+        size, kind = struct.unpack_from("<HB", log, at + 4)
+        whole += log[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield whole
+            whole = b""
+
+
+@pytest.mark.slow
+def test_trackio_gets_each_step_once(tmp_path, monkeypatch):
+    pytest.importorskip("trackio", reason="an extra: pip install whetstone[trackio]")
+    import sqlite3
+
+    from trackio import sqlite_storage, utils
+
+    for module in (utils, sqlite_storage):
+        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    killed_and_resumed(tracked(tmp_path / "walk", "trackio"))
+    (path,) = (tmp_path / "trackio").glob("test*.db")
+    with sqlite3.connect(path) as database:
+        rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    assert [(step, json.loads(metrics)["loss"]) for _, step, metrics in rows] == EACH_STEP_ONCE
+    assert len({name for name, *_ in rows}) == 1
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'not installed. Install it with\n    pip install "whetstone\[wandb\]"'):
+        open_sinks(tracked(tmp_path / "walk", "wandb"))
+
+
+def test_a_stage_made_again_is_another_run_of_its_trackers(tmp_path):
+    pytest.importorskip("tensorboard", reason="an extra: pip install whetstone[tensorboard]")
+    ids = set()
+    for name in ("first", "first", "second"):
+        open_sinks(tracked(tmp_path / name, "tensorboard"))
+        ids.add((tmp_path / name / "trackers.json").read_text())
+    assert len(ids) == 2

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Settings(StageSettings):
     epochs: float = Field(default=1.0, gt=0)  # passes over the pairs
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
     checkpoint_every: int = Field(default=20, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
 
     @model_validator(mode="after")
     def _loss_has_what_is_set(self) -> "Settings":
@@ -105,12 +106,14 @@ def run(stage: Stage) -> dict[str, Any]:
     ]
     plan = plan_steps([1] * len(couples), settings.batch_pairs, stage.seed, settings.epochs)
     loss = make_loss(settings)
-    with Steps(stage, learner, len(plan), settings.checkpoint_every) as steps:
+    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
             sums = learner.gradient(chosen, loss)
             rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
-            norm = learner.step(rate)
+            norm = steps.update(step, sums["loss"], rate)
+            if norm is None:
+                continue
             tokens = sum(len(row.ids) for pair in chosen for row in pair)
             steps.log(step, tokens, learning_rate=rate, gradient_norm=norm, **sums)
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
@@ -242,7 +245,7 @@ def plan(stage: Stage) -> "Estimate":
         stage.parallel,
         step_tokens=2 * side * settings.batch_pairs,
         row_tokens=2 * side,
-        checkpoints=2,
+        checkpoints=stage.run.keep_checkpoints,
         tokens=ceil(settings.epochs * pairs) * 2 * side if pairs else None,
         steps=ceil(settings.epochs * pairs / settings.batch_pairs) if pairs else None,
         passes=1 + 1 / (3 * settings.epochs),  # the reference's log-probabilities, once a pair

@@ -1,80 +1,186 @@
-"""Checkpoints that a kill cannot spoil: safetensors and JSON, written aside, synced, hashed, published by rename.
+"""Checkpoints that a kill, a full disk or a bad block cannot spoil: written aside, synced, hashed, published by rename.
 
-A checkpoint is a folder `step-000120/` with `weights.safetensors` (parameters, and the moments of the optimizers) and
-`state.json` (step, the stage's own state, the hash of the weights). The newest valid one is loaded; an invalid one is passed
-over with a word.
+A checkpoint is a folder `step-000120/`:
+
+    weights-00001.safetensors …   parameters and the optimizers' moments, at most SHARD bytes a file
+    state.json                    the step, and the stage's own state
+    SHA256SUMS                    of every other file (`sha256sum -c SHA256SUMS` checks the folder by hand)
+
+The newest whole one is loaded. One that is truncated, altered or incomplete in any file is passed over with a word.
 """
 
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from whetstone.learner.learner import Learner
-from whetstone.run.folder import hash_file, read_json, write_json
+from whetstone.run.disk import room_for
+from whetstone.run.folder import hash_file, read_json, sync_folder, write_text
 from whetstone.run.progress import say
 
+SHARD = 2 << 30  # bytes of a weights file: what is held in memory beside the weights while they are written
+SUMS = "SHA256SUMS"
 
-def save(folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2) -> None:
-    """Write the checkpoint of `step` finished optimizer steps, then remove all but the newest `keep`."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, p, optimizer in learner.owned():
-        tensors[f"weight/{name}"] = p.detach().contiguous()
-        for key, value in optimizer.state.get(p, {}).items():
-            tensors[f"{key}/{name}"] = value.contiguous()
+
+def save(
+    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2, best: int | None = None
+) -> None:
+    """Write the checkpoint of `step` finished optimizer steps; then only the newest `keep` stay, and that of step `best`.
+
+    Those of later steps go, too: they were damaged, or lie on a way that training went back on. Raises DiskFull, with
+    every earlier checkpoint as it was and nothing of the new one left.
+    """
+    remove_unfinished(folder)
     aside = folder / f".writing-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    weights = aside / "weights.safetensors"
-    save_file(tensors, weights)
-    with weights.open("rb") as written:
-        os.fsync(written.fileno())
-    write_json(aside / "state.json", {"step": step, "weights": hash_file(weights), "state": state})
+    size = sum(tensor.nbytes for _, tensor in tensors(learner))
+    try:
+        with room_for(f"the checkpoint of step {step}", size, folder):
+            aside.mkdir(parents=True)
+            _write(aside, step, learner, state)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     final = folder / f"step-{step:06d}"
     shutil.rmtree(final, ignore_errors=True)
     aside.replace(final)
-    _sync_folder(folder)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    sync_folder(folder)
+    kept = [at for at in steps(folder) if at <= step][-keep:]
+    for at in steps(folder):
+        if at not in kept and at != best:
+            shutil.rmtree(_place(folder, at))
 
 
 def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest valid checkpoint: (step, the stage's state), or None when there is none."""
-    for stale in folder.glob(".writing-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    for found in sorted(folder.glob("step-*"), reverse=True):
+    """Restore the newest whole checkpoint: (step, the stage's state), or None when there is none."""
+    remove_unfinished(folder)
+    for step in reversed(steps(folder)):
         try:
-            header = read_json(found / "state.json")
-            weights = found / "weights.safetensors"
-            if hash_file(weights) != header["weights"]:
-                raise ValueError("its weights do not have the hash that was written with them")
-            _restore(learner, load_file(weights))
-            return header["step"], header["state"]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            say(f"checkpoint {found} is passed over: {error}")
+            return step, load(folder, step, learner)
+        except Damaged as damage:
+            say(f"checkpoint {_place(folder, step)} is passed over: {damage}")
     return None
 
 
-def _restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
-    owned = {name: (p, optimizer) for name, p, optimizer in learner.owned()}
-    with torch.no_grad():
-        for name, (p, _) in owned.items():
-            p.copy_(tensors[f"weight/{name}"])
-    for full, value in tensors.items():
-        key, _, name = full.partition("/")
-        if key != "weight":
-            p, optimizer = owned[name]
-            # AdamW counts its updates in a number that stays on the CPU; the moments lie beside their weights
-            optimizer.state[p][key] = value.to(p.device) if value.dim() else value
+def load(folder: Path, step: int, learner: Learner) -> dict[str, Any]:
+    """Restore the checkpoint of a step: the stage's state. Raises Damaged, with the learner as it was."""
+    found = _place(folder, step)
+    check(found)
+    _restore(found, learner)
+    return read_json(found / "state.json")["state"]
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+class Damaged(ValueError):
+    """A checkpoint is not as it was written."""
+
+
+def check(found: Path) -> None:
+    """Raises Damaged where any file of a checkpoint is missing, added, or has another content than was written."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        written = (found / SUMS).read_bytes()
+        there = _sums(found).encode()
+    except OSError as error:
+        raise Damaged(f"{SUMS} or what it lists cannot be read ({error.strerror})") from error
+    if written != there:
+        before, now = _by_name(written), _by_name(there)
+        wrong = sorted(name for name in before | now if before.get(name) != now.get(name))
+        raise Damaged(f"{SUMS} does not fit {', '.join(wrong) or 'what it lists'}: one of them is missing or altered")
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, whole or not, in order."""
+    return sorted(int(found.name.removeprefix("step-")) for found in folder.glob("step-*"))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """What a killed process had begun to write."""
+    for unfinished in folder.glob(".writing-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def tensors(learner: Learner) -> Iterator[tuple[str, torch.Tensor]]:
+    """All that training goes on from: `weight/NAME` and, for each of the optimizer's, `exp_avg/NAME` and the like."""
+    for name, p, optimizer in learner.owned():
+        yield f"weight/{name}", p.detach()
+        for key, value in optimizer.state.get(p, {}).items():
+            yield f"{key}/{name}", value
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
+
+
+def _write(aside: Path, step: int, learner: Learner, state: dict[str, Any]) -> None:
+    for number, shard in enumerate(_shards(learner), 1):
+        path = aside / f"weights-{number:05d}.safetensors"
+        save_file(shard, path)
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+    write_text(aside / "state.json", json.dumps({"step": step, "state": state}, indent=1) + "\n")
+    write_text(aside / SUMS, _sums(aside))
+    sync_folder(aside)
+
+
+def _shards(learner: Learner) -> Iterator[dict[str, torch.Tensor]]:
+    shard: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in tensors(learner):
+        if shard and size + tensor.nbytes > SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.contiguous()
+        size += tensor.nbytes
+    yield shard
+
+
+def _sums(found: Path) -> str:
+    """In the format of sha256sum."""
+    paths = sorted(path for path in found.iterdir() if path.name != SUMS)
+    return "".join(f"{hash_file(path)}  {path.name}\n" for path in paths)
+
+
+def _by_name(sums: bytes) -> dict[str, str]:
+    """File -> hash, of lines that may be damaged."""
+    lines = (line.rpartition("  ") for line in sums.decode(errors="replace").splitlines())
+    return {name: hashed for hashed, _, name in lines}
+
+
+def _restore(found: Path, learner: Learner) -> None:
+    """Weights are copied into place; of the optimizers' state only what was saved is left."""
+    owned = {name: (p, optimizer) for name, p, optimizer in learner.owned()}
+    with ExitStack() as stack, torch.no_grad():
+        files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(found.glob("*.safetensors"))]
+        holder = {name: file for file in files for name in list(file.keys())}
+        _refuse_another_model(found, holder, owned)
+        for name, (p, optimizer) in owned.items():
+            p.copy_(holder[f"weight/{name}"].get_tensor(f"weight/{name}"))
+            optimizer.state.pop(p, None)
+        for full, file in holder.items():
+            key, _, name = full.partition("/")
+            if key != "weight":
+                p, optimizer = owned[name]
+                # a copy, for what is read is a view of the file; fused optimizers count their updates on the device, too
+                optimizer.state[p][key] = file.get_tensor(full).to(p.device, copy=True)
+
+
+def _refuse_another_model(found: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:
+    """Whole, but of other weights: nothing to be passed over, for a setting is wrong."""
+    shapes = {
+        full.removeprefix("weight/"): file.get_slice(full).get_shape()
+        for full, file in holder.items()
+        if full.startswith("weight/")
+    }
+    wanted = {name: list(p.shape) for name, (p, _) in owned.items()}
+    for name in [*wanted, *shapes]:
+        if shapes.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{found} is of another model: {name} is {shapes.get(name, 'not')} there and {wanted.get(name, 'not')} in "
+                "the model trained now. Train the model it was made with, or remove the stage's checkpoints to begin anew."
+            )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from whetstone.batch import Batch, Row, collate, micro_batches
+from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon, orthogonalise_all
@@ -22,6 +23,7 @@ from whetstone.run.settings import ParallelSettings
 
 # (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); sums add up over micro-batches as the loss does.
 Loss = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict[str, float]]]
+WORK = ("tokens", "positions", "flops")  # what is counted of training: real tokens, computed positions, operations
 
 
 class Policy(torch.nn.Module):
@@ -85,6 +87,14 @@ class Learner:
         adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self._replicas: tuple[Loss, Replicas] | None = None
+        self._flops = Flops(model, vocabulary)
+        self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
+        self.phase: Callable[[str], None] = lambda name: None  # told what begins, for who watches
+
+    @property
+    def processes(self) -> int:
+        """That share a step's gradient on this machine."""
+        return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
         """The trained parameters under their names, each with the optimizer that updates it."""
@@ -102,9 +112,9 @@ class Learner:
         On a CPU with one thread, `parallel.replicas` processes divide the groups. They are forked at a loss's first step and
         know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
-        count = (self.parallel.replicas or cores()) if may_fork(self.device) else 1
+        count = self.processes
         if count == 1:
-            return self._gradient(groups, loss, temperature)
+            return self._counted(self._gradient(groups, loss, temperature))
         if self._replicas is None or self._replicas[0] != loss:
             self.close()
             parameters = [p for _, p, _ in self.owned()]
@@ -113,10 +123,26 @@ class Learner:
             if self.muon:
                 self.muon.orthogonalise_all = replicas.orthogonalise
             self._replicas = loss, replicas
-        return self._replicas[1].gradient(groups, temperature)
+        return self._counted(self._replicas[1].gradient(groups, temperature))
 
     def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
-        return self.forward_backward(micro_batches(groups, self.parallel.micro_batch_tokens), loss, temperature)
+        """The sums, and WORK among them, for they add up over processes as the sums do."""
+        work = dict.fromkeys(WORK, 0.0)
+
+        def seen(batches: Iterable[Batch]) -> Iterator[Batch]:
+            for batch in batches:
+                work["tokens"] += sum(batch.lengths)
+                work["positions"] += batch.ids.numel()
+                work["flops"] += self._flops.of(batch)
+                yield batch
+
+        batches = seen(micro_batches(groups, self.parallel.micro_batch_tokens))
+        return self.forward_backward(batches, loss, temperature) | work
+
+    def _counted(self, sums: dict[str, float]) -> dict[str, float]:
+        for name in WORK:
+            self.work[name] += sums.pop(name)
+        return sums
 
     def close(self) -> None:
         """End the processes that `gradient` started."""
@@ -134,9 +160,11 @@ class Learner:
         totals: dict[str, float] = {"loss": 0.0}
         for batch in batches:
             batch = batch.to(self.device)
+            self.phase("forward")
             with self._compute():
                 logprobs, entropy = self.policy(batch, temperature)
             value, sums = loss(logprobs, entropy, batch)
+            self.phase("backward")
             value.backward()
             totals["loss"] += float(value.detach())
             for name, amount in sums.items():
@@ -148,19 +176,21 @@ class Learner:
 
         Raises FloatingPointError when the gradient is not finite: nothing is updated then.
         """
+        self.phase("step")
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
         if not norm < float("inf"):
-            self.model.zero_grad(set_to_none=True)
-            raise FloatingPointError(
-                f"the gradient's norm is {norm}: the loss blew up, nothing was updated. Lower the stage's learning_rate and "
-                "run again: it goes on from the last checkpoint."
-            )
+            self.clear()
+            raise FloatingPointError(f"the gradient's norm is {norm}")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        self.model.zero_grad(set_to_none=True)
+        self.clear()
         return norm
+
+    def clear(self) -> None:
+        """Forget the gradient."""
+        self.model.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:

@@ -1,8 +1,6 @@
 """Next-token training: the steps that mid-training and supervised fine-tuning share. The loop itself is in each room."""
 
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -39,17 +37,3 @@ def mean_loss(learner: Learner, rows: TokenStore) -> float:
         for batch, logprobs in zip(batches, learner.logprobs(batches), strict=True):
             total = total - (batch.weights * logprobs).sum()
     return float(total)
-
-
-class Pace:
-    """Tokens a second of this process, for the step's line."""
-
-    def __init__(self) -> None:
-        self.wall, self.cpu, self.tokens = time.perf_counter(), time.process_time(), 0
-
-    def add(self, tokens: int) -> dict[str, Any]:
-        self.tokens += tokens
-        return {
-            "tokens_per_second": round(self.tokens / max(1e-9, time.perf_counter() - self.wall)),
-            "tokens_per_cpu_second": round(self.tokens / max(1e-9, time.process_time() - self.cpu)),
-        }

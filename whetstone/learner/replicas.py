@@ -137,8 +137,11 @@ class Replicas:
 
         def work() -> None:
             ours.close()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the step, and then us
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for name in (
+                signal.SIGINT,
+                signal.SIGTERM,
+            ):  # may go to all processes: the parent ends the step, and then us
+                signal.signal(name, signal.SIG_IGN)
             with suppress(EOFError, OSError):  # the parent is gone
                 self._serve(theirs, gradients)
 

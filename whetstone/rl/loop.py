@@ -12,7 +12,7 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_records, write_rows
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class Settings(StageSettings):
     anneal_to: float = Field(default=0.6, gt=0)  # temperature_annealing: from 1.0 to this over the first half
     sampler_tolerance: float = Field(default=0.05, gt=0)  # mean |log-prob gap| sampler-learner at which training stops
     checkpoint_every: int = Field(default=5, gt=0)  # steps
+    spikes: SpikeSettings = SpikeSettings(
+        spike="ignore"
+    )  # when the loss blows up; the size of a policy's means nothing
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -75,9 +78,9 @@ def run(stage: Stage) -> dict[str, Any]:
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier)
         algorithm = build(settings, pool, stage.seed)
-        with Steps(stage, learner, settings.steps, settings.checkpoint_every) as steps:
+        with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
             for step in steps:
-                groups, temperature = rollouts(stage, engine, verifier, algorithm, steps.state, step)
+                groups, temperature = rollouts(stage, steps.watched(engine), verifier, algorithm, steps.state, step)
                 kept = [k for g in groups if (k := algorithm.keep(steps.state, step, g)) is not None]
                 values = describe(groups, kept, temperature)
                 rate = learning_rate(settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule)
@@ -90,7 +93,10 @@ def run(stage: Stage) -> dict[str, Any]:
                     values |= {name: sums[name] / share for name in ("entropy", "clipped", "sampler_gap")}
                     values["loss"] = sums["loss"]
                     stop_on_mismatch(settings, step, values["sampler_gap"], temperature)
-                    values |= {"learning_rate": rate, "gradient_norm": learner.step(rate)}
+                    norm = steps.update(step, sums["loss"], rate)
+                    if norm is None:
+                        continue
+                    values |= {"learning_rate": rate, "gradient_norm": norm}
                 steps.log(step, tokens, **values)
                 steps.state["updates"] = steps.state.get("updates", 0) + bool(kept)
                 steps.state["rollouts"] = steps.state.get("rollouts", 0) + sum(g.sampled for g in groups)
@@ -264,7 +270,7 @@ def plan(stage: Stage) -> "Estimate":
         alone,
         step_tokens=step * settings.max_tokens,
         row_tokens=settings.max_tokens,
-        checkpoints=2,
+        checkpoints=stage.run.keep_checkpoints,
         tokens=settings.steps * step * settings.max_tokens,
         steps=settings.steps,
         bound="about " if hard else "at most ",  # of hard prompts more is sampled, and few negatives are kept

@@ -27,6 +27,10 @@ class RunSettings(Settings):
     folder: Path = Path("runs")  # where run folders lie
     seed: int = 0  # of everything drawn at random
     threads: int = Field(default=0, ge=0)  # 0: all the cores this process may use
+    keep_checkpoints: int = Field(default=2, gt=0)  # newest of a stage that stay, beside the best by validation
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # where each step's numbers go, too
+    watchdog: float = Field(default=1800, ge=0)  # seconds a phase of a step may last before it is named; 0: any
+    on_hang: Literal["say", "end"] = "say"  # whether such a process is ended as well (status 137)
 
 
 class ModelSettings(Settings):
@@ -57,6 +61,19 @@ class ParallelSettings(Settings):
     activation_checkpointing: int = Field(default=0, ge=0)  # of each n-th layer, computed again; 0: all are kept
     compile: bool = False  # torch.compile for the layers: faster after a minute; the same numbers but for rounding
     accelerator: Literal["", "A100", "H100", "H200", "B200", "L40S", "RTX 3090", "RTX 4090"] = ""  # for `plan`'s hours
+
+
+class SpikeSettings(Settings):
+    """A loss or gradient that is not finite, and a loss that jumps: above the median of the last steps' losses by so many of
+    their deviations (1.4826 times the median absolute one, and at least 1 % of the median). Going back restores the newest
+    checkpoint and leaves out the step at which it happened.
+    """
+
+    not_finite: Literal["stop", "go_back"] = "stop"  # a loss or gradient that is NaN or infinite
+    spike: Literal["ignore", "warn", "stop", "go_back"] = "warn"  # a loss that jumps
+    window: int = Field(default=64, ge=8)  # steps it is compared with; in the first eighth of them nothing is a spike
+    deviations: float = Field(default=10.0, gt=0)  # above the median
+    go_backs: int = Field(default=3, ge=0)  # at most so many in a stage, then it stops
 
 
 class ScoreSettings(Settings):

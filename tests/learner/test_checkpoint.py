@@ -1,0 +1,273 @@
+"""Checkpoints: to the bit, never half, never altered unseen, and a full disk that says so."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.tiny_models import random_model
+from whetstone.batch import Row, collate
+from whetstone.learner import checkpoint
+from whetstone.learner.learner import Learner
+from whetstone.learner.next_token import next_token_loss, token_mean
+from whetstone.run.disk import DiskFull
+from whetstone.run.processes import fork
+from whetstone.run.settings import ParallelSettings
+
+V = 50
+FILES = ("weights-00001.safetensors", "state.json", "SHA256SUMS")
+NEWEST = "step-000002"
+
+
+def learner(kind: str = "phi3", **more) -> Learner:
+    return Learner(random_model(kind, V, more.pop("dtype", torch.float32)), V, ParallelSettings(), **more)
+
+
+def train(one: Learner, steps: int, start: int = 0) -> None:
+    for step in range(start, start + steps):
+        rows = token_mean([Row([(7 * step + i * n) % V for n in range(3, 9 + i)]) for i in range(1, 4)])
+        one.forward_backward([collate(rows)], next_token_loss)
+        one.step(1e-2)
+
+
+def everything(one: Learner) -> dict[str, torch.Tensor]:
+    """Weights and moments, as they are now."""
+    return {name: tensor.clone() for name, tensor in checkpoint.tensors(one)}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "shard"),
+    [
+        ("adamw", torch.float32, checkpoint.SHARD),
+        ("adamw", torch.bfloat16, checkpoint.SHARD),
+        ("muon", torch.float32, 20_000),
+    ],
+)
+def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, monkeypatch, optimizer, dtype, shard):
+    monkeypatch.setattr(checkpoint, "SHARD", shard)
+    straight, first, second = (learner(optimizer=optimizer, dtype=dtype) for _ in range(3))
+    train(straight, 6)
+    train(first, 3)
+    checkpoint.save(tmp_path, 3, first, {"seen": [1, 2], "loss": 0.1 + 0.2})
+    assert (len(list((tmp_path / "step-000003").glob("weights-*"))) > 3) == (shard == 20_000)
+    assert checkpoint.load_newest(tmp_path, second) == (3, {"seen": [1, 2], "loss": 0.1 + 0.2})
+    assert same(everything(second), everything(first)) and len(everything(first)) > len(list(first.owned()))
+    train(second, 3, start=3)
+    assert same(everything(second), everything(straight))
+
+
+@pytest.fixture
+def two(tmp_path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A folder with checkpoints of steps 1 and 2, and what was saved in the first."""
+    one = learner()
+    train(one, 1)
+    checkpoint.save(tmp_path, 1, one, {"tokens": 10})
+    good = everything(one)
+    train(one, 1, start=1)
+    checkpoint.save(tmp_path, 2, one, {"tokens": 20})
+    return tmp_path, good
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 1
+    file.write_bytes(data)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink], ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, name, damage, capsys):
+    folder, good = two
+    damage(folder / NEWEST / name)
+    one = learner()
+    assert checkpoint.load_newest(folder, one) == (1, {"tokens": 10})
+    assert same(everything(one), good)
+    said = capsys.readouterr().err
+    assert f"{NEWEST} is passed over" in said and name in said
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_flipped_bit_anywhere_is_loaded(two, data):
+    folder, good = two
+    file = folder / NEWEST / data.draw(st.sampled_from(FILES))
+    whole = file.read_bytes()
+    at, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
+    one = learner()
+    try:
+        assert checkpoint.load_newest(folder, one) == (1, {"tokens": 10})
+    finally:
+        file.write_bytes(whole)
+    assert same(everything(one), good)
+
+
+def test_what_is_whole_is_loaded(two):
+    """The counterpart of the damages: undamaged, it is the newest."""
+    folder, good = two
+    one = learner()
+    assert checkpoint.load_newest(folder, one) == (2, {"tokens": 20})
+    assert not same(everything(one), good)
+
+
+def test_with_no_whole_checkpoint_nothing_is_touched(two):
+    folder, _ = two
+    for file in folder.glob("*/state.json"):
+        truncate(file)
+    one = learner()
+    before = everything(one)
+    assert checkpoint.load_newest(folder, one) is None
+    assert same(everything(one), before)
+
+
+def test_a_whole_checkpoint_of_another_model_is_an_error(two):
+    folder, _ = two
+    other = learner("qwen2")
+    before = everything(other)
+    with pytest.raises(ValueError, match=r"step-000002 is of another model: .*remove the stage's checkpoints"):
+        checkpoint.load_newest(folder, other)
+    assert same(everything(other), before)
+
+
+def test_the_newest_and_the_best_stay_and_later_ones_go(tmp_path):
+    one = learner()
+    for step in (10, 20, 30, 40):
+        checkpoint.save(tmp_path, step, one, {}, keep=2, best=10)
+    assert checkpoint.steps(tmp_path) == [10, 30, 40]
+    checkpoint.save(tmp_path, 35, one, {}, keep=2, best=10)  # training went back to 30, or 40 was damaged
+    assert checkpoint.steps(tmp_path) == [10, 30, 35]
+    checkpoint.save(tmp_path, 1_000_000, one, {}, keep=1)
+    assert checkpoint.steps(tmp_path) == [1_000_000]
+
+
+def test_a_killed_writer_leaves_nothing_that_is_loaded_or_stays(two):
+    folder, _ = two
+    shutil.copytree(folder / NEWEST, folder / ".writing-99")
+    assert checkpoint.load_newest(folder, learner())[0] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", NEWEST]
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum")
+def test_sha256sum_checks_a_checkpoint_by_hand(two):
+    folder, _ = two
+    check = ["sha256sum", "--quiet", "-c", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder / NEWEST, check=False).returncode == 0
+    flip(folder / NEWEST / FILES[0])
+    assert subprocess.run(check, cwd=folder / NEWEST, check=False, capture_output=True).returncode == 1
+
+
+def test_what_json_cannot_hold_is_refused_and_leaves_nothing(two):
+    folder, _ = two
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoint.save(folder, 3, learner(), {"path": Path("here")})
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", NEWEST]
+
+
+# --- a full disk
+
+
+def runs_full(folder: Path, fill: Callable[[], object], clear: Callable[[], object]) -> list[DiskFull]:
+    """Save, fill, be refused, clear, go on to the bit. Refused twice: with a look before, and by the kernel."""
+    one, refused = learner(), []
+    train(one, 1)
+    checkpoint.save(folder, 1, one, {"tokens": 10})
+    train(one, 1, start=1)
+    fill()
+    try:
+        for look in (shutil.disk_usage, lambda _: SimpleNamespace(free=1 << 60)):
+            with mock.patch("shutil.disk_usage", look), pytest.raises(DiskFull) as full:
+                checkpoint.save(folder, 2, one, {"tokens": 20})
+            refused.append(full.value)
+            left = [path.name for path in folder.iterdir() if path.name != "ballast"]
+            assert left == ["step-000001"], f"left behind: {left}"
+        other = learner()
+        assert checkpoint.load_newest(folder, other) == (1, {"tokens": 10})
+    finally:
+        clear()
+    train(other, 1, start=1)
+    checkpoint.save(folder, 2, other, {"tokens": 20})
+    assert checkpoint.load_newest(folder, learner())[0] == 2 and same(everything(other), everything(one))
+    return refused
+
+
+def in_a_small_file_system(folder: Path, work: Callable[[], None]) -> int:
+    """The exit status of a forked process that sees 4 MB of its own at `folder`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+
+    def mounted() -> None:
+        if libc.unshare(0x10020000):  # CLONE_NEWUSER and CLONE_NEWNS
+            os._exit(77)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        if libc.mount(b"none", str(folder).encode(), b"tmpfs", 0, b"size=4m"):
+            os._exit(77)
+        work()
+
+    return os.waitstatus_to_exitcode(os.waitpid(fork("test", mounted), 0)[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small file system of its own is made with Linux namespaces")
+def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(tmp_path):
+    ballast = tmp_path / "ballast"
+
+    def work() -> None:
+        before, by_kernel = runs_full(tmp_path, lambda: ballast.write_bytes(b"." * 2_800_000), ballast.unlink)
+        assert "no room for the checkpoint of step 2: it needs 1.8 MB, and" in str(before), before
+        assert "0.6 MB free" in str(before) and before.__cause__ is None, before
+        assert "os error 28" in str(by_kernel.__cause__), by_kernel.__cause__
+
+    status = in_a_small_file_system(tmp_path, work)
+    if status == 77:
+        pytest.skip("this machine lets nobody mount a small file system")
+    assert status == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_a_limit_on_file_sizes_is_said_as_a_full_disk_is(tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = runs_full(
+        tmp_path,
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])),
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before),
+    )
+    assert all("or a quota or limit is reached" in str(full) for full in told)
+    assert all("os error 27" in str(full.__cause__) for full in told)
+
+
+def test_other_errors_while_writing_are_not_taken_for_a_full_disk(two, monkeypatch):
+    folder, _ = two
+
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(PermissionError) as raised:
+        checkpoint.save(folder, 3, learner(), {})
+    assert not isinstance(raised.value, DiskFull)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", NEWEST]

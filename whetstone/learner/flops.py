@@ -1,0 +1,93 @@
+"""Floating-point operations of training, and how many the device could do: the two sides of the model FLOPs utilisation
+(MFU; Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B).
+
+Counted is what the mathematics needs, forward and backward, a multiplication and an addition apart:
+
+    6 N        a token, for N weights of the layers' matrices (2 forward, 2 for the inputs' gradient, 2 for the weights')
+    6 V C      a scored token, for the head of C x V ids in use; other tokens do not reach it
+    12 L H D   a pair of tokens of which one sees the other, for L layers of H heads of size D: n (n + 1) / 2 of them in a
+               segment of n tokens, for attention is causal (4 forward: queries with keys, probabilities with values)
+
+Not counted is what is done again (chunks of the head, activation checkpointing) or hardly matters (norms, softmax, the
+embedding's rows, the update). A weight that is not trained costs 4.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+
+from whetstone.batch import Batch
+
+# Dense bfloat16 with float32 sums, of NVIDIA's data sheets, by the name that the driver gives
+PEAKS = {
+    r"\bB200\b": 2250e12,
+    r"\b(H200|GH200)\b": 989e12,
+    r"\bH100 PCIe\b": 756e12,
+    r"\bH100 NVL\b": 835e12,
+    r"\bH100\b": 989e12,
+    r"\bA100\b": 312e12,
+    r"\bL40S\b": 362e12,
+    r"\bL4\b": 121e12,
+    r"\bRTX 4090\b": 165e12,
+}
+PROBE_SECONDS = 0.1  # of matrix products, where no data sheet is known
+
+
+class Flops:
+    """Of a transformers causal model whose head is used for the first `vocabulary` ids."""
+
+    def __init__(self, model: Any, vocabulary: int):
+        config = model.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.pair = 12 * config.num_hidden_layers * config.num_attention_heads * size
+        self.token = sum(_a_token(weight) for weight in _matrices(model))
+        head = model.get_output_embeddings().weight  # (V, C), unused slots included
+        self.scored = _a_token(head) // head.shape[0] * vocabulary
+
+    def of(self, batch: Batch) -> int:
+        pairs = sum(n * (n + 1) // 2 for n in batch.lengths)
+        return self.token * sum(batch.lengths) + self.scored * len(batch.targets) + self.pair * pairs
+
+
+def _matrices(model: Any) -> Iterator[torch.nn.Parameter]:
+    """The weights that every token is multiplied with."""
+    ends = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    return (p for p in model.parameters() if p.dim() > 1 and id(p) not in ends)
+
+
+def _a_token(weight: torch.nn.Parameter) -> int:
+    return (6 if weight.requires_grad else 4) * weight.numel()
+
+
+def peak(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations a second that this process's device could do: by its data sheet, else measured once."""
+    if device == "cuda" and dtype == torch.bfloat16 and (known := known_peak(torch.cuda.get_device_name())):
+        return known
+    return measured_peak(device, dtype, torch.get_num_threads())
+
+
+def known_peak(name: str) -> float | None:
+    """
+    >>> known_peak("NVIDIA A100-SXM4-80GB")
+    312000000000000.0
+    """
+    return next((flops for pattern, flops in PEAKS.items() if re.search(pattern, name)), None)
+
+
+@cache
+def measured_peak(device: str, dtype: torch.dtype, threads: int) -> float:
+    """The best of some square matrix products, with the threads that are set."""
+    n = 4096 if device == "cuda" else 512
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    best, end, done = float("inf"), time.perf_counter() + PROBE_SECONDS, 0
+    while done < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best, done = min(best, time.perf_counter() - start), done + 1
+    return 2 * n**3 / best
