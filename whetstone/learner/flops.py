@@ -21,19 +21,8 @@ from typing import Any
 import torch
 
 from whetstone.batch import Batch
+from whetstone.learner.accelerators import ACCELERATORS
 
-# Dense bfloat16 with float32 sums, of NVIDIA's data sheets, by the name that the driver gives
-PEAKS = {
-    r"\bB200\b": 2250e12,
-    r"\b(H200|GH200)\b": 989e12,
-    r"\bH100 PCIe\b": 756e12,
-    r"\bH100 NVL\b": 835e12,
-    r"\bH100\b": 989e12,
-    r"\bA100\b": 312e12,
-    r"\bL40S\b": 362e12,
-    r"\bL4\b": 121e12,
-    r"\bRTX 4090\b": 165e12,
-}
 PROBE_SECONDS = 0.1  # of matrix products, where no data sheet is known
 
 
@@ -75,7 +64,8 @@ def known_peak(name: str) -> float | None:
     >>> known_peak("NVIDIA A100-SXM4-80GB")
     312000000000000.0
     """
-    return next((flops for pattern, flops in PEAKS.items() if re.search(pattern, name)), None)
+    fitting = [known for known in ACCELERATORS if re.search(rf"\b{known}\b", name)]
+    return ACCELERATORS[max(fitting, key=len)].flops if fitting else None
 
 
 @cache

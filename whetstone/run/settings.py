@@ -60,7 +60,9 @@ class ParallelSettings(Settings):
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
     activation_checkpointing: int = Field(default=0, ge=0)  # of each n-th layer, computed again; 0: all are kept
     compile: bool = False  # torch.compile for the layers: faster after a minute; the same numbers but for rounding
-    accelerator: Literal["", "A100", "H100", "H200", "B200", "L40S", "RTX 3090", "RTX 4090"] = ""  # for `plan`'s hours
+    accelerator: Literal[
+        "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
+    ] = ""  # for `plan`'s hours
 
 
 class SpikeSettings(Settings):
