@@ -116,7 +116,8 @@ def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dty
     """Split a step into micro-batches of at most `budget` tokens; a group (a row, or the two rows of a pair) stays whole.
 
     Longest groups first, each into the first micro-batch with room, so that the micro-batches are few and full. A group
-    longer than the budget gets a micro-batch of its own.
+    longer than the budget gets a micro-batch of its own. Devices that each split an equal share of a step get micro-batches
+    of about equal cost turn by turn, since the long ones come first on all: levelling them further gains little.
     """
     ordered = sorted(groups, key=lambda group: -sum(len(row.ids) for row in group))
     bins: list[tuple[int, list[Row]]] = []

@@ -1,6 +1,8 @@
 """Rows on disk are the rows that were written; a corpus is tokenised once, also when that is killed in the middle."""
 
+import errno
 import os
+import random
 import signal
 import time
 import tracemalloc
@@ -8,17 +10,22 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scripted import stage
+from tests.tiny_models import random_model
 from whetstone import midtrain
 from whetstone.chat import Chat
+from whetstone.learner import next_token
 from whetstone.learner import tokenise as tokenising
+from whetstone.learner.learner import Learner
 from whetstone.learner.token_store import TokenStore, TokenWriter
 from whetstone.learner.tokenise import Conversation, tokenise
 from whetstone.model import load
 from whetstone.run.processes import fork
+from whetstone.run.settings import ParallelSettings
 from whetstone.run.tables import count_rows, read_rows, write_rows
 
 
@@ -166,6 +173,16 @@ def test_a_failure_in_the_middle_leaves_nothing_that_looks_finished(tmp_path, wo
     assert count_rows(world["corpus"]) == sum(len(made[split]) for split in ("train", "validation"))
 
 
+def test_a_full_disk_stops_with_a_word_and_takes_no_more_of_it(tmp_path, world, chat, monkeypatch):
+    def full(self, ids, prompt):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(TokenWriter, "add", full)
+    with pytest.raises(OSError, match="no room left on the disk for the data as ids: free some"):
+        prepare(tmp_path / "m", world["corpus"], chat)
+    assert not list((tmp_path / "m").glob("tokens*/"))
+
+
 def forked(folder, source, chat, wait, said):
     """A process that prepares the store, with a wait before each chunk, and then writes down its sum of ids."""
 
@@ -213,6 +230,20 @@ def test_tokenising_takes_no_memory_that_grows_with_the_corpus(tmp_path, world, 
     (small, few), (large, many) = prepared(400), prepared(2000)
     assert many - few > 130_000
     assert large - small < 200_000, f"{large - small:,} bytes more for {many - few:,} ids more"
+
+
+def test_the_loss_on_held_out_rows_is_the_mean_of_their_scored_tokens_however_they_are_read(tmp_path, monkeypatch):
+    learner = Learner(random_model("phi3", 50), 50, ParallelSettings(device="cpu", micro_batch_tokens=40))
+    rng = random.Random(0)
+    with TokenWriter(tmp_path, 50) as writer:
+        for _ in range(9):
+            writer.add([rng.randrange(50) for _ in range(rng.randint(3, 30))], rng.randint(1, 3))
+    store = TokenStore.open(tmp_path)
+    alone = torch.cat(learner.row_logprobs(list(store)))
+    assert len(alone) == store.scored
+    for at_once in (1, 4, 1024):
+        monkeypatch.setattr(next_token, "ROWS_AT_ONCE", at_once)
+        assert next_token.mean_loss(learner, store) == pytest.approx(-float(alone.mean()), rel=1e-5)
 
 
 def test_reading_rows_maps_the_files(tmp_path):

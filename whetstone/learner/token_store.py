@@ -51,8 +51,9 @@ class TokenWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
+            if kind is None:
+                file.flush()
+                os.fsync(file.fileno())
             file.close()
         if kind is None:
             write_json(self.folder / "store.json", {"rows": self.rows, "ids": self.ids, "type": self.code})

@@ -5,6 +5,7 @@ they were made from: a kill in the middle makes them again, a resumed stage find
 and listed in `dropped/` with its reason.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -22,10 +23,8 @@ from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
 FORMAT = 1  # of the stores; another number makes them again
-CHUNK, CHUNK_ROWS = (
-    1 << 18,
-    1000,
-)  # at most so many characters and rows are tokenised together: some 25 MB while they are
+CHUNK = 1 << 18  # characters, or ids given, tokenised together: enough for all cores, some 25 MB while they are
+CHUNK_ROWS = 1000  # at most
 MADE_FROM = "made_from.json"
 
 
@@ -36,7 +35,7 @@ class Conversation:
     Where a student sampled ids, these are the row, and the text is never tokenised again.
     """
 
-    problem_id: str
+    problem_id: str | None
     question: Any
     answer: Any
     split: str = "train"
@@ -196,11 +195,18 @@ def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[
 
 @contextmanager
 def _published_by_rename(folder: Path) -> Iterator[Path]:
-    """A folder to write aside; it takes its name once all is written."""
+    """A folder to write aside; it takes its name once all is written. Raises OSError with a word where the disk is full."""
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
+    try:
+        yield aside
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            words = "no room left on the disk for the data as ids: free some and run again, nothing else is lost"
+            raise OSError(errno.ENOSPC, words, str(folder)) from error
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     aside.replace(folder)
     handle = os.open(folder.parent, os.O_RDONLY)
