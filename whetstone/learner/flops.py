@@ -12,7 +12,6 @@ Not counted is what is done again (chunks of the head, activation checkpointing)
 embedding's rows, the update). A weight that is not trained costs 4.
 """
 
-import re
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -21,19 +20,8 @@ from typing import Any
 import torch
 
 from whetstone.batch import Batch
+from whetstone.learner.accelerators import known
 
-# Dense bfloat16 with float32 sums, of NVIDIA's data sheets, by the name that the driver gives
-PEAKS = {
-    r"\bB200\b": 2250e12,
-    r"\b(H200|GH200)\b": 989e12,
-    r"\bH100 PCIe\b": 756e12,
-    r"\bH100 NVL\b": 835e12,
-    r"\bH100\b": 989e12,
-    r"\bA100\b": 312e12,
-    r"\bL40S\b": 362e12,
-    r"\bL4\b": 121e12,
-    r"\bRTX 4090\b": 165e12,
-}
 PROBE_SECONDS = 0.1  # of matrix products, where no data sheet is known
 
 
@@ -65,17 +53,9 @@ def _a_token(weight: torch.nn.Parameter) -> int:
 
 def peak(device: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second that this process's device could do: by its data sheet, else measured once."""
-    if device == "cuda" and dtype == torch.bfloat16 and (known := known_peak(torch.cuda.get_device_name())):
-        return known
+    if device == "cuda" and dtype == torch.bfloat16 and (found := known(torch.cuda.get_device_name())):
+        return found.flops
     return measured_peak(device, dtype, torch.get_num_threads())
-
-
-def known_peak(name: str) -> float | None:
-    """
-    >>> known_peak("NVIDIA A100-SXM4-80GB")
-    312000000000000.0
-    """
-    return next((flops for pattern, flops in PEAKS.items() if re.search(pattern, name)), None)
 
 
 @cache
