@@ -33,9 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks._measure import hardware, versions, write
 from whetstone import model as models
 from whetstone.batch import Row, collate
-from whetstone.learner.accelerators import ACCELERATORS
-from whetstone.learner.cost import Shape
-from whetstone.learner.layers import decoder_layers
+from whetstone.learner.flops import Flops, peak
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.longrope import fix_table
@@ -118,29 +116,6 @@ def rows(lengths: Sequence[int], vocabulary: int, step: int) -> list[Row]:
     return list(token_mean([Row([rng.randrange(vocabulary) for _ in range(n)]) for n in lengths]))
 
 
-def operations(model: Any, size: Size, lengths: Sequence[int]) -> float:
-    """Model FLOPs of a step: what is computed again is not counted."""
-    keys = size.hidden // size.heads * size.kv_heads
-    shape = Shape(size.layers, size.hidden, size.mlp, size.hidden, keys, size.vocabulary, models.parameters(model))
-    return sum(n * shape.training_flops(n) for n in lengths)
-
-
-def peak_flops(device: str) -> float:
-    """Of the data sheet; of a matrix product on the spot where there is none."""
-    if device == "cuda":
-        name = torch.cuda.get_device_name()
-        if known := next((a.flops for title, a in ACCELERATORS.items() if title in name), None):
-            return known
-    a = torch.ones(512, 512, device=device)
-    best = float("inf")
-    for _ in range(20):
-        begin = time.perf_counter()
-        a @ a
-        settle(device)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * 512**3 / best
-
-
 def settle(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -186,17 +161,17 @@ def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any]
         last = step(number)
         settle(device)
         seconds.append(time.perf_counter() - begin)
-    done, peak = operations(model, size, lengths), peak_flops(device)
+    done = Flops(model, size.vocabulary).of(collate(rows(lengths, size.vocabulary, 0)))  # what is done again left out
+    most = peak(device, getattr(torch, compute))
     rates = sorted(sum(lengths) / s for s in seconds)
     typical = rates[len(rates) // 2]
     return {
         "tokens_per_second": typical, "low": rates[0], "high": rates[-1],
-        "mfu": done / sum(lengths) * typical / peak,
-        "peak_flops": peak,
+        "mfu": done / sum(lengths) * typical / most,
+        "peak_flops": most,
         "peak_memory": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "logits_rows": largest.rows if largest else None,
         "first_loss": first, "last_loss": last,
-        "layers": len(decoder_layers(model)),
     }  # fmt: skip
 
 

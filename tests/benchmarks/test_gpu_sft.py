@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from benchmarks import gpu_sft
-from benchmarks.gpu_sft import FULL, SMALL, build, measure, operations, packed, rows
+from benchmarks.gpu_sft import FULL, SMALL, build, measure, packed, rows
 from whetstone import model as models
+from whetstone.batch import Row, collate
+from whetstone.learner.flops import Flops
 
 
 def test_the_full_shape_has_phi_4_minis_parameters_and_the_long_table():
@@ -19,9 +21,13 @@ def test_the_full_shape_has_phi_4_minis_parameters_and_the_long_table():
 
 
 def test_operations_of_a_row_are_those_worked_out_by_hand():
-    """6 x 3.836e9 + 6 x 32 x 3072 x 16384 a token."""
-    done = operations(build(FULL, "meta"), FULL, [16_384])
-    assert done == pytest.approx(16_384 * (6 * 3.836021760e9 + 6 * 32 * 3072 * 16_384), rel=1e-9)
+    """A token goes through 3.22e9 weights of matrices, and all but the last through the head; causal pairs at 12 L H D."""
+    batch = collate([Row([0] * 16_384)])
+    matrices = 32 * (3072 * 5120 + 3072 * 3072 + 3 * 3072 * 8192)
+    pairs = 12 * 32 * 3072 * 16_384 * 16_385 / 2
+    expected = 6 * 16_384 * matrices + 6 * 16_383 * 200_064 * 3072 + pairs
+    assert Flops(build(FULL, "meta"), FULL.vocabulary).of(batch) == pytest.approx(expected, rel=1e-9)
+    assert expected / 16_384 == pytest.approx(32.7e9, rel=1e-3)
 
 
 def test_packed_rows_are_full_and_ragged():

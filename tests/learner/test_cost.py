@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from whetstone import midtrain, sft
 from whetstone import model as models
 from whetstone.batch import Row, collate
 from whetstone.dpo import rollout_dpo
+from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.cost import (
     Shape,
     activation_bytes,
@@ -124,6 +126,11 @@ def test_shares_of_several_devices():
     whole = training_memory(shape, "float32", ParallelSettings(accelerator="H200", processes=8, shard="ddp"), 1024)
     assert eight["moments"] == alone["moments"] / 8 and whole == alone
     assert eight["gathered"] == pytest.approx(4 * (614_596_608 + 2 * 100_669_440), rel=1e-3)
+
+
+def test_each_accelerator_that_can_be_named_is_known():
+    names = get_args(ParallelSettings.model_fields["accelerator"].annotation)
+    assert set(names) - {""} <= set(ACCELERATORS)
 
 
 def test_what_does_not_fit_is_said_with_the_remedy():

@@ -13,6 +13,7 @@ from tests.tiny_models import random_model
 from tests.tiny_world import logged
 from whetstone.batch import Row, collate
 from whetstone.learner import checkpoint, flops
+from whetstone.learner.accelerators import known
 from whetstone.learner.flops import Flops
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
@@ -289,7 +290,8 @@ def test_flops_by_hand():
     ],
 )
 def test_peaks_are_known_by_name(name, peak):
-    assert flops.known_peak(name) == peak
+    found = known(name)
+    assert (found and found.flops) == peak
 
 
 def test_another_device_is_measured_once():

@@ -12,7 +12,6 @@ Not counted is what is done again (chunks of the head, activation checkpointing)
 embedding's rows, the update). A weight that is not trained costs 4.
 """
 
-import re
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from whetstone.batch import Batch
-from whetstone.learner.accelerators import ACCELERATORS
+from whetstone.learner.accelerators import known
 
 PROBE_SECONDS = 0.1  # of matrix products, where no data sheet is known
 
@@ -54,18 +53,9 @@ def _a_token(weight: torch.nn.Parameter) -> int:
 
 def peak(device: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second that this process's device could do: by its data sheet, else measured once."""
-    if device == "cuda" and dtype == torch.bfloat16 and (known := known_peak(torch.cuda.get_device_name())):
-        return known
+    if device == "cuda" and dtype == torch.bfloat16 and (found := known(torch.cuda.get_device_name())):
+        return found.flops
     return measured_peak(device, dtype, torch.get_num_threads())
-
-
-def known_peak(name: str) -> float | None:
-    """
-    >>> known_peak("NVIDIA A100-SXM4-80GB")
-    312000000000000.0
-    """
-    fitting = [known for known in ACCELERATORS if re.search(rf"\b{known}\b", name)]
-    return ACCELERATORS[max(fitting, key=len)].flops if fitting else None
 
 
 @cache
