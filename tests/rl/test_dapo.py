@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rl.worlds import LONGEST, group, setup
@@ -63,6 +63,7 @@ def test_surplus_is_carried_over_with_its_rollouts_and_trained_on_first():
     assert {g.step for g in later} == {0, 1}
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["++++", "----", "+---"]), min_size=1, max_size=30), st.integers(1, 6))
 def test_the_state_in_json_goes_on_as_the_state_in_memory(marks, prompts):
     """Every problem has its turn, no step has too many groups, and resuming from JSON changes nothing."""

@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rl.worlds import group, setup
@@ -34,6 +34,7 @@ def test_a_problem_that_is_forgotten_again_comes_back_with_the_epoch_that_takes_
     assert sorted(drawn_in(algorithm, state, 1, marks)) == sorted(marks), "none is left: the epoch takes all"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["++", "+-", "--"]), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 3))
 def test_no_step_draws_a_problem_twice_and_every_epoch_is_what_history_leaves(made, prompts, seed):
     marks = {f"p{i}": m for i, m in enumerate(made)}

@@ -47,7 +47,7 @@ def dapo(
         usable = sum(map(partly_right, groups))
         missing = setup.prompts - len(state.get("surplus", [])) - usable
         met = {group.problem.id for group in groups}
-        without = [i for i, problem in enumerate(setup.problems) if problem.id in met]
+        without = {i for i, problem in enumerate(setup.problems) if problem.id in met}
         if missing <= 0 or state["round"] > rounds or len(without) == len(setup.problems):
             return Draw()
         wanted = min(setup.prompts, ceil(missing * len(groups) / max(1, usable))) if groups else missing

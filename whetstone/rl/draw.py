@@ -25,14 +25,15 @@ def window(count: int, size: int, step: int, seed: int) -> list[int]:
 
 def walk(count: int, start: int, size: int, seed: int, without: Collection[int] = ()) -> tuple[list[int], int]:
     """(the next `size` indices of the walk from position `start`, none twice and none of `without`, where it stands then)."""
-    chosen: list[int] = []
-    at = start
+    chosen: dict[int, None] = {}
+    at, shuffled, order = start, -1, list[int]()
     size = min(size, count - len(without))
     while len(chosen) < size:
         epoch, i = divmod(at, count)
-        order = list(range(count))
-        random.Random(f"{seed}/draw/{epoch}").shuffle(order)
-        if order[i] not in chosen and order[i] not in without:  # an epoch's end may meet the next one's start
-            chosen.append(order[i])
+        if epoch != shuffled:
+            shuffled, order = epoch, list(range(count))
+            random.Random(f"{seed}/draw/{epoch}").shuffle(order)
+        if order[i] not in without:  # an epoch's end may meet the next one's start
+            chosen[order[i]] = None
         at += 1
-    return chosen, at
+    return list(chosen), at
