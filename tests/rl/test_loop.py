@@ -43,7 +43,7 @@ def test_it_trains_and_tells_what_it_did(tmp_path, world, adder):
     assert hash_folder(tmp_path / "r" / "model") != hash_folder(adder)
 
 
-@pytest.mark.parametrize("killed_in_step", [1, 3, 5])
+@pytest.mark.parametrize("killed_in_step", [1, 4])
 def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(
     tmp_path, world, adder, monkeypatch, killed_in_step
 ):
@@ -168,14 +168,15 @@ EVERY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_every_algorithm_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, name):
-    settings = {"candidate_samples": 0, "steps": 4, "learning_rate": 1e-3, "checkpoint_every": 1} | EVERY[name]
+    settings = {"candidate_samples": 0, "steps": 3, "learning_rate": 1e-3, "checkpoint_every": 1} | EVERY[name]
     told = loop.run(room(tmp_path / "one", world, adder, threshold=None, **settings))
     assert told["updates"] > 0 and hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
     assert max(logged(tmp_path / "one", "sampler_gap")) < 1e-4
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_after(patch, 3)
+        kill_after(patch, 2)
         loop.run(room(tmp_path / "two" / "one", world, adder, threshold=None, **settings))
     assert loop.run(room(tmp_path / "two" / "one", world, adder, threshold=None, **settings)) == told
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
@@ -217,7 +218,14 @@ def test_a_users_reward_is_what_is_trained_on(tmp_path, world, adder):
     assert reward == pytest.approx(-length / 40)
 
 
-LOOSE = {"candidate_samples": 0, "steps": 5, "algorithm": "gspo", "threshold": None, "checkpoint_every": 1}
+LOOSE = {
+    "candidate_samples": 0,
+    "steps": 4,
+    "prompts_per_step": 2,
+    "algorithm": "gspo",
+    "threshold": None,
+    "checkpoint_every": 1,
+}
 
 
 def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_none(tmp_path, world, adder):

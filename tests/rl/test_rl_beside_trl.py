@@ -109,4 +109,3 @@ def test_rloo_is_that_of_trls_rloo_trainer(seed):
     gradients = [torch.autograd.grad(value, logprobs)[0] for value in (loss, theirs)]
     assert loss.item() == pytest.approx(theirs.item(), abs=1e-10)
     assert (gradients[0] - gradients[1]).abs().max() < 1e-10
-

@@ -57,7 +57,7 @@ class Counted:
         self.temperatures.append(temperature)
         return self.learner.gradient(groups, loss, temperature)
 
-    def step(self, rate):
+    def apply(self, loss):
         grads = [p.grad.reshape(-1).clone() for p in self.learner.model.parameters() if p.grad is not None]
         self.gradients.append(torch.cat(grads))
         self.learner.model.zero_grad(set_to_none=True)
@@ -73,7 +73,8 @@ def updated(sampled, groups=None, **more):
     groups = groups or there
     counted = Counted(learner)
     algorithm = grpo(setup())
-    told = update(counted, observed(algorithm.loss), parts_of(groups, algorithm.credit(groups, groups), 0), 1.0, **more)
+    parts = parts_of(groups, algorithm.credit(groups, groups), 0)
+    told = update(counted, observed(algorithm.loss), parts, counted.apply, **more)
     return counted, told
 
 
@@ -136,6 +137,16 @@ def test_a_gap_is_told_before_anything_is_updated_and_groups_of_older_weights_ha
     assert "sampler_gap" not in told
 
 
+def test_where_an_update_goes_back_the_step_ends(sampled):
+    learner, groups = sampled
+    algorithm = grpo(setup())
+    parts = parts_of(groups, algorithm.credit(groups, groups), 0)
+    losses: list[float] = []
+    assert update(learner, observed(algorithm.loss), parts, losses.append, updates=3) is None
+    assert len(losses) == 1
+    learner.model.zero_grad(set_to_none=True)
+
+
 def test_rows_are_scored_at_the_temperature_they_were_sampled_with(sampled):
     _, groups = sampled
     warmer = replace(groups[0], rollouts=[replace(r, temperature=1.0) for r in groups[0].rollouts])
@@ -151,7 +162,8 @@ def test_the_references_log_probabilities_are_those_of_its_own_pass(sampled):
             assert values == pytest.approx(r.logprobs, abs=1e-4), "the reference is the sampler here"
     algorithm = kl_in_loss(grpo(setup()), 0.1, "k3")
     parts = parts_of(found, algorithm.credit(found, found), 0)
-    told = update(Counted(learner), observed(algorithm.loss), parts, 1.0)
+    counted = Counted(learner)
+    told = update(counted, observed(algorithm.loss), parts, counted.apply)
     assert told["kl"] == pytest.approx(0.0, abs=1e-5)
 
 

@@ -143,7 +143,13 @@ def train(stage: Stage) -> dict[str, Any]:
         with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
             for step in steps:
                 groups, temperature = sample_step(
-                    steps.watched(engine), verifier, algorithm, steps.state, step, settings.max_tokens, watch.stream(stage.seed)
+                    steps.watched(engine),
+                    verifier,
+                    algorithm,
+                    steps.state,
+                    step,
+                    settings.max_tokens,
+                    watch.stream(stage.seed),
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 values = describe(groups, kept, temperature, step)

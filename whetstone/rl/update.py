@@ -39,17 +39,18 @@ def update(
     learner: "Learner",
     loss: "Loss",
     parts: Sequence[Part],
-    rate: float,
+    apply: Callable[[float], float | None],
     updates: int = 1,
     passes: int = 1,
     old_policy: Literal["sampler", "learner"] = "sampler",
     order: str = "0",
     check: Callable[[float], None] = lambda gap: None,
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """All updates of a step: `passes` times over its parts, which each time are divided into `updates`.
 
-    `loss` is observed (`loss.observed`); `check` is given the gap between sampler and learner before anything is updated.
-    `order` seeds how groups are divided. Returns means over the updates.
+    `loss` is observed (`loss.observed`); `apply` is given an update's loss and updates: the gradient's norm, or None where
+    training goes back instead, and then so is what is returned. `check` is given the gap between sampler and learner before
+    anything is updated. `order` seeds how groups are divided. Returns means over the updates.
     """
     if old_policy == "learner":
         score_old(learner, parts, several=updates * passes > 1)
@@ -65,7 +66,10 @@ def update(
         if not norms:
             gap = {"sampler_gap": sums["sampler_gap"] / sums["fresh"]} if sums["fresh"] else {}
             check(gap.get("sampler_gap", 0.0))
-        norms.append(learner.step(rate))
+        norm = apply(sums["loss"])
+        if norm is None:
+            return None
+        norms.append(norm)
         mark_fresh(parts, updated=True)
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
     means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
@@ -73,7 +77,6 @@ def update(
         **means,
         **gap,
         "loss": totals["loss"] / len(norms),
-        "learning_rate": rate,
         "gradient_norm": sum(norms) / len(norms),
     }
 
