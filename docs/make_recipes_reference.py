@@ -19,6 +19,7 @@ from whetstone.questions.gather import ProceduralSource
 from whetstone.questions.metamath import MetamathSettings
 from whetstone.questions.sources import Columns, FileSource, Shares
 from whetstone.recipe import KINDS, SHARED, Kind
+from whetstone.rl.tripwires import Tripwires
 from whetstone.run.settings import SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
@@ -49,6 +50,8 @@ def reference() -> str:
         if name == "questions":
             for heading, settings in BELOW_QUESTIONS.items():
                 parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
+        if name == "rl":
+            parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
     parts += ["### `[stage.spikes]` of a training stage", _first_line(SpikeSettings), _table(SpikeSettings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -2,13 +2,15 @@
 
 import pytest
 
-from tests.rl.test_grpo import group
+from tests.rl.worlds import group
 from tests.scripted import Grader, Killed, Scripted, kill_after, problem, stage
 from tests.tiny_world import logged
 from whetstone.learner.learner import Learner
 from whetstone.records import Verdict
-from whetstone.rl import loop
+from whetstone.rl import groups, loop, prompts
 from whetstone.rl.algorithm import Group
+from whetstone.rl.choose import build
+from whetstone.rl.tripwires import Paused
 from whetstone.run.folder import hash_folder, read_json
 from whetstone.run.tables import read_rows
 
@@ -41,7 +43,7 @@ def test_it_trains_and_tells_what_it_did(tmp_path, world, adder):
     assert hash_folder(tmp_path / "r" / "model") != hash_folder(adder)
 
 
-@pytest.mark.parametrize("killed_in_step", [1, 3, 5])
+@pytest.mark.parametrize("killed_in_step", [1, 4])
 def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(
     tmp_path, world, adder, monkeypatch, killed_in_step
 ):
@@ -56,14 +58,16 @@ def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(
 
 
 def test_a_sampler_that_is_not_the_learner_stops_it_before_the_first_step(tmp_path, world, adder, monkeypatch):
-    monkeypatch.setattr(loop, "probe", lambda *_: 0.2)
+    monkeypatch.setattr(prompts, "probe", lambda *_: 0.2)
     with pytest.raises(ValueError, match=r"step 0: .* differ by 0.2 nats a token on average \(allowed: 0.05\)"):
         loop.run(room(tmp_path / "r", world, adder))
 
 
 def test_a_sampler_that_drifts_from_the_learner_stops_it_and_changes_nothing(tmp_path, world, adder, monkeypatch):
     plain = Learner.forward_backward
-    monkeypatch.setattr(Learner, "forward_backward", lambda self, *more: plain(self, *more) | {"sampler_gap": 0.3})
+    monkeypatch.setattr(
+        Learner, "forward_backward", lambda self, *more: plain(self, *more) | {"sampler_gap": 0.3, "fresh": 1.0}
+    )
     monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("updated with another policy's gradient"))
     with pytest.raises(ValueError, match=r"would be that of another policy\. Use the same dtype for both"):
         loop.run(room(tmp_path / "r", world, adder))
@@ -81,9 +85,9 @@ def test_the_probe_measures_the_gap(world, adder):
     engine = load_engine(adder, "cpu")
     (sampled,) = sample_groups(engine, [problem("Compute 1 + 2", "3")], 3, Sampling(0.7, 30), Grader())
     learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu"))
-    assert loop.probe(sampled, learner) < 1e-5
+    assert prompts.probe(sampled, learner) < 1e-5
     shifted = [replace(r, logprobs=[x - 0.25 for x in r.logprobs]) for r in sampled]
-    assert loop.probe(shifted, learner) == pytest.approx(0.25, abs=1e-5)
+    assert prompts.probe(shifted, learner) == pytest.approx(0.25, abs=1e-5)
 
 
 def test_prompts_that_nothing_can_be_learnt_from_are_an_error(tmp_path, world):
@@ -101,51 +105,150 @@ class OneUndecided(Grader):
         return Verdict(None, "timeout") if index == 1 else Verdict(index == 5, "")
 
 
-def sampled(tmp_path, world, adder, grader, generator, **settings):
-    one = room(tmp_path / "r", world, adder, prompts_per_step=1, **settings)
-    algorithm = loop.build(one.settings, [problem("a")], seed=0)
-    return algorithm, *loop.rollouts(one, generator, grader, algorithm, {}, 0)
+def sampled(grader, generator):
+    settings = loop.Settings(kind="rl", prompts_per_step=1, samples=4, oversample=8, threshold=0.8)
+    algorithm = build(settings, [problem("a")], seed=0)
+    return algorithm, *groups.sample_step(generator, grader, algorithm, {}, 0, max_tokens=40, seed=0)
 
 
-def test_undecided_rollouts_are_in_no_group_and_never_asked_for_again(tmp_path, world, adder):
+def test_undecided_rollouts_are_in_no_group_and_never_asked_for_again():
     generator = Scripted()
-    algorithm, (whole,), _ = sampled(tmp_path, world, adder, OneUndecided(), generator)
+    algorithm, (whole,), _ = sampled(OneUndecided(), generator)
     assert generator.asked == [("a", i) for i in range(8)], "none right in 0-3: four more, with numbers of their own"
     assert [r.index for r in whole.rollouts] == [0, 2, 3, 4, 5, 6, 7] and whole.left_out == 1
     assert whole.accuracy == pytest.approx(1 / 7)
-    values = loop.describe([whole], [], 1.0)
+    values = groups.describe([whole], [], 1.0)
     assert (values["rollouts"], values["undecided"]) == (7, 1)
     assert values["accuracy"] == pytest.approx(1 / 7) and values["reward"] == pytest.approx((1 - 6) / 7)
-    kept = algorithm.keep({}, 0, whole)
+    (kept,) = algorithm.keep({}, 0, [whole])
     assert len(kept.rollouts) == 2 and all(r.correct is not None for r in kept.rollouts)
 
 
-def test_a_step_in_which_nothing_can_be_decided_ends(tmp_path, world, adder):
+def test_a_step_in_which_nothing_can_be_decided_ends():
     class Undecided(Grader):
         def check(self, text, gold, policy="math"):
             return Verdict(None, "timeout")
 
-    algorithm, (whole,), _ = sampled(tmp_path, world, adder, Undecided(), Scripted())
+    algorithm, (whole,), _ = sampled(Undecided(), Scripted())
     assert (whole.rollouts, whole.left_out) == ([], 8)
-    assert algorithm.keep({}, 0, whole) is None
-    assert loop.describe([whole], [], 1.0)["rollouts"] == 0
+    assert algorithm.keep({}, 0, [whole]) == []
+    assert groups.describe([whole], [], 1.0)["rollouts"] == 0
 
 
-def test_the_same_problem_is_sampled_otherwise_in_another_step(tmp_path, world, adder):
+def test_the_same_problem_is_sampled_otherwise_in_another_step():
     seeds = []
     generator = Scripted(lambda prompt, sampling: seeds.append(sampling.seed) or "a/1")
-    one = room(tmp_path / "r", world, adder, prompts_per_step=1, stabilisers=())
-    algorithm = loop.build(one.settings, [problem("a")], seed=0)
+    settings = loop.Settings(kind="rl", prompts_per_step=1, stabilisers=())
+    algorithm = build(settings, [problem("a")], seed=0)
     for step in (0, 1):
-        loop.rollouts(one, generator, Grader(), algorithm, {}, step)
+        groups.sample_step(generator, Grader(), algorithm, {}, step, max_tokens=40, seed=0)
     assert len(set(seeds)) == 2
 
 
-def test_without_stabilisers_it_is_plain_grpo_at_one_temperature(tmp_path, world, adder):
-    settings = room(tmp_path / "r", world, adder, stabilisers=(), temperature=0.9).settings
-    algorithm = loop.build(settings, [problem("a"), problem("b")], seed=0)
+def test_without_stabilisers_it_is_plain_grpo_at_one_temperature():
+    settings = loop.Settings(kind="rl", prompts_per_step=4, samples=4, stabilisers=(), temperature=0.9)
+    algorithm = build(settings, [problem("a"), problem("b")], seed=0)
     draw = algorithm.draw({}, 3, [])
     assert draw.temperature == 0.9 and draw.counts == [4, 4]
     easy = group("a", "+++-")
-    assert algorithm.keep({}, 0, easy) is easy
+    assert algorithm.keep({}, 0, [easy]) == [easy]
     assert not algorithm.draw({}, 0, [Group(problem("a"), [])]).problems
+
+
+# Every algorithm's state, and what else a step may hold
+EVERY = {
+    "dr_grpo": {"algorithm": "dr_grpo"},
+    "dapo": {"algorithm": "dapo", "rounds": 3, "updates": 2, "samples": 3},
+    "srpo": {"algorithm": "srpo", "prompts_per_step": 6},
+    "rloo": {"algorithm": "rloo", "kl_coefficient": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
+    "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3, "entropy_bonus": 0.01},
+    "gspo": {"algorithm": "gspo", "updates": 2, "passes": 2},
+    "cispo": {"algorithm": "cispo", "updates": 2, "old_policy": "learner"},
+    "held back": {"algorithm": "grpo", "stabilisers": ["clip_cov", "kl_cov"], "updates": 2, "kl_coefficient": 0.05},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_every_algorithm_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, name):
+    settings = {"candidate_samples": 0, "steps": 3, "learning_rate": 1e-3, "checkpoint_every": 1} | EVERY[name]
+    told = loop.run(room(tmp_path / "one", world, adder, threshold=None, **settings))
+    assert told["updates"] > 0 and hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
+    assert max(logged(tmp_path / "one", "sampler_gap")) < 1e-4
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        loop.run(room(tmp_path / "two" / "one", world, adder, threshold=None, **settings))
+    assert loop.run(room(tmp_path / "two" / "one", world, adder, threshold=None, **settings)) == told
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+    for number in ("loss", "reward", "rollouts", "entropy", "carried_groups"):
+        assert logged(tmp_path / "two" / "one", number) == logged(tmp_path / "one", number)
+
+
+def test_dapo_carries_groups_over(tmp_path, world, adder):
+    loop.run(
+        room(tmp_path / "r", world, adder, **{**EVERY["dapo"], "candidate_samples": 0, "steps": 6, "threshold": None})
+    )
+    assert sum(logged(tmp_path / "r", "carried_groups")) > 0
+    assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4, "older weights are no other program"
+
+
+def test_untried_candidates_are_all_trained_on_after_a_probe(tmp_path, world, adder):
+    settings = {"algorithm": "gspo", "candidate_samples": 0, "threshold": None, "steps": 1, "candidates": 10}
+    told = loop.run(room(tmp_path / "r", world, adder, **settings))
+    assert told["candidates"] == {"untried": 10} and 0 < told["probe_gap"] < 1e-4
+    assert len(read_json(tmp_path / "r" / "prompts.json")["kept"]) == 10
+
+
+def test_candidates_can_be_chosen_by_domain(tmp_path, world, adder):
+    with pytest.raises(ValueError, match=r"domains \['word'\]"):
+        loop.run(room(tmp_path / "r", world, adder, candidate_domains=["word"]))
+
+
+def test_a_users_reward_is_what_is_trained_on(tmp_path, world, adder):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def tokens(problem, completion, rollout):\n    return -len(rollout.ids) / 40\n")
+    settings = {
+        "algorithm": "grpo",
+        "stabilisers": (),
+        "reward": {"plus_minus_one": 0.0, f"{mine}:tokens": 1.0},
+        "steps": 1,
+    }
+    loop.run(room(tmp_path / "r", world, adder, candidate_samples=0, **settings))
+    (reward,), (length,) = logged(tmp_path / "r", "reward"), logged(tmp_path / "r", "response_length")
+    assert reward == pytest.approx(-length / 40)
+
+
+LOOSE = {
+    "candidate_samples": 0,
+    "steps": 4,
+    "prompts_per_step": 2,
+    "algorithm": "gspo",
+    "threshold": None,
+    "checkpoint_every": 1,
+}
+
+
+def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_none(tmp_path, world, adder):
+    never = {"sampler_gap": 1e-12, "patience": 2}
+    loop.run(room(tmp_path / "one", world, adder, tripwires=never, **LOOSE))
+    stopping = never | {"pause": ("sampler_gap",)}
+    stops = 0
+    while not (tmp_path / "two" / "one" / "model").exists():
+        try:
+            loop.run(room(tmp_path / "two" / "one", world, adder, tripwires=stopping, **LOOSE))
+        except Paused:
+            stops += 1
+    assert stops == 2, "after steps 2 and 4"
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_a_roll_back_goes_on_from_before_the_bad_steps_with_other_rollouts(tmp_path, world, adder):
+    wires = {"sampler_gap": 1e-12, "patience": 2, "rollback": ("sampler_gap",), "rollbacks": 1, "rollback_rate": 0.25}
+    stage = room(tmp_path / "r", world, adder, tripwires=wires, **LOOSE)
+    with pytest.raises(Paused):  # the second time it is one too many
+        loop.run(stage)
+    first, second = read_json(tmp_path / "r" / "tripwires.json")
+    assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
+    assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.learning_rate / 4] * 2)
+    told = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
+    assert [trip["action"] for trip in told["tripwires"]] == ["rollback", "pause"]

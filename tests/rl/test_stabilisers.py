@@ -3,35 +3,43 @@
 import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rl.test_grpo import group
+from tests.rl.worlds import batch_of, group, moved, random_groups, setup
 from tests.scripted import problem, rollout
 from whetstone.rl.algorithm import Group
 from whetstone.rl.grpo import grpo
+from whetstone.rl.loss import clipped
+from whetstone.rl.stabilisers.covariance import MARK, clip_cov, covariances, kl_cov
 from whetstone.rl.stabilisers.prompt_optimization import length_spread, optimise_prompts
 from whetstone.rl.stabilisers.reward_rebalancing import reward_rebalancing
 from whetstone.rl.stabilisers.temperature_annealing import temperature, temperature_annealing
 
-PROBLEMS = [problem(name) for name in "abcd"]
+FOUR = setup(count=4, prompts=4)
+TWO = setup(count=4, prompts=2)
+
+
+def kept_of(algorithm, step: int, whole: Group) -> Group | None:
+    return next(iter(algorithm.keep({}, step, [whole])), None)
 
 
 def test_the_temperature_falls_from_1_to_0_6_over_the_first_half_and_stays():
     assert [temperature(s, 40) for s in (0, 10, 20, 30, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6, 0.6])
-    draw = temperature_annealing(grpo(PROBLEMS, 2, 4, 0), steps=40).draw
+    draw = temperature_annealing(grpo(TWO), steps=40).draw
     assert [draw({}, s, []).temperature for s in (0, 10, 20, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6])
-    assert draw({}, 10, []).problems == grpo(PROBLEMS, 2, 4, 0).draw({}, 10, []).problems
+    assert draw({}, 10, []).problems == grpo(TWO).draw({}, 10, []).problems
 
 
 def rebalanced(most: int = 16, seed: int = 0, threshold: float = 0.5):
-    return reward_rebalancing(grpo(PROBLEMS, 4, 4, 0), threshold, most, round_size=4, seed=seed)
+    return reward_rebalancing(grpo(FOUR), threshold, most, round_size=4, seed=seed)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=24), st.integers(0, 9))
 def test_all_right_rollouts_are_kept_and_as_many_wrong_ones_drawn(marks, step):
     whole = group("a", "".join("+" if mark else "-" for mark in marks))
-    kept = rebalanced().keep({}, step, whole)
+    kept = kept_of(rebalanced(), step, whole)
     right = sum(marks)
     if right == 0 or right / len(marks) > 0.5:
         assert kept is None
@@ -39,23 +47,23 @@ def test_all_right_rollouts_are_kept_and_as_many_wrong_ones_drawn(marks, step):
     assert [r for r in kept.rollouts if r.correct] == [r for r in whole.rollouts if r.correct]
     assert sum(not r.correct for r in kept.rollouts) == right
     assert set(r.index for r in kept.rollouts) <= set(range(len(marks)))
-    assert kept == rebalanced().keep({}, step, whole)
+    assert kept == kept_of(rebalanced(), step, whole)
 
 
 def test_exactly_half_right_is_kept_and_more_is_dropped():
-    assert len(rebalanced().keep({}, 0, group("a", "++--")).rollouts) == 4
-    assert rebalanced().keep({}, 0, group("a", "+++--")) is None
+    assert len(kept_of(rebalanced(), 0, group("a", "++--")).rollouts) == 4
+    assert kept_of(rebalanced(), 0, group("a", "+++--")) is None
 
 
 def test_in_a_rebalanced_group_every_advantage_is_one():
     algorithm = rebalanced()
-    kept = algorithm.keep({}, 0, group("a", "+-------"))
+    kept = kept_of(algorithm, 0, group("a", "+-------"))
     advantages = [row.token["advantage"][0] for row in algorithm.credit([kept], [kept])[0]]
     assert advantages == pytest.approx([1.0, -1.0], rel=1e-5)
 
 
 def test_which_wrong_ones_are_drawn_depends_on_seed_and_step_and_is_even():
-    wrong = [[r.index for r in rebalanced(seed=s).keep({}, 0, group("a", "+----")).rollouts][1] for s in range(400)]
+    wrong = [[r.index for r in kept_of(rebalanced(seed=s), 0, group("a", "+----")).rollouts][1] for s in range(400)]
     counts = [wrong.count(i) for i in (1, 2, 3, 4)]
     assert sum(counts) == 400
     # 400 draws of 4: standard deviation 8.7; four of them out of 100 happens less than once in 10,000 seeds
@@ -82,8 +90,8 @@ def test_oversampling_stops_at_most(most):
 
 def test_rollouts_left_out_as_undecided_count_as_sampled():
     draw = rebalanced(most=6).draw
-    assert draw({}, 0, [Group(PROBLEMS[0], [], left_out=4)]).counts == [2]
-    assert not draw({}, 0, [Group(PROBLEMS[0], [], left_out=6)]).problems
+    assert draw({}, 0, [Group(problem(), [], left_out=4)]).counts == [2]
+    assert not draw({}, 0, [Group(problem(), [], left_out=6)]).problems
 
 
 def lengths(name: str, *made: tuple[bool | None, int]):
@@ -124,7 +132,7 @@ def test_without_prompt_optimisation_lengths_do_not_matter():
 
 
 def test_a_wrapped_algorithm_changes_only_what_it_says():
-    plain = grpo(PROBLEMS, 2, 4, 0)
+    plain = grpo(TWO)
     balanced = reward_rebalancing(plain)
     annealed = temperature_annealing(balanced, 10)
     assert (balanced.reward, balanced.credit, balanced.loss) == (plain.reward, plain.credit, plain.loss)
@@ -134,5 +142,47 @@ def test_a_wrapped_algorithm_changes_only_what_it_says():
 def test_the_order_of_rollouts_is_kept():
     marks = ["+", "-", "-", "+", "-", "-", "-"]
     random.Random(0).shuffle(marks)
-    kept = rebalanced().keep({}, 3, group("a", "".join(marks)))
+    kept = kept_of(rebalanced(), 3, group("a", "".join(marks)))
     assert [r.index for r in kept.rollouts] == sorted(r.index for r in kept.rollouts)
+
+
+def step_of_tokens(algorithm, seed: int):
+    """A batch of the algorithm's rows, (log-probability, advantage, mark) of each token, and log-probabilities after a move."""
+    batch = batch_of(algorithm, random_groups(seed))
+    old, advantage, mark = batch.token["old"], batch.token["advantage"], batch.token[MARK]
+    return batch, (old - old.mean()) * (advantage - advantage.mean()), mark.bool(), moved(batch, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed):
+    algorithm = kl_cov(grpo(FOUR), share=0.1, coefficient=0.7)
+    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed)
+    assert mark.sum() == max(1, int(0.1 * len(mark))) and cov[mark].min() >= cov[~mark].max()
+    value, _ = algorithm.loss(logprobs, logprobs, batch)
+    plain, _ = clipped(0.2, 0.2)(logprobs, logprobs, batch)
+    expected = plain + 0.7 * (batch.weights * mark * (logprobs - batch.token["old"]).abs()).sum()
+    assert value.item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others(seed):
+    algorithm = clip_cov(grpo(FOUR), share=0.1, low=0.2, high=0.9, seed=seed)
+    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed)
+    band = (cov > 0.2) & (cov < 0.9)
+    assert 0 < mark.sum() == min(int(band.sum()), max(1, int(0.1 * len(mark)))) and not (mark & ~band).any()
+    (found,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
+    (plain,) = torch.autograd.grad(clipped(0.2, 0.2)(logprobs, logprobs, batch)[0], logprobs)
+    assert torch.equal(found, plain * ~mark)
+    again = clip_cov(grpo(FOUR), share=0.1, low=0.2, high=0.9, seed=seed)
+    assert torch.equal(step_of_tokens(again, seed)[2], mark), "the same tokens after a resume"
+
+
+def test_covariances_by_hand():
+    """Log-probabilities -1, -1, -3 (mean -5/3) and advantages 1, 1, -1 (mean 1/3)."""
+    from whetstone.batch import Row
+
+    rows = [
+        Row([1, 2, 3], token={"old": [-1.0, -1.0], "advantage": [1.0, 1.0]}),
+        Row([1, 2], token={"old": [-3.0], "advantage": [-1.0]}),
+    ]
+    assert covariances(rows) == pytest.approx([4 / 9, 4 / 9, 16 / 9])

@@ -29,13 +29,17 @@ def reward_rebalancing(
             counts=[min(round_size, most - g.sampled) for g in hard],
         )
 
-    def keep(state: State, step: int, group: Group) -> Group | None:
+    def keep(state: State, step: int, groups: Sequence[Group]) -> list[Group]:
+        balanced = [half for group in groups if (half := half_right(group, step)) is not None]
+        return algorithm.keep(state, step, balanced)
+
+    def half_right(group: Group, step: int) -> Group | None:
         if group.accuracy > threshold:
             return None
         right = [r for r in group.rollouts if r.correct is True]
         wrong = [r for r in group.rollouts if r.correct is False]
         drawn = random.Random(f"{seed}/{step}/{group.problem.id}").sample(wrong, min(len(right), len(wrong)))
         chosen = {r.index for r in right} | {r.index for r in drawn}
-        return algorithm.keep(state, step, replace(group, rollouts=[r for r in group.rollouts if r.index in chosen]))
+        return replace(group, rollouts=[r for r in group.rollouts if r.index in chosen])
 
     return replace(algorithm, draw=draw, keep=keep)

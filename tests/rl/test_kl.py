@@ -1,0 +1,90 @@
+"""KL to the reference: the estimators' values, and in expectation whose gradient they have."""
+
+import math
+
+import pytest
+import torch
+
+from tests.rl.worlds import random_groups, setup
+from whetstone.rl.grpo import grpo
+from whetstone.rl.kl import PENALTIES, kl_in_reward, value
+
+LOGITS = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64)
+REFERENCE = torch.tensor([0.9, 0.2, -0.4, 0.1], dtype=torch.float64).log_softmax(-1)
+FORWARD = "KL(pi || pi_ref)"
+BACKWARD = "KL(pi_ref || pi)"
+
+
+def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return (p.exp() * (p - q)).sum()
+
+
+def expected_gradient(name: str, behaviour: torch.Tensor) -> torch.Tensor:
+    """The exact mean over tokens sampled from `behaviour` of the penalty's gradient."""
+    logits = LOGITS.clone().requires_grad_()
+    logprobs = logits.log_softmax(-1)
+    penalty = PENALTIES[name](logprobs, REFERENCE, logprobs - behaviour)
+    return torch.autograd.grad((behaviour.exp() * penalty).sum(), logits)[0]
+
+
+def true_gradient(which: str) -> torch.Tensor:
+    logits = LOGITS.clone().requires_grad_()
+    policy = logits.log_softmax(-1)
+    return torch.autograd.grad(kl(policy, REFERENCE) if which == FORWARD else kl(REFERENCE, policy), logits)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "which"), [("k1", FORWARD), ("k2", FORWARD), ("k3", BACKWARD), ("k3_corrected", FORWARD)]
+)
+def test_on_policy_the_penaltys_gradient_is_that_of(name, which):
+    found = expected_gradient(name, LOGITS.log_softmax(-1))
+    assert (found - true_gradient(which)).abs().max() < 1e-12
+    other = true_gradient(BACKWARD if which == FORWARD else FORWARD)
+    assert (found - other).abs().max() > 1e-2
+
+
+def test_off_policy_only_the_corrected_one_is_still_right():
+    behaviour = torch.tensor([0.5, 0.5, 0.0, -0.5], dtype=torch.float64).log_softmax(-1)
+    wrong = {
+        name: (expected_gradient(name, behaviour) - true_gradient(FORWARD)).abs().max().item() for name in PENALTIES
+    }
+    assert wrong.pop("k3_corrected") < 1e-12
+    assert min(wrong.values()) > 1e-2
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_values_by_hand(name):
+    """log pi = -1, log pi_ref = -1.5: x = -0.5."""
+    expected = {"k1": 0.5, "k2": 0.125}.get(name, math.exp(-0.5) - 1 + 0.5)
+    one = torch.tensor([-1.0], dtype=torch.float64)
+    assert PENALTIES[name](one, one - 0.5, one * 0).item() == pytest.approx(expected)
+    assert value(name, -1.0, -1.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["k1", "k3"])
+def test_in_expectation_values_are_the_kl(name):
+    policy = LOGITS.log_softmax(-1)
+    mean = sum(p.exp().item() * value(name, p.item(), q.item()) for p, q in zip(policy, REFERENCE, strict=True))
+    assert mean == pytest.approx(kl(policy, REFERENCE).item(), abs=1e-12)
+
+
+def test_in_the_reward_every_token_pays_and_advantages_are_of_what_is_left():
+    groups = random_groups(0, marks=("+-+",), reference=True)
+    seen = []
+    plain = grpo(setup())
+
+    def credit(kept, drawn):
+        seen.extend(kept)
+        return plain.credit(kept, drawn)
+
+    from dataclasses import replace
+
+    penalised = kl_in_reward(replace(plain, credit=credit), 0.3, "k1")
+    assert penalised.reference
+    rows = penalised.credit(groups, groups)
+    (group,) = seen
+    for rollout, reference, whole in zip(group.rollouts, group.reference, group.returns, strict=True):
+        paid = 0.3 * (sum(rollout.logprobs) - sum(reference))
+        assert whole == pytest.approx(rollout.reward - paid)
+    assert sum(row.token["advantage"][0] for row in rows[0]) == pytest.approx(0.0, abs=1e-5)
+    assert rows[0][0].token["advantage"] != plain.credit(groups, groups)[0][0].token["advantage"]

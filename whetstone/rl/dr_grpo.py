@@ -1,0 +1,18 @@
+"""Dr. GRPO (Liu et al. 2025, arXiv 2503.20783): GRPO without its two biases.
+
+credit  advantage R - mean, not divided by the spread, which over-weights very easy and very hard problems;
+        every token weighs 1 / (P G · longest rollout), where 1/|o_i| lets long wrong answers off lightly
+
+Differs from the authors' code, where the sum over a batch is divided by the longest length alone: here the number of
+rollouts is in the denominator, so that the gradient's size does not follow the batch size.
+"""
+
+from dataclasses import replace
+
+from whetstone.rl.algorithm import Algorithm, Setup
+from whetstone.rl.credit import centred, constant, credit
+from whetstone.rl.grpo import grpo
+
+
+def dr_grpo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorithm:
+    return replace(grpo(setup, clip_low, clip_high), credit=credit(centred, constant(setup.max_tokens)))

@@ -1,0 +1,24 @@
+"""Which groups are trained on."""
+
+from collections.abc import Callable, Sequence
+
+from whetstone.rl.algorithm import Group, State
+
+
+def each(rule: Callable[[Group], bool]) -> Callable[[State, int, Sequence[Group]], list[Group]]:
+    """Those that satisfy a rule, as they are."""
+    return lambda state, step, groups: [group for group in groups if rule(group)]
+
+
+def rewards_differ(group: Group) -> bool:
+    """Measured against each other, rollouts of equal reward have advantage 0: there is nothing to train on."""
+    return len({r.reward for r in group.rollouts}) > 1
+
+
+def partly_right(group: Group) -> bool:
+    """DAPO's condition (eq. 8): some rollouts are right, not all."""
+    return 0 < group.accuracy < 1
+
+
+def there_are_any(group: Group) -> bool:
+    return bool(group.rollouts)
