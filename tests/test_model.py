@@ -16,6 +16,8 @@ from transformers import (
     GraniteForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
 )
 
 from tests.tiny_models import (
@@ -31,7 +33,7 @@ from tests.tiny_models import (
     windowed_model,
 )
 from whetstone import model as models
-from whetstone.batch import Row
+from whetstone.batch import Row, collate
 from whetstone.chat import Chat
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
@@ -62,6 +64,7 @@ def test_a_folder_of_each_class_comes_back_as_it_went(kind, tied, tokenizer, tmp
 REFUSED = {  # class -> why
     "a soft cap": (Gemma2Config, Gemma2ForCausalLM, {}, "soft cap"),
     "a scaled head": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}, "more than a product with the head"),
+    "a head with a bias": (PhiConfig, PhiForCausalLM, {}, "more than a product with the head"),
     "its own attention": (
         BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "other logits to packed sequences than to each alone",
     ),
@@ -76,8 +79,10 @@ def test_a_class_that_cannot_be_packed_is_refused_with_the_reason(what, tokenize
     config, build, more, why = REFUSED[what]
     torch.manual_seed(0)
     model = build(config(vocab_size=len(tokenizer), **(SHAPE | more)))
-    for p in model.parameters():
-        if p.dim() > 1:
+    for name, p in model.named_parameters():
+        if name == "lm_head.bias":
+            p.data.normal_()
+        elif p.dim() > 1:
             p.data.mul_(3.0)
     models.save(model, tokenizer, tmp_path)
     with pytest.raises(ValueError, match=why):
@@ -94,14 +99,8 @@ def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_o
     rows = [Row([5, 6, 7, 8, 9], prompt=2)]
     learner = Learner(model, len(tokenizer), ParallelSettings(activation_checkpointing=1))
     model.train()
-    once, again = (learner.policy(batch)[0] for batch in [models_batch(rows)] * 2)
+    once, again = (learner.policy(batch)[0] for batch in [collate(rows)] * 2)
     assert torch.equal(once, again)
-
-
-def models_batch(rows):
-    from whetstone.batch import collate
-
-    return collate(rows)
 
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tokenizer, tmp_path):
@@ -148,8 +147,6 @@ def test_the_template_has_no_newline_and_a_turn_ends_with_its_own_token(phi):
 
 def test_the_end_of_the_turn_is_learnt_though_bos_eos_and_pad_are_one(phi):
     """Masked by length, never by id: the end and even the end of text are scored where the model wrote them."""
-    from whetstone.batch import collate
-
     chat = Chat(phi[1])
     eos = phi[1].eos_token_id
     batch = collate([Row([eos, 5, 6, chat.end], prompt=2), Row([7, eos], prompt=1)])
