@@ -88,6 +88,6 @@ def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any]) -> N
 
 def by_segment(module: Any, query: Any, key: Any, value: Any, mask: Any, cu_seq_lens_q: Any, **rest: Any) -> Any:
     """Our packed attention behind the peer's arguments: what its users could have by one call of `register`."""
-    from whetstone.model import attend
+    from whetstone.attention import attend
 
     return attend(module, query, key, value, mask, **rest | {"lengths": cu_seq_lens_q.diff().tolist()})

@@ -172,7 +172,7 @@ def test_under_bfloat16_the_peers_loss_is_rounded_by_its_head_and_ours_is_not(tm
 
 
 def test_packing_in_the_peer_cuts_a_row_that_is_too_long(tmp_path):
-    """52 of 316 tokens go without a word, and with them the answer's end; ours leaves the row out, whole, and counts it."""
+    """52 of 316 tokens go, and with them the answer's end; ours leaves the row out, whole, and counts it."""
     rows = [*ragged(), Row([7] * 100)]
     data = peer(tmp_path, rows, **PACKED)[0].train_dataset
     assert sum(len(row.ids) for row in rows) == 316
