@@ -21,6 +21,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     from whetstone.run.tables import write_rows
 
     model, data = ragged.write_folder(folder / "model"), folder / "data"
+    (folder / "sft").mkdir()
     # Ids as they were sampled; only the very first id of a row is not trained on, as in the peer
     write_rows(
         data,
