@@ -1,0 +1,101 @@
+"""A training loop in a process of its own that makes a step when it is told to, so that two loops can take turns."""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks._measure import Work, own_cpu
+
+ONE_THREAD = {  # for libraries that read it when they are loaded
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+class Gate:
+    """What a loop calls after each step, in its own process: it returns when the next step may begin."""
+
+    def __init__(self, pipe: Connection):
+        self.pipe = pipe
+        self.left, self.tokens = 1, 0
+
+    def step_done(self, tokens: int) -> None:
+        self.left -= 1
+        self.tokens += tokens
+        if self.left:
+            return
+        self.pipe.send(("done", self.tokens, peak_memory()))
+        self.left, self.tokens = self.pipe.recv(), 0
+        if not self.left:
+            os._exit(0)  # in the middle of the loop: nothing that it would still save is wanted
+
+
+def peak_memory() -> float:
+    """Of this process and the largest of its children, in MB."""
+    found = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(found) * (1e-6 if sys.platform == "darwin" else 1024e-6)
+
+
+class Paced:
+    """`loop(gate, …)` in a fresh interpreter, after its first step, which belongs to the start.
+
+    `loop` must be importable, not a function of the main program. What it prints is not shown.
+    """
+
+    def __init__(self, loop: Callable[..., None], *arguments: Any):
+        os.environ.update(ONE_THREAD)
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        cpu, wall = own_cpu(), time.perf_counter()
+        self.process = context.Process(target=_serve, args=(theirs, loop, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+        self._wait()
+        self.startup = {"cpu_s": own_cpu() - cpu, "wall_s": time.perf_counter() - wall}
+
+    def steps(self, count: int) -> Work:
+        """Work that is the next `count` steps; it says how many tokens were trained on."""
+
+        def work() -> int:
+            self.pipe.send(count)
+            return self._wait()
+
+        return work
+
+    def _wait(self) -> int:
+        try:
+            what, told, self.peak_memory_mb = self.pipe.recv()
+        except EOFError:
+            raise RuntimeError(f"the loop's process ended with status {self.process.exitcode}") from None
+        if what == "failed":
+            raise RuntimeError(f"the loop failed:\n{told}")
+        return told
+
+    def close(self) -> None:
+        if self.process.is_alive():
+            self.pipe.send(0)
+            self.process.join(10)
+            self.process.kill()
+
+
+def _serve(pipe: Connection, loop: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        loop(Gate(pipe), *arguments)
+        raise RuntimeError("the loop came to its end: give it more data")
+    except Exception:
+        pipe.send(("failed", traceback.format_exc(), 0.0))

@@ -1,0 +1,94 @@
+"""The two loops of sft_vs_trl: our fine-tuning stage as `whetstone run` calls it, and TRL's SFTTrainer."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _ragged as ragged
+from benchmarks._paced import Gate
+
+ROWS = 2000
+STEP_TOKENS = 2048  # two packed rows of the peer; the same for us
+RATE = 1e-4
+BY_SEGMENT = "by_segment"
+
+
+def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
+    """The whole room: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress."""
+    from whetstone import sft
+    from whetstone.learner.steps import Steps
+    from whetstone.run.folder import Stage
+    from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+    from whetstone.run.tables import write_rows
+
+    model, data = ragged.write_folder(folder / "model"), folder / "data"
+    (folder / "sft").mkdir()
+    # Ids as they were sampled; only the very first id of a row is not trained on, as in the peer
+    write_rows(
+        data,
+        [
+            {"problem_id": str(i), "question": "", "chosen": "", "prompt_ids": row[:1], "chosen_ids": row[1:]}
+            for i, row in enumerate(ragged.rows(ROWS))
+        ],
+    )
+    logged = Steps.log
+
+    def log(self: Steps, step: int, tokens: int, **values: Any) -> None:
+        logged(self, step, tokens, **values)
+        gate.step_done(tokens)
+
+    Steps.log = log  # type: ignore[method-assign]
+    settings = sft.Settings(
+        kind="sft", learning_rate=RATE, batch_tokens=STEP_TOKENS, max_length=ragged.LONGEST, checkpoint_every=10**6
+    )
+    parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
+    inputs = {"model": model, "data": data}
+    run = RunSettings(name="run", folder=folder)
+    sft.run(Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings()))
+
+
+def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any]) -> None:
+    """`settings` are SFTConfig's; `attention` is one of transformers', or `BY_SEGMENT`."""
+    import transformers
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    if attention == BY_SEGMENT:
+        transformers.AttentionInterface.register(BY_SEGMENT, by_segment)
+
+    class Paced(SFTTrainer):
+        def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
+            self.real = getattr(self, "real", 0) + int(
+                inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
+            )
+            return super().training_step(model, inputs, *rest)
+
+    class Step(transformers.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            real, trainer.real = trainer.real, 0
+            gate.step_done(real)
+
+    trainer = Paced(
+        model=ragged.model(attention),
+        args=SFTConfig(
+            output_dir=str(folder),
+            max_steps=10**4,
+            max_length=ragged.LONGEST,
+            learning_rate=RATE,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            **settings,
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": ragged.rows(ROWS)}),
+        processing_class=ragged.tokenizer(),
+        callbacks=[Step()],
+    )
+    trainer.train()
+
+
+def by_segment(module: Any, query: Any, key: Any, value: Any, mask: Any, cu_seq_lens_q: Any, **rest: Any) -> Any:
+    """Our packed attention behind the peer's arguments: what its users could have by one call of `register`."""
+    from whetstone.attention import attend
+
+    return attend(module, query, key, value, mask, **rest | {"lengths": cu_seq_lens_q.diff().tolist()})
