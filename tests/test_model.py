@@ -99,7 +99,7 @@ def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_o
     rows = [Row([5, 6, 7, 8, 9], prompt=2)]
     learner = Learner(model, len(tokenizer), ParallelSettings(activation_checkpointing=1))
     model.train()
-    once, again = (learner.policy(batch)[0] for batch in [collate(rows)] * 2)
+    once, again = (learner.root(batch)[0] for batch in [collate(rows)] * 2)
     assert torch.equal(once, again)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from whetstone.run.folder import Stage
+from whetstone.run.folder import Stage, alone
 from whetstone.run.progress import say
 from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_rows
@@ -113,7 +113,7 @@ def run(stage: Stage) -> dict[str, Any]:
                 break
         state = dict(steps.state)
         steps.restore_best()
-    models.save(model, tokenizer, stage.output("model"))
+    learner.save_model(tokenizer, stage.output("model"))
     return {
         "parameters": models.parameters(model),
         "conversations": len(rooms.members),
@@ -134,12 +134,16 @@ def start(stage: Stage) -> tuple[Any, Any]:
         return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     if stage.model.path:
         return models.load(stage.model.path, device, stage.model.dtype, stage.longest)
-    read = reader(0, stage.seed)
-    corpus = (read(row) for row in islice(read_rows(stage.inputs["corpus"]), 20_000))
-    texts = (f"{one.question} {one.answer}" for one in corpus if not one.fault)
-    model, tokenizer = models.build_tiny(stage.model, texts, stage.seed)
-    models.save(model, tokenizer, stage.output("base"))
-    return model.to(device), tokenizer
+    base = stage.folder / "base"
+    with alone(stage.folder / "base.lock"):  # of several processes one makes it, and all begin with the same
+        if not base.exists():
+            read = reader(0, stage.seed)
+            corpus = (read(row) for row in islice(read_rows(stage.inputs["corpus"]), 20_000))
+            texts = (f"{one.question} {one.answer}" for one in corpus if not one.fault)
+            aside = stage.output("base.part")
+            models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
+            aside.rename(base)
+    return models.load(base, device, longest=stage.longest)
 
 
 def reader(word_dropout: float, seed: int) -> Callable[[dict[str, Any]], "Conversation"]:

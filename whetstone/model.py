@@ -218,14 +218,19 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool((a - b).abs().max() <= bound * b.abs().max())
 
 
-def save(model: "PreTrainedModel", tokenizer: Any, folder: Path) -> None:
-    """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config."""
+def save(
+    model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+
+    `weights` are written instead of the model's own, where this process has only a share of those.
+    """
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if missing := [i for i in stops(tokenizer) if i not in ends]:  # or whoever samples from it goes on after its turn
         model.generation_config.eos_token_id = [*missing, *ends]
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
     # The attention is ours alone; other readers of the folder choose their own.
     config = json.loads((folder / "config.json").read_text())

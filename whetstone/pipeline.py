@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import whetstone
@@ -250,6 +251,8 @@ def run_recipe(
             say(line)
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
+        to_do = [stage for stage, state in plan if stage in chosen and state.status != "done"]
+        _refuse_processes(to_do, recipe.parallel.processes)
         with _Diary(recipe) as diary:
             for stage in recipe.stages:
                 if stage in chosen:
@@ -333,7 +336,8 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     say(f"\n== {stage.folder_name} ({stage.kind}{continued})")
     given = stage_for(recipe, stage)
     with measured() as used:
-        summary = room.run(given)
+        summary, peak = _do(given, room)
+    used["peak_memory"] = max(used["peak_memory"], peak)
     outputs = {}
     for artifact in (*KINDS[stage.kind].gives, *MAY_GIVE):
         if (folder / artifact).is_dir():
@@ -359,6 +363,25 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     (folder / STARTED).unlink()
     say(f"   {stage.name} done: {used['wall_seconds']:.1f} s wall, {used['cpu_seconds']:.1f} s CPU")
     diary.note(stage.name, used)
+
+
+def _do(stage: Stage, room: ModuleType) -> tuple[dict[str, Any], int]:
+    """The room's summary, and the bytes at the peak of a process that this one started for it."""
+    if not (KINDS[stage.kind].trains and stage.parallel.processes > 1):
+        return room.run(stage), 0
+    from whetstone.worker import run_in_processes
+
+    told = run_in_processes(stage)
+    return told["summary"], told["peak_memory"]
+
+
+def _refuse_processes(chosen: Sequence[RecipeStage], processes: int) -> None:
+    for stage in chosen:
+        if KINDS[stage.kind].trains and processes > 1 and not KINDS[stage.kind].divides:
+            raise ValueError(
+                f"[parallel] processes = {processes}: {stage.name} ({stage.kind}) trains in one process in this version. Do "
+                "the stages above it first (--to NAME), then it with --set parallel.processes=1: nothing becomes stale."
+            )
 
 
 def _discard(folder: Path) -> None:

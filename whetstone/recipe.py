@@ -46,6 +46,7 @@ class Kind:
     gives: tuple[str, ...] = ()
     uses: tuple[str, ...] = ("run.seed",)
     trains: bool = False  # gives a model that the pipeline scores
+    divides: bool = False  # several processes may do it together
     reads_run: bool = False  # reads everything above and the scores; cheap, so redone without being forced
     missing: str = ""  # why it cannot be used in this version
 
@@ -72,6 +73,7 @@ KINDS: dict[str, Kind] = {
         ("model",),
         uses=TRAINING,
         trains=True,
+        divides=True,
     ),
     "sft": Kind(
         "whetstone.sft",
@@ -79,6 +81,7 @@ KINDS: dict[str, Kind] = {
         ("model",),
         uses=TRAINING,
         trains=True,
+        divides=True,
     ),
     "dpo": Kind(
         "whetstone.dpo.rollout_dpo",

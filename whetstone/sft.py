@@ -78,7 +78,7 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
             steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
         state = dict(steps.state)
-    models.save(model, tokenizer, stage.output("model"))
+    learner.save_model(tokenizer, stage.output("model"))
     return {
         "samples": len(rows),
         "left_out": samples.left_out.total(),

@@ -58,26 +58,6 @@ def test_the_loss_is_that_of_transformers_on_each_sequence_alone(kind):
     assert loss == pytest.approx(total / count, abs=1e-10)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("chunk", [3, 1000])
-def test_the_chunked_head_equals_the_full_head_forward_and_backward(temperature, chunk):
-    torch.manual_seed(0)
-    hidden = torch.randn(17, 8, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(V, 8, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(V, (17,))
-    scale = torch.randn(17, dtype=torch.float64)
-    full = (hidden @ weight.T / temperature).log_softmax(-1)
-    expected = full.gather(-1, targets[:, None])[:, 0]
-    expected_gradient = torch.autograd.grad((scale * expected).sum(), (hidden, weight))
-    heat = torch.full((17,), temperature, dtype=torch.float64)
-    logprobs, entropy = chunked_logprobs(hidden, weight, targets, heat, chunk)
-    found = torch.autograd.grad((scale * logprobs).sum(), (hidden, weight))
-    torch.testing.assert_close(logprobs, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1).detach(), rtol=0, atol=1e-12)
-    for a, b in zip(found, expected_gradient, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-
-
 def test_three_tokens_by_hand():
     """Two classes, hidden 0: each has probability 1/2, so every scored token costs ln 2; weights 1/2 + 1/2 give ln 2."""
     logprobs, entropy = chunked_logprobs(torch.zeros(2, 4), torch.randn(2, 4), torch.tensor([0, 1]), torch.ones(2))

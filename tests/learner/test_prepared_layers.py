@@ -57,7 +57,7 @@ def kept_numbers(every: int) -> int:
 
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        learner.policy(collate(rows(6)))
+        learner.root(collate(rows(6)))
     return count
 
 

@@ -38,6 +38,11 @@ def save(
     Those of later steps go, too: they were damaged, or lie on a way that training went back on. Raises DiskFull, with
     every earlier checkpoint as it was and nothing of the new one left.
     """
+    if not learner.ranks.main:  # of several processes one writes, and the others give it their shares
+        for _, tensor in tensors(learner):
+            learner.ranks.whole(tensor)
+        learner.ranks.wait()
+        return
     remove_unfinished(folder)
     aside = folder / f".writing-{os.getpid()}"
     size = sum(tensor.nbytes for _, tensor in tensors(learner))
@@ -56,6 +61,7 @@ def save(
     for at in steps(folder):
         if at not in kept and at != best:
             shutil.rmtree(_place(folder, at))
+    learner.ranks.wait()
 
 
 def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | None:
@@ -106,7 +112,8 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def tensors(learner: Learner) -> Iterator[tuple[str, torch.Tensor]]:
-    """All that training goes on from: `weight/NAME` and, for each of the optimizer's, `exp_avg/NAME` and the like."""
+    """All that training goes on from: `weight/NAME` and, for each of the optimizer's, `exp_avg/NAME` and the like; of several
+    processes, laid out as they keep it."""
     for name, p, optimizer in learner.owned():
         yield f"weight/{name}", p.detach()
         for key, value in optimizer.state.get(p, {}).items():
@@ -135,7 +142,7 @@ def _shards(learner: Learner) -> Iterator[dict[str, torch.Tensor]]:
         if shard and size + tensor.nbytes > SHARD:
             yield shard
             shard, size = {}, 0
-        shard[name] = tensor.contiguous()
+        shard[name] = learner.ranks.whole(tensor).contiguous()
         size += tensor.nbytes
     yield shard
 
@@ -160,14 +167,15 @@ def _restore(found: Path, learner: Learner) -> None:
         holder = {name: file for file in files for name in list(file.keys())}
         _refuse_another_model(found, holder, owned)
         for name, (p, optimizer) in owned.items():
-            p.copy_(holder[f"weight/{name}"].get_tensor(f"weight/{name}"))
+            p.copy_(learner.ranks.share(holder[f"weight/{name}"].get_tensor(f"weight/{name}"), p))
             optimizer.state.pop(p, None)
         for full, file in holder.items():
             key, _, name = full.partition("/")
             if key != "weight":
                 p, optimizer = owned[name]
                 # a copy, for what is read is a view of the file; fused optimizers count their updates on the device, too
-                optimizer.state[p][key] = file.get_tensor(full).to(p.device, copy=True)
+                value = file.get_tensor(full).to(p.device, copy=True)
+                optimizer.state[p][key] = learner.ranks.share(value, p) if value.dim() else value
 
 
 def _refuse_another_model(found: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:

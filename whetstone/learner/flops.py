@@ -33,8 +33,8 @@ class Flops:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.pair = 12 * config.num_hidden_layers * config.num_attention_heads * size
         self.token = sum(_a_token(weight) for weight in _matrices(model))
-        head = model.get_output_embeddings().weight  # (V, C), unused slots included
-        self.scored = _a_token(head) // head.shape[0] * vocabulary
+        head = model.get_output_embeddings()  # weight (V, C), unused slots included; a scalar head hardly matters
+        self.scored = 0 if head is None else _a_token(head.weight) // head.weight.shape[0] * vocabulary
 
     def of(self, batch: Batch) -> int:
         pairs = sum(n * (n + 1) // 2 for n in batch.lengths)
@@ -43,7 +43,7 @@ class Flops:
 
 def _matrices(model: Any) -> Iterator[torch.nn.Parameter]:
     """The weights that every token is multiplied with."""
-    ends = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    ends = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
     return (p for p in model.parameters() if p.dim() > 1 and id(p) not in ends)
 
 

@@ -7,22 +7,26 @@ clips, updates, and clears.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from whetstone import model as models
 from whetstone.batch import Batch, Row, collate, micro_batches
 from whetstone.learner.flops import Flops
-from whetstone.learner.head import chunked_logprobs
+from whetstone.learner.head import chunked_logprobs, output_rule
 from whetstone.learner.layers import prepare
-from whetstone.learner.muon import Muon, orthogonalise_all
+from whetstone.learner.muon import Muon
+from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import ParallelSettings
 
-# (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); sums add up over micro-batches as the loss does.
-Loss = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict[str, float]]]
+# (logprobs (N,), entropy (N,), batch), of a scalar head (values (T,), batch) -> (loss, {name: sum}); sums add up over
+# micro-batches as the loss does.
+Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 WORK = ("tokens", "positions", "flops")  # what is counted of training: real tokens, computed positions, operations
 
 
@@ -36,22 +40,58 @@ class Policy(torch.nn.Module):
         super().__init__()
         self.model = model
         self.vocabulary = vocabulary  # ids from here on are unused slots: neither sampled nor counted
+        self.rule = output_rule(model)
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each scored token, at the temperature it is (or was) sampled with: (N,), (N,)."""
-        hidden = hidden_states(self.model, batch.ids, batch.positions, lengths=batch.lengths)  # (1, T, C)
+        hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
         with torch.autocast(hidden.device.type, enabled=False):
-            weight = self.model.get_output_embeddings().weight[: self.vocabulary]
-            return chunked_logprobs(hidden[0, batch.scored], weight, batch.targets, temperature)
+            head = self.model.get_output_embeddings()
+            bias = None if head.bias is None else head.bias[: self.vocabulary]
+            weight = head.weight[: self.vocabulary]
+            return chunked_logprobs(hidden, weight, batch.targets, temperature, bias=bias, rule=self.rule)
+
+
+class Critic(torch.nn.Module):
+    """The root module with a scalar head: a transformers model for sequence classification with one label.
+
+    A value a token, of the text up to it and with it: `values[batch.scored]` are those of the states in which scored tokens
+    were chosen (PPO's critic), that of a segment's last token judges the whole text (a reward model).
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
+            raise ValueError(
+                f"{type(model).__name__} has no scalar head: values need a model for sequence classification with "
+                "num_labels = 1."
+            )
+        self.model = model
+
+    def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor]:
+        """The value at each position, in fp32: (T,). The temperature has no say in it."""
+        hidden = last_hidden(self.model, batch)
+        with torch.autocast(hidden.device.type, enabled=False):
+            wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+            return (hidden.to(wide) @ self.model.score.weight[0].to(wide),)
+
+
+def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
+    """(T, C)"""
+    return hidden_states(model, batch.ids, batch.positions, lengths=batch.lengths)[0]
 
 
 class Learner:
-    """A policy, its optimizers, and a few verbs.
+    """A model, its optimizers, and a few verbs.
 
-    Args: a transformers causal model, the number of ids in use, and the optimizers' constants. Weight decay spares norms
-    and embeddings; so does Muon, which leaves them to AdamW.
+    Args: a transformers causal model, or one for sequence classification with one label (a reward model, a critic); the
+    number of ids in use; and the optimizers' constants. Weight decay spares norms and embeddings; so does Muon, which leaves
+    them to AdamW.
+
+    Where several processes train (`parallel.processes`) each makes a learner, calls the same verbs with the same rows, and
+    is given the same sums; `ranks` is the group, `ranks.main` the one that writes.
     """
 
     def __init__(
@@ -65,14 +105,20 @@ class Learner:
         optimizer: Literal["adamw", "muon"] = "adamw",
     ):
         self.model = model
-        self.policy = Policy(model, vocabulary)
+        self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
         self.parallel = parallel
         self.clip = clip
-        self.device = next(model.parameters()).device.type
+        self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
+        self.wide = (
+            torch.float64 if dtype == torch.float64 else torch.float32
+        )  # of weights, losses and log-probabilities
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         if self.device == "cuda" and parallel.compute == "bfloat16":
             # the head's products stay in fp32 storage, but go through tensor cores (TF32): a fifteenth of the time
             torch.set_float32_matmul_precision("high")
+        self._flops = Flops(model, vocabulary)
+        self.ranks = join(parallel, self.device)
+        self.ranks.prepare(self.root)  # before the optimizers are made: parameters are replaced by shares of them
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
@@ -81,19 +127,21 @@ class Learner:
         if optimizer == "muon":
             elementwise = [others, {"params": [p for p in decayed if p.dim() != 2], "weight_decay": weight_decay}]
             muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
+            muon.orthogonalise_all = self.ranks.orthogonalise
         else:
             elementwise, muon = [matrices, others], None
         self.muon: Muon | None = muon
         adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self._replicas: tuple[Loss, Replicas] | None = None
-        self._flops = Flops(model, vocabulary)
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
         self.phase: Callable[[str], None] = lambda name: None  # told what begins, for who watches
 
     @property
     def processes(self) -> int:
-        """That share a step's gradient on this machine."""
+        """That share a step's gradient."""
+        if self.ranks.count > 1:
+            return self.ranks.count
         return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
@@ -109,9 +157,13 @@ class Learner:
     def gradient(self, groups: Groups, loss: Loss, temperature: float = 1.0) -> dict[str, float]:
         """Add the gradient of a step's rows; a group (a row, or the two of a pair) stays in one micro-batch.
 
-        On a CPU with one thread, `parallel.replicas` processes divide the groups. They are forked at a loss's first step and
-        know the loss as it was then. Returns the summed loss and the loss's own sums.
+        Several processes divide the groups. On a CPU with one thread, `parallel.replicas` processes divide them as well: they
+        are forked at a loss's first step and know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
+        if self.ranks.count > 1:
+            sizes = [sum(len(row.ids) for row in group) for group in groups]
+            mine = self.ranks.divide(groups, sizes)[self.ranks.rank]
+            return self._counted(self.ranks.sum(self._gradient(mine, loss, temperature)))
         count = self.processes
         if count == 1:
             return self._counted(self._gradient(groups, loss, temperature))
@@ -136,7 +188,7 @@ class Learner:
                 work["flops"] += self._flops.of(batch)
                 yield batch
 
-        batches = seen(micro_batches(groups, self.parallel.micro_batch_tokens))
+        batches = seen(micro_batches(groups, self.parallel.micro_batch_tokens, self.wide))
         return self.forward_backward(batches, loss, temperature) | work
 
     def _counted(self, sums: dict[str, float]) -> dict[str, float]:
@@ -150,20 +202,24 @@ class Learner:
             self._replicas[1].close()
             self._replicas = None
             if self.muon:
-                self.muon.orthogonalise_all = orthogonalise_all
+                self.muon.orthogonalise_all = self.ranks.orthogonalise
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0
     ) -> dict[str, float]:
-        """Add the gradient of a step's micro-batches. Returns the summed loss and the loss's own sums."""
+        """Add the gradient of a step's micro-batches. Returns the summed loss and the loss's own sums.
+
+        Several processes each give their own micro-batches, as many as they have; the gradient is that of all, the sums are
+        those of the process.
+        """
         self.model.train()
         totals: dict[str, float] = {"loss": 0.0}
-        for batch in batches:
+        for batch, counts in self.ranks.turns(self.root, batches):
             batch = batch.to(self.device)
             self.phase("forward")
             with self._compute():
-                logprobs, entropy = self.policy(batch, temperature)
-            value, sums = loss(logprobs, entropy, batch)
+                outputs = self.root(batch, temperature if counts else 1.0)
+            value, sums = loss(*outputs, batch) if counts else (0.0 * outputs[0].sum(), {})
             self.phase("backward")
             value.backward()
             totals["loss"] += float(value.detach())
@@ -177,7 +233,7 @@ class Learner:
         Raises FloatingPointError when the gradient is not finite: nothing is updated then.
         """
         self.phase("step")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
+        norm = float(self.ranks.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
         if not norm < float("inf"):
             self.clear()
             raise FloatingPointError(f"the gradient's norm is {norm}")
@@ -195,27 +251,53 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
         """Log-probabilities of each micro-batch's scored tokens, without gradient: a list of (N,)."""
+        return self._outputs(batches, temperature)
+
+    @torch.no_grad()
+    def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
+        """The scalar head's values at every position of each micro-batch, without gradient: a list of (T,)."""
+        return self._outputs(batches, 1.0)
+
+    def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
         seen = []
-        for batch in batches:
+        for batch, counts in self.ranks.forward_turns(self.root, batches):
             with self._compute():
-                seen.append(self.policy(batch.to(self.device), temperature)[0])
+                output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
+            if counts:
+                seen.append(output)
         return seen
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
         """The same for rows in their own order: a list of (scored,) tensors, one a row."""
         budget = self.parallel.micro_batch_tokens
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        out: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-        at = 0
-        while at < len(order):
-            size, upto = 0, at
-            while upto < len(order) and (upto == at or size + len(rows[order[upto]].ids) <= budget):
-                size += len(rows[order[upto]].ids)
-                upto += 1
-            chosen = order[at:upto]
-            (values,) = self.logprobs([collate([rows[i] for i in chosen])], temperature)
-            for i, part in zip(chosen, values.split([rows[i].scored for i in chosen]), strict=True):
-                out[i] = part
-            at = upto
-        return out
+        parts: list[list[int]] = []
+        size = 0
+        for i in order:
+            size += len(rows[i].ids)
+            if not parts or size > budget:
+                parts.append([])
+                size = len(rows[i].ids)
+            parts[-1].append(i)
+        mine = self.ranks.divide(parts, [sum(len(rows[i].ids) for i in part) for part in parts])[self.ranks.rank]
+        found: dict[int, torch.Tensor] = {}
+        for part, values in zip(
+            mine, self.logprobs([collate([rows[i] for i in p]) for p in mine], temperature), strict=True
+        ):
+            split = values.cpu().split([rows[i].scored for i in part])
+            found |= dict(zip(part, split, strict=True))
+        for theirs in self.ranks.gather(found):
+            found |= theirs
+        return [found[i] for i in range(len(rows))]
+
+    def save_model(self, tokenizer: Any, folder: Path) -> None:
+        """A plain Hugging Face folder of the whole model, written by the main process; all must call it."""
+        saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
+        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+            whole = self.ranks.whole(tensor.detach())
+            if self.ranks.main and name in saved:
+                weights[name] = whole.cpu()
+        if self.ranks.main:
+            models.save(self.model, tokenizer, folder, weights)
+        self.ranks.wait()

@@ -70,7 +70,11 @@ class Steps:
         self.spikes = spikes or SpikeSettings()
         self.state: dict[str, Any] = {}
         self.folder = stage.folder / "checkpoints"
-        self.watchdog = Watchdog(stage.folder, stage.run.watchdog, stage.run.on_hang == "end")
+        # of several processes one keeps the stage's metrics, the others have a folder of their own
+        self.main = learner.ranks.main
+        self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.ranks.rank)
+        self.own.mkdir(parents=True, exist_ok=True)
+        self.watchdog = Watchdog(self.own, stage.run.watchdog, stage.run.on_hang == "end")
         self._at = 0
         self._going_back = ""  # why
         self._stop_signal = 0
@@ -86,7 +90,7 @@ class Steps:
         stack.callback(self.learner.close)
         stack.enter_context(self.watchdog)
         self.learner.phase = self.phase
-        self.metrics = stack.enter_context(Metrics(self.stage.folder, open_sinks(self.stage)))
+        self.metrics = stack.enter_context(Metrics(self.own, open_sinks(self.stage) if self.main else ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.first = 0
         if found := checkpoint.load_newest(self.folder, self.learner):
@@ -125,9 +129,10 @@ class Steps:
                     continue
             step += 1
             best = self.state.get("best_step") == step
-            if step % self.every == 0 or step == self.total or best or self._stop_signal:
+            stop = self.learner.ranks.any(bool(self._stop_signal))  # one is asked, all stop after the same step
+            if step % self.every == 0 or step == self.total or best or stop:
                 self._save(step)
-            if self._stop_signal:
+            if stop:
                 raise self._stopped()
 
     def phase(self, name: str) -> None:
@@ -238,5 +243,6 @@ class Steps:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
-        if self._stop_signal and error[0] is None:  # the room left the loop of its own accord in this step
+        # the room may have left the loop of its own accord in the step in which one was asked to stop
+        if error[0] is None and self.learner.ranks.any(bool(self._stop_signal)):
             raise self._stopped()

@@ -6,7 +6,6 @@ and listed in `dropped/` with its reason.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 
 from whetstone.chat import Chat
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.run.folder import Stage, hash_folder, read_json, write_json
+from whetstone.run.folder import Stage, alone, hash_folder, read_json, write_json
 from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
@@ -97,7 +96,7 @@ def tokenise(
         "settings": stage.settings.model_dump(mode="json"),
         "seed": stage.seed,
     }
-    with _alone(stage.folder / "tokens.lock"):
+    with alone(stage.folder / "tokens.lock"):
         found = _published(folder, made_from, splits)
         if found is None:
             with (
@@ -214,11 +213,3 @@ def _published_by_rename(folder: Path) -> Iterator[Path]:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with its process."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,222 @@
+"""Promise 2: the chunked head is the full head in loss, log-probabilities, entropy and gradients, and holds no logits."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaForSequenceClassification,
+)
+
+from tests.tiny_models import CLASSES, SHAPE, random_model
+from whetstone import model as models
+from whetstone.batch import Row, collate
+from whetstone.learner.head import CHUNK, OutputRule, chunked_logprobs, output_rule
+from whetstone.learner.learner import Critic, Learner, Policy
+from whetstone.run.settings import ParallelSettings
+
+V, USED, C, N = 50, 43, 8, 17
+BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
+RULES = {"plain": OutputRule(), "scaled": OutputRule(0.3), "capped": OutputRule(cap=2.0), "both": OutputRule(1.7, 3.0)}
+
+
+def reference(hidden, weight, bias, targets, temperature, rule):
+    """The whole logits in float64, by autograd: log-probabilities and entropy, (N,) each."""
+    z = hidden.double() @ weight.double().T + (0 if bias is None else bias.double())
+    z = rule.scale * z
+    if rule.cap is not None:
+        z = rule.cap * torch.tanh(z / rule.cap)
+    full = (z / temperature.double()[:, None]).log_softmax(-1)
+    return full.gather(-1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("asked", ["logprobs", "entropy", "both"])
+@pytest.mark.parametrize("chunk", [3, 1000])
+@pytest.mark.parametrize("dtype", BOUND)
+def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked, rule):
+    """At a temperature of each token's own; with a bias; gradients of hidden states, weight and bias."""
+    torch.manual_seed(0)
+    hidden = torch.randn(N, C, dtype=dtype, requires_grad=True)
+    weight = torch.randn(V, C, dtype=dtype, requires_grad=True)
+    bias = torch.randn(V, dtype=dtype, requires_grad=True)
+    targets, heat = torch.randint(V, (N,)), torch.rand(N, dtype=dtype) + 0.4
+    of_logprobs, of_entropy = torch.randn(2, N, dtype=dtype)
+
+    def loss(logprobs, entropy):
+        return (of_logprobs * logprobs).sum() * (asked != "entropy") + (of_entropy * entropy).sum() * (
+            asked != "logprobs"
+        )
+
+    expected = reference(hidden, weight, bias, targets, heat, RULES[rule])
+    expected_gradients = torch.autograd.grad(loss(*expected), (hidden, weight, bias))
+    found = chunked_logprobs(hidden, weight, targets, heat, chunk, bias, RULES[rule])
+    if asked == "logprobs":  # nobody asks for the entropy's gradient: not even with a weight of zero
+        gradients = torch.autograd.grad((of_logprobs * found[0]).sum(), (hidden, weight, bias))
+    else:
+        gradients = torch.autograd.grad(loss(*found), (hidden, weight, bias))
+    for a, b in zip((*found, *gradients), (*expected, *expected_gradients), strict=True):
+        assert (a - b).abs().max() <= BOUND[dtype] * b.abs().max().clamp(min=1)
+
+
+def test_hidden_states_in_bfloat16_meet_a_head_in_fp32():
+    torch.manual_seed(0)
+    hidden = torch.randn(N, C).bfloat16().requires_grad_()
+    weight = torch.randn(V, C).bfloat16().requires_grad_()
+    targets, heat = torch.randint(V, (N,)), torch.ones(N)
+    logprobs, entropy = chunked_logprobs(hidden, weight, targets, heat, chunk=5)
+    expected = reference(hidden, weight, None, targets, heat, OutputRule())
+    assert logprobs.dtype == entropy.dtype == torch.float32
+    for a, b in zip((logprobs, entropy), expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5)
+    found = torch.autograd.grad(logprobs.sum(), (hidden, weight))
+    for a, b in zip(found, torch.autograd.grad(expected[0].sum(), (hidden, weight)), strict=True):
+        assert a.dtype == torch.bfloat16
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)  # rounded once, at the end
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_policy_is_the_model_with_its_own_logits(kind, tied, dtype):
+    """Packed rows, prompts skipped, unused slots of the vocabulary masked; gradients of every weight."""
+    rows = [Row([5, 6, 7, 8, 9], prompt=3), Row([1, 2, 3, 4], prompt=1), Row([9, 9], prompt=2)]
+    batch, heat = collate(rows, dtype), 0.7
+    model = random_model(kind, V, dtype, tie_word_embeddings=tied)
+    logprobs, entropy = Policy(model, USED)(batch, heat)
+    assert len(logprobs) == sum(row.scored for row in rows) == 5
+    (logprobs.sum() + 0.3 * entropy.sum()).backward()
+    found = [p.grad for p in model.parameters()]
+    other = random_model(kind, V, dtype, tie_word_embeddings=tied)
+    expected, spread = [], []
+    for row in rows[:2]:
+        logits = other(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, row.prompt - 1 : -1, :USED]
+        full = (logits.double() / heat).log_softmax(-1)
+        expected.append(full.gather(-1, torch.tensor(row.ids[row.prompt :])[:, None])[:, 0])
+        spread.append(-(full.exp() * full).sum(-1))
+    expected, spread = torch.cat(expected), torch.cat(spread)
+    (expected.sum() + 0.3 * spread.sum()).backward()
+    torch.testing.assert_close(logprobs.double(), expected, rtol=0, atol=BOUND[dtype])
+    torch.testing.assert_close(entropy.double(), spread, rtol=0, atol=BOUND[dtype])
+    largest = max(float(p.grad.abs().max()) for p in other.parameters())
+    for a, b in zip(found, other.parameters(), strict=True):
+        assert (a - b.grad).abs().max() <= BOUND[dtype] * largest
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most numbers that any tensor had."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), more=None):
+        out = function(*arguments, **(more or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return out
+
+
+@pytest.mark.parametrize("entropy_too", [False, True])
+def test_no_tensor_of_all_logits_is_ever_alive(entropy_too):
+    tokens, vocabulary, chunk = 400, 300, 20
+    hidden = torch.randn(tokens, C, requires_grad=True)
+    weight = torch.randn(vocabulary, C, requires_grad=True)
+    with Largest() as seen:
+        logprobs, entropy = chunked_logprobs(
+            hidden, weight, torch.randint(vocabulary, (tokens,)), torch.ones(tokens), chunk
+        )
+        (logprobs.sum() + (entropy.sum() if entropy_too else 0)).backward()
+    assert seen.numbers == chunk * vocabulary < tokens * vocabulary
+
+
+def test_a_learner_never_holds_all_logits_either():
+    model = random_model("phi3", 2000)
+    rows = [Row([i % 50 for i in range(CHUNK + 1)], weights=1 / CHUNK) for _ in range(3)]
+    learner = Learner(model, 2000, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=10_000))
+    with Largest() as seen:
+        learner.forward_backward([collate(rows)], lambda lp, h, b: (-(b.weights * lp).sum(), {}))
+    assert seen.numbers == CHUNK * 2000 < 3 * CHUNK * 2000
+
+
+BENT = {
+    "gemma2": (
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        {"final_logit_softcapping": 1.5, "attn_logit_softcapping": None, "head_dim": 16},
+        OutputRule(cap=1.5),
+    ),
+    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.25}, OutputRule(0.25)),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 4.0}, OutputRule(0.25)),
+}
+
+
+@pytest.mark.parametrize("kind", BENT)
+def test_models_that_bend_their_logits_are_honoured(kind):
+    config, build, more, rule = BENT[kind]
+    torch.manual_seed(0)
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "attn_implementation": models.ATTENTION}
+    model = build(config(vocab_size=V, **SHAPE, **special, **more)).eval()
+    for p in model.parameters():
+        p.data.mul_(3.0 if p.dim() > 1 else 1.0)
+    assert output_rule(model) == rule
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
+        found, _ = Policy(model, V)(collate([Row(ids[0].tolist())]))
+    torch.testing.assert_close(found, expected.gather(-1, ids[0, 1:, None])[:, 0], rtol=0, atol=1e-5)
+
+
+def test_a_model_that_bends_its_logits_otherwise_is_refused():
+    model = random_model("llama", V)
+    plain = model.forward
+    model.forward = lambda *a, **k: (out := plain(*a, **k), out.__setitem__("logits", out.logits + out.logits.sin()))[0]
+    with pytest.raises(ValueError, match="LlamaForCausalLM: its logits are neither its head's product nor"):
+        Learner(model, V, ParallelSettings(device="cpu"))
+
+
+# --- the scalar head
+
+
+def critic_model(dtype: torch.dtype) -> LlamaForSequenceClassification:
+    torch.manual_seed(0)
+    config = random_model("llama", V).config
+    config.num_labels = 1
+    return LlamaForSequenceClassification(config).to(dtype).eval()
+
+
+def bradley_terry(values, batch):
+    """Rows come in pairs; the value of a row's last token judges it."""
+    last = torch.tensor(batch.lengths).cumsum(0) - 1
+    good, bad = values[last][0::2], values[last][1::2]
+    return -(batch.segment["share"][0::2] * torch.nn.functional.logsigmoid(good - bad)).sum(), {}
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+def test_values_and_their_gradient_are_those_of_the_classifier(dtype):
+    rows = [Row([1 + i, 2, 3, 4 + i][: 4 - i % 2], segment={"share": 0.5}) for i in range(4)]
+    pairs = [rows[:2], rows[2:]]
+    learner = Learner(critic_model(dtype), V, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=8))
+    loss = learner.gradient(pairs, bradley_terry)["loss"]
+    other = critic_model(dtype)
+    judged = [other(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, 0] for row in rows]
+    expected = -sum(0.5 * torch.nn.functional.logsigmoid(judged[i] - judged[i + 1]) for i in (0, 2))
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), abs=BOUND[dtype])
+    for (name, p), q in zip(learner.model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=BOUND[dtype], msg=name)
+    (values,) = learner.values([collate(rows, dtype)])
+    assert values.shape == (sum(len(row.ids) for row in rows),)
+    for at, value in zip(torch.tensor([len(r.ids) for r in rows]).cumsum(0) - 1, judged, strict=True):
+        torch.testing.assert_close(values[at], value.detach(), rtol=0, atol=BOUND[dtype])
+
+
+def test_a_classifier_of_several_labels_is_no_critic():
+    config = random_model("llama", V).config
+    config.num_labels = 3
+    with pytest.raises(ValueError, match=r"has no scalar head: values need .* num_labels = 1"):
+        Critic(LlamaForSequenceClassification(config))

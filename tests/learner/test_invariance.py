@@ -1,0 +1,173 @@
+"""Promise 1: the same gradient for any micro-batches, accumulation, packing, order of rows and division among processes."""
+
+import random
+import sys
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.learner.group import in_group
+from tests.tiny_models import CLASSES, random_model
+from whetstone.batch import Batch, Row
+from whetstone.dpo.loss import PairLoss, pair_rows, weigh
+from whetstone.learner.learner import Learner
+from whetstone.learner.next_token import token_mean
+from whetstone.run.settings import ParallelSettings
+
+V, USED = 50, 47  # slots of the embedding, and ids in use
+BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
+DTYPES = list(BOUND)
+
+Groups = list[list[Row]]
+
+
+def token_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    """Cross-entropy with an entropy bonus, as RL has: both with the denominator in the weights."""
+    bonus = (batch.weights * entropy).sum()
+    return -(batch.weights * logprobs).sum() - 0.05 * bonus, {"entropy": float(bonus.detach())}
+
+
+def sequence_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    """Not linear in a sequence's tokens, as GSPO's ratio is not: a division of the sequence would show."""
+    mean = batch.sum_by_segment(logprobs) / batch.segment["tokens"]
+    likely = (batch.segment["share"] * mean.exp()).sum()
+    return -likely, {"likely": float(likely.detach())}
+
+
+LOSSES = {"tokens": token_loss, "sequences": sequence_loss, "pairs": PairLoss(0.3, chosen_nll=0.2)}
+
+
+def ids(rng: random.Random, least: int, most: int) -> list[int]:
+    return [rng.randrange(USED) for _ in range(rng.randint(least, most))]
+
+
+def step_of(kind: str, count: int = 10) -> Groups:
+    """A step's groups for a loss of that kind."""
+    rng = random.Random(count)
+    if kind == "pairs":
+        return weigh([pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)])
+    rows = [Row(ids(rng, 5, 40), prompt=rng.randint(1, 4)) for _ in range(count)]
+    for row in rows:
+        row.segment = {"tokens": float(row.scored), "share": 1 / count}
+    return [[row] for row in token_mean(rows)]
+
+
+def learner(kind: str, dtype: torch.dtype, tied: bool = True, **parallel: object) -> Learner:
+    settings = {"device": "cpu", "replicas": 1, "micro_batch_tokens": 100} | parallel
+    return Learner(random_model(kind, V, dtype, tie_word_embeddings=tied), USED, ParallelSettings(**settings))
+
+
+def gradient_of(trained: Learner) -> torch.Tensor:
+    return torch.cat([trained.ranks.whole(p.grad).flatten().clone() for p in trained.model.parameters()])
+
+
+def gradient(
+    model: str, dtype: torch.dtype, loss: str, steps: Sequence[Groups], tied: bool = True, **parallel: object
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Of parts of a step, accumulated: the sums of all and the gradient."""
+    trained = learner(model, dtype, tied, **parallel)
+    totals: dict[str, float] = {}
+    for groups in steps:
+        for name, amount in trained.gradient(groups, LOSSES[loss]).items():
+            totals[name] = totals.get(name, 0.0) + amount
+    return totals, gradient_of(trained)
+
+
+def assert_same(found, expected, dtype: torch.dtype, what: object = "") -> None:
+    (sums, gradient), (expected_sums, expected_gradient) = found, expected
+    assert expected_gradient.abs().max() > 1e-3, "nothing to compare"
+    error = (gradient - expected_gradient).abs().max() / expected_gradient.abs().max()
+    assert error <= BOUND[dtype], f"{what}: gradients differ by {error:.1e} of the largest"
+    assert sums == pytest.approx(expected_sums, rel=BOUND[dtype], abs=BOUND[dtype]), what
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", CLASSES)
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut(model, loss, dtype):
+    groups = step_of(loss)
+    whole = gradient(model, dtype, loss, [groups], micro_batch_tokens=10_000)
+    shuffled = random.Random(1).sample(groups, len(groups))
+    ways = {
+        "each group alone": ([groups], 1),
+        "packed by twos and threes": ([groups], 100),
+        "another order of rows": ([shuffled], 10_000),
+        "accumulated in three parts": ([groups[:3], groups[3:4], groups[4:]], 100),
+    }
+    for way, (steps, budget) in ways.items():
+        assert_same(gradient(model, dtype, loss, steps, micro_batch_tokens=budget), whole, dtype, way)
+
+
+def test_the_gradient_is_that_of_the_full_logits():
+    """The oracle: transformers' own logits of each row alone, in float64, the loss written out."""
+    groups = step_of("tokens", 4)
+    found = gradient("qwen2", torch.float64, "tokens", [groups])
+    model = random_model("qwen2", V, torch.float64)
+    loss, total = torch.zeros((), dtype=torch.float64), 0.0
+    for (row,) in groups:
+        logits = model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, row.prompt - 1 : -1, :USED]
+        log_p = logits.log_softmax(-1)
+        entropy = row.weights * -(log_p.exp() * log_p).sum()
+        crossed = row.weights * F.cross_entropy(logits, torch.tensor(row.ids[row.prompt :]), reduction="sum")
+        loss, total = loss + crossed - 0.05 * entropy, total + float(entropy.detach())
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert_same(found, ({"loss": float(loss.detach()), "entropy": total}, expected), torch.float64)
+
+
+# --- two processes
+
+CASES = [
+    (model, dtype, loss, count, tied)
+    for dtype in DTYPES
+    for model, loss, count, tied in [
+        ("phi3", "tokens", 10, True),
+        ("qwen2", "tokens", 10, True),
+        ("llama", "tokens", 1, True),  # one row: the other process has nothing
+        ("phi3", "pairs", 5, False),
+        ("qwen2", "sequences", 5, False),
+        ("llama", "tokens", 3, False),
+    ]
+]
+
+
+def gradients_in_process(shard: str) -> list:
+    found = []
+    for model, dtype, loss, count, tied in CASES:
+        groups = step_of(loss, count)
+        # the first part is one group: accumulation, and a process that has none of it
+        parts = [groups[:1], groups[1:]] if count == 5 else [groups]
+        found.append(gradient(model, dtype, loss, parts, tied, processes=2, shard=shard, micro_batch_tokens=60))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_two_processes_give_the_gradient_of_one(shard, tmp_path):
+    """Phi-3, Qwen2 and Llama, head tied and not; ragged: the processes have different numbers of micro-batches."""
+    first, second = in_group(tmp_path, 2, gradients_in_process, shard)
+    for case, mine, theirs in zip(CASES, first, second, strict=True):
+        model, dtype, loss, count, tied = case
+        alone = gradient(model, dtype, loss, [step_of(loss, count)], tied)
+        assert_same(mine, alone, dtype, (shard, *case))
+        assert mine[0] == theirs[0] and torch.equal(mine[1], theirs[1]), (shard, *case)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forked replicas are for Linux")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_forked_replicas_give_the_gradient_of_one_process(loss):
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        groups = step_of(loss, 30)
+        alone = gradient("phi3", torch.float64, loss, [groups])
+        trained = learner("phi3", torch.float64, replicas=2)
+        sums = trained.gradient(groups, LOSSES[loss])
+        assert len(trained._replicas[1].children) == 1
+        trained.close()
+        assert_same((sums, gradient_of(trained)), alone, torch.float64)
+    finally:
+        torch.set_num_threads(kept)

@@ -1,0 +1,195 @@
+"""Processes that train together: updates, checkpoints and exports are those of one, whatever their number and kind."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
+
+from tests.learner.group import in_group
+from tests.learner.test_invariance import LOSSES, USED, V, gradient_of, learner, step_of
+from tests.tiny_models import random_model, tiny
+from whetstone import model as models
+from whetstone.batch import collate
+from whetstone.learner import checkpoint
+from whetstone.learner.learner import Learner
+from whetstone.learner.next_token import next_token_loss
+from whetstone.learner.parallel import Alone, join
+from whetstone.run.settings import ParallelSettings
+
+KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
+
+
+def made(optimizer: str = "adamw", **parallel: object) -> Learner:
+    settings = ParallelSettings(**{"device": "cpu", "replicas": 1, "micro_batch_tokens": 60} | parallel)
+    return Learner(random_model("phi3", V, torch.float64), USED, settings, weight_decay=0.1, optimizer=optimizer)
+
+
+def train(trained: Learner, first: int, last: int) -> list[float]:
+    """Losses and norms of the steps; what is asked between gradient and update sees the weights before it."""
+    seen = []
+    for step in range(first, last):
+        groups = step_of("tokens", 4 + step)
+        seen.append(trained.gradient(groups, next_token_loss)["loss"])
+        seen.append(float(trained.row_logprobs([groups[0][0]])[0].sum()))
+        seen.append(trained.step(3e-3))
+        seen.append(float(sum(part.sum() for part in trained.logprobs(map(collate, groups)))))
+    return seen
+
+
+def weights(trained: Learner) -> dict[str, torch.Tensor]:
+    return {name: trained.ranks.whole(tensor).clone() for name, tensor in checkpoint.tensors(trained)}
+
+
+def trained_in_process(folder: Path) -> list:
+    found = []
+    for shard, optimizer in KINDS:
+        trained = made(optimizer, processes=2, shard=shard)
+        place = folder / f"{shard}-{optimizer}"
+        seen = train(trained, 0, 3)
+        checkpoint.save(place, 3, trained, {"seen": 3})
+        trained = made(optimizer, processes=2, shard=shard)
+        assert checkpoint.load_newest(place, trained) == (3, {"seen": 3})
+        found.append((seen + train(trained, 3, 5), weights(trained)))
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_train_resume_and_measure_as_one_does(tmp_path):
+    """Updates by AdamW and Muon, clipping, validation and log-probabilities; and what two saved, one goes on from."""
+    first, second = in_group(tmp_path, 2, trained_in_process, tmp_path)
+    for (shard, optimizer), (seen, state), (seen_too, state_too) in zip(KINDS, first, second, strict=True):
+        what = f"{shard} {optimizer}"
+        alone = made(optimizer)
+        expected = train(alone, 0, 5)
+        assert seen == pytest.approx(expected, rel=1e-9), what
+        assert seen == seen_too, what
+        for name, tensor in weights(alone).items():
+            assert torch.equal(state[name], state_too[name]), (what, name)
+            torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-8)
+        fewer = made(optimizer)
+        assert checkpoint.load_newest(tmp_path / f"{shard}-{optimizer}", fewer) == (3, {"seen": 3})
+        assert train(fewer, 3, 5) == pytest.approx(expected[12:], rel=1e-9), what
+
+
+def resumed_in_process(folder: Path) -> list[float]:
+    trained = made(processes=2, shard="fsdp")
+    assert checkpoint.load_newest(folder, trained) == (3, {})
+    return train(trained, 3, 5)
+
+
+@pytest.mark.slow
+def test_what_one_process_saved_two_go_on_from(tmp_path):
+    alone = made()
+    train(alone, 0, 3)
+    checkpoint.save(tmp_path, 3, alone, {})
+    for seen in in_group(tmp_path, 2, resumed_in_process, tmp_path):
+        assert seen == pytest.approx(train(made_from(tmp_path), 3, 5), rel=1e-9)
+
+
+def made_from(folder: Path) -> Learner:
+    trained = made()
+    checkpoint.load_newest(folder, trained)
+    return trained
+
+
+def counting(counts: Counter, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*arguments: Any, **more: Any) -> Any:
+        counts[name] += 1
+        return plain(*arguments, **more)
+
+    return counted
+
+
+def exported_in_process(folder: Path) -> dict[str, Counter]:
+    counts = {}
+    for shard in ("ddp", "fsdp"):
+        model, tokenizer = tiny()
+        trained = Learner(model, 300, ParallelSettings(device="cpu", processes=2, shard=shard, micro_batch_tokens=40))
+        counts[shard] = Counter()
+        with pytest.MonkeyPatch.context() as patch:
+            for where, name in ((dist, "all_reduce"), (_fsdp_param_group, "foreach_reduce")):
+                patch.setattr(where, name, counting(counts[shard], name, getattr(where, name)))
+            trained.gradient(step_of("tokens", 9), next_token_loss)
+        trained.model.zero_grad()
+        trained.save_model(tokenizer, folder / shard)
+    return counts
+
+
+@pytest.mark.slow
+def test_gradients_are_sent_once_a_step_and_a_model_is_exported_whole(tmp_path):
+    model, tokenizer = tiny()
+    models.save(model, tokenizer, tmp_path / "alone")
+    counts, _ = in_group(tmp_path, 2, exported_in_process, tmp_path)
+    assert counts["ddp"] == {"all_reduce": 1}  # one bucket holds this model
+    assert counts["fsdp"] == {"foreach_reduce": 3}  # two layers and the root
+    expected = (tmp_path / "alone" / "model.safetensors").read_bytes()
+    for shard in ("ddp", "fsdp"):
+        assert (tmp_path / shard / "model.safetensors").read_bytes() == expected, shard
+        assert (tmp_path / shard / "config.json").read_bytes() == (tmp_path / "alone" / "config.json").read_bytes()
+
+
+def failures_in_process() -> list[str]:
+    said = []
+    trained = made(processes=2)
+    rank = trained.ranks.rank
+    assert trained.ranks.any(rank == 1) and not trained.ranks.any(False)
+    model = random_model("phi3", V)
+    if rank:
+        model.model.norm.weight.data[0] += 1
+    try:
+        Learner(model, USED, ParallelSettings(device="cpu", processes=2))
+    except RuntimeError as error:
+        said.append(str(error))
+    # a loss that only one of them sees blow up stops both, and nothing is updated
+    groups = step_of("tokens", 2)
+    groups[0][0].weights = float("inf")
+    before = weights(trained)
+    trained.gradient(groups, LOSSES["tokens"])
+    try:
+        trained.step(1.0)
+    except FloatingPointError as error:
+        said.append(str(error))
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(trained).items())
+    return said
+
+
+def test_processes_that_begin_differently_or_blow_up_stop_together(tmp_path):
+    for said in in_group(tmp_path, 2, failures_in_process):
+        assert "begin with different weights" in said[0]
+        assert "the gradient's norm is" in said[1]
+
+
+def test_shares_are_of_about_the_same_size_and_lose_nothing():
+    pair = Alone()
+    pair.count = 2
+    sizes = [5, 9, 1, 7, 3, 3]
+    mine, theirs = pair.divide(list("abcdef"), sizes)
+    assert sorted(mine + theirs) == list("abcdef")
+    assert sum(sizes["abcdef".index(x)] for x in mine) == 15  # of 28
+    assert pair.divide(["a"], [3]) == [["a"], []]
+
+
+def test_the_number_of_processes_is_that_of_the_settings(monkeypatch):
+    with pytest.raises(ValueError, match=r"processes = 2, but this process was started as one of 1. Start it with"):
+        join(ParallelSettings(processes=2), "cpu")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match=r"processes = 1, but this process was started as one of 4"):
+        join(ParallelSettings(), "cpu")
+
+
+def test_a_gradient_already_there_is_added_to_and_not_added_up_again(tmp_path):
+    for found in in_group(tmp_path, 2, accumulated_in_process):
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+
+
+def accumulated_in_process() -> tuple[torch.Tensor, torch.Tensor]:
+    once, twice = learner("llama", torch.float64, processes=2), learner("llama", torch.float64, processes=2)
+    once.gradient(step_of("tokens", 4), next_token_loss)
+    for _ in range(2):
+        twice.gradient(step_of("tokens", 4), next_token_loss)
+    return 2 * gradient_of(once), gradient_of(twice)

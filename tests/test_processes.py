@@ -1,0 +1,172 @@
+"""One controller, several processes: what they make, how they stop, what is said when one fails or dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.learner.group import in_group
+from tests.scripted import stage
+from tests.tiny_world import logged
+from whetstone import sft
+from whetstone.learner.steps import Steps
+from whetstone.pipeline import run_recipe
+from whetstone.recipe import read_recipe
+from whetstone.run.folder import Stage, hash_folder
+from whetstone.run.settings import ParallelSettings
+from whetstone.run.torchrun import run_processes
+from whetstone.worker import read, run_in_processes, written
+
+
+def start(folder: Path, what: str) -> None:
+    (folder / "what.txt").write_text(what)
+    run_processes("tests.processes_worker", folder / "what.txt", 2, folder)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ("mistake", OSError, "^there is no corpus$"),
+        ("bug", RuntimeError, r"(?s)training process 1 failed:\nTraceback.*AssertionError: this cannot be"),
+        (
+            "killed",
+            RuntimeError,
+            "training process 1 of 2 ended with status -9 without a word .* goes on from the last",
+        ),
+    ],
+)
+def test_a_failure_in_one_ends_all_and_is_told_in_words(what, error, words, tmp_path, capfd):
+    """The first speaks to the user, the others into files, and torchrun's own words go to its log."""
+    with pytest.raises(error, match=words):
+        start(tmp_path, what)
+    assert capfd.readouterr().err == "rank 0 speaks\n"
+    assert (tmp_path / "rank-1.log").read_text() == "rank 1 speaks\n"
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT is ignored in what some job runners start."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+def when(there, act) -> threading.Thread:
+    """Do something as soon as something is there."""
+
+    def wait() -> None:
+        until = time.monotonic() + 120
+        while not there() and time.monotonic() < until:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_asks_all_to_stop_and_waits_for_them(tmp_path, interruptible):
+    when(
+        lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)),
+        lambda: os.kill(os.getpid(), signal.SIGINT),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, "stop")
+    assert (tmp_path / "stopped").exists()
+
+
+def test_processes_end_when_their_controller_is_killed(tmp_path):
+    command = [sys.executable, "-c", "import sys; from pathlib import Path; from tests.test_processes import start; "]
+    command[-1] += "start(Path(sys.argv[1]), 'stop')"
+    controller = subprocess.Popen([*command, str(tmp_path)])
+    when(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)), controller.kill).join()
+    controller.wait()
+    until = time.monotonic() + 60
+    while with_argument(tmp_path / "what.txt"):
+        assert time.monotonic() < until, "processes outlive their controller"
+        time.sleep(0.05)
+
+
+def with_argument(path: Path) -> list[str]:
+    """Living processes that were given this file."""
+    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in told.splitlines() if str(path) in line.split()]
+
+
+# --- a training stage
+
+
+def room(folder: Path, world: dict[str, Path], processes: int = 1, shard: str = "ddp", **settings: object) -> Stage:
+    known = {"batch_tokens": 100, "epochs": 3, "checkpoint_every": 3} | settings
+    made = stage(folder, sft.Settings(kind="sft", **known), data=world["subset"], model=world["model"])
+    parallel = ParallelSettings(device="cpu", replicas=1, processes=processes, shard=shard, micro_batch_tokens=60)
+    threads = made.run.model_copy(update={"threads": 1})
+    return Stage(
+        **{name: getattr(made, name) for name in Stage.__dataclass_fields__} | {"parallel": parallel, "run": threads}
+    )
+
+
+def test_a_stage_is_written_and_read_whole(tmp_path, world):
+    made = room(tmp_path / "s", world, processes=2)
+    (tmp_path / "stage.json").write_text(json.dumps(written(made)))
+    assert read(tmp_path / "stage.json") == made
+
+
+def losses(folder: Path) -> list[float]:
+    return logged(folder, "loss")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_a_stage_of_two_processes_teaches_what_one_does(shard, tmp_path, world):
+    told = sft.run(room(tmp_path / "one", world))
+    given = room(tmp_path / "two" / "one", world, processes=2, shard=shard)
+    assert in_group(tmp_path, 2, sft.run, given)[0] == told
+    for name in ("loss", "gradient_norm", "entropy", "tokens"):
+        assert logged(given.folder, name) == pytest.approx(logged(tmp_path / "one", name), rel=1e-4), name
+
+
+def stopped_in_process(given: Stage) -> str:
+    """One of the processes is asked to stop, in its fourth step."""
+    plain = Steps.log
+
+    def log(self, step: int, tokens: int, **values: object) -> None:
+        plain(self, step, tokens, **values)
+        if step == 3 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steps, "log", log)
+        try:
+            sft.run(given)
+        except KeyboardInterrupt:
+            return "stopped"
+    return "done"
+
+
+@pytest.mark.slow
+def test_one_is_asked_and_all_stop_after_the_same_step_and_torchrun_goes_on_to_the_same_bits(tmp_path, world):
+    undisturbed = room(tmp_path / "undisturbed" / "s", world, processes=2)
+    in_group(tmp_path, 2, sft.run, undisturbed)
+    given = room(tmp_path / "s", world, processes=2, checkpoint_every=1000)
+    assert in_group(tmp_path, 2, stopped_in_process, given) == ["stopped", "stopped"]
+    assert [found.name for found in (given.folder / "checkpoints").glob("step-*")] == ["step-000004"]
+    assert len(losses(given.folder)) == 4 < len(losses(undisturbed.folder))
+    told = run_in_processes(given)
+    assert told["summary"]["steps"] == len(losses(given.folder)) and told["peak_memory"] > 1e7
+    assert hash_folder(given.folder / "model") == hash_folder(undisturbed.folder / "model")
+    assert losses(given.folder) == losses(undisturbed.folder)
+
+
+def test_a_stage_that_only_one_process_can_do_is_refused_before_anything_runs(walk, rooms):
+    text = walk.read_text().replace("[scores]", "[parallel]\nprocesses = 2\n\n[scores]")
+    walk.write_text(text)
+    with pytest.raises(ValueError, match=r"processes = 2: midtrain \(midtrain\) trains in one process in this version"):
+        run_recipe(read_recipe(walk))
+    assert rooms.calls == []

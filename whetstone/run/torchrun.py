@@ -1,0 +1,146 @@
+"""One controller, several processes: torchrun starts and watches them, and they hear of and report to whoever asked.
+
+The controller holds one end of a pipe that is the standard input of them all. A line on it asks to stop (one of them reads
+it, and they agree among themselves); its end says that the controller is gone, and they end too. Each leaves in
+`rank-N.json` how it ended; the first speaks on the controller's standard error, the others into `rank-N.log`, torchrun
+itself into `torchrun.log`.
+"""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from whetstone.run.folder import read_json, write_json
+
+USERS = {
+    error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)
+}  # one line tells enough
+LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of an error that says another process is gone
+
+
+def run_processes(module: str, argument: Path, count: int, folder: Path) -> None:
+    """`python -m module argument` in `count` processes under torchrun's environment, until all have ended.
+
+    Raises what one of them raised (its users' mistakes as they are, others as RuntimeError with the traceback), RuntimeError
+    where one died, and KeyboardInterrupt after they stopped because they were asked to.
+    """
+    for old in folder.glob("rank-*.json"):
+        old.unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    with (folder / "torchrun.log").open("wb") as log:
+        # a session of its own: Ctrl-C reaches the controller alone, which asks once
+        agent = subprocess.Popen(
+            [*command, "--module", module, str(argument)],
+            stdin=subprocess.PIPE,
+            stdout=2,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            _wait(agent)
+        finally:
+            agent.stdin.close()  # whoever is left ends now
+            agent.kill()
+            agent.wait()
+    _tell(folder, count)
+
+
+def _wait(agent: subprocess.Popen[bytes]) -> None:
+    asked: KeyboardInterrupt | None = None
+    while True:
+        try:
+            agent.wait()
+            break
+        except KeyboardInterrupt as stop:
+            if asked:
+                raise
+            asked = stop
+            with suppress(OSError):
+                agent.stdin.write(b"stop\n")
+                agent.stdin.flush()
+    if asked:
+        raise asked
+
+
+def _tell(folder: Path, count: int) -> None:
+    """Raise what went wrong, the cause before what followed from it."""
+    ends = {rank: _end(folder, rank) for rank in range(count)}
+    failed = sorted((end for end in ends.values() if end.get("error")), key=lambda end: end["time"])
+    died = [rank for rank, end in ends.items() if not end]
+    causes = [end for end in failed if not any(word in end["message"] for word in LOST)]
+    if causes:
+        _raise(causes[0])
+    if died:
+        first = re.search(
+            r"exitcode: (-?\d+)\) local_rank: (\d+)", (folder / "torchrun.log").read_text(errors="replace")
+        )
+        who = f"{first[2]} of {count} ended with status {first[1]}" if first else f"{died[0]} of {count} is gone"
+        raise RuntimeError(
+            f"training process {who} without a word (-9: killed, or out of memory): nothing of the step under way is kept. Run "
+            f"again, it goes on from the last checkpoint; what the processes said is in {folder}."
+        )
+    if failed:
+        _raise(failed[0])
+    if any(end["stopped"] for end in ends.values()):
+        raise KeyboardInterrupt
+
+
+def _end(folder: Path, rank: int) -> dict[str, Any]:
+    path = folder / f"rank-{rank}.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _raise(end: dict[str, Any]) -> NoReturn:
+    for kind in end["error"]:
+        if kind in USERS:
+            raise USERS[kind](end["message"])
+    raise RuntimeError(f"training process {end['rank']} failed:\n{end['traceback']}")
+
+
+# --- in a process that torchrun started
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[int]:
+    """Its rank. Listens to the controller, and reports in `folder` how it ends; errors end the process with status 1."""
+    rank = int(os.environ["RANK"])
+    if rank == 0:
+        os.dup2(1, 2)  # the controller's standard error; what torchrun says goes elsewhere
+    else:
+        log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    threading.Thread(target=_listen, daemon=True).start()
+    end: dict[str, Any] = {"rank": rank, "stopped": False, "error": [], "message": ""}
+    try:
+        yield rank
+    except KeyboardInterrupt:
+        end["stopped"] = True
+    except BaseException as error:
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        end |= {"error": kinds, "message": str(error), "traceback": traceback.format_exc()}
+    write_json(folder / f"rank-{rank}.json", end | {"time": time.time()})
+    if end["error"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # not by way of exit handlers that wait for the other processes
+
+
+def _listen() -> None:
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return  # started by hand: nobody asks
+    while os.read(0, 1):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while os.read(0, 1) not in (b"\n", b""):
+            pass
+    os._exit(1)  # the controller is gone
