@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import struct
+import time
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,13 +73,14 @@ def tracked(folder: Path, *names: str) -> Stage:
     return Stage(plain.name, plain.kind, folder, plain.settings, {}, run, plain.model, plain.parallel, plain.scores)
 
 
-def killed_and_resumed(one: Stage) -> None:
+def killed_and_resumed(one: Stage, pause: float = 0) -> None:
     """Steps 1 to 5, of which a resumed run writes 4 and 5 again, goes on to 7, goes back to 6 once more, and ends with 8."""
     with Metrics(one.folder, open_sinks(one)) as metrics:
         metrics.rewind(0)
         for step in range(1, 6):
             metrics.log(step, loss=1 / step, note="a word is no number")
         metrics.sync()
+    time.sleep(pause)
     with Metrics(one.folder, open_sinks(one)) as metrics:
         metrics.rewind(3)
         for step in range(4, 8):
@@ -112,7 +114,7 @@ def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     one = tracked(tmp_path / "walk", "wandb")
-    killed_and_resumed(one)
+    killed_and_resumed(one, pause=1.1)  # its files are named by the second
     sent, runs = [], set()
     for path in sorted(one.folder.glob("wandb/offline-run-*/*.wandb")):
         for record in map(Record.FromString, records(path.read_bytes())):

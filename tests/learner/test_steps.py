@@ -244,8 +244,8 @@ def test_padding_is_measured(tmp_path, monkeypatch):
     """Rows that are not end to end but beside each other would show: here a batch twice as large as its tokens."""
     from whetstone.learner import learner as learners
 
-    def padded(groups, budget):
-        for batch in plain(groups, budget):
+    def padded(groups, budget, dtype):
+        for batch in plain(groups, budget, dtype):
             yield batch
             learner.work["positions"] += batch.size  # as many again that hold no token
 
