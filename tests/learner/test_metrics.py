@@ -3,9 +3,10 @@
 import importlib.util
 import json
 import struct
-import time
 import sys
+import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -115,13 +116,17 @@ def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     one = tracked(tmp_path / "walk", "wandb")
     killed_and_resumed(one, pause=1.1)  # its files are named by the second
+    ended, until = [], time.monotonic() + 30
+    while len(ended) < 2 and time.monotonic() < until:  # a process of its own writes them, and may be slow
+        files = sorted(one.folder.glob("wandb/offline-run-*/*.wandb"))
+        written = [[Record.FromString(record) for record in records(path.read_bytes())] for path in files]
+        ended = [file for file in written if any(record.HasField("exit") for record in file)]
     sent, runs = [], set()
-    for path in sorted(one.folder.glob("wandb/offline-run-*/*.wandb")):
-        for record in map(Record.FromString, records(path.read_bytes())):
-            runs |= {record.run.run_id} - {""}
-            items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            if "loss" in items:
-                sent.append((items["_step"], items["loss"]))
+    for record in chain.from_iterable(written):
+        runs |= {record.run.run_id} - {""}
+        items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        if "loss" in items:
+            sent.append((items["_step"], items["loss"]))
     assert sent == EACH_STEP_ONCE
     assert len(runs) == 1 and runs.pop().startswith("walk-")
 
