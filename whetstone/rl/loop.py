@@ -32,6 +32,7 @@ class Settings(StageSettings):
     algorithm: Name = "grpo"  # what is drawn, kept and credited, and the loss (docs/algorithms.md)
     stabilisers: tuple[Stabiliser, ...] | None = None  # None: the paper's three with grpo, none with the others
     steps: int = Field(default=20, gt=0)  # samplings, each with its updates
+    rollouts: int = Field(default=0, ge=0)  # the stage ends with the step that has sampled so many; 0: after its steps
     prompts_per_step: int = Field(default=32, gt=0)  # groups of one step
     samples: int = Field(default=8, gt=1)  # rollouts of a prompt
     max_tokens: int = Field(default=512, gt=0)  # longest rollout
@@ -170,12 +171,14 @@ def train(stage: Stage) -> dict[str, Any]:
                     values |= made | {"learning_rate": rate * watch.rate}
                 steps.log(step, settings.passes * sum(part.tokens for part in parts), **values)
                 updates = settings.passes * min(settings.updates, len(parts))
-                count(steps.state, updates=updates, rollouts=sum(g.sampled for g in groups))
+                count(steps.state, steps=1, updates=updates, rollouts=sum(g.sampled for g in groups))
                 watch.check(steps.state, step, values)
+                if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
+                    break
             state = dict(steps.state)
     models.save(model, tokenizer, stage.output("model"))
     return {
-        **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": settings.steps,
+        **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
         "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
     }  # fmt: skip
 
