@@ -161,7 +161,7 @@ EVERY = {
     "dapo": {"algorithm": "dapo", "rounds": 3, "updates": 2, "samples": 3},
     "srpo": {"algorithm": "srpo", "prompts_per_step": 6},
     "rloo": {"algorithm": "rloo", "kl_coefficient": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
-    "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3, "entropy_bonus": 0.01},
+    "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3},
     "gspo": {"algorithm": "gspo", "updates": 2, "passes": 2},
     "cispo": {"algorithm": "cispo", "updates": 2, "old_policy": "learner"},
     "held back": {"algorithm": "grpo", "stabilisers": ["clip_cov", "kl_cov"], "updates": 2, "kl_coefficient": 0.05},
