@@ -218,14 +218,7 @@ def test_a_users_reward_is_what_is_trained_on(tmp_path, world, adder):
     assert reward == pytest.approx(-length / 40)
 
 
-LOOSE = {
-    "candidate_samples": 0,
-    "steps": 4,
-    "prompts_per_step": 2,
-    "algorithm": "gspo",
-    "threshold": None,
-    "checkpoint_every": 1,
-}
+LOOSE = {"candidate_samples": 0, "steps": 4, "algorithm": "gspo", "threshold": None, "checkpoint_every": 1}
 
 
 def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_none(tmp_path, world, adder):
