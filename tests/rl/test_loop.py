@@ -161,7 +161,7 @@ EVERY = {
     "dapo": {"algorithm": "dapo", "rounds": 3, "updates": 2, "samples": 3},
     "srpo": {"algorithm": "srpo", "prompts_per_step": 6},
     "rloo": {"algorithm": "rloo", "kl_coefficient": 0.05, "kl_in": "reward", "kl_estimator": "k1"},
-    "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3, "entropy_bonus": 0.01},
+    "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3},
     "gspo": {"algorithm": "gspo", "updates": 2, "passes": 2},
     "cispo": {"algorithm": "cispo", "updates": 2, "old_policy": "learner"},
     "held back": {"algorithm": "grpo", "stabilisers": ["clip_cov", "kl_cov"], "updates": 2, "kl_coefficient": 0.05},
@@ -218,14 +218,7 @@ def test_a_users_reward_is_what_is_trained_on(tmp_path, world, adder):
     assert reward == pytest.approx(-length / 40)
 
 
-LOOSE = {
-    "candidate_samples": 0,
-    "steps": 4,
-    "prompts_per_step": 2,
-    "algorithm": "gspo",
-    "threshold": None,
-    "checkpoint_every": 1,
-}
+LOOSE = {"candidate_samples": 0, "steps": 4, "algorithm": "gspo", "threshold": None, "checkpoint_every": 1}
 
 
 def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_none(tmp_path, world, adder):

@@ -14,7 +14,7 @@ from whetstone.records import Sampling
 from whetstone.rl.algorithm import Group
 from whetstone.rl.grpo import grpo
 from whetstone.rl.kl import kl_in_loss
-from whetstone.rl.loss import observed
+from whetstone.rl.loss import observed, with_entropy_bonus
 from whetstone.rl.update import divided, parts_of, update, with_reference
 from whetstone.run.settings import ParallelSettings
 
@@ -170,3 +170,13 @@ def test_the_references_log_probabilities_are_those_of_its_own_pass(sampled):
 def test_random_groups_are_of_the_step_they_say():
     assert {part.fresh for part in parts_of(random_groups(0), [[1], [2], [3]], 0)} == {True}
     assert parts_of(random_groups(0), [[], [2], []], 0)[0].rows == [2]
+
+
+def test_an_entropy_bonus_reaches_the_weights(sampled):
+    learner, groups = sampled
+    plain = grpo(setup())
+    counted = Counted(learner)
+    for bonus in (0.0, 0.5):
+        loss = observed(with_entropy_bonus(plain.loss, bonus))
+        update(counted, loss, parts_of(groups, plain.credit(groups, groups), 0), counted.apply)
+    assert not torch.allclose(*counted.gradients, atol=1e-5)

@@ -20,7 +20,9 @@ from whetstone.run.settings import SpikeSettings, StageSettings
 
 if TYPE_CHECKING:
     from whetstone.learner.cost import Estimate
-    from whetstone.learner.learner import Learner
+    from whetstone.learner.learner import Learner, Loss
+    from whetstone.learner.steps import Steps
+    from whetstone.rl.update import Part
 
 BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "length_penalty")
 
@@ -32,6 +34,7 @@ class Settings(StageSettings):
     algorithm: Name = "grpo"  # what is drawn, kept and credited, and the loss (docs/algorithms.md)
     stabilisers: tuple[Stabiliser, ...] | None = None  # None: the paper's three with grpo, none with the others
     steps: int = Field(default=20, gt=0)  # samplings, each with its updates
+    rollouts: int = Field(default=0, ge=0)  # the stage ends with the step that has sampled so many; 0: after its steps
     prompts_per_step: int = Field(default=32, gt=0)  # groups of one step
     samples: int = Field(default=8, gt=1)  # rollouts of a prompt
     max_tokens: int = Field(default=512, gt=0)  # longest rollout
@@ -121,11 +124,10 @@ def train(stage: Stage) -> dict[str, Any]:
     from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
     from whetstone.learner.learner import Learner
-    from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
     from whetstone.rl.groups import describe, sample_step
     from whetstone.rl.loss import observed
-    from whetstone.rl.update import parts_of, update, with_reference
+    from whetstone.rl.update import parts_of, with_reference
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
@@ -142,14 +144,9 @@ def train(stage: Stage) -> dict[str, Any]:
         reference = load_reference(stage) if algorithm.reference else None
         with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
             for step in steps:
+                sampler_seed = watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    steps.watched(engine),
-                    verifier,
-                    algorithm,
-                    steps.state,
-                    step,
-                    settings.max_tokens,
-                    watch.stream(stage.seed),
+                    steps.watched(engine), verifier, algorithm, steps.state, step, settings.max_tokens, sampler_seed
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 values = describe(groups, kept, temperature, step)
@@ -157,27 +154,45 @@ def train(stage: Stage) -> dict[str, Any]:
                     kept = with_reference(reference, kept)
                 parts = parts_of(kept, algorithm.credit(kept, groups), step) if kept else []
                 if parts:
-                    rate = learning_rate(
-                        settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule
-                    )
-                    made = update(
-                        learner, loss, parts, lambda found, r=rate * watch.rate, at=step: steps.update(at, found, r),
-                        settings.updates, settings.passes, settings.old_policy, order=f"{stage.seed}/{step}",
-                        check=lambda gap, at=step: stop_on_mismatch(settings, at, gap),
-                    )  # fmt: skip
+                    made = train_on(stage, steps, learner, loss, parts, step, watch.rate)
                     if made is None:  # it goes back to a checkpoint
                         continue
-                    values |= made | {"learning_rate": rate * watch.rate}
+                    values |= made
                 steps.log(step, settings.passes * sum(part.tokens for part in parts), **values)
                 updates = settings.passes * min(settings.updates, len(parts))
-                count(steps.state, updates=updates, rollouts=sum(g.sampled for g in groups))
+                count(steps.state, steps=1, updates=updates, rollouts=sum(g.sampled for g in groups))
                 watch.check(steps.state, step, values)
+                if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
+                    break
             state = dict(steps.state)
     models.save(model, tokenizer, stage.output("model"))
     return {
-        **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": settings.steps,
+        **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
         "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
     }  # fmt: skip
+
+
+def train_on(
+    stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", parts: "list[Part]", step: int, factor: float
+) -> dict[str, float] | None:
+    """The updates of a step, at `factor` times the scheduled learning rate; None where it goes back to a checkpoint."""
+    from whetstone.learner.schedule import learning_rate
+    from whetstone.rl.update import update
+
+    settings: Settings = stage.settings
+    rate = factor * learning_rate(settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule)
+    made = update(
+        learner,
+        loss,
+        parts,
+        apply=lambda value: steps.update(step, value, rate),
+        updates=settings.updates,
+        passes=settings.passes,
+        old_policy=settings.old_policy,
+        order=f"{stage.seed}/{step}",
+        check=lambda gap: stop_on_mismatch(settings, step, gap),
+    )
+    return None if made is None else made | {"learning_rate": rate}
 
 
 def load_reference(stage: Stage) -> "Learner":

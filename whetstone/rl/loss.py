@@ -86,6 +86,9 @@ def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
     def encouraged(
         logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, float]]:
+        assert entropy.requires_grad or not logprobs.requires_grad, (
+            "an entropy without gradient: a bonus would do nothing"
+        )
         value, sums = loss(logprobs, entropy, batch)
         return value - bonus * (batch.weights * entropy).sum(), sums
 

@@ -1,0 +1,206 @@
+"""Promise: each algorithm learns. All from one fine-tuned model, with as many rollouts each, beside plain controls.
+
+    python -m benchmarks algorithms                        # RL algorithms, Rollout DPO variants, SFT on right rollouts
+    python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
+    python -m benchmarks algorithms --only grpo dapo --seeds 0
+
+One run, `runs/algorithms`: the model is made once, by the shortened walk of recipes/dapo.toml; then every variant and seed
+is a stage of its own from that model (its random streams are keyed by the stage's name). What is finished there is not done
+again. Printed as Markdown: accuracy on the held-out problems, the paired difference to the start with the 95 % interval of a
+bootstrap over problems (all seeds' samples of a problem together), the range over seeds, and what training looked like.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchmarks.seeds import interval, line, percent
+from whetstone.evaluate.comparisons import read_marks
+from whetstone.measure import paired_bootstrap
+from whetstone.run.folder import read_json
+from whetstone.run.metrics import read_metrics
+
+BASE = Path(__file__).parent.parent / "recipes" / "dapo.toml"
+START = "sft"
+ROLLOUTS = 2048  # of every variant
+RL = {
+    "kind": "rl", "model": START, "steps": 64, "rollouts": ROLLOUTS, "prompts_per_step": 16, "samples": 8, "updates": 2,
+    "max_tokens": 224, "candidates": 600, "candidate_levels": [2], "candidate_samples": 0, "learning_rate": 1e-4,
+    "warmup": 0.02, "checkpoint_every": 20, "stabilisers": [],
+}  # fmt: skip
+DPO = {
+    "kind": "dpo", "model": START, "source": "student", "sample_levels": [2], "sample_problems": ROLLOUTS // 8, "samples": 8,
+    "temperature": 0.8, "max_tokens": 224, "pairs_per_problem": 3, "chosen_nll": 1.0, "learning_rate": 1e-4,
+    "batch_pairs": 16, "checkpoint_every": 20,
+}  # fmt: skip
+PAPER = ["prompt_optimization", "reward_rebalancing", "temperature_annealing"]
+# Prompt optimisation tries candidates; what that samples is part of the budget
+TRIED = {"candidates": 300, "candidate_samples": 2, "solvable": False, "rollouts": ROLLOUTS - 600}
+
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": RL | {"algorithm": "grpo"},
+    "dr_grpo": RL | {"algorithm": "dr_grpo"},
+    "dapo": RL | {"algorithm": "dapo", "rounds": 4, "soft_tokens": 40},
+    "srpo": RL | {"algorithm": "srpo"},
+    "gspo": RL | {"algorithm": "gspo"},
+    "cispo": RL | {"algorithm": "cispo"},
+    "rloo": RL | {"algorithm": "rloo"},
+    "reinforce_pp": RL | {"algorithm": "reinforce_pp"},
+    "paper": RL | {"algorithm": "grpo", "stabilisers": PAPER, **TRIED},
+    "dpo": DPO | {"beta": 0.01},
+    "dpo_hardest": DPO | {"beta": 0.01, "pairing": "hardest"},
+    "ipo": DPO | {"loss": "ipo", "beta": 0.1},
+    "simpo": DPO | {"loss": "simpo", "beta": 2.0, "target_margin": 0.5},
+    "sft_on_right": {
+        "kind": "sft", "model": START, "data": "dpo-{seed}/pairs", "learning_rate": 1e-4, "batch_tokens": 2048,
+    },
+}  # fmt: skip
+SHORT = {"prompt_optimization": "P", "reward_rebalancing": "R", "temperature_annealing": "T"}
+STABILISERS: dict[str, dict[str, Any]] = {
+    "".join(SHORT[name] for name in chosen) or "none": RL
+    | {"algorithm": "grpo", "updates": 1, "stabilisers": list(chosen), **TRIED}
+    for count in range(4)
+    for chosen in combinations(PAPER, count)
+}
+TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS}
+
+
+def stage_name(variant: str, seed: int) -> str:
+    return f"{variant}-{seed}"
+
+
+def recipe(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], name: str, folder: Path) -> str:
+    """TOML: the stages of the base recipe up to the fine-tuned model, then each variant and seed."""
+    walk, fine_tuned, _ = BASE.read_text(encoding="utf-8").partition('[[stage]]\nkind = "rl"')
+    assert fine_tuned, f"{BASE} has no RL stage to be left out"
+    parts = [walk.replace('name = "dapo"', f'name = "{name}"\nfolder = {json.dumps(str(folder.resolve()))}', 1)]
+    for seed in seeds:
+        for variant, settings in variants.items():
+            named = {"kind": settings["kind"], "name": stage_name(variant, seed)}
+            keys = [f"{key} = {toml(value, seed)}" for key, value in (named | settings).items()]
+            parts.append("\n".join(["[[stage]]", *keys]))
+    return "\n".join(parts) + "\n"
+
+
+def toml(value: Any, seed: int) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value.format(seed=seed) if isinstance(value, str) else value)
+
+
+def read_variant(run: Path, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """Scores of all seeds beside the start's, and the numbers of the last steps."""
+    benchmark = next(s["benchmark"] for s in read_json(run / "scores.json")["scores"] if s["main"])
+    scores = {s["stage"]: s for s in read_json(run / "scores.json")["scores"] if s["benchmark"] == benchmark}
+    names = [stage_name(variant, seed) for seed in seeds]
+    folders = [next(run.glob(f"[0-9]*-{name}")) for name in names]
+    manifests = [read_json(folder / "manifest.json") for folder in folders]
+    metrics = [[row for row in read_metrics(folder) if "gradient_norm" in row] for folder in folders]
+    start = read_marks(run / "scores" / START / benchmark)
+    marks = [mark for name in names for mark in read_marks(run / "scores" / name / benchmark)]
+    difference, low, high = paired_bootstrap(marks, start)
+    norms = [row["gradient_norm"] for rows in metrics for row in rows]
+    lengths = [row["response_length"] for rows in metrics for row in rows if "response_length" in row]
+    return {
+        "variant": variant,
+        "start": scores[START]["mean"],
+        "means": [scores[name]["mean"] for name in names],
+        "truncated": statistics.fmean(scores[name]["truncated"] for name in names),
+        "tokens": statistics.fmean(scores[name]["mean_tokens"] for name in names),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "entropy": last(metrics, "entropy"),
+        "updates": statistics.fmean(m["summary"].get("updates", m["summary"].get("steps", 0)) for m in manifests),
+        "rollouts": statistics.fmean(m["summary"].get("rollouts", 0) for m in manifests),
+        "cpu_seconds": statistics.fmean(m["cpu_seconds"] for m in manifests),
+        "norm_variance": statistics.pvariance(norms) / statistics.fmean(norms) ** 2 if norms else None,
+        "length_spread": statistics.pstdev(lengths) / statistics.fmean(lengths) if lengths else None,
+    }
+
+
+def last(metrics: Sequence[Sequence[Mapping[str, Any]]], name: str, steps: int = 3) -> float | None:
+    """The mean over the last steps of all seeds."""
+    found = [row[name] for rows in metrics for row in rows[-steps:] if name in row]
+    return statistics.fmean(found) if found else None
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"start: {percent(found[0]['start'])} %"
+    yield ""
+    header = [
+        "variant",
+        "accuracy, %",
+        "seeds",
+        "over the start [95 %]",
+        "learns",
+        "entropy",
+        "answer tokens",
+        "cut off, %",
+    ]
+    yield line([*header, "updates", "rollouts", "CPU s", "gradient norm, var/mean²", "length, std/mean"])
+    yield line(["---", "---:", "---:", "---:", "---", *["---:"] * 8])
+    for row in sorted(found, key=lambda row: -row["difference"]):
+        yield line(
+            [
+                row["variant"],
+                percent(statistics.fmean(row["means"])),
+                f"{percent(min(row['means']))} to {percent(max(row['means']))}",
+                interval((row["difference"], row["low"], row["high"])),
+                "yes" if row["low"] > 0 else "no" if row["low"] > -0.02 else "falls",
+                number(row["entropy"]),
+                f"{row['tokens']:.0f}",
+                percent(row["truncated"]),
+                f"{row['updates']:.0f}",
+                f"{row['rollouts']:.0f}",
+                f"{row['cpu_seconds']:.0f}",
+                number(row["norm_variance"]),
+                number(row["length_spread"]),
+            ]
+        )
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=TABLES, default="algorithms")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="of that table")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where the run lies")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="as for whetstone run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
+    chosen = parser.parse_args(arguments)
+    variants = TABLES[chosen.table]
+    names = chosen.only or list(variants)
+    if unknown := set(names) - set(variants):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(variants)}.")
+    # All variants of all seeds up to the last are in the file: a part can be run now and the rest later
+    path = chosen.folder / f"{chosen.table}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(recipe(variants, range(max(chosen.seeds) + 1), chosen.table, chosen.folder), encoding="utf-8")
+    command = [sys.executable, "-m", "whetstone.cli", "run", str(path)]
+    command += [word for value in chosen.set for word in ("--set", value)]
+    selections = [["--to", START], *(["--only", stage_name(name, seed)] for seed in chosen.seeds for name in names)]
+    for selection in selections:
+        status = subprocess.run([*command, *selection], stdout=sys.stderr, check=False).returncode
+        if status:
+            sys.exit(f"{' '.join(selection)} ended with status {status}")
+    found = [read_variant(chosen.folder / chosen.table, name, chosen.seeds) for name in names]
+    print("\n".join(table(found)))
+    if chosen.json:
+        chosen.json.write_text(
+            json.dumps({"name": chosen.table, "rollouts": ROLLOUTS, "variants": found}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
