@@ -16,7 +16,9 @@ from pydantic import BaseModel
 
 from whetstone.questions.asdiv import AsdivSource
 from whetstone.questions.gather import ProceduralSource
+from whetstone.questions.gym import GymSource
 from whetstone.questions.metamath import MetamathSettings
+from whetstone.questions.published import PublishedSource
 from whetstone.questions.sources import Columns, FileSource, Shares
 from whetstone.recipe import KINDS, SHARED, Kind
 from whetstone.rl.tripwires import Tripwires
@@ -29,7 +31,9 @@ BELOW_QUESTIONS: dict[str, type[BaseModel]] = {
     '`[[stage.source]]` with `kind = "file"`': FileSource,
     "`columns = { … }` of a file": Columns,
     "`split = { … }` of a file": Shares,
+    '`[[stage.source]]` with `kind = "published"`': PublishedSource,
     '`[[stage.source]]` with `kind = "asdiv"`': AsdivSource,
+    '`[[stage.source]]` with `kind = "reasoning_gym"`': GymSource,
     "`[stage.metamath]`": MetamathSettings,
 }
 UNIVERSAL = ("kind", *StageSettings.model_fields)

@@ -60,8 +60,12 @@ PROBLEMS = Input(("problems",))
 TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
 
 KINDS: dict[str, Kind] = {
-    "questions": Kind("whetstone.questions.gather", gives=("problems",)),
-    "rollouts": Kind("whetstone.rollouts.collect", {"problems": PROBLEMS}, ("rollouts",)),
+    "questions": Kind("whetstone.questions.gather", gives=("problems", "traces")),
+    "rollouts": Kind(
+        "whetstone.rollouts.collect",
+        {"problems": PROBLEMS, "traces": Input(("traces",), optional=True)},
+        ("rollouts",),
+    ),
     "corpus": Kind(
         "whetstone.corpus.build",
         {"problems": PROBLEMS, "rollouts": Input(("rollouts",))},

@@ -132,6 +132,7 @@ class Completion:
     prompt_ids: list[int] = field(default_factory=list)  # empty where a server does not say
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    usage: tuple[int, int] = (0, 0)  # tokens of prompt and completion that a server counted
 
 
 @dataclass(frozen=True, slots=True)
