@@ -46,15 +46,11 @@ class Server(Settings):
     first_pause: float = Field(default=1, gt=0)  # seconds before the first retry; doubled for each further one
     longest_pause: float = Field(default=60, gt=0)  # seconds before any retry
     patience: int = Field(default=8, ge=1)  # prompts that may fail to the end in a row, before the server is given up
-    extra: dict[str, Any] = Field(default={})  # sent along with every request, as in { top_k = 20 }
+    extra: dict[str, Any] = Field(default_factory=dict)  # sent along with every request, as in { top_k = 20 }
     budget_tokens: int = Field(default=0, ge=0)  # of prompts and completions, then nothing more is asked; 0: no limit
     budget_money: float = Field(default=0, ge=0)  # likewise, in the currency of the prices; 0: no limit
     price_in: float = Field(default=0, ge=0)  # of a million prompt tokens
     price_out: float = Field(default=0, ge=0)  # of a million completion tokens
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.max_tokens, top_p=self.top_p)
 
 
 class ServerError(RuntimeError):
@@ -158,9 +154,11 @@ class ServerGenerator:
                     if not running or ended.is_set():
                         return
                     done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        if (completion := task.result()) is not None:
-                            finished.put(completion)
+                    for found in await asyncio.gather(*done, return_exceptions=True):
+                        if isinstance(found, BaseException):
+                            raise found
+                        if found is not None:
+                            finished.put(found)
             finally:
                 for task in running:
                     task.cancel()

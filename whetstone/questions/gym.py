@@ -45,7 +45,9 @@ class GymSource(Settings):
 
     kind: Literal["reasoning_gym"]
     tasks: tuple[str, ...] = Field(min_length=1)  # in turn
-    options: dict[str, dict[str, Any]] = {}  # of a task's generator, as in { chain_sum = { min_terms = 3 } }
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict
+    )  # of a task's generator, as in { chain_sum = { min_terms = 3 } }
     train: int = Field(default=0, ge=0)  # how many
     validation: int = Field(default=0, ge=0)  # how many
     test: int = Field(default=0, ge=0)  # how many

@@ -154,7 +154,8 @@ def aqua_rat(row: Row) -> Reading:
 
 
 CHOSEN = re.compile(
-    r"(?i:(?:\b(?:answer|option|choice|ans)\b[^A-Za-z\n]{0,6}(?:(?:is|will be|would be|must be|choice|option)\b[^A-Za-z\n]{0,4})*)"
+    r"(?i:(?:\b(?:answer|option|choice|ans)\b[^A-Za-z\n]{0,6}"
+    r"(?:(?:is|will be|would be|must be|choice|option)\b[^A-Za-z\n]{0,4})*)"
     r"|correct option:?\s*|^)\(?(?-i:([A-E]))\)?(?![A-Za-z'’])",
     re.MULTILINE,
 )
@@ -252,20 +253,18 @@ def big_math(row: Row) -> Reading:
     return Reading(text_of(row["problem"]), text_of(row["answer"]), domain=text_of(first))
 
 
-ANSWER_IS = re.compile(r"(?:The answer is:?|####)\s*(.+?)\s*\.?\s*\Z", re.DOTALL)
-
-
-def said_answer(response: str) -> str:
-    found = ANSWER_IS.search(response)
-    if not found:
-        raise ValueError('no answer found: the response does not end in "The answer is"')
-    return found[1].strip().strip("$").strip()
+def said_last(response: str) -> tuple[str, str]:
+    """What comes before the last "The answer is" (or ####, which MetaMathQA writes too), and the answer. ValueError."""
+    for mark in ("The answer is", "####"):
+        worked, found, rest = response.rpartition(mark)
+        answer = rest.removeprefix(":").strip().removesuffix(".").strip("$ ")
+        if found and answer:
+            return re.sub(r"\n####[^\n]*\s*\Z", "", worked).strip(), answer
+    raise ValueError('no answer found: the response does not end in "The answer is"')
 
 
 def metamathqa(row: Row) -> Reading:
-    response = text_of(row["response"])
-    answer = said_answer(response)
-    worked = re.sub(r"\n?####[^\n]*", "", ANSWER_IS.sub("", response)).strip()
+    worked, answer = said_last(text_of(row["response"]))
     return Reading(text_of(row["query"]), answer, (with_box(worked, answer),), domain=text_of(row["type"]).lower())
 
 
@@ -277,17 +276,17 @@ UNSTATED_PARTS = ("gsm_rft",)
 
 
 def mathinstruct(row: Row) -> Reading:
-    part, output = text_of(row["source"]).lower(), text_of(row["output"])
+    part = text_of(row["source"]).lower()
     licence = "CC BY-NC 4.0" if any(name in part for name in NON_COMMERCIAL_PARTS) else ""
     licence = "not stated" if any(name in part for name in UNSTATED_PARTS) else licence
     if "/pot/" in part or PROGRAM.search(text_of(row["instruction"])):
         raise ValueError("a program of thought: its answer is what the program prints, which the row does not say")
-    answer = said_answer(output)
+    worked, answer = said_last(text_of(row["output"]))
     policy = "choice" if re.fullmatch("[A-E]", answer) else ""
     return Reading(
         text_of(row["instruction"]),
         answer,
-        (with_box(ANSWER_IS.sub("", output).strip(), answer),),
+        (with_box(worked, answer),),
         licence=licence,
         policy=policy,
     )

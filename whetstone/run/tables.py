@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
@@ -106,12 +106,13 @@ def read_records(kind: type[R], folder: Path) -> Iterator[R]:
 class Journal:
     """Append-only lines, synced in blocks; after a kill the whole blocks are there and a torn last line is cut off.
 
-    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start.
+    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start, or what `keep` makes
+    of each: a long journal need not be held whole.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], Any] = lambda row: row):
+        self.path, self.keep = path, keep
+        self.rows: list[Any] = []
 
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ class Journal:
                 for line in lines:
                     if not line.endswith(b"\n"):
                         break
-                    self.rows.append(json.loads(line))
+                    self.rows.append(self.keep(json.loads(line)))
                     good += len(line)
         self._out = self.path.open("ab")
         self._out.truncate(good)
