@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whetstone.corpus.build import EvaluationSet
+from whetstone.corpus.build import EvaluationSet, PairFile
 from whetstone.decode.server_generator import Server
 from whetstone.questions.asdiv import AsdivSource
 from whetstone.questions.gather import ProceduralSource
@@ -40,7 +40,7 @@ BELOW: dict[str, dict[str, type[BaseModel]]] = {
         "`[stage.metamath]`": MetamathSettings,
     },
     "rollouts": {"`teacher = { … }` and `judge = { … }`": Server},
-    "corpus": {"`[[stage.against]]`": EvaluationSet},
+    "corpus": {"`[[stage.against]]`": EvaluationSet, "`[[stage.imported_pairs]]`": PairFile},
 }
 UNIVERSAL = ("kind", *StageSettings.model_fields)
 

@@ -1,5 +1,6 @@
 """The corpus stage and its rules."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_the_pass_rate_gives_a_level_only_where_the_source_gives_none():
 
 def test_duplicates_are_found_through_spacing():
     marked = list(mark_duplicates([trace(index=0, text="a b"), trace(index=1, text="c"), trace(index=2, text="a\n b")]))
-    assert [first for _, first in marked] == [None, None, 0]
+    assert [first for _, first, _ in marked] == [None, None, 0]
 
 
 def test_quality_prefers_the_trace_that_checks_itself():
@@ -162,8 +163,14 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
             "level",
             "domain",
             "pass_rate",
+            "school",
+            "language",
             "augmentation",
+            "teacher",
+            "repetition",
+            "characters",
             "source",
+            "licence",
             "split",
         ]
     )
@@ -197,6 +204,10 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
     card = read_json(made.folder / "card.json")
     assert card["rows"]["corpus"] == len(corpus) == summary["corpus"]
     assert sum(card["levels"].values()) == sum(card["characters"].values()) == len(corpus)
+    page = (made.folder / "card.md").read_text()
+    assert f"| corpus | {len(corpus):,} |" in page and "| test question (equal) | 1 |" in page
+    (match,) = [row for row in rows(made, "matches") if row["rule"] == "equal"]
+    assert (match["problem_id"], match["question"], match["test_id"]) == ("p0", "what is 9 + 10", "p9")
     assert card["contamination"]["examples"] == [{"problem": "p0", "test": "p9", "rule": "equal"}]
 
 
@@ -222,3 +233,60 @@ def test_rollouts_of_other_problems_are_refused(tmp_path):
     made = stage(tmp_path, [problem("p1")], [trace("stranger")])
     with pytest.raises(ValueError, match="collected from other problems"):
         build.run(made)
+
+
+def test_near_duplicates_other_languages_and_unverified_traces_are_settings(tmp_path):
+    said = "The old baker of our small town bakes 30 rolls every morning and sells most of them before noon today"
+    problems = [
+        problem("a", said, "1"),
+        problem("b", said + " ok", "1"),
+        problem("c", "小明有五个苹果。", "5"),
+        problem("d"),
+    ]
+    problems.append(problem("chat", "Say hello to the whole wide world.", ""))
+    texts = [
+        "one two three four five six seven eight nine ten eleven",
+        "one two three four five six seven eight nine ten",
+    ]
+    traces = [trace("a", i, text) for i, text in enumerate(texts)] + [trace("b"), trace("c"), trace("d")]
+    traces.append(trace("chat", text="Hello!", correct=None, reason="no reference answer"))
+
+    plain = stage(tmp_path / "plain", problems, traces)
+    build.run(plain)
+    assert [row["problem_id"] for row in rows(plain, "corpus")] == ["a", "a", "b", "c", "d"]
+
+    made = stage(
+        tmp_path / "set", problems, traces, near_duplicates=0.8, near_traces=0.7, languages=["en"], unverified=True
+    )
+    build.run(made)
+    assert [(row["problem_id"], row["index"]) for row in rows(made, "corpus")] == [("a", 0), ("d", 0), ("chat", 0)]
+    dropped = {(row["problem_id"], row["reason"], row["detail"]) for row in rows(made, "dropped")}
+    assert dropped >= {
+        ("b", "near duplicate problem", "of a"),
+        ("c", "language is not taught", "zh"),
+        ("a", "near duplicate trace", "of rollout 0"),
+    }
+
+
+def test_ready_pairs_join_and_what_is_no_pair_or_a_test_question_is_dropped(tmp_path):
+    file = tmp_path / "prefs" / "pairs.jsonl"
+    file.parent.mkdir()
+    ready = [
+        {"prompt": "Which is nicer?", "chosen": "this", "rejected": "that"},
+        {"prompt": "what is 9 + 10", "chosen": "19", "rejected": "20"},
+        {"prompt": "Same?", "chosen": "x", "rejected": "x"},
+        {"chosen": "x"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in ready))
+    made = stage(tmp_path, *small_world(), imported_pairs=[{"path": str(file)}])
+    build.run(made)
+    (imported,) = [row for row in rows(made, "pairs") if row["source"] == "prefs"]
+    assert (imported["question"], imported["chosen"], imported["rejected"]) == ("Which is nicer?", "this", "that")
+    reasons = {
+        row["problem_id"]: row["reason"] for row in rows(made, "dropped") if row["problem_id"].startswith("prefs/")
+    }
+    assert reasons == {
+        "prefs/2": "test question (equal)",
+        "prefs/3": "imported pair: both sides are equal",
+        "prefs/4": "imported pair: not a pair",
+    }

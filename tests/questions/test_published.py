@@ -15,7 +15,7 @@ from tests.scripted import stage
 from whetstone.questions import layouts
 from whetstone.questions.gather import Settings, run
 from whetstone.questions.gym import TASKS, GymSource, generate
-from whetstone.questions.layouts import LAYOUTS, preference
+from whetstone.questions.layouts import LAYOUTS
 from whetstone.questions.published import WORDS, PublishedSource, Shipped, read_published
 from whetstone.questions.sources import Drop
 from whetstone.records import Problem, Trace
@@ -174,23 +174,6 @@ def test_licences_differ_from_part_to_part_of_mathinstruct():
     row = {"source": "data/CoT/college_math.json", "instruction": "Q", "output": "The answer is 2"}
     assert LAYOUTS["mathinstruct"](row).licence == ""
     assert layouts.is_non_commercial(LAYOUTS["mathinstruct"](row | {"source": "data/CoT/math50k_camel.json"}).licence)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "Q", "chosen": "a", "rejected": "b"},
-        {"question": "Q", "chosen": [{"role": "assistant", "content": "a"}], "rejected": {"from": "gpt", "value": "b"}},
-        {"conversations": [{"from": "human", "value": "Q"}], "chosen": {"value": "a"}, "rejected": {"value": "b"}},
-        {
-            "chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "a"}],
-            "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "b"}],
-        },
-        {"chosen": "\n\nHuman: Q\n\nAssistant: a", "rejected": "\n\nHuman: Q\n\nAssistant: b"},
-    ],
-)
-def test_preference_pairs_are_read_in_every_usual_layout(row):
-    assert preference(row) == ("Q", "a", "b")
 
 
 def write(path: Path, rows: list[dict | str]) -> str:

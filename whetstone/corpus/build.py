@@ -4,7 +4,7 @@ corpus    every right trace that passes `accept`, plus split "validation": trace
 subset    compact and representative, all levels and domains: for supervised fine-tuning
 pairs     a right and a wrong trace of one problem: for Rollout DPO on the teacher's text
 prompts   train problems with their pass rate: for student rollouts and reinforcement learning
-dropped   everything left out, with its reason; `card.json` counts it all
+dropped   everything left out, with its reason; `card.json` counts it all, `card.md` says it in words
 matches   training questions beside the test questions they equal or resemble
 
 With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
@@ -18,26 +18,28 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from whetstone.corpus import label
-from whetstone.corpus.accept import reason_to_drop
+from whetstone.corpus.accept import malformed, reason_to_drop
 from whetstone.corpus.card import Card
 from whetstone.corpus.contamination import TestQuestions
-from whetstone.corpus.duplicates import mark_duplicates
+from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
 from whetstone.corpus.limo import quality
-from whetstone.corpus.pairs import make_pairs
+from whetstone.corpus.pairs import make_pairs, preference
 from whetstone.corpus.subset import Subset
-from whetstone.records import Problem, Trace, to_row
-from whetstone.run.folder import Stage, write_json
+from whetstone.records import Pair, Problem, Trace, to_row
+from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
+
+NO_REFERENCE = "no reference answer"  # the reason that the rollouts stage gives for it
 
 
 class EvaluationSet(Table):
@@ -46,6 +48,14 @@ class EvaluationSet(Table):
     path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
     question: str = "question"  # the column of the question
     name: str = ""  # in the list of matches; default: the folder's name
+
+
+class PairFile(Table):
+    """A file of ready preference pairs: a question with a chosen and a rejected answer, in one of the usual layouts."""
+
+    path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
+    name: str = ""  # the pairs' source; default: the folder's name
+    limit: int = Field(default=0, ge=0)  # read at most so many rows; 0: all
 
 
 class Settings(StageSettings):
@@ -60,6 +70,11 @@ class Settings(StageSettings):
     contamination_ngram: int = Field(default=13, ge=8, le=13)  # tokens shared with a test question
     contamination_near: float = Field(default=0.9, gt=0.5, le=1)  # Jaccard index of tokens in whatever order
     against: tuple[EvaluationSet, ...] = ()  # evaluation sets beside the recipe's test problems
+    near_duplicates: float = Field(default=0, ge=0, le=1)  # likeness from which the later of two problems goes; 0: none
+    near_traces: float = Field(default=0, ge=0, le=1)  # likewise among the traces of one problem
+    unverified: bool = False  # teach traces of problems without a reference answer as they come (imported chats)
+    languages: list[str] | None = None  # of the questions that are taught, as in ["en"]; None: all
+    imported_pairs: tuple[PairFile, ...] = ()  # ready preference pairs that join `pairs`
     subset_problems: int = Field(default=1000, ge=0)  # problems of the subset
     subset_traces: int = Field(default=1, ge=1)  # traces per problem of the subset, the best argued ones
     subset_by: Literal["representative", "quality"] = "representative"  # which problems of a level and domain
@@ -72,7 +87,7 @@ class Settings(StageSettings):
 
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on beside its inputs."""
-    return [expand_path(found.path) for found in settings.against]
+    return [expand_path(found.path) for found in (*settings.against, *settings.imported_pairs)]
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -85,9 +100,12 @@ def run(stage: Stage) -> dict[str, Any]:
             if problem.split != "test":
                 build.add(problem, traces)
             bar.advance(1, accepted=build.tables["corpus"].total)
+        for file in stage.settings.imported_pairs:
+            build.add_pairs(file)
     build.write_subset()
     build.card.rows |= {name: table.total for name, table in build.tables.items() if name != "matches"}
     write_json(stage.folder / "card.json", build.card.to_json())
+    write_text(stage.folder / "card.md", build.card.to_markdown(stage.name))
     return {**build.card.rows, "drops": build.card.drops, "contamination": build.card.matches}
 
 
@@ -147,6 +165,10 @@ class _Build:
             chain(tests, others), self.settings.contamination_ngram, self.settings.contamination_near
         )
         self.held_out = held_out(read_records(Problem, problems), self.settings.validation_problems, stage.seed)
+        self.repeats: dict[str, str] = {}
+        if self.settings.near_duplicates:
+            taught = (p for p in read_records(Problem, problems) if p.split == "train")
+            self.repeats = near_duplicate_problems(taught, self.settings.near_duplicates)
         self.subset = Subset(
             problems=self.settings.subset_problems,
             by=self.settings.subset_by,
@@ -168,8 +190,14 @@ class _Build:
             return self.drop(problem.id, "beyond validation_problems")
         if self._contaminated(problem):
             return None
+        if problem.id in self.repeats:
+            return self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
+        spoken = label.language(problem.question)
+        if settings.languages is not None and spoken not in settings.languages:
+            return self.drop(problem.id, "language is not taught", detail=spoken)
         rate = label.pass_rate(traces)
         labels = {"level": label.level(problem, rate), "domain": label.domain(problem), "pass_rate": rate}
+        more = {"school": label.school(problem.question), "language": spoken}
         reserved = problem.split == "train" and self._reserved(problem)
         if problem.split == "train" and (reserved or not settings.reserve):
             self._add_prompt(problem, labels)
@@ -194,7 +222,7 @@ class _Build:
         else:
             taught = right[:1]
         for trace in taught:
-            row = corpus_row(problem, trace, labels)
+            row = corpus_row(problem, trace, labels | more)
             self.tables["corpus"].add(row)
             self.card.add(problem, row)
         for trace in right[len(taught) :]:
@@ -228,11 +256,15 @@ class _Build:
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
         """Right and wrong traces that are well formed and differ; all but the right ones are dropped."""
         right, wrong = [], []
-        for trace, first in mark_duplicates(traces):
-            if first is not None:
-                self.drop(trace.problem_id, "duplicate trace", trace.index, f"of rollout {first}")
+        limits = self.settings.max_repetition, self.settings.max_characters
+        for trace, first, how in mark_duplicates(traces, self.settings.near_traces):
+            if how:
+                self.drop(trace.problem_id, how, trace.index, f"of rollout {first}")
                 continue
-            reason = reason_to_drop(trace, self.settings.max_repetition, self.settings.max_characters)
+            if self.settings.unverified and trace.reason == NO_REFERENCE:
+                reason = malformed(trace.text, *limits)
+            else:
+                reason = reason_to_drop(trace, *limits)
             if not reason:
                 right.append(trace)
                 continue
@@ -240,6 +272,32 @@ class _Build:
                 wrong.append(trace)
             self.drop(trace.problem_id, reason, trace.index)
         return right, wrong
+
+    def add_pairs(self, file: PairFile) -> None:
+        """Ready pairs, except what is no pair, what is a test question, and what runs in circles."""
+        path = find_file(file.path)
+        name = file.name or path.parent.name
+        for number, row in islice(read_table(path), file.limit or None):
+            identity = f"{name}/{number}"
+            try:
+                if not isinstance(row, dict):
+                    raise ValueError(f"broken row: {row}")
+                question, chosen, rejected = preference(row)
+            except ValueError as error:
+                reason, _, detail = str(error).partition(": ")
+                self.drop(identity, f"imported pair: {reason}", detail=detail)
+                continue
+            problem = Problem(identity, question, "")
+            limits = self.settings.max_repetition, self.settings.max_characters
+            wrong_form = malformed(chosen, *limits) or malformed(rejected, *limits)
+            if not question or chosen == rejected:
+                self.drop(
+                    identity, "imported pair: no question" if not question else "imported pair: both sides are equal"
+                )
+            elif wrong_form:
+                self.drop(identity, f"imported pair: {wrong_form}")
+            elif not self._contaminated(problem):
+                self.tables["pairs"].add(to_row(Pair(identity, question, chosen, rejected, source=name)))
 
     def write_subset(self) -> None:
         chosen = self.subset.choose()
@@ -259,6 +317,10 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "answer": problem.answer,
         **labels,
         "augmentation": trace.augmentation,
+        "teacher": trace.teacher,
+        "repetition": round(label.repetition(trace.text), 3),
+        "characters": len(trace.text),
         "source": problem.source,
+        "licence": problem.licence,
         "split": problem.split,
     }

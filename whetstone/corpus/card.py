@@ -1,5 +1,6 @@
 """The data card: what a corpus holds and what was left out, as counts."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,11 @@ from whetstone.corpus.contamination import Match
 from whetstone.records import Problem
 
 BIN = 100  # characters in a bin of the length histogram
+NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 EXAMPLES = 5  # contamination matches shown
+
+
+COUNTED = ("splits", "sources", "levels", "schools", "domains", "languages", "teachers", "licences")
 
 
 @dataclass
@@ -18,6 +23,9 @@ class Card:
     sources: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
+    schools: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    teachers: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)  # by lower end of the bin
     pass_rates: Counter[float] = field(default_factory=Counter)  # train problems, to one decimal
@@ -32,6 +40,9 @@ class Card:
         self.licences[problem.licence or "not stated"] += 1
         self.levels[str(row["level"])] += 1
         self.domains[row["domain"]] += 1
+        self.schools[row["school"]] += 1
+        self.languages[row["language"]] += 1
+        self.teachers[row["teacher"] or "unnamed"] += 1
         self.lengths[len(row["text"]) // BIN * BIN] += 1
 
     def add_match(self, problem: Problem, match: Match) -> None:
@@ -40,7 +51,7 @@ class Card:
             self.examples.append({"problem": problem.id, "test": match.test_id, "rule": match.rule})
 
     def to_json(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("splits", "sources", "levels", "domains", "licences")}
+        counts = {name: getattr(self, name) for name in COUNTED}
         return {
             "rows": self.rows,
             **{name: dict(sorted(count.items())) for name, count in counts.items()},
@@ -50,3 +61,28 @@ class Card:
             "pass_rates": {f"{rate:.1f}": self.pass_rates[rate] for rate in sorted(self.pass_rates)},
             "contamination": {"matches": dict(self.matches), "examples": self.examples},
         }
+
+    def to_markdown(self, name: str) -> str:
+        """The card as a page that can be published beside the data."""
+        parts = [f"# Data card: {name}", "", "| table | rows |", "| --- | ---: |"]
+        parts += [f"| {table} | {count:,} |" for table, count in self.rows.items()]
+        for heading in COUNTED:
+            found = getattr(self, heading)
+            if found:
+                parts += ["", f"## {heading.capitalize()}", "", *_table(found)]
+        forbidding = sum(count for licence, count in self.licences.items() if NON_COMMERCIAL.search(licence))
+        if forbidding:
+            parts += ["", f"**{forbidding:,} rows are under licences that forbid commercial use.**"]
+        lengths = Counter({f"{low:,} to {low + BIN - 1:,}": self.lengths[low] for low in sorted(self.lengths)})
+        parts += ["", "## Length of the traces in characters", "", *_table(lengths, by_count=False)]
+        parts += ["", "## Left out, by reason", "", *(_table(self.drops) or ["Nothing."])]
+        parts += ["", "## Training questions like test questions", "", *(_table(self.matches) or ["None."])]
+        parts += ["", "Those that are equal, hold a test question or say it in another order are left out."]
+        return "\n".join(parts) + "\n"
+
+
+def _table(counts: Counter[str], by_count: bool = True) -> list[str]:
+    if not counts:
+        return []
+    rows = counts.most_common() if by_count else counts.items()
+    return ["| | rows |", "| --- | ---: |", *(f"| {str(name).replace('|', '/')} | {count:,} |" for name, count in rows)]

@@ -292,43 +292,6 @@ def mathinstruct(row: Row) -> Reading:
     )
 
 
-def preference(row: Row) -> tuple[str, str, str]:
-    """(question, chosen, rejected) of a preference pair in one of the usual layouts. Raises ValueError.
-
-    {prompt | question, chosen, rejected} as text or as chats, {conversations, chosen, rejected} (ShareGPT), and whole
-    dialogues under chosen and rejected ("\\n\\nHuman: … Assistant: …").
-    """
-    chosen, rejected = _reply(row["chosen"]), _reply(row["rejected"])
-    asked = row.get("prompt") or row.get("question") or row.get("conversations")
-    if asked is None and isinstance(row["chosen"], str):
-        common, chosen, rejected = _dialogue(row["chosen"], row["rejected"])
-        return common, chosen, rejected
-    if asked is None and isinstance(row["chosen"], list):
-        asked = row["chosen"][:-1]
-    if isinstance(asked, list):
-        said = [
-            turn.get("content") or turn.get("value") for turn in asked if turn.get("role", turn.get("from")) != "system"
-        ]
-        if len(said) != 1:
-            raise ValueError("not one question: a chat of several turns is no single problem")
-        asked = said[0]
-    return text_of(asked), chosen, rejected
-
-
-def _reply(said: Any) -> str:
-    if isinstance(said, list):
-        said = said[-1] if said else None
-    return text_of((said.get("content") or said.get("value")) if isinstance(said, dict) else said)
-
-
-def _dialogue(chosen: str, rejected: str) -> tuple[str, str, str]:
-    before, mark, answer = chosen.rpartition("\n\nAssistant:")
-    other_before, _, other = rejected.rpartition("\n\nAssistant:")
-    if not mark or before != other_before or before.count("\n\nHuman:") != 1:
-        raise ValueError("not one question: a dialogue of several turns is no single problem")
-    return before.partition("\n\nHuman:")[2].strip(), answer.strip(), other.strip()
-
-
 LAYOUTS: dict[str, Layout] = {
     "gsm8k": Layout(gsm8k, ("question", "answer"), "MIT", "openai/gsm8k", "main", "number"),
     "math": Layout(math, ("problem", "solution"), "MIT", "EleutherAI/hendrycks_math", "algebra"),

@@ -18,6 +18,8 @@ from whetstone.records import from_row, to_row
 R = TypeVar("R")
 
 SHARD_ROWS = 50_000
+SHARD_CHARACTERS = 64 << 20  # of text in a shard: long rollouts make shards of fewer rows
+READ_ROWS = 1024  # held at once in reading
 
 
 class TableWriter:
@@ -29,7 +31,7 @@ class TableWriter:
 
     def __init__(self, folder: Path, shard_rows: int = SHARD_ROWS):
         self.folder, self.shard_rows = folder, shard_rows
-        self.total = self._shards = 0
+        self.total = self._shards = self._characters = 0
         self._buffer: list[dict[str, Any]] = []
 
     def __enter__(self) -> "TableWriter":
@@ -41,7 +43,8 @@ class TableWriter:
     def add(self, row: dict[str, Any]) -> None:
         self._buffer.append(row)
         self.total += 1
-        if len(self._buffer) >= self.shard_rows:
+        self._characters += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(self._buffer) >= self.shard_rows or self._characters >= SHARD_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -55,6 +58,7 @@ class TableWriter:
             os.fsync(written.fileno())
         beside.replace(path)
         self._shards += 1
+        self._characters = 0
         self._buffer.clear()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -91,7 +95,7 @@ def read_rows_of(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as table:
-        for group in table.iter_batches(batch_size=4096):
+        for group in table.iter_batches(batch_size=READ_ROWS):
             yield from group.to_pylist()
 
 
