@@ -9,7 +9,7 @@ from whetstone.corpus import build, duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
 from whetstone.corpus.label import language, repetition, school
 from whetstone.corpus.pairs import preference
-from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch
+from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
 from whetstone.records import Problem, Trace
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "nrslt"]
@@ -42,6 +42,15 @@ def test_runs_are_equal_where_the_words_are():
     found = runs(codes(said), 3)
     assert len(found) == 6 and found[0] == found[4] and len(set(found.tolist())) == 5
     assert len(runs(codes(["a"]), 3)) == 0
+
+
+def test_words_have_one_code_each_and_white_space_none():
+    said = "So  wait\twait\n so tiaw wai t äpfel wait äpfel "
+    found = word_codes(said)
+    words = said.split()
+    assert len(found) == len(words) and len(set(found.tolist())) == len(set(words))
+    assert all((found[i] == found[j]) == (words[i] == words[j]) for i in range(len(words)) for j in range(i))
+    assert len(word_codes("")) == len(word_codes(" \n")) == 0
 
 
 def test_repetition_counts_distinct_windows():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whetstone.corpus.shingles import codes, likeness, mixed, runs, sketch
+from whetstone.corpus.shingles import codes, likeness, mixed, runs, sketch, word_codes
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem, Trace
 
@@ -36,14 +36,13 @@ def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[
     first: dict[str, int] = {}
     sketches: list[tuple[int, np.ndarray]] = []
     for trace in traces:
-        words = trace.text.split()
-        key = " ".join(words)
+        key = " ".join(trace.text.split())
         if key in first:
             yield trace, first[key], "duplicate trace"
             continue
         first[key] = trace.index
         if near:
-            own = sketch(codes(words), TRACE_RUN)
+            own = sketch(word_codes(trace.text), TRACE_RUN)
             alike = next((index for index, other in sketches if likeness(own, other) >= near), None)
             if alike is not None:
                 yield trace, alike, "near duplicate trace"

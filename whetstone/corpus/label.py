@@ -5,12 +5,14 @@ where it says nothing, the level comes from the teacher's pass rate and the doma
 """
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
-from whetstone.corpus.shingles import codes, runs
+from whetstone.corpus.shingles import runs, word_codes
 from whetstone.records import Problem, Trace
 
+REMEMBERED = 256  # texts
 WINDOW = 16  # words in a window of `repetition`
 
 # Lowest pass rate of levels 1 to 4; below the last one a problem is level 5.
@@ -94,13 +96,14 @@ def language(text: str) -> str:
     return "en" if words & ENGLISH or len(words) < FEW_WORDS else "other"
 
 
+@lru_cache(maxsize=REMEMBERED)  # asked for when a trace is accepted and when its row is written
 def repetition(text: str) -> float:
     """The share of 16-word windows that stand earlier in the text too: 0 for fresh text, near 1 for a loop.
 
     Writing a whole argument twice gives about one half, so a limit of 0.6 lets a check in the same words pass.
     """
-    words = text.split()
+    words = word_codes(text)
     windows = len(words) - WINDOW + 1
     if windows <= 0:
         return 0.0
-    return 1 - len(np.unique(runs(codes(words), WINDOW))) / windows
+    return 1 - len(np.unique(runs(words, WINDOW))) / windows

@@ -13,10 +13,25 @@ SKETCH = 256  # hashes kept of a text: a likeness of 0.8 is then known to about 
 
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2^64
 _FACTORS = [np.uint64(pow(_FACTOR, power, 1 << 64)) for power in range(1, 65)]
+_PLACES = np.array(_FACTORS)  # of a letter in its word
+_SPACE = np.isin(np.arange(256), [*b" \t\n\r\v\f", *range(0x1C, 0x20)])  # what str.split() parts at, in ASCII
+
+
+def word_codes(text: str) -> np.ndarray:
+    """(T,) a 64-bit hash of each word between white space, the same in every process."""
+    letters = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+    inside = ~_SPACE[letters]
+    starts = np.flatnonzero(inside & ~np.concatenate(([False], inside[:-1])))
+    if not len(starts):
+        return np.empty(0, np.uint64)
+    word = np.cumsum(np.bincount(starts, minlength=len(letters))) - 1  # which word a letter is in
+    place = (np.arange(len(letters)) - starts[np.maximum(word, 0)]) % len(_PLACES)
+    terms = np.where(inside, _LETTERS[letters] * _PLACES[place], np.uint64(0))
+    return np.add.reduceat(terms, starts)
 
 
 def codes(words: Sequence[str]) -> np.ndarray:
-    """(T,) one number a word, the same in every process."""
+    """(T,) one number a token, the same in every process."""
     return np.fromiter((crc32(word.encode("utf-8", "surrogatepass")) for word in words), np.uint64, len(words))
 
 
@@ -26,6 +41,9 @@ def mixed(numbers: np.ndarray) -> np.ndarray:
     spread ^= spread >> np.uint64(31)
     spread *= np.uint64(0x94D049BB133111EB)
     return spread ^ (spread >> np.uint64(29))
+
+
+_LETTERS = mixed(np.arange(1, 257, dtype=np.uint64))
 
 
 def runs(numbers: np.ndarray, size: int) -> np.ndarray:
