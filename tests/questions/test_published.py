@@ -144,6 +144,21 @@ def test_a_row_says_what_its_layout_says(name, row, said):
 
 
 @pytest.mark.parametrize(
+    ("steps", "formula"),
+    [
+        ("He sold 48/2=<<48/2=24>>24 and 48+24=<<48+24=72>>72.\n#### 72", "48+48/2"),
+        ("<<2*3=6>> and <<4*5=20>>\n#### 20", ""),  # the first step is never used
+        ("<<2+2=4>> <<4*4=16>>\n#### 16", ""),  # which 4 is the step's?
+        ("<<10-3=8>>\n#### 8", ""),  # not true
+        ("<<10-3=7>>\n#### 9", ""),  # not the answer
+        ("no steps\n#### 9", ""),
+    ],
+)
+def test_annotated_steps_join_into_a_formula_or_give_none(steps, formula):
+    assert LAYOUTS["gsm8k"]({"question": "Q", "answer": steps}).formula == formula
+
+
+@pytest.mark.parametrize(
     ("name", "row", "reason"),
     [
         ("gsm8k", {"question": "Q", "answer": "no mark"}, "no answer found"),

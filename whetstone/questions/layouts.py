@@ -7,8 +7,11 @@ licences are those of the sets' own pages; a licence covers what the set's maker
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+from whetstone.questions.asdiv import read_formula
+from whetstone.questions.expression import evaluate, render
 from whetstone.questions.sources import find_answer, last_box
 
 Row = Mapping[str, Any]
@@ -25,6 +28,7 @@ class Reading:
     domain: str = ""
     licence: str = ""  # where it differs from row to row
     policy: str = ""  # likewise
+    formula: str = ""  # that gives the answer, where the set tells its steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,28 @@ def level_of(value: Any) -> int | None:
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
+def stepwise_formula(solution: str, question: str, answer: str) -> str:
+    """GSM8K's annotated steps (<<48/2=24>><<48+24=72>>) as one formula that gives the answer; "" where they do not join.
+
+    A step joins where its value occurs once in a later one and is not itself a number of the question: otherwise nothing
+    says which 24 is meant.
+    """
+    steps = [found[2:-2] for found in CALCULATOR.findall(solution)]
+    try:
+        formula = read_formula("; ".join(steps), question)
+        return render(formula) if evaluate(formula) == Fraction(answer) else ""
+    except (ValueError, ZeroDivisionError):
+        return ""
+
+
 def gsm8k(row: Row) -> Reading:
-    solution = text_of(row["answer"])
+    solution, question = text_of(row["answer"]), text_of(row["question"])
     answer = find_answer(solution, "after_hashes")
     if answer is None:
         raise ValueError("no answer found: nothing follows ####")
     worked = CALCULATOR.sub("", solution.rpartition("####")[0]).strip()
-    return Reading(text_of(row["question"]), answer, (with_box(worked, answer),))
+    formula = stepwise_formula(solution, question, answer)
+    return Reading(question, answer, (with_box(worked, answer),), formula=formula)
 
 
 def math(row: Row) -> Reading:

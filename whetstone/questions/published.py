@@ -186,4 +186,5 @@ def _problem(reading: Reading, identity: str, settings: PublishedSource, title: 
         source=title,
         licence=settings.licence or reading.licence or settings.layout.licence,
         policy=settings.policy or reading.policy or settings.layout.policy,
+        formula=reading.formula,
     )
