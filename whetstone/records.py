@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 
+PROGRAM_REQUEST = " Let's write a program."  # added to a question, asks for a program of thought (MAmmoTH)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

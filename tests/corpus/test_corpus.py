@@ -290,3 +290,19 @@ def test_ready_pairs_join_and_what_is_no_pair_or_a_test_question_is_dropped(tmp_
         "prefs/3": "imported pair: both sides are equal",
         "prefs/4": "imported pair: not a pair",
     }
+
+
+def test_programs_are_taught_as_answers_to_the_question_that_asks_for_them_and_never_paired_with_thoughts(tmp_path):
+    def program(index, correct):
+        return Trace("p1", index, f"```python\nprint({index})\n```", "t", correct, "program", "program")
+
+    traces = [trace(index=0), trace(index=1, text="2+3=6", correct=False, reason="different"), program(8, True)]
+    made = stage(tmp_path, [problem()], [*traces, program(9, False)], traces_per_problem=1, pairs_per_problem=4)
+    build.run(made)
+    asked = {row["index"]: row["question"] for row in rows(made, "corpus")}
+    assert asked == {0: "What is 2 + 3?", 8: "What is 2 + 3? Let's write a program."}
+    assert [(p["question"], p["chosen"][:3], p["rejected"][:3]) for p in rows(made, "pairs")] == [
+        ("What is 2 + 3?", "<th", "2+3"),
+        ("What is 2 + 3? Let's write a program.", "```", "```"),
+    ]
+    assert {row["pass_rate"] for row in rows(made, "corpus")} == {0.5}

@@ -17,7 +17,7 @@ test questions and the candidates of the subset; a second pass over the corpus w
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -32,13 +32,14 @@ from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
 from whetstone.corpus.limo import quality
 from whetstone.corpus.pairs import make_pairs, preference
 from whetstone.corpus.subset import Subset
-from whetstone.records import Pair, Problem, Trace, to_row
+from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
 
+PROGRAM = "program"  # the augmentation of MAmmoTH's programs of thought
 NO_REFERENCE = "no reference answer"  # the reason that the rollouts stage gives for it
 
 
@@ -205,12 +206,18 @@ class _Build:
             return self.drop(problem.id, "level is not taught", detail=f"level {labels['level']}")
         right, wrong = self._sort_out(traces)
         if reserved or (problem.split == "train" and not settings.reserve):
-            for pair in make_pairs(problem, right, wrong, settings.pairs_per_problem, settings.match_length):
-                self.tables["pairs"].add(to_row(pair))
+            for kind in ("", PROGRAM):  # a chain of thought and a program are no pair
+                sides = [
+                    [t for t in side if (t.augmentation == PROGRAM) == (kind == PROGRAM)] for side in (right, wrong)
+                ]
+                for pair in make_pairs(problem, *sides, settings.pairs_per_problem, settings.match_length):
+                    asked = replace(pair, question=pair.question + PROGRAM_REQUEST) if kind else pair
+                    self.tables["pairs"].add(to_row(asked))
         if reserved:
             return self.drop(problem.id, "reserved for pairs and prompts")
         if problem.split == "train":
-            taught = right[: settings.traces_per_problem]
+            limit, programs = settings.traces_per_problem, [t for t in right if t.augmentation == PROGRAM]
+            taught = [t for t in right if t.augmentation != PROGRAM][:limit] + programs[:limit]
             best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.limo_length), trace.index))
             if best:
                 self.subset.offer(
@@ -225,7 +232,8 @@ class _Build:
             row = corpus_row(problem, trace, labels | more)
             self.tables["corpus"].add(row)
             self.card.add(problem, row)
-        for trace in right[len(taught) :]:
+        indices = {trace.index for trace in taught}
+        for trace in (t for t in right if t.index not in indices):
             limit = "traces_per_problem" if problem.split == "train" else "one validation trace a problem"
             self.drop(problem.id, f"beyond {limit}", trace.index)
 
@@ -312,7 +320,7 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
     return {
         "problem_id": problem.id,
         "index": trace.index,
-        "question": problem.question,
+        "question": problem.question + (PROGRAM_REQUEST if trace.augmentation == PROGRAM else ""),
         "text": trace.text,
         "answer": problem.answer,
         **labels,

@@ -55,8 +55,12 @@ FEW_WORDS = 4  # different words: fewer are names of variables
 
 
 def pass_rate(traces: list[Trace]) -> float | None:
-    """The share of right traces among those the verifier could decide on; None where it decided on none."""
-    decided = [trace.correct for trace in traces if trace.correct is not None]
+    """The share of right traces among those the verifier could decide on; None where it decided on none.
+
+    Programs of thought count only where there is nothing else: a program says little about how hard thinking is.
+    """
+    thoughts = [trace for trace in traces if trace.augmentation != "program"] or traces
+    decided = [trace.correct for trace in thoughts if trace.correct is not None]
     return sum(decided) / len(decided) if decided else None
 
 

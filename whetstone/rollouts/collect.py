@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.records import Problem, Sampling, Trace, Verifier, from_row, to_row
+from whetstone.rollouts.mammoth import AUGMENTATION, ProgramGrader, program_prompts, program_trace
 from whetstone.rollouts.procedural_teacher import ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds, Tally
 from whetstone.rollouts.shipped import Shipped, shipped_traces
@@ -35,6 +36,7 @@ from whetstone.run.progress import Bar, progress
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
+from whetstone.verify.program import Sandbox
 
 SYNCED = 8  # answers of a server that are written and synced together
 NO_REFERENCE = "no reference answer"
@@ -47,6 +49,7 @@ class Settings(StageSettings):
     samples: int = Field(default=8, ge=1)  # rollouts per problem
     enough: int = Field(default=0, ge=0)  # with a server: right rollouts below which more are asked; 0: `samples` alone
     most: int = Field(default=128, ge=1)  # with a server: rollouts of a problem that is hardly ever solved
+    programs: int = Field(default=0, ge=0)  # rollouts per problem, beside the others, that are programs (MAmmoTH)
     instruction: str = (
         "Please reason step by step, and put your final answer within \\boxed{}."  # added to questions for a server
     )
@@ -93,8 +96,9 @@ def run(stage: Stage) -> dict[str, Any]:
         verifier = stack.enter_context(MathVerifier())
         if settings.judge is not None:
             verifier = stack.enter_context(_judged(verifier, settings.judge, stage.folder / "judged.jsonl"))
+        grader = ProgramGrader(stack.enter_context(Sandbox()), verifier) if settings.programs else None
         shipped = stack.enter_context(shipped_traces(table, stage.folder / "shipped.sqlite"))
-        collection = _Collection(stage, verifier, shipped, journal)
+        collection = _Collection(stage, verifier, grader, shipped, journal)
         told = collection.run()
 
     verdicts: Counter[str] = Counter()
@@ -182,9 +186,10 @@ def _ask(teacher: Teacher, problem: Problem, samples: int) -> tuple[list[Trace],
 class _Collection:
     """The work of the stage: blocks of problems, each line journalled as it comes."""
 
-    def __init__(self, stage: Stage, verifier: Verifier, shipped: Shipped, path: Path):
+    def __init__(self, stage: Stage, verifier: Verifier, grader: ProgramGrader | None, shipped: Shipped, path: Path):
         self.stage, self.settings, self.verifier, self.shipped = stage, stage.settings, verifier, shipped
-        self.path = path
+        self.grader, self.path = grader, path
+        self.first_program = max(self.settings.samples, self.settings.most)  # index: those of the others are lower
         self.spent = Spent()
         self.total = sum(1 for _ in self.problems())
 
@@ -222,7 +227,40 @@ class _Collection:
         for problem in problems:
             traces = self.shipped.traces(problem)
             asked.append((problem, traces, "") if traces else (problem, *ask(problem)))
-        return verified_lines(asked, self.verifier)
+        lines = verified_lines(asked, self.verifier)
+        if self.grader is not None:
+            for problem, line in zip(problems, lines, strict=True):
+                line["traces"] += self._own_program(problem)
+        return lines
+
+    def _own_program(self, problem: Problem) -> list[dict[str, Any]]:
+        """The program that a problem's formula gives, run and compared; [] without a formula."""
+        if not problem.formula:
+            return []
+        trace = program_trace(problem, self.first_program)
+        (verdict,) = self.grader.verdicts([(problem, trace.text)])
+        return [to_row(replace(trace, correct=verdict.correct, reason=verdict.reason))]
+
+    def _asked_programs(
+        self, problems: Sequence[Problem], generator: ServerGenerator, sampling: Sampling, done: dict[str, set[int]]
+    ) -> Iterator[dict[str, Any]]:
+        """The programs that a server writes, run and compared, a journal line each."""
+        by_id = {problem.id: problem for problem in problems}
+        prompts = program_prompts(problems, self.settings.programs, self.first_program, done)
+        completions = generator.generate(prompts, sampling)
+        while some := list(islice(completions, SYNCED)):
+            verdicts = self.grader.verdicts([(by_id[one.problem_id], one.text) for one in some])
+            for one, verdict in zip(some, verdicts, strict=True):
+                teacher = self.settings.teacher.model
+                trace = Trace(
+                    one.problem_id, one.index, one.text, teacher, verdict.correct, verdict.reason, AUGMENTATION
+                )
+                yield {
+                    "problem_id": trace.problem_id,
+                    "traces": [to_row(trace)],
+                    "reason": "",
+                    "usage": list(one.usage),
+                }
 
     def _ask_server(self, server: Server, done: dict[str, list["_Done"]], journal: Journal, bar: Bar) -> dict[str, Any]:
         settings = self.settings
@@ -247,9 +285,12 @@ class _Collection:
                 for p in new
                 if p.id not in kept and not p.answer
             )
-            tallies = {problem.id: _tally(done.get(problem.id, ())) for problem in asked}
+            known = {problem.id: _tally(done.get(problem.id, ())) for problem in asked}
+            written = {name: {i for i in tally.indices if i >= self.first_program} for name, tally in known.items()}
+            tallies = {name: tally.below(self.first_program) for name, tally in known.items()}
             waiting: list[dict[str, Any]] = []
-            for line in rounds.lines(asked, tallies):
+            programs = self._asked_programs(asked, generator, sampling, written) if self.grader else ()
+            for line in chain(rounds.lines(asked, tallies), programs):
                 waiting.append(line)
                 answers += 1
                 right += line["traces"][0]["correct"] is True
@@ -308,8 +349,7 @@ class _Done:
 
 
 def _tally(lines: Iterable[_Done]) -> Tally:
-    verdicts = [verdict for line in lines for verdict in line.verdicts]
-    return Tally({index for index, _ in verdicts}, sum(right for _, right in verdicts))
+    return Tally(dict(verdict for line in lines for verdict in line.verdicts))
 
 
 class _Ahead:

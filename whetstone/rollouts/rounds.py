@@ -36,9 +36,20 @@ class Plan:
 class Tally:
     """What is known of one problem. `failed` rollouts are not asked again."""
 
-    indices: set[int] = field(default_factory=set)
-    right: int = 0
+    verdicts: dict[int, bool] = field(default_factory=dict)  # index of a rollout -> is it right?
     failed: str = ""
+
+    @property
+    def indices(self) -> set[int]:
+        return set(self.verdicts)
+
+    @property
+    def right(self) -> int:
+        return sum(self.verdicts.values())
+
+    def below(self, index: int) -> "Tally":
+        """Of the rollouts with lower indices alone."""
+        return Tally({place: right for place, right in self.verdicts.items() if place < index}, self.failed)
 
 
 class Rounds:
@@ -97,9 +108,7 @@ class Rounds:
 
         for verdict in self.verifier.check_many(items()):
             done = waiting.popleft()
-            tally = tallies[done.problem_id]
-            tally.indices.add(done.index)
-            tally.right += verdict.correct is True
+            tallies[done.problem_id].verdicts[done.index] = verdict.correct is True
             reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; cut off at the token limit"
             trace = Trace(done.problem_id, done.index, done.text, self.teacher, verdict.correct, reason)
             yield {"problem_id": done.problem_id, "traces": [to_row(trace)], "reason": "", "usage": list(done.usage)}
