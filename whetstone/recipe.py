@@ -57,6 +57,7 @@ class Kind:
 MODEL = Input(("model",))
 OPTIONAL_MODEL = Input(("model",), optional=True)
 PROBLEMS = Input(("problems",))
+NAMED_ROLLOUTS = Input(("rollouts",), optional=True, made_by=("nothing by default",))  # only where the recipe names one
 TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
 
 KINDS: dict[str, Kind] = {
@@ -68,7 +69,7 @@ KINDS: dict[str, Kind] = {
     ),
     "corpus": Kind(
         "whetstone.corpus.build",
-        {"problems": PROBLEMS, "rollouts": Input(("rollouts",))},
+        {"problems": PROBLEMS, "rollouts": Input(("rollouts",)), "weak": NAMED_ROLLOUTS, "strong": NAMED_ROLLOUTS},
         ("corpus", "subset", "pairs", "prompts"),
     ),
     "midtrain": Kind(

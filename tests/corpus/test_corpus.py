@@ -1,12 +1,14 @@
 """The corpus stage and its rules."""
 
+import doctest
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from whetstone.corpus import build, label
+from whetstone.corpus import build, label, limo
 from whetstone.corpus.accept import reason_to_drop
 from whetstone.corpus.duplicates import mark_duplicates
 from whetstone.corpus.limo import quality
@@ -306,3 +308,37 @@ def test_programs_are_taught_as_answers_to_the_question_that_asks_for_them_and_n
         ("What is 2 + 3? Let's write a program.", "```", "```"),
     ]
     assert {row["pass_rate"] for row in rows(made, "corpus")} == {0.5}
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(limo).failed == doctest.testmod(label).failed == 0
+
+
+def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves(tmp_path):
+    names = ["easy", "often", "right", "never", "also"]
+    problems = [problem(name, f"What is this {name} question about?", domain="a") for name in names]
+    said = {name: "so it is five " * (3 + n) + "wait, let me check" * (name == "also") for n, name in enumerate(names)}
+    traces = [trace(name, text=said[name]) for name in names]
+    weak = {"easy": 1}
+    strong = {"easy": 2, "often": 4, "right": 1, "never": 0, "also": 3}
+    for file, right in (("weak", weak), ("strong", strong)):
+        rated = [trace(name, i, correct=i < right.get(name, 0)) for name in names for i in range(4)]
+        write_records(tmp_path / file, rated)
+    made = stage(tmp_path, problems, traces, subset_by="limo", subset_problems=1)
+    made = replace(made, inputs=made.inputs | {"weak": tmp_path / "weak", "strong": tmp_path / "strong"})
+    build.run(made)
+    assert [row["problem_id"] for row in rows(made, "subset")] == ["also"], "the better argued of right and also"
+    assert len(rows(made, "corpus")) == 5, "mid-training gets all"
+    assert read_json(made.folder / "card.json")["not_in_subset"] == {
+        "too easy: the weak model solves it": 1,
+        "too easy: the strong model solves it often": 1,
+        "too hard: the strong model hardly ever solves it": 1,
+    }
+
+
+def test_the_diverse_subset_gives_domains_as_many_places_and_takes_the_longest(tmp_path):
+    problems = [problem(f"p{n}", f"Question {n}?", domain="b" if n == 9 else "a", level=n % 3) for n in range(10)]
+    traces = [trace(p.id, text="x y " * (5 + n)) for n, p in enumerate(problems)]
+    made = stage(tmp_path, problems, traces, subset_by="diverse", subset_problems=2, max_repetition=1)
+    build.run(made)
+    assert [row["problem_id"] for row in rows(made, "subset")] == ["p8", "p9"]

@@ -29,9 +29,9 @@ from whetstone.corpus.accept import malformed, reason_to_drop
 from whetstone.corpus.card import Card
 from whetstone.corpus.contamination import TestQuestions
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
-from whetstone.corpus.limo import quality
+from whetstone.corpus.limo import UNRATED, Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs, preference
-from whetstone.corpus.subset import Subset
+from whetstone.corpus.subset import Stratum, Subset
 from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
@@ -62,6 +62,13 @@ class PairFile(Table):
 class Settings(StageSettings):
     problems: str | None = None  # the stage (or stage/artifact) that the problems come from
     rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
+    weak: str | None = (
+        None  # the stage of a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
+    )
+    strong: str | None = (
+        None  # the stage of a strong model's rollouts: what it solves now and then goes into the subset
+    )
+    limo_solved: tuple[int, int] = (1, 3)  # fewest and most right rollouts of the strong model
     levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
     reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts
     traces_per_problem: int | None = Field(default=None, ge=1)  # for mid-training, the first ones; None: all accepted
@@ -78,7 +85,9 @@ class Settings(StageSettings):
     imported_pairs: tuple[PairFile, ...] = ()  # ready preference pairs that join `pairs`
     subset_problems: int = Field(default=1000, ge=0)  # problems of the subset
     subset_traces: int = Field(default=1, ge=1)  # traces per problem of the subset, the best argued ones
-    subset_by: Literal["representative", "quality"] = "representative"  # which problems of a level and domain
+    subset_by: Literal["representative", "quality", "limo", "diverse"] = (
+        "representative"  # of a level and domain, drawn or best argued; best argued of all; longest of each domain (s1)
+    )
     subset_balance: Literal["proportional", "equal"] = "proportional"  # shares of the levels and domains
     limo_length: float = Field(default=200, gt=0)  # words at which the length term of the quality score is one half
     pairs_per_problem: int = Field(default=1, ge=0)  # right/wrong pairs of one problem; a trace serves in one pair
@@ -97,9 +106,9 @@ def run(stage: Stage) -> dict[str, Any]:
     with ExitStack() as stack:
         build.open(stack)
         bar = stack.enter_context(progress(total, "corpus", unit="problems"))
-        for problem, traces in with_traces(stage.inputs["problems"], stage.inputs["rollouts"]):
+        for problem, traces, solved in build.problems():
             if problem.split != "test":
-                build.add(problem, traces)
+                build.add(problem, traces, solved)
             bar.advance(1, accepted=build.tables["corpus"].total)
         for file in stage.settings.imported_pairs:
             build.add_pairs(file)
@@ -173,7 +182,7 @@ class _Build:
         self.subset = Subset(
             problems=self.settings.subset_problems,
             by=self.settings.subset_by,
-            balance=self.settings.subset_balance,
+            balance="equal" if self.settings.subset_by == "diverse" else self.settings.subset_balance,
             key=lambda name: shuffle_key(stage.seed, name),
         )
 
@@ -181,11 +190,21 @@ class _Build:
         names = ("corpus", "pairs", "prompts", "dropped", "matches")
         self.tables = {name: stack.enter_context(TableWriter(self.stage.output(name))) for name in names}
 
+    def problems(self) -> Iterator[tuple[Problem, list[Trace], Solved]]:
+        """Every problem with its traces and how often a weak and a strong model solved it, where the recipe names them."""
+        inputs = self.stage.inputs
+        raters = [
+            with_traces(inputs["problems"], inputs[name]) if name in inputs else None for name in ("weak", "strong")
+        ]
+        for problem, traces in with_traces(inputs["problems"], inputs["rollouts"]):
+            weak, strong = (None if rater is None else solved(next(rater)[1]) for rater in raters)
+            yield problem, traces, Solved(weak, strong)
+
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
         self.card.drops[reason] += 1
         self.tables["dropped"].add({"problem_id": problem_id, "index": index, "reason": reason, "detail": detail})
 
-    def add(self, problem: Problem, traces: list[Trace]) -> None:
+    def add(self, problem: Problem, traces: list[Trace], rated: Solved = UNRATED) -> None:
         settings = self.settings
         if problem.split == "validation" and problem.id not in self.held_out:
             return self.drop(problem.id, "beyond validation_problems")
@@ -219,13 +238,13 @@ class _Build:
             limit, programs = settings.traces_per_problem, [t for t in right if t.augmentation == PROGRAM]
             taught = [t for t in right if t.augmentation != PROGRAM][:limit] + programs[:limit]
             best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.limo_length), trace.index))
-            if best:
-                self.subset.offer(
-                    problem.id,
-                    stratum=(str(labels["level"]), labels["domain"]),
-                    quality=quality(best[0].text, settings.limo_length),
-                    indices=[trace.index for trace in best[: settings.subset_traces]],
-                )
+            unfit = why_not_limo(rated, settings.limo_solved)
+            if unfit and best:
+                self.card.not_in_subset[unfit] += 1
+            elif best:
+                indices = [trace.index for trace in best[: settings.subset_traces]]
+                stratum, merit = self._merit(best[0].text, labels)
+                self.subset.offer(problem.id, stratum, merit, indices)
         else:
             taught = right[:1]
         for trace in taught:
@@ -236,6 +255,15 @@ class _Build:
         for trace in (t for t in right if t.index not in indices):
             limit = "traces_per_problem" if problem.split == "train" else "one validation trace a problem"
             self.drop(problem.id, f"beyond {limit}", trace.index)
+
+    def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
+        """Among which problems this one competes for a place of the subset, and by what."""
+        by, well_argued = self.settings.subset_by, quality(text, self.settings.limo_length)
+        if by == "limo":
+            return ("", ""), well_argued
+        if by == "diverse":
+            return ("", labels["domain"]), float(len(text))
+        return (str(labels["level"]), labels["domain"]), well_argued
 
     def _reserved(self, problem: Problem) -> bool:
         """By hash of the original's id: what MetaMath made of a problem goes where the problem goes."""

@@ -30,6 +30,7 @@ class Card:
     lengths: Counter[int] = field(default_factory=Counter)  # by lower end of the bin
     pass_rates: Counter[float] = field(default_factory=Counter)  # train problems, to one decimal
     drops: Counter[str] = field(default_factory=Counter)
+    not_in_subset: Counter[str] = field(default_factory=Counter)  # problems by reason: LIMO's difficulty filter
     matches: Counter[str] = field(default_factory=Counter)  # with test questions, by rule
     examples: list[dict[str, str]] = field(default_factory=list)
 
@@ -56,6 +57,7 @@ class Card:
             "rows": self.rows,
             **{name: dict(sorted(count.items())) for name, count in counts.items()},
             "drops": dict(self.drops.most_common()),
+            "not_in_subset": dict(self.not_in_subset.most_common()),
             "characters": {str(low): self.lengths[low] for low in sorted(self.lengths)},
             "characters_bin": BIN,
             "pass_rates": {f"{rate:.1f}": self.pass_rates[rate] for rate in sorted(self.pass_rates)},
@@ -76,6 +78,8 @@ class Card:
         lengths = Counter({f"{low:,} to {low + BIN - 1:,}": self.lengths[low] for low in sorted(self.lengths)})
         parts += ["", "## Length of the traces in characters", "", *_table(lengths, by_count=False)]
         parts += ["", "## Left out, by reason", "", *(_table(self.drops) or ["Nothing."])]
+        if self.not_in_subset:
+            parts += ["", "## Not for the subset, by difficulty", "", *_table(self.not_in_subset)]
         parts += ["", "## Training questions like test questions", "", *(_table(self.matches) or ["None."])]
         parts += ["", "Those that are equal, hold a test question or say it in another order are left out."]
         return "\n".join(parts) + "\n"

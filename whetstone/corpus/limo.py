@@ -1,4 +1,7 @@
-"""How well argued a trace is: the score of LIMO (Ye et al. 2025, arXiv 2502.03387, version 2).
+"""LIMO (Ye et al. 2025, arXiv 2502.03387, version 2): few, hard, well-argued problems.
+
+Hard is told by two models: what the weak one solves within its tries (4 in the paper) is too easy, and of the rest what the
+strong one solves 1 to 3 times (of 32) is kept. How well argued a trace is, is a score:
 
     elaborated reasoning   length                               30 %
     self-verification      "check", "verify", …                 20 %
@@ -12,9 +15,45 @@ groups it is one such word in a hundred.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+from whetstone.records import Trace
+
 HALF_DENSITY = 0.01  # words of a group per word of text at which its term is 1/2
+
+
+@dataclass(frozen=True)
+class Solved:
+    """How many rollouts of a weak and a strong model were right; None where no such model was asked."""
+
+    weak: int | None
+    strong: int | None
+
+
+UNRATED = Solved(None, None)
+
+
+def solved(traces: Sequence[Trace]) -> int:
+    return sum(trace.correct is True for trace in traces)
+
+
+def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
+    """ "" for a problem as hard as LIMO wants it, else why not.
+
+    >>> why_not_limo(Solved(0, 2), (1, 3)), why_not_limo(Solved(1, 2), (1, 3))
+    ('', 'too easy: the weak model solves it')
+    """
+    fewest, most = wanted
+    if rated.weak:
+        return "too easy: the weak model solves it"
+    if rated.strong is not None and rated.strong > most:
+        return "too easy: the strong model solves it often"
+    if rated.strong is not None and rated.strong < fewest:
+        return "too hard: the strong model hardly ever solves it"
+    return ""
+
 
 # Single words and phrases of each group
 _VERIFICATION = ("check checks checked checking verify verifies verified verification confirm confirms confirmed", ())
