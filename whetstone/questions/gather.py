@@ -31,21 +31,24 @@ Memory: 16 bytes of hash for every question, and the training problems that Meta
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from whetstone.decode.server_generator import ServerGenerator
 from whetstone.questions import gym, procedural
 from whetstone.questions.asdiv import AsdivSource, read_asdiv
 from whetstone.questions.gym import GymSource
 from whetstone.questions.layouts import is_non_commercial
 from whetstone.questions.metamath import MetamathSettings, augment
 from whetstone.questions.published import PublishedSource, Shipped, read_published
+from whetstone.questions.rephrase import rephrased
 from whetstone.questions.sources import (
     SPLITS,
     Drop,
@@ -55,7 +58,7 @@ from whetstone.questions.sources import (
     read_file,
     require_benchmark,
 )
-from whetstone.records import Problem, Trace, to_row
+from whetstone.records import Problem, Sampling, Trace, to_row
 from whetstone.run.folder import Stage
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
@@ -149,7 +152,8 @@ def run(stage: Stage) -> dict[str, Any]:
         find_file(path)  # all of them now, rather than the last one after the work on the others
     counts = Counter[tuple[str, str]]()  # (source, split) or ("metamath", augmentation) -> problems
     with Dropped(stage.output("dropped")) as dropped, TableWriter(stage.output("traces")) as traces:
-        gathered = _gathered(settings, named, stage.seed, counts, dropped, ShippedTraces(traces))
+        shipped, rephrase = ShippedTraces(traces), partial(_rephrase, stage)
+        gathered = _gathered(settings, named, stage.seed, counts, dropped, shipped, rephrase)
         total = write_records(stage.output("problems"), gathered)
     if not total:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.reasons.most_common(3))
@@ -161,6 +165,15 @@ def run(stage: Stage) -> dict[str, Any]:
     summary = _summary(named, counts, dropped.reasons) | ({"traces": traces.total} if traces.total else {})
     _say(summary)
     return summary
+
+
+def _rephrase(stage: Stage, problems: list[Problem]) -> Iterator[Problem | Drop]:
+    settings = stage.settings.metamath
+    generator = ServerGenerator(settings.model)
+    sampling = Sampling(
+        settings.model.temperature, settings.model.max_tokens, top_p=settings.model.top_p, seed=stage.seed
+    )
+    yield from rephrased(problems, generator, settings.rephrase, sampling, stage.folder / "rephrased.jsonl")
 
 
 def _summary(named: Named, counts: Counter[tuple[str, str]], reasons: Counter[str]) -> dict[str, Any]:
@@ -331,10 +344,12 @@ def _gathered(
     counts: Counter[tuple[str, str]],
     dropped: Dropped,
     traces: ShippedTraces,
+    rephrase: Callable[[list[Problem]], Iterator[Problem | Drop]],
 ) -> Iterator[Problem]:
     """Every problem that stays, as it is found; `counts`, `dropped` and `traces` are filled on the way."""
     register = Register(frozenset(title for title, source in named.items() if isinstance(source, ProceduralSource)))
     with_formula: list[Problem] = []
+    to_rephrase: list[Problem] = []
     asdiv = {title: tuple(read_asdiv(s, title)) for title, s in named.items() if isinstance(s, AsdivSource)}  # 2,305
     reported: set[str] = set()  # sources whose bad rows are in `dropped` already: files are read once for each split
     for split in SPLITS:
@@ -361,17 +376,20 @@ def _gathered(
                     traces.add(problem, texts)
                 if split == "train" and settings.metamath.on and problem.formula:
                     with_formula.append(problem)
+                if split == "train" and settings.metamath.rephrase:
+                    to_rephrase.append(problem)
                 if _is_made(source) and counts[title, split] == getattr(source, split):
                     break
             reported.add(title)
-    for original in with_formula:
-        for augmentation, made in augment(original, settings.metamath, seed):
-            left_out = made if isinstance(made, Drop) else register.admit(made)
-            if left_out:
-                dropped.add(left_out)
-            else:
-                counts["metamath", augmentation] += 1
-                yield made
+    by_rules = (found for original in with_formula for found in augment(original, settings.metamath, seed))
+    by_model = (("rephrased", found) for found in rephrase(to_rephrase)) if to_rephrase else ()
+    for augmentation, made in chain(by_rules, by_model):
+        left_out = made if isinstance(made, Drop) else register.admit(made)
+        if left_out:
+            dropped.add(left_out)
+        else:
+            counts["metamath", augmentation] += 1
+            yield made
 
 
 def _unwanted(problem: Problem, settings: Settings) -> Drop | None:
