@@ -206,6 +206,9 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
     card = read_json(made.folder / "card.json")
     assert card["rows"]["corpus"] == len(corpus) == summary["corpus"]
     assert sum(card["levels"].values()) == sum(card["characters"].values()) == len(corpus)
+    assert "levels 1: 33%, 2: 33%, 3: 33%" in card["stages"]["fine-tuning: compact, all levels"]
+    assert sum(len(p.chosen) for p in pairs) / sum(len(p.rejected) for p in pairs) == pytest.approx(1, abs=0.01)
+    assert "are 1.00 times as long" in card["stages"]["DPO: right against wrong, of like length"]
     page = (made.folder / "card.md").read_text()
     assert f"| corpus | {len(corpus):,} |" in page and "| test question (equal) | 1 |" in page
     (match,) = [row for row in rows(made, "matches") if row["rule"] == "equal"]

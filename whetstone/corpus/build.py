@@ -231,7 +231,7 @@ class _Build:
                 ]
                 for pair in make_pairs(problem, *sides, settings.pairs_per_problem, settings.match_length):
                     asked = replace(pair, question=pair.question + PROGRAM_REQUEST) if kind else pair
-                    self.tables["pairs"].add(to_row(asked))
+                    self._add_pair(asked)
         if reserved:
             return self.drop(problem.id, "reserved for pairs and prompts")
         if problem.split == "train":
@@ -280,6 +280,10 @@ class _Build:
             self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
         return match.contaminated
 
+    def _add_pair(self, pair: Pair) -> None:
+        self.tables["pairs"].add(to_row(pair))
+        self.card.add_pair(pair)
+
     def _add_prompt(self, problem: Problem, labels: dict[str, Any]) -> None:
         levels = self.settings.prompt_levels
         if labels["pass_rate"] is not None:
@@ -288,6 +292,7 @@ class _Build:
             self.drop(problem.id, "prompt without an answer to verify")
         elif levels is None or labels["level"] in levels:
             self.tables["prompts"].add({**to_row(problem), **labels})
+            self.card.add_prompt(labels)
 
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
         """Right and wrong traces that are well formed and differ; all but the right ones are dropped."""
@@ -333,7 +338,7 @@ class _Build:
             elif wrong_form:
                 self.drop(identity, f"imported pair: {wrong_form}")
             elif not self._contaminated(problem):
-                self.tables["pairs"].add(to_row(Pair(identity, question, chosen, rejected, source=name)))
+                self._add_pair(Pair(identity, question, chosen, rejected, source=name))
 
     def write_subset(self) -> None:
         chosen = self.subset.choose()
@@ -341,6 +346,7 @@ class _Build:
             for row in read_rows(self.stage.output("corpus")):
                 if row["index"] in chosen.get(row["problem_id"], ()):
                     table.add(row)
+                    self.card.subset_levels[str(row["level"])] += 1
         self.tables["subset"] = table
 
 
