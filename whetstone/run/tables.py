@@ -18,7 +18,7 @@ from whetstone.records import from_row, to_row
 R = TypeVar("R")
 
 SHARD_ROWS = 50_000
-SHARD_CHARACTERS = 64 << 20  # of text in a shard: long rollouts make shards of fewer rows
+SHARD_CHARACTERS = 32 << 20  # of text in a shard: long rollouts make shards of fewer rows
 READ_ROWS = 1024  # held at once in reading
 
 
