@@ -14,9 +14,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from whetstone.corpus.build import EvaluationSet, PairFile
+from whetstone.decode.server_generator import Server
 from whetstone.questions.asdiv import AsdivSource
 from whetstone.questions.gather import ProceduralSource
+from whetstone.questions.gym import GymSource
 from whetstone.questions.metamath import MetamathSettings
+from whetstone.questions.published import PublishedSource
 from whetstone.questions.sources import Columns, FileSource, Shares
 from whetstone.recipe import KINDS, SHARED, Kind
 from whetstone.rl.tripwires import Tripwires
@@ -24,13 +28,19 @@ from whetstone.run.settings import SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
-BELOW_QUESTIONS: dict[str, type[BaseModel]] = {
-    '`[[stage.source]]` with `kind = "procedural"`': ProceduralSource,
-    '`[[stage.source]]` with `kind = "file"`': FileSource,
-    "`columns = { … }` of a file": Columns,
-    "`split = { … }` of a file": Shares,
-    '`[[stage.source]]` with `kind = "asdiv"`': AsdivSource,
-    "`[stage.metamath]`": MetamathSettings,
+BELOW: dict[str, dict[str, type[BaseModel]]] = {
+    "questions": {
+        '`[[stage.source]]` with `kind = "procedural"`': ProceduralSource,
+        '`[[stage.source]]` with `kind = "file"`': FileSource,
+        "`columns = { … }` of a file": Columns,
+        "`split = { … }` of a file": Shares,
+        '`[[stage.source]]` with `kind = "published"`': PublishedSource,
+        '`[[stage.source]]` with `kind = "asdiv"`': AsdivSource,
+        '`[[stage.source]]` with `kind = "reasoning_gym"`': GymSource,
+        "`[stage.metamath]`": MetamathSettings,
+    },
+    "rollouts": {"`teacher = { … }` and `judge = { … }`": Server},
+    "corpus": {"`[[stage.against]]`": EvaluationSet, "`[[stage.imported_pairs]]`": PairFile},
 }
 UNIVERSAL = ("kind", *StageSettings.model_fields)
 
@@ -47,9 +57,8 @@ def reference() -> str:
             continue
         module = kind.load()
         parts += [_first_line(module), _reads(kind), _table(module.Settings, (*UNIVERSAL, *kind.inputs))]
-        if name == "questions":
-            for heading, settings in BELOW_QUESTIONS.items():
-                parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
+        for heading, settings in BELOW.get(name, {}).items():
+            parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
         if name == "rl":
             parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
     parts += ["### `[stage.spikes]` of a training stage", _first_line(SpikeSettings), _table(SpikeSettings)]

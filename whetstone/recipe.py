@@ -57,14 +57,19 @@ class Kind:
 MODEL = Input(("model",))
 OPTIONAL_MODEL = Input(("model",), optional=True)
 PROBLEMS = Input(("problems",))
+NAMED_ROLLOUTS = Input(("rollouts",), optional=True, made_by=("nothing by default",))  # only where the recipe names one
 TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
 
 KINDS: dict[str, Kind] = {
-    "questions": Kind("whetstone.questions.gather", gives=("problems",)),
-    "rollouts": Kind("whetstone.rollouts.collect", {"problems": PROBLEMS}, ("rollouts",)),
+    "questions": Kind("whetstone.questions.gather", gives=("problems", "traces")),
+    "rollouts": Kind(
+        "whetstone.rollouts.collect",
+        {"problems": PROBLEMS, "traces": Input(("traces",), optional=True)},
+        ("rollouts",),
+    ),
     "corpus": Kind(
         "whetstone.corpus.build",
-        {"problems": PROBLEMS, "rollouts": Input(("rollouts",))},
+        {"problems": PROBLEMS, "rollouts": Input(("rollouts",)), "weak": NAMED_ROLLOUTS, "strong": NAMED_ROLLOUTS},
         ("corpus", "subset", "pairs", "prompts"),
     ),
     "midtrain": Kind(

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 
+PROGRAM_REQUEST = " Let's write a program."  # added to a question, asks for a program of thought (MAmmoTH)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -132,6 +134,7 @@ class Completion:
     prompt_ids: list[int] = field(default_factory=list)  # empty where a server does not say
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    usage: tuple[int, int] = (0, 0)  # tokens of prompt and completion that a server counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
 """The corpus stage and its rules."""
 
+import doctest
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from whetstone.corpus import build, label
+from whetstone.corpus import build, label, limo
 from whetstone.corpus.accept import reason_to_drop
 from whetstone.corpus.duplicates import mark_duplicates
 from whetstone.corpus.limo import quality
@@ -82,7 +85,7 @@ def test_the_pass_rate_gives_a_level_only_where_the_source_gives_none():
 
 def test_duplicates_are_found_through_spacing():
     marked = list(mark_duplicates([trace(index=0, text="a b"), trace(index=1, text="c"), trace(index=2, text="a\n b")]))
-    assert [first for _, first in marked] == [None, None, 0]
+    assert [first for _, first, _ in marked] == [None, None, 0]
 
 
 def test_quality_prefers_the_trace_that_checks_itself():
@@ -162,8 +165,14 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
             "level",
             "domain",
             "pass_rate",
+            "school",
+            "language",
             "augmentation",
+            "teacher",
+            "repetition",
+            "characters",
             "source",
+            "licence",
             "split",
         ]
     )
@@ -197,6 +206,13 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
     card = read_json(made.folder / "card.json")
     assert card["rows"]["corpus"] == len(corpus) == summary["corpus"]
     assert sum(card["levels"].values()) == sum(card["characters"].values()) == len(corpus)
+    assert "levels 1: 33%, 2: 33%, 3: 33%" in card["stages"]["fine-tuning: compact, all levels"]
+    assert sum(len(p.chosen) for p in pairs) / sum(len(p.rejected) for p in pairs) == pytest.approx(1, abs=0.01)
+    assert "are 1.00 times as long" in card["stages"]["DPO: right against wrong, of like length"]
+    page = (made.folder / "card.md").read_text()
+    assert f"| corpus | {len(corpus):,} |" in page and "| test question (equal) | 1 |" in page
+    (match,) = [row for row in rows(made, "matches") if row["rule"] == "equal"]
+    assert (match["problem_id"], match["question"], match["test_id"]) == ("p0", "what is 9 + 10", "p9")
     assert card["contamination"]["examples"] == [{"problem": "p0", "test": "p9", "rule": "equal"}]
 
 
@@ -222,3 +238,110 @@ def test_rollouts_of_other_problems_are_refused(tmp_path):
     made = stage(tmp_path, [problem("p1")], [trace("stranger")])
     with pytest.raises(ValueError, match="collected from other problems"):
         build.run(made)
+
+
+def test_near_duplicates_other_languages_and_unverified_traces_are_settings(tmp_path):
+    said = "The old baker of our small town bakes 30 rolls every morning and sells most of them before noon today"
+    problems = [
+        problem("a", said, "1"),
+        problem("b", said + " ok", "1"),
+        problem("c", "小明有五个苹果。", "5"),
+        problem("d"),
+    ]
+    problems.append(problem("chat", "Say hello to the whole wide world.", ""))
+    texts = [
+        "one two three four five six seven eight nine ten eleven",
+        "one two three four five six seven eight nine ten",
+    ]
+    traces = [trace("a", i, text) for i, text in enumerate(texts)] + [trace("b"), trace("c"), trace("d")]
+    traces.append(trace("chat", text="Hello!", correct=None, reason="no reference answer"))
+
+    plain = stage(tmp_path / "plain", problems, traces)
+    build.run(plain)
+    assert [row["problem_id"] for row in rows(plain, "corpus")] == ["a", "a", "b", "c", "d"]
+
+    made = stage(
+        tmp_path / "set", problems, traces, near_duplicates=0.8, near_traces=0.7, languages=["en"], unverified=True
+    )
+    build.run(made)
+    assert [(row["problem_id"], row["index"]) for row in rows(made, "corpus")] == [("a", 0), ("d", 0), ("chat", 0)]
+    dropped = {(row["problem_id"], row["reason"], row["detail"]) for row in rows(made, "dropped")}
+    assert dropped >= {
+        ("b", "near duplicate problem", "of a"),
+        ("c", "language is not taught", "zh"),
+        ("a", "near duplicate trace", "of rollout 0"),
+    }
+
+
+def test_ready_pairs_join_and_what_is_no_pair_or_a_test_question_is_dropped(tmp_path):
+    file = tmp_path / "prefs" / "pairs.jsonl"
+    file.parent.mkdir()
+    ready = [
+        {"prompt": "Which is nicer?", "chosen": "this", "rejected": "that"},
+        {"prompt": "what is 9 + 10", "chosen": "19", "rejected": "20"},
+        {"prompt": "Same?", "chosen": "x", "rejected": "x"},
+        {"chosen": "x"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in ready))
+    made = stage(tmp_path, *small_world(), imported_pairs=[{"path": str(file)}])
+    build.run(made)
+    (imported,) = [row for row in rows(made, "pairs") if row["source"] == "prefs"]
+    assert (imported["question"], imported["chosen"], imported["rejected"]) == ("Which is nicer?", "this", "that")
+    reasons = {
+        row["problem_id"]: row["reason"] for row in rows(made, "dropped") if row["problem_id"].startswith("prefs/")
+    }
+    assert reasons == {
+        "prefs/2": "test question (equal)",
+        "prefs/3": "imported pair: both sides are equal",
+        "prefs/4": "imported pair: not a pair",
+    }
+
+
+def test_programs_are_taught_as_answers_to_the_question_that_asks_for_them_and_never_paired_with_thoughts(tmp_path):
+    def program(index, correct):
+        return Trace("p1", index, f"```python\nprint({index})\n```", "t", correct, "program", "program")
+
+    traces = [trace(index=0), trace(index=1, text="2+3=6", correct=False, reason="different"), program(8, True)]
+    made = stage(tmp_path, [problem()], [*traces, program(9, False)], traces_per_problem=1, pairs_per_problem=4)
+    build.run(made)
+    asked = {row["index"]: row["question"] for row in rows(made, "corpus")}
+    assert asked == {0: "What is 2 + 3?", 8: "What is 2 + 3? Let's write a program."}
+    assert [(p["question"], p["chosen"][:3], p["rejected"][:3]) for p in rows(made, "pairs")] == [
+        ("What is 2 + 3?", "<th", "2+3"),
+        ("What is 2 + 3? Let's write a program.", "```", "```"),
+    ]
+    assert {row["pass_rate"] for row in rows(made, "corpus")} == {0.5}
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(limo).failed == doctest.testmod(label).failed == 0
+
+
+def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves(tmp_path):
+    names = ["easy", "often", "right", "never", "also"]
+    problems = [problem(name, f"What is this {name} question about?", domain="a") for name in names]
+    said = {name: "so it is five " * (3 + n) + "wait, let me check" * (name == "also") for n, name in enumerate(names)}
+    traces = [trace(name, text=said[name]) for name in names]
+    weak = {"easy": 1}
+    strong = {"easy": 2, "often": 4, "right": 1, "never": 0, "also": 3}
+    for file, right in (("weak", weak), ("strong", strong)):
+        rated = [trace(name, i, correct=i < right.get(name, 0)) for name in names for i in range(4)]
+        write_records(tmp_path / file, rated)
+    made = stage(tmp_path, problems, traces, subset_by="limo", subset_problems=1)
+    made = replace(made, inputs=made.inputs | {"weak": tmp_path / "weak", "strong": tmp_path / "strong"})
+    build.run(made)
+    assert [row["problem_id"] for row in rows(made, "subset")] == ["also"], "the better argued of right and also"
+    assert len(rows(made, "corpus")) == 5, "mid-training gets all"
+    assert read_json(made.folder / "card.json")["not_in_subset"] == {
+        "too easy: the weak model solves it": 1,
+        "too easy: the strong model solves it often": 1,
+        "too hard: the strong model hardly ever solves it": 1,
+    }
+
+
+def test_the_diverse_subset_gives_domains_as_many_places_and_takes_the_longest(tmp_path):
+    problems = [problem(f"p{n}", f"Question {n}?", domain="b" if n == 9 else "a", level=n % 3) for n in range(10)]
+    traces = [trace(p.id, text="x y " * (5 + n)) for n, p in enumerate(problems)]
+    made = stage(tmp_path, problems, traces, subset_by="diverse", subset_problems=2, max_repetition=1)
+    build.run(made)
+    assert [row["problem_id"] for row in rows(made, "subset")] == ["p8", "p9"]

@@ -4,7 +4,7 @@ corpus    every right trace that passes `accept`, plus split "validation": trace
 subset    compact and representative, all levels and domains: for supervised fine-tuning
 pairs     a right and a wrong trace of one problem: for Rollout DPO on the teacher's text
 prompts   train problems with their pass rate: for student rollouts and reinforcement learning
-dropped   everything left out, with its reason; `card.json` counts it all
+dropped   everything left out, with its reason; `card.json` counts it all, `card.md` says it in words
 matches   training questions beside the test questions they equal or resemble
 
 With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
@@ -17,27 +17,30 @@ test questions and the candidates of the subset; a second pass over the corpus w
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
-from itertools import chain, groupby
+from dataclasses import asdict, replace
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from whetstone.corpus import label
-from whetstone.corpus.accept import reason_to_drop
+from whetstone.corpus.accept import malformed, reason_to_drop
 from whetstone.corpus.card import Card
 from whetstone.corpus.contamination import TestQuestions
-from whetstone.corpus.duplicates import mark_duplicates
-from whetstone.corpus.limo import quality
-from whetstone.corpus.pairs import make_pairs
-from whetstone.corpus.subset import Subset
-from whetstone.records import Problem, Trace, to_row
-from whetstone.run.folder import Stage, write_json
+from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
+from whetstone.corpus.limo import UNRATED, Solved, quality, solved, why_not_limo
+from whetstone.corpus.pairs import make_pairs, preference
+from whetstone.corpus.subset import Stratum, Subset
+from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
+from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
+
+PROGRAM = "program"  # the augmentation of MAmmoTH's programs of thought
+NO_REFERENCE = "no reference answer"  # the reason that the rollouts stage gives for it
 
 
 class EvaluationSet(Table):
@@ -48,9 +51,24 @@ class EvaluationSet(Table):
     name: str = ""  # in the list of matches; default: the folder's name
 
 
+class PairFile(Table):
+    """A file of ready preference pairs: a question with a chosen and a rejected answer, in one of the usual layouts."""
+
+    path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
+    name: str = ""  # the pairs' source; default: the folder's name
+    limit: int = Field(default=0, ge=0)  # read at most so many rows; 0: all
+
+
 class Settings(StageSettings):
     problems: str | None = None  # the stage (or stage/artifact) that the problems come from
     rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
+    weak: str | None = (
+        None  # the stage of a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
+    )
+    strong: str | None = (
+        None  # the stage of a strong model's rollouts: what it solves now and then goes into the subset
+    )
+    limo_solved: tuple[int, int] = (1, 3)  # fewest and most right rollouts of the strong model
     levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
     reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts
     traces_per_problem: int | None = Field(default=None, ge=1)  # for mid-training, the first ones; None: all accepted
@@ -60,9 +78,16 @@ class Settings(StageSettings):
     contamination_ngram: int = Field(default=13, ge=8, le=13)  # tokens shared with a test question
     contamination_near: float = Field(default=0.9, gt=0.5, le=1)  # Jaccard index of tokens in whatever order
     against: tuple[EvaluationSet, ...] = ()  # evaluation sets beside the recipe's test problems
+    near_duplicates: float = Field(default=0, ge=0, le=1)  # likeness from which the later of two problems goes; 0: none
+    near_traces: float = Field(default=0, ge=0, le=1)  # likewise among the traces of one problem
+    unverified: bool = False  # teach traces of problems without a reference answer as they come (imported chats)
+    languages: list[str] | None = None  # of the questions that are taught, as in ["en"]; None: all
+    imported_pairs: tuple[PairFile, ...] = ()  # ready preference pairs that join `pairs`
     subset_problems: int = Field(default=1000, ge=0)  # problems of the subset
     subset_traces: int = Field(default=1, ge=1)  # traces per problem of the subset, the best argued ones
-    subset_by: Literal["representative", "quality"] = "representative"  # which problems of a level and domain
+    subset_by: Literal["representative", "quality", "limo", "diverse"] = (
+        "representative"  # of a level and domain, drawn or best argued; best argued of all; longest of each domain (s1)
+    )
     subset_balance: Literal["proportional", "equal"] = "proportional"  # shares of the levels and domains
     limo_length: float = Field(default=200, gt=0)  # words at which the length term of the quality score is one half
     pairs_per_problem: int = Field(default=1, ge=0)  # right/wrong pairs of one problem; a trace serves in one pair
@@ -72,7 +97,7 @@ class Settings(StageSettings):
 
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on beside its inputs."""
-    return [expand_path(found.path) for found in settings.against]
+    return [expand_path(found.path) for found in (*settings.against, *settings.imported_pairs)]
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -81,13 +106,16 @@ def run(stage: Stage) -> dict[str, Any]:
     with ExitStack() as stack:
         build.open(stack)
         bar = stack.enter_context(progress(total, "corpus", unit="problems"))
-        for problem, traces in with_traces(stage.inputs["problems"], stage.inputs["rollouts"]):
+        for problem, traces, solved in build.problems():
             if problem.split != "test":
-                build.add(problem, traces)
+                build.add(problem, traces, solved)
             bar.advance(1, accepted=build.tables["corpus"].total)
+        for file in stage.settings.imported_pairs:
+            build.add_pairs(file)
     build.write_subset()
     build.card.rows |= {name: table.total for name, table in build.tables.items() if name != "matches"}
     write_json(stage.folder / "card.json", build.card.to_json())
+    write_text(stage.folder / "card.md", build.card.to_markdown(stage.name))
     return {**build.card.rows, "drops": build.card.drops, "contamination": build.card.matches}
 
 
@@ -147,10 +175,14 @@ class _Build:
             chain(tests, others), self.settings.contamination_ngram, self.settings.contamination_near
         )
         self.held_out = held_out(read_records(Problem, problems), self.settings.validation_problems, stage.seed)
+        self.repeats: dict[str, str] = {}
+        if self.settings.near_duplicates:
+            taught = (p for p in read_records(Problem, problems) if p.split == "train")
+            self.repeats = near_duplicate_problems(taught, self.settings.near_duplicates)
         self.subset = Subset(
             problems=self.settings.subset_problems,
             by=self.settings.subset_by,
-            balance=self.settings.subset_balance,
+            balance="equal" if self.settings.subset_by == "diverse" else self.settings.subset_balance,
             key=lambda name: shuffle_key(stage.seed, name),
         )
 
@@ -158,18 +190,34 @@ class _Build:
         names = ("corpus", "pairs", "prompts", "dropped", "matches")
         self.tables = {name: stack.enter_context(TableWriter(self.stage.output(name))) for name in names}
 
+    def problems(self) -> Iterator[tuple[Problem, list[Trace], Solved]]:
+        """Every problem with its traces and how often a weak and a strong model solved it, where the recipe names them."""
+        inputs = self.stage.inputs
+        raters = [
+            with_traces(inputs["problems"], inputs[name]) if name in inputs else None for name in ("weak", "strong")
+        ]
+        for problem, traces in with_traces(inputs["problems"], inputs["rollouts"]):
+            weak, strong = (None if rater is None else solved(next(rater)[1]) for rater in raters)
+            yield problem, traces, Solved(weak, strong)
+
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
         self.card.drops[reason] += 1
         self.tables["dropped"].add({"problem_id": problem_id, "index": index, "reason": reason, "detail": detail})
 
-    def add(self, problem: Problem, traces: list[Trace]) -> None:
+    def add(self, problem: Problem, traces: list[Trace], rated: Solved = UNRATED) -> None:
         settings = self.settings
         if problem.split == "validation" and problem.id not in self.held_out:
             return self.drop(problem.id, "beyond validation_problems")
         if self._contaminated(problem):
             return None
+        if problem.id in self.repeats:
+            return self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
+        spoken = label.language(problem.question)
+        if settings.languages is not None and spoken not in settings.languages:
+            return self.drop(problem.id, "language is not taught", detail=spoken)
         rate = label.pass_rate(traces)
         labels = {"level": label.level(problem, rate), "domain": label.domain(problem), "pass_rate": rate}
+        more = {"school": label.school(problem.question), "language": spoken}
         reserved = problem.split == "train" and self._reserved(problem)
         if problem.split == "train" and (reserved or not settings.reserve):
             self._add_prompt(problem, labels)
@@ -177,29 +225,45 @@ class _Build:
             return self.drop(problem.id, "level is not taught", detail=f"level {labels['level']}")
         right, wrong = self._sort_out(traces)
         if reserved or (problem.split == "train" and not settings.reserve):
-            for pair in make_pairs(problem, right, wrong, settings.pairs_per_problem, settings.match_length):
-                self.tables["pairs"].add(to_row(pair))
+            for kind in ("", PROGRAM):  # a chain of thought and a program are no pair
+                sides = [
+                    [t for t in side if (t.augmentation == PROGRAM) == (kind == PROGRAM)] for side in (right, wrong)
+                ]
+                for pair in make_pairs(problem, *sides, settings.pairs_per_problem, settings.match_length):
+                    asked = replace(pair, question=pair.question + PROGRAM_REQUEST) if kind else pair
+                    self._add_pair(asked)
         if reserved:
             return self.drop(problem.id, "reserved for pairs and prompts")
         if problem.split == "train":
-            taught = right[: settings.traces_per_problem]
+            limit, programs = settings.traces_per_problem, [t for t in right if t.augmentation == PROGRAM]
+            taught = [t for t in right if t.augmentation != PROGRAM][:limit] + programs[:limit]
             best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.limo_length), trace.index))
-            if best:
-                self.subset.offer(
-                    problem.id,
-                    stratum=(str(labels["level"]), labels["domain"]),
-                    quality=quality(best[0].text, settings.limo_length),
-                    indices=[trace.index for trace in best[: settings.subset_traces]],
-                )
+            unfit = why_not_limo(rated, settings.limo_solved)
+            if unfit and best:
+                self.card.not_in_subset[unfit] += 1
+            elif best:
+                indices = [trace.index for trace in best[: settings.subset_traces]]
+                stratum, merit = self._merit(best[0].text, labels)
+                self.subset.offer(problem.id, stratum, merit, indices)
         else:
             taught = right[:1]
         for trace in taught:
-            row = corpus_row(problem, trace, labels)
+            row = corpus_row(problem, trace, labels | more)
             self.tables["corpus"].add(row)
             self.card.add(problem, row)
-        for trace in right[len(taught) :]:
+        indices = {trace.index for trace in taught}
+        for trace in (t for t in right if t.index not in indices):
             limit = "traces_per_problem" if problem.split == "train" else "one validation trace a problem"
             self.drop(problem.id, f"beyond {limit}", trace.index)
+
+    def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
+        """Among which problems this one competes for a place of the subset, and by what."""
+        by, well_argued = self.settings.subset_by, quality(text, self.settings.limo_length)
+        if by == "limo":
+            return ("", ""), well_argued
+        if by == "diverse":
+            return ("", labels["domain"]), float(len(text))
+        return (str(labels["level"]), labels["domain"]), well_argued
 
     def _reserved(self, problem: Problem) -> bool:
         """By hash of the original's id: what MetaMath made of a problem goes where the problem goes."""
@@ -216,6 +280,10 @@ class _Build:
             self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
         return match.contaminated
 
+    def _add_pair(self, pair: Pair) -> None:
+        self.tables["pairs"].add(to_row(pair))
+        self.card.add_pair(pair)
+
     def _add_prompt(self, problem: Problem, labels: dict[str, Any]) -> None:
         levels = self.settings.prompt_levels
         if labels["pass_rate"] is not None:
@@ -224,15 +292,20 @@ class _Build:
             self.drop(problem.id, "prompt without an answer to verify")
         elif levels is None or labels["level"] in levels:
             self.tables["prompts"].add({**to_row(problem), **labels})
+            self.card.add_prompt(labels)
 
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
         """Right and wrong traces that are well formed and differ; all but the right ones are dropped."""
         right, wrong = [], []
-        for trace, first in mark_duplicates(traces):
-            if first is not None:
-                self.drop(trace.problem_id, "duplicate trace", trace.index, f"of rollout {first}")
+        limits = self.settings.max_repetition, self.settings.max_characters
+        for trace, first, how in mark_duplicates(traces, self.settings.near_traces):
+            if how:
+                self.drop(trace.problem_id, how, trace.index, f"of rollout {first}")
                 continue
-            reason = reason_to_drop(trace, self.settings.max_repetition, self.settings.max_characters)
+            if self.settings.unverified and trace.reason == NO_REFERENCE:
+                reason = malformed(trace.text, *limits)
+            else:
+                reason = reason_to_drop(trace, *limits)
             if not reason:
                 right.append(trace)
                 continue
@@ -241,12 +314,39 @@ class _Build:
             self.drop(trace.problem_id, reason, trace.index)
         return right, wrong
 
+    def add_pairs(self, file: PairFile) -> None:
+        """Ready pairs, except what is no pair, what is a test question, and what runs in circles."""
+        path = find_file(file.path)
+        name = file.name or path.parent.name
+        for number, row in islice(read_table(path), file.limit or None):
+            identity = f"{name}/{number}"
+            try:
+                if not isinstance(row, dict):
+                    raise ValueError(f"broken row: {row}")
+                question, chosen, rejected = preference(row)
+            except ValueError as error:
+                reason, _, detail = str(error).partition(": ")
+                self.drop(identity, f"imported pair: {reason}", detail=detail)
+                continue
+            problem = Problem(identity, question, "")
+            limits = self.settings.max_repetition, self.settings.max_characters
+            wrong_form = malformed(chosen, *limits) or malformed(rejected, *limits)
+            if not question or chosen == rejected:
+                self.drop(
+                    identity, "imported pair: no question" if not question else "imported pair: both sides are equal"
+                )
+            elif wrong_form:
+                self.drop(identity, f"imported pair: {wrong_form}")
+            elif not self._contaminated(problem):
+                self._add_pair(Pair(identity, question, chosen, rejected, source=name))
+
     def write_subset(self) -> None:
         chosen = self.subset.choose()
         with TableWriter(self.stage.output("subset")) as table:
             for row in read_rows(self.stage.output("corpus")):
                 if row["index"] in chosen.get(row["problem_id"], ()):
                     table.add(row)
+                    self.card.subset_levels[str(row["level"])] += 1
         self.tables["subset"] = table
 
 
@@ -254,11 +354,15 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
     return {
         "problem_id": problem.id,
         "index": trace.index,
-        "question": problem.question,
+        "question": problem.question + (PROGRAM_REQUEST if trace.augmentation == PROGRAM else ""),
         "text": trace.text,
         "answer": problem.answer,
         **labels,
         "augmentation": trace.augmentation,
+        "teacher": trace.teacher,
+        "repetition": round(label.repetition(trace.text), 3),
+        "characters": len(trace.text),
         "source": problem.source,
+        "licence": problem.licence,
         "split": problem.split,
     }

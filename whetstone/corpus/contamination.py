@@ -28,6 +28,7 @@ from itertools import count
 
 import numpy as np
 
+from whetstone.corpus.shingles import growing_runs
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem
 
@@ -139,21 +140,9 @@ class _Runs:
         return sorted({place for low, high in spans for place in self._owners[low:high].tolist()})
 
 
-_FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2^64
-_FACTORS = [np.uint64(pow(_FACTOR, power, 1 << 64)) for power in range(1, 65)]
-
-
 def _run_hashes(codes: np.ndarray, sizes: set[int]) -> np.ndarray:
-    """The distinct 64-bit polynomial hashes of the runs of so many tokens, one after the other."""
-    mixed = codes * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(31)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(29)
-    runs, found = np.zeros_like(mixed), []
-    for size in range(1, min(max(sizes, default=0), len(codes)) + 1):
-        runs = runs[: len(codes) - size + 1] + mixed[size - 1 :] * _FACTORS[size - 1]
-        if size in sizes:
-            found.append(runs)
+    """The distinct hashes of the runs of so many tokens."""
+    found = [hashes for size, hashes in growing_runs(codes, max(sizes, default=0)) if size in sizes]
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
 
 

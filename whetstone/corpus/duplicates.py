@@ -1,14 +1,117 @@
-"""Exact duplicates among the traces of one problem. (Duplicate problems are the questions stage's matter.)"""
+"""Texts that say the same: exact and near duplicates among the traces of one problem, near ones among all problems.
 
+Problems are near duplicates when the runs of five tokens that they share are `near` of all their runs (Jaccard index) *and*
+they have the same numbers: with other numbers a word problem is another problem. Candidates come from banding (Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, chapter 3) by sorting: each band of each problem's MinHash signature is one
+number, and problems that are neighbours when a band is sorted are compared. Signatures lie in a file, one band at a time in
+memory, so ten million problems need some hundred megabytes. Equal questions are the questions stage's matter.
+"""
+
+import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from whetstone.records import Trace
+import numpy as np
+
+from whetstone.corpus.shingles import codes, likeness, mixed, runs, sketch, word_codes
+from whetstone.corpus.spelling import tokens
+from whetstone.records import Problem, Trace
+
+QUESTION_RUN = 5  # tokens of a run of a question
+TRACE_RUN = 8  # words of a run of a trace
+BANDS, ROWS = (
+    32,
+    4,
+)  # of a signature: a pair that is 0.8 alike is a candidate with probability 1 - (1 - 0.8^4)^32, all but 1e-7
+
+_SEEDS = np.arange(1, BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-def mark_duplicates(traces: Iterable[Trace]) -> Iterator[tuple[Trace, int | None]]:
-    """Each trace with the index of the earlier trace that says the same, spacing aside; None for a first one."""
+def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[Trace, int | None, str]]:
+    """Each trace with the index of the earlier one that says the same, and how: "" for a first one, duplicate, near duplicate.
+
+    Spacing aside. With `near`, traces that share so much of their runs of words are near duplicates.
+    """
     first: dict[str, int] = {}
+    sketches: list[tuple[int, np.ndarray]] = []
     for trace in traces:
         key = " ".join(trace.text.split())
-        yield trace, first.get(key)
-        first.setdefault(key, trace.index)
+        if key in first:
+            yield trace, first[key], "duplicate trace"
+            continue
+        first[key] = trace.index
+        if near:
+            own = sketch(word_codes(trace.text), TRACE_RUN)
+            alike = next((index for index, other in sketches if likeness(own, other) >= near), None)
+            if alike is not None:
+                yield trace, alike, "near duplicate trace"
+                continue
+            sketches.append((trace.index, own))
+        yield trace, None, ""
+
+
+def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[str, str]:
+    """Id of a problem -> id of the earlier problem that it nearly repeats.
+
+    What was made from a problem (`origin`) is like it on purpose: it is compared with others, not with its own family.
+    """
+    ids: list[str] = []
+    families: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        signatures, numbers = _write_signatures(problems, Path(folder), ids, families)
+        if not ids:
+            return {}
+        earlier = np.full(len(ids), -1, np.int64)
+        for one, other in _candidates(signatures):
+            alike = numbers[one] == numbers[other] and np.mean(signatures[one] == signatures[other]) >= near
+            if alike and families[one] != families[other] and (earlier[other] < 0 or one < earlier[other]):
+                earlier[other] = one
+        return {ids[place]: ids[earlier[place]] for place in np.flatnonzero(earlier >= 0)}
+
+
+def _write_signatures(
+    problems: Iterable[Problem], folder: Path, ids: list[str], families: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, BANDS * ROWS) MinHash signatures, in a file, and (N,) hashes of the questions' numbers."""
+    path, numbers = folder / "signatures", []
+    with path.open("wb") as out:
+        for problem in problems:
+            words = tokens(problem.question)
+            out.write(_signature(words).tobytes())
+            told = "\0".join(sorted(word for word in words if word[0].isdigit()))
+            numbers.append(int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest(), "big"))
+            ids.append(problem.id)
+            families.append(problem.origin or problem.id)
+    if not ids:
+        return np.empty((0, BANDS * ROWS), np.uint32), np.empty(0, np.uint64)
+    return np.memmap(path, np.uint32, "r", shape=(len(ids), BANDS * ROWS)), np.array(numbers, np.uint64)
+
+
+def _signature(words: list[str]) -> np.ndarray:
+    """(BANDS * ROWS,) MinHash: the smallest of the runs' hashes under so many permutations."""
+    found = runs(codes(words), min(QUESTION_RUN, max(1, len(words))))
+    if not len(found):
+        return np.zeros(BANDS * ROWS, np.uint32)
+    return (mixed(found[:, None] ^ _SEEDS) >> np.uint64(32)).min(axis=0).astype(np.uint32)
+
+
+def _candidates(signatures: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(earlier, later) pairs that agree in a band: each problem with the first of its bucket."""
+    for band in range(BANDS):
+        rows = np.array(signatures[:, band * ROWS : (band + 1) * ROWS], np.uint64)
+        keys = runs_of_rows(rows)
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+        first = np.repeat(order[starts], np.diff(np.append(starts, len(keys))))
+        for place in np.flatnonzero(first != order):
+            yield int(first[place]), int(order[place])
+
+
+def runs_of_rows(rows: np.ndarray) -> np.ndarray:
+    """(N, R) -> (N,) one hash a row."""
+    found = np.zeros(len(rows), np.uint64)
+    for column in range(rows.shape[1]):
+        found = mixed(found + mixed(rows[:, column] + np.uint64(column + 1)))
+    return found

@@ -1,13 +1,18 @@
-"""Labels of a corpus row: level, domain, the teacher's pass rate, repetition.
+"""Labels of a corpus row: level, domain, school, the teacher's pass rate, repetition, language.
 
 The paper labels each sample with domain, difficulty level and whether it repeats itself. What the source says holds;
 where it says nothing, the level comes from the teacher's pass rate and the domain from the words of the question.
 """
 
 import re
+from functools import lru_cache
 
+import numpy as np
+
+from whetstone.corpus.shingles import runs, word_codes
 from whetstone.records import Problem, Trace
 
+REMEMBERED = 256  # texts
 WINDOW = 16  # words in a window of `repetition`
 
 # Lowest pass rate of levels 1 to 4; below the last one a problem is level 5.
@@ -23,9 +28,39 @@ DOMAIN_WORDS = {
 }
 
 
+SCHOOLS = ("elementary", "middle school", "high school", "college", "graduate")
+SCHOOL_WORDS = {  # highest first
+    "graduate": r"manifold|homolog|cohomolog|galois|banach|hilbert space|lebesgue|measurable|functor|martingale|"
+    r"noetherian|\bsheaf|riemannian|sobolev|compact operator",
+    "college": r"derivative|integral|\\int|\\lim|differential equation|eigenvalue|matrix|matrices|determinant|\\partial|"
+    r"\bgroup of order|\bring\b.*\bideal|convergen|taylor|laplace|random variable|vector space|linear map|basis of",
+    "high school": r"logarithm|\\log|\\sin|\\cos|\\tan|polynomial|complex number|\\sqrt|quadratic|parabola|ellipse|"
+    r"\\binom|permutation|probability|modulo|\\pmod|inscribed|circumscribed|tangent|vector|asymptote|sequence|"
+    r"relatively prime|function",
+    "middle school": r"percent|%|ratio|proportion|equation|solve for|negative|perimeter|area|volume|angle|average|mean\b|"
+    r"fraction|prime|divisor|divisible|remainder|\\frac|interest",
+}
+SCRIPTS = (
+    ("ja", "\u3040", "\u30ff"),
+    ("zh", "\u4e00", "\u9fff"),
+    ("ko", "\uac00", "\ud7a3"),
+    ("ru", "\u0400", "\u04ff"),
+    ("ar", "\u0600", "\u06ff"),
+)
+_COMMON_ENGLISH = (
+    "the a an of is are what how find and if in to for many let that with each has have evaluate compute solve"
+)
+ENGLISH = frozenset(_COMMON_ENGLISH.split())
+FEW_WORDS = 4  # different words: fewer are names of variables
+
+
 def pass_rate(traces: list[Trace]) -> float | None:
-    """The share of right traces among those the verifier could decide on; None where it decided on none."""
-    decided = [trace.correct for trace in traces if trace.correct is not None]
+    """The share of right traces among those the verifier could decide on; None where it decided on none.
+
+    Programs of thought count only where there is nothing else: a program says little about how hard thinking is.
+    """
+    thoughts = [trace for trace in traces if trace.augmentation != "program"] or traces
+    decided = [trace.correct for trace in thoughts if trace.correct is not None]
     return sum(decided) / len(decided) if decided else None
 
 
@@ -43,13 +78,36 @@ def domain(problem: Problem) -> str:
     return next((name for name, words in DOMAIN_WORDS.items() if re.search(words, question)), "other")
 
 
+def school(question: str) -> str:
+    """The stage of school that a question's words belong to, from elementary to graduate: the highest that is named."""
+    text = question.lower()
+    return next((stage for stage, words in SCHOOL_WORDS.items() if re.search(words, text)), SCHOOLS[0])
+
+
+def language(text: str) -> str:
+    """By script, and for Latin letters by the commonest English words: en, zh, ja, ko, ru, ar, or other.
+
+    >>> language("How many apples are in the basket?"), language("小明有五个苹果")
+    ('en', 'zh')
+    """
+    letters = [letter for letter in text[:2000] if letter.isalpha()]
+    if not letters:
+        return "en"  # numbers and signs alone
+    for name, low, high in SCRIPTS:
+        if sum(low <= letter <= high for letter in letters) >= 0.2 * len(letters):
+            return name
+    words = set(re.findall(r"[a-z]+", text[:2000].lower()))
+    return "en" if words & ENGLISH or len(words) < FEW_WORDS else "other"
+
+
+@lru_cache(maxsize=REMEMBERED)  # asked for when a trace is accepted and when its row is written
 def repetition(text: str) -> float:
     """The share of 16-word windows that stand earlier in the text too: 0 for fresh text, near 1 for a loop.
 
     Writing a whole argument twice gives about one half, so a limit of 0.6 lets a check in the same words pass.
     """
-    words = text.split()
+    words = word_codes(text)
     windows = len(words) - WINDOW + 1
     if windows <= 0:
         return 0.0
-    return 1 - len(set(zip(*(words[i : windows + i] for i in range(WINDOW)), strict=True))) / windows
+    return 1 - len(np.unique(runs(words, WINDOW))) / windows

@@ -1,4 +1,7 @@
-"""How well argued a trace is: the score of LIMO (Ye et al. 2025, arXiv 2502.03387, version 2).
+"""LIMO (Ye et al. 2025, arXiv 2502.03387, version 2): few, hard, well-argued problems.
+
+Hard is told by two models: what the weak one solves within its tries (4 in the paper) is too easy, and of the rest what the
+strong one solves 1 to 3 times (of 32) is kept. How well argued a trace is, is a score:
 
     elaborated reasoning   length                               30 %
     self-verification      "check", "verify", …                 20 %
@@ -11,22 +14,68 @@ groups it is one such word in a hundred.
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from whetstone.records import Trace
 
 HALF_DENSITY = 0.01  # words of a group per word of text at which its term is 1/2
 
-_VERIFICATION = re.compile(r"\b(?:check(?:s|ed|ing)?|verif(?:y|ies|ied|ication)|confirm(?:s|ed)?)\b", re.I)
-_EXPLORATION = re.compile(r"\b(?:perhaps|might|maybe|wait|alternatively|suppose|possibly|consider|let me|try)\b", re.I)
-_CONNECTIVES = re.compile(r"\b(?:therefore|since|because|thus|hence|so|then|which means|it follows)\b", re.I)
+
+@dataclass(frozen=True)
+class Solved:
+    """How many rollouts of a weak and a strong model were right; None where no such model was asked."""
+
+    weak: int | None
+    strong: int | None
 
 
+UNRATED = Solved(None, None)
+
+
+def solved(traces: Sequence[Trace]) -> int:
+    return sum(trace.correct is True for trace in traces)
+
+
+def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
+    """ "" for a problem as hard as LIMO wants it, else why not.
+
+    >>> why_not_limo(Solved(0, 2), (1, 3)), why_not_limo(Solved(1, 2), (1, 3))
+    ('', 'too easy: the weak model solves it')
+    """
+    fewest, most = wanted
+    if rated.weak:
+        return "too easy: the weak model solves it"
+    if rated.strong is not None and rated.strong > most:
+        return "too easy: the strong model solves it often"
+    if rated.strong is not None and rated.strong < fewest:
+        return "too hard: the strong model hardly ever solves it"
+    return ""
+
+
+# Single words and phrases of each group
+_VERIFICATION = ("check checks checked checking verify verifies verified verification confirm confirms confirmed", ())
+_EXPLORATION = ("perhaps might maybe wait alternatively suppose possibly consider try", ("let me",))
+_CONNECTIVES = ("therefore since because thus hence so then", ("which means", "it follows"))
+_WORD = re.compile(r"\w+")
+
+
+@lru_cache(maxsize=256)  # asked for when traces are ordered and when a problem is offered
 def quality(text: str, half_length: float = 200) -> float:
     """LIMO's weighted score, 0 to 1."""
     words = len(text.split())
     if not words:
         return 0.0
+    lowered = text.lower()
+    said = Counter(_WORD.findall(lowered))
 
-    def density(group: re.Pattern[str]) -> float:
-        return _saturating(len(group.findall(text)) / words, HALF_DENSITY)
+    def density(group: tuple[str, tuple[str, ...]]) -> float:
+        singles, phrases = group
+        found = sum(said[word] for word in singles.split())
+        found += sum(len(re.findall(rf"\b{phrase}\b", lowered)) for phrase in phrases)
+        return _saturating(found / words, HALF_DENSITY)
 
     return (
         0.30 * _saturating(words, half_length)

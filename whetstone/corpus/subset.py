@@ -2,7 +2,9 @@
 
 A stratum is one level of one domain. Every stratum gets at least one place while places last; the rest go by the
 stratum's size ("proportional") or evenly ("equal"). Within a stratum problems are drawn by hash ("representative") or
-the best argued come first ("quality", as LIMO). Memory holds, per stratum, as many candidates as there are places.
+the best argued come first ("quality"). LIMO takes the best argued of all ("limo": one stratum). s1 (Muennighoff et al. 2025,
+arXiv 2501.19393) draws a domain and then favours long traces: "diverse" gives each domain as many places and takes the
+longest, where s1 draws them with a bias. Memory holds, per stratum, as many candidates as there are places.
 """
 
 import heapq
@@ -23,7 +25,7 @@ class Subset:
         self.sizes[stratum] += 1
         heap = self._best.setdefault(stratum, [])
         shuffled = -int(self.key(problem_id), 16)
-        candidate = (quality if self.by == "quality" else 0.0, shuffled, problem_id, indices)
+        candidate = (0.0 if self.by == "representative" else quality, shuffled, problem_id, indices)
         if len(heap) < self.problems:
             heapq.heappush(heap, candidate)
         elif heap:

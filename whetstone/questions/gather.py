@@ -11,8 +11,11 @@
     benchmark = "three_operations"
     [[stage.source]]
     kind = "file"                            # .jsonl, .json, .csv (also .gz) or .parquet
+    path = "my_problems.jsonl"
+    [[stage.source]]
+    kind = "published"                       # a known set with its licence, answer policy and worked solutions
+    set = "gsm8k"
     path = "$WHETSTONE_DATA/gsm8k/train.jsonl.gz"
-    answer_from = "after_hashes"
     [stage.metamath]
     resample = 5
 
@@ -20,6 +23,7 @@ Splits never share a question, compared as normalised text: sources are walked t
 then for validation, then for training, and a text that was seen before is dropped, so that what the student is scored
 on decides what it may train on. What MetaMath makes (from training problems only) comes last and yields to all others.
 
+Worked solutions that published sets ship lie in `traces`, not yet verified: that is the rollouts stage's matter.
 Whatever is left out is in `dropped/` with its reason. The tables depend on the settings, the files and the seed alone.
 Memory: 16 bytes of hash for every question, and the training problems that MetaMath works on.
 """
@@ -27,17 +31,24 @@ Memory: 16 bytes of hash for every question, and the training problems that Meta
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions import procedural
+from whetstone.decode.server_generator import ServerGenerator
+from whetstone.questions import gym, procedural
 from whetstone.questions.asdiv import AsdivSource, read_asdiv
+from whetstone.questions.gym import GymSource
+from whetstone.questions.layouts import is_non_commercial
 from whetstone.questions.metamath import MetamathSettings, augment
+from whetstone.questions.published import PublishedSource, Shipped, read_published
+from whetstone.questions.rephrase import rephrased
 from whetstone.questions.sources import (
     SPLITS,
     Drop,
@@ -47,11 +58,11 @@ from whetstone.questions.sources import (
     read_file,
     require_benchmark,
 )
-from whetstone.records import Problem
+from whetstone.records import Problem, Sampling, Trace, to_row
 from whetstone.run.folder import Stage
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import expand_path, find_file, write_records, write_rows
+from whetstone.run.tables import TableWriter, expand_path, find_file, write_records, write_rows
 
 DRAWS = 5  # procedural problems drawn for each one wanted, before the source is taken to have no more
 
@@ -97,14 +108,16 @@ class ProceduralSource(Table):
         return self
 
 
-Source: TypeAlias = Annotated[ProceduralSource | FileSource | AsdivSource, Field(discriminator="kind")]
-Named: TypeAlias = dict[str, ProceduralSource | FileSource | AsdivSource]
+AnySource: TypeAlias = ProceduralSource | FileSource | PublishedSource | AsdivSource | GymSource
+Source: TypeAlias = Annotated[AnySource, Field(discriminator="kind")]
+Named: TypeAlias = dict[str, AnySource]
 
 
 class Settings(StageSettings):
     """The stage `questions`."""
 
     source: tuple[Source, ...]  # where problems come from; an earlier one wins over a later
+    exclude_non_commercial: bool = False  # leave out problems whose licence forbids commercial use
     metamath: MetamathSettings = MetamathSettings()  # new training problems out of those that have a formula
 
     @field_validator("source")
@@ -117,7 +130,7 @@ class Settings(StageSettings):
 
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on. Raises ValueError for a path with a variable that is not set."""
-    return [expand_path(source.path) for source in _files(settings)]
+    return [expand_path(path) for path in _files(settings)]
 
 
 def plan(stage: Stage) -> dict[str, Any]:
@@ -135,11 +148,13 @@ def run(stage: Stage) -> dict[str, Any]:
     settings = stage.settings
     assert isinstance(settings, Settings), f"the stage {stage.name} was given {type(settings).__name__}"
     named = _named(settings.source)
-    for source in _files(settings):
-        find_file(source.path)  # all of them now, rather than the last one after the work on the others
+    for path in _files(settings):
+        find_file(path)  # all of them now, rather than the last one after the work on the others
     counts = Counter[tuple[str, str]]()  # (source, split) or ("metamath", augmentation) -> problems
-    with Dropped(stage.output("dropped")) as dropped:
-        total = write_records(stage.output("problems"), _gathered(settings, named, stage.seed, counts, dropped))
+    with Dropped(stage.output("dropped")) as dropped, TableWriter(stage.output("traces")) as traces:
+        shipped, rephrase = ShippedTraces(traces), partial(_rephrase, stage)
+        gathered = _gathered(settings, named, stage.seed, counts, dropped, shipped, rephrase)
+        total = write_records(stage.output("problems"), gathered)
     if not total:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.reasons.most_common(3))
         raise ValueError(
@@ -147,17 +162,26 @@ def run(stage: Stage) -> dict[str, Any]:
             f"{': ' + reasons if reasons else ', the sources are empty'}. Look at them in {stage.output('dropped')} "
             "and mend the sources in the recipe."
         )
-    summary = _summary(named, counts, dropped.reasons)
+    summary = _summary(named, counts, dropped.reasons) | ({"traces": traces.total} if traces.total else {})
     _say(summary)
     return summary
 
 
+def _rephrase(stage: Stage, problems: list[Problem]) -> Iterator[Problem | Drop]:
+    settings = stage.settings.metamath
+    generator = ServerGenerator(settings.model)
+    sampling = Sampling(
+        settings.model.temperature, settings.model.max_tokens, top_p=settings.model.top_p, seed=stage.seed
+    )
+    yield from rephrased(problems, generator, settings.rephrase, sampling, stage.folder / "rephrased.jsonl")
+
+
 def _summary(named: Named, counts: Counter[tuple[str, str]], reasons: Counter[str]) -> dict[str, Any]:
     short = [
-        f"{title} gave {counts[title, split]} of {getattr(source, split)} {split} problems: level {source.level} with "
-        f"digits {list(source.digits)} has no more that another split does not hold"
+        f"{title} gave {counts[title, split]} of {getattr(source, split)} {split} problems: {_bounds(source)} no more that "
+        "another split does not hold"
         for title, source in named.items()
-        if isinstance(source, ProceduralSource)
+        if _is_made(source)
         for split in SPLITS
         if counts[title, split] < getattr(source, split)
     ]
@@ -206,12 +230,19 @@ def _named(sources: tuple[Source, ...]) -> Named:
     return named
 
 
-def _is_made(source: Source) -> bool:
-    return isinstance(source, ProceduralSource)
+def _is_made(source: AnySource) -> bool:
+    return isinstance(source, ProceduralSource | GymSource)
 
 
-def _files(settings: Settings) -> list[FileSource | AsdivSource]:
-    return [source for source in settings.source if not _is_made(source)]
+def _bounds(source: ProceduralSource | GymSource) -> str:
+    if isinstance(source, ProceduralSource):
+        return f"level {source.level} with digits {list(source.digits)} has"
+    return f"{', '.join(source.tasks)} have"
+
+
+def _files(settings: Settings) -> list[str]:
+    """The paths of the local files, as the recipe writes them."""
+    return [source.path for source in settings.source if not _is_made(source) and source.path]
 
 
 class Dropped:
@@ -277,12 +308,48 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
+class ShippedTraces:
+    """The worked solutions of published sets, one row each; a repeated question adds its solutions to the first one's.
+
+    They lie in the order in which they are found, which need not be that of the problems. Memory: a hash and an id for
+    every problem that has some.
+    """
+
+    def __init__(self, table: TableWriter):
+        self.table = table
+        self._holders: dict[bytes, tuple[str, int]] = {}  # question -> problem id and how many traces it has
+
+    def add(self, problem: Problem, texts: Sequence[str]) -> None:
+        """The traces of a problem that was admitted."""
+        self._write(_digest(normalise(problem.question)), problem.id, 0, texts, problem.source)
+
+    def add_to_first(self, repeated: Problem, texts: Sequence[str]) -> bool:
+        """The traces of a row whose question is there already; False where that one ships none itself."""
+        key = _digest(normalise(repeated.question))
+        if key not in self._holders:
+            return False
+        self._write(key, *self._holders[key], texts, repeated.source)
+        return True
+
+    def _write(self, key: bytes, problem_id: str, first: int, texts: Sequence[str], teacher: str) -> None:
+        for index, text in enumerate(texts, first):
+            self.table.add(to_row(Trace(problem_id, index, text, teacher)))
+        self._holders[key] = problem_id, first + len(texts)
+
+
 def _gathered(
-    settings: Settings, named: Named, seed: int, counts: Counter[tuple[str, str]], dropped: Dropped
+    settings: Settings,
+    named: Named,
+    seed: int,
+    counts: Counter[tuple[str, str]],
+    dropped: Dropped,
+    traces: ShippedTraces,
+    rephrase: Callable[[list[Problem]], Iterator[Problem | Drop]],
 ) -> Iterator[Problem]:
-    """Every problem that stays, as it is found; `counts` and `dropped` are filled on the way."""
-    register = Register(frozenset(title for title, source in named.items() if _is_made(source)))
+    """Every problem that stays, as it is found; `counts`, `dropped` and `traces` are filled on the way."""
+    register = Register(frozenset(title for title, source in named.items() if isinstance(source, ProceduralSource)))
     with_formula: list[Problem] = []
+    to_rephrase: list[Problem] = []
     asdiv = {title: tuple(read_asdiv(s, title)) for title, s in named.items() if isinstance(s, AsdivSource)}  # 2,305
     reported: set[str] = set()  # sources whose bad rows are in `dropped` already: files are read once for each split
     for split in SPLITS:
@@ -294,46 +361,60 @@ def _gathered(
                     if title not in reported:
                         dropped.add(item)
                     continue
-                if item.split != split:
+                problem, texts = (item.problem, item.traces) if isinstance(item, Shipped) else (item, ())
+                if problem.split != split:
                     continue
-                left_out = register.admit(item)
+                left_out = _unwanted(problem, settings) or register.admit(problem)
                 if left_out:
+                    if left_out.reason == "duplicate question" and texts and traces.add_to_first(problem, texts):
+                        left_out = replace(left_out, detail="its worked solutions are kept")
                     dropped.add(left_out)
                     continue
                 counts[title, split] += 1
-                yield item
-                if split == "train" and settings.metamath.on and item.formula:
-                    with_formula.append(item)
-                if isinstance(source, ProceduralSource) and counts[title, split] == getattr(source, split):
+                yield problem
+                if texts:
+                    traces.add(problem, texts)
+                if split == "train" and settings.metamath.on and problem.formula:
+                    with_formula.append(problem)
+                if split == "train" and settings.metamath.rephrase:
+                    to_rephrase.append(problem)
+                if _is_made(source) and counts[title, split] == getattr(source, split):
                     break
             reported.add(title)
-    for original in with_formula:
-        for augmentation, made in augment(original, settings.metamath, seed):
-            left_out = made if isinstance(made, Drop) else register.admit(made)
-            if left_out:
-                dropped.add(left_out)
-            else:
-                counts["metamath", augmentation] += 1
-                yield made
+    by_rules = (found for original in with_formula for found in augment(original, settings.metamath, seed))
+    by_model = (("rephrased", found) for found in rephrase(to_rephrase)) if to_rephrase else ()
+    for augmentation, made in chain(by_rules, by_model):
+        left_out = made if isinstance(made, Drop) else register.admit(made)
+        if left_out:
+            dropped.add(left_out)
+        else:
+            counts["metamath", augmentation] += 1
+            yield made
 
 
-def _read(source: ProceduralSource | FileSource, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
+def _unwanted(problem: Problem, settings: Settings) -> Drop | None:
+    if settings.exclude_non_commercial and is_non_commercial(problem.licence):
+        reason = "licence forbids commercial use"
+        return Drop(problem.source, None, problem.id, reason, problem.licence, excerpt(problem.question))
+    return None
+
+
+def _read(source: AnySource, title: str, split: str, seed: int) -> Iterator[Problem | Shipped | Drop]:
     if isinstance(source, FileSource):
         return read_file(source, title)
+    if isinstance(source, PublishedSource):
+        return read_published(source, title)
     return _made(source, title, split, seed)
 
 
-def _made(source: ProceduralSource, title: str, split: str, seed: int) -> Iterator[Problem]:
+def _made(source: ProceduralSource | GymSource, title: str, split: str, seed: int) -> Iterator[Problem]:
     """Distinct problems of one split, more than are wanted, as another split may hold some of them."""
     stream = f"test/{source.benchmark}/{source.test_seed}" if split == "test" else f"{split}/{title}/{seed}"
-    drawn = procedural.generate(
-        source.families,
-        source.level,
-        DRAWS * getattr(source, split),
-        int.from_bytes(_digest(stream)[:4], "big"),
-        source.digits,
-        source.operators,
-    )
+    number_seed, wanted = int.from_bytes(_digest(stream)[:4], "big"), DRAWS * getattr(source, split)
+    if isinstance(source, GymSource):
+        drawn: Iterable[Problem] = islice(gym.generate(source, number_seed), wanted)
+    else:
+        drawn = procedural.generate(source.families, source.level, wanted, number_seed, source.digits, source.operators)
     for number, problem in enumerate(drawn, 1):
         yield replace(
             problem,

@@ -14,7 +14,7 @@ Differs from the paper: MetaMath masks any token with a digit, lets a language m
 never asks whether x is determined. Here a number is touched only where it stands in the formula too; x stands in it
 once, so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain;
 SV uses a few rules of English grammar and gives up where none fits. A question ending in a full stop is a question.
-Rephrasing and more answers to one question are the teacher's business (`rollouts/`).
+Rephrasing is a model's (`rephrase.py`), and so are more answers to one question (`rollouts/`).
 
 What the formula cannot tell: whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text
 may stand for are therefore left as they are.
@@ -28,8 +28,9 @@ from fractions import Fraction
 from itertools import chain
 from typing import TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from whetstone.decode.server_generator import Server
 from whetstone.questions.expression import (
     Expression,
     Operation,
@@ -74,11 +75,22 @@ UNKNOWN = re.compile(r"(?<![A-Za-z])x(?![A-Za-z])", re.IGNORECASE)
 
 
 class MetamathSettings(Settings):
-    """How many new training problems are made from each training problem that has a formula."""
+    """How many new training problems are made from each training problem: by rules where it has a formula, or by a model."""
 
     resample: int = Field(default=0, ge=0)  # the same text with other numbers
     fobar: int = Field(default=0, ge=0)  # inverse questions
     self_verification: int = Field(default=0, ge=0)  # inverse questions told as a statement
+    rephrase: int = Field(default=0, ge=0)  # the same problem in other words, of each training problem, by a model
+    model: Server | None = None  # that rephrases
+
+    @model_validator(mode="after")
+    def rephrasing_needs_a_model(self) -> "MetamathSettings":
+        if self.rephrase and self.model is None:
+            raise ValueError(
+                f"rephrase = {self.rephrase} without a model: rules cannot say a question in other words. Name a server, "
+                'as in model = { server = "http://localhost:8000/v1", model = "name" }.'
+            )
+        return self
 
     @property
     def on(self) -> bool:

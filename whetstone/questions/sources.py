@@ -110,9 +110,7 @@ class FileSource(Settings):
 
     @property
     def splits(self) -> frozenset[str]:
-        if isinstance(self.split, str):
-            return frozenset({self.split})
-        return frozenset(name for name in SPLITS if getattr(self.split, name) > 0)
+        return splits_of(self.split)
 
     @field_validator("split", mode="before")
     @classmethod
@@ -128,6 +126,12 @@ class FileSource(Settings):
     def test_problems_have_a_benchmark(self) -> "FileSource":
         require_benchmark("test" in self.splits, self.benchmark, self.path)
         return self
+
+
+def splits_of(split: Split | Shares) -> frozenset[str]:
+    if isinstance(split, str):
+        return frozenset({split})
+    return frozenset(name for name in SPLITS if getattr(split, name) > 0)
 
 
 def require_benchmark(has_test: bool, benchmark: str, what: str) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
@@ -18,6 +18,8 @@ from whetstone.records import from_row, to_row
 R = TypeVar("R")
 
 SHARD_ROWS = 50_000
+SHARD_CHARACTERS = 32 << 20  # of text in a shard: long rollouts make shards of fewer rows
+READ_ROWS = 1024  # held at once in reading
 
 
 class TableWriter:
@@ -29,7 +31,7 @@ class TableWriter:
 
     def __init__(self, folder: Path, shard_rows: int = SHARD_ROWS):
         self.folder, self.shard_rows = folder, shard_rows
-        self.total = self._shards = 0
+        self.total = self._shards = self._characters = 0
         self._buffer: list[dict[str, Any]] = []
 
     def __enter__(self) -> "TableWriter":
@@ -41,7 +43,8 @@ class TableWriter:
     def add(self, row: dict[str, Any]) -> None:
         self._buffer.append(row)
         self.total += 1
-        if len(self._buffer) >= self.shard_rows:
+        self._characters += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(self._buffer) >= self.shard_rows or self._characters >= SHARD_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -55,6 +58,7 @@ class TableWriter:
             os.fsync(written.fileno())
         beside.replace(path)
         self._shards += 1
+        self._characters = 0
         self._buffer.clear()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -91,7 +95,7 @@ def read_rows_of(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as table:
-        for group in table.iter_batches(batch_size=4096):
+        for group in table.iter_batches(batch_size=READ_ROWS):
             yield from group.to_pylist()
 
 
@@ -106,12 +110,13 @@ def read_records(kind: type[R], folder: Path) -> Iterator[R]:
 class Journal:
     """Append-only lines, synced in blocks; after a kill the whole blocks are there and a torn last line is cut off.
 
-    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start.
+    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start, or what `keep` makes
+    of each: a long journal need not be held whole.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], Any] = lambda row: row):
+        self.path, self.keep = path, keep
+        self.rows: list[Any] = []
 
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +126,7 @@ class Journal:
                 for line in lines:
                     if not line.endswith(b"\n"):
                         break
-                    self.rows.append(json.loads(line))
+                    self.rows.append(self.keep(json.loads(line)))
                     good += len(line)
         self._out = self.path.open("ab")
         self._out.truncate(good)

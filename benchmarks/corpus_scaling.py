@@ -1,0 +1,226 @@
+"""The corpus stage on 10,000 and 100,000 synthetic rollouts of 1,000 to 16,000 tokens: rows/s by step, memory, linearity.
+
+    python -m benchmarks corpus_scaling --json benchmarks/results/corpus_scaling.json
+
+Eight rollouts a problem, their lengths log-uniform; a third are wrong, some run in circles, stop in mid-thought, or repeat
+another. The whole stage runs as a recipe runs it, Parquet in and Parquet out, near duplicates on; the steps are timed inside
+it, in CPU seconds of this process. With WHETSTONE_DATA the test questions are those of MATH, GSM8K and AIME, else synthetic.
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from benchmarks._measure import hardware, machine_speed, versions, write
+from whetstone.corpus import build, label
+from whetstone.corpus.contamination import TestQuestions
+from whetstone.pipeline import measured
+from whetstone.records import Problem, Trace, to_row
+from whetstone.run.folder import Stage
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import TableWriter, write_records
+
+PER_PROBLEM = 8
+SHORTEST, LONGEST = 1_000, 16_000  # tokens
+CHARACTERS = 4  # of a token
+SENTENCES = 4_000  # different ones
+TESTS = (("gsm8k/test.jsonl.gz", "question"), ("math/test.jsonl.gz", "problem"), ("aime24/test.jsonl.gz", "problem"))
+_NOUNS = "apples books coins tiles roads lamps wheels boxes pages ropes cards stamps tables plates shells pens"
+_VERBS = "adds takes counts shares doubles moves removes packs orders paints sorts sells collects compares checks"
+NOUNS, VERBS = _NOUNS.split(), _VERBS.split()
+STEPS = ("accept", "label", "duplicates", "contamination", "pairs", "near duplicate problems")
+
+
+def questions(count: int, rng: random.Random) -> Iterator[str]:
+    for _ in range(count):
+        told = [
+            f"{rng.choice(('Mia', 'Tom', 'Ada', 'Ben', 'Lea', 'Sam'))} {rng.choice(VERBS)} {rng.randint(2, 9999)} "
+            f"{rng.choice(NOUNS)} and {rng.choice(VERBS)} {rng.randint(2, 99)} of the {rng.choice(NOUNS)}."
+            for _ in range(rng.randint(2, 5))
+        ]
+        yield f"{' '.join(told)} How many {rng.choice(NOUNS)} are there in the end, and in how many {rng.choice(NOUNS)}?"
+
+
+def sentences(rng: random.Random) -> list[str]:
+    starts = ("So", "Then", "Wait,", "Let me check:", "Therefore", "Now", "Since that holds,", "Perhaps", "Hmm,")
+    return [
+        f"{rng.choice(starts)} one {rng.choice(VERBS)} {rng.randint(2, 999)} {rng.choice(NOUNS)}, which gives "
+        f"{rng.randint(2, 999)} + {rng.randint(2, 999)} = {rng.randint(4, 1998)} {rng.choice(NOUNS)}."
+        for _ in range(SENTENCES)
+    ]
+
+
+def rollouts(problem: Problem, pool: Sequence[str], rng: random.Random) -> Iterator[Trace]:
+    earlier = ""
+    mean = sum(map(len, pool)) / len(pool) + 1
+    for index in range(PER_PROBLEM):
+        tokens = exp(rng.uniform(log(SHORTEST), log(LONGEST)))
+        said = rng.choices(pool, k=int(tokens * CHARACTERS / mean))
+        fate = rng.random()
+        if fate < 0.02:  # in circles
+            said = said[:20] * (len(said) // 20 + 1)
+        thought = earlier if 0.02 < fate < 0.04 and earlier else " ".join(said)
+        closed = "" if 0.04 < fate < 0.06 else "\n</think>\n\n"
+        correct = rng.random() > 0.33
+        text = f"<think>\n{thought}{closed}The answer is \\boxed{{{problem.answer if correct else '0'}}}."
+        earlier = thought
+        yield Trace(problem.id, index, text, "synthetic", correct, "equal" if correct else "different")
+
+
+def tests() -> list[Problem]:
+    folder = os.environ.get("WHETSTONE_DATA")
+    if not folder:
+        made = questions(7000, random.Random(1))
+        return [Problem(f"test/{n}", text, "0", "test", "synthetic") for n, text in enumerate(made)]
+    from whetstone.run.tables import read_table
+
+    rows = [(path, row[column]) for path, column in TESTS for _, row in read_table(Path(folder) / path)]
+    return [Problem(f"{path}/{n}", text, "0", "test", path.split("/")[0]) for n, (path, text) in enumerate(rows)]
+
+
+def prepare(folder: Path, count: int, seed: int) -> int:
+    """Writes `problems` and `rollouts`; returns the characters of all rollouts."""
+    rng = random.Random(seed)
+    pool = sentences(rng)
+    made = questions(count // PER_PROBLEM, rng)
+    problems = [Problem(f"p{n}", text, str(rng.randint(1, 9999))) for n, text in enumerate(made)]
+    write_records(folder / "problems", [*tests(), *problems])
+    characters = 0
+    with TableWriter(folder / "rollouts") as table:
+        for problem in problems:
+            for trace in rollouts(problem, pool, rng):
+                characters += len(trace.text)
+                table.add(to_row(trace))
+    return characters
+
+
+class Clock:
+    """CPU seconds of this process within wrapped functions, by step."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+
+    def wrap(self, step: str, function: Callable[..., Any], whole: Callable[[Any], Any] = lambda made: made):
+        def timed(*arguments: Any, **named: Any) -> Any:
+            begin = time.process_time()
+            try:
+                return whole(function(*arguments, **named))
+            finally:
+                self.seconds[step] += time.process_time() - begin
+
+        return timed
+
+
+@contextmanager
+def timed_steps(clock: Clock) -> Iterator[None]:
+    places = [
+        (build, "reason_to_drop", "accept", None),
+        (build, "mark_duplicates", "duplicates", list),
+        (build, "near_duplicate_problems", "near duplicate problems", None),
+        (build, "make_pairs", "pairs", None),
+        (TestQuestions, "match", "contamination", None),
+        *((label, name, "label", None) for name in ("pass_rate", "level", "domain", "school", "language")),
+        (build, "quality", "label", None),
+    ]
+    plain = [getattr(owner, name) for owner, name, _, _ in places]
+    try:
+        for (owner, name, step, whole), function in zip(places, plain, strict=True):
+            setattr(owner, name, clock.wrap(step, function, whole or (lambda made: made)))
+        yield
+    finally:
+        for (owner, name, _, _), function in zip(places, plain, strict=True):
+            setattr(owner, name, function)
+
+
+def case(count: int, seed: int = 0) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        characters = prepare(folder, count, seed)
+        settings = build.Settings(kind="corpus", near_duplicates=0.8, near_traces=0.8)
+        stage = Stage(
+            "corpus",
+            "corpus",
+            folder / "corpus",
+            settings,
+            {"problems": folder / "problems", "rollouts": folder / "rollouts"},
+            RunSettings(name="scaling"),
+            ModelSettings(),
+            ParallelSettings(),
+            ScoreSettings(),
+        )
+        clock = Clock()
+        with timed_steps(clock), measured() as used:
+            summary = build.run(stage)
+    steps = {
+        step: {"cpu_seconds": round(s, 2), "rows_per_s": round(count / s) if s else None}
+        for step, s in clock.seconds.items()
+    }
+    rest = used["cpu_seconds"] - sum(clock.seconds.values())
+    steps["reading, writing and the rest"] = {"cpu_seconds": round(rest, 2), "rows_per_s": round(count / rest)}
+    return {
+        "rollouts": count,
+        "gigabytes": round(characters / 1e9, 3),
+        "cpu_seconds": used["cpu_seconds"],
+        "wall_seconds": used["wall_seconds"],
+        "rows_per_cpu_second": count / used["cpu_seconds"],
+        "peak_memory_mb": used["peak_memory"] / 1e6,
+        "steps": steps,
+        "rows": {name: summary[name] for name in ("corpus", "subset", "pairs", "prompts", "dropped")},
+        "drops": summary["drops"],
+    }
+
+
+def run(counts: Sequence[int]) -> dict[str, Any]:
+    before = machine_speed()
+    cases = []
+    for count in counts:
+        cases.append(case(count))
+        show(cases[-1])
+    first, last = cases[0], cases[-1]
+    ratio = last["rows_per_cpu_second"] / first["rows_per_cpu_second"]
+    print(
+        f"\nfrom {first['rollouts']:,} to {last['rollouts']:,} rollouts the rate is {ratio:.2f} times, the peak of memory "
+        f"{last['peak_memory_mb'] / first['peak_memory_mb']:.2f} times"
+    )
+    return {
+        "name": "corpus_scaling",
+        "cases": cases,
+        "rate_ratio": ratio,
+        "memory_ratio": last["peak_memory_mb"] / first["peak_memory_mb"],
+        "versions": versions(["numpy", "pyarrow"]),
+        "hardware": hardware(),
+        "machine_speed": {"before": before, "after": machine_speed(), "unit": "million loop steps/CPU s"},
+        "date": str(date.today()),
+    }
+
+
+def show(one: dict[str, Any]) -> None:
+    print(
+        f"\n{one['rollouts']:,} rollouts, {one['gigabytes']:.2f} GB of text: {one['cpu_seconds']:.0f} CPU s, "
+        f"{one['rows_per_cpu_second']:,.0f} rows a CPU second, {one['peak_memory_mb']:,.0f} MB at the peak"
+    )
+    for step, found in one["steps"].items():
+        print(f"    {step:30} {found['cpu_seconds']:>9.1f} CPU s {found['rows_per_s'] or 0:>10,} rows/s")
+    print(f"    {one['rows']}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rollouts", type=int, nargs="+", default=[10_000, 100_000], help="default: 10,000 and 100,000"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
+    chosen = parser.parse_args(arguments)
+    write(run(chosen.rollouts), chosen.json)
+
+
+if __name__ == "__main__":
+    main()

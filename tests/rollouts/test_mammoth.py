@@ -1,0 +1,80 @@
+"""MAmmoTH's hybrid set: programs are run and compared, beside the chains of thought for the same problems."""
+
+from fractions import Fraction
+
+import pytest
+
+from tests.rollouts.test_server_teacher import number, rollouts, stage
+from tests.servers import said, send, server
+from whetstone.records import PROGRAM_REQUEST, Problem, Verdict
+from whetstone.rollouts import collect
+from whetstone.rollouts.mammoth import ProgramGrader, program_trace
+from whetstone.verify import MathVerifier
+from whetstone.verify.program import Outcome, programs, run_program
+
+FORMULAS = {"(2*3+2)*2": 16, "7": 7, "1/3*6": 2, "10/4": Fraction(5, 2), "0.5*3+20-(4+1)": Fraction(33, 2)}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_formulas_program_computes_it_exactly(formula):
+    text = program_trace(Problem("p", "Q", "", formula=formula), 0).text
+    assert Fraction(run_program(programs(text)[-1]).answer) == FORMULAS[formula]
+
+
+def test_one_operation_stands_in_one_line():
+    text = program_trace(Problem("p", "Q", "16", formula="(2*3+2)*2"), 0).text
+    assert text == ("```python\ndef solution():\n    x1 = 2 * 3\n    x2 = x1 + 2\n    x3 = x2 * 2\n    return x3\n```")
+    with pytest.raises(ValueError, match="no formula"):
+        program_trace(Problem("p", "Q", "16"), 0)
+
+
+class FakeSandbox:
+    def __init__(self, *outcomes: Outcome):
+        self.outcomes = list(outcomes)
+
+    def run_text(self, completion):
+        return self.outcomes.pop(0)
+
+
+def test_a_program_that_does_not_answer_is_wrong_with_its_reason_and_without_a_sandbox_nothing_runs():
+    problem = Problem("p", "Q", "16")
+    with MathVerifier() as verifier:
+        grader = ProgramGrader(FakeSandbox(Outcome("16.0", "answered"), Outcome(None, "timeout")), verifier)
+        assert grader.verdicts([(problem, ""), (problem, "")]) == [
+            Verdict(True, "program: equal", "16.0"),
+            Verdict(False, "program: timeout"),
+        ]
+        refused = ProgramGrader(FakeSandbox(Outcome(None, "refused", "no namespaces")), verifier)
+        with pytest.raises(ValueError, match="offers no sandbox: no namespaces"):
+            refused.verdicts([(problem, "")])
+
+
+def test_programs_of_formulas_lie_beside_the_chains_of_thought(tmp_path):
+    problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1), formula=f"{n}+1") for n in range(3)]
+    made = stage(tmp_path, "", problems, teacher="procedural", samples=2, programs=1, wrong_rate=0)
+    collect.run(made)
+    found = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(made) if t.problem_id == "p1"]
+    assert [kind for _, kind, _, _ in found] == ["", "", "program"]
+    assert found[-1] == ("p1", "program", True, "program: equal")
+
+
+def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_path):
+    def programmer(handler, body, attempt):
+        asked, wanted = number(body), body["messages"][-1]["content"].endswith(PROGRAM_REQUEST)
+        code = f"```python\ndef solution():\n    return {asked} + {1 if asked else 2}\n```"
+        send(handler, said(code if wanted else f"\\boxed{{{asked + 1}}}"))
+
+    problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(2)]
+    with server(programmer) as (address, world):
+        made = stage(tmp_path, address, problems, samples=1, programs=2, most=4)
+        collect.run(made)
+    found = [(t.problem_id, t.index, t.augmentation, t.correct) for t in rollouts(made)]
+    assert found == [
+        ("p0", 0, "", True),
+        ("p0", 4, "program", False),
+        ("p0", 5, "program", False),
+        ("p1", 0, "", True),
+        ("p1", 4, "program", True),
+        ("p1", 5, "program", True),
+    ]
+    assert len(world.bodies) == 6

@@ -1,0 +1,192 @@
+"""A teacher behind a server: adaptive numbers of rollouts, shipped solutions first, nothing paid for twice."""
+
+import doctest
+import json
+
+import pytest
+
+from tests.servers import said, send, server
+from whetstone.records import Problem, Trace, from_row
+from whetstone.rollouts import collect, rounds
+from whetstone.run.folder import Stage
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import read_rows, write_records
+
+PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
+
+
+def stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None, **settings) -> Stage:
+    write_records(folder / "problems", problems)
+    write_records(folder / "traces", traces)
+    asked = {
+        "server": address,
+        "model": "wise",
+        "first_pause": 0.01,
+        "longest_pause": 0.02,
+        "in_flight": 3,
+        "retries": 0,
+    }
+    return Stage(
+        name="rollouts",
+        kind="rollouts",
+        folder=folder / "02-rollouts",
+        settings=collect.Settings(kind="rollouts", teacher=teacher or asked, block=4, **settings),
+        inputs={"problems": folder / "problems", "traces": folder / "traces"},
+        run=RunSettings(name="t"),
+        model=ModelSettings(),
+        parallel=ParallelSettings(),
+        scores=ScoreSettings(),
+    )
+
+
+def rollouts(of: Stage) -> list[Trace]:
+    return [from_row(Trace, row) for row in read_rows(of.folder / "rollouts")]
+
+
+def dropped(of: Stage) -> dict[str, str]:
+    return {row["problem_id"]: row["reason"] for row in read_rows(of.folder / "dropped")}
+
+
+def number(body: dict) -> int:
+    return int(body["messages"][-1]["content"].split()[2])
+
+
+def knows(handler, body, attempt):
+    """Right from the third time on for question 5, never for question 7, always for the others."""
+    asked = number(body)
+    right = asked != 7 and (asked != 5 or attempt >= 3)
+    send(handler, said(f"\\boxed{{{asked + 1 if right else 99}}}", reasoning_content="hm"))
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(rounds).failed == 0
+
+
+def test_more_is_asked_where_too_little_is_right_and_no_more_than_the_most(tmp_path):
+    with server(knows) as (address, world):
+        made = stage(tmp_path, address, samples=2, enough=1, most=7)
+        summary = collect.run(made)
+    found = rollouts(made)
+    asked = {problem.id: [t.index for t in found if t.problem_id == problem.id] for problem in PROBLEMS}
+    assert asked == {p.id: [0, 1] for p in PROBLEMS} | {"p5": [0, 1, 2, 3], "p7": [0, 1, 2, 3, 4, 5, 6]}
+    assert [t.problem_id for t in found] == sorted(t.problem_id for t in found), "in the order of the problems"
+    assert {t.text for t in found if t.problem_id == "p0"} == {"<think>\nhm\n</think>\n\n\\boxed{1}"}
+    assert {t.teacher for t in found} == {"wise"}
+    assert (summary["right"], summary["wrong"]) == (7 * 2 + 2, 2 + 7)
+    assert (summary["tokens_in"], summary["tokens_out"]) == (25 * 10, 25 * 20)
+    assert all(body["messages"][-1]["content"].endswith("within \\boxed{}.") for body in world.bodies)
+
+
+def test_shipped_solutions_are_verified_and_nobody_is_asked_for_them(tmp_path):
+    traces = [
+        Trace("p3", 0, "So it is \\boxed{4}.", "set"),
+        Trace("p1", 0, "\\boxed{3}", "set"),
+        Trace("p3", 1, "\\boxed{4}", "set"),
+    ]
+    with server(knows) as (address, world):
+        made = stage(tmp_path, address, traces=traces, samples=1)
+        collect.run(made)
+    found = {(t.problem_id, t.index): (t.teacher, t.correct) for t in rollouts(made)}
+    assert found["p3", 0] == found["p3", 1] == ("set", True)
+    assert found["p1", 0] == ("set", False)
+    assert found["p2", 0] == ("wise", True)
+    assert sorted(map(number, world.bodies)) == [0, 2, 4, 5, 6, 7, 8]
+    assert not list(made.folder.glob("*.sqlite"))
+
+
+def test_without_a_teacher_only_shipped_solutions_are_kept(tmp_path):
+    problems = [*PROBLEMS[:2], Problem("chat", "Hello?", "")]
+    traces = [Trace("p1", 0, "\\boxed{2}", "set"), Trace("chat", 0, "Hello!", "set")]
+    made = stage(tmp_path, "", problems, traces, teacher="none")
+    collect.run(made)
+    assert [(t.problem_id, t.correct, t.reason) for t in rollouts(made)] == [
+        ("p1", True, "equal"),
+        ("chat", None, "no reference answer"),
+    ]
+    assert "ships no worked solution" in dropped(made)["p0"]
+
+
+def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    appended = collect.Journal.append
+    calls = 0
+
+    def dies(self, rows):
+        nonlocal calls
+        appended(self, rows)
+        calls += 1
+        if calls == 8:
+            raise Killed
+
+    with server(knows) as (address, world):
+        undisturbed = stage(tmp_path / "undisturbed", address, samples=4, enough=1, most=8)
+        collect.run(undisturbed)
+        world.tries.clear()
+        asked_whole = len(world.bodies)
+        world.bodies.clear()
+
+        made = stage(tmp_path / "killed", address, samples=4, enough=1, most=8)
+        monkeypatch.setattr(collect.Journal, "append", dies)
+        with pytest.raises(Killed):
+            collect.run(made)
+        monkeypatch.setattr(collect.Journal, "append", appended)
+        kept = [json.loads(line) for line in (made.folder / "journal.jsonl").read_text().splitlines()]
+        assert 0 < len(kept) < asked_whole
+        seen = len(world.bodies)
+        collect.run(made)
+    again = {(t.problem_id, t.index) for t in rollouts(made)}
+    assert again == {(t.problem_id, t.index) for t in rollouts(undisturbed)}
+    assert len(rollouts(made)) == len(again), "nothing doubled"
+    assert len(world.bodies) - seen <= asked_whole - len(kept), "what is journalled is not asked again"
+
+
+def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):
+    def fails(handler, body, attempt):
+        if number(body) == 2:
+            send(handler, "oops", 500)
+        else:
+            knows(handler, body, attempt)
+
+    with server(fails) as (address, _):
+        made = stage(tmp_path, address, samples=2)
+        collect.run(made)
+    assert dropped(made) == {"p2": "the server failed: status 500: oops"}
+    assert len(rollouts(made)) == 16
+
+
+def test_a_spent_budget_ends_the_stage_with_what_there_is(tmp_path):
+    with server(knows) as (address, _):
+        teacher = {"server": address, "model": "wise", "in_flight": 1, "budget_tokens": 120}
+        made = stage(tmp_path, address, samples=1, teacher=teacher)
+        summary = collect.run(made)
+    assert summary["stopped"] == "budget_tokens = 120 is spent"
+    assert [t.problem_id for t in rollouts(made)] == ["p0", "p1", "p2", "p3"]
+    assert dropped(made) == {f"p{n}": summary["stopped"] for n in range(4, 9)}
+
+
+def test_an_answer_cut_off_at_the_limit_says_so(tmp_path):
+    with server(lambda handler, body, attempt: send(handler, said("so far", "length"))) as (address, _):
+        made = stage(tmp_path, address, PROBLEMS[:1], samples=1)
+        collect.run(made)
+    (only,) = rollouts(made)
+    assert only.correct is False and only.reason.endswith("; cut off at the token limit")
+
+
+def test_a_judge_is_asked_about_what_no_rule_can_read(tmp_path):
+    def speaks(handler, body, attempt):
+        asked = body["messages"][-1]["content"]
+        if "compare two answers" in asked:
+            code = asked.rpartition("Verdict ")[2].partition(":")[0]
+            send(handler, said(f"The same.\nVerdict {code}: same"))
+        else:
+            send(handler, said("\\boxed{\\text{one of the two sides, } \\fbox }"))
+
+    with server(speaks) as (address, world):
+        judge = {"server": address, "model": "judge"}
+        made = stage(tmp_path, address, [Problem("p", "Which?", "a side")], samples=1, judge=judge)
+        collect.run(made)
+    (only,) = rollouts(made)
+    judged = [body for body in world.bodies if body["model"] == "judge"]
+    assert len(judged) == (only.reason == "judge: same") and only.reason != "equal"

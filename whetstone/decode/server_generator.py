@@ -1,0 +1,278 @@
+"""A Generator behind HTTP: any OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, `transformers serve`, a paid service).
+
+Many requests are in flight at once, one completion each (servers differ in what they make of `n`). What fails in passing is
+tried again with growing pauses: 408, 409, 429 and 5xx, time-outs, dropped connections, answers that are no JSON or hold no
+text; a server's Retry-After holds for all requests. What cannot get better (a wrong key, model or address) ends the run at
+once with the reason. A prompt that fails to the end is left out and kept in `failed`.
+
+The key is read from the environment when it is sent, and is in no setting, message or record.
+"""
+
+import asyncio
+import hashlib
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic import Field
+
+from whetstone.records import Completion, Prompt, Sampling
+from whetstone.run.settings import Settings
+
+AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
+HOPELESS = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
+STOPS = {"length": "length", "max_tokens": "length"}
+SHOWN = 300  # characters of a server's answer in a message
+
+
+class Server(Settings):
+    """An OpenAI-compatible endpoint and how to use it."""
+
+    server: str  # its address up to and including /v1
+    model: str  # the model's name there
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key; sent only where it is set
+    temperature: float = Field(default=0.6, ge=0)  # of the answers
+    top_p: float = Field(default=0.95, gt=0, le=1)  # of the answers
+    max_tokens: int = Field(default=16384, ge=1)  # longest answer
+    in_flight: int = Field(default=32, ge=1)  # requests at once
+    timeout: float = Field(default=600, gt=0)  # seconds until an answer must be there
+    retries: int = Field(default=6, ge=0)  # of one request
+    first_pause: float = Field(default=1, gt=0)  # seconds before the first retry; doubled for each further one
+    longest_pause: float = Field(default=60, gt=0)  # seconds before any retry
+    patience: int = Field(default=8, ge=1)  # prompts that may fail to the end in a row, before the server is given up
+    extra: dict[str, Any] = Field(default_factory=dict)  # sent along with every request, as in { top_k = 20 }
+    budget_tokens: int = Field(default=0, ge=0)  # of prompts and completions, then nothing more is asked; 0: no limit
+    budget_money: float = Field(default=0, ge=0)  # likewise, in the currency of the prices; 0: no limit
+    price_in: float = Field(default=0, ge=0)  # of a million prompt tokens
+    price_out: float = Field(default=0, ge=0)  # of a million completion tokens
+
+
+class ServerError(RuntimeError):
+    """The server cannot be used: the message says why and what to do."""
+
+
+class _TryAgain(Exception):
+    """A request failed in passing. `pause` is what the server asks for, in seconds."""
+
+    def __init__(self, reason: str, pause: float | None = None):
+        super().__init__(reason)
+        self.pause = pause
+
+
+class _Refused(Exception):
+    """The server does not take this prompt, and never will."""
+
+
+@dataclass
+class Spent:
+    """Tokens and money so far, earlier runs of a resumed stage included."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def add(self, tokens_in: int, tokens_out: int) -> None:
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+
+    def money(self, server: Server) -> float:
+        return (self.tokens_in * server.price_in + self.tokens_out * server.price_out) / 1e6
+
+    def exhausts(self, server: Server) -> str:
+        """Which budget is used up, "" for none."""
+        if server.budget_tokens and self.tokens_in + self.tokens_out >= server.budget_tokens:
+            return f"budget_tokens = {server.budget_tokens:,} is spent"
+        if server.budget_money and self.money(server) >= server.budget_money:
+            return f"budget_money = {server.budget_money:g} is spent"
+        return ""
+
+
+class ServerGenerator:
+    """Completions from `settings.server`, as they finish.
+
+    `failed` holds the prompts without a completion and why; `spent` the tokens; `stopped` why no more is asked, if so.
+    """
+
+    def __init__(self, settings: Server, spent: Spent | None = None):
+        if settings.budget_money and not (settings.price_in or settings.price_out):
+            raise ValueError(
+                f"budget_money = {settings.budget_money:g} without prices: nothing would ever be spent. Say price_in and "
+                "price_out, of a million tokens."
+            )
+        self.settings = settings
+        self.spent = spent or Spent()
+        self.failed: list[tuple[Prompt, str]] = []
+        self.stopped = ""
+        self._in_a_row = 0
+        self._resume_at = 0.0  # time.monotonic() before which nothing is sent
+
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
+        """Prompts are taken only when they can be sent. Raises ServerError when the server cannot be used."""
+        finished: queue.Queue[Completion | BaseException | None] = queue.Queue()
+        ended = threading.Event()
+
+        def work() -> None:
+            try:
+                asyncio.run(self._serve(iter(prompts), sampling, finished, ended))
+                finished.put(None)
+            except BaseException as error:
+                finished.put(error)
+
+        thread = threading.Thread(target=work, name="server requests", daemon=True)
+        thread.start()
+        try:
+            while (item := finished.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()  # a consumer that stops early waits for nothing
+            thread.join(timeout=self.settings.longest_pause)
+
+    async def _serve(
+        self, prompts: Iterator[Prompt], sampling: Sampling, finished: queue.Queue, ended: threading.Event
+    ) -> None:
+        import httpx2
+
+        limits = httpx2.Limits(max_connections=self.settings.in_flight)
+        timeout = httpx2.Timeout(self.settings.timeout, connect=min(30.0, self.settings.timeout))
+        async with httpx2.AsyncClient(limits=limits, timeout=timeout) as client:
+            running: set[asyncio.Task] = set()
+            try:
+                while True:
+                    self.stopped = self.stopped or self.spent.exhausts(self.settings)
+                    while len(running) < self.settings.in_flight and not self.stopped:
+                        prompt = next(prompts, None)
+                        if prompt is None:
+                            break
+                        running.add(asyncio.create_task(self._complete(client, prompt, sampling)))
+                    if not running or ended.is_set():
+                        return
+                    done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+                    for found in await asyncio.gather(*done, return_exceptions=True):
+                        if isinstance(found, BaseException):
+                            raise found
+                        if found is not None:
+                            finished.put(found)
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _complete(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion | None:
+        """None for a prompt that failed to the end."""
+        for attempt in range(self.settings.retries + 1):
+            await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
+            try:
+                completion = await self._request(client, prompt, sampling)
+            except _TryAgain as error:
+                reason = str(error)
+                if error.pause is not None:
+                    self._resume_at = max(self._resume_at, time.monotonic() + error.pause)
+                elif attempt < self.settings.retries:
+                    await asyncio.sleep(self._pause(attempt))
+            except _Refused as error:
+                self.failed.append((prompt, str(error)))
+                return None
+            else:
+                self._in_a_row = 0
+                self.spent.add(*completion.usage)
+                return completion
+        self.failed.append((prompt, reason))
+        self._in_a_row += 1
+        if self._in_a_row >= self.settings.patience:
+            raise ServerError(
+                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each "
+                f"{self.settings.retries + 1} times; last: "
+                f"{reason}. What was answered is kept: mend the server and run again."
+            )
+        return None
+
+    def _pause(self, attempt: int) -> float:
+        """Doubling, half of it at random, so that requests that failed together do not come again together."""
+        longest = min(self.settings.longest_pause, self.settings.first_pause * 2**attempt)
+        return longest * (0.5 + random.random() / 2)
+
+    async def _request(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion:
+        import httpx2
+
+        key = os.environ.get(self.settings.key_variable, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        address = f"{self.settings.server.rstrip('/')}/chat/completions"
+        try:
+            answer = await client.post(address, json=self._body(prompt, sampling), headers=headers)
+        except httpx2.TimeoutException as error:
+            raise _TryAgain(f"time-out after {self.settings.timeout:g} s ({type(error).__name__})") from error
+        except httpx2.TransportError as error:
+            raise _TryAgain(f"connection: {type(error).__name__} {error}".strip()) from error
+        except httpx2.InvalidURL as error:
+            raise ServerError(f"server = {self.settings.server!r} is no address: {error}.") from error
+        if answer.status_code != 200:
+            self._raise_for(answer, key)
+        try:
+            return self._read(prompt, answer.json())
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise _TryAgain(f"no completion in the answer: {_excerpt(answer.text, key)}") from error
+
+    def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+        stream = f"{sampling.seed}/{prompt.problem_id}/{prompt.index}"
+        return {
+            "model": self.settings.model,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "big") >> 1,
+            **({"top_k": sampling.top_k} if sampling.top_k else {}),
+            **self.settings.extra,
+        }
+
+    def _raise_for(self, answer: Any, key: str) -> None:
+        status, said = answer.status_code, _excerpt(answer.text, key)
+        if status in HOPELESS:
+            raise ServerError(
+                f"{self.settings.server} answered {status}: {HOPELESS[status]}. It says: {said}\nCheck server, model "
+                f"({self.settings.model!r}) and the key in the environment variable {self.settings.key_variable}."
+            )
+        if status in AGAIN or status >= 500:
+            raise _TryAgain(f"status {status}: {said}", _retry_after(answer.headers.get("Retry-After"), self.settings))
+        raise _Refused(f"status {status}: {said}")
+
+    def _read(self, prompt: Prompt, answer: dict[str, Any]) -> Completion:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+        text = message.get("content") or ""
+        if not isinstance(text, str) or not isinstance(thinking, str) or not (text or thinking):
+            raise ValueError("neither content nor reasoning_content")
+        if thinking:
+            text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
+        usage = answer.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        stop = STOPS.get(choice.get("finish_reason"), "end")
+        return Completion(prompt.problem_id, prompt.index, text, stop, usage=tokens)
+
+
+def _retry_after(header: str | None, settings: Server) -> float | None:
+    """Seconds, from a number or a date; at most the longest pause. None where the server says nothing readable."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(0.0, seconds), settings.longest_pause)
+
+
+def _excerpt(text: str, key: str) -> str:
+    """The beginning of what a server said, on one line; a key that it repeats is taken out."""
+    said = " ".join((text.replace(key, "[key]") if key else text).split())
+    return said if len(said) <= SHOWN else said[:SHOWN] + " …"
