@@ -1,177 +1,325 @@
-"""The in-process engine: continuous batching over a slot cache, for any model that `model.load` gives.
+"""The in-process engine: continuous batching for any model that `model.load` gives.
 
-A step is: admit waiting prompts into free slots, run the model on one token of every live slot, pick tokens, finish.
-Finished rows leave at once; when nobody waits, the last live slot moves into the hole, so that a step never computes a
-row that is done. The prompt of a group is prefilled once and copied into the group's other slots.
+A step is: plan who runs, run the model once, pick tokens, finish. Who runs is decided in `continuous_batching.py`, what
+they attend to is kept in `kv_cache.py`, tokens are picked in `sampling.py`.
 
 The engine shares the module it is given: after a training step it samples from the new weights.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.decode.kv_cache import KVCache
-from whetstone.decode.sampling import pick, uniforms
+from whetstone.decode.blocks import Blocks
+from whetstone.decode.continuous_batching import Line, Scheduler
+from whetstone.decode.kv_cache import BLOCK, KVCache
+from whetstone.decode.sampling import draws, pick
+from whetstone.decode.transcript import Transcript
 from whetstone.records import Completion, Prompt, Sampling
 
-CACHE_BYTES = 1 << 30  # what the key/value cache may take; fewer slots when sequences are long
+CACHE_BYTES = 1 << 30  # what the key/value cache may take; fewer sequences at once when they are long
+PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
 
 
-@dataclass(slots=True)
-class _Sequence:
-    prompt: Prompt
-    prompt_ids: list[int]
+class Edit(NamedTuple):
+    """What a control changes after a token: first the last `drop` ids go, then `append` come, then it ends if it `ends`.
+
+    Appended ids were not drawn: their log-probability is 0.
+    """
+
+    drop: int = 0
+    append: Sequence[int] = ()
+    ends: str = ""  # the completion's `stop`
+
+
+class Control(Protocol):
+    """Steers one completion: asked after each drawn token, before anything else ends it."""
+
+    held: Sequence[str]  # strings that it may take back: not shown while they are incomplete
+
+    def __call__(self, ids: list[int]) -> Edit | None: ...
+
+
+class Piece(NamedTuple):
+    """New text of a completion that is still being written."""
+
+    problem_id: str
+    index: int
+    text: str
 
 
 class Engine:
     """A Generator over a transformers model in this process.
 
-    `max_batch` sequences are decoded at once, fewer when their cache would take more than `cache_bytes`.
+    `max_batch` sequences are decoded at once, fewer when their keys and values would take more than `cache_bytes`.
+
+    `row_block`: a test mode, slower. Every matrix product then has this many rows, or is one prompt's own, and a sequence
+    that entered is never sent back: what a rollout draws is the same to the bit whatever its neighbours, their order and
+    their number. Without it, it is the same but for rounding in the matrix products.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_batch: int = 256, cache_bytes: int = CACHE_BYTES):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_batch: int = 256,
+        cache_bytes: int = CACHE_BYTES,
+        prefill_tokens: int = PREFILL_TOKENS,
+        row_block: int = 0,
+    ):
         self.model = model
         self.chat = Chat(tokenizer)
         self.max_batch = max_batch
         self.cache_bytes = cache_bytes
+        self.prefill_tokens = prefill_tokens
+        self.row_block = row_block
         config = model.config
         self._heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None
 
-    def _cache_for(self, slots: int, length: int) -> KVCache:
-        weight = next(self.model.parameters())
-        layers = self.model.config.num_hidden_layers
-        room = self.cache_bytes // (KVCache.bytes_per_token(layers, self._heads, self._size, weight.dtype) * length)
-        if room < 1:
-            raise ValueError(
-                f"one sequence of {length} tokens needs more than the cache's {self.cache_bytes >> 20} MiB: "
-                "lower max_tokens, or give the engine more cache_bytes."
-            )
-        slots = min(slots, room)
-        kept = self._cache
-        if kept is None or kept.keys[0].shape[0] < slots or kept.length < length or kept.keys[0].dtype != weight.dtype:
-            self._cache = KVCache(layers, slots, self._heads, length, self._size, weight.dtype, weight.device.type)
-        return self._cache
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+    ) -> Iterator[Completion]:
+        """Completions as they finish. Prompts that are to share a run of the model follow one another.
 
-    @torch.no_grad()
-    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
-        """Completions as they finish. Prompts are taken in groups of the same problem, as they come.
-
-        Raises ValueError when a prompt leaves no room in the model's context for `max_tokens`.
+        Raises ValueError when a prompt leaves no room in the model's context, or in the cache, for `max_tokens`.
         """
-        self.model.eval()
-        waiting = [_Sequence(p, self.chat.prompt_ids(p.messages)) for p in prompts]
-        if not waiting:
-            return
+        decoding = self.decode(prompts, sampling, control)
+        while decoding.busy:
+            yield from decoding.step()
+
+    def stream(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+    ) -> Iterator[Piece | Completion]:
+        """`generate`, with the text of each completion piece by piece as it is written; the pieces join to its text.
+
+        What a control takes back after it was shown is not unsaid.
+        """
+        decoding = self.decode(prompts, sampling, control, aloud=True)
+        while decoding.busy:
+            done = decoding.step()
+            yield from decoding.pieces
+            yield from done
+
+    def decode(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+        aloud: bool = False,
+    ) -> "Decoding":
+        """The work of `generate`, to be taken in steps: prompts may be added and cancelled between them."""
+        lines = [self.line(prompt, sampling, control) for prompt in prompts]
+        longest = max((len(line.prompt_ids) for line in lines), default=0)
         context = self.model.config.max_position_embeddings
-        longest = max(len(s.prompt_ids) for s in waiting)
         if longest + sampling.max_tokens > context:
             raise ValueError(
                 f"a prompt of {longest} tokens and max_tokens = {sampling.max_tokens} exceed the model's context of "
                 f"{context}: lower max_tokens, or drop the prompt."
             )
-        slots = min(self.max_batch, len(waiting))
-        cache = self._cache_for(slots, longest + sampling.max_tokens)
-        slots = min(slots, cache.keys[0].shape[0])
-        device = next(self.model.parameters()).device
-        waiting.reverse()
-        live: list[_Sequence] = []
-        n = sampling.max_tokens
-        tokens = torch.zeros(slots, n, dtype=torch.long, device=device)
-        logprobs = torch.zeros(slots, n, device=device)
-        draws = torch.zeros(slots, n, device=device)
-        made = torch.zeros(slots, dtype=torch.long, device=device)  # tokens sampled so far
-        start = torch.zeros(slots, dtype=torch.long, device=device)  # prompt tokens
-        stops = torch.tensor(self.chat.stops, device=device)
-        while waiting or live:
-            if waiting and len(live) < slots:
-                first = len(live)
-                logits = self._admit(cache, waiting, live, slots, draws, start, sampling)  # (new, V)
-                rows = torch.arange(first, len(live), device=device)
-                made[rows] = 0
-            else:
-                rows = torch.arange(len(live), device=device)
-                at = start[rows] + made[rows] - 1  # where the last sampled token goes
-                cache.extend(at)
-                logits = self._logits(tokens[rows, made[rows] - 1], at, cache=cache)
-            new, seen = pick(logits, draws[rows, made[rows]], sampling)
-            tokens[rows, made[rows]], logprobs[rows, made[rows]] = new, seen
-            made[rows] += 1
-            ended = torch.isin(new, stops)
-            over = (ended | (made[rows] == n)).nonzero()[:, 0]
-            for i in reversed(over.tolist()):
-                slot = int(rows[i])
-                count = int(made[slot])
-                ids = tokens[slot, :count].tolist()
-                sequence = live[slot]
-                yield Completion(
-                    sequence.prompt.problem_id,
-                    sequence.prompt.index,
-                    self.chat.text(ids),
-                    "end" if bool(ended[i]) else "length",
-                    sequence.prompt_ids,
-                    ids,
-                    logprobs[slot, :count].tolist(),
-                )
-                last = len(live) - 1
-                if slot != last:
-                    cache.copy(last, slot, int(start[last] + made[last]))
-                    for store in (tokens, logprobs, draws, made, start):
-                        store[slot] = store[last]
-                    live[slot] = live[last]
-                live.pop()
+        return Decoding(self, lines, aloud)
 
-    def _admit(
-        self,
-        cache: KVCache,
-        waiting: list[_Sequence],
-        live: list[_Sequence],
-        slots: int,
-        draws: torch.Tensor,
-        start: torch.Tensor,
-        sampling: Sampling,
-    ) -> torch.Tensor:
-        """Move waiting prompts into free slots: each distinct prompt is run once. Returns (new, V) logits of their ends."""
-        first = len(live)
-        while waiting and len(live) < slots:
-            live.append(waiting.pop())
-        groups = [list(g) for _, g in groupby(range(first, len(live)), key=lambda slot: live[slot].prompt_ids)]
-        ids = [i for g in groups for i in live[g[0]].prompt_ids]
-        lengths = [len(live[g[0]].prompt_ids) for g in groups]
-        cache.fill([(g[0], length) for g, length in zip(groups, lengths, strict=True)])
-        positions = torch.cat([torch.arange(length) for length in lengths])
-        device = start.device
-        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
-        logits = self._logits(
-            torch.tensor(ids, device=device), positions.to(device), cache=cache, keep=ends
-        )  # (groups, V)
-        for group, length in zip(groups, lengths, strict=True):
-            for slot in group:
-                if slot != group[0]:
-                    cache.copy(group[0], slot, length)
-                start[slot] = length
-                prompt = live[slot].prompt
-                stream = uniforms(sampling.seed, prompt.problem_id, prompt.index, sampling.max_tokens)
-                draws[slot] = torch.from_numpy(stream).to(device)
-        which = torch.tensor([g for g, group in enumerate(groups) for _ in group], device=device)
-        return logits[which]
+    def line(self, prompt: Prompt, sampling: Sampling, control: Callable[[Prompt], Control] | None = None) -> Line:
+        stream = draws(sampling.seed, prompt.problem_id, prompt.index)
+        ids = self.chat.prompt_ids(prompt.messages)
+        return Line(prompt, ids, sampling, stream, control(prompt) if control else None)
 
-    def _logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache, keep: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        hidden = models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]  # (T, C)
-        if keep is not None:
-            hidden = hidden[keep]
+    def blocks(self, slots: int, longest: int) -> Blocks:
+        """Room for `slots` sequences of `longest` tokens, or as much as `cache_bytes` allow; nothing is in it."""
+        weight = next(self.model.parameters())
+        layers = self.model.config.num_hidden_layers
+        one = KVCache.bytes_per_block(layers, self._heads, self._size, weight.dtype)
+        needed = -(-longest // BLOCK) + 1
+        allowed = self.cache_bytes // one
+        if allowed < needed:
+            raise ValueError(
+                f"one sequence of {longest} tokens needs {needed * one / (1 << 20):.1f} MiB of cache and may take "
+                f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
+            )
+        wanted = min(allowed, slots * needed)
+        kept = self._cache
+        if (
+            kept is None
+            or kept.capacity < wanted
+            or kept.keys.dtype != weight.dtype
+            or kept.keys.device != weight.device
+        ):
+            self._cache = None  # freed before the larger one is made
+            self._cache = KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device)
+        return Blocks(wanted, self._cache)
+
+    @torch.no_grad()
+    def logits(
+        self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]
+    ) -> tuple[list[Line], torch.Tensor]:
+        """Run tokens of each line. The lines, and the (n, V) logits after the last of the tokens of each."""
+        self.model.eval()
+        if not self.row_block:
+            return [*(line for line, _ in parts), *ones], self._run(blocks, parts, ones)
+        calls = [([part], []) for part in parts]
+        calls += [([], ones[i : i + self.row_block]) for i in range(0, len(ones), self.row_block)]
+        lines = [*(line for line, _ in parts), *ones]
+        return lines, torch.cat([self._run(blocks, *call) for call in calls])
+
+    def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
+        cache = self._cache
+        assert cache is not None
+        cache.begin(blocks, [(line, line.cached, n) for line, n in parts], ones, [line.cached for line in ones])
+        ids = [i for line, n in parts for i in line.slice(line.cached, n)] + [
+            line.slice(line.cached, 1)[0] for line in ones
+        ]
+        positions = [p for line, n in parts for p in range(line.cached, line.cached + n)] + [
+            line.cached for line in ones
+        ]
+        ends, total = [], 0
+        for _, n in parts:
+            total += n
+            ends.append(total - 1)
+        ends += range(total, total + len(ones))
+        if self.row_block and ones:
+            padding = self.row_block - len(ones)
+            ids, positions, ends = ids + [0] * padding, positions + [0] * padding, list(range(self.row_block))
+        device = cache.keys.device
+        hidden = self.model.model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            cache=cache,
+        ).last_hidden_state[0]  # (T, C)
+        if len(ends) < len(hidden):
+            hidden = hidden[torch.tensor(ends, device=device)]
         weight = self.model.get_output_embeddings().weight[: self.chat.size]
-        return hidden.float() @ weight.float().T
+        return (hidden.float() @ weight.float().T)[: len(parts) + len(ones)]
+
+
+class Decoding:
+    """Lines on their way to completions, a step at a time."""
+
+    def __init__(self, engine: Engine, lines: Sequence[Line], aloud: bool = False):
+        self.engine = engine
+        longest = max((len(line.prompt_ids) + line.sampling.max_tokens for line in lines), default=1)
+        slots = max(1, min(engine.max_batch, len(lines)))
+        self.scheduler = Scheduler(
+            engine.blocks(slots, longest), BLOCK, slots, engine.prefill_tokens, reserve=engine.row_block > 0
+        )
+        self.scheduler.add(lines)
+        self.aloud = aloud
+        self.pieces: list[Piece] = []  # of the last step
+        self._transcripts: dict[int, Transcript] = {}
+        self._seen: dict[int, torch.Tensor] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.scheduler.waiting or self.scheduler.live)
+
+    def step(self) -> list[Completion]:
+        """One more token for each line that decodes. Returns those that this completed."""
+        self.pieces = []
+        parts, ones = self.scheduler.plan()
+        lines, logits = self.engine.logits(self.scheduler.blocks, parts, ones)
+        counts = [n for _, n in parts] + [1] * len(ones)
+        next_of = [self.scheduler.ran(line, n) for line, n in zip(lines, counts, strict=True)]
+        told = [(line, row) for row, followers in enumerate(next_of) for line in followers]
+        if len(told) != len(logits) or any(len(followers) != 1 for followers in next_of):
+            logits = logits[torch.tensor([row for _, row in told], dtype=torch.long, device=logits.device)]
+        done = []
+        for line, token, logprob in self._picked([line for line, _ in told], logits):
+            line.ids.append(token)
+            line.logprobs.append(logprob)
+            stop = self._stop(line, token)
+            if stop:
+                done.append(self._complete(line, stop))
+        return done
+
+    def cancel(self, problem_id: str, index: int) -> Completion | None:
+        """What a line has written so far, with `stop` "cancelled"; None when there is no such line (any more)."""
+        for line in (*self.scheduler.live, *self.scheduler.waiting):
+            if (line.prompt.problem_id, line.prompt.index) == (problem_id, index):
+                return self._complete(line, "cancelled")
+        return None
+
+    def _picked(self, lines: Sequence[Line], logits: torch.Tensor) -> Iterator[tuple[Line, int, float]]:
+        """(line, token, log-probability), picked together for lines that are sampled alike."""
+        alike: dict[Sampling, list[int]] = {}
+        for row, line in enumerate(lines):
+            alike.setdefault(line.sampling, []).append(row)
+        for sampling, rows in alike.items():
+            own = logits if len(rows) == len(lines) else logits[torch.tensor(rows, device=logits.device)]
+            chosen = [lines[row] for row in rows]
+            numbers = [next(line.draws) if sampling.temperature else 0.0 for line in chosen]
+            seen = None
+            if sampling.repetition_penalty != 1:
+                seen = torch.stack([self._ids_seen(line, logits) for line in chosen])
+            tokens, logprobs = pick(own, torch.tensor(numbers, device=logits.device), sampling, seen)
+            yield from zip(chosen, tokens.tolist(), logprobs.tolist(), strict=True)
+
+    def _ids_seen(self, line: Line, logits: torch.Tensor) -> torch.Tensor:
+        """(V,) True for the ids of prompt and completion."""
+        seen = self._seen.get(id(line))
+        new = line.ids[-1:]
+        if seen is None or line.control is not None:  # a control may take ids back
+            seen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+            new = [i for i in (*line.prompt_ids, *line.ids) if i < len(seen)]
+        seen[new] = True
+        self._seen[id(line)] = seen
+        return seen
+
+    def _stop(self, line: Line, token: int) -> str:
+        """Why the line ends with this token; "" when it goes on."""
+        sampling, chat = line.sampling, self.engine.chat
+        edit = line.control(line.ids) if line.control is not None else None
+        if edit is not None:
+            self._apply(line, edit)
+        stop = edit.ends if edit is not None else ""
+        if edit is None and token in chat.stops:
+            stop = "end"
+        elif edit is None and token in sampling.stop_ids:
+            stop = "stop"
+        elif not stop and len(line.ids) >= sampling.max_tokens:
+            stop = "length"
+        if self.aloud or sampling.stop:
+            transcript = self._transcript(line)
+            piece = transcript.read(line.ids, done=bool(stop))
+            if transcript.stopped:
+                stop = "stop"
+            if self.aloud and piece:
+                self.pieces.append(Piece(line.prompt.problem_id, line.prompt.index, piece))
+        return stop
+
+    def _apply(self, line: Line, edit: Edit) -> None:
+        if edit.drop:
+            del line.ids[-edit.drop :], line.logprobs[-edit.drop :]
+        kept = line.length
+        room = line.sampling.max_tokens - len(line.ids)
+        line.ids += list(edit.append)[:room]
+        line.logprobs += [0.0] * (len(line.ids) - len(line.logprobs))
+        self.scheduler.cut(line, min(kept, line.length - 1))
+
+    def _transcript(self, line: Line) -> Transcript:
+        if id(line) not in self._transcripts:
+            held = line.control.held if line.control is not None else ()
+            self._transcripts[id(line)] = Transcript(self.engine.chat, line.sampling.stop, held)
+        return self._transcripts[id(line)]
+
+    def _complete(self, line: Line, stop: str) -> Completion:
+        self.scheduler.leave(line)
+        self._seen.pop(id(line), None)
+        transcript = self._transcripts.pop(id(line), None)
+        stopped = transcript is not None and transcript.stopped
+        text = transcript.text if stopped else self.engine.chat.text(line.ids)
+        prompt = line.prompt
+        return Completion(prompt.problem_id, prompt.index, text, stop, line.prompt_ids, line.ids, line.logprobs)
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:

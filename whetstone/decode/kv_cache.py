@@ -1,40 +1,64 @@
-"""Keys and values of the sequences being decoded: one slot a sequence, live slots in front.
+"""Keys and values of the sequences being decoded, in blocks of BLOCK tokens, and the attention that reads them.
 
-The cache never sees a prompt and the scheduler never sees a tensor. A call of the model runs a flat row of tokens: either
-whole prompts (`fill`), or one token of each live slot (`extend`). Heads: K key/value heads, R query heads for each.
+A call of the model runs a flat row of tokens: first segments of several tokens (prompts, or parts of them), then one token
+of each decoding sequence. A decoding token attends block by block: its query meets each of its blocks in one batched matrix
+product, and the parts are put together by row. Short sequences do not pay for the longest, and a block that several
+sequences share is read once for all of them.
+
+Heads: K key/value heads of size D, R query heads for each. Keys lie transposed, (D, BLOCK), as the product wants them.
 """
 
-import torch
+from collections.abc import Sequence
 
-from whetstone.attention import packed_attention
+import torch
+import torch.nn.functional as F
+
+from whetstone.decode.blocks import Blocks, Owner
+from whetstone.model import packed_attention
+
+BLOCK = 32  # tokens; on average half a block a sequence is read in vain
+
+Segment = tuple[Owner, int, int]  # tokens `start` … `start` + `count` - 1 of a sequence
 
 
 class KVCache:
-    """`slots` sequences of at most `length` tokens; (slots, K, length, D) for each layer's keys and values."""
+    """Room for `blocks` blocks in every layer. Memory is touched only when it is used."""
 
-    def __init__(self, layers: int, slots: int, heads: int, length: int, size: int, dtype: torch.dtype, device: str):
-        self.keys = [torch.zeros(slots, heads, length, size, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(slots, heads, length, size, dtype=dtype, device=device) for _ in range(layers)]
-        self.length = length
-        self._filling: list[tuple[int, int]] | None = None  # (slot, tokens) of each segment
-        self._at: torch.Tensor | None = None  # (n,) position written by each live slot
-        self._hidden: torch.Tensor | None = None  # (n, 1, 1, span) True where a slot has no key yet
-        self._span = 0
+    def __init__(self, layers: int, blocks: int, heads: int, size: int, dtype: torch.dtype, device: str):
+        self.keys = torch.empty(layers, blocks, heads, size, BLOCK, dtype=dtype, device=device)
+        self.values = torch.empty(layers, blocks, heads, BLOCK, size, dtype=dtype, device=device)
 
     @staticmethod
-    def bytes_per_token(layers: int, heads: int, size: int, dtype: torch.dtype) -> int:
-        return 2 * layers * heads * size * dtype.itemsize
+    def bytes_per_block(layers: int, heads: int, size: int, dtype: torch.dtype) -> int:
+        return 2 * layers * heads * size * BLOCK * dtype.itemsize
 
-    def fill(self, segments: list[tuple[int, int]]) -> None:
-        """The next call runs whole prompts: (slot, tokens) for each segment of the row."""
-        self._filling = segments
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[1]
 
-    def extend(self, at: torch.Tensor) -> None:
-        """The next call runs one token of slots 0 … n-1, at these positions."""
-        self._filling = None
-        self._at = at
-        self._span = int(at.max()) + 1
-        self._hidden = (torch.arange(self._span, device=at.device)[None] > at[:, None])[:, None, None]
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        if sources:
+            source, target = list(sources), list(targets)
+            self.keys[:, target] = self.keys[:, source]
+            self.values[:, target] = self.values[:, source]
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """What a former owner left must not be infinite: it is weighted with 0, not left out."""
+        if blocks:
+            self.values[:, list(blocks)] = 0
+
+    def begin(self, blocks: Blocks, segments: Sequence[Segment], rows: Sequence[Owner], at: Sequence[int]) -> None:
+        """The next call runs these segments, then one token of each of `rows`, at the positions `at`."""
+        device = self.keys.device
+        self._segments = [(owner.blocks, start, count) for owner, start, count in segments]
+        places = [(owner.blocks, t) for owner, start, n in segments for t in range(start, start + n)]
+        places += [(owner.blocks, t) for owner, t in zip(rows, at, strict=True)]
+        self._block = torch.tensor([table[t // BLOCK] for table, t in places], device=device)  # (T,)
+        self._offset = torch.tensor([t % BLOCK for _, t in places], device=device)  # (T,)
+        if rows:
+            self._pairs = _Pairs(blocks, rows, device)
+            self._at = torch.tensor(at, device=device)
+            self._hidden: dict[int | None, torch.Tensor] = {}
 
     def attend(
         self,
@@ -45,30 +69,152 @@ class KVCache:
         scaling: float | None,
         window: int | None = None,
     ) -> torch.Tensor:
-        """(1, H, T, D), (1, K, T, D) x 2 -> (1, T, H, D). `window`: how many keys a token sees, itself included."""
-        keys, values = self.keys[layer], self.values[layer]
-        if self._filling is not None:
-            start = 0
-            for slot, n in self._filling:
-                keys[slot, :, :n] = key[0, :, start : start + n]
-                values[slot, :, :n] = value[0, :, start : start + n]
-                start += n
-            lengths = [n for _, n in self._filling]
-            return packed_attention(query, key, value, lengths, scaling, window).transpose(1, 2).contiguous()
-        n, span = len(self._at), self._span
-        rows = torch.arange(n, device=query.device)
-        keys[rows, :, self._at] = key[0].transpose(0, 1).to(keys.dtype)
-        values[rows, :, self._at] = value[0].transpose(0, 1).to(values.dtype)
-        heads, size = keys.shape[1], keys.shape[3]
-        q = query[0].transpose(0, 1).reshape(n, heads, -1, size)  # (n, K, R, D)
-        scores = q @ keys[:n, :, :span].transpose(2, 3) * (scaling or size**-0.5)  # (n, K, R, span)
-        hidden = self._hidden
-        if window is not None:
-            gone = torch.arange(span, device=query.device)[None] <= self._at[:, None] - window
-            hidden = hidden | gone[:, None, None]
-        weights = scores.masked_fill_(hidden, float("-inf")).float().softmax(-1).to(values.dtype)
-        return (weights @ values[:n, :, :span]).reshape(1, n, -1, size)
+        """(1, H, T, D), (1, K, T, D) x 2 -> (1, T, H, D). Rows beyond those announced (padding) give zeros.
 
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        for store in (*self.keys, *self.values):
-            store[target, :, :tokens] = store[source, :, :tokens]
+        `window`: each token attends to so many tokens, its own among them.
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        scaling = scaling or query.shape[3] ** -0.5
+        known = len(self._block)
+        keys[self._block, :, :, self._offset] = key[0, :, :known].transpose(0, 1).to(keys.dtype)
+        values[self._block, :, self._offset] = value[0, :, :known].transpose(0, 1).to(values.dtype)
+        parts = []
+        filled = sum(count for _, _, count in self._segments)
+        if filled:
+            part = (x[:, :, :filled] for x in (query, key, value))
+            parts.append(self._attend_segments(keys, values, *part, scaling, window))
+        if known > filled:
+            parts.append(self._attend_rows(keys, values, query[0, :, filled:known].transpose(0, 1), scaling, window))
+        if known < query.shape[2]:
+            parts.append(query.new_zeros(query.shape[2] - known, *query.shape[1::2]))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+    def _attend_segments(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """(1, H, T, D) -> (T, H, D): whole prompts attend to themselves, later parts of one to what is cached, too."""
+        counts = [count for _, _, count in self._segments]
+        if all(start == 0 and (window is None or count <= window) for _, start, count in self._segments):
+            return packed_attention(query, key, value, counts, scaling)[0].transpose(0, 1)
+        out = []
+        for part, (table, start, count) in zip(query[0].split(counts, 1), self._segments, strict=True):
+            span = start + count
+            used = torch.tensor(table[: -(-span // BLOCK)], device=keys.device)
+            past = keys[used].permute(1, 0, 3, 2).flatten(1, 2)[:, :span]  # (K, span, D)
+            worth = values[used].permute(1, 0, 2, 3).flatten(1, 2)[:, :span]
+            position = torch.arange(span, device=keys.device)
+            seen = position <= position[start:, None]
+            if window is not None:
+                seen &= position > position[start:, None] - window
+            grouped = part.shape[0] != past.shape[0]
+            part = F.scaled_dot_product_attention(
+                part[None], past[None], worth[None], attn_mask=seen, scale=scaling, enable_gqa=grouped
+            )
+            out.append(part[0].transpose(0, 1))
+        return torch.cat(out)
+
+    def _attend_rows(
+        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """(n, H, D) -> (n, H, D): one token of each row attends to the blocks of its sequence."""
+        pairs = self._pairs
+        n, heads, size = query.shape
+        query = (query * scaling).reshape(n, keys.shape[1], -1, size)  # (n, K, R, D)
+        hidden = self._hidden.get(window)
+        if hidden is None:
+            hidden = self._hidden[window] = pairs.hidden(self._at, window)[:, None, None]  # (N, 1, 1, BLOCK)
+        scores = pairs.scores(query, keys).float().masked_fill_(hidden, float("-inf"))  # (N, K, R, BLOCK)
+        highest = pairs.highest(scores.amax(-1))  # (n, K, R)
+        weights = scores.sub_(highest[pairs.row][..., None]).exp_()
+        total = pairs.add_up(weights.sum(-1), n)  # (n, K, R)
+        out = pairs.add_up(pairs.weighted(weights.to(values.dtype), values).float(), n)  # (n, K, R, D)
+        return (out / total[..., None]).to(query.dtype).reshape(n, heads, size)
+
+
+class _Pairs:
+    """N pairs of a block and a row that reads it: first the private blocks as they lie, then the shared ones.
+
+    Blocks of sequences that are not among the rows belong to row 0, with all of their tokens hidden.
+    """
+
+    def __init__(self, blocks: Blocks, rows: Sequence[Owner], device: torch.device):
+        row_of = {id(owner): row for row, owner in enumerate(rows)}
+        private = [(row_of.get(id(owner), -1), place) for owner, place in blocks.private]
+        shared = blocks.shared[::-1]  # as they lie
+        readers = [[row_of[id(o)] for o in owners if id(o) in row_of] for owners, _ in shared]
+        places = [place for _, place in shared]
+        self.capacity = blocks.capacity
+        self.private, self.shared = len(private), len(readers)
+        self.width = max(map(len, readers), default=0)  # G, the most rows that read one shared block
+        common = [(row, place) for own, place in zip(readers, places, strict=True) for row in own]
+        found = private + common
+        self.row = torch.tensor([max(row, 0) for row, _ in found], device=device)  # (N,)
+        first = [place * BLOCK if row >= 0 else 1 << 40 for row, place in found]
+        self.first = torch.tensor(first, device=device)  # (N,) position of the block's first token
+        # Parts are added up in the order of their places: a sum must not depend on where blocks happen to lie.
+        order = sorted(range(len(found)), key=found.__getitem__)
+        self.order = torch.tensor(order, device=device)
+        self.ordered_row = self.row[self.order]
+        most = max(len(owner.blocks) for owner in rows)
+        table = torch.full((len(rows), most), len(found), dtype=torch.long)
+        for row, part in enumerate(_by_row(found, len(rows))):
+            table[row, : len(part)] = torch.tensor(part)
+        self.table = table.to(device)  # (n, most) the pairs of each row; N where there are fewer
+        if self.shared and self.width:
+            padded = [own + [0] * (self.width - len(own)) for own in readers]
+            self.readers = torch.tensor(padded, device=device)  # (S, G)
+            counts = torch.tensor([len(own) for own in readers], device=device)
+            self.read = torch.arange(self.width, device=device) < counts[:, None]  # (S, G)
+
+    def _of_shared(self, store: torch.Tensor) -> torch.Tensor:
+        return store[self.capacity - self.shared : self.capacity]  # (S, …)
+
+    def hidden(self, at: torch.Tensor, window: int | None) -> torch.Tensor:
+        """(N, BLOCK) True where a row must not look: tokens after its own, and before its window."""
+        position = self.first[:, None] + torch.arange(BLOCK, device=at.device)
+        own = at[self.row][:, None]
+        hidden = position > own
+        return hidden if window is None else hidden | (position <= own - window)
+
+    def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """(n, K, R, D) -> (N, K, R, BLOCK)"""
+        own = query[self.row[: self.private]] @ keys[: self.private]
+        if not self.shared or not self.width:
+            return own
+        groups = query[self.readers].transpose(1, 2).flatten(2, 3)  # (S, K, G R, D)
+        both = groups @ self._of_shared(keys)
+        both = both.unflatten(2, (self.width, -1)).transpose(1, 2)  # (S, G, K, R, BLOCK)
+        return torch.cat([own, both[self.read]])
+
+    def weighted(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """(N, K, R, BLOCK) -> (N, K, R, D)"""
+        own = weights[: self.private] @ values[: self.private]
+        if not self.shared or not self.width:
+            return own
+        groups = weights.new_zeros(*self.read.shape, *weights.shape[1:])
+        groups[self.read] = weights[self.private :]
+        both = groups.transpose(1, 2).flatten(2, 3) @ self._of_shared(values)  # (S, K, G R, D)
+        return torch.cat([own, both.unflatten(2, (self.width, -1)).transpose(1, 2)[self.read]])
+
+    def highest(self, found: torch.Tensor) -> torch.Tensor:
+        """(N, …) -> (n, …): the highest of each row's pairs."""
+        return torch.cat([found, torch.full_like(found[:1], float("-inf"))])[self.table].amax(1)
+
+    def add_up(self, parts: torch.Tensor, rows: int) -> torch.Tensor:
+        """(N, …) -> (n, …): the sum of each row's pairs."""
+        return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, self.ordered_row, parts[self.order])
+
+
+def _by_row(found: Sequence[tuple[int, int]], rows: int) -> list[list[int]]:
+    parts: list[list[int]] = [[] for _ in range(rows)]
+    for pair, (row, _) in enumerate(found):
+        if row >= 0:
+            parts[row].append(pair)
+    return parts
