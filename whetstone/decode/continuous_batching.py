@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from whetstone.decode.blocks import Blocks
+from whetstone.decode.kv_cache import BLOCK, blocks_for
 from whetstone.records import Prompt, Sampling
 
 
@@ -51,9 +52,8 @@ class Scheduler:
     `reserve` takes all blocks that a line may ever need when it enters, and shares none.
     """
 
-    def __init__(self, blocks: Blocks, block: int, slots: int, prefill_tokens: int, reserve: bool = False):
+    def __init__(self, blocks: Blocks, slots: int, prefill_tokens: int, reserve: bool = False):
         self.blocks = blocks
-        self.block = block
         self.slots = slots
         self.prefill_tokens = prefill_tokens
         self.reserve = reserve
@@ -87,7 +87,7 @@ class Scheduler:
         if line.pending:
             return []
         followers = [other for other in self.live if other.leader is line]
-        whole, rest = divmod(line.cached, self.block)
+        whole, rest = divmod(line.cached, BLOCK)
         if rest and followers:  # the block that each will write on in
             self.blocks.store.copy([line.blocks[whole]] * len(followers), [o.blocks[whole] for o in followers])
         for other in followers:
@@ -99,7 +99,7 @@ class Scheduler:
         if line.cached > length:
             line.cached = length
             if not self.reserve:
-                self.blocks.keep(line, self._needed(length))
+                self.blocks.keep(line, blocks_for(length))
 
     def leave(self, line: Line) -> None:
         """The line is done or given up; those that waited for its prompt run it themselves."""
@@ -111,12 +111,9 @@ class Scheduler:
         else:
             self.waiting.remove(line)
 
-    def _needed(self, tokens: int) -> int:
-        return -(-tokens // self.block)
-
     def _most(self, line: Line) -> int:
         """Blocks that the line needs now, or with `reserve`, ever."""
-        return self._needed(len(line.prompt_ids) + line.sampling.max_tokens if self.reserve else line.length)
+        return blocks_for(len(line.prompt_ids) + line.sampling.max_tokens if self.reserve else line.length)
 
     def _grow(self) -> None:
         """A block for each line that begins one; the last to come make room."""
@@ -144,7 +141,7 @@ class Scheduler:
         while self.waiting and len(self.live) < self.slots:
             line = self.waiting[0]
             leader = self._leader(line)
-            whole = len(line.prompt_ids) // self.block if leader is not None else 0
+            whole = len(line.prompt_ids) // BLOCK if leader is not None else 0
             needed = self._most(line) - whole
             kept_back = 0 if self.reserve or not self.live else len(self.live) + 1
             if needed + kept_back > self.blocks.free:
@@ -155,7 +152,7 @@ class Scheduler:
                 self.blocks.share(leader, line, whole)
                 self.blocks.take(line, needed)
             elif self._is_first_of_group(line):
-                whole = len(line.prompt_ids) // self.block
+                whole = len(line.prompt_ids) // BLOCK
                 self.blocks.take_shared(line, whole)
                 self.blocks.take(line, needed - whole)
             else:

@@ -16,7 +16,7 @@ from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.decode.blocks import Blocks
 from whetstone.decode.continuous_batching import Line, Scheduler
-from whetstone.decode.kv_cache import BLOCK, KVCache
+from whetstone.decode.kv_cache import KVCache, blocks_for
 from whetstone.decode.sampling import draws, pick
 from whetstone.decode.transcript import Transcript
 from whetstone.records import Completion, Prompt, Sampling
@@ -121,33 +121,35 @@ class Engine:
     ) -> "Decoding":
         """The work of `generate`, to be taken in steps: prompts may be added and cancelled between them."""
         lines = [self.line(prompt, sampling, control) for prompt in prompts]
-        longest = max((len(line.prompt_ids) for line in lines), default=0)
-        context = self.model.config.max_position_embeddings
-        if longest + sampling.max_tokens > context:
-            raise ValueError(
-                f"a prompt of {longest} tokens and max_tokens = {sampling.max_tokens} exceed the model's context of "
-                f"{context}: lower max_tokens, or drop the prompt."
-            )
+        self.check_context(lines)
         return Decoding(self, lines, aloud)
+
+    def check_context(self, lines: Iterable[Line]) -> None:
+        context = self.model.config.max_position_embeddings
+        for line in lines:
+            if len(line.prompt_ids) + line.sampling.max_tokens > context:
+                raise ValueError(
+                    f"a prompt of {len(line.prompt_ids)} tokens and max_tokens = {line.sampling.max_tokens} exceed the "
+                    f"model's context of {context}: lower max_tokens, or drop the prompt."
+                )
 
     def line(self, prompt: Prompt, sampling: Sampling, control: Callable[[Prompt], Control] | None = None) -> Line:
         stream = draws(sampling.seed, prompt.problem_id, prompt.index)
         ids = self.chat.prompt_ids(prompt.messages)
         return Line(prompt, ids, sampling, stream, control(prompt) if control else None)
 
-    def blocks(self, slots: int, longest: int) -> Blocks:
-        """Room for `slots` sequences of `longest` tokens, or as much as `cache_bytes` allow; nothing is in it."""
+    def blocks(self, wanted: int, least: int) -> Blocks:
+        """An empty table of `wanted` blocks, or as many as `cache_bytes` allow. ValueError when these are less than `least`."""
         weight = next(self.model.parameters())
         layers = self.model.config.num_hidden_layers
         one = KVCache.bytes_per_block(layers, self._heads, self._size, weight.dtype)
-        needed = -(-longest // BLOCK) + 1
         allowed = self.cache_bytes // one
-        if allowed < needed:
+        if allowed < least:
             raise ValueError(
-                f"one sequence of {longest} tokens needs {needed * one / (1 << 20):.1f} MiB of cache and may take "
+                f"one prompt with max_tokens more needs {least * one / (1 << 20):.1f} MiB of cache and may take "
                 f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
-        wanted = min(allowed, slots * needed)
+        wanted = min(allowed, wanted)
         kept = self._cache
         if (
             kept is None
@@ -210,9 +212,9 @@ class Decoding:
         self.engine = engine
         longest = max((len(line.prompt_ids) + line.sampling.max_tokens for line in lines), default=1)
         slots = max(1, min(engine.max_batch, len(lines)))
-        self.scheduler = Scheduler(
-            engine.blocks(slots, longest), BLOCK, slots, engine.prefill_tokens, reserve=engine.row_block > 0
-        )
+        one = blocks_for(longest) + 1
+        blocks = engine.blocks(slots * one, one)
+        self.scheduler = Scheduler(blocks, slots, engine.prefill_tokens, reserve=engine.row_block > 0)
         self.scheduler.add(lines)
         self.aloud = aloud
         self.pieces: list[Piece] = []  # of the last step

@@ -18,6 +18,11 @@ from whetstone.model import packed_attention
 
 BLOCK = 32  # tokens; on average half a block a sequence is read in vain
 
+
+def blocks_for(tokens: int) -> int:
+    return -(-tokens // BLOCK)
+
+
 Segment = tuple[Owner, int, int]  # tokens `start` … `start` + `count` - 1 of a sequence
 
 
@@ -106,7 +111,7 @@ class KVCache:
         out = []
         for part, (table, start, count) in zip(query[0].split(counts, 1), self._segments, strict=True):
             span = start + count
-            used = torch.tensor(table[: -(-span // BLOCK)], device=keys.device)
+            used = torch.tensor(table[: blocks_for(span)], device=keys.device)
             past = keys[used].permute(1, 0, 3, 2).flatten(1, 2)[:, :span]  # (K, span, D)
             worth = values[used].permute(1, 0, 2, 3).flatten(1, 2)[:, :span]
             position = torch.arange(span, device=keys.device)
