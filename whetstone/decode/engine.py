@@ -17,6 +17,7 @@ from whetstone.chat import Chat
 from whetstone.decode.blocks import Blocks
 from whetstone.decode.continuous_batching import Line, Scheduler
 from whetstone.decode.kv_cache import KVCache, blocks_for
+from whetstone.decode.plain_forward import fits, forward
 from whetstone.decode.sampling import draws, pick
 from whetstone.decode.transcript import Transcript
 from whetstone.records import Completion, Prompt, Sampling
@@ -81,6 +82,7 @@ class Engine:
         self._heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None
+        self._plain = False  # whether the model is run without its modules
 
     def generate(
         self,
@@ -150,6 +152,7 @@ class Engine:
                 f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
         wanted = min(allowed, wanted)
+        self._plain = fits(self.model)
         kept = self._cache
         if (
             kept is None
@@ -166,7 +169,8 @@ class Engine:
         self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]
     ) -> tuple[list[Line], torch.Tensor]:
         """Run tokens of each line. The lines, and the (n, V) logits after the last of the tokens of each."""
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         if not self.row_block:
             return [*(line for line, _ in parts), *ones], self._run(blocks, parts, ones)
         calls = [([part], []) for part in parts]
@@ -177,7 +181,13 @@ class Engine:
     def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
         cache = self._cache
         assert cache is not None
-        cache.begin(blocks, [(line, line.cached, n) for line, n in parts], ones, [line.cached for line in ones])
+        cache.begin(
+            blocks,
+            [(line, line.cached, n) for line, n in parts],
+            ones,
+            [line.cached for line in ones],
+            alike=self.row_block > 0,
+        )
         ids = [i for line, n in parts for i in line.slice(line.cached, n)] + [
             line.slice(line.cached, 1)[0] for line in ones
         ]
@@ -193,16 +203,19 @@ class Engine:
             padding = self.row_block - len(ones)
             ids, positions, ends = ids + [0] * padding, positions + [0] * padding, list(range(self.row_block))
         device = cache.keys.device
-        hidden = self.model.model(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            cache=cache,
-        ).last_hidden_state[0]  # (T, C)
+        hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device))
         if len(ends) < len(hidden):
             hidden = hidden[torch.tensor(ends, device=device)]
         weight = self.model.get_output_embeddings().weight[: self.chat.size]
         return (hidden.float() @ weight.float().T)[: len(parts) + len(ones)]
+
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """(T,), (T,) -> (T, C)"""
+        if self._plain:
+            return forward(self.model, ids, positions, self._cache)
+        return self.model.model(
+            input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=self._cache
+        ).last_hidden_state[0]
 
 
 class Decoding:

@@ -9,7 +9,10 @@ Heads: K key/value heads of size D, R query heads for each. Keys lie transposed,
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -52,16 +55,30 @@ class KVCache:
         if blocks:
             self.values[:, list(blocks)] = 0
 
-    def begin(self, blocks: Blocks, segments: Sequence[Segment], rows: Sequence[Owner], at: Sequence[int]) -> None:
-        """The next call runs these segments, then one token of each of `rows`, at the positions `at`."""
+    def begin(
+        self,
+        blocks: Blocks,
+        segments: Sequence[Segment],
+        rows: Sequence[Owner],
+        at: Sequence[int],
+        alike: bool = False,
+    ) -> None:
+        """The next call runs these segments, then one token of each of `rows`, at the positions `at`.
+
+        `alike`: a row that is alone is attended as one among others is, to the bit.
+        """
         device = self.keys.device
         self._segments = [(owner.blocks, start, count) for owner, start, count in segments]
         places = [(owner.blocks, t) for owner, start, n in segments for t in range(start, start + n)]
         places += [(owner.blocks, t) for owner, t in zip(rows, at, strict=True)]
-        self._block = torch.tensor([table[t // BLOCK] for table, t in places], device=device)  # (T,)
-        self._offset = torch.tensor([t % BLOCK for _, t in places], device=device)  # (T,)
+        self._known = len(places)
+        self._block: Any = torch.tensor([table[t // BLOCK] for table, t in places], device=device)  # (T,)
+        self._offset: Any = torch.tensor([t % BLOCK for _, t in places], device=device)  # (T,)
+        if len(places) == 1:  # plain numbers index a single place faster
+            self._block, self._offset = int(self._block), int(self._offset)
         if rows:
             self._pairs = _Pairs(blocks, rows, device)
+            self._alone = not alike and len(rows) == 1 and len(blocks.private) == len(rows[0].blocks)
             self._at = torch.tensor(at, device=device)
             self._hidden: dict[int | None, torch.Tensor] = {}
 
@@ -80,7 +97,7 @@ class KVCache:
         """
         keys, values = self.keys[layer], self.values[layer]
         scaling = scaling or query.shape[3] ** -0.5
-        known = len(self._block)
+        known = self._known
         keys[self._block, :, :, self._offset] = key[0, :, :known].transpose(0, 1).to(keys.dtype)
         values[self._block, :, self._offset] = value[0, :, :known].transpose(0, 1).to(values.dtype)
         parts = []
@@ -135,12 +152,21 @@ class KVCache:
         hidden = self._hidden.get(window)
         if hidden is None:
             hidden = self._hidden[window] = pairs.hidden(self._at, window)[:, None, None]  # (N, 1, 1, BLOCK)
+        if self._alone:
+            return _attend_alone(query, keys[: pairs.private], values[: pairs.private], hidden).reshape(n, heads, size)
         scores = pairs.scores(query, keys).float().masked_fill_(hidden, float("-inf"))  # (N, K, R, BLOCK)
         highest = pairs.highest(scores.amax(-1))  # (n, K, R)
         weights = scores.sub_(highest[pairs.row][..., None]).exp_()
         total = pairs.add_up(weights.sum(-1), n)  # (n, K, R)
         out = pairs.add_up(pairs.weighted(weights.to(values.dtype), values).float(), n)  # (n, K, R, D)
         return (out / total[..., None]).to(query.dtype).reshape(n, heads, size)
+
+
+def _attend_alone(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """One row that owns all N blocks, (1, K, R, D) -> (1, K, R, D): the same with fewer, for one row costs little more."""
+    scores = (query @ keys).float().masked_fill_(hidden, float("-inf"))  # (N, K, R, BLOCK)
+    weights = scores.permute(1, 2, 0, 3).flatten(2).softmax(-1).unflatten(2, scores.shape[::3])
+    return (weights.permute(2, 0, 1, 3).to(values.dtype) @ values).sum(0, keepdim=True).to(query.dtype)
 
 
 class _Pairs:
@@ -151,32 +177,32 @@ class _Pairs:
 
     def __init__(self, blocks: Blocks, rows: Sequence[Owner], device: torch.device):
         row_of = {id(owner): row for row, owner in enumerate(rows)}
-        private = [(row_of.get(id(owner), -1), place) for owner, place in blocks.private]
         shared = blocks.shared[::-1]  # as they lie
         readers = [[row_of[id(o)] for o in owners if id(o) in row_of] for owners, _ in shared]
-        places = [place for _, place in shared]
         self.capacity = blocks.capacity
-        self.private, self.shared = len(private), len(readers)
+        self.private, self.shared = len(blocks.private), len(readers)
         self.width = max(map(len, readers), default=0)  # G, the most rows that read one shared block
-        common = [(row, place) for own, place in zip(readers, places, strict=True) for row in own]
-        found = private + common
-        self.row = torch.tensor([max(row, 0) for row, _ in found], device=device)  # (N,)
-        first = [place * BLOCK if row >= 0 else 1 << 40 for row, place in found]
-        self.first = torch.tensor(first, device=device)  # (N,) position of the block's first token
+        own = [row_of.get(id(owner), -1) for owner, _ in blocks.private]
+        row = np.array([*own, *chain.from_iterable(readers)])
+        places = [len(own) * [place] for own, (_, place) in zip(readers, shared, strict=True)]
+        place = np.array([*(place for _, place in blocks.private), *chain.from_iterable(places)])
         # Parts are added up in the order of their places: a sum must not depend on where blocks happen to lie.
-        order = sorted(range(len(found)), key=found.__getitem__)
-        self.order = torch.tensor(order, device=device)
+        order = np.lexsort((place, row))
+        counts = np.bincount(row[row >= 0], minlength=len(rows))
+        table = np.full((len(rows), counts.max()), len(row))
+        read = order[len(row) - counts.sum() :]  # without those of row -1, which come first
+        table[row[read], np.arange(len(read)) - (counts.cumsum() - counts)[row[read]]] = read
+        first = np.where(row >= 0, place * BLOCK, 1 << 40)
+        self.row = _tensor(row.clip(0), device)  # (N,)
+        self.first = _tensor(first, device)  # (N,) position of the block's first token
+        self.order = _tensor(order, device)
         self.ordered_row = self.row[self.order]
-        most = max(len(owner.blocks) for owner in rows)
-        table = torch.full((len(rows), most), len(found), dtype=torch.long)
-        for row, part in enumerate(_by_row(found, len(rows))):
-            table[row, : len(part)] = torch.tensor(part)
-        self.table = table.to(device)  # (n, most) the pairs of each row; N where there are fewer
-        if self.shared and self.width:
+        self.table = _tensor(table, device)  # (n, most) the pairs of each row; N where there are fewer
+        if self.width:
             padded = [own + [0] * (self.width - len(own)) for own in readers]
             self.readers = torch.tensor(padded, device=device)  # (S, G)
-            counts = torch.tensor([len(own) for own in readers], device=device)
-            self.read = torch.arange(self.width, device=device) < counts[:, None]  # (S, G)
+            lengths = torch.tensor([len(own) for own in readers], device=device)
+            self.read = torch.arange(self.width, device=device) < lengths[:, None]  # (S, G)
 
     def _of_shared(self, store: torch.Tensor) -> torch.Tensor:
         return store[self.capacity - self.shared : self.capacity]  # (S, …)
@@ -191,7 +217,7 @@ class _Pairs:
     def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """(n, K, R, D) -> (N, K, R, BLOCK)"""
         own = query[self.row[: self.private]] @ keys[: self.private]
-        if not self.shared or not self.width:
+        if not self.width:
             return own
         groups = query[self.readers].transpose(1, 2).flatten(2, 3)  # (S, K, G R, D)
         both = groups @ self._of_shared(keys)
@@ -201,7 +227,7 @@ class _Pairs:
     def weighted(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """(N, K, R, BLOCK) -> (N, K, R, D)"""
         own = weights[: self.private] @ values[: self.private]
-        if not self.shared or not self.width:
+        if not self.width:
             return own
         groups = weights.new_zeros(*self.read.shape, *weights.shape[1:])
         groups[self.read] = weights[self.private :]
@@ -217,9 +243,5 @@ class _Pairs:
         return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, self.ordered_row, parts[self.order])
 
 
-def _by_row(found: Sequence[tuple[int, int]], rows: int) -> list[list[int]]:
-    parts: list[list[int]] = [[] for _ in range(rows)]
-    for pair, (row, _) in enumerate(found):
-        if row >= 0:
-            parts[row].append(pair)
-    return parts
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
