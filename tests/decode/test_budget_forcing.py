@@ -40,7 +40,9 @@ def thinks(engine, text: str, forcing: BudgetForcing, max_tokens: int = 80):
 def test_thinking_that_is_too_long_is_closed_and_the_model_answers(engine):
     forcing = BudgetForcing(engine.chat, most=12, answer="\nFinal Answer:")
     closing = engine.chat.ids("</think>\nFinal Answer:")
-    for done in engine.generate(PROMPTS, Sampling(max_tokens=60), forcing):
+    found = [c for c in engine.generate(PROMPTS, Sampling(max_tokens=60), forcing) if len(c.ids) > 12]
+    assert found, "all ended their turn before the budget was used up"
+    for done in found:
         assert done.ids[12 : 12 + len(closing)] == closing
         assert len(done.ids) == 60 or done.stop == "end"
         assert done.logprobs[12 : 12 + len(closing)] == [0.0] * len(closing)

@@ -179,6 +179,18 @@ def test_ten_thousand_queued_requests_stay_in_the_budget_and_each_is_answered_on
     assert engine._cache.keys.nbytes + engine._cache.values.nbytes <= engine.cache_bytes
 
 
+def test_two_decodings_of_one_engine_do_not_disturb_each_other(world):
+    engine, sampling = Engine(*world), Sampling(max_tokens=20, seed=3)
+    alone = ids(engine, prompts(6), sampling)
+    first, second = engine.decode(prompts(6), sampling), engine.decode(prompts(6)[::-1], sampling)
+    found: list[dict] = [{}, {}]
+    while first.busy or second.busy:
+        for decoding, into in zip((first, second), found, strict=True):
+            if decoding.busy:
+                into |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+    assert found == [alone, alone]
+
+
 def test_streamed_pieces_join_to_the_text(world):
     asked, sampling = prompts(5), Sampling(max_tokens=40, seed=1)
     texts = {c.problem_id: c.text for c in Engine(*world).generate(asked, sampling)}

@@ -90,6 +90,7 @@ def _search_block(engine: Engine, prompts: Sequence[Prompt], settings: Beams) ->
     blocks = engine.blocks(len(lines) * one, one)
     most = blocks.capacity // one
     if most < len(lines):  # the cache holds fewer prompts at once
+        engine.give_back(blocks)
         parts = [prompts[i : i + most] for i in range(0, len(prompts), most)]
         return [found for part in parts for found in _search_block(engine, part, settings)]
     searches = [_Search(line.prompt, [line], [0.0]) for line in lines]
@@ -99,6 +100,7 @@ def _search_block(engine: Engine, prompts: Sequence[Prompt], settings: Beams) ->
             _extend(engine, blocks, search, own, settings)
         open_ones = [search for search in searches if search.open]
         if not open_ones:
+            engine.give_back(blocks)
             return [_answers(engine, search, settings) for search in searches]
         beams = [beam for search in open_ones for beam in search.beams]
         found = _run(engine, blocks, [(beam, 1) for beam in beams])

@@ -6,7 +6,7 @@ When a block is given back, the last of its kind moves into its place, and the t
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Owner(Protocol):
@@ -16,7 +16,7 @@ class Owner(Protocol):
 
 
 class Store(Protocol):
-    """Where the blocks' contents are."""
+    """Where the blocks' contents are: the cache."""
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None: ...
 
@@ -26,9 +26,9 @@ class Store(Protocol):
 class Blocks:
     """`capacity` blocks in `store`. `version` changes with every change of who owns what."""
 
-    def __init__(self, capacity: int, store: Store):
+    def __init__(self, capacity: int, store: Any):
         self.capacity = capacity
-        self.store = store
+        self.store: Any = store  # a Store
         self.private: list[tuple[Owner, int]] = []  # of block i: its owner, its place in the owner's table
         self.shared: list[
             tuple[list[Owner], int]

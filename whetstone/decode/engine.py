@@ -121,7 +121,7 @@ class Engine:
         control: Callable[[Prompt], Control] | None = None,
         aloud: bool = False,
     ) -> "Decoding":
-        """The work of `generate`, to be taken in steps: prompts may be added and cancelled between them."""
+        """The work of `generate`, to be taken in steps, between which single completions can be cancelled."""
         lines = [self.line(prompt, sampling, control) for prompt in prompts]
         self.check_context(lines)
         return Decoding(self, lines, aloud)
@@ -153,16 +153,15 @@ class Engine:
             )
         wanted = min(allowed, wanted)
         self._plain = fits(self.model)
-        kept = self._cache
-        if (
-            kept is None
-            or kept.capacity < wanted
-            or kept.keys.dtype != weight.dtype
-            or kept.keys.device != weight.device
-        ):
-            self._cache = None  # freed before the larger one is made
-            self._cache = KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device)
-        return Blocks(wanted, self._cache)
+        kept, self._cache = self._cache, None
+        if kept is not None and kept.capacity >= wanted and kept.holds(weight.dtype, weight.device):
+            return Blocks(wanted, kept)
+        del kept  # freed before the larger one is made
+        return Blocks(wanted, KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device))
+
+    def give_back(self, blocks: Blocks) -> None:
+        """The memory of `blocks` may be used again. Until then it is its user's alone."""
+        self._cache = blocks.store
 
     @torch.no_grad()
     def logits(
@@ -179,8 +178,7 @@ class Engine:
         return lines, torch.cat([self._run(blocks, *call) for call in calls])
 
     def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
-        cache = self._cache
-        assert cache is not None
+        cache = blocks.store
         cache.begin(
             blocks,
             [(line, line.cached, n) for line, n in parts],
@@ -203,18 +201,18 @@ class Engine:
             padding = self.row_block - len(ones)
             ids, positions, ends = ids + [0] * padding, positions + [0] * padding, list(range(self.row_block))
         device = cache.keys.device
-        hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device))
+        hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
         if len(ends) < len(hidden):
             hidden = hidden[torch.tensor(ends, device=device)]
         weight = self.model.get_output_embeddings().weight[: self.chat.size]
         return (hidden.float() @ weight.float().T)[: len(parts) + len(ones)]
 
-    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """(T,), (T,) -> (T, C)"""
         if self._plain:
-            return forward(self.model, ids, positions, self._cache)
+            return forward(self.model, ids, positions, cache)
         return self.model.model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=self._cache
+            input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=cache
         ).last_hidden_state[0]
 
 
@@ -255,6 +253,8 @@ class Decoding:
             stop = self._stop(line, token)
             if stop:
                 done.append(self._complete(line, stop))
+        if not self.busy:
+            self.engine.give_back(self.scheduler.blocks)
         return done
 
     def cancel(self, problem_id: str, index: int) -> Completion | None:

@@ -70,6 +70,7 @@ class ForkedGenerator:
         path.touch()
 
         def work() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this one
             with path.open("w", encoding="utf-8") as out:
                 for completion in self.engine.generate(share, sampling):
                     out.write(json.dumps(asdict(completion)) + "\n")

@@ -44,6 +44,9 @@ class KVCache:
     def capacity(self) -> int:
         return self.keys.shape[1]
 
+    def holds(self, dtype: torch.dtype, device: torch.device) -> bool:
+        return self.keys.dtype == dtype and self.keys.device == device
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         if sources:
             source, target = list(sources), list(targets)
