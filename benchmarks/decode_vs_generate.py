@@ -25,7 +25,8 @@ import torch
 from benchmarks._measure import Case, Work, compare, own_cpu, write
 from whetstone import model as models
 from whetstone.chat import ask
-from whetstone.decode.engine import Edit, Engine
+from whetstone.decode.decoding import Edit
+from whetstone.decode.engine import Engine
 from whetstone.records import Prompt, Sampling
 from whetstone.run.settings import ModelSettings
 

@@ -7,7 +7,8 @@ import pytest
 from tests.tiny_models import random_model, tiny
 from whetstone import model as models
 from whetstone.ask import Asking, Printer, chat, generate, model_folder, without_thinking
-from whetstone.decode.engine import Engine, Piece
+from whetstone.decode.decoding import Piece
+from whetstone.decode.engine import Engine
 from whetstone.records import Completion, Sampling
 
 

@@ -6,7 +6,8 @@ import torch
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.budget_forcing import BudgetForcing
-from whetstone.decode.engine import Edit, Engine, Piece
+from whetstone.decode.decoding import Edit, Piece
+from whetstone.decode.engine import Engine
 from whetstone.records import Sampling
 
 

@@ -8,7 +8,8 @@ import torch
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.blocks import Blocks
-from whetstone.decode.engine import Edit, Engine, Piece
+from whetstone.decode.decoding import Edit, Piece
+from whetstone.decode.engine import Engine
 from whetstone.decode.kv_cache import BLOCK, KVCache
 from whetstone.records import Prompt, Sampling
 

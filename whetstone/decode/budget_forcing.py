@@ -14,7 +14,7 @@ completions are no rollouts to train on.
 from collections.abc import Sequence
 
 from whetstone.chat import Chat
-from whetstone.decode.engine import Edit
+from whetstone.decode.decoding import Edit
 from whetstone.records import Prompt
 
 END_OF_THINKING = "</think>"

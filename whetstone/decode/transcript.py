@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from whetstone.chat import Chat
 
 HALF = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
+RECALLED = 8  # ids by which it is noticed that some were taken back
 
 
 class Transcript:
@@ -34,7 +35,7 @@ class Transcript:
 
         Ids may have been taken back since: what was shown stays shown.
         """
-        if list(ids[: self._read][-8:]) != self._last:
+        if list(ids[max(0, self._read - RECALLED) : self._read]) != self._last:
             self._restart()
         before = self.chat.text(ids[self._context : self._read])
         now = self.chat.text(ids[self._context :])
@@ -42,7 +43,7 @@ class Transcript:
             searched = max(0, len(self.text) - max(map(len, self.stops), default=0))
             self.text += now[len(before) :]
             self._context, self._read = self._read, len(ids)
-            self._last = list(ids[-8:])
+            self._last = list(ids[-RECALLED:])
             found = [at for stop in self.stops if (at := self.text.find(stop, searched)) >= 0]
             if found:
                 self.text, self.stopped = self.text[: min(found)], True
