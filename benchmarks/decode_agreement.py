@@ -27,6 +27,7 @@ import torch
 
 from benchmarks._measure import hardware, versions, write
 from whetstone import model as models
+from whetstone.attention import ATTENTION
 from whetstone.batch import Row
 from whetstone.chat import ask
 from whetstone.decode.beam_search import Beams, beam_search
@@ -64,7 +65,7 @@ def random_model(kind: str, words: Any) -> Any:
     for p in model.parameters():  # wider than the default, so that logits differ visibly
         if p.dim() > 1:
             p.data.mul_(3.0)
-    model.set_attn_implementation(models.ATTENTION)
+    model.set_attn_implementation(ATTENTION)
     return model.eval()
 
 

@@ -24,6 +24,7 @@ import torch
 
 from benchmarks._measure import Case, Work, compare, own_cpu, write
 from whetstone import model as models
+from whetstone.attention import ATTENTION
 from whetstone.chat import ask
 from whetstone.decode.decoding import Edit
 from whetstone.decode.engine import Engine
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = tokenizer()
     cases, settings, built = [], {}, {}
     for name in chosen.models:
-        built[name] = build(name, words, models.ATTENTION)
+        built[name] = build(name, words, ATTENTION)
         for batch in chosen.batches:
             engine = Engine(built[name], words, max_batch=batch)
             peer = Generate(name, words, engine.chat)

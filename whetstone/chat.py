@@ -80,6 +80,7 @@ class Chat:
         with TemporaryDirectory() as folder:
             self.tokenizer.save_pretrained(folder)
             return hash_folder(Path(folder))
+
     def ids(self, text: str) -> list[int]:
         """Of a piece of a completion, for instance one that is forced upon it."""
         return self.tokenizer.encode(text, add_special_tokens=False)

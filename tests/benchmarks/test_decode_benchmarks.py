@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import decode_agreement, decode_vs_generate
-from whetstone import model as models
+from whetstone.attention import ATTENTION
 from whetstone.decode.engine import Engine
 
 
@@ -13,7 +13,7 @@ def test_both_sides_write_the_scripted_number_of_tokens(monkeypatch):
     monkeypatch.setattr(decode_vs_generate, "ANSWER", (2, 5))
     words = decode_vs_generate.tokenizer()
     name = "Phi-3 0.65 M"
-    engine = Engine(decode_vs_generate.build(name, words, models.ATTENTION), words, max_batch=2)
+    engine = Engine(decode_vs_generate.build(name, words, ATTENTION), words, max_batch=2)
     peer = decode_vs_generate.Generate(name, words, engine.chat)
     prompts, lengths = decode_vs_generate.work(3, seed=0)
     assert all(5 <= len(engine.chat.prompt_ids(prompt.messages)) <= 12 for prompt in prompts)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from tests.tiny_models import CLASSES, SHAPE, random_model, tiny
+from tests.tiny_models import CLASSES, WINDOWED, random_model, tiny, windowed_model
+from whetstone import model as models
 from whetstone.chat import ask
 from whetstone.decode import engine as engines
 from whetstone.decode.engine import Engine
@@ -48,23 +48,16 @@ def test_anything_replaced_or_unknown_is_left_to_the_module():
     assert not fits(torch.nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize("kind", ["phi3", "qwen2"])
+@pytest.mark.parametrize("kind", WINDOWED)
 def test_a_sliding_window_is_that_of_transformers(kind, tmp_path):
     _, tokenizer = tiny()
-    torch.manual_seed(0)
-    window = {"sliding_window": 11}
-    shape = dict(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, pad_token_id=0, **SHAPE)
-    if kind == "phi3":
-        model = Phi3ForCausalLM(Phi3Config(**shape, **window))
-    else:
-        model = Qwen2ForCausalLM(Qwen2Config(**shape, **window, use_sliding_window=True, max_window_layers=1))
-    for p in model.parameters():
-        if p.dim() > 1:
-            p.data.mul_(3.0)
-    engine = Engine(model.eval(), tokenizer, prefill_tokens=20)
+    model = windowed_model(kind, len(tokenizer))
+    engine = Engine(model, tokenizer, prefill_tokens=20)  # prompts in parts: these meet what is cached
+    models.save(model, tokenizer, tmp_path)
+    plain = type(model).from_pretrained(tmp_path)
     for done in engine.generate(PROMPTS, Sampling(0.0, 40)):
         ids = torch.tensor([done.prompt_ids])
-        out = model.generate(
+        out = plain.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
             eos_token_id=list(engine.chat.stops), pad_token_id=0,
         )  # fmt: skip

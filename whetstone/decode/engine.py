@@ -184,9 +184,7 @@ class Engine:
         """(T,), (T,) -> (T, C)"""
         if self._plain:
             return forward(self.model, ids, positions, cache)
-        return self.model.model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, cache=cache
-        ).last_hidden_state[0]
+        return models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from whetstone.attention import packed_attention
 from whetstone.decode.blocks import Blocks, Owner
-from whetstone.model import packed_attention
 
 BLOCK = 32  # tokens; on average half a block a sequence is read in vain
 
@@ -43,6 +43,11 @@ class KVCache:
     @property
     def capacity(self) -> int:
         return self.keys.shape[1]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence there is room for: no wider window hides anything."""
+        return self.capacity * BLOCK
 
     def holds(self, dtype: torch.dtype, device: torch.device) -> bool:
         return self.keys.dtype == dtype and self.keys.device == device
@@ -126,8 +131,8 @@ class KVCache:
     ) -> torch.Tensor:
         """(1, H, T, D) -> (T, H, D): whole prompts attend to themselves, later parts of one to what is cached, too."""
         counts = [count for _, _, count in self._segments]
-        if all(start == 0 and (window is None or count <= window) for _, start, count in self._segments):
-            return packed_attention(query, key, value, counts, scaling)[0].transpose(0, 1)
+        if all(start == 0 for _, start, _ in self._segments):
+            return packed_attention(query, key, value, counts, scaling, window)[0].transpose(0, 1)
         out = []
         for part, (table, start, count) in zip(query[0].split(counts, 1), self._segments, strict=True):
             span = start + count

@@ -64,6 +64,8 @@ def _attention(
     query, key, value = turned[:, : groups * k], turned[:, groups * k :], heads[:, (groups + 1) * k :]
     windowed = attention if hasattr(attention, "sliding_window") else attention.config
     window = getattr(windowed, "sliding_window", None)
+    if window is not None and window >= cache.length:
+        window = None
     rows = (part.transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, T, D)
     out = cache.attend(number, *rows, attention.scaling, window)  # (1, T, H, D)
     return _linear(attention.o_proj, out[0].flatten(1))
