@@ -59,8 +59,9 @@ class KVCache:
             self.values[:, target] = self.values[:, source]
 
     def clear(self, blocks: Sequence[int]) -> None:
-        """What a former owner left must not be infinite: it is weighted with 0, not left out."""
+        """What a former owner left must not be infinite: hidden places are weighted with 0, not left out."""
         if blocks:
+            self.keys[:, list(blocks)] = 0
             self.values[:, list(blocks)] = 0
 
     def begin(
@@ -85,7 +86,7 @@ class KVCache:
         if len(places) == 1:  # plain numbers index a single place faster
             self._block, self._offset = int(self._block), int(self._offset)
         if rows:
-            self._pairs = _Pairs(blocks, rows, device)
+            self._pairs = _Pairs(blocks, rows, device, alike)
             self._alone = not alike and len(rows) == 1 and len(blocks.private) == len(rows[0].blocks)
             self._at = torch.tensor(at, device=device)
             self._hidden: dict[int | None, torch.Tensor] = {}
@@ -159,12 +160,12 @@ class KVCache:
         query = (query * scaling).reshape(n, keys.shape[1], -1, size)  # (n, K, R, D)
         hidden = self._hidden.get(window)
         if hidden is None:
-            hidden = self._hidden[window] = pairs.hidden(self._at, window)[:, None, None]  # (N, 1, 1, BLOCK)
+            hidden = self._hidden[window] = pairs.hidden(self._at, window)  # (N, 1, 1, BLOCK)
         if self._alone:
             return _attend_alone(query, keys[: pairs.private], values[: pairs.private], hidden).reshape(n, heads, size)
-        scores = pairs.scores(query, keys).float().masked_fill_(hidden, float("-inf"))  # (N, K, R, BLOCK)
+        scores = pairs.scores(query, keys).float().add_(hidden)  # (N, K, R, BLOCK)
         highest = pairs.highest(scores.amax(-1))  # (n, K, R)
-        weights = scores.sub_(highest[pairs.row][..., None]).exp_()
+        weights = scores.sub_(highest.index_select(0, pairs.row)[..., None]).exp_()
         total = pairs.add_up(weights.sum(-1), n)  # (n, K, R)
         out = pairs.add_up(pairs.weighted(weights.to(values.dtype), values).float(), n)  # (n, K, R, D)
         return (out / total[..., None]).to(query.dtype).reshape(n, heads, size)
@@ -172,7 +173,7 @@ class KVCache:
 
 def _attend_alone(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """One row that owns all N blocks, (1, K, R, D) -> (1, K, R, D): the same with fewer, for one row costs little more."""
-    scores = (query @ keys).float().masked_fill_(hidden, float("-inf"))  # (N, K, R, BLOCK)
+    scores = (query @ keys).float().add_(hidden)  # (N, K, R, BLOCK)
     weights = scores.permute(1, 2, 0, 3).flatten(2).softmax(-1).unflatten(2, scores.shape[::3])
     return (weights.permute(2, 0, 1, 3).to(values.dtype) @ values).sum(0, keepdim=True).to(query.dtype)
 
@@ -183,7 +184,7 @@ class _Pairs:
     Blocks of sequences that are not among the rows belong to row 0, with all of their tokens hidden.
     """
 
-    def __init__(self, blocks: Blocks, rows: Sequence[Owner], device: torch.device):
+    def __init__(self, blocks: Blocks, rows: Sequence[Owner], device: torch.device, alike: bool):
         row_of = {id(owner): row for row, owner in enumerate(rows)}
         shared = blocks.shared[::-1]  # as they lie
         readers = [[row_of[id(o)] for o in owners if id(o) in row_of] for owners, _ in shared]
@@ -194,7 +195,6 @@ class _Pairs:
         row = np.array([*own, *chain.from_iterable(readers)])
         places = [len(own) * [place] for own, (_, place) in zip(readers, shared, strict=True)]
         place = np.array([*(place for _, place in blocks.private), *chain.from_iterable(places)])
-        # Parts are added up in the order of their places: a sum must not depend on where blocks happen to lie.
         order = np.lexsort((place, row))
         counts = np.bincount(row[row >= 0], minlength=len(rows))
         table = np.full((len(rows), counts.max()), len(row))
@@ -203,8 +203,9 @@ class _Pairs:
         first = np.where(row >= 0, place * BLOCK, 1 << 40)
         self.row = _tensor(row.clip(0), device)  # (N,)
         self.first = _tensor(first, device)  # (N,) position of the block's first token
-        self.order = _tensor(order, device)
-        self.ordered_row = self.row[self.order]
+        self.own = self.row[: self.private]
+        # `alike`: parts are added up in the order of their places, for a sum must not depend on where blocks happen to lie
+        self.order = _tensor(order, device) if alike else None
         self.table = _tensor(table, device)  # (n, most) the pairs of each row; N where there are fewer
         if self.width:
             padded = [own + [0] * (self.width - len(own)) for own in readers]
@@ -216,15 +217,17 @@ class _Pairs:
         return store[self.capacity - self.shared : self.capacity]  # (S, …)
 
     def hidden(self, at: torch.Tensor, window: int | None) -> torch.Tensor:
-        """(N, BLOCK) True where a row must not look: tokens after its own, and before its window."""
+        """(N, 1, 1, BLOCK) minus infinity where a row must not look: after its own token and before its window; else 0."""
         position = self.first[:, None] + torch.arange(BLOCK, device=at.device)
         own = at[self.row][:, None]
         hidden = position > own
-        return hidden if window is None else hidden | (position <= own - window)
+        if window is not None:
+            hidden |= position <= own - window
+        return torch.zeros(hidden.shape, device=at.device).masked_fill_(hidden, float("-inf"))[:, None, None]
 
     def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """(n, K, R, D) -> (N, K, R, BLOCK)"""
-        own = query[self.row[: self.private]] @ keys[: self.private]
+        own = query.index_select(0, self.own) @ keys[: self.private]
         if not self.width:
             return own
         groups = query[self.readers].transpose(1, 2).flatten(2, 3)  # (S, K, G R, D)
@@ -248,7 +251,10 @@ class _Pairs:
 
     def add_up(self, parts: torch.Tensor, rows: int) -> torch.Tensor:
         """(N, …) -> (n, …): the sum of each row's pairs."""
-        return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, self.ordered_row, parts[self.order])
+        row = self.row
+        if self.order is not None:
+            row, parts = row[self.order], parts[self.order]
+        return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, row, parts)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
