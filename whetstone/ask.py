@@ -153,6 +153,7 @@ def generate(
         for number, question in enumerate(questions)
         for index in range(samples)
     ]
+    asking = _within_context(engine, prompts, asking) or asking
     if len(prompts) == 1:
         _show(answer(engine, prompts, asking), asking, out)
         return
@@ -166,6 +167,15 @@ def generate(
             prompt = waiting.pop(0)
             out.write(f"--- {prompt.messages[0].content}\n")
             _show([done.pop((prompt.problem_id, prompt.index))], asking, out)
+
+
+def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Asking | None:
+    """With as many tokens at most as the model's context leaves; None where it leaves none."""
+    longest = max(len(engine.chat.prompt_ids(prompt.messages)) for prompt in prompts)
+    room = engine.model.config.max_position_embeddings - longest
+    if room < 1:
+        return None
+    return replace(asking, sampling=replace(asking.sampling, max_tokens=min(room, asking.sampling.max_tokens)))
 
 
 def _show(events: Iterable[Any], asking: Asking, out: TextIO) -> Completion | None:
@@ -234,12 +244,11 @@ def _question(source: TextIO, terminal: bool) -> str | None:
 
 def _turn(engine: "Engine", prompt: Prompt, asking: Asking, out: TextIO) -> str | None:
     """What was said; None when nothing came of it. Ctrl-C keeps what is there already."""
-    room = engine.model.config.max_position_embeddings - len(engine.chat.prompt_ids(prompt.messages))
-    if room < 1:
+    fitting = _within_context(engine, [prompt], asking)
+    if fitting is None:
         print("(the conversation is longer than the model's context: /new begins anew)", file=sys.stderr)
         return None
-    if room < asking.sampling.max_tokens:
-        asking = replace(asking, sampling=replace(asking.sampling, max_tokens=room))
+    asking = fitting
     printer = Printer(asking.thinking, out)
     said = ""
     try:
