@@ -18,7 +18,7 @@ from whetstone.decode.blocks import Blocks
 from whetstone.decode.continuous_batching import Line
 from whetstone.decode.decoding import Control, Decoding, Piece
 from whetstone.decode.kv_cache import KVCache
-from whetstone.decode.plain_forward import fits, forward
+from whetstone.decode.plain_forward import PlainForward, fits
 from whetstone.decode.sampling import draws
 from whetstone.records import Completion, Prompt, Sampling
 
@@ -55,7 +55,7 @@ class Engine:
         self._heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None
-        self._plain = False  # whether the model is run without its modules
+        self._plain: PlainForward | None = None
 
     def generate(
         self,
@@ -125,7 +125,7 @@ class Engine:
                 f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
         wanted = min(allowed, wanted)
-        self._plain = fits(self.model)
+        self._plain = PlainForward(self.model) if fits(self.model) else None
         kept, self._cache = self._cache, None
         if kept is not None and kept.capacity >= wanted and kept.holds(weight.dtype, weight.device):
             return Blocks(wanted, kept)
@@ -182,8 +182,8 @@ class Engine:
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """(T,), (T,) -> (T, C)"""
-        if self._plain:
-            return forward(self.model, ids, positions, cache)
+        if self._plain is not None:
+            return self._plain(ids, positions, cache)
         return models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]
 
 
