@@ -18,7 +18,7 @@ FLOORS = [
     ("learner", "decode"),
     ("sample", "answer", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
-    ("recipe", "pipeline", "worker", "show", "cli"),
+    ("recipe", "pipeline", "worker", "show", "ask", "cli"),
 ]
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

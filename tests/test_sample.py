@@ -84,3 +84,41 @@ def test_undecided_rollouts_are_not_in_the_share_of_right_ones():
     (group,) = sample_groups(Scripted(lambda p, s: ["1", "?", "2"][p.index]), PROBLEMS[:1], 3, Sampling(), Grader())
     assert [r.correct for r in group] == [True, None, False]
     assert share_right(group) == 0.5 and share_right(group[1:2]) == 0
+
+
+class Interrupted(Scripted):
+    """Ctrl-C after so many answers; once."""
+
+    def __init__(self, after: int, **more):
+        super().__init__(**more)
+        self.after = after
+
+    def generate(self, prompts, sampling):
+        for done in super().generate(prompts, sampling):
+            if self.after == 0:
+                self.after = -1
+                self.asked.pop()
+                raise KeyboardInterrupt
+            self.after -= 1
+            yield done
+
+
+@pytest.mark.parametrize("after", range(15))
+def test_what_is_finished_at_ctrl_c_is_kept_and_nothing_is_sampled_twice(tmp_path, after):
+    undisturbed = journalled(tmp_path / "one", Scripted())
+    first, second = Interrupted(after, order=backwards), Scripted()
+    with pytest.raises(KeyboardInterrupt):
+        journalled(tmp_path, first)
+    assert len(first.asked) == after
+    assert journalled(tmp_path, second) == undisturbed
+    assert sorted([*first.asked, *second.asked]) == sorted((r.problem_id, r.index) for g in undisturbed for r in g)
+
+
+def test_ctrl_c_twice_in_one_block_keeps_both_parts(tmp_path):
+    undisturbed = journalled(tmp_path / "one", Scripted())
+    runs = [Interrupted(2, order=backwards), Interrupted(3), Scripted()]
+    for generator in runs[:2]:
+        with pytest.raises(KeyboardInterrupt):
+            journalled(tmp_path, generator)
+    assert journalled(tmp_path, runs[2]) == undisturbed
+    assert sum(len(generator.asked) for generator in runs) == 15

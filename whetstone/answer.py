@@ -1,15 +1,22 @@
-"""A second opinion: a language model judges the answers that no rule can read.
+"""One answer from many: the majority's, the best by a scorer, the program's or else the thought's; and a second opinion.
 
-The Phi-4-Mini-Reasoning paper (arXiv 2504.21233) has answers that its rules cannot compare looked at again by a small model.
-Differs from it: the judge sees what the rules could not read and nothing else, each of its opinions is kept beside the
-rules' own, and a share of what the rules did decide can be shown to it, to count how often the two agree.
+    vote = majority([done.text for done in completions], verifier)                    # vote.answer, vote.share
+    best = best_of(problem, completions, scorer)                                      # the completion scored highest
+    answers = hybrid(generator, problems, Sampling(0.0), sandbox)                     # MAmmoTH: program first
 
     with MathVerifier() as rules, JudgedVerifier(rules, load_engine("judge/"), Path("judged.jsonl")) as verifier:
         verdicts = list(verifier.check_many(items))
     print(verifier.counts)
 
-The answer was written by a model and may try to talk the judge round. So the judge closes with a code that the answer's
-writer could not know, and everything but a line with that code and one plain word is no verdict.
+Majority: Wang et al. 2022, arXiv 2203.11171. Differs: answers are the same when the verifier says so, not when they are
+written alike. Hybrid: Yue et al. 2023, arXiv 2309.05653.
+
+The second opinion is a language model's, on the answers that no rule can read. The Phi-4-Mini-Reasoning paper (arXiv
+2504.21233) has answers that its rules cannot compare looked at again by a small model. Differs from it: the judge sees what
+the rules could not read and nothing else, each of its opinions is kept beside the rules' own, and a share of what the rules
+did decide can be shown to it, to count how often the two agree. The answer was written by a model and may try to talk the
+judge round. So the judge closes with a code that the answer's writer could not know, and everything but a line with that
+code and one plain word is no verdict.
 """
 
 import hashlib
@@ -17,15 +24,21 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from whetstone.records import Completion, Generator, Message, Prompt, Sampling, Verdict, Verifier
+from whetstone.records import Completion, Generator, Message, Problem, Prompt, Sampling, Scorer, Verdict, Verifier
 from whetstone.run.tables import Journal
+from whetstone.verify import extract, get_policy
+
+if TYPE_CHECKING:
+    from whetstone.verify.program import Outcome, Sandbox
 
 BLOCK = 256  # answers that are read by the rules before the judge is asked about some of them together
 LONGEST = 2_000  # characters of a question or answer that the judge is shown
+PROGRAM = " Let's write a program."  # asks a MAmmoTH model for a program of thought
 NOT_READ = ("unreadable answer",)  # reasons for "wrong" that only say that nobody could read it
 WORDS = {"same": True, "different": False, "unclear": None}
 
@@ -47,6 +60,109 @@ Think briefly. Then write one last line, which is one of
 Verdict {code}: same
 Verdict {code}: different
 Verdict {code}: unclear"""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The answer that most completions gave.
+
+    >>> Vote("1/2", 3, 4, (0, 1, 3)).share
+    0.75
+    """
+
+    answer: str | None  # as the first of those who gave it wrote it; None when nobody gave any
+    votes: int
+    voters: int  # completions with an answer
+    of: tuple[int, ...]  # the places of those who gave it
+
+    @property
+    def share(self) -> float:
+        return self.votes / max(1, self.voters)
+
+
+def majority(texts: Sequence[str], verifier: Verifier, policy: str = "math") -> Vote:
+    """The most frequent answer of whole completions; of equally frequent ones the one given first.
+
+    Two answers are one when the verifier accepts either with the other as the reference. Without an answer, no vote.
+    """
+    groups: list[tuple[str, list[int]]] = []
+    for place, text in enumerate(texts):
+        answer = extract(text, get_policy(policy)).answer
+        if answer is None:
+            continue
+        own = next((places for first, places in groups if _same(answer, first, verifier, policy)), None)
+        if own is None:
+            groups.append((answer, [place]))
+        else:
+            own.append(place)
+    if not groups:
+        return Vote(None, 0, 0, ())
+    answer, places = max(groups, key=lambda group: len(group[1]))
+    return Vote(answer, len(places), sum(len(places) for _, places in groups), tuple(places))
+
+
+def _same(a: str, b: str, verifier: Verifier, policy: str) -> bool:
+    return a == b or any(verifier.check(boxed(x), y, policy).correct is True for x, y in ((a, b), (b, a)))
+
+
+def boxed(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
+
+
+def best_of(problem: Problem, completions: Sequence[Completion], scorer: Scorer) -> Completion:
+    """The completion that the scorer puts highest; of equals the first. ValueError without any, or for a score that is none."""
+    if not completions:
+        raise ValueError(f"problem {problem.id}: the best of no completions was asked for.")
+    scores = [scorer(problem, done.text) for done in completions]
+    for done, score in zip(completions, scores, strict=True):
+        if score != score:
+            raise ValueError(
+                f"problem {problem.id}, completion {done.index}: the scorer's number is not one ({score})."
+            )
+    return completions[max(range(len(scores)), key=scores.__getitem__)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hybrid:
+    """A problem's answer, from its program where that ran."""
+
+    problem_id: str
+    answer: str | None
+    by: str  # program | thought
+    outcome: "Outcome"  # of the program
+    program: Completion
+    thought: Completion | None  # asked for only where the program gave no answer
+
+
+def hybrid(
+    generator: Generator,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    sandbox: "Sandbox",
+    ask_for_program: str = PROGRAM,
+) -> list[Hybrid]:
+    """MAmmoTH's hybrid decoding: a program first, run in the sandbox; a chain of thought where it gives no answer."""
+    questions = {p.id: p.question for p in problems}
+    programs = _one_each(generator, {name: text + ask_for_program for name, text in questions.items()}, sampling)
+    outcomes = {name: sandbox.run_text(done.text) for name, done in programs.items()}
+    failed = {name: questions[name] for name, outcome in outcomes.items() if outcome.answer is None}
+    thoughts = _one_each(generator, failed, sampling)
+    found = []
+    for problem in problems:
+        outcome, thought = outcomes[problem.id], thoughts.get(problem.id)
+        answer = outcome.answer if thought is None else extract(thought.text, get_policy(problem.policy)).answer
+        by = "program" if thought is None else "thought"
+        found.append(Hybrid(problem.id, answer, by, outcome, programs[problem.id], thought))
+    return found
+
+
+def _one_each(generator: Generator, questions: dict[str, str], sampling: Sampling) -> dict[str, Completion]:
+    """By problem, in the order asked."""
+    if not questions:
+        return {}
+    prompts = [Prompt(name, 0, (Message("user", text),)) for name, text in questions.items()]
+    done = {completion.problem_id: completion for completion in generator.generate(prompts, sampling)}
+    return {name: done[name] for name in questions}
 
 
 class JudgedVerifier:

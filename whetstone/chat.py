@@ -81,6 +81,10 @@ class Chat:
             self.tokenizer.save_pretrained(folder)
             return hash_folder(Path(folder))
 
+    def ids(self, text: str) -> list[int]:
+        """Of a piece of a completion, for instance one that is forced upon it."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
     def text(self, ids: Sequence[int]) -> str:
         """What was written, without the end of turn."""
         return self.tokenizer.decode([i for i in ids if i not in self.stops], skip_special_tokens=False)

@@ -217,6 +217,17 @@ def evaluate(
     _print_scores(evaluate_model(model, benchmark, samples, temperature, max_tokens, output, policy, mapping or None))
 
 
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer.")]
+TopP = Annotated[float, typer.Option(help="Only the likeliest that hold this share of the mass.")]
+TopK = Annotated[int, typer.Option(min=0, help="Only so many of the likeliest; 0: all.")]
+MinP = Annotated[float, typer.Option(help="Only those at least so many times as likely as the likeliest.")]
+BeamCount = Annotated[int, typer.Option("--beams", min=1, help="Above 1: beam search of this width.")]
+Thinking = Annotated[str, typer.Option(help="show, fold (a line that counts) or hide what the model thinks.")]
+ThinkMost = Annotated[int | None, typer.Option(help="End the thinking after so many tokens, and let it answer.")]
+ThinkLeast = Annotated[int, typer.Option(min=0, help='Have it go on thinking ("Wait") before so many tokens.')]
+
+
 @app.command()
 def generate(
     model: ModelName,
@@ -224,32 +235,65 @@ def generate(
         list[str] | None, typer.Argument(metavar="QUESTION…", help="None: a line each from stdin.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers a question.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.6,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    temperature: Temperature = 0.6,
+    max_tokens: MaxTokens = 512,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    beams: BeamCount = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beam search: above 0 favours long answers.")] = 1.0,
+    thinking: Thinking = "show",
+    think_most: ThinkMost = None,
+    think_least: ThinkLeast = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
 ) -> None:
     """Ask a model and see it think."""
-    from whetstone.decode.engine import load_engine
-    from whetstone.records import Message, Prompt, Sampling
-    from whetstone.show import dim_thinking
+    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import generate as answer_all
+    from whetstone.records import Sampling
 
     asked = questions or [line.strip() for line in sys.stdin if line.strip()]
     if not asked:
         raise ValueError('There is no question: write one, whetstone generate --model M "What is 12 + 30?"')
-    engine = load_engine(_model_of(model))
-    prompts = [
-        Prompt(str(number), index, (Message("user", question),))
-        for number, question in enumerate(asked)
-        for index in range(samples)
-    ]
-    done = {(c.problem_id, c.index): c for c in engine.generate(prompts, Sampling(temperature, max_tokens, seed=seed))}
-    for prompt in prompts:
-        completion = done[prompt.problem_id, prompt.index]
-        if len(prompts) > 1:
-            print(f"--- {prompt.messages[0].content}")
-        print(dim_thinking(completion.text) if sys.stdout.isatty() else completion.text)
-        if completion.stop == "length":
-            print(f"(cut off after {max_tokens} tokens: --max-tokens allows more)", file=sys.stderr)
+    sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
+    asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
+
+    from whetstone.decode.engine import load_engine
+
+    try:
+        answer_all(load_engine(model_folder(model)), asked, samples, asking)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def chat(
+    model: ModelName,
+    system: Annotated[str, typer.Option(help="A system message.")] = "",
+    temperature: Temperature = 0.6,
+    max_tokens: MaxTokens = 512,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    beams: BeamCount = 1,
+    thinking: Thinking = "fold",
+    think_most: ThinkMost = None,
+    think_least: ThinkLeast = 0,
+    seed: int = 0,
+) -> None:
+    """Talk with a model. Ctrl-C ends an answer, an empty line the chat; lines can be piped in."""
+    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import chat as talk
+    from whetstone.records import Sampling
+
+    sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p)
+    asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking)
+
+    from whetstone.decode.engine import load_engine
+
+    talk(load_engine(model_folder(model)), asking, system)
 
 
 @app.command()
@@ -262,14 +306,6 @@ def report(
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
     print(write_report(folder))
-
-
-def _model_of(name: str) -> str:
-    """A run's folder stands for the last model trained in it."""
-    models = [
-        path for path in sorted(Path(name).glob("[0-9][0-9]-*/model")) if (path.parent / "manifest.json").exists()
-    ]
-    return str(models[-1]) if models else name
 
 
 def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:

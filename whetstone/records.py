@@ -58,7 +58,7 @@ class Rollout:
     ids: list[int]  # the completion, end token included when it stopped by itself
     logprobs: list[float]  # of `ids`, under softmax(logits / temperature)
     temperature: float
-    stop: str  # "end" | "length"
+    stop: str  # "end" | "stop" | "length"
     text: str
     correct: bool | None = None
     reason: str = ""
@@ -116,13 +116,48 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to pick tokens. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+    """How to pick tokens, and when to stop. `temperature` 0 is greedy.
+
+    >>> Sampling(temperature=0.6).plain, Sampling(top_p=0.9).plain
+    (True, False)
+    """
 
     temperature: float = 1.0
     max_tokens: int = 512
-    top_k: int = 0
-    top_p: float = 1.0
+    top_k: int = 0  # only the k likeliest; 0: off
+    top_p: float = 1.0  # only the fewest likeliest that hold this share of the mass; 1: off
     seed: int = 0
+    min_p: float = 0.0  # only those at least so many times as likely as the likeliest; 0: off
+    repetition_penalty: float = 1.0  # above 1 makes ids rarer that occur in prompt or completion; 1: off
+    bias: tuple[tuple[int, float], ...] = ()  # (id, number added to its logit); minus infinity forbids it
+    stop: tuple[str, ...] = ()  # a completion ends before the first of these strings
+    stop_ids: tuple[int, ...] = ()  # ids that end it beside those of the model's own
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "temperature": self.temperature >= 0,
+            "max_tokens": self.max_tokens >= 1,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": self.repetition_penalty > 0,
+            "stop": all(self.stop),
+        }
+        for name, fits in bounds.items():
+            if not fits:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: temperature, top_k and min_p are 0 or more, max_tokens at least 1, "
+                    "top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
+                )
+
+    @property
+    def plain(self) -> bool:
+        """Whether tokens come from the model's own distribution at the temperature: what a policy gradient assumes."""
+        return (
+            self.temperature > 0
+            and (self.top_k, self.top_p, self.min_p, self.repetition_penalty) == (0, 1.0, 0.0, 1.0)
+            and not self.bias
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +165,10 @@ class Completion:
     problem_id: str
     index: int
     text: str
-    stop: str  # end | length
+    stop: str  # end | stop (a string or id of the sampling's) | length | cancelled
     prompt_ids: list[int] = field(default_factory=list)  # empty where a server does not say
     ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)  # of `ids`, in the distribution they were drawn from
     usage: tuple[int, int] = (0, 0)  # tokens of prompt and completion that a server counted
 
 

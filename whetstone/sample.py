@@ -2,10 +2,11 @@
 
 The result is lists of Rollouts in the order of the problems and of their index, whatever order they finished in. With a
 journal the work survives a kill: problems go through the generator in blocks of fixed composition, a finished block is
-synced, and a resumed run samples only the missing blocks, each exactly as it would have been.
+synced, and a resumed run samples only the missing blocks, each exactly as it would have been. Ctrl-C keeps what is finished
+of the block at hand, too: only the rest of it is sampled then, the same as it would have been but for rounding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from whetstone.chat import ask
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
+
+AT_STOP = "kept_at_stop"  # marks the rows of a journal that Ctrl-C left of an unfinished block
 
 
 def sample_groups(
@@ -23,15 +26,23 @@ def sample_groups(
     verifier: Verifier,
     label: str = "",
     first: int = 0,
+    known: Collection[tuple[str, int]] = (),
+    finished: list[Rollout] | None = None,
 ) -> list[list[Rollout]]:
     """P lists of G graded rollouts. `samples` is G, or one G a problem; `first` is the index of a problem's first rollout.
 
-    With a `label`, progress is shown.
+    With a `label`, progress is shown. Those `known`, (problem, index), are left out. On Ctrl-C, `finished` is filled with
+    the rollouts that are done and graded.
     """
     counts = [samples] * len(problems) if isinstance(samples, int) else list(samples)
     gold = {p.id: p for p in problems}
-    prompts = [ask(p.id, p.question, first + i) for p, n in zip(problems, counts, strict=True) for i in range(n)]
+    wanted = [[(p.id, first + i) for i in range(n)] for p, n in zip(problems, counts, strict=True)]
+    prompts = [ask(name, gold[name].question, i) for keys in wanted for name, i in keys if (name, i) not in known]
     graded: list[tuple[Completion, Future[Verdict]]] = []
+
+    def rollouts() -> list[Rollout]:
+        return [as_rollout(done, verdict.result(), sampling.temperature) for done, verdict in graded]
+
     with ThreadPoolExecutor(1) as grader:
 
         def collect(completions: Iterable[Completion], advance) -> None:
@@ -41,15 +52,18 @@ def sample_groups(
                 advance(1)
 
         completions = generator.generate(prompts, sampling)
-        if label:
-            with progress(len(prompts), label, unit="rollouts") as bar:
-                collect(completions, bar.advance)
-        else:
-            collect(completions, lambda n: None)
-        by_key = {
-            (c.problem_id, c.index): as_rollout(c, verdict.result(), sampling.temperature) for c, verdict in graded
-        }
-    return [[by_key[p.id, first + i] for i in range(n)] for p, n in zip(problems, counts, strict=True)]
+        try:
+            if label:
+                with progress(len(prompts), label, unit="rollouts") as bar:
+                    collect(completions, bar.advance)
+            else:
+                collect(completions, lambda n: None)
+        except KeyboardInterrupt:
+            if finished is not None:
+                finished += rollouts()
+            raise
+        by_key = {(r.problem_id, r.index): r for r in rollouts()}
+    return [[by_key[key] for key in keys if key not in known] for keys in wanted]
 
 
 def as_rollout(done: Completion, verdict: Verdict, temperature: float) -> Rollout:
@@ -82,13 +96,21 @@ def sample_journalled(
     size = max(1, block // samples)
     with Journal(journal) as kept:
         found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in kept.rows)}
+        kept_at_stop = {(row["problem_id"], row["index"]) for row in kept.rows if row.get(AT_STOP)}
         blocks = [problems[i : i + size] for i in range(0, len(problems), size)]
         # A kill while a block is written can leave a part of it: that block is sampled again, to the same rollouts.
         missing = [part for part in blocks if any((p.id, i) not in found for p in part for i in range(samples))]
         done = len(problems) - sum(map(len, missing))
         with progress(len(problems) * samples, label, unit="rollouts", done=done * samples) as bar:
             for part in missing:
-                fresh = sample_groups(generator, part, samples, sampling, verifier)
+                stopped: list[Rollout] = []
+                try:
+                    fresh = sample_groups(
+                        generator, part, samples, sampling, verifier, known=kept_at_stop, finished=stopped
+                    )
+                except KeyboardInterrupt:
+                    kept.append(to_row(r) | {AT_STOP: True} for r in stopped)
+                    raise
                 kept.append(to_row(r) for group in fresh for r in group)
                 found |= {(r.problem_id, r.index): r for group in fresh for r in group}
                 bar.advance(len(part) * samples, right=f"{share_right(found.values()):.0%}")

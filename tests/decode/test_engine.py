@@ -171,3 +171,20 @@ def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkey
             os.waitpid(-1, os.WNOHANG)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_in_fixed_row_blocks_a_sample_is_the_same_to_the_bit_whatever_is_decoded_beside_it():
+    model, tokenizer = tiny()
+    asked = [ask(f"p{i}", f"Compute {i} + {i * 7}" + " + 3" * (i % 9), g) for i in range(40) for g in range(2)]
+    sampling = Sampling(max_tokens=12, seed=5)
+
+    def found(order, **engine):
+        done = Engine(model, tokenizer, row_block=8, **engine).generate(order, sampling)
+        return {(c.problem_id, c.index): (c.ids, c.logprobs) for c in done}
+
+    alone = found(asked, max_batch=1)
+    assert found(asked, max_batch=80) == alone
+    assert found(asked[::-1], max_batch=11, cache_bytes=1 << 20) == alone
+    assert found(asked[10:13], max_batch=3) == {
+        (p.problem_id, p.index): alone[p.problem_id, p.index] for p in asked[10:13]
+    }

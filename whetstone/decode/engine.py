@@ -1,15 +1,12 @@
-"""The in-process engine: continuous batching over a slot cache, for any model that `model.load` gives.
+"""The in-process engine: continuous batching for any model that `model.load` gives.
 
-A step is: admit waiting prompts into free slots, run the model on one token of every live slot, pick tokens, finish.
-Finished rows leave at once; when nobody waits, the last live slot moves into the hole, so that a step never computes a
-row that is done. The prompt of a group is prefilled once and copied into the group's other slots.
+Who runs next is decided in `continuous_batching.py`, what they attend to is kept in `kv_cache.py`, tokens are picked in
+`sampling.py`; `decoding.py` puts the three together, a step at a time. Here is what runs the model.
 
 The engine shares the module it is given: after a training step it samples from the new weights.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,161 +14,177 @@ import torch
 
 from whetstone import model as models
 from whetstone.chat import Chat
+from whetstone.decode.blocks import Blocks
+from whetstone.decode.continuous_batching import Line
+from whetstone.decode.decoding import Control, Decoding, Piece
 from whetstone.decode.kv_cache import KVCache
-from whetstone.decode.sampling import pick, uniforms
+from whetstone.decode.plain_forward import PlainForward, fits
+from whetstone.decode.sampling import draws
 from whetstone.records import Completion, Prompt, Sampling
 
-CACHE_BYTES = 1 << 30  # what the key/value cache may take; fewer slots when sequences are long
-
-
-@dataclass(slots=True)
-class _Sequence:
-    prompt: Prompt
-    prompt_ids: list[int]
+CACHE_BYTES = 1 << 30  # what the key/value cache may take; fewer sequences at once when they are long
+PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
 
 
 class Engine:
     """A Generator over a transformers model in this process.
 
-    `max_batch` sequences are decoded at once, fewer when their cache would take more than `cache_bytes`.
+    `max_batch` sequences are decoded at once, fewer when their keys and values would take more than `cache_bytes`.
+
+    `row_block`: a test mode, slower. Every matrix product then has this many rows, or is one prompt's own, and a sequence
+    that entered is never sent back: what a rollout draws is the same to the bit whatever its neighbours, their order and
+    their number. Without it, it is the same but for rounding in the matrix products.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_batch: int = 256, cache_bytes: int = CACHE_BYTES):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_batch: int = 256,
+        cache_bytes: int = CACHE_BYTES,
+        prefill_tokens: int = PREFILL_TOKENS,
+        row_block: int = 0,
+    ):
         self.model = model
         self.chat = Chat(tokenizer)
         self.max_batch = max_batch
         self.cache_bytes = cache_bytes
+        self.prefill_tokens = prefill_tokens
+        self.row_block = row_block
         config = model.config
         self._heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None
+        self._plain: PlainForward | None = None
 
-    def _cache_for(self, slots: int, length: int) -> KVCache:
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+    ) -> Iterator[Completion]:
+        """Completions as they finish. Prompts that are to share a run of the model follow one another.
+
+        Raises ValueError when a prompt leaves no room in the model's context, or in the cache, for `max_tokens`.
+        """
+        decoding = self.decode(prompts, sampling, control)
+        while decoding.busy:
+            yield from decoding.step()
+
+    def stream(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+    ) -> Iterator[Piece | Completion]:
+        """`generate`, with the text of each completion piece by piece as it is written; the pieces join to its text.
+
+        What a control takes back after it was shown is not unsaid.
+        """
+        decoding = self.decode(prompts, sampling, control, aloud=True)
+        while decoding.busy:
+            done = decoding.step()
+            yield from decoding.pieces
+            yield from done
+
+    def decode(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        control: Callable[[Prompt], Control] | None = None,
+        aloud: bool = False,
+    ) -> Decoding:
+        """The work of `generate`, to be taken in steps, between which single completions can be cancelled."""
+        lines = [self.line(prompt, sampling, control) for prompt in prompts]
+        self.check_context(lines)
+        return Decoding(self, lines, aloud)
+
+    def check_context(self, lines: Iterable[Line]) -> None:
+        context = self.model.config.max_position_embeddings
+        for line in lines:
+            if len(line.prompt_ids) + line.sampling.max_tokens > context:
+                raise ValueError(
+                    f"a prompt of {len(line.prompt_ids)} tokens and max_tokens = {line.sampling.max_tokens} exceed the "
+                    f"model's context of {context}: lower max_tokens, or drop the prompt."
+                )
+
+    def line(self, prompt: Prompt, sampling: Sampling, control: Callable[[Prompt], Control] | None = None) -> Line:
+        stream = draws(sampling.seed, prompt.problem_id, prompt.index)
+        ids = self.chat.prompt_ids(prompt.messages)
+        return Line(prompt, ids, sampling, stream, control(prompt) if control else None)
+
+    def blocks(self, wanted: int, least: int) -> Blocks:
+        """An empty table of `wanted` blocks, or as many as `cache_bytes` allow. ValueError when these are less than `least`."""
         weight = next(self.model.parameters())
         layers = self.model.config.num_hidden_layers
-        room = self.cache_bytes // (KVCache.bytes_per_token(layers, self._heads, self._size, weight.dtype) * length)
-        if room < 1:
+        one = KVCache.bytes_per_block(layers, self._heads, self._size, weight.dtype)
+        allowed = self.cache_bytes // one
+        if allowed < least:
             raise ValueError(
-                f"one sequence of {length} tokens needs more than the cache's {self.cache_bytes >> 20} MiB: "
-                "lower max_tokens, or give the engine more cache_bytes."
+                f"one prompt with max_tokens more needs {least * one / (1 << 20):.1f} MiB of cache and may take "
+                f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
-        slots = min(slots, room)
-        kept = self._cache
-        if kept is None or kept.keys[0].shape[0] < slots or kept.length < length or kept.keys[0].dtype != weight.dtype:
-            self._cache = KVCache(layers, slots, self._heads, length, self._size, weight.dtype, weight.device.type)
-        return self._cache
+        wanted = min(allowed, wanted)
+        self._plain = PlainForward(self.model) if fits(self.model) else None
+        kept, self._cache = self._cache, None
+        if kept is not None and kept.capacity >= wanted and kept.holds(weight.dtype, weight.device):
+            return Blocks(wanted, kept)
+        del kept  # freed before the larger one is made
+        return Blocks(wanted, KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device))
+
+    def give_back(self, blocks: Blocks) -> None:
+        """The memory of `blocks` may be used again. Until then it is its user's alone."""
+        self._cache = blocks.store
 
     @torch.no_grad()
-    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
-        """Completions as they finish. Prompts are taken in groups of the same problem, as they come.
+    def logits(
+        self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]
+    ) -> tuple[list[Line], torch.Tensor]:
+        """Run tokens of each line. The lines, and the (n, V) logits after the last of the tokens of each."""
+        if self.model.training:
+            self.model.eval()
+        if not self.row_block:
+            return [*(line for line, _ in parts), *ones], self._run(blocks, parts, ones)
+        calls = [([part], []) for part in parts]
+        calls += [([], ones[i : i + self.row_block]) for i in range(0, len(ones), self.row_block)]
+        lines = [*(line for line, _ in parts), *ones]
+        return lines, torch.cat([self._run(blocks, *call) for call in calls])
 
-        Raises ValueError when a prompt leaves no room in the model's context for `max_tokens`.
-        """
-        self.model.eval()
-        waiting = [_Sequence(p, self.chat.prompt_ids(p.messages)) for p in prompts]
-        if not waiting:
-            return
-        context = self.model.config.max_position_embeddings
-        longest = max(len(s.prompt_ids) for s in waiting)
-        if longest + sampling.max_tokens > context:
-            raise ValueError(
-                f"a prompt of {longest} tokens and max_tokens = {sampling.max_tokens} exceed the model's context of "
-                f"{context}: lower max_tokens, or drop the prompt."
-            )
-        slots = min(self.max_batch, len(waiting))
-        cache = self._cache_for(slots, longest + sampling.max_tokens)
-        slots = min(slots, cache.keys[0].shape[0])
-        device = next(self.model.parameters()).device
-        waiting.reverse()
-        live: list[_Sequence] = []
-        n = sampling.max_tokens
-        tokens = torch.zeros(slots, n, dtype=torch.long, device=device)
-        logprobs = torch.zeros(slots, n, device=device)
-        draws = torch.zeros(slots, n, device=device)
-        made = torch.zeros(slots, dtype=torch.long, device=device)  # tokens sampled so far
-        start = torch.zeros(slots, dtype=torch.long, device=device)  # prompt tokens
-        stops = torch.tensor(self.chat.stops, device=device)
-        while waiting or live:
-            if waiting and len(live) < slots:
-                first = len(live)
-                logits = self._admit(cache, waiting, live, slots, draws, start, sampling)  # (new, V)
-                rows = torch.arange(first, len(live), device=device)
-                made[rows] = 0
-            else:
-                rows = torch.arange(len(live), device=device)
-                at = start[rows] + made[rows] - 1  # where the last sampled token goes
-                cache.extend(at)
-                logits = self._logits(tokens[rows, made[rows] - 1], at, cache=cache)
-            new, seen = pick(logits, draws[rows, made[rows]], sampling)
-            tokens[rows, made[rows]], logprobs[rows, made[rows]] = new, seen
-            made[rows] += 1
-            ended = torch.isin(new, stops)
-            over = (ended | (made[rows] == n)).nonzero()[:, 0]
-            for i in reversed(over.tolist()):
-                slot = int(rows[i])
-                count = int(made[slot])
-                ids = tokens[slot, :count].tolist()
-                sequence = live[slot]
-                yield Completion(
-                    sequence.prompt.problem_id,
-                    sequence.prompt.index,
-                    self.chat.text(ids),
-                    "end" if bool(ended[i]) else "length",
-                    sequence.prompt_ids,
-                    ids,
-                    logprobs[slot, :count].tolist(),
-                )
-                last = len(live) - 1
-                if slot != last:
-                    cache.copy(last, slot, int(start[last] + made[last]))
-                    for store in (tokens, logprobs, draws, made, start):
-                        store[slot] = store[last]
-                    live[slot] = live[last]
-                live.pop()
-
-    def _admit(
-        self,
-        cache: KVCache,
-        waiting: list[_Sequence],
-        live: list[_Sequence],
-        slots: int,
-        draws: torch.Tensor,
-        start: torch.Tensor,
-        sampling: Sampling,
-    ) -> torch.Tensor:
-        """Move waiting prompts into free slots: each distinct prompt is run once. Returns (new, V) logits of their ends."""
-        first = len(live)
-        while waiting and len(live) < slots:
-            live.append(waiting.pop())
-        groups = [list(g) for _, g in groupby(range(first, len(live)), key=lambda slot: live[slot].prompt_ids)]
-        ids = [i for g in groups for i in live[g[0]].prompt_ids]
-        lengths = [len(live[g[0]].prompt_ids) for g in groups]
-        cache.fill([(g[0], length) for g, length in zip(groups, lengths, strict=True)])
-        positions = torch.cat([torch.arange(length) for length in lengths])
-        device = start.device
-        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
-        logits = self._logits(
-            torch.tensor(ids, device=device), positions.to(device), cache=cache, keep=ends
-        )  # (groups, V)
-        for group, length in zip(groups, lengths, strict=True):
-            for slot in group:
-                if slot != group[0]:
-                    cache.copy(group[0], slot, length)
-                start[slot] = length
-                prompt = live[slot].prompt
-                stream = uniforms(sampling.seed, prompt.problem_id, prompt.index, sampling.max_tokens)
-                draws[slot] = torch.from_numpy(stream).to(device)
-        which = torch.tensor([g for g, group in enumerate(groups) for _ in group], device=device)
-        return logits[which]
-
-    def _logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache, keep: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        hidden = models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]  # (T, C)
-        if keep is not None:
-            hidden = hidden[keep]
+    def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
+        cache = blocks.store
+        cache.begin(
+            blocks,
+            [(line, line.cached, n) for line, n in parts],
+            ones,
+            [line.cached for line in ones],
+            alike=self.row_block > 0,
+        )
+        ids = [i for line, n in parts for i in line.slice(line.cached, n)] + [
+            line.slice(line.cached, 1)[0] for line in ones
+        ]
+        positions = [p for line, n in parts for p in range(line.cached, line.cached + n)] + [
+            line.cached for line in ones
+        ]
+        ends, total = [], 0
+        for _, n in parts:
+            total += n
+            ends.append(total - 1)
+        ends += range(total, total + len(ones))
+        if self.row_block and ones:
+            padding = self.row_block - len(ones)
+            ids, positions, ends = ids + [0] * padding, positions + [0] * padding, list(range(self.row_block))
+        device = cache.keys.device
+        hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
+        if len(ends) < len(hidden):
+            hidden = hidden[torch.tensor(ends, device=device)]
         weight = self.model.get_output_embeddings().weight[: self.chat.size]
-        return hidden.float() @ weight.float().T
+        return (hidden.float() @ weight.float().T)[: len(parts) + len(ones)]
+
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        """(T,), (T,) -> (T, C)"""
+        if self._plain is not None:
+            return self._plain(ids, positions, cache)
+        return models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:

@@ -1,0 +1,240 @@
+"""Tokens a CPU second in decoding: our engine beside transformers' `generate` at its best setting, ragged prompts and answers.
+
+    python -m benchmarks decode_vs_generate --json benchmarks/results/decode_vs_generate.json
+
+Random weights: a 5 M-parameter Qwen2-class model, and the tiny Phi-class one of the recipes. Prompts of 32 to 256 tokens;
+answers of 16 to 256, log-uniform, ended by script for both sides: nobody gains by stopping. A case of batch B is B prompts
+(four for batch 1): one call of `generate`, left-padded, which goes on until its longest is done; one of the engine, which
+does not. `generate` samples without warpers and runs with the dtype and cache that a trial found fastest; bfloat16 is
+tried where this machine's matrix products are faster in it. One thread.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from benchmarks._measure import Case, Work, compare, own_cpu, write
+from whetstone import model as models
+from whetstone.attention import ATTENTION
+from whetstone.chat import ask
+from whetstone.decode.decoding import Edit
+from whetstone.decode.engine import Engine
+from whetstone.records import Prompt, Sampling
+from whetstone.run.settings import ModelSettings
+
+BATCHES = (1, 32, 128, 256)
+TARGETS = {1: 1.5, 32: 2.5, 128: 2.5, 256: 2.5}
+PROMPT = (32, 256)  # tokens
+ANSWER = (16, 256)
+TRIAL_ROWS, TRIAL_TOKENS = 32, 6
+CACHES = ("dynamic", "static")
+SHAPES = {
+    "Qwen2 5 M": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 704},
+    "Phi-3 0.65 M": None,
+}
+
+
+class Script:
+    """Ends an answer at a length of its own, and nowhere else."""
+
+    held = ()
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __call__(self, ids: list[int]) -> Edit:
+        return Edit(ends="length" if len(ids) >= self.length else "")
+
+
+def tokenizer() -> Any:
+    texts = [f"{i} plus {i * 7} is {i * 8}, so the answer is {i * 8}." for i in range(2000)]
+    return models.train_tokenizer(texts, 512)
+
+
+def build(name: str, words: Any, attention: str) -> Any:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    if SHAPES[name] is None:
+        model, _ = models.build_tiny(ModelSettings(), [f"{i} plus {i * 7} is {i * 8}" for i in range(2000)], seed=0)
+        model.set_attn_implementation(attention)
+        return model.eval()
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(words),
+        num_key_value_heads=8,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+        **SHAPES[name],
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+def work(count: int, seed: int) -> tuple[list[Prompt], list[int]]:
+    """Prompts and the lengths of their answers."""
+    draw = random.Random(seed)
+    low, high = map(math.log, ANSWER)
+    digits = ["".join(draw.choices("0123456789", k=draw.randint(*PROMPT) - 3)) for _ in range(count)]
+    return [ask(str(i), text, 0) for i, text in enumerate(digits)], [
+        round(math.exp(draw.uniform(low, high))) for _ in range(count)
+    ]
+
+
+def ours(engine: Engine, prompts: Sequence[Prompt], lengths: Sequence[int]) -> Work:
+    def run() -> int:
+        sampling = Sampling(max_tokens=ANSWER[1])
+        done = engine.generate(prompts, sampling, lambda p: Script(lengths[int(p.problem_id)]))
+        return sum(len(completion.ids) for completion in done)
+
+    return run
+
+
+def matmul_seconds(dtype: torch.dtype) -> float:
+    """CPU seconds of a product of the benchmark's size, the best of a few."""
+    a, b = torch.randn(256, 256).to(dtype), torch.randn(256, 704).to(dtype)
+    found = []
+    for _ in range(5):
+        start = time.process_time()
+        a @ b
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+class Generate:
+    """The peer: plain transformers."""
+
+    def __init__(self, name: str, words: Any, chat: Any):
+        self.models = {"float32": build(name, words, "sdpa")}
+        if matmul_seconds(torch.bfloat16) < matmul_seconds(torch.float32):
+            self.models["bfloat16"] = build(name, words, "sdpa").to(torch.bfloat16)
+        self.chat = chat
+
+    def best(self, batch: int) -> tuple[str, str]:
+        """The fastest setting, by a trial of a few rows and tokens."""
+        prompts, _ = work(min(batch, TRIAL_ROWS), seed=99)
+        rate = {}
+        for setting in [(dtype, cache) for dtype in self.models for cache in CACHES]:
+            self.run(prompts, [TRIAL_TOKENS] * len(prompts), setting)()  # warm
+            start = own_cpu()
+            rate[setting] = self.run(prompts, [TRIAL_TOKENS] * len(prompts), setting)() / (own_cpu() - start)
+        return max(rate, key=rate.__getitem__)
+
+    def run(
+        self, prompts: Sequence[Prompt], lengths: Sequence[int], setting: tuple[str, str], together: int = 0
+    ) -> Work:
+        dtype, cache = setting
+        together = together or len(prompts)
+
+        def run() -> int:
+            for i in range(0, len(prompts), together):
+                self._call(prompts[i : i + together], lengths[i : i + together], dtype, cache)
+            return sum(lengths)
+
+        return run
+
+    @torch.no_grad()
+    def _call(self, prompts: Sequence[Prompt], lengths: Sequence[int], dtype: str, cache: str) -> None:
+        from transformers import StoppingCriteria, StoppingCriteriaList
+
+        class Scripted(StoppingCriteria):
+            def __init__(self, ends: Sequence[int]):
+                self.ends = torch.tensor(ends)
+
+            def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+                return input_ids.shape[1] >= self.ends
+
+        rows = [self.chat.prompt_ids(prompt.messages) for prompt in prompts]
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        more = {"cache_implementation": "static"} if cache == "static" else {}
+        self.models[dtype].generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            max_new_tokens=max(lengths),
+            eos_token_id=None,
+            pad_token_id=0,
+            stopping_criteria=StoppingCriteriaList([Scripted([width + n for n in lengths])]),
+            disable_compile=True,
+            **more,
+        )
+
+
+def matmul_share(model: Any, batch: int, rate: float) -> float:
+    """Of what the linear layers alone would allow at this many rows: tokens/CPU s x their seconds a token."""
+    weights = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    inputs = [torch.randn(batch, weight.shape[1]) for weight in weights]
+    best = math.inf
+    for _ in range(5):
+        start = time.process_time()
+        for x, weight in zip(inputs, weights, strict=True):
+            x @ weight.T
+        best = min(best, time.process_time() - start)
+    return rate * best / batch
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    chosen = parser.parse_args(arguments)
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    words = tokenizer()
+    cases, settings, built = [], {}, {}
+    for name in chosen.models:
+        built[name] = build(name, words, ATTENTION)
+        for batch in chosen.batches:
+            engine = Engine(built[name], words, max_batch=batch)
+            peer = Generate(name, words, engine.chat)
+            case = f"{name}, batch {batch}"
+            settings[case] = best = peer.best(batch)
+            prompts, lengths = work(max(4, batch), seed=batch)
+            list(engine.generate(prompts[:2], Sampling(max_tokens=4)))  # warm
+            cases.append(
+                Case(
+                    case,
+                    "tokens",
+                    lambda e=engine, p=prompts, n=lengths: ours(e, p, n),
+                    lambda g=peer, p=prompts, n=lengths, s=best, b=batch: g.run(p, n, s, b),
+                )
+            )
+    with torch.no_grad():
+        result = compare("decode_vs_generate", cases, chosen.repeats, ["whetstone", "torch", "transformers"])
+        for row, (name, batch) in zip(
+            result["cases"], [(n, b) for n in chosen.models for b in chosen.batches], strict=True
+        ):
+            row["peer_setting"] = " ".join(settings[row["case"]])
+            row["share_of_matmul_ceiling"] = matmul_share(built[name], batch, row["ours"])
+            print(
+                f"{row['case']:24} generate ran in {row['peer_setting']}; "
+                f"the linear layers alone take {row['share_of_matmul_ceiling']:.0%} of our time"
+            )
+    write(result, chosen.json)
+    missed = [
+        row["case"]
+        for row, batch in zip(result["cases"], chosen.batches * len(chosen.models), strict=True)
+        if row["ratio"] < TARGETS.get(batch, 1.5)
+    ]
+    print(f"worst case: {result['ratio']:.2f} x; below their targets: {', '.join(missed) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Blocks by need: whoever comes, grows, is sent back or cancelled, every completion is the one it would be alone."""
+
+import random
+
+import pytest
+import torch
+
+from tests.tiny_models import random_model, tiny
+from whetstone.chat import ask
+from whetstone.decode.blocks import Blocks
+from whetstone.decode.decoding import Edit, Piece
+from whetstone.decode.engine import Engine
+from whetstone.decode.kv_cache import BLOCK, KVCache
+from whetstone.records import Prompt, Sampling
+
+
+class Owner:
+    def __init__(self):
+        self.blocks = []
+
+
+class Contents:
+    """A store that remembers what each block holds, and forgets what is cleared."""
+
+    def __init__(self, capacity):
+        self.held = [None] * capacity
+
+    def copy(self, sources, targets):
+        for target, value in zip(targets, [self.held[i] for i in sources], strict=True):
+            self.held[target] = value
+
+    def clear(self, blocks):
+        for block in blocks:
+            self.held[block] = None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_blocks_follow_their_owners_through_any_taking_sharing_and_giving_back(seed):
+    draw = random.Random(seed)
+    store = Contents(40)
+    blocks = Blocks(40, store)
+    owners: dict[Owner, list[str]] = {}  # what each should find in its blocks
+
+    def write(owner, name):
+        for place in range(len(owners[owner]), len(owner.blocks)):
+            store.held[owner.blocks[place]] = f"{name}/{place}"
+            owners[owner].append(f"{name}/{place}")
+
+    for step in range(200):
+        action = draw.choice(["take", "take", "take_shared", "share", "keep", "leave"])
+        owner = draw.choice(list(owners)) if owners else None
+        if action.startswith("take") and blocks.free > 4:
+            new = Owner() if owner is None or draw.random() < 0.5 else owner
+            owners.setdefault(new, [])
+            if action == "take" or new.blocks:
+                blocks.take(new, draw.randint(1, 3))
+            else:
+                blocks.take_shared(new, draw.randint(1, 3))
+            write(new, step)
+        elif action == "share" and owner is not None and blocks.free:
+            other = Owner()
+            count = draw.randint(0, len(owner.blocks))
+            blocks.share(owner, other, count)
+            owners[other] = owners[owner][:count]
+        elif action in ("keep", "leave") and owner is not None:
+            count = draw.randint(0, len(owner.blocks)) if action == "keep" else 0
+            blocks.keep(owner, count)
+            del owners[owner][count:]
+            if action == "leave":
+                del owners[owner]
+        for one, expected in owners.items():
+            assert [store.held[block] for block in one.blocks] == expected
+        used = {block for one in owners for block in one.blocks}
+        assert len(used) == 40 - blocks.free == len(blocks.private) + len(blocks.shared)
+        assert used == {*range(len(blocks.private)), *range(40 - len(blocks.shared), 40)}, "there are holes"
+
+
+@pytest.fixture(scope="module")
+def world():
+    _, tokenizer = tiny()
+    return random_model("qwen2", len(tokenizer)), tokenizer
+
+
+def prompts(count: int, samples: int = 1) -> list[Prompt]:
+    draw = random.Random(5)
+    return [
+        ask(f"p{i}", " ".join(str(draw.randint(0, 99)) for _ in range(draw.randint(1, 14))), g)
+        for i in range(count)
+        for g in range(samples)
+    ]
+
+
+def ids(engine, asked, sampling, **more):
+    return {(c.problem_id, c.index): (c.ids, c.stop) for c in engine.generate(asked, sampling, **more)}
+
+
+def budget(blocks: int) -> int:
+    return blocks * KVCache.bytes_per_block(2, 2, 16, torch.float32)
+
+
+def test_a_cache_too_small_for_all_sends_the_last_back_and_changes_nothing(world):
+    asked, sampling = prompts(10, 3), Sampling(max_tokens=90, seed=2)
+    plenty = ids(Engine(*world), asked, sampling)
+    small = Engine(*world, cache_bytes=budget(16))
+    decoding = small.decode(asked, sampling)
+    found = {}
+    while decoding.busy:
+        found |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+        assert decoding.scheduler.blocks.free >= 0
+    assert decoding.scheduler.preemptions > 1, "nobody was sent back: the test would not see it"
+    assert small._cache.capacity == 16
+    assert found == plenty
+
+
+def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):
+    with pytest.raises(ValueError, match=r"needs 0\.1 MiB of cache"):
+        list(Engine(*world, cache_bytes=budget(3)).generate(prompts(1), Sampling(max_tokens=90)))
+
+
+@pytest.mark.parametrize("prefill_tokens", [5, 31, 64])
+def test_a_prompt_run_in_parts_while_others_decode_gives_the_same(world, prefill_tokens):
+    asked, sampling = prompts(8, 2), Sampling(max_tokens=40, seed=1)
+    whole = ids(Engine(*world), asked, sampling)
+    assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == whole
+
+
+def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world):
+    engine = Engine(*world)
+    asked = [ask("p", "1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14 + 15", g) for g in range(8)]
+    decoding = engine.decode(asked, Sampling(max_tokens=4))
+    length = len(decoding.scheduler.waiting[0].prompt_ids)
+    parts, ones = decoding.scheduler.plan()
+    assert [n for _, n in parts] == [length] and not ones
+    assert len(decoding.scheduler.blocks.shared) == length // BLOCK > 0
+    assert len(decoding.scheduler.blocks.private) == 8
+
+
+def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):
+    asked, sampling = prompts(4, 4), Sampling(max_tokens=30, seed=4)
+    engine = Engine(*world, max_batch=9)
+    undisturbed = ids(engine, asked, sampling)
+    decoding = engine.decode(asked, sampling)
+    found = {}
+    for step in range(1000):
+        if step == 0:
+            assert decoding.cancel("p3", 3).ids == [], "one that waits"
+            decoding.cancel("p0", 0)  # the first of its group, before its prompt was run
+        if step == 7:
+            gone = decoding.cancel("p0", 1)
+            assert gone.stop == "cancelled" and gone.ids == undisturbed["p0", 1][0][: len(gone.ids)] and gone.ids
+            assert decoding.cancel("p0", 1) is None
+        if not decoding.busy:
+            break
+        found |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+    kept = {key: value for key, value in undisturbed.items() if key not in {("p0", 0), ("p0", 1), ("p3", 3)}}
+    assert found == kept
+
+
+@pytest.mark.slow
+def test_ten_thousand_queued_requests_stay_in_the_budget_and_each_is_answered_once(world):
+    engine = Engine(*world, cache_bytes=budget(100))
+
+    class Script:
+        held = ()
+
+        def __init__(self, prompt):
+            self.length = 1 + 40 * (int(prompt.problem_id) % 1000 == 0)
+
+        def __call__(self, ids):
+            return Edit(ends="length") if len(ids) >= self.length else None
+
+    asked = [ask(str(i), "7", 0) for i in range(10_000)]
+    decoding = engine.decode(asked, Sampling(max_tokens=70), Script)
+    seen, most = [], 0
+    while decoding.busy:
+        seen += [int(c.problem_id) for c in decoding.step()]
+        most = max(most, 100 - decoding.scheduler.blocks.free)
+    assert sorted(seen) == list(range(10_000))
+    assert most <= engine._cache.capacity == 100
+    assert engine._cache.keys.nbytes + engine._cache.values.nbytes <= engine.cache_bytes
+
+
+def test_two_decodings_of_one_engine_do_not_disturb_each_other(world):
+    engine, sampling = Engine(*world), Sampling(max_tokens=20, seed=3)
+    alone = ids(engine, prompts(6), sampling)
+    first, second = engine.decode(prompts(6), sampling), engine.decode(prompts(6)[::-1], sampling)
+    found: list[dict] = [{}, {}]
+    while first.busy or second.busy:
+        for decoding, into in zip((first, second), found, strict=True):
+            if decoding.busy:
+                into |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+    assert found == [alone, alone]
+
+
+def test_streamed_pieces_join_to_the_text(world):
+    asked, sampling = prompts(5), Sampling(max_tokens=40, seed=1)
+    texts = {c.problem_id: c.text for c in Engine(*world).generate(asked, sampling)}
+    written: dict[str, str] = {}
+    done = {}
+    count = 0
+    for event in Engine(*world, max_batch=3).stream(asked, sampling):
+        if isinstance(event, Piece):
+            count += 1
+            assert event.problem_id not in done
+            written[event.problem_id] = written.get(event.problem_id, "") + event.text
+        else:
+            done[event.problem_id] = event.text
+    assert written == done == texts
+    assert count > 50
+
+
+def test_a_stop_string_ends_the_text_before_it_and_is_never_shown(world):
+    engine = Engine(*world)
+    asked, sampling = prompts(6), Sampling(max_tokens=60, seed=1)
+    texts = {c.problem_id: c.text for c in engine.generate(asked, sampling)}
+    stop = max((t[i : i + 3] for t in texts.values() for i in range(len(t) - 3)), key="".join(texts.values()).count)
+    stopping = Sampling(max_tokens=60, seed=1, stop=(stop,))
+    shown: dict[str, str] = dict.fromkeys(texts, "")
+    ended = 0
+    for event in engine.stream(asked, stopping):
+        if isinstance(event, Piece):
+            shown[event.problem_id] += event.text
+            continue
+        expected = texts[event.problem_id].partition(stop)[0]
+        assert event.text == expected == shown[event.problem_id]
+        ended += event.stop == "stop"
+    assert ended
+    for done in engine.generate(asked, stopping):
+        assert stop not in done.text
+
+
+def test_a_stop_id_ends_a_completion_and_is_among_its_ids(world):
+    engine = Engine(*world)
+    asked = prompts(6)
+    plain = ids(engine, asked, Sampling(max_tokens=60, seed=1))
+    wanted = plain["p0", 0][0][10]
+    for done in engine.generate(asked, Sampling(max_tokens=60, seed=1, stop_ids=(wanted,))):
+        expected = plain[done.problem_id, 0][0]
+        if wanted in expected:
+            assert done.stop == "stop" and done.ids == expected[: expected.index(wanted) + 1]
+        else:
+            assert done.ids == expected
