@@ -34,6 +34,7 @@ class Input:
 
     accepts: tuple[str, ...]
     optional: bool = False
+    only_named: bool = False  # read only where the recipe names it
     made_by: tuple[str, ...] = ()  # kinds the default is looked for in; () is any. A named input may come from any kind
 
 
@@ -57,7 +58,7 @@ class Kind:
 MODEL = Input(("model",))
 OPTIONAL_MODEL = Input(("model",), optional=True)
 PROBLEMS = Input(("problems",))
-NAMED_ROLLOUTS = Input(("rollouts",), optional=True, made_by=("nothing by default",))  # only where the recipe names one
+NAMED_ROLLOUTS = Input(("rollouts",), optional=True, only_named=True)
 TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
 
 KINDS: dict[str, Kind] = {
@@ -451,6 +452,8 @@ def _find_source(
     ]
     offer = f"Fitting above it: {', '.join(map(str, fitting))}." if fitting else "Nothing above it fits."
     if reference == "" and wanted.optional:
+        return None
+    if reference is None and wanted.only_named:
         return None
     if reference is None:
         kinds = {stage.name: stage.kind for stage in above}
