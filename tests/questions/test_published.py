@@ -147,15 +147,18 @@ def test_a_row_says_what_its_layout_says(name, row, said):
     ("steps", "formula"),
     [
         ("He sold 48/2=<<48/2=24>>24 and 48+24=<<48+24=72>>72.\n#### 72", "48+48/2"),
+        ("150 + 30 % + 10 = <<150+45+10=205>>205\n#### 205", ""),  # 45 is told nowhere
         ("<<2*3=6>> and <<4*5=20>>\n#### 20", ""),  # the first step is never used
         ("<<2+2=4>> <<4*4=16>>\n#### 16", ""),  # which 4 is the step's?
+        ("<<40*3=120>> <<120/2=60>> <<120+60=180>>\n#### 180", ""),  # 120 would stay behind in the last one
         ("<<10-3=8>>\n#### 8", ""),  # not true
         ("<<10-3=7>>\n#### 9", ""),  # not the answer
         ("no steps\n#### 9", ""),
     ],
 )
 def test_annotated_steps_join_into_a_formula_or_give_none(steps, formula):
-    assert LAYOUTS["gsm8k"]({"question": "Q", "answer": steps}).formula == formula
+    question = "He sold 48 of 40, 5 or 120, or 150."
+    assert LAYOUTS["gsm8k"]({"question": question, "answer": steps}).formula == formula
 
 
 @pytest.mark.parametrize(

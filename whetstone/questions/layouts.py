@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from whetstone.questions.asdiv import read_formula
-from whetstone.questions.expression import evaluate, render
+from whetstone.questions.expression import as_value, evaluate, numbers, parse, render
+from whetstone.questions.number_words import mentions
 from whetstone.questions.sources import find_answer, last_box
 
 Row = Mapping[str, Any]
@@ -114,19 +115,27 @@ def level_of(value: Any) -> int | None:
 
 # --- schoolbook and competition sets ---
 
+UNTOLD = frozenset({*range(13), 24, 30, 52, 60, 100, 365, 1000})  # numbers that everyday words stand for
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 def stepwise_formula(solution: str, question: str, answer: str) -> str:
     """GSM8K's annotated steps (<<48/2=24>><<48+24=72>>) as one formula that gives the answer; "" where they do not join.
 
-    A step joins where its value occurs once in a later one and is not itself a number of the question: otherwise nothing
-    says which 24 is meant.
+    A step joins where its value occurs once in the later ones and is not itself a number of the question: otherwise nothing
+    says which 24 is meant, or one would stay behind as if it were told. Nor may the formula hold a large number that the
+    question does not tell: it would be the result of a step that is not annotated.
     """
     steps = [found[2:-2] for found in CALCULATOR.findall(solution)]
     try:
+        written = [list(numbers(parse(step.partition("=")[0]))) for step in steps]
+        values = [as_value(Fraction(step.rpartition("=")[2])) for step in steps]
+        for place, value in enumerate(values):
+            if sum(later.count(value) for later in written[place + 1 :]) > 1:
+                return ""
         formula = read_formula("; ".join(steps), question)
-        return render(formula) if evaluate(formula) == Fraction(answer) else ""
+        told = {mention.value for mention in mentions(question)} | UNTOLD
+        return render(formula) if evaluate(formula) == Fraction(answer) and set(numbers(formula)) <= told else ""
     except (ValueError, ZeroDivisionError):
         return ""
 
