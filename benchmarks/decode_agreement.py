@@ -123,7 +123,7 @@ def beams(count: int) -> dict[str, Any]:
     engine.chat.stops += tuple(range(7, len(words), 12))  # so many that some are met
     modes = [Beams(4, 12, 1.0, False, 2), Beams(3, 16, 2.0, "never", 2), Beams(4, 16, -0.5, True, 2)]
     asked = prompts(count)
-    same, worst = 0, 0.0
+    same, worst, relative = 0, 0.0, 0.0
     for i, prompt in enumerate(asked):
         settings = modes[i % 3]
         (answers,) = beam_search(engine, [prompt], settings)
@@ -136,9 +136,11 @@ def beams(count: int) -> dict[str, Any]:
         )  # fmt: skip
         rows = out.sequences[:, ids.shape[1] :].tolist()
         same += all(row[: len(a.completion.ids)] == a.completion.ids for row, a in zip(rows, answers, strict=True))
-        worst = max(worst, *(abs(a.score - b) for a, b in zip(answers, out.sequences_scores.tolist(), strict=True)))
-    print(f"beams       {same} of {count} as generate; largest difference of scores {worst:.1e}", flush=True)
-    return {"prompts": count, "same": same / count, "largest_difference": worst}
+        for a, theirs in zip(answers, out.sequences_scores.tolist(), strict=True):
+            worst = max(worst, abs(a.score - theirs))
+            relative = max(relative, abs(a.score / theirs - 1))
+    print(f"beams       {same} of {count} as generate; scores differ by at most {worst:.1e}, {relative:.1e} of a score")
+    return {"prompts": count, "same": same / count, "largest_difference": worst, "largest_relative": relative}
 
 
 def learner(count: int) -> dict[str, Any]:

@@ -173,8 +173,8 @@ class Generate:
         )
 
 
-def matmul_share(model: Any, batch: int, rate: float) -> float:
-    """Of what the linear layers alone would allow at this many rows: tokens/CPU s x their seconds a token."""
+def matmul_share(model: Any, batch: int, rate: float, run: float) -> float:
+    """The part of our time that the linear layers alone need at this many rows, `run` tokens being run for each written."""
     weights = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
     inputs = [torch.randn(batch, weight.shape[1]) for weight in weights]
     best = math.inf
@@ -183,7 +183,7 @@ def matmul_share(model: Any, batch: int, rate: float) -> float:
         for x, weight in zip(inputs, weights, strict=True):
             x @ weight.T
         best = min(best, time.process_time() - start)
-    return rate * best / batch
+    return rate * run * best / batch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     words = tokenizer()
-    cases, settings, built = [], {}, {}
+    cases, settings, built, run = [], {}, {}, {}
     for name in chosen.models:
         built[name] = build(name, words, ATTENTION)
         for batch in chosen.batches:
@@ -207,6 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case = f"{name}, batch {batch}"
             settings[case] = best = peer.best(batch)
             prompts, lengths = work(max(4, batch), seed=batch)
+            prompt_tokens = sum(len(engine.chat.prompt_ids(prompt.messages)) for prompt in prompts)
+            run[batch] = (prompt_tokens + sum(lengths)) / sum(lengths)
             list(engine.generate(prompts[:2], Sampling(max_tokens=4)))  # warm
             cases.append(
                 Case(
@@ -222,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result["cases"], [(n, b) for n in chosen.models for b in chosen.batches], strict=True
         ):
             row["peer_setting"] = " ".join(settings[row["case"]])
-            row["share_of_matmul_ceiling"] = matmul_share(built[name], batch, row["ours"])
+            row["share_of_matmul_ceiling"] = matmul_share(built[name], batch, row["ours"], run[batch])
             print(
                 f"{row['case']:24} generate ran in {row['peer_setting']}; "
                 f"the linear layers alone take {row['share_of_matmul_ceiling']:.0%} of our time"
