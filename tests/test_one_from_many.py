@@ -3,8 +3,8 @@
 import pytest
 
 from tests.scripted import Scripted, problem
-from whetstone.answer import PROGRAM, best_of, hybrid, majority
-from whetstone.records import Completion, Sampling
+from whetstone.answer import best_of, hybrid, majority
+from whetstone.records import PROGRAM_REQUEST, Completion, Sampling
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox
 
@@ -42,7 +42,7 @@ def test_a_program_answers_and_where_it_fails_a_thought_does():
     problems = [problem("runs"), problem("raises"), problem("none")]
 
     def text(prompt, sampling):
-        if not prompt.messages[0].content.endswith(PROGRAM):
+        if not prompt.messages[0].content.endswith(PROGRAM_REQUEST):
             return f"I think \\boxed{{{len(prompt.problem_id)}}}"
         return {
             "runs": "```python\ndef solution():\n    return 6 * 7\n```",

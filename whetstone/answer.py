@@ -29,7 +29,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whetstone.records import Completion, Generator, Message, Problem, Prompt, Sampling, Scorer, Verdict, Verifier
+from whetstone.records import (
+    PROGRAM_REQUEST,
+    Completion,
+    Generator,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Scorer,
+    Verdict,
+    Verifier,
+)
 from whetstone.run.tables import Journal
 from whetstone.verify import extract, get_policy
 
@@ -38,7 +49,6 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # answers that are read by the rules before the judge is asked about some of them together
 LONGEST = 2_000  # characters of a question or answer that the judge is shown
-PROGRAM = " Let's write a program."  # asks a MAmmoTH model for a program of thought
 NOT_READ = ("unreadable answer",)  # reasons for "wrong" that only say that nobody could read it
 WORDS = {"same": True, "different": False, "unclear": None}
 
@@ -139,7 +149,7 @@ def hybrid(
     problems: Sequence[Problem],
     sampling: Sampling,
     sandbox: "Sandbox",
-    ask_for_program: str = PROGRAM,
+    ask_for_program: str = PROGRAM_REQUEST,
 ) -> list[Hybrid]:
     """MAmmoTH's hybrid decoding: a program first, run in the sandbox; a chain of thought where it gives no answer."""
     questions = {p.id: p.question for p in problems}
