@@ -21,7 +21,7 @@ PROBLEMS = (
     'validation = 2, test = 4, benchmark = "aime24" }]'
 )
 SHRUNKEN = {
-    "questions.source": PROBLEMS,
+    "questions.source": PROBLEMS, "rollouts.teacher": '"procedural"',
     "model.longest": 0,
     "parallel.device": '"cpu"', "parallel.compute": '"float32"', "parallel.processes": 1, "parallel.shard": '"ddp"',
     "parallel.micro_batch_tokens": 1024, "parallel.accelerator": '""',
