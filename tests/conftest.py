@@ -1,6 +1,7 @@
 """Tiny rooms that stand in for the real ones, so that the pipeline is tested without training anything."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ from whetstone.records import Problem, Score
 from whetstone.run.folder import Stage, write_text
 from whetstone.run.settings import Settings, StageSettings
 from whetstone.run.tables import write_records, write_rows
+
+# Some job runners start us with these blocked or ignored, and our children would inherit it
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Columns(Settings):

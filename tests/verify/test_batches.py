@@ -145,7 +145,7 @@ def test_checks_are_awaited_together_and_the_loop_goes_on(verifier):
         ticking = asyncio.create_task(tick())
         items = [hard(n) if n % 2 else easy(n) for n in range(200, 240)]
         verdicts = await asyncio.gather(*(verifier.check_async(*item) for item in items))
-        slow = MathVerifier(deadline=1.0)
+        slow = MathVerifier(deadline=0.2)
         verdict = await slow.check_async(SLOW, GOLD_OF_SLOW)
         slow.close()
         ticking.cancel()
@@ -154,7 +154,7 @@ def test_checks_are_awaited_together_and_the_loop_goes_on(verifier):
 
     verdicts, ticks = asyncio.run(all_of_them())
     assert verdicts == [bool(n % 2) for n in range(200, 240)]
-    assert ticks > 20  # of some 200 in the second that the slow answer takes
+    assert ticks > 10  # of some 40 in the fifth of a second that the slow answer is given
 
 
 def test_a_cancelled_check_leaves_the_verifier_working():
