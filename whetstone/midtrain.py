@@ -168,26 +168,9 @@ def drop_words(question: str, share: float, rng: random.Random) -> str:
 
 def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand: tokens only where they are bounded, or corpus and tokenizer are there."""
-    from math import ceil
+    from whetstone.learner.cost import next_token_estimate
 
-    from whetstone.learner.cost import count_tokens, next_token_tokens, training_estimate
-
-    settings: Settings = stage.settings
-    above = stage.inputs.get("model") or stage.model.path
-    tokens = 0
-    if stage.inputs["corpus"].exists():
-        train = (row for row in read_rows(stage.inputs["corpus"]) if row["split"] == "train")
-        texts = (f"{row['question']} {row['text']}" for row in train)
-        tokens = count_tokens(above, texts, settings.sequence_length)
-    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
-    return training_estimate(
-        above,
-        stage.model,
-        stage.parallel,
-        step_tokens=settings.batch_tokens,
-        row_tokens=settings.sequence_length,
-        checkpoints=stage.run.keep_checkpoints + 1,  # and the best
-        tokens=spent,
-        steps=None if spent is None else ceil(spent / settings.batch_tokens),
-        bound=bound,
-    )
+    corpus = read_rows(stage.inputs["corpus"]) if stage.inputs["corpus"].exists() else ()
+    texts = (f"{row['question']} {row['text']}" for row in corpus if row["split"] == "train")
+    kept = stage.run.keep_checkpoints + 1  # and the best
+    return next_token_estimate(stage, texts, stage.settings.sequence_length, kept)

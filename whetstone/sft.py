@@ -99,25 +99,8 @@ def conversation(row: dict[str, Any]) -> "Conversation":
 
 def plan(stage: Stage) -> "Estimate":
     """What can be known beforehand: tokens only where they are bounded, or data and tokenizer are there."""
-    from math import ceil
+    from whetstone.learner.cost import next_token_estimate
 
-    from whetstone.learner.cost import count_tokens, next_token_tokens, training_estimate
-
-    settings: Settings = stage.settings
-    above = stage.inputs.get("model") or stage.model.path
-    tokens = 0
-    if stage.inputs["data"].exists():
-        texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in read_rows(stage.inputs["data"]))
-        tokens = count_tokens(above, texts, settings.max_length)
-    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
-    return training_estimate(
-        above,
-        stage.model,
-        stage.parallel,
-        step_tokens=settings.batch_tokens,
-        row_tokens=settings.max_length,
-        checkpoints=stage.run.keep_checkpoints,
-        tokens=spent,
-        steps=None if spent is None else ceil(spent / settings.batch_tokens),
-        bound=bound,
-    )
+    data = read_rows(stage.inputs["data"]) if stage.inputs["data"].exists() else ()
+    texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in data)
+    return next_token_estimate(stage, texts, stage.settings.max_length, stage.run.keep_checkpoints)

@@ -62,12 +62,8 @@ class PairFile(Table):
 class Settings(StageSettings):
     problems: str | None = None  # the stage (or stage/artifact) that the problems come from
     rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
-    weak: str | None = (
-        None  # the stage of a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
-    )
-    strong: str | None = (
-        None  # the stage of a strong model's rollouts: what it solves now and then goes into the subset
-    )
+    weak: str | None = None  # a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
+    strong: str | None = None  # a strong model's rollouts: what it solves now and then goes into the subset
     limo_solved: tuple[int, int] = (1, 3)  # fewest and most right rollouts of the strong model
     levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
     reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts

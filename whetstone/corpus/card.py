@@ -31,9 +31,8 @@ class Card:
     pass_rates: Counter[float] = field(default_factory=Counter)  # train problems, to one decimal
     drops: Counter[str] = field(default_factory=Counter)
     subset_levels: Counter[str] = field(default_factory=Counter)
-    pair_lengths: list[int] = field(
-        default_factory=lambda: [0, 0]
-    )  # characters of all chosen and of all rejected sides
+    # characters of all chosen and of all rejected sides
+    pair_lengths: list[int] = field(default_factory=lambda: [0, 0])
     prompt_levels: Counter[str] = field(default_factory=Counter)
     prompt_rates: Counter[str] = field(default_factory=Counter)  # never, sometimes, always, unknown
     not_in_subset: Counter[str] = field(default_factory=Counter)  # problems by reason: LIMO's difficulty filter

@@ -20,10 +20,8 @@ from whetstone.records import Problem, Trace
 
 QUESTION_RUN = 5  # tokens of a run of a question
 TRACE_RUN = 8  # words of a run of a trace
-BANDS, ROWS = (
-    32,
-    4,
-)  # of a signature: a pair that is 0.8 alike is a candidate with probability 1 - (1 - 0.8^4)^32, all but 1e-7
+# of a signature: a pair that is 0.8 alike is a candidate with probability 1 - (1 - 0.8^4)^32, all but 1e-7
+BANDS, ROWS = 32, 4
 
 _SEEDS = np.arange(1, BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 

@@ -84,9 +84,8 @@ def _search_block(engine: Engine, prompts: Sequence[Prompt], settings: Beams) ->
     sampling = Sampling(temperature=0.0, max_tokens=settings.max_tokens)
     lines = [engine.line(prompt, sampling) for prompt in prompts]
     engine.check_context(lines)
-    one = (
-        settings.beams * (blocks_for(max(map(_most_tokens, lines))) + 1) + 1
-    )  # one more: a block moves when it is first shared
+    # one more: a block moves when it is first shared
+    one = settings.beams * (blocks_for(max(map(_most_tokens, lines))) + 1) + 1
     blocks = engine.blocks(len(lines) * one, one)
     most = blocks.capacity // one
     if most < len(lines):  # the cache holds fewer prompts at once

@@ -25,9 +25,8 @@ class Transcript:
     def _restart(self) -> None:
         self.text = ""
         self.stopped = False
-        self._context = self._read = (
-            0  # ids before `_read` are in `text`; those from `_context` on are decoded with them
-        )
+        # ids before `_read` are in `text`; those from `_context` on are decoded with them
+        self._context = self._read = 0
         self._last: list[int] = []
 
     def read(self, ids: Sequence[int], done: bool = False) -> str:

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from whetstone.learner.accelerators import ACCELERATORS
+from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -271,6 +272,27 @@ def with_sampling(
         f"at most {clock(seconds)}: {at_once} sequences at once, {ASSUMED_BANDWIDTH:.0%} of {device.bandwidth / 1e12:.2f} TB/s"
     )
     return replace(estimate, lines=lines, seconds=seconds + (estimate.seconds or 0))
+
+
+def next_token_estimate(stage: Stage, texts: Iterable[str], row_tokens: int, checkpoints: int) -> Estimate:
+    """Of a stage of next-token training on `texts` (none: not there yet), those left out that are longer than `row_tokens`.
+
+    Its settings have `epochs`, `tokens` and `batch_tokens`.
+    """
+    settings, above = stage.settings, stage.inputs.get("model") or stage.model.path
+    tokens = count_tokens(above, texts, row_tokens)
+    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+    return training_estimate(
+        above,
+        stage.model,
+        stage.parallel,
+        step_tokens=settings.batch_tokens,
+        row_tokens=row_tokens,
+        checkpoints=checkpoints,
+        tokens=spent,
+        steps=None if spent is None else math.ceil(spent / settings.batch_tokens),
+        bound=bound,
+    )
 
 
 def next_token_tokens(tokens: int, epochs: float, limit: int) -> tuple[int | None, str]:

@@ -109,9 +109,8 @@ class Learner:
         self.parallel = parallel
         self.clip = clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
-        self.wide = (
-            torch.float64 if dtype == torch.float64 else torch.float32
-        )  # of weights, losses and log-probabilities
+        # of weights, losses and log-probabilities
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         if self.device == "cuda" and parallel.compute == "bfloat16":
             # the head's products stay in fp32 storage, but go through tensor cores (TF32): a fifteenth of the time

@@ -14,9 +14,7 @@ from whetstone.learner import flops
 from whetstone.learner.learner import Learner
 from whetstone.run.processes import CpuClock
 
-STEPS = (
-    20  # rates are those of so many last steps, all that was done in them included (sampling, validation, checkpoints)
-)
+STEPS = 20  # rates are those of so many last steps, with all that was done in them: sampling, validation, checkpoints
 
 
 class Pace:

@@ -27,7 +27,6 @@ from typing import BinaryIO
 PLACE = struct.Struct("dq48s")  # since when (monotonic seconds), in which step, which phase
 ASK = signal.SIGUSR2  # for the stacks
 ANSWER = 1.0  # seconds that writing the stacks may take
-ENDED = 128 + signal.SIGKILL  # the exit status that a shell sees after `end`
 
 
 class Watchdog:

@@ -162,6 +162,7 @@ class MathVerifier:
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
+        # most answers, and the reward of every step of RL: before anything is remembered
         if answer.isdecimal() and gold.isdecimal() and rules.kind == "math" and len(answer) + len(gold) <= SHORT:
             return Verdict(True, "equal", answer) if int(answer) == int(gold) else Verdict(False, "different", answer)
         if how == "box" and "%" in gold and percent_after_box(text):

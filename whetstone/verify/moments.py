@@ -14,6 +14,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from whetstone.verify.reading import TEXT_ANYWHERE
+
 LONGEST = 80  # characters
 
 MONTHS_TEXT = "january february march april may june july august september october november december"
@@ -124,12 +126,11 @@ def same(gold: str, answer: str) -> bool | None:
     (True, False, None)
     """
     wanted = read(gold)
-    if wanted is None or (isinstance(wanted, Moment) and wanted.bare):
-        given = read(answer) if wanted else None
-        return _same_clock(wanted, given) if isinstance(given, Moment) and not given.bare else None
+    if wanted is None:
+        return None
     given = read(answer)
     if isinstance(wanted, Moment):
-        return wanted == given
+        return _same_clock(wanted, given) if wanted.bare else wanted == given
     if not isinstance(given, Amounts):
         return False if wanted.several and wanted.dimension else None
     if not (wanted.several or given.several):
@@ -150,7 +151,7 @@ def read(text: str) -> Moment | Amounts | None:
 
 def _plain(text: str) -> str:
     r"""Without LaTeX around it: `4\!:\!30 \text{ p.m.}` -> `4:30 pm`."""
-    text = re.sub(r"\\(?:text|mathrm|textbf|textrm|mbox|hbox|rm)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = TEXT_ANYWHERE.sub(r" \1 ", text)
     text = re.sub(r"\\[!,;: ]|\$|~|\\q?quad", lambda found: " " if found[0] != "\\!" else "", text)
     text = text.replace("’", "'").replace("{:}", ":").casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text) if "/" not in text and ":" not in text else text
@@ -248,9 +249,9 @@ def _clock(text: str) -> tuple[int, bool] | None:
     return ((hour % 12 + HALVES[half]) * 60 + minute) * 60 + second, True
 
 
-def _same_clock(gold: Moment, given: Moment) -> bool | None:
-    """A bare 3:30 is 3:30 p.m., too; beside anything but a time of the day it may be a ratio."""
-    if gold is None or given.seconds is None:
+def _same_clock(gold: Moment, given: Moment | Amounts | None) -> bool | None:
+    """A bare 3:30 is 3:30 p.m., too; beside what names no time of the day it may be a ratio: None."""
+    if not isinstance(given, Moment) or given.bare or given.seconds is None:
         return None
     return gold.seconds % 43200 == given.seconds % 43200 and (not gold.half or gold.seconds == given.seconds)
 
