@@ -24,7 +24,7 @@ bench-env: .venv-bench/.ready .venv-vllm/.ready
 
 # What is compared with TRL's own results, where TRL is
 test-peers: .venv-bench/.ready
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv-bench/bin/python -m pytest -q tests/peers
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .venv-bench/bin/python -m pytest -q tests/peers tests/dpo/test_dpo_beside_trl.py tests/rl/test_rl_beside_trl.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
