@@ -30,6 +30,8 @@ DOORS = {
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
     "httpx2": ("decode/server_generator.py",),
+    "numba": ("decode/cpu_kernels.py", "decode/lanes.py"),
+    "llvmlite": ("decode/cpu_kernels.py", "decode/lanes.py"),
     "httpx": (),
     "requests": (),
     "urllib.request": (),

@@ -2,8 +2,8 @@
 
 It takes a flat row of tokens, (1, T): several sequences end to end. What a call attends to is chosen by its keyword:
 
-packed   `lengths=…`   each segment attends to itself alone, causally: training, log-probabilities
-cached   `cache=…`     each token belongs to a slot of a key/value cache: decoding (decode/kv_cache.py)
+packed   `lengths=…`       each segment attends to itself alone, causally: training, log-probabilities
+cached   `block_cache=…`   each token is one of a sequence in a key/value cache: decoding (decode/kv_cache.py)
 
 On CPU a loop of causal SDPA over segments, in fp32, beats a T x T mask, and gives every segment the very numbers it gets
 alone. On a GPU in half precision one kernel does the whole row: torch's `varlen_attn`, or FlashAttention where that is
@@ -51,7 +51,7 @@ def attend(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     lengths: Segments | Sequence[int] | None = None,
-    cache: Any = None,
+    block_cache: Any = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention of every model here. Returns (1, T, H, D).
@@ -67,9 +67,9 @@ def attend(
     ):
         if amount is not None:
             raise ValueError(f"{type(module).__name__} asks for attention with {asked}, which this attention has not.")
-    if cache is not None:
-        window = {} if sliding_window is None or sliding_window >= cache.length else {"window": sliding_window}
-        return cache.attend(module.layer_idx, query, key, value, scaling, **window), None
+    if block_cache is not None:
+        window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
+        return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
     if not isinstance(lengths, Segments):
         lengths = Segments(lengths or [query.shape[2]], query.device)
     window = None if sliding_window is None or sliding_window >= lengths.longest else sliding_window

@@ -19,45 +19,21 @@ class Owner:
         self.blocks = []
 
 
-class Contents:
-    """A store that remembers what each block holds, and forgets what is cleared."""
-
-    def __init__(self, capacity):
-        self.held = [None] * capacity
-
-    def copy(self, sources, targets):
-        for target, value in zip(targets, [self.held[i] for i in sources], strict=True):
-            self.held[target] = value
-
-    def clear(self, blocks):
-        for block in blocks:
-            self.held[block] = None
-
-
 @pytest.mark.parametrize("seed", range(20))
-def test_blocks_follow_their_owners_through_any_taking_sharing_and_giving_back(seed):
+def test_blocks_belong_to_their_owners_through_any_taking_sharing_and_giving_back(seed):
     draw = random.Random(seed)
-    store = Contents(40)
-    blocks = Blocks(40, store)
-    owners: dict[Owner, list[str]] = {}  # what each should find in its blocks
-
-    def write(owner, name):
-        for place in range(len(owners[owner]), len(owner.blocks)):
-            store.held[owner.blocks[place]] = f"{name}/{place}"
-            owners[owner].append(f"{name}/{place}")
-
-    for step in range(200):
-        action = draw.choice(["take", "take", "take_shared", "share", "keep", "leave"])
+    blocks = Blocks(40, store=None)
+    owners: dict[Owner, list[int]] = {}  # the table that each should have
+    for _ in range(200):
+        action = draw.choice(["take", "take", "take", "share", "keep", "leave"])
         owner = draw.choice(list(owners)) if owners else None
-        if action.startswith("take") and blocks.free > 4:
+        if action == "take" and blocks.free > 4:
             new = Owner() if owner is None or draw.random() < 0.5 else owner
-            owners.setdefault(new, [])
-            if action == "take" or new.blocks:
-                blocks.take(new, draw.randint(1, 3))
-            else:
-                blocks.take_shared(new, draw.randint(1, 3))
-            write(new, step)
-        elif action == "share" and owner is not None and blocks.free:
+            held = {block for table in owners.values() for block in table}
+            blocks.take(new, count := draw.randint(1, 3))
+            owners[new] = [*owners.get(new, []), *new.blocks[-count:]]
+            assert len(held | set(new.blocks[-count:])) == len(held) + count, "a block that somebody has was given away"
+        elif action == "share" and owner is not None:
             other = Owner()
             count = draw.randint(0, len(owner.blocks))
             blocks.share(owner, other, count)
@@ -68,11 +44,8 @@ def test_blocks_follow_their_owners_through_any_taking_sharing_and_giving_back(s
             del owners[owner][count:]
             if action == "leave":
                 del owners[owner]
-        for one, expected in owners.items():
-            assert [store.held[block] for block in one.blocks] == expected
-        used = {block for one in owners for block in one.blocks}
-        assert len(used) == 40 - blocks.free == len(blocks.private) + len(blocks.shared)
-        assert used == {*range(len(blocks.private)), *range(40 - len(blocks.shared), 40)}, "there are holes"
+        assert all(one.blocks == table for one, table in owners.items())
+        assert len({block for table in owners.values() for block in table}) == 40 - blocks.free
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +97,45 @@ def test_a_prompt_run_in_parts_while_others_decode_gives_the_same(world, prefill
     assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == whole
 
 
-def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world):
-    engine = Engine(*world)
+@pytest.mark.parametrize("slots", [8, 3])
+def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, slots, monkeypatch):
+    """With fewer slots than rollouts, those that come later run the prompt's last token and nothing else of it."""
+
+    class Script:
+        held = ()
+
+        def __init__(self, prompt):
+            self.length = 2 + prompt.index  # one leaves after the other
+
+        def __call__(self, ids):
+            return Edit(ends="length" if len(ids) >= self.length else "")
+
+    engine = Engine(*world, max_batch=slots)
     asked = [ask("p", "1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14 + 15", g) for g in range(8)]
-    decoding = engine.decode(asked, Sampling(max_tokens=4))
+    sampling = Sampling(max_tokens=10)
+    decoding = engine.decode(asked, sampling, Script)
     length = len(decoding.scheduler.waiting[0].prompt_ids)
-    parts, ones = decoding.scheduler.plan()
-    assert [n for _, n in parts] == [length] and not ones
-    assert len(decoding.scheduler.blocks.shared) == length // BLOCK > 0
-    assert len(decoding.scheduler.blocks.private) == 8
+    run, most = [], 0
+    plan = decoding.scheduler.plan
+
+    def watched():
+        parts, ones = plan()
+        run.append(sum(n for _, n in parts) + len(ones))
+        return parts, ones
+
+    monkeypatch.setattr(decoding.scheduler, "plan", watched)
+    found = {}
+    while decoding.busy:
+        found |= {c.index: c.ids for c in decoding.step()}
+        most = max(most, decoding.scheduler.blocks.capacity - decoding.scheduler.blocks.free)
+    written = sum(map(len, found.values()))
+    assert sum(run) <= length + written, "a prompt was run twice"
+    assert most <= length // BLOCK + slots, "a block of the prompt is there twice"
+    assert length // BLOCK > 0 and len(found) == 8
+    alone = {}
+    for prompt in asked:
+        alone |= {c.index: c.ids for c in Engine(*world).generate([prompt], sampling, Script)}
+    assert found == alone
 
 
 def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):

@@ -160,7 +160,7 @@ def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkey
     parent = os.getpid()
     plain = Engine.generate
 
-    def dies_in_a_child(self, asked, sampling):
+    def dies_in_a_child(self, asked, sampling, control=None):
         if os.getpid() != parent:
             os._exit(9)
         yield from plain(self, asked, sampling)

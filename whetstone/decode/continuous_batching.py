@@ -2,7 +2,8 @@
 
 Blocks are taken as a sequence grows, not for its longest possible length. When none is left, the sequence that came last
 gives its blocks back and waits again, in front; what it wrote is kept and run anew when there is room. The prompt of a
-group is run once: its blocks are shared, and the rest of it is copied. No tensors here.
+group is run once, as long as one of the group is there: its blocks are shared, and the rest of it is copied. No tensors
+here.
 """
 
 from collections import deque
@@ -29,6 +30,7 @@ class Line:
     blocks: list[int] = field(default_factory=list)
     cached: int = 0
     leader: "Line | None" = None  # whose run of the same prompt it waits for
+    followers: "list[Line]" = field(default_factory=list)  # who wait for its own
 
     @property
     def length(self) -> int:
@@ -37,6 +39,11 @@ class Line:
     @property
     def pending(self) -> int:
         return self.length - self.cached
+
+    @property
+    def last(self) -> int:
+        """The id at the end of prompt and completion."""
+        return self.ids[-1] if self.ids else self.prompt_ids[-1]
 
     def slice(self, start: int, count: int) -> list[int]:
         """Ids of prompt and completion together."""
@@ -60,6 +67,7 @@ class Scheduler:
         self.waiting: deque[Line] = deque()
         self.live: list[Line] = []  # in the order they entered
         self.preemptions = 0
+        self._groups: dict[tuple[int, ...], list[Line]] = {}  # the live lines of each prompt
 
     def add(self, lines: Iterable[Line]) -> None:
         self.waiting += lines
@@ -86,9 +94,11 @@ class Scheduler:
         line.cached += count
         if line.pending:
             return []
-        followers = [other for other in self.live if other.leader is line]
+        if not line.followers:
+            return [line]
+        followers, line.followers = line.followers, []
         whole, rest = divmod(line.cached, BLOCK)
-        if rest and followers:  # the block that each will write on in
+        if rest:  # the block that each will write on in
             self.blocks.store.copy([line.blocks[whole]] * len(followers), [o.blocks[whole] for o in followers])
         for other in followers:
             other.cached, other.leader = line.cached, None
@@ -104,9 +114,8 @@ class Scheduler:
     def leave(self, line: Line) -> None:
         """The line is done or given up; those that waited for its prompt run it themselves."""
         if line in self.live:
-            self.live.remove(line)
-            self.blocks.keep(line, 0)
-            for other in [o for o in self.live if o.leader is line]:
+            self._remove(line)
+            for other in line.followers[::-1]:
                 self._put_back(other)
         else:
             self.waiting.remove(line)
@@ -131,43 +140,51 @@ class Scheduler:
             i += 1
 
     def _put_back(self, line: Line) -> None:
-        self.live.remove(line)
-        self.blocks.keep(line, 0)
+        self._remove(line)
+        if line.leader is not None:
+            line.leader.followers.remove(line)
         line.cached, line.leader = 0, None
         self.waiting.appendleft(line)
+
+    def _remove(self, line: Line) -> None:
+        self.live.remove(line)
+        self.blocks.keep(line, 0)
+        key = tuple(line.prompt_ids)
+        self._groups[key].remove(line)
+        if not self._groups[key]:
+            del self._groups[key]
 
     def _admit(self) -> None:
         """Waiting lines in their order, while there are slots and blocks: a block for each live line is kept back."""
         while self.waiting and len(self.live) < self.slots:
             line = self.waiting[0]
-            leader = self._leader(line)
-            whole = len(line.prompt_ids) // BLOCK if leader is not None else 0
-            needed = self._most(line) - whole
+            group = self._groups.get(tuple(line.prompt_ids), [])
+            twin = group[-1] if group and not line.ids and not self.reserve else None
+            # what both have: the prompt, but for its last token where the line is to run that itself
+            common = 0 if twin is None else len(line.prompt_ids) - (0 if self._runs_prompt(twin) else 1)
+            needed = self._most(line) - common // BLOCK
             kept_back = 0 if self.reserve or not self.live else len(self.live) + 1
             if needed + kept_back > self.blocks.free:
                 return
             self.waiting.popleft()
-            if leader is not None:
-                line.leader = leader
-                self.blocks.share(leader, line, whole)
-                self.blocks.take(line, needed)
-            elif self._is_first_of_group(line):
-                whole = len(line.prompt_ids) // BLOCK
-                self.blocks.take_shared(line, whole)
-                self.blocks.take(line, needed - whole)
-            else:
-                self.blocks.take(line, needed)
+            if twin is not None:
+                self.blocks.share(twin, line, common // BLOCK)
+            self.blocks.take(line, needed)
+            if twin is not None:
+                self._follow(line, twin, common)
             self.live.append(line)
+            self._groups.setdefault(tuple(line.prompt_ids), []).append(line)
 
-    def _leader(self, line: Line) -> Line | None:
-        """The line that entered before, when it is still at the same prompt."""
-        if self.reserve or line.ids or not self.live:
-            return None
-        last = self.live[-1].leader or self.live[-1]
-        same = last.pending > 0 and not last.ids and last.prompt_ids == line.prompt_ids
-        return last if same else None
+    def _runs_prompt(self, line: Line) -> bool:
+        return line.cached < len(line.prompt_ids)
 
-    def _is_first_of_group(self, line: Line) -> bool:
-        if self.reserve or line.ids or len(self.waiting) == 0:
-            return False
-        return self.waiting[0].prompt_ids == line.prompt_ids and not self.waiting[0].ids
+    def _follow(self, line: Line, twin: Line, common: int) -> None:
+        """Wait for the run of the same prompt, or go on from what it left."""
+        if self._runs_prompt(twin):
+            line.leader = twin.leader or twin
+            line.leader.followers.append(line)
+            return
+        line.cached = common
+        whole, rest = divmod(common, BLOCK)
+        if rest:
+            self.blocks.store.copy([twin.blocks[whole]], [line.blocks[whole]])

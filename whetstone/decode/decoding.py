@@ -9,7 +9,7 @@ from whetstone.decode.continuous_batching import Line, Scheduler
 from whetstone.decode.kv_cache import blocks_for
 from whetstone.decode.sampling import pick
 from whetstone.decode.transcript import Transcript
-from whetstone.records import Completion, Sampling
+from whetstone.records import Completion
 
 if TYPE_CHECKING:
     from whetstone.decode.engine import Engine
@@ -92,12 +92,13 @@ class Decoding:
 
     def _picked(self, lines: Sequence[Line], logits: torch.Tensor) -> Iterator[tuple[Line, int, float]]:
         """(line, token, log-probability), picked together for lines that are sampled alike."""
-        alike: dict[Sampling, list[int]] = {}
+        alike: dict[int, list[int]] = {}
         for row, line in enumerate(lines):
-            alike.setdefault(line.sampling, []).append(row)
-        for sampling, rows in alike.items():
+            alike.setdefault(id(line.sampling), []).append(row)
+        for rows in alike.values():
             own = logits if len(rows) == len(lines) else logits[torch.tensor(rows, device=logits.device)]
             chosen = [lines[row] for row in rows]
+            sampling = chosen[0].sampling
             numbers = [next(line.draws) if sampling.temperature else 0.0 for line in chosen]
             seen = None
             if sampling.repetition_penalty != 1:

@@ -7,12 +7,14 @@ The engine shares the module it is given: after a training step it samples from 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from whetstone import model as models
+from whetstone.attention import HALVES
 from whetstone.chat import Chat
 from whetstone.decode.blocks import Blocks
 from whetstone.decode.continuous_batching import Line
@@ -56,6 +58,7 @@ class Engine:
         self._size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None
         self._plain: PlainForward | None = None
+        self._head: torch.Tensor
 
     def generate(
         self,
@@ -126,11 +129,17 @@ class Engine:
             )
         wanted = min(allowed, wanted)
         self._plain = PlainForward(self.model) if fits(self.model) else None
+        self._head = self._head_weight()
         kept, self._cache = self._cache, None
         if kept is not None and kept.capacity >= wanted and kept.holds(weight.dtype, weight.device):
             return Blocks(wanted, kept)
         del kept  # freed before the larger one is made
         return Blocks(wanted, KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device))
+
+    def _head_weight(self) -> torch.Tensor:
+        """(V, C) without unused slots. On a CPU in fp32 at least: logits are, and half a head would be widened every step."""
+        weight = self.model.get_output_embeddings().weight[: self.chat.size].detach()
+        return weight.float() if weight.device.type == "cpu" and weight.dtype.itemsize < 4 else weight
 
     def give_back(self, blocks: Blocks) -> None:
         """The memory of `blocks` may be used again. Until then it is its user's alone."""
@@ -152,39 +161,35 @@ class Engine:
 
     def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
         cache = blocks.store
-        cache.begin(
-            blocks,
-            [(line, line.cached, n) for line, n in parts],
-            ones,
-            [line.cached for line in ones],
-            alike=self.row_block > 0,
-        )
-        ids = [i for line, n in parts for i in line.slice(line.cached, n)] + [
-            line.slice(line.cached, 1)[0] for line in ones
-        ]
-        positions = [p for line, n in parts for p in range(line.cached, line.cached + n)] + [
-            line.cached for line in ones
-        ]
-        ends, total = [], 0
-        for _, n in parts:
-            total += n
-            ends.append(total - 1)
-        ends += range(total, total + len(ones))
+        at = [line.cached for line in ones]
+        cache.begin([(line, line.cached, n) for line, n in parts], ones, at)
+        ids = [i for line, n in parts for i in line.slice(line.cached, n)]
+        positions = [p for line, n in parts for p in range(line.cached, line.cached + n)]
+        last = [end - 1 for end in accumulate(n for _, n in parts)]  # of each line, the row of its last token
+        last += range(len(ids), len(ids) + len(ones))
+        ids += [line.last for line in ones]
+        positions += at
         if self.row_block and ones:
-            padding = self.row_block - len(ones)
-            ids, positions, ends = ids + [0] * padding, positions + [0] * padding, list(range(self.row_block))
+            padding = [0] * (self.row_block - len(ones))
+            ids, positions, last = ids + padding, positions + padding, list(range(self.row_block))
         device = cache.keys.device
         hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
-        if len(ends) < len(hidden):
-            hidden = hidden[torch.tensor(ends, device=device)]
-        weight = self.model.get_output_embeddings().weight[: self.chat.size]
-        return (hidden.float() @ weight.float().T)[: len(parts) + len(ones)]
+        if len(last) < len(hidden):
+            hidden = hidden[torch.tensor(last, device=device)]
+        return self._logits(hidden)[: len(parts) + len(ones)]
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """(T,), (T,) -> (T, C)"""
         if self._plain is not None:
             return self._plain(ids, positions, cache)
-        return models.hidden_states(self.model, ids[None], positions[None], cache=cache)[0]
+        return models.hidden_states(self.model, ids[None], positions[None], block_cache=cache)[0]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, C) -> (n, V), in fp32 whatever the model computes in."""
+        weight = self._head
+        if hidden.is_cuda and weight.dtype in HALVES:
+            return torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        return hidden.to(weight.dtype) @ weight.T
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:

@@ -13,13 +13,14 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from whetstone.decode.decoding import Control
 from whetstone.decode.engine import Engine
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.processes import cores, fork, may_fork
@@ -38,18 +39,20 @@ class ForkedGenerator:
         self.engine = engine
         self.processes = processes if may_fork(next(engine.model.parameters()).device.type) else 1
 
-    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling, control: Callable[[Prompt], Control] | None = None
+    ) -> Iterator[Completion]:
         """Completions as they finish, here or in the children."""
         groups = [list(group) for _, group in groupby(prompts, key=lambda p: p.problem_id)]
         count = max(1, min(self.processes, sum(map(len, groups)) // SMALLEST_SHARE, len(groups)))
         shares = [[p for group in groups[i::count] for p in group] for i in range(count)]
         with tempfile.TemporaryDirectory(prefix="whetstone-") as folder:
             files = [Path(folder) / str(i) for i in range(1, count)]
-            children = [self._fork(share, sampling, path) for share, path in zip(shares[1:], files, strict=True)]
+            children = [self._fork(share, sampling, control, path) for share, path in zip(shares[1:], files, strict=True)]
             with ExitStack() as stack:
                 written = [stack.enter_context(path.open("rb")) for path in files]
                 try:
-                    for done in self.engine.generate(shares[0], sampling):
+                    for done in self.engine.generate(shares[0], sampling, control):
                         yield done
                         for lines in written:
                             yield from _whole_lines(lines)
@@ -66,13 +69,15 @@ class ForkedGenerator:
                         )
                     yield from _whole_lines(lines)
 
-    def _fork(self, share: list[Prompt], sampling: Sampling, path: Path) -> int:
+    def _fork(
+        self, share: list[Prompt], sampling: Sampling, control: Callable[[Prompt], Control] | None, path: Path
+    ) -> int:
         path.touch()
 
         def work() -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this one
             with path.open("w", encoding="utf-8") as out:
-                for completion in self.engine.generate(share, sampling):
+                for completion in self.engine.generate(share, sampling, control):
                     out.write(json.dumps(asdict(completion)) + "\n")
                     out.flush()
 

@@ -1,25 +1,28 @@
 """Keys and values of the sequences being decoded, in blocks of BLOCK tokens, and the attention that reads them.
 
 A call of the model runs a flat row of tokens: first segments of several tokens (prompts, or parts of them), then one token
-of each decoding sequence. A decoding token attends block by block: its query meets each of its blocks in one batched matrix
-product, and the parts are put together by row. Short sequences do not pay for the longest, and a block that several
-sequences share is read once for all of them.
+of each decoding sequence. A segment attends to itself, and a later part of a prompt to what is cached of it, too. A decoding
+token attends to the blocks of its own sequence: short sequences do not pay for the longest.
 
-Heads: K key/value heads of size D, R query heads for each. Keys lie transposed, (D, BLOCK), as the product wants them.
+On a CPU that is one compiled pass over the blocks where they lie (cpu_kernels.py). Elsewhere the blocks are gathered first.
+
+Heads: K key/value heads of size D, R query heads for each. Keys lie transposed, (D, BLOCK), as the scores want them.
 """
 
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from whetstone.attention import packed_attention
-from whetstone.decode.blocks import Blocks, Owner
+from whetstone.decode import cpu_kernels
+from whetstone.decode.blocks import Owner
+from whetstone.decode.cpu_kernels import BLOCK, array
+from whetstone.decode.lanes import LANES
 
-BLOCK = 32  # tokens; on average half a block a sequence is read in vain
+ALL = 1 << 40  # tokens: a window that hides nothing
 
 
 def blocks_for(tokens: int) -> int:
@@ -29,12 +32,37 @@ def blocks_for(tokens: int) -> int:
 Segment = tuple[Owner, int, int]  # tokens `start` … `start` + `count` - 1 of a sequence
 
 
+class Heads(NamedTuple):
+    """What T tokens bring into an attention, where a layer left it."""
+
+    turned: torch.Tensor  # (T, H + K, D) queries, then keys, with their rotary embedding
+    source: torch.Tensor  # (T, …) holds the values
+    first: int  # their first column in it
+    kinds: int  # K
+
+    @property
+    def query(self) -> torch.Tensor:
+        return self.turned[:, : -self.kinds]  # (T, H, D)
+
+    @property
+    def key(self) -> torch.Tensor:
+        return self.turned[:, -self.kinds :]  # (T, K, D)
+
+    @property
+    def value(self) -> torch.Tensor:
+        size = self.turned.shape[2]
+        return self.source[:, self.first : self.first + self.kinds * size].unflatten(1, (-1, size))  # (T, K, D)
+
+
 class KVCache:
     """Room for `blocks` blocks in every layer. Memory is touched only when it is used."""
 
-    def __init__(self, layers: int, blocks: int, heads: int, size: int, dtype: torch.dtype, device: str):
-        self.keys = torch.empty(layers, blocks, heads, size, BLOCK, dtype=dtype, device=device)
-        self.values = torch.empty(layers, blocks, heads, BLOCK, size, dtype=dtype, device=device)
+    def __init__(self, layers: int, blocks: int, heads: int, size: int, dtype: torch.dtype, device: Any):
+        self.keys = _room((layers, blocks, heads, size, BLOCK), dtype, device)
+        self.values = _room((layers, blocks, heads, BLOCK, size), dtype, device)
+        self.compiled = self.keys.device.type == "cpu" and dtype in cpu_kernels.TYPES and size % LANES == 0
+        if self.compiled:
+            self._keys, self._values = array(self.keys), array(self.values)
 
     @staticmethod
     def bytes_per_block(layers: int, heads: int, size: int, dtype: torch.dtype) -> int:
@@ -58,89 +86,81 @@ class KVCache:
             self.keys[:, target] = self.keys[:, source]
             self.values[:, target] = self.values[:, source]
 
-    def clear(self, blocks: Sequence[int]) -> None:
-        """What a former owner left must not be infinite: hidden places are weighted with 0, not left out."""
-        if blocks:
-            self.keys[:, list(blocks)] = 0
-            self.values[:, list(blocks)] = 0
-
-    def begin(
-        self,
-        blocks: Blocks,
-        segments: Sequence[Segment],
-        rows: Sequence[Owner],
-        at: Sequence[int],
-        alike: bool = False,
-    ) -> None:
-        """The next call runs these segments, then one token of each of `rows`, at the positions `at`.
-
-        `alike`: a row that is alone is attended as one among others is, to the bit.
-        """
-        device = self.keys.device
+    def begin(self, segments: Sequence[Segment], rows: Sequence[Owner], at: Sequence[int]) -> None:
+        """The next call runs these segments, then one token of each of `rows`, at the positions `at`."""
         self._segments = [(owner.blocks, start, count) for owner, start, count in segments]
-        places = [(owner.blocks, t) for owner, start, n in segments for t in range(start, start + n)]
-        places += [(owner.blocks, t) for owner, t in zip(rows, at, strict=True)]
-        self._known = len(places)
-        self._block: Any = torch.tensor([table[t // BLOCK] for table, t in places], device=device)  # (T,)
-        self._offset: Any = torch.tensor([t % BLOCK for _, t in places], device=device)  # (T,)
-        if len(places) == 1:  # plain numbers index a single place faster
-            self._block, self._offset = int(self._block), int(self._offset)
+        self._filled = sum(count for _, _, count in segments)
+        own = np.array(at, dtype=np.int64)
+        blocks, offsets = [], []
+        for table, start, count in self._segments:
+            place = np.arange(start, start + count)
+            blocks.append(np.array(table, dtype=np.int64)[place // BLOCK])
+            offsets.append(place % BLOCK)
+        blocks.append(np.array([owner.blocks[t // BLOCK] for owner, t in zip(rows, at, strict=True)], dtype=np.int64))
+        offsets.append(own % BLOCK)
+        self._block, self._offset = np.concatenate(blocks), np.concatenate(offsets)  # (T,) of each token
+        self._known = len(self._block)
+        if not self.compiled:
+            self._block, self._offset = self._tensor(self._block), self._tensor(self._offset)
         if rows:
-            self._pairs = _Pairs(blocks, rows, device, alike)
-            self._alone = not alike and len(rows) == 1 and len(blocks.private) == len(rows[0].blocks)
-            self._at = torch.tensor(at, device=device)
-            self._hidden: dict[int | None, torch.Tensor] = {}
+            self._rows = _Rows(self, rows, own)
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None = None,
-    ) -> torch.Tensor:
-        """(1, H, T, D), (1, K, T, D) x 2 -> (1, T, H, D). Rows beyond those announced (padding) give zeros.
+    def _tensor(self, found: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(found).to(self.keys.device)
+
+    def heads(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Heads:
+        """(1, H, T, D) and two of (1, K, T, D), as a module gives them."""
+        turned = torch.cat([query[0], key[0]]).transpose(0, 1).contiguous()
+        return Heads(turned, value[0].transpose(0, 1).flatten(1).contiguous(), 0, key.shape[1])
+
+    def attend(self, layer: int, heads: Heads, scaling: float | None, window: int | None = None) -> torch.Tensor:
+        """(T, H, D) of the T tokens. Rows beyond those announced (padding) give zeros.
 
         `window`: each token attends to so many tokens, its own among them.
         """
-        keys, values = self.keys[layer], self.values[layer]
-        scaling = scaling or query.shape[3] ** -0.5
-        known = self._known
-        keys[self._block, :, :, self._offset] = key[0, :, :known].transpose(0, 1).to(keys.dtype)
-        values[self._block, :, self._offset] = value[0, :, :known].transpose(0, 1).to(values.dtype)
+        scaling = scaling or heads.turned.shape[2] ** -0.5
+        known, filled = self._known, self._filled
+        self._store(layer, heads)
         parts = []
-        filled = sum(count for _, _, count in self._segments)
         if filled:
-            part = (x[:, :, :filled] for x in (query, key, value))
-            parts.append(self._attend_segments(keys, values, *part, scaling, window))
+            own = (x[:filled].transpose(0, 1) for x in (heads.query, heads.key, heads.value))  # (heads, T, D)
+            parts.append(self._attend_segments(layer, *own, scaling, window))
         if known > filled:
-            parts.append(self._attend_rows(keys, values, query[0, :, filled:known].transpose(0, 1), scaling, window))
-        if known < query.shape[2]:
-            parts.append(query.new_zeros(query.shape[2] - known, *query.shape[1::2]))
-        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+            rows = heads if not filled else Heads(heads.turned[filled:], heads.source, heads.first, heads.kinds)
+            attend = self._rows.attend if self.compiled else self._rows.attend_gathered
+            parts.append(attend(layer, rows, scaling, window or ALL))
+        if known < len(heads.turned):
+            parts.append(parts[0].new_zeros(len(heads.turned) - known, *parts[0].shape[1:]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _store(self, layer: int, heads: Heads) -> None:
+        if self.compiled:
+            places = self._block, self._offset, self._keys[layer], self._values[layer]
+            cpu_kernels.store(array(heads.turned), array(heads.source), heads.first, *places)
+        else:
+            self.keys[layer][self._block, :, :, self._offset] = heads.key[: self._known]
+            self.values[layer][self._block, :, self._offset] = heads.value[: self._known]
 
     def _attend_segments(
         self,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        layer: int,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
-        """(1, H, T, D) -> (T, H, D): whole prompts attend to themselves, later parts of one to what is cached, too."""
+        """(heads, T, D) -> (T, H, D): whole prompts attend to themselves, later parts of one to what is cached, too."""
         counts = [count for _, _, count in self._segments]
         if all(start == 0 for _, start, _ in self._segments):
-            return packed_attention(query, key, value, counts, scaling, window)[0].transpose(0, 1)
+            return packed_attention(query[None], key[None], value[None], counts, scaling, window)[0].transpose(0, 1)
         out = []
-        for part, (table, start, count) in zip(query[0].split(counts, 1), self._segments, strict=True):
+        for part, (table, start, count) in zip(query.split(counts, 1), self._segments, strict=True):
             span = start + count
-            used = torch.tensor(table[: blocks_for(span)], device=keys.device)
-            past = keys[used].permute(1, 0, 3, 2).flatten(1, 2)[:, :span]  # (K, span, D)
-            worth = values[used].permute(1, 0, 2, 3).flatten(1, 2)[:, :span]
-            position = torch.arange(span, device=keys.device)
+            used = torch.tensor(table[: blocks_for(span)], device=query.device)
+            past = self.keys[layer][used].permute(1, 0, 3, 2).flatten(1, 2)[:, :span]  # (K, span, D)
+            worth = self.values[layer][used].permute(1, 0, 2, 3).flatten(1, 2)[:, :span]
+            position = torch.arange(span, device=query.device)
             seen = position <= position[start:, None]
             if window is not None:
                 seen &= position > position[start:, None] - window
@@ -151,111 +171,62 @@ class KVCache:
             out.append(part[0].transpose(0, 1))
         return torch.cat(out)
 
-    def _attend_rows(
-        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, scaling: float, window: int | None
-    ) -> torch.Tensor:
-        """(n, H, D) -> (n, H, D): one token of each row attends to the blocks of its sequence."""
-        pairs = self._pairs
-        n, heads, size = query.shape
-        query = (query * scaling).reshape(n, keys.shape[1], -1, size)  # (n, K, R, D)
-        hidden = self._hidden.get(window)
-        if hidden is None:
-            hidden = self._hidden[window] = pairs.hidden(self._at, window)  # (N, 1, 1, BLOCK)
-        if self._alone:
-            return _attend_alone(query, keys[: pairs.private], values[: pairs.private], hidden).reshape(n, heads, size)
-        scores = pairs.scores(query, keys).float().add_(hidden)  # (N, K, R, BLOCK)
-        highest = pairs.highest(scores.amax(-1))  # (n, K, R)
-        weights = scores.sub_(highest.index_select(0, pairs.row)[..., None]).exp_()
-        total = pairs.add_up(weights.sum(-1), n)  # (n, K, R)
-        out = pairs.add_up(pairs.weighted(weights.to(values.dtype), values).float(), n)  # (n, K, R, D)
-        return (out / total[..., None]).to(query.dtype).reshape(n, heads, size)
+
+class _Rows:
+    """One token of each of n sequences, and the tables of their blocks end to end."""
+
+    def __init__(self, cache: KVCache, rows: Sequence[Owner], at: np.ndarray):
+        self.cache = cache
+        self.at = at
+        lengths = [len(owner.blocks) for owner in rows]
+        self.tables = np.array([block for owner in rows for block in owner.blocks], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        self.starts = ends - lengths
+        self.most = max(lengths)
+        self._scores: np.ndarray | None = None
+        if not cache.compiled:
+            table = np.zeros((len(rows), self.most), dtype=np.int64)
+            for row, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
+                table[row, : end - start] = self.tables[start:end]
+            self.table = cache._tensor(table)  # (n, most)
+            position = np.arange(self.most * BLOCK)
+            self._before = cache._tensor(at[:, None] - position)  # (n, span) how far back a token lies
+
+    def attend(self, layer: int, heads: Heads, scaling: float, window: int) -> torch.Tensor:
+        """(n, H, D) of the first n tokens"""
+        turned = heads.turned
+        out = turned.new_empty(len(self.at), turned.shape[1] - heads.kinds, turned.shape[2])
+        if self._scores is None:
+            self._scores = np.empty((out.shape[1], self.most * BLOCK), np.float32)
+        cpu_kernels.attend(
+            array(turned), self.cache._keys[layer], self.cache._values[layer], self.tables, self.starts, self.at,
+            window, np.float32(scaling), self._scores, array(out),
+        )  # fmt: skip
+        return out
+
+    def attend_gathered(self, layer: int, heads: Heads, scaling: float, window: int) -> torch.Tensor:
+        """The same of any device and type: the blocks of each sequence are brought together first."""
+        query = heads.query[: len(self.at)]
+        n, count, size = query.shape
+        keys = self.cache.keys[layer][self.table]  # (n, most, K, D, BLOCK)
+        values = self.cache.values[layer][self.table]  # (n, most, K, BLOCK, D)
+        hidden = (self._before < 0) | (self._before >= window)  # (n, span)
+        hidden = hidden.unflatten(1, (self.most, 1, 1, BLOCK))
+        groups = (query * scaling).reshape(n, 1, keys.shape[2], -1, size)  # (n, 1, K, R, D)
+        scores = (groups @ keys).to(_wider(query.dtype)).masked_fill(hidden, float("-inf"))  # (n, most, K, R, BLOCK)
+        weights = scores.transpose(1, 3).flatten(3).softmax(-1)  # (n, R, K, span)
+        weights = weights.unflatten(3, (self.most, BLOCK)).transpose(1, 3)
+        # what a former owner left may be infinite: hidden places are left out, not weighted with 0
+        values = values.masked_fill(hidden.transpose(3, 4), 0)
+        return (weights.to(values.dtype) @ values).sum(1).reshape(n, count, size)
 
 
-def _attend_alone(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """One row that owns all N blocks, (1, K, R, D) -> (1, K, R, D): the same with fewer, for one row costs little more."""
-    scores = (query @ keys).float().add_(hidden)  # (N, K, R, BLOCK)
-    weights = scores.permute(1, 2, 0, 3).flatten(2).softmax(-1).unflatten(2, scores.shape[::3])
-    return (weights.permute(2, 0, 1, 3).to(values.dtype) @ values).sum(0, keepdim=True).to(query.dtype)
+def _wider(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-class _Pairs:
-    """N pairs of a block and a row that reads it: first the private blocks as they lie, then the shared ones.
-
-    Blocks of sequences that are not among the rows belong to row 0, with all of their tokens hidden.
-    """
-
-    def __init__(self, blocks: Blocks, rows: Sequence[Owner], device: torch.device, alike: bool):
-        row_of = {id(owner): row for row, owner in enumerate(rows)}
-        shared = blocks.shared[::-1]  # as they lie
-        readers = [[row_of[id(o)] for o in owners if id(o) in row_of] for owners, _ in shared]
-        self.capacity = blocks.capacity
-        self.private, self.shared = len(blocks.private), len(readers)
-        self.width = max(map(len, readers), default=0)  # G, the most rows that read one shared block
-        own = [row_of.get(id(owner), -1) for owner, _ in blocks.private]
-        row = np.array([*own, *chain.from_iterable(readers)])
-        places = [len(own) * [place] for own, (_, place) in zip(readers, shared, strict=True)]
-        place = np.array([*(place for _, place in blocks.private), *chain.from_iterable(places)])
-        order = np.lexsort((place, row))
-        counts = np.bincount(row[row >= 0], minlength=len(rows))
-        table = np.full((len(rows), counts.max()), len(row))
-        read = order[len(row) - counts.sum() :]  # without those of row -1, which come first
-        table[row[read], np.arange(len(read)) - (counts.cumsum() - counts)[row[read]]] = read
-        first = np.where(row >= 0, place * BLOCK, 1 << 40)
-        self.row = _tensor(row.clip(0), device)  # (N,)
-        self.first = _tensor(first, device)  # (N,) position of the block's first token
-        self.own = self.row[: self.private]
-        # `alike`: parts are added up in the order of their places, for a sum must not depend on where blocks happen to lie
-        self.order = _tensor(order, device) if alike else None
-        self.table = _tensor(table, device)  # (n, most) the pairs of each row; N where there are fewer
-        if self.width:
-            padded = [own + [0] * (self.width - len(own)) for own in readers]
-            self.readers = torch.tensor(padded, device=device)  # (S, G)
-            lengths = torch.tensor([len(own) for own in readers], device=device)
-            self.read = torch.arange(self.width, device=device) < lengths[:, None]  # (S, G)
-
-    def _of_shared(self, store: torch.Tensor) -> torch.Tensor:
-        return store[self.capacity - self.shared : self.capacity]  # (S, …)
-
-    def hidden(self, at: torch.Tensor, window: int | None) -> torch.Tensor:
-        """(N, 1, 1, BLOCK) minus infinity where a row must not look: after its own token and before its window; else 0."""
-        position = self.first[:, None] + torch.arange(BLOCK, device=at.device)
-        own = at[self.row][:, None]
-        hidden = position > own
-        if window is not None:
-            hidden |= position <= own - window
-        return torch.zeros(hidden.shape, device=at.device).masked_fill_(hidden, float("-inf"))[:, None, None]
-
-    def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """(n, K, R, D) -> (N, K, R, BLOCK)"""
-        own = query.index_select(0, self.own) @ keys[: self.private]
-        if not self.width:
-            return own
-        groups = query[self.readers].transpose(1, 2).flatten(2, 3)  # (S, K, G R, D)
-        both = groups @ self._of_shared(keys)
-        both = both.unflatten(2, (self.width, -1)).transpose(1, 2)  # (S, G, K, R, BLOCK)
-        return torch.cat([own, both[self.read]])
-
-    def weighted(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """(N, K, R, BLOCK) -> (N, K, R, D)"""
-        own = weights[: self.private] @ values[: self.private]
-        if not self.width:
-            return own
-        groups = weights.new_zeros(*self.read.shape, *weights.shape[1:])
-        groups[self.read] = weights[self.private :]
-        both = groups.transpose(1, 2).flatten(2, 3) @ self._of_shared(values)  # (S, K, G R, D)
-        return torch.cat([own, both.unflatten(2, (self.width, -1)).transpose(1, 2)[self.read]])
-
-    def highest(self, found: torch.Tensor) -> torch.Tensor:
-        """(N, …) -> (n, …): the highest of each row's pairs."""
-        return torch.cat([found, torch.full_like(found[:1], float("-inf"))])[self.table].amax(1)
-
-    def add_up(self, parts: torch.Tensor, rows: int) -> torch.Tensor:
-        """(N, …) -> (n, …): the sum of each row's pairs."""
-        row = self.row
-        if self.order is not None:
-            row, parts = row[self.order], parts[self.order]
-        return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, row, parts)
-
-
-def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device)
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Memory that nobody wrote to. On a CPU numpy's: it asks the system for large pages, which are read faster."""
+    if torch.device(device).type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty((*shape[:-1], shape[-1] * dtype.itemsize), np.uint8)).view(dtype)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from whetstone.decode import cpu_kernels
+from whetstone.decode.cpu_kernels import array
 from whetstone.records import Sampling
 
 CHUNK = 64  # numbers drawn from a stream at once
@@ -43,18 +45,32 @@ def pick(
 
     `seen`: (n, V) ids that occur in each row's prompt or completion, for the repetition penalty.
     """
-    logits = shaped(logits.float(), sampling, seen)
+    logits = shaped(logits if logits.dtype == torch.float64 else logits.float(), sampling, seen)
+    cut = sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0
+    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not (cut or sampling.bias):
+        return _pick_on_cpu(logits, draws, sampling.temperature)
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     logprobs = (logits / sampling.temperature).log_softmax(-1)
-    if sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0:
+    if cut:
         logprobs = truncate(logprobs, sampling.top_k, sampling.top_p, sampling.min_p)
     cumulative = logprobs.exp().cumsum(-1)
     # Rounding: the last sum is near 1, not 1; the draw is scaled to it so that every draw has a token.
     tokens = torch.searchsorted(cumulative, (draws[:, None] * cumulative[:, -1:]), right=True)[:, 0]
     tokens = tokens.clamp_(max=logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _pick_on_cpu(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in one pass over each row. Logits are finite: one that is forbidden is not for here."""
+    tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
+    found = array(tokens), array(logprobs)
+    if temperature == 0:
+        cpu_kernels.likeliest(array(logits.contiguous()), *found)
+    else:
+        cpu_kernels.draw(array(logits.contiguous()), np.float32(temperature), array(draws), *found)
+    return tokens, logprobs
 
 
 def shaped(logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,42 @@
+"""vLLM behind a pipe, in its own environment: reads a line of work, does it, writes a line.
+
+    .venv-vllm/bin/python benchmarks/_vllm_peer.py FOLDER DTYPE eager|compiled
+
+In: {"prompts": [[ids]], "lengths": [n]}, each prompt to be answered with that many tokens. Out: {"tokens": …}.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    folder, dtype, mode = sys.argv[1:4]
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever is printed is no answer
+    from vllm import LLM, SamplingParams
+
+    model = LLM(
+        folder,
+        dtype=dtype,
+        max_model_len=1024,
+        enforce_eager=mode == "eager",
+        disable_log_stats=True,
+        enable_prefix_caching=False,
+    )
+
+    def answer(work: dict[str, Any]) -> int:
+        asked = [{"prompt_token_ids": ids} for ids in work["prompts"]]
+        sampling = [SamplingParams(temperature=1.0, max_tokens=n, ignore_eos=True) for n in work["lengths"]]
+        return sum(len(done.outputs[0].token_ids) for done in model.generate(asked, sampling, use_tqdm=False))
+
+    pipe.write(json.dumps({"ready": True}) + "\n")
+    pipe.flush()
+    for line in sys.stdin:
+        pipe.write(json.dumps({"tokens": answer(json.loads(line))}) + "\n")
+        pipe.flush()
+
+
+if __name__ == "__main__":
+    main()
