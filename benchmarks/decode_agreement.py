@@ -9,11 +9,14 @@ learner    log-probabilities of sampled tokens, recomputed by the learner at sev
 frequency  chi-square of sampled first tokens against the exact distribution
 neighbours 10,000 samples in fixed row blocks, in two orders and batch sizes: how many differ in any bit; and in the fast
            mode, in how many tokens they differ from those, and how near the draw was to the border
+groups     the tokens that are run for the prompts of groups of 8, beside those of one answer each
+budget     10,000 requests at a cache of 2 MiB: what it holds, who is answered, what memory it takes
 """
 
 import argparse
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -25,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from benchmarks._measure import hardware, versions, write
+from benchmarks._measure import hardware, resident_memory, versions, write
 from whetstone import model as models
 from whetstone.attention import ATTENTION
 from whetstone.batch import Row
@@ -80,7 +83,7 @@ def plain(model: Any, words: Any) -> Any:
     """The same weights with transformers' own attention."""
     with TemporaryDirectory() as folder:
         models.save(model, words, Path(folder))
-        return type(model).from_pretrained(folder).eval()
+        return type(model).from_pretrained(folder, dtype=model.dtype).eval()
 
 
 @torch.no_grad()
@@ -117,13 +120,28 @@ def greedy(count: int) -> dict[str, Any]:
 
 
 def beams(count: int) -> dict[str, Any]:
+    """In fp32 a sum of 16 log-probabilities near -60 is rounded by 1e-5 on either side. transformers sums in fp32 always:
+    the float64 scores are compared with the same sum over one forward pass, too."""
+    found = {str(dtype).removeprefix("torch."): _beams(count, dtype) for dtype in (torch.float32, torch.float64)}
+    for name, part in found.items():
+        print(
+            f"beams       {name}: {part['same']:.0%} of {count} as generate; scores differ by at most "
+            f"{part['largest_difference']:.1e}, {part['largest_relative']:.1e} of a score, and by "
+            f"{part['largest_from_one_pass']:.1e} from one forward pass",
+            flush=True,
+        )
+    return found
+
+
+@torch.no_grad()
+def _beams(count: int, dtype: torch.dtype) -> dict[str, Any]:
     words = tokenizer()
-    model = random_model("Qwen2", words)
+    model = random_model("Qwen2", words).to(dtype)
     engine, peer = Engine(model, words), plain(model, words)
     engine.chat.stops += tuple(range(7, len(words), 12))  # so many that some are met
     modes = [Beams(4, 12, 1.0, False, 2), Beams(3, 16, 2.0, "never", 2), Beams(4, 16, -0.5, True, 2)]
     asked = prompts(count)
-    same, worst, relative = 0, 0.0, 0.0
+    same, worst, relative, from_one_pass = 0, 0.0, 0.0, 0.0
     for i, prompt in enumerate(asked):
         settings = modes[i % 3]
         (answers,) = beam_search(engine, [prompt], settings)
@@ -139,8 +157,17 @@ def beams(count: int) -> dict[str, Any]:
         for a, theirs in zip(answers, out.sequences_scores.tolist(), strict=True):
             worst = max(worst, abs(a.score - theirs))
             relative = max(relative, abs(a.score / theirs - 1))
-    print(f"beams       {same} of {count} as generate; scores differ by at most {worst:.1e}, {relative:.1e} of a score")
-    return {"prompts": count, "same": same / count, "largest_difference": worst, "largest_relative": relative}
+            own = a.completion
+            logits = peer(torch.tensor([[*own.prompt_ids, *own.ids]])).logits[0, len(own.prompt_ids) - 1 : -1]
+            summed = logits.log_softmax(-1).gather(-1, torch.tensor(own.ids)[:, None]).sum()
+            from_one_pass = max(from_one_pass, abs(a.score - float(summed) / len(own.ids) ** settings.length_penalty))
+    return {
+        "prompts": count,
+        "same": same / count,
+        "largest_difference": worst,
+        "largest_relative": relative,
+        "largest_from_one_pass": from_one_pass,
+    }
 
 
 def learner(count: int) -> dict[str, Any]:
@@ -222,12 +249,81 @@ def _border(model: Any, words: Any, one: Any, fast: Any, sampling: Sampling) -> 
     return float((logits.double().softmax(-1).cumsum(-1) - draw).abs().min())
 
 
+@torch.no_grad()
+def groups(count: int) -> dict[str, Any]:
+    """Tokens that are run for groups of 8 answers, and what the prompts' share of the time is, beside one answer each."""
+    words = tokenizer()
+    engine = Engine(random_model("Qwen2", words), words, max_batch=8 * count, prefill_tokens=1 << 20)
+    found = {}
+    for samples in (1, 8):
+        asked = [ask(p.problem_id, p.messages[0].content * 8, p.index) for p in prompts(count, samples)]
+        decoding = engine.decode(asked, Sampling(max_tokens=2))
+        lengths = {line.prompt.problem_id: len(line.prompt_ids) for line in decoding.scheduler.waiting}
+        start = time.process_time()
+        planned = decoding.scheduler.plan()
+        run = sum(n for _, n in planned[0]) + len(planned[1])
+        decoding.scheduler.plan = lambda planned=planned: planned
+        decoding.step()
+        found[samples] = {
+            "prompt_tokens": sum(lengths.values()),
+            "tokens_run": run,
+            "cpu_seconds": time.process_time() - start,
+        }
+    one, eight = found[1], found[8]
+    print(
+        f"groups      {count} prompts of {one['prompt_tokens']:,} tokens: {one['tokens_run']:,} run for one answer each, "
+        f"{eight['tokens_run']:,} for eight; {eight['cpu_seconds'] / one['cpu_seconds']:.2f} x the time",
+        flush=True,
+    )
+    return {"one": one, "eight": eight}
+
+
+@torch.no_grad()
+def budget(count: int) -> dict[str, Any]:
+    """So many requests queued at a cache for a few: what it holds, what is answered, and how memory grows."""
+    words = tokenizer()
+    model = random_model("Qwen2", words)
+    engine = Engine(model, words, cache_bytes=2 << 20)
+    asked = prompts(count // 4, 4)
+    before = resident_memory()
+    decoding = engine.decode(asked, Sampling(max_tokens=100, seed=3))
+    queued = resident_memory()
+    seen, most, answers = {}, 0, 0
+    while decoding.busy:
+        for done in decoding.step():
+            seen[done.problem_id, done.index] = len(done.ids)
+            answers += 1
+        blocks = decoding.scheduler.blocks
+        most = max(most, blocks.capacity - blocks.free)
+    store = blocks.store
+    used = (store.keys.nbytes + store.values.nbytes) * most // store.capacity
+    result = {
+        "requests": count,
+        "answered": len(seen),
+        "answered_twice": answers - len(seen),
+        "budget_bytes": engine.cache_bytes,
+        "most_used_bytes": used,
+        "sent_back": decoding.scheduler.preemptions,
+        "mb_to_queue": (queued - before) / 1e6,
+        "mb_to_decode": (resident_memory() - queued) / 1e6,
+    }
+    print(
+        f"budget      {count:,} requests, {len(seen):,} answered, {result['answered_twice']} twice; cache {used:,} of "
+        f"{engine.cache_bytes:,} bytes, {result['sent_back']:,} sent back; memory +{result['mb_to_queue']:.0f} MB to "
+        f"queue, +{result['mb_to_decode']:.0f} MB to decode",
+        flush=True,
+    )
+    return result
+
+
 PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "greedy": (greedy, 200),
     "beams": (beams, 100),
     "learner": (learner, 40),
     "frequency": (frequency, 20_000),
     "neighbours": (neighbours, 10_000),
+    "groups": (groups, 40),
+    "budget": (budget, 10_000),
 }
 
 

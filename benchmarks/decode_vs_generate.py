@@ -14,7 +14,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,17 +173,63 @@ class Generate:
         )
 
 
-def matmul_share(model: Any, batch: int, rate: float, run: float) -> float:
-    """The part of our time that the linear layers alone need at this many rows, `run` tokens being run for each written."""
-    weights = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    inputs = [torch.randn(batch, weight.shape[1]) for weight in weights]
+def ceiling(model: Any, prompts: Sequence[int], lengths: Sequence[int], batch: int) -> float:
+    """CPU seconds that the work needs by its matrix products and by reading keys and values alone, each as fast as this
+    machine does it now: products of as many rows as there are in each step, and a plain sum over memory.
+
+    `prompts` and `lengths`: tokens of each; `batch` of them are decoded together.
+    """
+    product = product_seconds(model)
+    config = model.config
+    a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * 4
+    a_token *= getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    seconds, kept = 0.0, 0
+    for i in range(0, len(prompts), batch):
+        asked = list(zip(prompts[i : i + batch], lengths[i : i + batch], strict=True))
+        seconds += product(sum(prompt for prompt, _ in asked))
+        for step in range(1, max(length for _, length in asked)):
+            live = [prompt + step for prompt, length in asked if length > step]
+            seconds += product(len(live))
+            kept += sum(live)
+    return seconds + kept * a_token / read_speed()
+
+
+def product_seconds(model: Any) -> Callable[[int], float]:
+    """Rows -> CPU seconds of the model's linear layers and head, from a table of measured row counts."""
+    weights = [m.weight.T.contiguous() for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    found = {}
+    for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
+        inputs = {size: torch.randn(rows, size) for size in {weight.shape[0] for weight in weights}}
+        best = math.inf
+        for _ in range(5):
+            start = time.process_time()
+            for weight in weights:
+                inputs[weight.shape[0]] @ weight
+            best = min(best, time.process_time() - start)
+        found[rows] = best
+    counts = list(found)
+
+    def seconds(rows: int) -> float:
+        if rows >= counts[-1]:
+            return found[counts[-1]] * rows / counts[-1]
+        above = next(i for i, count in enumerate(counts) if count >= rows)
+        if counts[above] == rows:
+            return found[rows]
+        low, high = counts[above - 1], counts[above]
+        return found[low] + (found[high] - found[low]) * (rows - low) / (high - low)
+
+    return seconds
+
+
+def read_speed(size: int = 32 << 20) -> float:
+    """Bytes a CPU second of a sum over memory that no cache holds."""
+    numbers = torch.ones(size // 4)
     best = math.inf
     for _ in range(5):
         start = time.process_time()
-        for x, weight in zip(inputs, weights, strict=True):
-            x @ weight.T
+        numbers.sum()
         best = min(best, time.process_time() - start)
-    return rate * run * best / batch
+    return size / best
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     words = tokenizer()
-    cases, settings, built, run = [], {}, {}, {}
+    cases, settings, built, needed = [], {}, {}, {}
     for name in chosen.models:
         built[name] = build(name, words, ATTENTION)
         for batch in chosen.batches:
@@ -207,8 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case = f"{name}, batch {batch}"
             settings[case] = best = peer.best(batch)
             prompts, lengths = work(max(4, batch), seed=batch)
-            prompt_tokens = sum(len(engine.chat.prompt_ids(prompt.messages)) for prompt in prompts)
-            run[batch] = (prompt_tokens + sum(lengths)) / sum(lengths)
+            needed[case] = [len(engine.chat.prompt_ids(prompt.messages)) for prompt in prompts], lengths, batch
             list(engine.generate(prompts[:2], Sampling(max_tokens=4)))  # warm
             cases.append(
                 Case(
@@ -220,14 +265,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
     with torch.no_grad():
         result = compare("decode_vs_generate", cases, chosen.repeats, ["whetstone", "torch", "transformers"])
-        for row, (name, batch) in zip(
-            result["cases"], [(n, b) for n in chosen.models for b in chosen.batches], strict=True
-        ):
+        for row in result["cases"]:
+            prompts, lengths, batch = needed[row["case"]]
             row["peer_setting"] = " ".join(settings[row["case"]])
-            row["share_of_matmul_ceiling"] = matmul_share(built[name], batch, row["ours"], run[batch])
+            model = built[row["case"].partition(", ")[0]]
+            row["share_of_ceiling"] = ceiling(model, prompts, lengths, batch) * row["ours"] / sum(lengths)
             print(
-                f"{row['case']:24} generate ran in {row['peer_setting']}; "
-                f"the linear layers alone take {row['share_of_matmul_ceiling']:.0%} of our time"
+                f"{row['case']:24} generate ran in {row['peer_setting']}; matrix products and reading keys and values "
+                f"take {row['share_of_ceiling']:.0%} of our time"
             )
     write(result, chosen.json)
     missed = [

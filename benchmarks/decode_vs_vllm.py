@@ -206,7 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dtype, mode, trial = fastest(folder, engine.chat)
         before = machine_speed()
         with running(folder, dtype, mode) as peer:
-            rows = [compare(law, batch, chosen.repeats, engine, peer) for law in chosen.laws for batch in chosen.batches]
+            rows = [
+                compare(law, batch, chosen.repeats, engine, peer) for law in chosen.laws for batch in chosen.batches
+            ]
     result = {
         "name": "decode_vs_vllm",
         "cases": rows,

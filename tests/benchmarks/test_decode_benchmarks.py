@@ -36,6 +36,14 @@ def test_both_sides_write_the_scripted_number_of_tokens(monkeypatch):
 def test_the_agreement_is_complete_on_a_few(capsys):
     found = decode_agreement.greedy(3)
     assert {kind: part["same"] for kind, part in found.items()} == dict.fromkeys(("Phi3", "Qwen2", "Llama"), 1.0)
-    assert decode_agreement.beams(3)["same"] == 1.0
+    beams = decode_agreement.beams(3)
+    assert all(part["same"] == 1.0 for part in beams.values())
+    assert beams["float64"]["largest_difference"] < 1e-5
+    assert beams["float64"]["largest_from_one_pass"] < 1e-5
+    groups = decode_agreement.groups(3)
+    assert groups["one"]["tokens_run"] == groups["eight"]["tokens_run"] == groups["eight"]["prompt_tokens"]
+    budget = decode_agreement.budget(80)
+    assert (budget["answered"], budget["answered_twice"]) == (80, 0)
+    assert budget["most_used_bytes"] <= budget["budget_bytes"]
     assert decode_agreement.neighbours(16)["differ_in_row_blocks"] == 0
     assert "16 samples" in capsys.readouterr().out

@@ -64,7 +64,8 @@ def test_answers_and_scores_are_those_of_transformers(world, settings):
     for question, answers in zip(asked, found, strict=True):
         ids, scores = theirs(engine, plain, question, settings)
         assert [a.completion.ids for a in answers] == ids
-        assert [a.score for a in answers] == pytest.approx(scores, abs=1e-5, rel=2e-7)
+        # transformers adds up to 70 log-probabilities in fp32, we in float64
+        assert [a.score for a in answers] == pytest.approx(scores, abs=1e-5, rel=1e-6)
         ended += sum(a.completion.stop == "end" for a in answers)
     assert ended or settings.length_penalty > 1, "no beam ended by itself: the test would not see how they finish"
 

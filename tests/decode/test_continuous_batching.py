@@ -8,6 +8,7 @@ import torch
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.blocks import Blocks
+from whetstone.decode.continuous_batching import Line, Scheduler
 from whetstone.decode.decoding import Edit, Piece
 from whetstone.decode.engine import Engine
 from whetstone.decode.kv_cache import BLOCK, KVCache
@@ -83,6 +84,39 @@ def test_a_cache_too_small_for_all_sends_the_last_back_and_changes_nothing(world
     assert decoding.scheduler.preemptions > 1, "nobody was sent back: the test would not see it"
     assert small._cache.capacity == 16
     assert found == plenty
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_however_tight_the_cache_groups_are_answered_as_with_plenty(world, seed):
+    """Few slots and blocks, prompts in parts: lines are sent back in every state, leaders and followers among them."""
+    draw = random.Random(seed)
+
+    class Script:
+        held = ()
+
+        def __init__(self, prompt):
+            self.length = 1 + (7 * prompt.index + len(prompt.problem_id) + seed) % 80
+
+        def __call__(self, ids):
+            return Edit(ends="length" if len(ids) >= self.length else "")
+
+    asked = prompts(8, 10)
+    sampling = Sampling(max_tokens=80, seed=seed)
+    plenty = ids(Engine(*world), asked, sampling, control=Script)
+    tight = {"cache_bytes": budget(draw.randint(6, 60)), "max_batch": draw.randint(2, 40)}
+    engine = Engine(*world, **tight, prefill_tokens=draw.choice([7, 40, 8192]))
+    assert ids(engine, asked, sampling, control=Script) == plenty
+
+
+def test_nobody_waits_for_the_prompt_of_one_that_was_sent_back_and_runs_what_it_wrote_too():
+    prompt = list(range(BLOCK + 3))
+    back, new = (Line(ask("p", "", g), prompt, Sampling(max_tokens=9)) for g in range(2))
+    back.ids, back.logprobs = [5] * BLOCK, [0.0] * BLOCK
+    scheduler = Scheduler(Blocks(20, store=None), slots=4, prefill_tokens=1000)
+    scheduler.add([back, new])
+    parts, ones = scheduler.plan()
+    assert [(line, n) for line, n in parts] == [(back, 2 * BLOCK + 3), (new, BLOCK + 3)] and not ones
+    assert [scheduler.ran(line, n) for line, n in parts] == [[back], [new]]
 
 
 def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):

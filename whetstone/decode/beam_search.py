@@ -132,7 +132,7 @@ def _run(engine: Engine, blocks: Blocks, work: Sequence[tuple[Line, int]]) -> to
 def _extend(engine: Engine, blocks: Blocks, search: _Search, logprobs: torch.Tensor, settings: Beams) -> None:
     """One token more for each beam, from their (beams, V) log-probabilities; `open` tells whether to go on."""
     stops = set(engine.chat.stops)
-    sums = torch.tensor(search.sums, device=logprobs.device)[:, None] + logprobs
+    sums = torch.tensor(search.sums, dtype=torch.float64, device=logprobs.device)[:, None] + logprobs
     wanted = max(2, 1 + len(stops)) * settings.beams
     scores, where = sums.flatten().topk(min(wanted, sums.numel()))
     size = logprobs.shape[1]

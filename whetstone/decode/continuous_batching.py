@@ -158,8 +158,7 @@ class Scheduler:
         """Waiting lines in their order, while there are slots and blocks: a block for each live line is kept back."""
         while self.waiting and len(self.live) < self.slots:
             line = self.waiting[0]
-            group = self._groups.get(tuple(line.prompt_ids), [])
-            twin = group[-1] if group and not line.ids and not self.reserve else None
+            twin = self._twin(line)
             # what both have: the prompt, but for its last token where the line is to run that itself
             common = 0 if twin is None else len(line.prompt_ids) - (0 if self._runs_prompt(twin) else 1)
             needed = self._most(line) - common // BLOCK
@@ -174,6 +173,13 @@ class Scheduler:
                 self._follow(line, twin, common)
             self.live.append(line)
             self._groups.setdefault(tuple(line.prompt_ids), []).append(line)
+
+    def _twin(self, line: Line) -> Line | None:
+        """A live line whose run of the same prompt can serve: it is through, or runs nothing but the prompt."""
+        if line.ids or self.reserve:
+            return None
+        group = self._groups.get(tuple(line.prompt_ids), [])
+        return next((other for other in group[::-1] if not (self._runs_prompt(other) and other.ids)), None)
 
     def _runs_prompt(self, line: Line) -> bool:
         return line.cached < len(line.prompt_ids)

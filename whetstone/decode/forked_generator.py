@@ -48,7 +48,9 @@ class ForkedGenerator:
         shares = [[p for group in groups[i::count] for p in group] for i in range(count)]
         with tempfile.TemporaryDirectory(prefix="whetstone-") as folder:
             files = [Path(folder) / str(i) for i in range(1, count)]
-            children = [self._fork(share, sampling, control, path) for share, path in zip(shares[1:], files, strict=True)]
+            children = [
+                self._fork(share, sampling, control, path) for share, path in zip(shares[1:], files, strict=True)
+            ]
             with ExitStack() as stack:
                 written = [stack.enter_context(path.open("rb")) for path in files]
                 try:
