@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, own_cpu, versions, write
+from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.metamath import MetamathSettings, augment
-from whetstone.questions.number_words import mentions
 from whetstone.questions.published import PublishedSource, Shipped, read_published
 from whetstone.questions.sources import Drop
 from whetstone.records import Problem

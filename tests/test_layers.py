@@ -14,7 +14,7 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "verify", "run"),
+    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run"),
     ("learner", "decode"),
     ("sample", "answer", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),

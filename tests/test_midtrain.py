@@ -12,6 +12,7 @@ from whetstone import midtrain
 from whetstone.batch import pack_in_order
 from whetstone.chat import Chat
 from whetstone.learner.order import short_first
+from whetstone.learner.question_dropout import QuestionDropout
 from whetstone.learner.tokenise import tokenise
 from whetstone.model import load
 from whetstone.run.folder import hash_folder
@@ -148,7 +149,7 @@ def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monke
 
 
 def tokenised(made, chat):
-    read = midtrain.reader(made.settings.word_dropout, made.seed)
+    read = midtrain.reader(midtrain.dropout(made.settings, made.inputs["corpus"]), made.seed)
     only = made.settings.loss_on == "response"
     return tokenise(made, made.inputs["corpus"], chat, read, 128, only, ("train", "validation"))
 
@@ -171,7 +172,8 @@ def test_the_saved_model_is_plain_hugging_face(tmp_path, world):
 def test_word_dropout_spares_numbers_and_the_validation_problems(tmp_path, world):
     question = "Ann has 12 red pens and buys 3.5 more of them today"
     rng = random.Random(0)
-    seen = [midtrain.drop_words(question, 0.3, rng).split() for _ in range(300)]
+    drop = QuestionDropout(0.3)
+    seen = [drop(question, rng).split() for _ in range(300)]
     assert all("12" in words and "3.5" in words for words in seen)
     words = question.split()
     assert all(words == sorted(words, key=words.index) for words in seen) and len({tuple(words) for words in seen}) > 50

@@ -7,16 +7,17 @@ end the stage, and the best weights are kept.
 `curriculum` is the share of the conversations that the first epoch begins with, from short to long: a model made from
 nothing learns to copy and to add from them, a base model needs no such help.
 
-`word_dropout` makes few real questions last longer: each conversation asks its question with some words missing, so that
-the answer has to come from all of the others.
+`word_dropout`, `rare_word_dropout` and `sentence_dropout` make few real questions last longer: each conversation asks its
+question with something missing (learner/question_dropout.py).
 
 Without a model above it, and without `[model] path`, the stage makes a tiny model from nothing and leaves it in `base/`.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -28,6 +29,7 @@ from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
     from whetstone.learner.cost import Estimate
+    from whetstone.learner.question_dropout import QuestionDropout
     from whetstone.learner.tokenise import Conversation
 
 
@@ -47,6 +49,10 @@ class Settings(StageSettings):
     loss_on: Literal["all", "response"] = "all"  # whether the question's tokens count too
     curriculum: float = Field(default=0, ge=0, le=1)  # share of the first epoch that goes from short to long
     word_dropout: float = Field(default=0, ge=0, lt=1)  # share of the questions' words left out, numbers never
+    rare_word_dropout: float = Field(
+        default=0, ge=0, lt=1
+    )  # of words in under 1 % of the questions; 0: as of the others
+    sentence_dropout: float = Field(default=0, ge=0, lt=1)  # of sentences without a number, the last never
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
     checkpoint_every: int = Field(default=100, gt=0)  # steps
@@ -71,7 +77,7 @@ def run(stage: Stage) -> dict[str, Any]:
         stage,
         stage.inputs["corpus"],
         chat,
-        reader(settings.word_dropout, stage.seed),
+        reader(dropout(settings, stage.inputs["corpus"]), stage.seed),
         settings.sequence_length,
         responses_only=settings.loss_on == "response",
         splits=("train", "validation"),
@@ -137,8 +143,7 @@ def start(stage: Stage) -> tuple[Any, Any]:
     base = stage.folder / "base"
     with alone(stage.folder / "base.lock"):  # of several processes one makes it, and all begin with the same
         if not base.exists():
-            read = reader(0, stage.seed)
-            corpus = (read(row) for row in islice(read_rows(stage.inputs["corpus"]), 20_000))
+            corpus = map(conversation, islice(read_rows(stage.inputs["corpus"]), 20_000))
             texts = (f"{one.question} {one.answer}" for one in corpus if not one.fault)
             aside = stage.output("base.part")
             models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
@@ -146,24 +151,33 @@ def start(stage: Stage) -> tuple[Any, Any]:
     return models.load(base, device, longest=stage.longest)
 
 
-def reader(word_dropout: float, seed: int) -> Callable[[dict[str, Any]], "Conversation"]:
-    """What makes a conversation of each of the corpus's rows, which are given in their order, once."""
+def conversation(row: Mapping[str, Any]) -> "Conversation":
     from whetstone.learner.tokenise import Conversation
 
+    return Conversation(row.get("problem_id"), row.get("question"), row.get("text"), row.get("split"))
+
+
+def dropout(settings: Settings, corpus: Path) -> "QuestionDropout":
+    from whetstone.learner.question_dropout import QuestionDropout, common_words
+
+    found = QuestionDropout(settings.word_dropout, settings.rare_word_dropout, settings.sentence_dropout)
+    if not settings.rare_word_dropout:
+        return found
+    taught = (one.question for one in map(conversation, read_rows(corpus)) if one.split == "train" and not one.fault)
+    return replace(found, common=common_words(taught))
+
+
+def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], "Conversation"]:
+    """What makes a conversation of each of the corpus's rows, which are given in their order, once."""
     rng = random.Random(f"{seed}/word dropout")
 
-    def read(row: dict[str, Any]) -> Conversation:
-        one = Conversation(row.get("problem_id"), row.get("question"), row.get("text"), row.get("split"))
-        if word_dropout and one.split == "train" and not one.fault:
-            one = replace(one, question=drop_words(one.question, word_dropout, rng))
+    def read(row: dict[str, Any]) -> "Conversation":
+        one = conversation(row)
+        if dropout.on and one.split == "train" and not one.fault:
+            one = replace(one, question=dropout(one.question, rng))
         return one
 
     return read
-
-
-def drop_words(question: str, share: float, rng: random.Random) -> str:
-    """The question without a random `share` of its words; words with a digit in them stay, and all when none would."""
-    return " ".join(w for w in question.split() if any(map(str.isdigit, w)) or rng.random() >= share) or question
 
 
 def plan(stage: Stage) -> "Estimate":

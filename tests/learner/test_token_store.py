@@ -96,7 +96,7 @@ def chat(world):
 
 def prepare(folder, source, chat, **changes):
     made = stage(folder, midtrain.Settings(kind="midtrain", **changes), corpus=source)
-    read = midtrain.reader(made.settings.word_dropout, made.seed)
+    read = midtrain.reader(midtrain.dropout(made.settings, made.inputs["corpus"]), made.seed)
     return tokenise(made, source, chat, read, 128, False, ("train", "validation"))
 
 

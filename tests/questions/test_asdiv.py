@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from whetstone.arithmetic.expression import evaluate, parse, render
 from whetstone.questions.asdiv import AsdivSource, read_asdiv, read_formula
-from whetstone.questions.expression import evaluate, parse, render
 from whetstone.questions.sources import Drop, template
 from whetstone.records import Problem
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whetstone.arithmetic.expression import evaluate, numbers, parse, program, render, results, write_number
+from whetstone.arithmetic.number_words import mentions, spell
 from whetstone.questions import metamath, procedural
-from whetstone.questions.expression import evaluate, numbers, parse, program, render, results, write_number
 from whetstone.questions.metamath import MetamathSettings, as_statement, augment
-from whetstone.questions.number_words import mentions, spell
 from whetstone.questions.sources import Drop, template
 from whetstone.records import Problem
 

@@ -74,3 +74,21 @@ def test_any_chain_of_sums_is_explained_to_its_end(seed: int):
     rng = random.Random(seed)
     formula = "+".join(str(rng.randint(0, 999)) for _ in range(rng.randint(1, 5)))
     assert f"\\boxed{{{eval(formula)}}}" in traces(formula, shortcut_rate=0.3)[0]
+
+
+def test_what_is_given_is_written_first_in_digits_and_in_order():
+    problem = Problem("p", "Of 1,200 pens on the 3rd day forty-five are red and 2.5 blue.", "1155", formula="1200-45")
+    (trace,) = ProceduralTeacher(0, 0, given=True).traces(problem, 1)
+    (plain,) = ProceduralTeacher(0, 0).traces(problem, 1)
+    first, given, rest = trace.text.split("\n", 2)
+    assert (first, given) == ("<think>", "Given 1200, 45, 2.5") and plain.text == f"<think>\n{rest}"
+    (told_nothing,) = ProceduralTeacher(0, 0, given=True).traces(Problem("p", "?", "5", formula="2+3"), 1)
+    assert "Given" not in told_nothing.text
+
+
+@pytest.mark.parametrize(
+    ("formula", "line"),
+    [("7.38*100", "7.38*100:>2 so 738"), ("281/100", "281/100:<2 so 2.81"), ("5/10", "5/10:<1 so 0.5")],
+)
+def test_times_or_over_a_power_of_ten_moves_the_point(formula: str, line: str):
+    assert line in traces(formula)[0]

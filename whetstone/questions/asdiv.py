@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from whetstone.questions.expression import (
+from whetstone.arithmetic.expression import (
     Expression,
     Number,
     Operation,
@@ -31,7 +31,7 @@ from whetstone.questions.expression import (
     results,
     write_number,
 )
-from whetstone.questions.number_words import mentions
+from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.sources import (
     Drop,
     excerpt,

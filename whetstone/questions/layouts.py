@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from whetstone.arithmetic.expression import as_value, evaluate, numbers, parse, render
+from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.asdiv import read_formula
-from whetstone.questions.expression import as_value, evaluate, numbers, parse, render
-from whetstone.questions.number_words import mentions
 from whetstone.questions.sources import find_answer, last_box
 
 Row = Mapping[str, Any]

@@ -1,6 +1,7 @@
 r"""MetaMath's augmentations that need no model (Yu et al. 2023, arXiv 2309.12284), for problems whose formula is known.
 
-resample           other numbers, as large as the old, in the text and in the formula; the answer is computed anew
+resample           other numbers, as large as the old, in the text and in the formula; the answer is computed anew;
+                   with `retell`, about other people and things as well (`retell.py`)
 FOBAR              one number becomes x, the answer is told, the question asks for x
 self-verification  the same, with the question and its answer rewritten as one statement
 
@@ -30,8 +31,7 @@ from typing import TypeAlias
 
 from pydantic import Field, model_validator
 
-from whetstone.decode.server_generator import Server
-from whetstone.questions.expression import (
+from whetstone.arithmetic.expression import (
     Expression,
     Operation,
     Program,
@@ -47,7 +47,9 @@ from whetstone.questions.expression import (
     solve_for,
     write_number,
 )
-from whetstone.questions.number_words import LARGEST_SPELLED, Mention, mentions, spell
+from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions, spell
+from whetstone.decode.server_generator import Server
+from whetstone.questions.retell import retell
 from whetstone.questions.sources import Drop, excerpt
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
@@ -78,6 +80,7 @@ class MetamathSettings(Settings):
     """How many new training problems are made from each training problem: by rules where it has a formula, or by a model."""
 
     resample: int = Field(default=0, ge=0)  # the same text with other numbers
+    retell: float = Field(default=0, ge=0, le=1)  # share of these that are about other people and things, too
     fobar: int = Field(default=0, ge=0)  # inverse questions
     self_verification: int = Field(default=0, ge=0)  # inverse questions told as a statement
     rephrase: int = Field(default=0, ge=0)  # the same problem in other words, of each training problem, by a model
@@ -140,7 +143,9 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
             if count:
                 yield augmentation, _short(problem, augmentation, 0, count, str(error))
         return
-    variants = list(resampled(original, settings.resample, random.Random(f"{seed}/{problem.id}/resample")))
+    variants = list(
+        resampled(original, settings.resample, random.Random(f"{seed}/{problem.id}/resample"), settings.retell)
+    )
     yield from (("resampled", variant) for variant in variants)
     if len(variants) < settings.resample:
         reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
@@ -220,8 +225,11 @@ def _cannot_resample(original: Understood) -> str:
     return ""
 
 
-def resampled(original: Understood, count: int, rng: random.Random) -> Iterator[Problem]:
-    """Up to `count` variants with other numbers; every step stays positive where it was, and whole where all were."""
+def resampled(original: Understood, count: int, rng: random.Random, told_anew: float = 0.0) -> Iterator[Problem]:
+    """Up to `count` variants with other numbers; every step stays positive where it was, and whole where all were.
+
+    A share of `told_anew` is about other people and things.
+    """
     if not count or _cannot_resample(original):
         return
     variables = original.variables
@@ -247,10 +255,14 @@ def resampled(original: Understood, count: int, rng: random.Random) -> Iterator[
         new = [
             (mention, value) for variable, value in zip(variables, values, strict=True) for mention in variable.mentions
         ]
+        question = rewrite(original.problem.question, new)
+        if told_anew:
+            stream = random.Random(f"{original.problem.id}/{made}/{values}")  # numbers do not change with the share
+            question = retell(question, stream) if stream.random() < told_anew else question
         yield replace(
             original.problem,
             id=f"{original.problem.id}/resampled-{made}",
-            question=rewrite(original.problem.question, new),
+            question=question,
             answer=write_number(steps[-1]),
             formula=render(replace_numbers(original.formula, written)),
             origin=original.problem.id,

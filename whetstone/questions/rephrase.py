@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from whetstone.questions.number_words import mentions
+from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.sources import Drop, excerpt, normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling
 from whetstone.run.progress import progress

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions.number_words import mask_numbers
+from whetstone.arithmetic.number_words import mask_numbers
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
 from whetstone.run.tables import find_file

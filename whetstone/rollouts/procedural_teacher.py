@@ -16,7 +16,11 @@ operation, and boxes the answer:
 
 Columns run from the right; `c` carries one, `b` borrows one, and both are written before the digit: a small model learns
 `7+5=c2` (first whether the sum passes ten, then the rest) many times sooner than the digit alone, of which neither 7 nor 5
-says anything. A product's carry is a number: `7*8+2=c5:8`. `r` is a long division's rest.
+says anything. A product's carry is a number: `7*8+2=c5:8`. `r` is a long division's rest. Times or over a power of ten only
+moves the point: `7.38*100:>2 so 738`, `281/100:<2 so 2.81`.
+
+Told to write what is `given`, it begins with the numbers of the question, in digits and in their order, so that reading them
+and choosing what to do with them are two steps: `Given 7, 2`.
 
 As real teachers' traces are, its own are uneven: at `shortcut_rate` an operation is done in the head, `345-67=278`. The
 result is right, but a small student that imitates it guesses. Verified data cannot tell the two ways apart; what the student
@@ -33,6 +37,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from whetstone.arithmetic.number_words import mentions
 from whetstone.records import Problem, Trace
 
 TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|([-+*/()]))")
@@ -226,8 +231,17 @@ def _divide(a: int, b: int, slip: _Slip | None) -> tuple[list[str], int]:
 COLUMNS = {"+": _add, "-": _subtract, "*": _multiply, "/": _divide}
 
 
+def _tens(number: Fraction) -> int:
+    """k where the number is 10**k and k > 0, else 0."""
+    digits = str(number)
+    return len(digits) - 1 if re.fullmatch("10+", digits) else 0
+
+
 def work(symbol: str, a: Fraction, b: Fraction, slip: _Slip | None = None) -> tuple[str, Fraction]:
     """One operation in columns: the text after the colon, and the result that the text arrives at."""
+    if symbol in "*/" and (tens := _tens(b)):
+        result = _apply(symbol, a, b)
+        return f"{'>' if symbol == '*' else '<'}{tens} so {show_number(result)}", result
     # Decimals are worked as whole numbers with the point set afterwards, as one does on paper.
     scale = 0
     while (a * 10**scale).denominator > 1 or (b * 10**scale).denominator > 1:
@@ -263,12 +277,14 @@ class ProceduralTeacher:
         correction_rate: float = 0.05,
         check_rate: float = 0.5,
         shortcut_rate: float = 0.0,
+        given: bool = False,
         seed: int = 0,
     ):
         self.wrong_rate = wrong_rate
         self.correction_rate = correction_rate
         self.check_rate = check_rate
         self.shortcut_rate = shortcut_rate
+        self.given = given
         self.seed = seed
 
     def traces(self, problem: Problem, n: int) -> list[Trace]:
@@ -276,12 +292,15 @@ class ProceduralTeacher:
         if not problem.formula:
             raise ValueError(f"problem {problem.id} has no formula: the procedural teacher can only explain formulas.")
         tree = parse(problem.formula)
+        numbers = ", ".join(show_number(Fraction(m.value)) for m in mentions(problem.question) if m.free)
+        given = f"<think>\nGiven {numbers}\n" if self.given and numbers else "<think>\n"
         return [
-            Trace(problem.id, i, self._text(tree, random.Random(f"{self.seed}/{problem.id}/{i}")), self.name)
+            Trace(problem.id, i, given + self._text(tree, random.Random(f"{self.seed}/{problem.id}/{i}")), self.name)
             for i in range(n)
         ]
 
     def _text(self, tree: Operation | Fraction, rng: random.Random) -> str:
+        """What follows the opening of the thoughts."""
         fate = rng.random()
         if fate < self.wrong_rate:
             for _ in range(10):
@@ -319,7 +338,7 @@ class ProceduralTeacher:
             step += 1
         if last and rng.random() < self.check_rate:
             lines += self._check(*last)
-        return "<think>\n" + "\n".join(lines) + f"\n</think>\nThe answer is \\boxed{{{show_number(tree)}}}."
+        return "\n".join(lines) + f"\n</think>\nThe answer is \\boxed{{{show_number(tree)}}}."
 
     def _slip(self, symbol: str, a: Fraction, b: Fraction, true: Fraction, rng: random.Random) -> tuple[str, Fraction]:
         for _ in range(20):

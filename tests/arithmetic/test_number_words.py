@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.questions.number_words import LARGEST_SPELLED, mask_numbers, mentions, read_words, spell
+from whetstone.arithmetic.number_words import LARGEST_SPELLED, mask_numbers, mentions, read_words, spell
 
 
 @given(st.integers(0, LARGEST_SPELLED))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.questions import expression, number_words
-from whetstone.questions.expression import (
+from whetstone.arithmetic import expression, number_words
+from whetstone.arithmetic.expression import (
     MAX_BRACKETS,
     Expression,
     Number,

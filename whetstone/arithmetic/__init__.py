@@ -1,0 +1,1 @@
+"""Numbers and formulas of school problems: expressions, and numbers in English text."""
