@@ -31,6 +31,7 @@ EVERY = ("midtrain.epochs=200", f"midtrain.tokens={TOKENS}", "midtrain.patience=
 NO_DROPOUT = ("midtrain.word_dropout=0", "midtrain.rare_word_dropout=0", "midtrain.sentence_dropout=0")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "all": (),
+    "no_mawps": ("questions.source.1.search_formula=false",),  # without a formula there is nobody to explain it
     "no_resampling": ("questions.metamath.resample=0", "questions.metamath.retell=0"),
     "no_retelling": ("questions.metamath.retell=0",),
     "no_fobar": ("questions.metamath.fobar=0",),
