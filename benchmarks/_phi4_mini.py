@@ -1,9 +1,10 @@
 """Phi-4-mini's shape with random weights, and what GPU benchmarks share: memory that runs out, the clock, the device."""
 
 import gc
+import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -13,6 +14,7 @@ import torch
 
 from benchmarks._measure import hardware
 from whetstone import model as models
+from whetstone.decode.engine import Engine
 from whetstone.longrope import fix_table
 
 
@@ -67,6 +69,29 @@ def build(shape: Shape, device: str, longest: int, dtype: torch.dtype = torch.fl
             return Phi3ForCausalLM(config)
     finally:
         torch.set_default_dtype(before)
+
+
+class Ids:
+    """Stands for a chat where ids are given: all that the head has may be drawn, and none ends an answer."""
+
+    stops = ()
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def text(self, ids: Sequence[int]) -> str:
+        return ""
+
+
+def engine_over(model: Any, vocabulary: int, **settings: Any) -> Engine:
+    engine = Engine(model, models.train_tokenizer(["a"], 300), **settings)
+    engine.chat = Ids(vocabulary)
+    return engine
+
+
+def random_ids(count: int, length: int, vocabulary: int) -> list[list[int]]:
+    rng = random.Random(0)
+    return [[rng.randrange(vocabulary) for _ in range(length)] for _ in range(count)]
 
 
 def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
