@@ -153,11 +153,13 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
             decoding.step()
     assert not decoding.scheduler.preemptions, "a sequence was sent back: this is no step of all sequences"
     assert all(line.cached == line.length - 1 for line in lines), "a prompt was still run in a measured step"
+    store = decoding.scheduler.blocks.store
     return {
         "step_seconds": statistics.median(taken), "fastest_step": min(taken), "slowest_step": max(taken),
         "tokens_read": statistics.mean(tokens),
         "prompt_tokens": sum(len(line.prompt_ids) for line in lines), "prefill_seconds": sum(prefill),
         "peak_memory": peak_memory(device), "cache_bytes": needed, "block": BLOCK,
+        "kernels": store.kernels is not None, "shapes_captured": len(store.steps.replays) if store.steps else 0,
     }  # fmt: skip
 
 
