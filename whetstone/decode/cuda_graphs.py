@@ -103,7 +103,7 @@ class Capture:
         torch.cuda.current_stream().wait_stream(beside)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # others may use the GPU
             out = run(plan)
         self.pool = self.pool or graph.pool()
         graph.replay()

@@ -150,8 +150,8 @@ class Engine:
         """Bytes that the cache may take."""
         if self.cache_bytes is not None or device.type != "cuda":
             return CACHE_BYTES if self.cache_bytes is None else self.cache_bytes
-        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for the next
-        return int(CACHE_SHARE * (torch.cuda.mem_get_info(device)[0] + idle))
+        torch.cuda.empty_cache()  # what torch keeps may be in pieces
+        return int(CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
 
     def _replayed(self, cache: KVCache) -> Replayed | None:
         """Steps of one token a sequence that need not be told their work call by call. None where they cannot be captured:
@@ -177,7 +177,11 @@ class Engine:
     def give_back(self, blocks: Blocks) -> None:
         """The memory of `blocks` may be used again. Until then it is its user's alone."""
         blocks.store.steps = None
-        self._cache = None if self.cache_bytes is None and blocks.store.keys.is_cuda else blocks.store
+        if self.cache_bytes is None and blocks.store.keys.is_cuda:
+            blocks.store.release()
+            torch.cuda.empty_cache()  # or what others put there next would leave no room for another cache
+        else:
+            self._cache = blocks.store
 
     @torch.no_grad()
     def logits(

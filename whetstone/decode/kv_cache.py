@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from whetstone.attention import packed_attention
+from whetstone.attention import Segments, packed_attention
+from whetstone.attention import attend as attend_packed
 from whetstone.decode import cpu_kernels
 from whetstone.decode.blocks import Owner
 from whetstone.decode.cpu_kernels import BLOCK, array
@@ -119,6 +120,10 @@ class KVCache:
         """Tokens of the longest sequence there is room for: no wider window hides anything."""
         return self.capacity * BLOCK
 
+    def release(self) -> None:
+        """Give the memory back; nobody may read or write here any more."""
+        self.keys = self.values = self.keys.new_empty(0)
+
     def holds(self, dtype: torch.dtype, device: torch.device) -> bool:
         return self.keys.dtype == dtype and self.keys.device == device
 
@@ -146,6 +151,7 @@ class KVCache:
             if rows:
                 self._rows = _Rows(rows, own)
             return
+        self._packed = Segments([count for _, _, count in segments], self.keys.device) if segments else None
         past = [np.array(table, dtype=np.int64) for table, start, _ in self._segments if start]
         tables, lengths = tables_of(rows), own + 1
         self._block, self._offset, flat, ends, *self._past = self._upload(
@@ -216,7 +222,10 @@ class KVCache:
         """(heads, T, D) -> (T, H, D): whole prompts attend to themselves, later parts of one to what is cached, too."""
         counts = [count for _, _, count in self._segments]
         if all(start == 0 for _, start, _ in self._segments):
-            return packed_attention(query[None], key[None], value[None], counts, scaling, window)[0].transpose(0, 1)
+            own = query[None], key[None], value[None]
+            if self.compiled:
+                return packed_attention(*own, counts, scaling, window)[0].transpose(0, 1)
+            return attend_packed(self, *own, None, scaling, sliding_window=window, lengths=self._packed)[0][0]
         out, parts = [], [x.split(counts, 1) for x in (query, key, value)]
         tables = iter(self._past) if not self.compiled else None
         for part, own, worth, (table, start, count) in zip(*parts, self._segments, strict=True):
