@@ -60,7 +60,7 @@ class Size:
     sequences: tuple[int, ...]
     contexts: tuple[int, ...]  # tokens of prompt and answer together
     prefill: int  # prompt tokens in one step of ours
-    warm: int  # steps before those that are measured
+    warm: int  # steps before those that are measured: a shape is captured when it comes for the third time
     steps: int
     probe: int  # bytes that the bandwidth is measured with
 

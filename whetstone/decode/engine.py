@@ -143,7 +143,8 @@ class Engine:
             del cache  # freed before the larger one is made
             cache = KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device, kernels)
         cache.alone = self.row_block > 0
-        cache.steps = self._replayed(cache) if weight.is_cuda else None
+        # filled up to few shapes, steps would gather more: only kernels read no more than there is
+        cache.steps = self._replayed(cache) if weight.is_cuda and kernels is not None else None
         return Blocks(wanted, cache)
 
     def _room(self, device: torch.device) -> int:

@@ -70,9 +70,8 @@ def gpu_kernels(device: torch.device, dtype: torch.dtype, kinds: int, shared: in
 
         reason = "" if dtype in gpu_kernels.TYPES else f"nothing for {dtype}"
         reason = reason or gpu_kernels.wrong(device, dtype, kinds, shared, size)
-    except (
-        Exception
-    ) as error:  # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
+    # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     if reason:
         say(f"decoding on the GPU without kernels of its own, which is slower: {reason}")
@@ -229,7 +228,7 @@ class KVCache:
         out, parts = [], [x.split(counts, 1) for x in (query, key, value)]
         tables = iter(self._past) if not self.compiled else None
         for part, own, worth, (table, start, count) in zip(*parts, self._segments, strict=True):
-            if start == 0:
+            if start == 0 and not self.compiled:
                 whole = packed_attention(part[None], own[None], worth[None], [count], scaling, window)
                 out.append(whole[0].transpose(0, 1))
                 continue
