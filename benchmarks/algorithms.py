@@ -28,10 +28,10 @@ from whetstone.run.metrics import read_metrics
 
 BASE = Path(__file__).parent.parent / "recipes" / "dapo.toml"
 START = "sft"
-ROLLOUTS = 2048  # of every variant
+ROLLOUTS = 4096  # of every variant
 RL = {
     "kind": "rl", "model": START, "steps": 64, "rollouts": ROLLOUTS, "prompts_per_step": 16, "samples": 8, "updates": 2,
-    "max_tokens": 224, "candidates": 600, "candidate_levels": [2], "candidate_samples": 0, "learning_rate": 1e-4,
+    "max_tokens": 224, "candidates": 800, "candidate_levels": [2], "candidate_samples": 0, "learning_rate": 1e-4,
     "warmup": 0.02, "checkpoint_every": 20, "stabilisers": [],
 }  # fmt: skip
 DPO = {

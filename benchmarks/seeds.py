@@ -26,10 +26,12 @@ from whetstone.run.folder import read_json
 Run = dict[str, Any]
 
 
-def run_seed(recipe: Path, sets: Sequence[str], name: str, seed: int, folder: Path, aloud: bool) -> str:
-    """Do, or finish, one run; what went wrong, or "". Unless `aloud`, what it says goes to a log in its folder."""
+def run_seed(
+    recipe: Path, sets: Sequence[str], name: str, seed: int, folder: Path, aloud: bool, to: str | None = None
+) -> str:
+    """Do, or finish, one run (up to the stage `to`); what went wrong, or "". Unless `aloud`, a log in its folder says all."""
     words = [word for value in (*sets, f"run.name={name}", f"run.seed={seed}") for word in ("--set", value)]
-    command = [sys.executable, "-m", "whetstone.cli", "run", str(recipe), *words]
+    command = [sys.executable, "-m", "whetstone.cli", "run", str(recipe), *words, *(["--to", to] if to else [])]
     if aloud:
         status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
         return f"seed {seed} ended with status {status}" if status else ""

@@ -77,6 +77,17 @@ def test_the_same_text_with_other_numbers_is_counted_and_is_not_contamination():
     assert not tests.match(BAKER.format(12, 30, 98)).contaminated
 
 
+def test_what_is_like_a_test_question_but_for_its_numbers_is_a_look_alike_where_that_is_asked_for():
+    question = BAKER.format(12, 30, 99)
+    tests = TestQuestions([Problem("t", question, "", "test")], look_alike=0.75)
+    told_anew = question.replace("baker", "cook", 1).replace("12", "47")
+    assert told_anew != question and tests.match(told_anew).rule == "look-alike"
+    assert not tests.match(told_anew).contaminated
+    assert (
+        tests.match("Tom has 9 pens and 12 caps in one box, 30 in another and 99 at home. How many are left?") is None
+    )
+
+
 def test_changed_word_order_is_found_however_it_is_changed():
     question = BAKER.format(12, 30, 99)
     tests = index(question, WALK)

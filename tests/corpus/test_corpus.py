@@ -240,6 +240,27 @@ def test_rollouts_of_other_problems_are_refused(tmp_path):
         build.run(made)
 
 
+def test_look_alikes_of_test_questions_are_dropped_where_the_recipe_asks_and_counted_where_not(tmp_path):
+    said = "The old baker of our small town bakes {} rolls every morning and sells {} of them. How many are left?"
+    problems = [
+        problem("t", said.format(30, 4), "26", split="test"),
+        problem("other numbers", said.format(71, 5), "66"),
+        problem("told anew", said.format(82, 9).replace("baker", "cook"), "73"),
+        problem("another", "Tom has 9 pens and buys 4 more in the shop by the river. How many pens has he?", "13"),
+    ]
+    traces = [trace(one.id) for one in problems[1:]]
+    for look_alikes, left in ((0, 3), (0.75, 1)):
+        made = stage(tmp_path / str(look_alikes), problems, traces, look_alikes=look_alikes)
+        build.run(made)
+        assert len({row["problem_id"] for row in rows(made, "corpus")}) == left
+        dropped = {row["problem_id"]: row["reason"] for row in rows(made, "dropped")}
+        assert dropped == (
+            {"other numbers": "test question (other numbers)", "told anew": "test question (look-alike)"}
+            if left == 1
+            else {}
+        )
+
+
 def test_near_duplicates_other_languages_and_unverified_traces_are_settings(tmp_path):
     said = "The old baker of our small town bakes 30 rolls every morning and sells most of them before noon today"
     problems = [

@@ -56,6 +56,11 @@ ROWS = [
     ),
     ("mawps", {"input": "How many?", "target": 43.0, "type": "singleeq"}, ("How many?", "43", ())),
     (
+        "mawps",
+        {"input": "Tom 's hat cost $ 6.5 , or 7 % more . How many ?", "target": 2},
+        ("Tom's hat cost $6.5, or 7% more. How many?", "2", ()),
+    ),
+    (
         "svamp",
         {"ID": "c1", "Body": "Tom has 9 pens", "Question": "How many?", "Answer": 7.5, "Type": "Sum", "Equation": ""},
         ("Tom has 9 pens. How many?", "7.5", ()),
@@ -241,6 +246,21 @@ def test_an_unknown_set_and_a_set_without_a_place_are_named():
         PublishedSource(kind="published", set="gsm8", path="a.jsonl")
     with pytest.raises(ValueError, match="no usual place on the Hub"):
         PublishedSource(kind="published", set="mawps")
+
+
+def test_a_formula_is_searched_for_where_the_set_gives_none_and_the_recipe_asks(tmp_path):
+    rows = [
+        {"input": "Joan found 70 seashells . She gave twenty-seven to Sam . How many are left ?", "target": 43.0},
+        {"input": "Tom has 2 red pens and 2 blue pens . How many has he ?", "target": 4.0},  # 2+2 or 2*2
+        {"input": "Ann has 3 of them . How many ?", "target": 3.0},
+        {"input": "Ann has 3 and 4 . How many ?", "target": "x"},
+    ]
+    (tmp_path / "mawps.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for search, formulas in ((False, ["", "", "", ""]), (True, ["70-27", "", "", ""])):
+        settings = PublishedSource(
+            kind="published", set="mawps", path=str(tmp_path / "mawps.jsonl"), search_formula=search
+        )
+        assert [problem.formula for problem in read_published(settings, "mawps")] == formulas
 
 
 def test_the_hub_is_read_by_the_datasets_library_row_by_row(monkeypatch):

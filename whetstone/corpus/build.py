@@ -73,6 +73,9 @@ class Settings(StageSettings):
     max_characters: int = Field(default=0, ge=0)  # longest trace; 0: any length
     contamination_ngram: int = Field(default=13, ge=8, le=13)  # tokens shared with a test question
     contamination_near: float = Field(default=0.9, gt=0.5, le=1)  # Jaccard index of tokens in whatever order
+    look_alikes: float = Field(
+        default=0, ge=0, le=1
+    )  # likeness but for numbers from which these go, too; 0: counted only
     against: tuple[EvaluationSet, ...] = ()  # evaluation sets beside the recipe's test problems
     near_duplicates: float = Field(default=0, ge=0, le=1)  # likeness from which the later of two problems goes; 0: none
     near_traces: float = Field(default=0, ge=0, le=1)  # likewise among the traces of one problem
@@ -168,7 +171,10 @@ class _Build:
         tests = (p for p in read_records(Problem, problems) if p.split == "test")
         others = (p for found in self.settings.against for p in evaluation_questions(found))
         self.tests = TestQuestions(
-            chain(tests, others), self.settings.contamination_ngram, self.settings.contamination_near
+            chain(tests, others),
+            self.settings.contamination_ngram,
+            self.settings.contamination_near,
+            self.settings.look_alikes,
         )
         self.held_out = held_out(read_records(Problem, problems), self.settings.validation_problems, stage.seed)
         self.repeats: dict[str, str] = {}
@@ -272,9 +278,10 @@ class _Build:
             return False
         self.card.add_match(problem, match)
         self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
-        if match.contaminated:
+        drop = match.contaminated or self.settings.look_alikes > 0
+        if drop:
             self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
-        return match.contaminated
+        return drop
 
     def _add_pair(self, pair: Pair) -> None:
         self.tables["pairs"].add(to_row(pair))

@@ -8,7 +8,11 @@ n-gram         a shared run of n tokens (n from 8 to 13; a shorter test question
 other order    nearly the same words and the same numbers, in whatever order: Jaccard index of the token multisets of at
                least `near`, for questions of at least 12 tokens
 other numbers  the same text but for its numbers, written or spelled: not contamination, counted only
-look-alike     a shared run of n tokens with other numbers: not contamination, counted only
+look-alike     a shared run of n tokens with other numbers, or, where `look_alike` is set, a Jaccard index of at least that
+               without the numbers: not contamination, counted only
+
+Where training problems come from the source of the test problems, or from a set that shares its sources, a model can know a
+template rather than solve it: with `look_alikes` the corpus drops the last two as well.
 
 The conditions on numbers are ours. Word problems made from one template share long runs, and only their numbers make them
 different problems; a pure n-gram rule would throw whole families away. Where both questions carry a formula, other order
@@ -61,7 +65,7 @@ class TestQuestions:
 
     __test__ = False  # not a test class, whatever its name
 
-    def __init__(self, problems: Iterable[Problem], ngram: int = 13, near: float = 0.9):
+    def __init__(self, problems: Iterable[Problem], ngram: int = 13, near: float = 0.9, look_alike: float = 0):
         self.ngram, self.near = ngram, near
         self._problems: list[Problem] = []
         self._numbers: list[Counter[str]] = []
@@ -80,6 +84,7 @@ class TestQuestions:
                 self._codes.setdefault(word, len(self._codes) + 1)
         self._runs = _Runs([self._coded(words) for words in found], ngram)
         self._bags = _Bags(found, near)
+        self._alike = _Bags([_template(words) for words in found], look_alike) if look_alike else None
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -101,6 +106,8 @@ class TestQuestions:
                 return self._match(place, "other order")
         if words and (place := self._templates.get(_digest(_template(words)))) is not None:
             return self._match(place, "other numbers")
+        if not sharing and self._alike:
+            sharing = self._alike.similar(_template(words), unknown=0)
         return self._match(sharing[0], "look-alike") if sharing else None
 
     def _match(self, place: int, rule: str) -> Match:

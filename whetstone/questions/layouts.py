@@ -206,7 +206,9 @@ def body_and_question(row: Row) -> Reading:
 
 
 def mawps(row: Row) -> Reading:
-    return Reading(text_of(row["input"]), text_of(row["target"]), domain=text_of(row.get("type")).lower())
+    """The set comes with spaces before its punctuation: "8 apples ." """
+    question = re.sub(r" (?=[.,?!;:%](?: |$))|(?<=\$) | (?='s\b)", "", text_of(row["input"]))
+    return Reading(question, text_of(row["target"]), domain=text_of(row.get("type")).lower())
 
 
 def olympiadbench(row: Row) -> Reading:

@@ -9,10 +9,12 @@ Licence and answer policy are the set's. Worked solutions that it ships become t
 instead of asking a teacher. What was made for scoring is refused as training data unless the recipe says so in words.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from gzip import BadGzipFile
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from whetstone.arithmetic.expression import as_value, render
+from whetstone.arithmetic.number_words import mentions
+from whetstone.arithmetic.search import only_formula
 from whetstone.questions.layouts import LAYOUTS, Layout, Reading, Row
 from whetstone.questions.sources import (
     SURROGATE,
@@ -38,6 +43,7 @@ from whetstone.run.settings import Settings
 from whetstone.run.tables import find_file, read_table
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
+NUMBER_ALONE = re.compile(r"\d+(?:\.\d+)?")
 INSTALL = 'python -m pip install "whetstone[hub]"'
 
 
@@ -66,6 +72,7 @@ class PublishedSource(Settings):
     keep_together: Literal["text", "template"] = "text"  # template: texts that differ in their numbers share a split
     benchmark: str = ""  # name of the problem set that its test problems are scored in
     limit: int = Field(default=0, ge=0)  # read at most so many rows; 0: all
+    search_formula: bool = False  # where the set gives none, the only one that makes the answer of the text's numbers
     evaluation_as_training: str = ""  # to train on a set made for scoring, say "scores on this set will mean nothing"
 
     @property
@@ -186,5 +193,15 @@ def _problem(reading: Reading, identity: str, settings: PublishedSource, title: 
         source=title,
         licence=settings.licence or reading.licence or settings.layout.licence,
         policy=settings.policy or reading.policy or settings.layout.policy,
-        formula=reading.formula,
+        formula=reading.formula or (searched(reading) if settings.search_formula else ""),
     )
+
+
+def searched(reading: Reading) -> str:
+    """The formula that the numbers of the text and the answer leave no choice of, or ""."""
+    answer = NUMBER_ALONE.fullmatch(reading.answer.replace(",", ""))
+    if not answer:
+        return ""
+    told = [mention.value for mention in mentions(reading.question) if mention.free]
+    formula = only_formula(told, as_value(Fraction(answer[0])))
+    return "" if formula is None else render(formula)

@@ -58,6 +58,7 @@ class Settings(StageSettings):
     wrong_rate: float = Field(default=0.2, ge=0, le=1)  # share of rollouts that end in a wrong conclusion (procedural)
     correction_rate: float = Field(default=0.2, ge=0, le=1)  # share in which the teacher slips, says "wait", mends it
     shortcut_rate: float = Field(default=0.0, ge=0, le=1)  # share of the operations it does in its head (procedural)
+    check_rate: float = Field(default=0.5, ge=0, le=1)  # share that undo the last step to check it (procedural)
     given: bool = False  # the teacher first writes down the numbers of the question (procedural)
     block: int = Field(default=64, ge=1)  # problems verified and synced together
 
@@ -140,6 +141,7 @@ def build_teacher(settings: Settings, seed: int) -> Teacher:
     return ProceduralTeacher(
         wrong_rate=settings.wrong_rate,
         correction_rate=settings.correction_rate,
+        check_rate=settings.check_rate,
         shortcut_rate=settings.shortcut_rate,
         given=settings.given,
         seed=seed,
