@@ -220,6 +220,8 @@ class Ledger:
 
 # --- the run ---
 
+# the judge is still trying when its server is there again; the others give up
+RETRIES, JUDGES_RETRIES = "retries = 1, first_pause = 0.1", "retries = 40, first_pause = 0.5, longest_pause = 2"
 RECIPE = """
 [run]
 name = "real_server"
@@ -234,14 +236,14 @@ path = "{folder}/questions.jsonl"
 name = "asked"
 [stage.metamath]
 rephrase = {rephrasings}
-model = {{ {server}, retries = 1, first_pause = 0.1 }}
+model = {{ {server}, {retries} }}
 
 [[stage]]
 kind = "rollouts"
-teacher = {{ {server}, retries = 1, first_pause = 0.1 }}
+teacher = {{ {server}, {retries} }}
 samples = {samples}
 block = 8
-judge = {{ {server}, retries = 40, first_pause = 0.5, longest_pause = 2 }}
+judge = {{ {server}, {judges} }}
 """
 
 
@@ -249,16 +251,16 @@ def read(folder: Path, server: ServeProcess) -> Recipe:
     """The recipe with the server's address of now."""
     asked = f'server = "{server.address}", model = "{server.model}", in_flight = 4, max_tokens = 48, temperature = 1.0'
     path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(folder=folder, server=asked, rephrasings=REPHRASINGS, samples=SAMPLES))
+    counts = {"rephrasings": REPHRASINGS, "samples": SAMPLES}
+    tries = {"retries": RETRIES, "judges": JUDGES_RETRIES}
+    path.write_text(RECIPE.format(folder=folder, server=asked, **counts, **tries))
     return read_recipe(path)
 
 
-def run(folder: Path, python: Path) -> dict[str, Any]:
-    build_model(folder / "model")
+def run(folder: Path, ledger: Ledger) -> dict[str, Any]:
+    server, ended = ledger.server, []
     rows = ({"question": question, "answer": answer} for question, answer in QUESTIONS)
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server = ServeProcess(python, folder / "model", folder / "server.log")
-    ledger, ended = Ledger(server), []
     began = time.perf_counter()
     try:
         server.start()
@@ -273,15 +275,16 @@ def run(folder: Path, python: Path) -> dict[str, Any]:
                     server.start(port=0 if attempt else server.port)  # the second time at another address
     finally:
         server.stop()
-    found = count(read(folder, server), ledger, server)
+    found = count(read(folder, server), ledger)
     return found | {"ended": ended, "wall_seconds": round(time.perf_counter() - began, 1)}
 
 
 # --- the books ---
 
 
-def count(recipe: Recipe, ledger: Ledger, server: ServeProcess) -> dict[str, Any]:
+def count(recipe: Recipe, ledger: Ledger) -> dict[str, Any]:
     """What was sent, what came and what is kept, by role, and what does not add up."""
+    server = ledger.server
     questions, rollouts = (recipe.folder / recipe.stage(name).folder_name for name in ("questions", "rollouts"))
     told = {
         name: read_json(folder / "manifest.json")["summary"]
@@ -373,7 +376,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if lacks := why_not(chosen.python):
         parser.exit(1, f"error: {chosen.python} {lacks}: `make bench-env` installs transformers[serving].\n")
     with tempfile.TemporaryDirectory() as name:
-        found = run(Path(name), chosen.python)
+        folder = Path(name)
+        build_model(folder / "model")
+        found = run(folder, Ledger(ServeProcess(chosen.python, folder / "model", folder / "server.log")))
     show(found)
     told = {"name": "real_server", "date": str(date.today()), "hardware": hardware()}
     write(told | found | {"versions": versions(["transformers", "httpx2"])}, chosen.json)
