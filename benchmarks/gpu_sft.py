@@ -14,14 +14,11 @@ of the last two is needed.
 """
 
 import argparse
-import gc
 import random
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
@@ -30,31 +27,38 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks._measure import hardware, versions, write
+from benchmarks._measure import versions, write
+from benchmarks._phi4_mini import (
+    PHI_4_MINI,
+    TINY,
+    Shape,
+    build,
+    chosen_device,
+    forget_peak,
+    peak_memory,
+    settle,
+    timed,
+    tried,
+    where,
+)
 from whetstone import model as models
 from whetstone.batch import Row, collate
 from whetstone.learner.flops import Flops, peak
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
-from whetstone.longrope import fix_table
 from whetstone.run.settings import ParallelSettings
 
 
 @dataclass(frozen=True)
 class Size:
-    layers: int
-    hidden: int
-    mlp: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
+    shape: Shape
     row: int  # tokens
     warm: int  # steps before those that are measured
     steps: int
 
 
-FULL = Size(32, 3072, 8192, 24, 8, 200_064, row=16_384, warm=2, steps=6)
-SMALL = Size(2, 96, 192, 3, 1, 2_000, row=2_048, warm=1, steps=2)
+FULL = Size(PHI_4_MINI, row=16_384, warm=2, steps=6)
+SMALL = Size(TINY, row=2_048, warm=1, steps=2)
 
 # what is computed again in the backward pass, and what is compiled
 WAYS = {
@@ -63,40 +67,6 @@ WAYS = {
     "each layer again, compiled": {"activation_checkpointing": 1, "compile": True},
     "each second layer again, compiled": {"activation_checkpointing": 2, "compile": True},
 }
-
-
-def build(size: Size, device: str) -> Any:
-    """A Phi-4-mini with random weights, made where it is used."""
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    pairs = int(0.75 * size.hidden // size.heads) // 2
-    config = Phi3Config(
-        vocab_size=size.vocabulary,
-        hidden_size=size.hidden,
-        intermediate_size=size.mlp,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        max_position_embeddings=131_072,
-        original_max_position_embeddings=4_096,
-        sliding_window=262_144,
-        rope_parameters={
-            "rope_type": "longrope",
-            "rope_theta": 10_000.0,
-            "partial_rotary_factor": 0.75,
-            "short_factor": [1.0] * pairs,
-            "long_factor": [1.0 + 46.77 * i / (pairs - 1) for i in range(pairs)],
-        },
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        attn_implementation=models.ATTENTION,
-    )
-    fix_table(config, size.row)
-    torch.manual_seed(0)
-    with torch.device(device):
-        return Phi3ForCausalLM(config)
 
 
 def one_sequence(size: Size) -> list[int]:
@@ -116,11 +86,6 @@ def rows(lengths: Sequence[int], vocabulary: int, step: int) -> list[Row]:
     return list(token_mean([Row([rng.randrange(vocabulary) for _ in range(n)]) for n in lengths]))
 
 
-def settle(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 class LargestLogits(TorchDispatchMode):
     """Notes the most rows of any tensor, made anywhere in a step, whose last side is as long as the vocabulary."""
 
@@ -138,38 +103,35 @@ class LargestLogits(TorchDispatchMode):
 
 def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any], compute: str) -> dict[str, Any]:
     """Steps of training: tokens a second, share of the peak, peak memory, and the largest logits."""
-    model = build(size, device)
+    model = build(size.shape, device, size.row)
     parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **way)
-    learner = Learner(model, size.vocabulary, parallel, weight_decay=0.1)
+    learner = Learner(model, size.shape.vocabulary, parallel, weight_decay=0.1)
 
     def step(number: int) -> float:
-        batch = collate(rows(lengths, size.vocabulary, number))
+        batch = collate(rows(lengths, size.shape.vocabulary, number))
         loss = learner.forward_backward([batch], next_token_loss)["loss"]
         learner.step(1e-5)
         return loss
 
-    with LargestLogits(size.vocabulary) if not parallel.compile else nothing() as largest:
+    with LargestLogits(size.shape.vocabulary) if not parallel.compile else nothing() as largest:
         first = step(0)
     for number in range(1, size.warm):
         step(number)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
+    forget_peak(device)
+    taken, last = [], first
     for number in range(size.warm, size.warm + size.steps):
-        settle(device)
-        begin = time.perf_counter()
-        last = step(number)
-        settle(device)
-        seconds.append(time.perf_counter() - begin)
-    done = Flops(model, size.vocabulary).of(collate(rows(lengths, size.vocabulary, 0)))  # what is done again left out
+        with timed(device, taken):
+            last = step(number)
+    whole = collate(rows(lengths, size.shape.vocabulary, 0))
+    done = Flops(model, size.shape.vocabulary).of(whole)  # what is done again left out
     most = peak(device, getattr(torch, compute))
-    rates = sorted(sum(lengths) / s for s in seconds)
+    rates = sorted(sum(lengths) / s for s in taken)
     typical = rates[len(rates) // 2]
     return {
         "tokens_per_second": typical, "low": rates[0], "high": rates[-1],
         "mfu": done / sum(lengths) * typical / most,
         "peak_flops": most,
-        "peak_memory": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "peak_memory": peak_memory(device),
         "logits_rows": largest.rows if largest else None,
         "first_loss": first, "last_loss": last,
     }  # fmt: skip
@@ -185,10 +147,10 @@ def agreement() -> dict[str, float]:
     losses = {}
     for device, compute in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
         parallel = ParallelSettings(device=device, compute=compute, replicas=1)
-        model = build(SMALL, "cpu").to(device)
-        learner = Learner(model, SMALL.vocabulary, parallel)
+        model = build(SMALL.shape, "cpu", SMALL.row).to(device)
+        learner = Learner(model, SMALL.shape.vocabulary, parallel)
         losses[f"{device} {compute}"] = [
-            learner.forward_backward([collate(rows(packed(SMALL), SMALL.vocabulary, n))], next_token_loss)["loss"]
+            learner.forward_backward([collate(rows(packed(SMALL), SMALL.shape.vocabulary, n))], next_token_loss)["loss"]
             for n in range(4)
         ]
     first, *others = losses
@@ -204,10 +166,10 @@ def peer(size: Size, device: str, lengths: Sequence[int], compute: str) -> dict[
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    model = build(size, device)
+    model = build(size.shape, device, size.row)
     model.set_attn_implementation("flash_attention_2" if find_spec("flash_attn") else "sdpa")
     count = size.warm + size.steps
-    table = [[i for row in rows(lengths, size.vocabulary, step) for i in row.ids] for step in range(count)]
+    table = [[i for row in rows(lengths, size.shape.vocabulary, step) for i in row.ids] for step in range(count)]
     data = Dataset.from_dict({"input_ids": table, "seq_lengths": [list(lengths)] * count})
     ends: list[float] = []
 
@@ -231,19 +193,6 @@ def _no_tokenizer() -> Any:
     return models.train_tokenizer(["a"], 300)
 
 
-def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A way that the card has no memory for is said, and the next is tried."""
-    try:
-        return work()
-    except torch.cuda.OutOfMemoryError as error:
-        return {"failed": f"out of memory: {str(error).splitlines()[0]}"}
-    finally:
-        gc.collect()
-        torch.compiler.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
 def run(size: Size, device: str, ways: Sequence[str], with_peer: bool) -> dict[str, Any]:
     compute = "bfloat16" if device == "cuda" else "float32"
     cases = []
@@ -260,15 +209,13 @@ def run(size: Size, device: str, ways: Sequence[str], with_peer: bool) -> dict[s
     best = [case for case in cases if case["ours"]]
     return {
         "name": "gpu_sft",
-        "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        **where(device),
         "cases": cases,
         "mfu": max((case["details"]["mfu"] for case in best), default=None),
         "ratio": min((case["ratio"] for case in best if case.get("ratio")), default=None),
         "repeats": size.steps,
         "cpu_and_gpu_losses_differ_by": agreement() if device == "cuda" else None,
         "versions": versions(["torch", "transformers", *(["trl"] if with_peer else [])]),
-        "hardware": hardware(),
     }
 
 
@@ -288,9 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--way", action="append", choices=WAYS, help="only so; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
-    device = models.choose_device("auto")
-    if device == "cpu" and not chosen.small:
-        sys.exit("error: there is no GPU here, which this benchmark measures. --small runs the same code on the CPU.")
+    device = chosen_device(chosen.small)
     size = SMALL if chosen.small else FULL
     with_peer = find_spec("trl") is not None
     if not with_peer:

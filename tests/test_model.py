@@ -38,7 +38,7 @@ from whetstone.chat import Chat
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import ModelSettings, ParallelSettings
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +177,15 @@ def test_partial_rotary_covers_three_quarters_of_each_head(phi):
     config = model.config
     assert len(model.model.rotary_emb.inv_freq) * 2 == 0.75 * config.hidden_size // config.num_attention_heads
     assert AutoConfig.for_model("phi3").rope_parameters["partial_rotary_factor"] == 1.0  # that of Phi-3, for contrast
+
+
+def test_a_template_can_say_the_question_twice_and_goes_with_the_folder(tmp_path):
+    settings = ModelSettings(layers=1, hidden=32, mlp=64, heads=2, kv_heads=1, read_again=True)
+    models.save(*models.build_tiny(settings, ["What is 2 + 3? Read again:"], seed=0), tmp_path)
+    chat = Chat(models.load(tmp_path)[1])
+    said = chat.tokenizer.decode(chat.question_ids("What is 2 + 3?"))
+    assert said == "<|user|>What is 2 + 3? Read again: What is 2 + 3?<|end|><|assistant|>"
+    system = (Message("system", "Be brief."), Message("user", "2?"))
+    assert chat.tokenizer.decode(chat.prompt_ids(system)).startswith(
+        "<|system|>Be brief.<|end|><|user|>2? Read again: 2?"
+    )

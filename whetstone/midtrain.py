@@ -49,9 +49,8 @@ class Settings(StageSettings):
     loss_on: Literal["all", "response"] = "all"  # whether the question's tokens count too
     curriculum: float = Field(default=0, ge=0, le=1)  # share of the first epoch that goes from short to long
     word_dropout: float = Field(default=0, ge=0, lt=1)  # share of the questions' words left out, numbers never
-    rare_word_dropout: float = Field(
-        default=0, ge=0, lt=1
-    )  # of words in under 1 % of the questions; 0: as of the others
+    rare_word_dropout: float = Field(default=0, ge=0, lt=1)  # share of the rare ones among them; 0: as of the others
+    rare_below: float = Field(default=0.01, gt=0, lt=1)  # a word is rare that less than this share of the questions has
     sentence_dropout: float = Field(default=0, ge=0, lt=1)  # of sentences without a number, the last never
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
@@ -164,7 +163,7 @@ def dropout(settings: Settings, corpus: Path) -> "QuestionDropout":
     if not settings.rare_word_dropout:
         return found
     taught = (one.question for one in map(conversation, read_rows(corpus)) if one.split == "train" and not one.fault)
-    return replace(found, common=common_words(taught))
+    return replace(found, common=common_words(taught, settings.rare_below))
 
 
 def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], "Conversation"]:

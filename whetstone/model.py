@@ -35,6 +35,11 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
 )
+# Re-reading (RE2, Xu et al. 2023, arXiv 2309.06275): the second time each word attends to the whole question
+READ_AGAIN = CHAT_TEMPLATE.replace(
+    "message['content']",
+    "(message['content'] + (' Read again: ' + message['content'] if message['role'] == 'user' else ''))",
+)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -76,6 +81,8 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
             "divide hidden, and kv_heads must divide heads."
         )
     tokenizer = train_tokenizer(texts, settings.vocabulary)
+    if settings.read_again:
+        tokenizer.chat_template = READ_AGAIN
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     config = Phi3Config(
         vocab_size=len(tokenizer),

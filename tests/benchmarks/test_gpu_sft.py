@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from benchmarks import gpu_sft
-from benchmarks.gpu_sft import FULL, SMALL, build, measure, packed, rows
+from benchmarks._phi4_mini import PHI_4_MINI, build
+from benchmarks.gpu_sft import FULL, SMALL, measure, packed, rows
 from whetstone import model as models
 from whetstone.batch import Row, collate
 from whetstone.learner.flops import Flops
 
 
 def test_the_full_shape_has_phi_4_minis_parameters_and_the_long_table():
-    model = build(FULL, "meta")
+    model = build(PHI_4_MINI, "meta", FULL.row)
     assert models.parameters(model) == 3_836_021_760
     assert model.config.rope_parameters["short_factor"] == model.config.rope_parameters["long_factor"]
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -26,7 +27,9 @@ def test_operations_of_a_row_are_those_worked_out_by_hand():
     matrices = 32 * (3072 * 5120 + 3072 * 3072 + 3 * 3072 * 8192)
     pairs = 12 * 32 * 3072 * 16_384 * 16_385 / 2
     expected = 6 * 16_384 * matrices + 6 * 16_383 * 200_064 * 3072 + pairs
-    assert Flops(build(FULL, "meta"), FULL.vocabulary).of(batch) == pytest.approx(expected, rel=1e-9)
+    assert Flops(build(PHI_4_MINI, "meta", FULL.row), PHI_4_MINI.vocabulary).of(batch) == pytest.approx(
+        expected, rel=1e-9
+    )
     assert expected / 16_384 == pytest.approx(32.7e9, rel=1e-3)
 
 
@@ -37,12 +40,13 @@ def test_packed_rows_are_full_and_ragged():
 
 def test_no_tensor_of_a_whole_rows_logits_is_ever_made():
     size = replace(SMALL, steps=1)
+    vocabulary = size.shape.vocabulary
     found = measure(size, "cpu", [size.row], {"activation_checkpointing": 1}, "float32")
     assert found["logits_rows"] == 1024 < size.row - 1
-    assert found["first_loss"] == pytest.approx(torch.tensor(float(size.vocabulary)).log().item(), rel=0.02)
-    with gpu_sft.LargestLogits(size.vocabulary) as largest:  # and it would have been seen
-        row = rows([1500], size.vocabulary, 0)[0]
-        build(size, "cpu")(torch.tensor([row.ids]), use_cache=False)
+    assert found["first_loss"] == pytest.approx(torch.tensor(float(vocabulary)).log().item(), rel=0.02)
+    with gpu_sft.LargestLogits(vocabulary) as largest:  # and it would have been seen
+        row = rows([1500], vocabulary, 0)[0]
+        build(size.shape, "cpu", size.row)(torch.tensor([row.ids]), use_cache=False)
     assert largest.rows == 1500
 
 

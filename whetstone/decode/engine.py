@@ -6,6 +6,7 @@ Who runs next is decided in `continuous_batching.py`, what they attend to is kep
 The engine shares the module it is given: after a training step it samples from the new weights.
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,20 +19,24 @@ from whetstone.attention import HALVES
 from whetstone.chat import Chat
 from whetstone.decode.blocks import Blocks
 from whetstone.decode.continuous_batching import Line
+from whetstone.decode.cuda_graphs import Replayed
 from whetstone.decode.decoding import Control, Decoding, Piece
-from whetstone.decode.kv_cache import KVCache
+from whetstone.decode.kv_cache import KVCache, gpu_kernels
 from whetstone.decode.plain_forward import PlainForward, fits
 from whetstone.decode.sampling import draws
 from whetstone.records import Completion, Prompt, Sampling
 
-CACHE_BYTES = 1 << 30  # what the key/value cache may take; fewer sequences at once when they are long
+CACHE_BYTES = 1 << 30  # what the key/value cache may take on a CPU; fewer sequences at once when they are long
+CACHE_SHARE = 0.8  # of what is free on a GPU; a step needs some beside it
 PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
 
 
 class Engine:
     """A Generator over a transformers model in this process.
 
-    `max_batch` sequences are decoded at once, fewer when their keys and values would take more than `cache_bytes`.
+    `max_batch` sequences are decoded at once, fewer when their keys and values would take more than `cache_bytes`. Left out,
+    these are CACHE_BYTES on a CPU; on a GPU CACHE_SHARE of what is free when decoding begins, given back when it ends: who
+    trains beside needs it then.
 
     `row_block`: a test mode, slower. Every matrix product then has this many rows, or is one prompt's own, and a sequence
     that entered is never sent back: what a rollout draws is the same to the bit whatever its neighbours, their order and
@@ -43,7 +48,7 @@ class Engine:
         model: Any,
         tokenizer: Any,
         max_batch: int = 256,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
         prefill_tokens: int = PREFILL_TOKENS,
         row_block: int = 0,
     ):
@@ -117,24 +122,53 @@ class Engine:
         return Line(prompt, ids, sampling, stream, control(prompt) if control else None)
 
     def blocks(self, wanted: int, least: int) -> Blocks:
-        """An empty table of `wanted` blocks, or as many as `cache_bytes` allow. ValueError when these are less than `least`."""
+        """An empty table of `wanted` blocks, or as many as there is room for. ValueError when these are less than `least`."""
         weight = next(self.model.parameters())
+        room = self._room(weight.device)
         layers = self.model.config.num_hidden_layers
         one = KVCache.bytes_per_block(layers, self._heads, self._size, weight.dtype)
-        allowed = self.cache_bytes // one
+        allowed = room // one
         if allowed < least:
             raise ValueError(
                 f"one prompt with max_tokens more needs {least * one / (1 << 20):.1f} MiB of cache and may take "
-                f"{self.cache_bytes / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
+                f"{room / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
         wanted = min(allowed, wanted)
-        self._plain = PlainForward(self.model) if fits(self.model) else None
+        shared = self.model.config.num_attention_heads // self._heads
+        kernels = gpu_kernels(weight.device, weight.dtype, self._heads, shared, self._size)
+        self._plain = PlainForward(self.model, kernels) if fits(self.model) else None
         self._head = self._head_weight()
-        kept, self._cache = self._cache, None
-        if kept is not None and kept.capacity >= wanted and kept.holds(weight.dtype, weight.device):
-            return Blocks(wanted, kept)
-        del kept  # freed before the larger one is made
-        return Blocks(wanted, KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device))
+        cache, self._cache = self._cache, None
+        if cache is None or cache.capacity < wanted or not cache.holds(weight.dtype, weight.device):
+            del cache  # freed before the larger one is made
+            cache = KVCache(layers, wanted, self._heads, self._size, weight.dtype, weight.device, kernels)
+        cache.alone = self.row_block > 0
+        # filled up to few shapes, steps would gather more: only kernels read no more than there is
+        cache.steps = self._replayed(cache) if weight.is_cuda and kernels is not None else None
+        return Blocks(wanted, cache)
+
+    def _room(self, device: torch.device) -> int:
+        """Bytes that the cache may take."""
+        if self.cache_bytes is not None or device.type != "cuda":
+            return CACHE_BYTES if self.cache_bytes is None else self.cache_bytes
+        torch.cuda.empty_cache()  # what torch keeps may be in pieces
+        return int(CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
+
+    def _replayed(self, cache: KVCache) -> Replayed | None:
+        """Steps of one token a sequence that need not be told their work call by call. None where they cannot be captured:
+        modules that we do not know may ask the device for numbers."""
+        plain = self._plain
+        if plain is None or self.row_block or not plain.same_at_any_length:
+            return None
+
+        kept = weakref.ref(cache)  # whose memory would else wait for the garbage collector, as it holds the steps
+
+        def step(ids: torch.Tensor, positions: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
+            there = kept()
+            there.begin_rows(positions, tables)
+            return self._logits(plain(ids, positions, there))
+
+        return Replayed(step, plain.reserve, cache.keys.device)
 
     def _head_weight(self) -> torch.Tensor:
         """(V, C) without unused slots. On a CPU in fp32 at least: logits are, and half a head would be widened every step."""
@@ -143,7 +177,12 @@ class Engine:
 
     def give_back(self, blocks: Blocks) -> None:
         """The memory of `blocks` may be used again. Until then it is its user's alone."""
-        self._cache = blocks.store
+        blocks.store.steps = None
+        if self.cache_bytes is None and blocks.store.keys.is_cuda:
+            blocks.store.release()
+            torch.cuda.empty_cache()  # or what others put there next would leave no room for another cache
+        else:
+            self._cache = blocks.store
 
     @torch.no_grad()
     def logits(
@@ -162,6 +201,8 @@ class Engine:
     def _run(self, blocks: Blocks, parts: Sequence[tuple[Line, int]], ones: Sequence[Line]) -> torch.Tensor:
         cache = blocks.store
         at = [line.cached for line in ones]
+        if cache.steps is not None and not parts:
+            return cache.steps([line.last for line in ones], at, ones)
         cache.begin([(line, line.cached, n) for line, n in parts], ones, at)
         ids = [i for line, n in parts for i in line.slice(line.cached, n)]
         positions = [p for line, n in parts for p in range(line.cached, line.cached + n)]
@@ -173,6 +214,8 @@ class Engine:
             padding = [0] * (self.row_block - len(ones))
             ids, positions, last = ids + padding, positions + padding, list(range(self.row_block))
         device = cache.keys.device
+        if self._plain is not None:
+            self._plain.reserve(max(positions) + 1)
         hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last, device=device)]

@@ -4,10 +4,11 @@ It works on the module's own parameters; only of a small model on a CPU it keeps
 a few rows want them. Only what is exactly such a model is taken: anything replaced in it (an adapter, a quantised or a
 hooked layer) is left to the module itself, and so is every other class.
 
-What stands between the matrix products is done by torch, or on a CPU, in fp32 and bf16, by kernels of our own.
+What stands between the matrix products is done by kernels of our own, on a CPU in fp32 and bf16 and on a GPU, else by torch.
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,22 +57,32 @@ class _Layer(NamedTuple):
 class PlainForward:
     """Call it with (T,) ids and positions of a flat row and a cache: (T, C) hidden states after the last norm.
 
-    To be made anew when the weights have changed, or others have taken their place.
+    To be made anew when the weights have changed, or others have taken their place. Positions are below what `reserve` was
+    told last. `kernels`: gpu_kernels.py, where it is to do what stands between the products.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, kernels: ModuleType | None = None):
         self.base = model.model
         attention = self.base.layers[0].self_attn
         self.size, self.groups, self.scaling = attention.head_dim, attention.num_key_value_groups, attention.scaling
         norms = [norm for layer in self.base.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
         norms = [(norm.weight.detach(), norm.variance_epsilon) for norm in (*norms, self.base.norm)]
         weight = norms[0][0]
-        on_cpu = weight.device.type == "cpu" and weight.dtype in cpu_kernels.TYPES
+        on_cpu = kernels is None and weight.device.type == "cpu" and weight.dtype in cpu_kernels.TYPES
         small = sum(p.nbytes for p in self.base.parameters()) <= COPIED
         copied = on_cpu and weight.dtype == torch.float32 and small
         self.layers = [_read(layer, copied) for layer in self.base.layers]
-        self.steps = _CpuSteps(norms) if on_cpu else _TorchSteps(norms)
-        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, wide=on_cpu)
+        self.steps = _GpuSteps(norms, kernels) if kernels else _CpuSteps(norms) if on_cpu else _TorchSteps(norms)
+        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, self.steps.wide, gathered=not on_cpu)
+
+    @property
+    def same_at_any_length(self) -> bool:
+        """Whether a token's angles depend on nothing but its position."""
+        return self.rotary.kept
+
+    def reserve(self, length: int) -> int:
+        """Room for positions below `length`. Another number than before: what was captured of calls is void."""
+        return self.rotary.reserve(length)
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         steps = self.steps
@@ -95,28 +106,37 @@ class _Turn(NamedTuple):
 
     cos: torch.Tensor
     sin: torch.Tensor
-    positions: torch.Tensor  # (T,)
+    positions: torch.Tensor | None  # (T,); None: they are each token's own already
 
 
 class _Rotary:
     """Cosines and sines by the model's own module, in its own type, kept where they depend on nothing but the position.
 
-    `wide`: given in fp32.
+    `wide`: given in fp32. `gathered`: those of each token, once for all layers.
     """
 
-    def __init__(self, module: Any, config: Any, weight: torch.Tensor, wide: bool):
-        self.module, self.weight, self.wide = module, weight, wide
+    def __init__(self, module: Any, config: Any, weight: torch.Tensor, wide: bool, gathered: bool):
+        self.module, self.weight, self.wide, self.gathered = module, weight, wide, gathered
         chosen = all(t["short_factor"] == t["long_factor"] for t in tables(config))
         self.kept = chosen and "dynamic" not in getattr(module, "rope_type", "dynamic")
         self.length = 0
 
+    def reserve(self, length: int) -> int:
+        """Angles of positions below `length`, and of how many there are now, in place of those before where they are more.
+
+        The length is told from outside: a GPU would have to be waited for, to ask its positions for the largest.
+        """
+        if self.kept and length > self.length:
+            self.length = max(FIRST_TABLE, 2 * length)
+            self.cos, self.sin = self._of(torch.arange(self.length, device=self.weight.device))
+        return self.length
+
     def turn(self, positions: torch.Tensor) -> _Turn:
         if not self.kept:
-            return _Turn(*self._of(positions), torch.arange(len(positions), device=positions.device))
-        longest = int(positions.max()) + 1
-        if longest > self.length:
-            self.length = max(FIRST_TABLE, 2 * longest)
-            self.cos, self.sin = self._of(torch.arange(self.length, device=positions.device))
+            own = self._of(positions)
+            return _Turn(*own, None if self.gathered else torch.arange(len(positions), device=positions.device))
+        if self.gathered:
+            return _Turn(self.cos[positions], self.sin[positions], None)
         return _Turn(self.cos, self.sin, positions)
 
     def _of(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,6 +148,8 @@ class _Rotary:
 
 class _TorchSteps:
     """What stands between the matrix products, on any device and in any type."""
+
+    wide = False  # angles in fp32
 
     def __init__(self, norms: list[Norm]):
         self.norms = norms
@@ -145,7 +167,7 @@ class _TorchSteps:
     def turn(self, joint: torch.Tensor, count: int, size: int, turn: _Turn) -> torch.Tensor:
         """(T, count, size): the first heads of `joint` with their rotary embedding."""
         heads = joint[:, : count * size].unflatten(1, (count, size))
-        cos, sin = turn.cos[turn.positions][:, None], turn.sin[turn.positions][:, None]
+        cos, sin = turn.cos[:, None], turn.sin[:, None]  # (T, 1, half)
         half = cos.shape[-1]
         a, b = heads[..., :half], heads[..., half : 2 * half]
         return torch.cat([a * cos - b * sin, b * cos + a * sin, heads[..., 2 * half :]], -1)
@@ -155,8 +177,34 @@ class _TorchSteps:
         return F.silu(gate) * up
 
 
+class _GpuSteps:
+    """The same in a kernel each. The running sum of the layers is kept in fp32."""
+
+    wide = True
+
+    def __init__(self, norms: list[Norm], kernels: ModuleType):
+        self.norms, self.kernels = norms, kernels
+
+    def start(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+    def norm(self, x: torch.Tensor, number: int = 0) -> torch.Tensor:
+        return self.kernels.norm(x, *self.norms[number])
+
+    def add_and_norm(self, x: torch.Tensor, more: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, self.kernels.norm(x, *self.norms[number], more)
+
+    def turn(self, joint: torch.Tensor, count: int, size: int, turn: _Turn) -> torch.Tensor:
+        return self.kernels.turn(joint, count, size, turn.cos, turn.sin)
+
+    def gate(self, both: torch.Tensor) -> torch.Tensor:
+        return self.kernels.gate(both)
+
+
 class _CpuSteps:
     """The same in compiled passes. The running sum of the layers is kept in fp32."""
+
+    wide = True
 
     def __init__(self, norms: list[Norm]):
         self.norms = [(array(weight), np.float32(eps)) for weight, eps in norms]

@@ -16,7 +16,6 @@ from whetstone.arithmetic.number_words import mentions
 
 WORD = re.compile(r"\S+")
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
-RARE = 0.01  # a word of fewer than this share of the questions is rare
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def plain(word: str) -> str:
     return re.sub(r"\W+", "", word.lower())
 
 
-def common_words(questions: Iterable[str], rare: float = RARE) -> frozenset[str]:
+def common_words(questions: Iterable[str], rare: float) -> frozenset[str]:
     """The words found in at least the share `rare` of the questions, without capitals and punctuation."""
     found: Counter[str] = Counter()
     total = 0

@@ -45,6 +45,7 @@ class ModelSettings(Settings):
     partial_rotary: float = 0.5  # share of each head's dimensions that carry the position (Phi-4-mini: 0.75)
     rope_theta: float = 500.0  # Phi-4-mini's 10,000 is made for contexts of thousands of tokens
     vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
+    read_again: bool = False  # the chat template says what the user says twice: its beginning is read knowing its end
     context: int = 1024  # positions
     longest: int = Field(default=0, ge=0)  # tokens of the longest sequence, for LongRoPE; 0: what the stages ask for
     dtype: Literal["float32", "bfloat16"] = "float32"  # of stored weights; bfloat16 rounds small updates away

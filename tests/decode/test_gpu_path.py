@@ -1,0 +1,191 @@
+"""What decodes on a GPU, as far as a CPU can tell: torch's path, replayed steps, the kernels in Triton's interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.tiny_models import random_model, tiny, windowed_model
+from whetstone.batch import Row
+from whetstone.chat import ask
+from whetstone.decode import cpu_kernels
+from whetstone.decode.cuda_graphs import Replayed, filled_up, flat
+from whetstone.decode.engine import CACHE_BYTES, CACHE_SHARE, Engine
+from whetstone.decode.kv_cache import KVCache, gpu_kernels, tables_of
+from whetstone.learner.learner import Learner
+from whetstone.records import Sampling
+from whetstone.run.settings import ParallelSettings
+
+PROMPTS = [ask(f"p{i}", f"Compute {i} + {i * 37}" + " + 1" * (4 * i), g) for i in range(3) for g in range(2)]
+SAMPLING = Sampling(max_tokens=14, seed=2)
+
+
+class Owner:
+    def __init__(self, *blocks):
+        self.blocks = list(blocks)
+
+
+def capture(run, plan):
+    """As CUDA would: the same tensors are read and written again."""
+    out = run(plan)
+    return plan, lambda: out.copy_(run(plan)), out
+
+
+def found(model, **settings):
+    done = Engine(model, tiny()[1], **settings).generate(PROMPTS, SAMPLING)
+    return {(c.problem_id, c.index): (c.ids, c.logprobs) for c in done}
+
+
+def alike(one, other):
+    assert {key: ids for key, (ids, _) in one.items()} == {key: ids for key, (ids, _) in other.items()}
+    assert all(logprobs == pytest.approx(other[key][1], abs=1e-5) for key, (_, logprobs) in one.items())
+
+
+@pytest.fixture
+def without_cpu_kernels(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "TYPES", ())
+
+
+@pytest.fixture
+def replayed(monkeypatch, without_cpu_kernels):
+    """Engines replay steps as on a GPU; a list of the shapes that were captured."""
+    plain, shapes = Engine.blocks, []
+
+    def blocks(self, wanted, least):
+        made = plain(self, wanted, least)
+        made.store.steps = self._replayed(made.store)
+        made.store.steps.capture = lambda run, plan: (shapes.append(plan.shape), capture(run, plan))[1]
+        return made
+
+    monkeypatch.setattr(Engine, "blocks", blocks)
+    return shapes
+
+
+@pytest.mark.parametrize("settings", [{}, {"prefill_tokens": 20}, {"row_block": 4}], ids=str)
+def test_torchs_path_gives_the_tokens_of_the_compiled_one(settings, monkeypatch):
+    model = windowed_model("qwen2", len(tiny()[1]))
+    compiled = found(model, **settings)
+    monkeypatch.setattr(cpu_kernels, "TYPES", ())
+    alike(found(model, **settings), compiled)
+
+
+def test_replayed_steps_give_the_same_tokens_while_rows_come_and_go(replayed, monkeypatch):
+    """Three slots for six rollouts: steps of three rows run as four."""
+    model = random_model("phi3", len(tiny()[1]))
+    alike(found(model, max_batch=3), found(model, max_batch=5))
+    assert replayed, "no step was captured: the test would not see it"
+    plain = found(model)
+    monkeypatch.undo()
+    alike(plain, found(model))
+
+
+def test_a_plan_is_filled_up_with_its_last_row_and_read_back_by_hand():
+    assert [filled_up(n) for n in (1, 2, 3, 4, 5, 7, 9, 33, 200)] == [1, 2, 3, 4, 6, 8, 12, 48, 256]
+    tables = tables_of([Owner(7, 9), Owner(4)])
+    assert tables.tolist() == [[7, 9], [4, 0]]
+    plan = flat([50, 60], [40, 3], tables, rows=3, width=4)
+    assert plan.tolist() == [50, 60, 60, 40, 3, 3, 7, 9, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0]
+
+
+def test_what_was_captured_is_void_when_the_angles_lie_elsewhere():
+    """The third step of a shape is captured, the first after the table of angles grew runs itself."""
+    runs, captured = [], []
+
+    def step(ids, positions, tables):
+        runs.append(len(ids))
+        return ids[:, None].float()
+
+    def kept(run, plan):
+        captured.append(plan.clone())
+        return capture(run, plan)
+
+    steps = Replayed(step, lambda length: 64 if length > 5 else 32, torch.device("cpu"), kept)
+    rows = [Owner(0), Owner(1), Owner(2)]
+    for number in range(4):
+        assert steps([number, 5, 6], [1, 1, 1], rows).tolist() == [[number], [5], [6]]
+    assert len(captured) == 1 and runs == [3] * 5
+    steps([1, 2, 3], [9, 1, 1], rows)
+    assert len(captured) == 2, "a replay would have read the angles that are gone"
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is_and_it_is_said_once(capsys):
+    def refuses(run, plan):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    steps = Replayed(
+        lambda ids, positions, tables: ids[:, None].float(), lambda length: 1, torch.device("cpu"), refuses
+    )
+    for number in range(9):
+        assert steps([number], [3], [Owner(0)]).tolist() == [[number]]
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("without CUDA graphs, which is slower: operation not permitted") == 1
+
+
+def test_on_a_gpu_the_cache_may_take_a_share_of_what_is_free(monkeypatch):
+    model, tokenizer = tiny()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40, 80))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    gpu = torch.device("cuda")
+    assert Engine(model, tokenizer)._room(gpu) == int(CACHE_SHARE * 40)
+    assert Engine(model, tokenizer, cache_bytes=7)._room(gpu) == 7
+    assert Engine(model, tokenizer)._room(torch.device("cpu")) == CACHE_BYTES
+
+
+KERNELS = """
+import torch
+from tests.tiny_models import random_model, tiny
+from whetstone.chat import ask
+from whetstone.decode import engine, gpu_kernels
+from whetstone.records import Sampling
+
+assert not (wrong := [
+    (dtype, shape, told)
+    for dtype in (torch.float32, torch.float16)
+    for shape in ((2, 3, 32), (1, 1, 16), (3, 2, 80), (1, 17, 96))
+    if (told := gpu_kernels.wrong(torch.device("cpu"), dtype, *shape))
+]), wrong
+tokenizer = tiny()[1]
+model = random_model("phi3", len(tokenizer))
+prompts, sampling = [ask(f"p{i}", "7 + 1" * (20 * i), 0) for i in range(2)], Sampling(max_tokens=3)
+def found(**settings):
+    done = engine.Engine(model, tokenizer, **settings).generate(prompts, sampling)
+    return {c.problem_id: (c.ids, c.logprobs) for c in done}
+compiled = found()
+engine.gpu_kernels = lambda *_: gpu_kernels
+for settings in ({}, {"row_block": 2}):
+    for key, (ids, logprobs) in found(**settings).items():
+        assert ids == compiled[key][0], (settings, key)
+        assert max(abs(a - b) for a, b in zip(logprobs, compiled[key][1])) < 1e-5
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
+def test_the_kernels_compute_what_torch_does():
+    """In Triton's interpreter, which is slow; in a process of its own, as a kernel is one for good when it is defined."""
+    there = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, check=False, env=there)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_sampled_logprobs_are_those_the_learner_recomputes(dtype):
+    tokenizer = tiny()[1]
+    model = random_model("phi3", len(tokenizer), dtype).cuda()
+    engine = Engine(model, tokenizer)
+    done = list(engine.generate(PROMPTS, Sampling(max_tokens=60)))
+    assert gpu_kernels(torch.device("cuda", 0), dtype, 2, 2, 16) is not None
+    learner = Learner(model, len(tokenizer), ParallelSettings(device="cuda"))
+    rows = [Row([*c.prompt_ids, *c.ids], prompt=len(c.prompt_ids)) for c in done]
+    for c, seen in zip(done, learner.row_logprobs(rows), strict=True):
+        assert (seen - torch.tensor(c.logprobs)).abs().mean() < (1e-4 if dtype == torch.float32 else 5e-2)
+
+
+def test_a_cache_tells_no_kernels_where_there_is_no_gpu():
+    assert gpu_kernels(torch.device("cpu"), torch.float32, 2, 2, 16) is None
+    cache = KVCache(1, 2, 2, 16, torch.float64, "cpu")
+    assert cache.kernels is None and not cache.compiled and cache.steps is None
