@@ -181,6 +181,7 @@ class Ledger:
         self.empty: dict[str, Counter[tuple[str, int]]] = {role: Counter() for role in ROLES}
         self.failed = Counter[tuple[str, str]]()  # (role, why)
         self.killed: set[str] = set()
+        self.returning: threading.Thread | None = None  # the server's own coming back
 
     async def request(self, plain: Any, generator: ServerGenerator, client: Any, prompt: Prompt, sampling: Any) -> Any:
         role, key = role_of(prompt), (prompt.problem_id, prompt.index)
@@ -201,8 +202,16 @@ class Ledger:
             self.killed.add(role)
             self.server.kill()
             if role == "judge":  # it comes back while the run is still trying
-                threading.Thread(target=self.server.start, args=(self.server.port,)).start()
+                self.returning = threading.Thread(target=self.server.start, args=(self.server.port,))
+                self.returning.start()
         return completion
+
+    def start_again(self, port: int) -> None:
+        """The server, where it is not coming back by itself."""
+        if self.returning is None:
+            return self.server.start(port)
+        self.returning.join()
+        self.returning = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -272,7 +281,7 @@ def run(folder: Path, ledger: Ledger) -> dict[str, Any]:
                 except ServerError as error:
                     ended.append(str(error))
                     print(f"\nthe run ended: {error}\n", flush=True)
-                    server.start(port=0 if attempt else server.port)  # the second time at another address
+                    ledger.start_again(0 if attempt else server.port)  # the second time at another address
     finally:
         server.stop()
     found = count(read(folder, server), ledger)

@@ -201,8 +201,8 @@ def table(name: str, found: dict[str, Any]) -> str:
             "mid-training: all that is right",
             f"{all_of['rows']:,} rollouts ({all_of['right']:,} right) of {all_of['problems']:,} problems",
             f"{taught['rows']:,} of {taught['problems']:,} problems",
-            f"levels {percents(taught['levels'])}; {taught['characters']:,.0f} characters a row; left out, validation included: "
-            + ", ".join(f"{why} {count:,}" for why, count in list(mid["dropped"].items())[:SHOWN]),
+            f"levels {percents(taught['levels'])}; {taught['characters']:,.0f} characters a row; left out, validation "
+            "included: " + ", ".join(f"{why} {count:,}" for why, count in list(mid["dropped"].items())[:SHOWN]),
         ),
         (
             "fine-tuning: compact, representative, all levels",
