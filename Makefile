@@ -45,7 +45,7 @@ $(READY): pyproject.toml
 
 .venv-bench/.ready: pyproject.toml
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' trl==1.16.0
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' trl==1.16.0 'transformers[serving]'
 	touch $@
 
 # The three that go are builds for GPUs; importing vllm fails while they are there

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from whetstone import __version__
-from whetstone.pipeline import lock, plan_recipe, run_recipe
+from whetstone.pipeline import _differences, lock, plan_recipe, run_recipe
 from whetstone.recipe import read_recipe
+from whetstone.rollouts import collect
 from whetstone.run.folder import hash_folder
 
 ALL = ["questions", "corpus", "midtrain", "sft", "report"]
@@ -271,3 +272,13 @@ def test_a_kill_while_old_work_is_thrown_away_leaves_nothing_that_looks_complete
     assert states(walk)["sft"] == "to do"
     run(walk)
     assert rooms.calls[-1] in ("sft", "report") and not list(folder.glob(".discarded-*"))
+
+
+def test_the_same_model_at_another_address_makes_nothing_stale():
+    def told(**server):
+        teacher = collect.Settings(kind="rollouts", teacher={"server": "http://a/v1", "model": "m"} | server)
+        return {"settings": teacher.model_dump(mode="json"), "shared": {}, "inputs": {}}
+
+    assert _differences(told(), told(server="http://b/v1", in_flight=2, timeout=5)) == []
+    (why,) = _differences(told(), told(server="http://b/v1", temperature=1.0))
+    assert why.startswith("teacher was ")

@@ -180,8 +180,8 @@ class JudgedVerifier:
 
     The judge's word then is the verdict; where it has none, the rules' verdict stays. With `audit`, that share of the
     answers that the rules decided is shown to the judge, too, and changes nothing but the counts. `counts` has asked,
-    same, different, unclear, and of what both had decided: agreed, disagreed. With a `journal`, opinions are kept there
-    line by line, and those found there are not asked for again.
+    same, different, unclear, silent (no answer came), and of what both had decided: agreed, disagreed. With a `journal`,
+    opinions are kept there line by line, and those found there are not asked for again.
     """
 
     def __init__(
@@ -236,19 +236,21 @@ class JudgedVerifier:
         if not new:
             return
         prompts = [Prompt(name, 0, (Message("user", _prompt(case)),)) for name, case in new.items()]
-        rows = []
         for done in self.generator.generate(prompts, self.sampling):
-            rows.append(new[done.problem_id] | {"judge": done.text, "opinion": opinion(done, done.problem_id)})
-        if self.journal is not None:
-            self.journal.append(rows)
-        self._opinions |= {row["id"]: row for row in rows}
+            row = new[done.problem_id] | {"judge": done.text, "opinion": opinion(done, done.problem_id)}
+            if self.journal is not None:
+                self.journal.append([row])  # one by one: the next answer may be that the server is gone
+            self._opinions[row["id"]] = row
 
     def _ruled(self, case: dict[str, Any], verdict: Verdict) -> Verdict:
         """The verdict in view of the judge's opinion, which is counted."""
         if not self._wanted(case):
             return verdict
-        word = self._opinions[case["id"]]["opinion"] if case["id"] in self._opinions else "unclear"
         self.counts["asked"] += 1
+        if case["id"] not in self._opinions:  # the judge's server failed to answer, or its budget is spent
+            self.counts["silent"] += 1
+            return Verdict(verdict.correct, f"{verdict.reason}; judge: no answer", verdict.answer)
+        word = self._opinions[case["id"]]["opinion"]
         self.counts[word] += 1
         judged = WORDS[word]
         if judged is not None and verdict.correct is not None:

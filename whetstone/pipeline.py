@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import whetstone
+from whetstone.decode.server_generator import REACHED
 from whetstone.learner.cost import Estimate
 from whetstone.recipe import KINDS, Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
@@ -180,7 +181,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 words.append(f"{key} = {old[key]!r} is no longer a setting")
             elif key not in old:
                 words.append(f"{key} = {new[key]!r} is a new setting")
-            elif old[key] != new[key]:
+            elif _deciding(old[key]) != _deciding(new[key]):
                 words.append(f"{key} was {old[key]!r} and is {new[key]!r}")
     old, new = then.get("inputs", {}), now["inputs"]
     for name in [*new, *(k for k in old if k not in new)]:
@@ -195,6 +196,14 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 else f"input {name} ({_source_name(after)}) has other content"
             )
     return words
+
+
+def _deciding(setting: Any) -> Any:
+    """A setting without how a server in it is reached: the same model may answer at another address."""
+    if not isinstance(setting, dict):
+        return setting
+    left_out = REACHED if setting.keys() >= REACHED else ()
+    return {key: _deciding(value) for key, value in setting.items() if key not in left_out}
 
 
 def _source_name(entry: Mapping[str, Any]) -> str:

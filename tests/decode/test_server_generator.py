@@ -127,10 +127,42 @@ def test_a_server_that_only_fails_is_given_up():
 
 def test_a_prompt_that_the_server_refuses_is_not_sent_again():
     with server(lambda handler, body, attempt: send(handler, "too long", 400)) as (address, world):
-        generator = client(address, patience=1)
+        generator = client(address, patience=4)
         assert texts(generator, 3) == {}
     assert {reason for _, reason in generator.failed} == {"status 400: too long"}
     assert len(world.bodies) == 3
+
+
+def test_a_server_that_refuses_everything_in_the_same_words_is_given_up():
+    with (
+        server(lambda handler, body, attempt: send(handler, "unexpected fields", 422)) as (address, world),
+        pytest.raises(ServerError, match=r"refused 3 prompts in the same words.*unexpected fields.*model \('m'\)"),
+    ):
+        texts(client(address, patience=3, in_flight=1), 50)
+    assert len(world.bodies) == 3
+
+
+def test_a_server_that_has_answered_may_refuse_prompts():
+    def picky(handler, body, attempt):
+        if body["messages"][0]["content"] == "question 0":
+            echo(handler, body, attempt)
+        else:
+            send(handler, "too long", 400)
+
+    with server(picky) as (address, _):
+        assert list(texts(client(address, patience=2, in_flight=1), 9)) == ["p0"]
+
+
+def test_an_answer_that_stays_empty_is_an_empty_answer():
+    with server(FAILURES["empty text"]) as (address, world):
+        generator = client(address, retries=2, patience=1)
+        assert texts(generator, 3) == {f"p{n}": "" for n in range(3)}
+    assert set(world.tries.values()) == {3} and generator.failed == []
+
+
+def test_a_server_that_is_gone_ends_the_run_however_few_prompts_are_left():
+    with pytest.raises(ServerError, match=r"failed 1 prompts in a row, each 2 times.*connection: ConnectError"):
+        texts(client("http://127.0.0.1:9/v1", retries=1, patience=8), 1)
 
 
 @pytest.mark.parametrize(("status", "why"), [(401, "key is not accepted"), (404, "no such model")])

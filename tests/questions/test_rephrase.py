@@ -6,6 +6,7 @@ import pytest
 
 from tests.scripted import Scripted, stage
 from tests.servers import said, send, server
+from whetstone.decode.server_generator import Server, ServerError, ServerGenerator
 from whetstone.questions import rephrase
 from whetstone.questions.gather import Settings, run
 from whetstone.questions.metamath import MetamathSettings
@@ -69,6 +70,25 @@ def test_the_questions_stage_rephrases_training_problems_through_a_server(tmp_pa
     assert summary["augmented"]["rephrased"] == len(new) == len(world.bodies) == 3
     assert all(p.question.startswith("In other words: ") and p.split == "train" and p.origin for p in new)
     assert not [row for row in read_rows(of.folder / "dropped") if "rephras" in row["reason"]]
+
+
+def test_what_was_said_before_the_server_failed_is_kept_and_its_failures_are_told(tmp_path):
+    def dies(handler, body, attempt):
+        if len(world.bodies) > 2:
+            send(handler, "gone", 401)
+        else:
+            send(handler, said("In other words"))
+
+    problems = [Problem(f"p{n}", f"Who is {name}?", "x") for n, name in enumerate(("Ada", "Ben", "Mia"))]
+    with server(dies) as (address, world):
+        generator = ServerGenerator(Server(server=address, model="m", in_flight=1))
+        with pytest.raises(ServerError):
+            list(rephrased(problems, generator, 1, Sampling(), tmp_path / "journal.jsonl"))
+    with server(lambda handler, body, attempt: send(handler, "too long", 400)) as (address, world):
+        generator = ServerGenerator(Server(server=address, model="m"))
+        *kept, dropped = rephrased(problems, generator, 1, Sampling(), tmp_path / "journal.jsonl")
+    assert [one.question for one in kept] == ["In other words"] * 2 and len(world.bodies) == 1
+    assert (dropped.reason, dropped.detail) == ("metamath: the model gave no answer", "status 400: too long")
 
 
 def test_rephrasing_without_a_model_is_refused():

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.servers import said, send, server
+from whetstone.decode.server_generator import ServerError
 from whetstone.records import Problem, Trace, from_row
 from whetstone.rollouts import collect, rounds
 from whetstone.run.folder import Stage
@@ -156,6 +157,66 @@ def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):
     assert len(rollouts(made)) == 16
 
 
+def test_what_was_answered_before_the_server_failed_is_kept(tmp_path):
+    """The server is gone after the fifth answer: five are journalled, fewer than are synced together."""
+
+    def dies(handler, body, attempt):
+        if len(world.bodies) > 5:
+            send(handler, "gone", 401)
+        else:
+            knows(handler, body, attempt)
+
+    with server(dies) as (address, world):
+        teacher = {"server": address, "model": "wise", "in_flight": 1}
+        made = stage(tmp_path, address, samples=1, teacher=teacher)
+        with pytest.raises(ServerError):
+            collect.run(made)
+        world.bodies.clear()
+        collect.run(made)
+    assert sorted(map(number, world.bodies)) == [5, 6, 7, 8]
+    assert len(rollouts(made)) == 9
+
+
+def test_rollouts_that_failed_beside_others_are_counted(tmp_path):
+    def half(handler, body, attempt):
+        if number(body) == 2 and body["seed"] % 2:
+            send(handler, "oops", 500)
+        else:
+            knows(handler, body, attempt)
+
+    with server(half) as (address, _):
+        made = stage(tmp_path, address, samples=4)
+        summary = collect.run(made)
+    assert summary["rollouts"] + summary["rollouts that failed"] == 36
+    assert 0 < summary["rollouts that failed"] < 4 and dropped(made) == {}
+
+
+def test_answers_wait_for_a_judge_on_disk(tmp_path):
+    """The judge is down: the teacher's answers are kept, and judged when it is up, without being asked for again."""
+    up = False
+
+    def speaks(handler, body, attempt):
+        if body["model"] != "judge":
+            send(handler, said("\\boxed{?}"))
+        elif not up:
+            send(handler, "no", 401)
+        else:
+            code = body["messages"][-1]["content"].rpartition("Verdict ")[2].partition(":")[0]
+            send(handler, said(f"Verdict {code}: same"))
+
+    with server(speaks) as (address, world):
+        judge = {"server": address, "model": "judge"}
+        made = stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=5, judge=judge)
+        with pytest.raises(ServerError):
+            collect.run(made)
+        up, before = True, len(world.bodies)
+        summary = collect.run(made)
+    assert {body["model"] for body in world.bodies[before:]} == {"judge"}
+    assert [trace.reason for trace in rollouts(made)] == ["judge: same"] * 5, "equal cases are one"
+    assert (summary["tokens_in"], summary["tokens_out"]) == (5 * 10, 5 * 20)
+    assert not list(made.folder.glob("*answers*"))
+
+
 def test_a_spent_budget_ends_the_stage_with_what_there_is(tmp_path):
     with server(knows) as (address, _):
         teacher = {"server": address, "model": "wise", "in_flight": 1, "budget_tokens": 120}
@@ -181,12 +242,12 @@ def test_a_judge_is_asked_about_what_no_rule_can_read(tmp_path):
             code = asked.rpartition("Verdict ")[2].partition(":")[0]
             send(handler, said(f"The same.\nVerdict {code}: same"))
         else:
-            send(handler, said("\\boxed{\\text{one of the two sides, } \\fbox }"))
+            send(handler, said("\\boxed{?}"))
 
     with server(speaks) as (address, world):
         judge = {"server": address, "model": "judge"}
-        made = stage(tmp_path, address, [Problem("p", "Which?", "a side")], samples=1, judge=judge)
+        made = stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=1, judge=judge)
         collect.run(made)
     (only,) = rollouts(made)
     judged = [body for body in world.bodies if body["model"] == "judge"]
-    assert len(judged) == (only.reason == "judge: same") and only.reason != "equal"
+    assert len(judged) == 1 and (only.correct, only.reason) == (True, "judge: same")

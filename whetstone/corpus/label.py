@@ -7,9 +7,7 @@ where it says nothing, the level comes from the teacher's pass rate and the doma
 import re
 from functools import lru_cache
 
-import numpy as np
-
-from whetstone.corpus.shingles import runs, word_codes
+from whetstone.corpus.shingles import distinct, runs, word_codes
 from whetstone.records import Problem, Trace
 
 REMEMBERED = 256  # texts
@@ -110,4 +108,4 @@ def repetition(text: str) -> float:
     windows = len(words) - WINDOW + 1
     if windows <= 0:
         return 0.0
-    return 1 - len(np.unique(runs(words, WINDOW))) / windows
+    return 1 - len(distinct(runs(words, WINDOW))) / windows

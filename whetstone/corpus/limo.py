@@ -65,16 +65,21 @@ _WORD = re.compile(r"\w+")
 @lru_cache(maxsize=256)  # asked for when traces are ordered and when a problem is offered
 def quality(text: str, half_length: float = 200) -> float:
     """LIMO's weighted score, 0 to 1."""
-    words = len(text.split())
+    lowered = text.lower()
+    written = Counter(lowered.split())  # a text has far fewer different words than words
+    words = written.total()
     if not words:
         return 0.0
-    lowered = text.lower()
-    said = Counter(_WORD.findall(lowered))
+    said: Counter[str] = Counter()
+    for one, times in written.items():
+        for word in _WORD.findall(one):
+            said[word] += times
 
     def density(group: tuple[str, tuple[str, ...]]) -> float:
         singles, phrases = group
         found = sum(said[word] for word in singles.split())
-        found += sum(len(re.findall(rf"\b{phrase}\b", lowered)) for phrase in phrases)
+        # the phrase first and its left boundary last: a pattern that begins with letters is looked for as such
+        found += sum(len(re.findall(rf"{phrase}\b(?<!\w{phrase})", lowered)) for phrase in phrases)
         return _saturating(found / words, HALF_DENSITY)
 
     return (

@@ -2,8 +2,9 @@
 
 Many requests are in flight at once, one completion each (servers differ in what they make of `n`). What fails in passing is
 tried again with growing pauses: 408, 409, 429 and 5xx, time-outs, dropped connections, answers that are no JSON or hold no
-text; a server's Retry-After holds for all requests. What cannot get better (a wrong key, model or address) ends the run at
-once with the reason. A prompt that fails to the end is left out and kept in `failed`.
+text; a server's Retry-After holds for all requests. What cannot get better (a wrong key, model or address) ends the run with
+the reason, and so does a server that is gone, or that refuses prompt after prompt in the same words and has answered none. A
+prompt that fails to the end is left out and kept in `failed`; an answer that is empty to the end is an empty answer.
 
 The key is read from the environment when it is sent, and is in no setting, message or record.
 """
@@ -15,6 +16,7 @@ import queue
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -29,6 +31,11 @@ AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
 HOPELESS = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
 STOPS = {"length": "length", "max_tokens": "length"}
 SHOWN = 300  # characters of a server's answer in a message
+
+
+# How a server is reached and how patiently it is asked: what it says depends on none of it, so changing it makes nothing stale
+_REACHED = "server key_variable in_flight timeout retries first_pause longest_pause patience price_in price_out"
+REACHED = frozenset(_REACHED.split())
 
 
 class Server(Settings):
@@ -58,11 +65,14 @@ class ServerError(RuntimeError):
 
 
 class _TryAgain(Exception):
-    """A request failed in passing. `pause` is what the server asks for, in seconds."""
+    """A request failed in passing. `pause` is what the server asks for, in seconds; `gone` that nobody listens there;
+    `empty` an answer that says nothing: some servers give one when they are busy, some models mean it."""
 
-    def __init__(self, reason: str, pause: float | None = None):
+    def __init__(
+        self, reason: str, pause: float | None = None, gone: bool = False, empty: Completion | None = None
+    ) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.pause, self.gone, self.empty = pause, gone, empty
 
 
 class _Refused(Exception):
@@ -109,6 +119,8 @@ class ServerGenerator:
         self.failed: list[tuple[Prompt, str]] = []
         self.stopped = ""
         self._in_a_row = 0
+        self._answered = False
+        self._refusals: Counter[str] = Counter()
         self._resume_at = 0.0  # time.monotonic() before which nothing is sent
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
@@ -169,29 +181,40 @@ class ServerGenerator:
         for attempt in range(self.settings.retries + 1):
             await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
             try:
-                completion = await self._request(client, prompt, sampling)
+                return self._taken(await self._request(client, prompt, sampling))
             except _TryAgain as error:
-                reason = str(error)
+                failure = error
                 if error.pause is not None:
                     self._resume_at = max(self._resume_at, time.monotonic() + error.pause)
                 elif attempt < self.settings.retries:
                     await asyncio.sleep(self._pause(attempt))
             except _Refused as error:
-                self.failed.append((prompt, str(error)))
-                return None
-            else:
-                self._in_a_row = 0
-                self.spent.add(*completion.usage)
-                return completion
-        self.failed.append((prompt, reason))
+                return self._refused(prompt, str(error))
+        if failure.empty is not None:
+            return self._taken(failure.empty)
+        self.failed.append((prompt, str(failure)))
         self._in_a_row += 1
-        if self._in_a_row >= self.settings.patience:
+        if self._in_a_row >= self.settings.patience or failure.gone:
             raise ServerError(
                 f"{self.settings.server} failed {self._in_a_row} prompts in a row, each "
                 f"{self.settings.retries + 1} times; last: "
-                f"{reason}. What was answered is kept: mend the server and run again."
+                f"{failure}. What was answered is kept: mend the server and run again."
             )
         return None
+
+    def _taken(self, completion: Completion) -> Completion:
+        self._in_a_row, self._answered = 0, True
+        self.spent.add(*completion.usage)
+        return completion
+
+    def _refused(self, prompt: Prompt, reason: str) -> None:
+        self.failed.append((prompt, reason))
+        self._refusals[reason] += 1
+        if not self._answered and self._refusals[reason] >= self.settings.patience:
+            raise ServerError(
+                f"{self.settings.server} refused {self._refusals[reason]} prompts in the same words and answered none: "
+                f"{reason}. That is about how it is asked: check model ({self.settings.model!r}), max_tokens and extra."
+            )
 
     def _pause(self, attempt: int) -> float:
         """Doubling, half of it at random, so that requests that failed together do not come again together."""
@@ -209,15 +232,19 @@ class ServerGenerator:
         except httpx2.TimeoutException as error:
             raise _TryAgain(f"time-out after {self.settings.timeout:g} s ({type(error).__name__})") from error
         except httpx2.TransportError as error:
-            raise _TryAgain(f"connection: {type(error).__name__} {error}".strip()) from error
+            gone = isinstance(error, httpx2.ConnectError)
+            raise _TryAgain(f"connection: {type(error).__name__} {error}".strip(), gone=gone) from error
         except httpx2.InvalidURL as error:
             raise ServerError(f"server = {self.settings.server!r} is no address: {error}.") from error
         if answer.status_code != 200:
             self._raise_for(answer, key)
         try:
-            return self._read(prompt, answer.json())
+            completion = self._read(prompt, answer.json())
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise _TryAgain(f"no completion in the answer: {_excerpt(answer.text, key)}") from error
+        if not completion.text:
+            raise _TryAgain("an empty answer", empty=completion)
+        return completion
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         stream = f"{sampling.seed}/{prompt.problem_id}/{prompt.index}"
@@ -248,7 +275,8 @@ class ServerGenerator:
         message = choice["message"]
         thinking = message.get("reasoning_content") or message.get("reasoning") or ""
         text = message.get("content") or ""
-        if not isinstance(text, str) or not isinstance(thinking, str) or not (text or thinking):
+        said_nothing = not (text or thinking) and not choice.get("finish_reason")
+        if not isinstance(text, str) or not isinstance(thinking, str) or said_nothing:
             raise ValueError("neither content nor reasoning_content")
         if thinking:
             text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"

@@ -8,8 +8,8 @@ is dropped before anybody is asked to answer it, and so is one that only repeats
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.sources import Drop, excerpt, normalise
@@ -44,14 +44,14 @@ def rephrased(
     What the model said is journalled as it comes, and not asked for again.
     """
     said = _said(problems, generator, count, sampling, journal)
+    failed = {(prompt.problem_id, prompt.index): why for prompt, why in getattr(generator, "failed", ())}
     for problem in problems:
         for index in range(count):
             text = said.get((problem.id, index))
             why = "the model gave no answer" if text is None else why_not(problem.question, text)
             if why:
-                yield Drop(
-                    problem.source, None, problem.id, f"metamath: {why}", excerpt(text or ""), excerpt(problem.question)
-                )
+                detail = failed.get((problem.id, index), "") if text is None else excerpt(text)
+                yield Drop(problem.source, None, problem.id, f"metamath: {why}", detail, excerpt(problem.question))
                 continue
             yield replace(
                 problem,
@@ -73,12 +73,18 @@ def _said(
             for index in range(count)
             if (p.id, index) not in said
         )
-        completions = generator.generate(prompts, sampling)
+        some: list[dict[str, Any]] = []
         with progress(len(problems) * count, "rephrasing", unit="questions", done=len(said)) as bar:
-            while some := list(islice(completions, SYNCED)):
-                journal.append({"id": one.problem_id, "index": one.index, "text": one.text} for one in some)
-                said |= {(one.problem_id, one.index): one.text for one in some}
-                bar.advance(len(some))
+            try:
+                for one in generator.generate(prompts, sampling):
+                    said[one.problem_id, one.index] = one.text
+                    some.append({"id": one.problem_id, "index": one.index, "text": one.text})
+                    if len(some) == SYNCED:
+                        ready, some = some, []
+                        journal.append(ready)
+                    bar.advance(1)
+            finally:  # whatever ends it, what was answered is paid for
+                journal.append(some)
     return said
 
 

@@ -11,7 +11,8 @@ Worked solutions that came with the problems (`traces`) are kept, and nobody is 
 
 Train and validation problems only: a test problem never reaches a teacher. Verified traces are lines of a journal, synced
 as they come, so that a kill loses nothing and a resumed run doubles and pays for nothing again; at the end the journal
-becomes the `rollouts` table, in the order of the problems. Memory holds one block of problems.
+becomes the `rollouts` table, in the order of the problems. Answers that a judge has yet to see have a journal of their own.
+Memory holds one block of problems.
 """
 
 import json
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
-from whetstone.records import Problem, Sampling, Trace, Verifier, from_row, to_row
+from whetstone.records import Completion, Problem, Sampling, Trace, Verifier, from_row, to_row
 from whetstone.rollouts.mammoth import AUGMENTATION, ProgramGrader, program_prompts, program_trace
 from whetstone.rollouts.procedural_teacher import ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds, Tally
@@ -115,10 +116,12 @@ def run(stage: Stage) -> dict[str, Any]:
         "right": verdicts["right"],
         "wrong": verdicts["wrong"],
         "undecided": verdicts["undecided"],
+        **({"rollouts that failed": collection.failures} if collection.failures else {}),
         **{name: value for name, value in told.items() if value},
     }
     write_json(finished, summary)
     journal.unlink()
+    collection.answers.unlink(missing_ok=True)
     return summary
 
 
@@ -193,6 +196,8 @@ class _Collection:
     def __init__(self, stage: Stage, verifier: Verifier, grader: ProgramGrader | None, shipped: Shipped, path: Path):
         self.stage, self.settings, self.verifier, self.shipped = stage, stage.settings, verifier, shipped
         self.grader, self.path = grader, path
+        self.answers = path.with_name("answers.jsonl")
+        self.failures = 0  # rollouts that a server did not give, filled by `in_order`
         self.first_program = max(self.settings.samples, self.settings.most)  # index: those of the others are lower
         self.spent = Spent()
         self.total = sum(1 for _ in self.problems())
@@ -251,8 +256,7 @@ class _Collection:
         """The programs that a server writes, run and compared, a journal line each."""
         by_id = {problem.id: problem for problem in problems}
         prompts = program_prompts(problems, self.settings.programs, self.first_program, done)
-        completions = generator.generate(prompts, sampling)
-        while some := list(islice(completions, SYNCED)):
+        for some in _blocks(generator.generate(prompts, sampling)):
             verdicts = self.grader.verdicts([(by_id[one.problem_id], one.text) for one in some])
             for one, verdict in zip(some, verdicts, strict=True):
                 teacher = self.settings.teacher.model
@@ -271,8 +275,38 @@ class _Collection:
         generator = ServerGenerator(server, self.spent)
         plan = Plan(settings.samples, settings.enough, max(settings.most, settings.samples))
         sampling = Sampling(server.temperature, server.max_tokens, top_p=server.top_p, seed=self.stage.seed)
-        judged = settings.judge is not None
-        rounds = Rounds(generator, self.verifier, plan, sampling, server.model, settings.instruction, judged)
+        with ExitStack() as stack:
+            answers, answered = None, {}
+            if settings.judge is not None:
+                verified = {(name, index) for name, lines in done.items() for one in lines for index, _ in one.verdicts}
+                answers = stack.enter_context(Journal(self.answers, keep=lambda row: _answer(row, verified)))
+                answered = self._answered(answers)
+            rounds = Rounds(generator, self.verifier, plan, sampling, server.model, settings.instruction, answers)
+            self._ask_blocks(rounds, done, answered, journal, bar)
+        return {
+            "stopped": rounds.stopped,
+            "tokens_in": self.spent.tokens_in,
+            "tokens_out": self.spent.tokens_out,
+            "money": round(self.spent.money(server), 6),
+        }
+
+    def _answered(self, answers: Journal) -> dict[str, list[Completion]]:
+        """What the teacher said in an earlier run and nobody verified, by problem; it is spent already."""
+        found: dict[str, list[Completion]] = {}
+        for one in filter(None, answers.rows):
+            found.setdefault(one.problem_id, []).append(one)
+            self.spent.add(*one.usage)
+        answers.rows.clear()
+        return found
+
+    def _ask_blocks(
+        self,
+        rounds: Rounds,
+        done: dict[str, list["_Done"]],
+        answered: dict[str, list[Completion]],
+        journal: Journal,
+        bar: Bar,
+    ) -> None:
         right = answers = 0
         for block in self.blocks():
             if rounds.stopped:
@@ -293,27 +327,30 @@ class _Collection:
             written = {name: {i for i in tally.indices if i >= self.first_program} for name, tally in known.items()}
             tallies = {name: tally.below(self.first_program) for name, tally in known.items()}
             waiting: list[dict[str, Any]] = []
-            programs = self._asked_programs(asked, generator, sampling, written) if self.grader else ()
-            for line in chain(rounds.lines(asked, tallies), programs):
-                waiting.append(line)
-                answers += 1
-                right += line["traces"][0]["correct"] is True
-                if len(waiting) == SYNCED:
-                    journal.append(waiting)
-                    waiting.clear()
-                bar.advance(0, answers=answers, right=f"{right / answers:.0%}", **self._cost(server))
-            failed = [(name, tally.failed) for name, tally in tallies.items() if tally.failed]
-            waiting += [
-                {"problem_id": name, "traces": [], "reason": f"the server failed: {why}"} for name, why in failed
-            ]
-            journal.append(waiting)
+            programs = self._asked_programs(asked, rounds.generator, rounds.sampling, written) if self.grader else ()
+            before = [one for problem in asked for one in answered.get(problem.id, ())]
+            try:
+                for line in chain(rounds.lines(asked, tallies, before), programs):
+                    waiting.append(line)
+                    answers += 1
+                    right += line["traces"][0]["correct"] is True
+                    if len(waiting) == SYNCED:
+                        ready, waiting = waiting, []  # first: what interrupts the writing must not write twice
+                        journal.append(ready)
+                    bar.advance(0, answers=answers, right=f"{right / answers:.0%}", **self._cost(self.settings.teacher))
+                waiting += [
+                    {
+                        "problem_id": name,
+                        "traces": [],
+                        "reason": f"the server failed: {tally.failed}",
+                        "failures": tally.failures,
+                    }
+                    for name, tally in tallies.items()
+                    if tally.failed
+                ]
+            finally:  # whatever ends it, what was answered is paid for
+                journal.append(waiting)
             bar.advance(len(new), answers=answers)
-        return {
-            "stopped": rounds.stopped,
-            "tokens_in": self.spent.tokens_in,
-            "tokens_out": self.spent.tokens_out,
-            "money": round(self.spent.money(server), 6),
-        }
 
     def _cost(self, server: Server) -> dict[str, str]:
         tokens = {"tokens": f"{self.spent.tokens_in + self.spent.tokens_out:,}"}
@@ -330,6 +367,7 @@ class _Collection:
             found: dict[str, list[dict[str, Any]]] = {problem.id: [] for problem in block}
             for line in lines.take_while(lambda line, found=found: line["problem_id"] in found):
                 found[line["problem_id"]].append(line)
+                self.failures += line.get("failures", 0)
             for problem in block:
                 traces = [from_row(Trace, row) for line in found[problem.id] for row in line["traces"]]
                 yield from sorted(traces, key=lambda trace: trace.index)
@@ -354,6 +392,30 @@ class _Done:
 
 def _tally(lines: Iterable[_Done]) -> Tally:
     return Tally(dict(verdict for line in lines for verdict in line.verdicts))
+
+
+def _answer(row: dict[str, Any], verified: set[tuple[str, int]]) -> Completion | None:
+    """A line of the answers, where it has no verdict yet."""
+    if (row["problem_id"], row["index"]) in verified:
+        return None
+    return Completion(row["problem_id"], row["index"], row["text"], row["stop"], usage=tuple(row["usage"]))
+
+
+def _blocks(completions: Iterator[Completion]) -> Iterator[list[Completion]]:
+    """As many as are synced together; the last ones before a failure come before it."""
+    some: list[Completion] = []
+    try:
+        for one in completions:
+            some.append(one)
+            if len(some) == SYNCED:
+                yield some
+                some = []
+    except Exception:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
 
 
 class _Ahead:

@@ -6,10 +6,11 @@ and while fewer than `enough` of a problem's are right, each further round asks 
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from whetstone.records import Completion, Generator, Message, Problem, Prompt, Sampling, Trace, Verifier, to_row
+from whetstone.run.tables import Journal
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Tally:
     """What is known of one problem. `failed` rollouts are not asked again."""
 
     verdicts: dict[int, bool] = field(default_factory=dict)  # index of a rollout -> is it right?
-    failed: str = ""
+    failed: str = ""  # why
+    failures: int = 0  # how many
 
     @property
     def indices(self) -> set[int]:
@@ -49,7 +51,9 @@ class Tally:
 
     def below(self, index: int) -> "Tally":
         """Of the rollouts with lower indices alone."""
-        return Tally({place: right for place, right in self.verdicts.items() if place < index}, self.failed)
+        return Tally(
+            {place: right for place, right in self.verdicts.items() if place < index}, self.failed, self.failures
+        )
 
 
 class Rounds:
@@ -63,23 +67,31 @@ class Rounds:
         sampling: Sampling,
         teacher: str,
         instruction: str = "",
-        judged: bool = False,
+        answers: Journal | None = None,
     ):
         self.generator, self.verifier, self.plan, self.sampling = generator, verifier, plan, sampling
         self.teacher, self.instruction = teacher, instruction
-        self.judged = judged  # the verifier asks a judge, who is told the question
+        self.answers = answers  # with a judge: what is answered and waits for the judge, who is told the question
 
     @property
     def stopped(self) -> str:
         return getattr(self.generator, "stopped", "")
 
-    def lines(self, problems: Sequence[Problem], tallies: dict[str, Tally]) -> Iterator[dict[str, Any]]:
-        """Rounds until every problem has what it needs; `tallies` holds what was done before, and is kept up."""
+    def lines(
+        self, problems: Sequence[Problem], tallies: dict[str, Tally], answered: Sequence[Completion] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Rounds until every problem has what it needs; `tallies` holds what was done before, and is kept up.
+
+        `answered` was answered before, and not verified.
+        """
         by_id = {problem.id: problem for problem in problems}
+        if answered:
+            yield from self._verified(by_id, answered, tallies)
         while prompts := [prompt for problem in problems for prompt in self._wanted(problem, tallies[problem.id])]:
-            yield from self._verified(by_id, prompts, tallies)
+            yield from self._verified(by_id, self._kept(self.generator.generate(prompts, self.sampling)), tallies)
             for prompt, reason in _take_failed(self.generator):
                 tallies[prompt.problem_id].failed = reason
+                tallies[prompt.problem_id].failures += 1
             if self.stopped:
                 return
 
@@ -94,17 +106,27 @@ class Rounds:
             for index, _ in zip(free, range(count), strict=False)
         ]
 
+    def _kept(self, completions: Iterable[Completion]) -> Iterator[Completion]:
+        for done in completions:
+            if self.answers is not None:
+                self.answers.append([asdict(done)])
+            yield done
+
     def _verified(
-        self, by_id: dict[str, Problem], prompts: Iterable[Prompt], tallies: dict[str, Tally]
+        self, by_id: dict[str, Problem], completions: Iterable[Completion], tallies: dict[str, Tally]
     ) -> Iterator[dict[str, Any]]:
         waiting: deque[Completion] = deque()
+        failures: list[Exception] = []
 
         def items() -> Iterator[tuple[str, ...]]:
-            for done in self.generator.generate(prompts, self.sampling):
-                problem = by_id[done.problem_id]
-                waiting.append(done)
-                item = (done.text, problem.answer, problem.policy)
-                yield (*item, problem.question) if self.judged else item
+            try:
+                for done in completions:
+                    problem = by_id[done.problem_id]
+                    waiting.append(done)
+                    item = (done.text, problem.answer, problem.policy)
+                    yield item if self.answers is None else (*item, problem.question)
+            except Exception as failure:  # what was answered before it is verified first
+                failures.append(failure)
 
         for verdict in self.verifier.check_many(items()):
             done = waiting.popleft()
@@ -112,6 +134,8 @@ class Rounds:
             reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; cut off at the token limit"
             trace = Trace(done.problem_id, done.index, done.text, self.teacher, verdict.correct, reason)
             yield {"problem_id": done.problem_id, "traces": [to_row(trace)], "reason": "", "usage": list(done.usage)}
+        if failures:
+            raise failures[0]
 
 
 def _take_failed(generator: Generator) -> list[tuple[Prompt, str]]:
