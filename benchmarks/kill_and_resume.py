@@ -3,13 +3,16 @@
     python -m benchmarks.kill_and_resume --recipe recipes/smoke.toml --kills 10
     python -m benchmarks.kill_and_resume --recipe recipes/tiny.toml --once-in-each-stage
     python -m benchmarks.kill_and_resume --recipe recipes/smoke.toml --at-random-steps midtrain --at-random-steps sft --kills 20
+    python -m benchmarks.kill_and_resume --recipe recipes/smoke_rl.toml --at-random-steps grpo --at-random-steps dapo --kills 10
 
 The first makes one undisturbed run and then ten more, each killed once at a random moment, started again, and compared:
 scores.json and every artifact that a stage left (models, pairs, prompts, …; not the report: it tells the time). The second
 takes a finished run and, for each training stage, copies what came before it, kills the stage in the middle of its steps,
 starts it again and compares what it made. The third makes the run up to those stages once, and then each of them `kills`
-times more, each time killed in or after a step drawn at random, in processes that are forked from one that has loaded what
-they need: it compares what they made and the losses of all steps. Exit status 1 when a bit differs.
+times more, each time killed at a moment drawn from a step drawn at random or from what comes before the first, in processes
+that are forked from one that has loaded what they need: it compares what they made, the numbers of all steps (those that tell
+of speed aside), and the last checkpoint, which has the optimizer's moments and the stage's state. Exit status 1 when a bit
+differs.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from whetstone.run.metrics import read_metrics
 from whetstone.run.processes import fork
 
 POLL = 0.02  # seconds between looks at a child
+SPEED = ("tokens_per_second", "tokens_per_cpu_second", "mfu", "padding", "memory", "seconds_left")  # since a start
 PATIENCE = 10.0  # seconds; on a busy machine a process may wait that long for its turn to end
 
 
@@ -264,17 +268,25 @@ def at_random_steps(
     if status := Forked(whole, max(names, key=lambda name: whole.stage(name).number)).wait():
         raise RuntimeError(f"the undisturbed run ended with status {status}:\n{log_of(whole)}")
     rng = random.Random(seed)
-    trials = []
+    trials: list[Trial] = []
     for stage in map(whole.stage, names):
         undisturbed = whole.folder / stage.folder_name
         expected, total = left_by(undisturbed), len(read_metrics(undisturbed))
+        a_step = read_json(undisturbed / "manifest.json")["wall_seconds"] / (total + 1)
         print(f"{stage.name}: {total} steps, {len(expected)} things to compare", flush=True)
-        for _ in range(kills):
+        wanted = len(trials) + kills
+        while len(trials) < wanted:
             recipe = read_recipe(path, [*sets, f"run.folder={work / 'killed'}"])
-            folder, at = recipe.folder / stage.folder_name, rng.randrange(1, total)
+            folder = recipe.folder / stage.folder_name
+            at, seconds = rng.randrange(total), rng.uniform(0, a_step)
             copy_above(whole, stage, recipe.folder)
-            if not kill_when(Forked(recipe, stage.name), lambda folder=folder, at=at: len(read_metrics(folder)) >= at):
-                raise RuntimeError(f"{stage.name} ended before it could be killed:\n{log_of(recipe)}")
+            reached = seen_so_far(folder, at)
+            if (
+                not kill_when(Forked(recipe, stage.name), later(reached, seconds))
+                or (folder / "manifest.json").exists()
+            ):
+                shutil.rmtree(recipe.run.folder)  # it was done sooner than the undisturbed one: no kill, no trial
+                continue
             place = where(recipe.folder)
             kill_when(Forked(recipe, stage.name), (folder / "manifest.json").exists)  # its scores would be made next
             if not (folder / "manifest.json").exists():
@@ -285,11 +297,32 @@ def at_random_steps(
     return trials
 
 
+def seen_so_far(folder: Path, steps: int) -> Callable[[], bool]:
+    """Whether a stage has begun, and has done so many steps."""
+    return lambda: (folder / "started.json").exists() and len(read_metrics(folder)) >= steps
+
+
+def later(reached: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """So many seconds after something is reached."""
+    since: list[float] = []
+
+    def moment() -> bool:
+        if not since and reached():
+            since.append(time.perf_counter())
+        return bool(since) and time.perf_counter() >= since[0] + seconds
+
+    return moment
+
+
 def left_by(folder: Path) -> dict[str, str]:
-    """Hashes of a stage's artifacts, and of the losses of all its steps."""
-    losses = json.dumps([line.get("loss") for line in read_metrics(folder)])
+    """Hashes of a stage's artifacts, of the numbers of all its steps, and of its last checkpoint."""
+    lines = [{name: line[name] for name in line if name not in SPEED} for line in read_metrics(folder)]
     made = {name: hash_folder(folder / name) for name in read_json(folder / "manifest.json")["outputs"]}
-    return made | {"losses": hashlib.sha256(losses.encode()).hexdigest()}
+    last = max((folder / "checkpoints").glob("step-*"))
+    return made | {
+        "numbers": hashlib.sha256(json.dumps(lines).encode()).hexdigest(),
+        f"checkpoint {last.name}": hash_folder(last),
+    }
 
 
 def log_of(recipe: Recipe) -> str:

@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from tests.scripted import Grader, Killed, Scripted, problem
+from whetstone.learner.parallel import Alone
 from whetstone.records import Sampling, Verdict
-from whetstone.sample import sample_groups, sample_journalled, share_right
+from whetstone.sample import sample_groups, sample_journalled, share_of, share_right
 
 PROBLEMS = [problem(f"p{i}", answer="1") for i in range(5)]
 
@@ -122,3 +123,15 @@ def test_ctrl_c_twice_in_one_block_keeps_both_parts(tmp_path):
             journalled(tmp_path, generator)
     assert journalled(tmp_path, runs[2]) == undisturbed
     assert sum(len(generator.asked) for generator in runs) == 15
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_processes_share_what_is_asked_evenly_and_in_order_some_may_have_nothing(count):
+    shares = []
+    for rank in range(count):
+        ranks = Alone()
+        ranks.rank, ranks.count = rank, count
+        shares.append(share_of(PROBLEMS, ranks))
+    assert [one for share in shares for one in share] == PROBLEMS
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert share_of(PROBLEMS, None) == PROBLEMS

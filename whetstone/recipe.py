@@ -95,6 +95,7 @@ KINDS: dict[str, Kind] = {
         ("model", "pairs"),
         uses=TRAINING,
         trains=True,
+        divides=True,
     ),
     "reward": Kind("", missing="the preference reward model and PPO are not part of this version. Use an `rl` stage"),
     "rl": Kind(
@@ -103,6 +104,7 @@ KINDS: dict[str, Kind] = {
         ("model",),
         uses=TRAINING,
         trains=True,
+        divides=True,
     ),
     "evaluate": Kind(
         "whetstone.evaluate.evaluate",

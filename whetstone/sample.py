@@ -4,17 +4,27 @@ The result is lists of Rollouts in the order of the problems and of their index,
 journal the work survives a kill: problems go through the generator in blocks of fixed composition, a finished block is
 synced, and a resumed run samples only the missing blocks, each exactly as it would have been. Ctrl-C keeps what is finished
 of the block at hand, too: only the rest of it is sampled then, the same as it would have been but for rounding.
+
+Several processes that train together (`ranks`) sample together: each takes a share of what is asked, and grades it; all are
+given the whole result, and the first one keeps the journal. Who samples a rollout changes it by rounding at most.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from whetstone.chat import ask
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
 
+if TYPE_CHECKING:
+    from whetstone.learner.parallel import Alone
+
+T = TypeVar("T")
 AT_STOP = "kept_at_stop"  # marks the rows of a journal that Ctrl-C left of an unfinished block
 
 
@@ -28,16 +38,20 @@ def sample_groups(
     first: int = 0,
     known: Collection[tuple[str, int]] = (),
     finished: list[Rollout] | None = None,
+    reward: Callable[[Problem, Rollout], float | None] | None = None,
+    ranks: "Alone | None" = None,
 ) -> list[list[Rollout]]:
     """P lists of G graded rollouts. `samples` is G, or one G a problem; `first` is the index of a problem's first rollout.
 
     With a `label`, progress is shown. Those `known`, (problem, index), are left out. On Ctrl-C, `finished` is filled with
-    the rollouts that are done and graded.
+    the rollouts that are done and graded, of several processes this one's. A `reward` is asked once a rollout, in the
+    process that sampled it.
     """
     counts = [samples] * len(problems) if isinstance(samples, int) else list(samples)
     gold = {p.id: p for p in problems}
     wanted = [[(p.id, first + i) for i in range(n)] for p, n in zip(problems, counts, strict=True)]
-    prompts = [ask(name, gold[name].question, i) for keys in wanted for name, i in keys if (name, i) not in known]
+    asked = share_of([key for keys in wanted for key in keys if key not in known], ranks)
+    prompts = [ask(name, gold[name].question, i) for name, i in asked]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
     def rollouts() -> list[Rollout]:
@@ -62,8 +76,23 @@ def sample_groups(
             if finished is not None:
                 finished += rollouts()
             raise
-        by_key = {(r.problem_id, r.index): r for r in rollouts()}
+        mine = rollouts()
+    if reward:
+        mine = [replace(r, reward=reward(gold[r.problem_id], r)) for r in mine]
+    by_key = {(r.problem_id, r.index): r for r in gathered(mine, ranks)}
     return [[by_key[key] for key in keys if key not in known] for keys in wanted]
+
+
+def share_of(items: Sequence[T], ranks: "Alone | None") -> Sequence[T]:
+    """This process's part, as long as every other's but for one: neighbours stay together, for they share a prompt."""
+    if ranks is None:
+        return items
+    return items[len(items) * ranks.rank // ranks.count : len(items) * (ranks.rank + 1) // ranks.count]
+
+
+def gathered(items: list[T], ranks: "Alone | None") -> list[T]:
+    """Those of all processes, by rank."""
+    return items if ranks is None else [item for theirs in ranks.gather(items) for item in theirs]
 
 
 def as_rollout(done: Completion, verdict: Verdict, temperature: float) -> Rollout:
@@ -91,12 +120,18 @@ def sample_journalled(
     journal: Path,
     label: str,
     block: int = 1024,
+    ranks: "Alone | None" = None,
 ) -> list[list[Rollout]]:
-    """`sample_groups` that survives a kill. `block` is how many rollouts are sampled, and kept, together."""
+    """`sample_groups` that survives a kill. `block` is how many rollouts are sampled, and kept, together.
+
+    Of several processes the first keeps the journal. One that is stopped ends the others with it: the block at hand is lost.
+    """
     size = max(1, block // samples)
-    with Journal(journal) as kept:
-        found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in kept.rows)}
-        kept_at_stop = {(row["problem_id"], row["index"]) for row in kept.rows if row.get(AT_STOP)}
+    with ExitStack() as stack:
+        kept = stack.enter_context(Journal(journal)) if ranks is None or ranks.main else None
+        rows = gathered(kept.rows if kept else [], ranks)
+        found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in rows)}
+        kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}
         blocks = [problems[i : i + size] for i in range(0, len(problems), size)]
         # A kill while a block is written can leave a part of it: that block is sampled again, to the same rollouts.
         missing = [part for part in blocks if any((p.id, i) not in found for p in part for i in range(samples))]
@@ -106,12 +141,14 @@ def sample_journalled(
                 stopped: list[Rollout] = []
                 try:
                     fresh = sample_groups(
-                        generator, part, samples, sampling, verifier, known=kept_at_stop, finished=stopped
+                        generator, part, samples, sampling, verifier, known=kept_at_stop, finished=stopped, ranks=ranks
                     )
                 except KeyboardInterrupt:
-                    kept.append(to_row(r) | {AT_STOP: True} for r in stopped)
+                    if kept:
+                        kept.append(to_row(r) | {AT_STOP: True} for r in stopped)
                     raise
-                kept.append(to_row(r) for group in fresh for r in group)
+                if kept:
+                    kept.append(to_row(r) for group in fresh for r in group)
                 found |= {(r.problem_id, r.index): r for group in fresh for r in group}
                 bar.advance(len(part) * samples, right=f"{share_right(found.values()):.0%}")
     return [[found[p.id, i] for i in range(samples)] for p in problems]

@@ -34,6 +34,7 @@ def written(stage: Stage) -> dict[str, Any]:
         "kind": stage.kind,
         "folder": str(stage.folder),
         "inputs": {name: str(path) for name, path in stage.inputs.items()},
+        "longest": stage.longest,
         **{table: getattr(stage, table).model_dump(mode="json") for table in tables},
     }
 
@@ -50,6 +51,7 @@ def read(path: Path) -> Stage:
         model=ModelSettings.model_validate(told["model"]),
         parallel=ParallelSettings.model_validate(told["parallel"]),
         scores=ScoreSettings.model_validate(told["scores"]),
+        longest=told["longest"],
     )
 
 

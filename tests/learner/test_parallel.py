@@ -193,3 +193,28 @@ def accumulated_in_process() -> tuple[torch.Tensor, torch.Tensor]:
     for _ in range(2):
         twice.gradient(step_of("tokens", 4), next_token_loss)
     return 2 * gradient_of(once), gradient_of(twice)
+
+
+def published_in_process() -> list[bool]:
+    """After an update: whether a copy, of the same type or another, has the weights that all shares make."""
+    equal = []
+    for shard in ("ddp", "fsdp"):
+        trained = made(processes=2, shard=shard)
+        groups = step_of("tokens", 4)
+        trained.gradient(groups, next_token_loss)
+        trained.step(3e-3)
+        for dtype in (torch.float64, torch.bfloat16):
+            copy = random_model("phi3", V, dtype)
+            trained.publish(copy)
+            there = {name: p.detach() for name, p in copy.named_parameters()}
+            for name, p in trained.model.named_parameters():
+                equal.append(torch.equal(trained.ranks.whole(p.detach()).to(dtype), there.pop(name)))
+            equal.append(not there)
+    return equal
+
+
+def test_what_samples_is_given_the_weights_of_all_shares(tmp_path):
+    first, second = in_group(tmp_path, 2, published_in_process)
+    assert all(first) and all(second) and len(first) == len(second) > 20
+    alone = made()
+    alone.publish(alone.model)

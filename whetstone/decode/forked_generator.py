@@ -93,6 +93,9 @@ def _whole_lines(lines: BinaryIO) -> Iterator[Completion]:
     lines.seek(-len(line), os.SEEK_CUR)
 
 
-def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings) -> ForkedGenerator:
-    """The in-process engine with as many samplers as the recipe asks for (0: one for each core it may use)."""
-    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or cores())
+def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1) -> ForkedGenerator:
+    """The in-process engine with as many samplers as the recipe asks for.
+
+    0 is one for each core that the process may use, and this one alone where several `processes` sample together.
+    """
+    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or (cores() if processes == 1 else 1))

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from whetstone.chat import Chat
     from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner
+    from whetstone.learner.parallel import Alone
     from whetstone.records import Pair
 
 CHOSEN_MAY_FALL = 0.05  # nats a token, against the reference, before it is said
+SCORED_AT_ONCE = 4096  # rows whose tokens' log-probabilities are in memory
 WITHOUT_REFERENCE = ("simpo",)
 
 
@@ -81,6 +83,7 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone.dpo.loss import make_loss, pair_rows, weigh
     from whetstone.learner.learner import Learner
     from whetstone.learner.order import plan_steps
+    from whetstone.learner.parallel import join
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
 
@@ -88,14 +91,18 @@ def run(stage: Stage) -> dict[str, Any]:
     model, tokenizer = models.load(
         stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
     )
-    chat = Chat(tokenizer)
-    pairs, counts = student_pairs(stage, model, tokenizer) if settings.source == "student" else teacher_pairs(stage)
+    chat, ranks = Chat(tokenizer), join(stage.parallel, model.device.type)
+    if settings.source == "student":  # before a process keeps only its share of the model
+        pairs, counts = student_pairs(stage, model, tokenizer, ranks)
+    else:
+        pairs, counts = teacher_pairs(stage)
     if not pairs:
         raise ValueError(
             f"{stage.name} has no pair: no problem has both a right and a wrong {settings.source} rollout. Sample more "
             "(samples, sample_problems), at other levels (sample_levels), or from a better model."
         )
-    write_records(stage.output("pairs"), pairs)
+    if ranks.main:
+        write_records(stage.output("pairs"), pairs)
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
     rows = [Row([*prompt, *ids], prompt=len(prompt)) for prompt, ids in sides]
@@ -119,7 +126,7 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
             watch_chosen_side(stage.name, steps.state, sums["chosen_gain"], last=step == len(plan) - 1)
         state = dict(steps.state)
-    models.save(model, tokenizer, stage.output("model"))
+    learner.save_model(tokenizer, stage.output("model"))
     return {
         **counts,
         "pairs": len(pairs),
@@ -132,10 +139,14 @@ def run(stage: Stage) -> dict[str, Any]:
 def reference_logprobs(stage: Stage, learner: "Learner", rows: Sequence["Row"]) -> list[float]:
     """The summed log-probability of each row under the model as it is now; from disk where they are all there."""
     kept = stage.folder / "reference"
-    found = [row["logprob"] for row in read_rows(kept)] if kept.exists() and any(kept.iterdir()) else []
+    there = learner.ranks.main and kept.exists() and any(kept.iterdir())
+    found = learner.ranks.first([row["logprob"] for row in read_rows(kept)] if there else [])
     if len(found) != len(rows):
-        found = [float(values.sum()) for values in learner.row_logprobs(list(rows))]
-        write_rows(kept, ({"logprob": value} for value in found))
+        found = []
+        for at in range(0, len(rows), SCORED_AT_ONCE):
+            found += [float(values.sum()) for values in learner.row_logprobs(list(rows[at : at + SCORED_AT_ONCE]))]
+        if learner.ranks.main:
+            write_rows(kept, ({"logprob": value} for value in found))
     return found
 
 
@@ -154,7 +165,7 @@ def watch_chosen_side(name: str, state: dict[str, Any], gain: float, last: bool)
         )
 
 
-def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"], dict[str, Any]]:
+def student_pairs(stage: Stage, model: Any, tokenizer: Any, ranks: "Alone") -> tuple[list["Pair"], dict[str, Any]]:
     """Sample the model the stage starts from on train problems, and pair what it gets right with what it gets wrong."""
     from whetstone.decode.forked_generator import sampler
     from whetstone.dpo.pairs import build_pairs
@@ -172,13 +183,14 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any) -> tuple[list["Pair"
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            sampler(model, tokenizer, stage.parallel),
+            sampler(model, tokenizer, stage.parallel, ranks.count),
             problems,
             settings.samples,
             sampling,
             verifier,
             stage.folder / "rollouts.jsonl",
             f"{stage.name}: the student's rollouts",
+            ranks=ranks,
         )
     pairs = [
         pair

@@ -151,8 +151,13 @@ def activation_bytes(shape: Shape, dtype: str, compute: str, on_gpu: bool) -> fl
     return norms + inputs + heads + output + 4 * small * shape.mlp
 
 
-def training_memory(shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int) -> dict[str, float]:
-    """Bytes on each device for a micro-batch of so many tokens, by what takes them."""
+def training_memory(
+    shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int, samples: bool = False
+) -> dict[str, float]:
+    """Bytes on each device for a micro-batch of so many tokens, by what takes them.
+
+    What `samples` beside a learner that keeps only a share of the weights has a copy of them.
+    """
     on_gpu = parallel.device == "cuda" or bool(parallel.accelerator)
     size, count = BYTES[dtype], shape.parameters
     shared = parallel.processes if parallel.shard == "fsdp" else 1
@@ -169,6 +174,7 @@ def training_memory(shape: Shape, dtype: str, parallel: ParallelSettings, tokens
         "gradients": size * count / shared,
         "moments": 2 * size * count / shared,
         "gathered": gathered,
+        "sampler's copy": size * count if samples and shared > 1 else 0,
         f"weights in {parallel.compute}": other * count,
         "activations": kept,
         "head": head + 3 * min(tokens, CHUNK) * shape.vocabulary * 4,
@@ -192,13 +198,14 @@ def training_estimate(
     bound: str = "",
     steps_bound: str | None = None,
     lines: dict[str, str] | None = None,
+    samples: bool = False,
 ) -> Estimate:
     """Of a training stage.
 
     `folder` is the model trained, or None for one made from the shape in `[model]`; where it is not made yet, that shape is
     what it will have. `step_tokens` are those of an optimizer step, `row_tokens` of the longest rows that stay in one
     micro-batch, `checkpoints` how many are kept, `passes` what is computed, as training passes over the tokens (with a
-    reference model's forward pass 4/3).
+    reference model's forward pass 4/3). `samples`: it samples between its steps.
     """
     lines = dict(lines or {})
     steps_bound = bound if steps_bound is None else steps_bound
@@ -212,7 +219,7 @@ def training_estimate(
         return known
     size = BYTES[model.dtype]
     micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
-    parts = training_memory(shape, model.dtype, parallel, micro)
+    parts = training_memory(shape, model.dtype, parallel, micro, samples)
     memory = sum(parts.values())
     disk = size * shape.parameters * (1 + CHECKPOINT_COPIES * checkpoints)
     most = "at most " if shape.most else ""
@@ -252,24 +259,26 @@ def with_sampling(
     tokens: int,
     longest: int,
 ) -> Estimate:
-    """The estimate with the time of sampling so many tokens beforehand or between, in sequences of up to `longest`, on one
-    device beside what training keeps there."""
+    """The estimate with the time of sampling so many tokens beforehand or between, in sequences of up to `longest`, on the
+    devices that train, beside what training keeps there."""
     lines = estimate.lines | {"sampled": f"at most {tokens:,} tokens"}
     shape = shape_of(folder, model)
     if shape is None or not parallel.accelerator or estimate.memory is None:
         return replace(estimate, lines=lines)
     device, size = ACCELERATORS[parallel.accelerator], BYTES[model.dtype]
     sequence = 2 * shape.layers * shape.keys * size * longest  # bytes of keys and values at its end
-    resting = sum(training_memory(shape, model.dtype, parallel, 0).values())
+    resting = sum(training_memory(shape, model.dtype, parallel, 0, samples=True).values())
     room = max(0.0, device.memory - resting)
     at_once = min(MOST_SEQUENCES, int(room // sequence))
     if not at_once:
         lines["does not fit"] = f"one sequence of {longest:,} tokens has {bytes_as_text(sequence)} of keys and values"
         return replace(estimate, lines=lines)
     read = size * shape.parameters + at_once * sequence / 2  # of a sequence, half is there on average
-    seconds = tokens / at_once * read / (device.bandwidth * ASSUMED_BANDWIDTH)
+    seconds = tokens / (at_once * parallel.processes) * read / (device.bandwidth * ASSUMED_BANDWIDTH)
+    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
     lines["sampling time"] = (
-        f"at most {clock(seconds)}: {at_once} sequences at once, {ASSUMED_BANDWIDTH:.0%} of {device.bandwidth / 1e12:.2f} TB/s"
+        f"at most {clock(seconds)}: {at_once} sequences at once{each}, {ASSUMED_BANDWIDTH:.0%} of "
+        f"{device.bandwidth / 1e12:.2f} TB/s"
     )
     return replace(estimate, lines=lines, seconds=seconds + (estimate.seconds or 0))
 

@@ -290,6 +290,19 @@ class Learner:
             found |= theirs
         return [found[i] for i in range(len(rows))]
 
+    def publish(self, copy: Any) -> None:
+        """Bring another module of the same model up to the weights that are trained; each process must ask.
+
+        They come one at a time: beside its share and the copy, a process holds one weight whole. The learner's own module
+        is up to date.
+        """
+        if copy is self.model:
+            return
+        theirs = dict(copy.named_parameters())
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                theirs[name].copy_(self.ranks.whole(weight.detach()))
+
     def save_model(self, tokenizer: Any, folder: Path) -> None:
         """A plain Hugging Face folder of the whole model, written by the main process; all must call it."""
         saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own

@@ -37,6 +37,7 @@ class Alone:
     """One process: what the learner asks of its group, answered without any other. The parent of groups of several."""
 
     rank, count = 0, 1
+    sharded = False  # whether a process keeps a share of each weight only, so that the model cannot sample
 
     @property
     def main(self) -> bool:
@@ -70,6 +71,10 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         """What each process has, by rank."""
         return [value]
+
+    def first(self, value: Any) -> Any:
+        """What the first process has: what it alone reads from a disk, or must not differ."""
+        return self.gather(value if self.main else None)[0]
 
     def any(self, asked: bool) -> bool:
         """Whether one of the processes asks for it: how all stop after the same step."""
@@ -155,6 +160,8 @@ class Replicated(Alone):
 
 class Sharded(Replicated):
     """Each process keeps a share of every weight and gathers a block's weights while it needs them (FSDP2)."""
+
+    sharded = True
 
     def prepare(self, root: torch.nn.Module) -> None:
         super().prepare(root)

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from whetstone.records import Generator, Rollout, Sampling, Verifier
 from whetstone.rl.algorithm import Algorithm, Group, State
 from whetstone.rl.keep import rewards_differ
 from whetstone.rl.tripwires import repeats_itself
+
+if TYPE_CHECKING:
+    from whetstone.learner.parallel import Alone
 
 
 def sample_step(
@@ -17,8 +21,12 @@ def sample_step(
     step: int,
     max_tokens: int,
     seed: int,
+    ranks: "Alone | None" = None,
 ) -> tuple[list[Group], float]:
-    """(the step's groups, the temperature they were last sampled at). `seed` is the stage's."""
+    """(the step's groups, the temperature they were last sampled at). `seed` is the stage's.
+
+    Several processes share the work; each has all groups, and the state that follows from them.
+    """
     from whetstone.sample import sample_groups
 
     have: dict[str, Group] = {}
@@ -32,19 +40,19 @@ def sample_step(
         drawn = list(zip(draw.problems, draw.counts, strict=True))
         for first in sorted({have[p.id].sampled for p in draw.problems}):
             asked = [(p, n) for p, n in drawn if have[p.id].sampled == first]
+            problems, counts = [p for p, _ in asked], [n for _, n in asked]
             fresh = sample_groups(
-                generator, [p for p, _ in asked], [n for _, n in asked], sampling, verifier, first=first
+                generator, problems, counts, sampling, verifier, first=first, reward=algorithm.reward, ranks=ranks
             )
-            for (problem, _), sampled in zip(asked, fresh, strict=True):
-                have[problem.id] = grown(have[problem.id], sampled, algorithm)
+            for problem, sampled in zip(problems, fresh, strict=True):
+                have[problem.id] = grown(have[problem.id], sampled)
     return list(have.values()), temperature
 
 
-def grown(group: Group, sampled: Sequence[Rollout], algorithm: Algorithm) -> Group:
-    """The group with more rollouts, each with its reward; those without are left out and counted."""
-    rewarded = [replace(r, reward=algorithm.reward(group.problem, r)) for r in sampled]
-    kept = [r for r in rewarded if r.reward is not None]
-    return replace(group, rollouts=[*group.rollouts, *kept], left_out=group.left_out + len(rewarded) - len(kept))
+def grown(group: Group, sampled: Sequence[Rollout]) -> Group:
+    """The group with more rollouts; those without a reward are left out and counted."""
+    kept = [r for r in sampled if r.reward is not None]
+    return replace(group, rollouts=[*group.rollouts, *kept], left_out=group.left_out + len(sampled) - len(kept))
 
 
 def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float, step: int = 0) -> dict[str, float]:

@@ -1,8 +1,11 @@
 """RL with verifiable rewards (Phi-4-Mini-Reasoning, stage 4): the loop, in terms of five answers.
 
 Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. The sampler shares the learner's
-weights; its log-probabilities are checked against the learner's on a probe before the first step and in every step, and
-training stops rather than go on with a mismatch. Tripwires watch for what goes wrong more slowly.
+weights, or has a copy of them where a process keeps only shares; its log-probabilities are checked against the learner's on
+a probe before the first step and in every step, and training stops rather than go on with a mismatch. Tripwires watch for
+what goes wrong more slowly.
+
+Several processes share a step's rollouts, then its rows; between the two each has all groups and gives the same answers.
 """
 
 from pathlib import Path
@@ -120,7 +123,6 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
-    from whetstone import model as models
     from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
     from whetstone.learner.learner import Learner
@@ -131,12 +133,11 @@ def train(stage: Stage) -> dict[str, Any]:
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
-    model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
-    )
+    model, tokenizer = load(stage)
     learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
-    engine = sampler(model, tokenizer, stage.parallel)
-    watch = Watch(stage.folder, settings.tripwires)
+    policy = load(stage)[0] if learner.ranks.sharded else model  # what samples; after the learner kept only its share
+    engine = sampler(policy, tokenizer, stage.parallel, learner.ranks.count)
+    watch = Watch(stage.folder, settings.tripwires, learner.ranks)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, lambda gap: stop_on_mismatch(settings, 0, gap))
         algorithm = build(settings, pool, stage.seed)
@@ -144,9 +145,17 @@ def train(stage: Stage) -> dict[str, Any]:
         reference = load_reference(stage) if algorithm.reference else None
         with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
             for step in steps:
-                sampler_seed = watch.stream(stage.seed)
+                steps.phase("publish")
+                learner.publish(policy)
                 groups, temperature = sample_step(
-                    steps.watched(engine), verifier, algorithm, steps.state, step, settings.max_tokens, sampler_seed
+                    steps.watched(engine),
+                    verifier,
+                    algorithm,
+                    steps.state,
+                    step,
+                    settings.max_tokens,
+                    watch.stream(stage.seed),
+                    learner.ranks,
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 values = describe(groups, kept, temperature, step)
@@ -165,7 +174,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
             state = dict(steps.state)
-    models.save(model, tokenizer, stage.output("model"))
+    learner.save_model(tokenizer, stage.output("model"))
     return {
         **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
         "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
@@ -195,15 +204,20 @@ def train_on(
     return None if made is None else made | {"learning_rate": rate}
 
 
+def load(stage: Stage) -> tuple[Any, Any]:
+    """The model that the stage begins with, and its tokenizer."""
+    from whetstone import model as models
+
+    device = models.choose_device(stage.parallel.device)
+    return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
+
+
 def load_reference(stage: Stage) -> "Learner":
     """The model that the stage began with, for its log-probabilities: it is never updated."""
-    from whetstone import model as models
     from whetstone.chat import Chat
     from whetstone.learner.learner import Learner
 
-    model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
-    )
+    model, tokenizer = load(stage)
     return Learner(model.requires_grad_(False), Chat(tokenizer).size, stage.parallel)
 
 
@@ -236,11 +250,10 @@ def plan(stage: Stage) -> "Estimate":
         more = f", at most {step * (settings.rounds or 10):,} where few groups have signal"
     candidates = settings.candidates * settings.candidate_samples
     updates = settings.updates * settings.passes
-    alone = stage.parallel.model_copy(update={"processes": 1})  # sampler and learner share one device's weights
     estimate = training_estimate(
         stage.inputs["model"],
         stage.model,
-        alone,
+        stage.parallel,
         step_tokens=step * settings.max_tokens,
         row_tokens=settings.max_tokens,
         checkpoints=stage.run.keep_checkpoints,
@@ -254,6 +267,7 @@ def plan(stage: Stage) -> "Estimate":
             "rollouts a step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
             "updates a step": f"{updates:,}",
         },
+        samples=True,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
-    return with_sampling(estimate, stage.inputs["model"], stage.model, alone, sampled, settings.max_tokens)
+    return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)

@@ -15,6 +15,7 @@ from whetstone.run.tables import read_records, write_rows
 
 if TYPE_CHECKING:
     from whetstone.learner.learner import Learner
+    from whetstone.learner.parallel import Alone
 
 PROBE = 8  # prompts whose rollouts are scored by the learner before the first step
 PROBE_SAMPLES = 2  # of each, where no candidate is tried
@@ -24,22 +25,25 @@ def choose_prompts(
     stage: Stage, generator: Generator, learner: "Learner", verifier: Verifier, check: Callable[[float], None]
 ) -> tuple[list[Problem], dict[str, Any]]:
     """(the prompts, facts for the manifest). `check` is given the gap between sampler and learner."""
-    settings = stage.settings
+    settings, ranks = stage.settings, learner.ranks
     candidates = candidates_of(stage)
     done = stage.folder / "prompts.json"
-    if done.exists():
-        kept = set(read_json(done)["kept"])
-        return [p for p in candidates if p.id in kept], read_json(done)["facts"]
+    if known := ranks.first(read_json(done) if done.exists() else None):
+        kept = set(known["kept"])
+        return [p for p in candidates if p.id in kept], known["facts"]
     if settings.candidate_samples:
-        groups = tried(stage, generator, verifier, candidates)
-        pool, counts = chosen(stage, candidates, groups)
+        groups = tried(stage, generator, verifier, candidates, ranks)
+        pool, counts, dropped = chosen(stage, candidates, groups)
+        if ranks.main:
+            write_rows(stage.output("dropped"), dropped)
     else:
-        groups = probed(stage, generator, verifier, candidates)
+        groups = probed(stage, generator, verifier, candidates, ranks)
         pool, counts = candidates, {"untried": len(candidates)}
     gap = probe([r for group in groups[:PROBE] for r in group], learner)
     check(gap)
     facts = {"candidates": counts, "probe_gap": gap}
-    write_json(done, {"kept": [p.id for p in pool], "facts": facts})
+    if ranks.main:
+        write_json(done, {"kept": [p.id for p in pool], "facts": facts})
     say(f"   {len(pool)} of {len(candidates)} prompts kept: {counts}; sampler-learner gap {gap:.1e}")
     return pool, facts
 
@@ -61,7 +65,9 @@ def candidates_of(stage: Stage) -> list[Problem]:
     return found[: settings.candidates]
 
 
-def tried(stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem]) -> list[list[Rollout]]:
+def tried(
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], ranks: "Alone"
+) -> list[list[Rollout]]:
     """`candidate_samples` rollouts of each candidate, at temperature 1; kept in a journal."""
     from whetstone.sample import sample_journalled
 
@@ -73,23 +79,24 @@ def tried(stage: Stage, generator: Generator, verifier: Verifier, candidates: Se
         verifier,
         stage.folder / "candidates.jsonl",
         f"{stage.name}: candidate prompts",
+        ranks=ranks,
     )
 
 
 def probed(
-    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem]
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], ranks: "Alone"
 ) -> list[list[Rollout]]:
     """A few rollouts, at the temperature of training, for the probe alone."""
     from whetstone.sample import sample_groups
 
     sampling = Sampling(stage.settings.temperature, stage.settings.max_tokens, seed=stage.seed)
-    return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier)
+    return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, ranks=ranks)
 
 
 def chosen(
     stage: Stage, candidates: Sequence[Problem], groups: Sequence[Sequence[Rollout]]
-) -> tuple[list[Problem], dict[str, int]]:
-    """Candidates that can teach something; the others go to `dropped/` with their reason."""
+) -> tuple[list[Problem], dict[str, int], list[dict[str, Any]]]:
+    """(candidates that can teach something, how many of them there are and are not, the others with their reason)."""
     from whetstone.rl.stabilisers.prompt_optimization import optimise_prompts
 
     settings = stage.settings
@@ -104,8 +111,7 @@ def chosen(
             f"that the model solves sometimes but at most {threshold:.0%} of the time. Choose candidate_levels "
             "nearer to what it can do, or more candidates."
         )
-    write_rows(stage.output("dropped"), dropped)
-    return pool, dict(counts)
+    return pool, dict(counts), dropped
 
 
 def probe(rollouts: Sequence[Rollout], learner: "Learner") -> float:

@@ -12,7 +12,7 @@ What tripped is kept in `tripwires.json` of the stage's folder, so that a resume
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ from whetstone.rl.algorithm import State
 from whetstone.run.folder import read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.settings import Settings
+
+if TYPE_CHECKING:
+    from whetstone.learner.parallel import Alone
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
 WINDOW = 16  # tokens that come again as they were, for a rollout to repeat itself
@@ -59,11 +62,14 @@ class RolledBack(Exception):
 
 
 class Watch:
-    """The tripwires of one stage. What it counts lies in the stage's state, what tripped in a file that no roll-back undoes."""
+    """The tripwires of one stage. What it counts lies in the stage's state, what tripped in a file that no roll-back undoes.
 
-    def __init__(self, folder: Path, settings: Tripwires):
-        self.path, self.settings = folder / FILE_NAME, settings
-        self.tripped: list[dict[str, Any]] = read_json(self.path) if self.path.exists() else []
+    Several processes see the same numbers and decide alike; the first one writes.
+    """
+
+    def __init__(self, folder: Path, settings: Tripwires, ranks: "Alone"):
+        self.path, self.settings, self.ranks = folder / FILE_NAME, settings, ranks
+        self.tripped: list[dict[str, Any]] = ranks.first(read_json(self.path) if self.path.exists() else [])
 
     @property
     def rollbacks(self) -> int:
@@ -103,10 +109,14 @@ class Watch:
             f"tripwire {wire}: {value:.3g} in step {step + 1}, beyond its limit ({limit:g}) since step {onset + 1}: {action}. "
             f"{ADVICE[wire]}"
         )
-        if action == "rollback":
-            drop_checkpoints_after(self.path.parent / "checkpoints", onset)  # first: a kill after it only trips again
         self.tripped.append({**trip, "value": value, "limit": limit, "onset": onset, "action": action})
-        write_json(self.path, self.tripped)
+        if self.ranks.main:
+            if action == "rollback":
+                drop_checkpoints_after(
+                    self.path.parent / "checkpoints", onset
+                )  # first: a kill after it only trips again
+            write_json(self.path, self.tripped)
+        self.ranks.wait()  # the others go back to what is left
         if action == "pause":
             raise Paused
         if action == "rollback":

@@ -53,9 +53,13 @@ class ModelSettings(Settings):
 class ParallelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
-    samplers: int = Field(default=0, ge=0)  # processes that sample at once on CPU with threads = 1; 0: one a core
+    samplers: int = Field(
+        default=0, ge=0
+    )  # processes that sample at once on CPU with threads = 1; 0: one a core, or `processes`
     replicas: int = Field(default=0, ge=0)  # processes that share a training step, likewise; 0: one a core
-    processes: int = Field(default=1, ge=1)  # that train together (midtrain, sft), each on a GPU or some cores
+    processes: int = Field(
+        default=1, ge=1
+    )  # that train together, and sample in dpo and rl, each on a GPU or some cores
     shard: Literal["ddp", "fsdp"] = "ddp"  # of several: each has the whole model, or a share of weights and moments
     micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
     activation_checkpointing: int = Field(default=0, ge=0)  # of each n-th layer, computed again; 0: all are kept

@@ -33,6 +33,7 @@ WORK = dict.fromkeys(UNEVALUATED, 2) | {
 }  # fmt: skip
 MOST_WORK = 4
 MOST_DIGITS = 4  # of a number beside any of these
+CRASHED = {"problem": "crashed"}
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 
@@ -68,7 +69,12 @@ def serve() -> None:
         question = receive(questions)
         if question is None:
             return
+        began = time.monotonic()
         reply = child.asked(question, stop=questions)
+        if reply == CRASHED:  # somebody else may have killed it; a question that ends a process does so again
+            child = _Forked(questions, replies)
+            question["seconds"] = max(0.0, question["seconds"] - (time.monotonic() - began))
+            reply = child.asked(question, stop=questions)
         if reply is None:
             return
         send(replies, reply)
@@ -100,13 +106,13 @@ class _Forked:
             deadline = time.monotonic() + question["seconds"]
             send(self.questions, question)
             if first_readable((self.replies, stop), question["seconds"]) == self.replies:
-                reply = receive(self.replies, deadline + 1) or {"problem": "crashed"}
+                reply = receive(self.replies, deadline + 1) or CRASHED
             elif time.monotonic() < deadline:
                 reply = None
         except TimeoutError:
             pass
         except OSError:
-            reply = {"problem": "crashed"}
+            reply = CRASHED
         if reply is None or reply.get("problem") in ("timeout", "crashed", "out of memory"):
             self._end()
         return reply

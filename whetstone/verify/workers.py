@@ -20,6 +20,7 @@ from typing import Any
 from whetstone.verify.children import START_SECONDS, Child, Died, Pool
 from whetstone.verify.equal import NotRead, Undecided
 
+ATTEMPTS = 3  # workers that may die of other causes than its question, one after the other, before it is given up
 MEMORY_BYTES = 1 << 30  # address space of a worker; an idle one takes about 0.3 GiB of it
 GRACE_SECONDS = 0.25  # past a deadline, for the watching process to say so; then it is killed itself
 
@@ -29,6 +30,10 @@ class Budget:
     """Seconds of worker time that one check may still take."""
 
     left: float
+
+
+class NotStarted(RuntimeError):
+    """A worker ended before it was ready."""
 
 
 class Worker(Child):
@@ -47,7 +52,7 @@ class Worker(Child):
             ) from None
         except Died:
             self.kill()
-            raise RuntimeError(
+            raise NotStarted(
                 "a verifier process ended while starting: math-verify cannot be imported, or the memory cap of "
                 f"{memory_bytes >> 20} MiB is too small. Try `{sys.executable} -c 'import math_verify'`."
             ) from None
@@ -82,7 +87,10 @@ class Workers(Pool[Worker]):
         super().close()
 
     def start(self) -> Worker:
-        return Worker(self.memory_bytes)
+        try:
+            return Worker(self.memory_bytes)
+        except NotStarted:  # killed, perhaps: what is wrong with the installation is so the second time, too
+            return Worker(self.memory_bytes)
 
     def same(self, gold: str, answer: str, budget: Budget) -> bool:
         """math-verify's guarded word on two LaTeX texts, within what is left of the budget.
@@ -97,7 +105,7 @@ class Workers(Pool[Worker]):
 
     def _ask_one(self, question: dict[str, Any], budget: Budget) -> dict[str, Any]:
         closings = self.closings
-        for attempt in (1, 2):
+        for attempt in range(1, ATTEMPTS + 1):
             if budget.left <= 0:
                 return {"problem": "timeout"}
             try:
@@ -110,6 +118,6 @@ class Workers(Pool[Worker]):
             except TimeoutError:
                 return {"problem": "timeout"}
             except (Died, BrokenPipeError):  # the fork takes the blame for a question; this was somebody else's doing
-                if attempt == 2 or self.closings != closings:
+                if attempt == ATTEMPTS or self.closings != closings:
                     return {"problem": "crashed"}
         raise AssertionError("unreachable")
