@@ -10,7 +10,7 @@ from benchmarks._paced import Gate
 if TYPE_CHECKING:
     from whetstone.run.folder import Stage
 
-PAIRS = 64
+PAIRS = 32
 STEP_PAIRS = 8
 EPOCHS = 1000
 RATE = 1e-5

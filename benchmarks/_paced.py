@@ -92,6 +92,16 @@ class Paced:
             self.process.kill()
 
 
+def must_agree(ours: Paced, peer: Paced, name: str, tolerance: float) -> None:
+    """Raises ValueError unless the gradient norms of the first step are the same, within a share of ours."""
+    a, b = ours.seen[0]["gradient_norm"], peer.seen[0]["gradient_norm"]
+    if not abs(a - b) <= tolerance * a:
+        raise ValueError(
+            f"{name}: its first step's gradient has the norm {b:.6g} and ours {a:.6g}, more than {tolerance} apart: the two "
+            "do not do the same work, so their speeds say nothing. Look for what differs in the two loops."
+        )
+
+
 def _serve(pipe: Connection, loop: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -54,7 +54,9 @@ class Segments:
             ahead = self.shared[i + 1] if i + 1 < len(self.shared) else 0  # all that share with it share as much
             self.parts.append((prompt, prompt + 1) if ahead else (prompt,))
             self.pieces += [ahead, length - ahead] if ahead else [length]
-        self.gathered = self.kept = None  # on a GPU: (U,) the row's place of each token of whole sequences; the way back
+        self.gathered = self.kept = (
+            None  # on a GPU: (U,) the row's place of each token of whole sequences; the way back
+        )
         if self.shared and not on_cpu:
             places = torch.arange(sum(self.pieces), device=device).split(self.pieces)
             self.gathered = torch.cat([places[i] for part in self.parts for i in part])
