@@ -95,10 +95,12 @@ class Phases:
     def add(self, name: str, seconds: float) -> None:
         self.spent[name] = self.spent.get(name, 0.0) + seconds
 
-    def step(self) -> dict[str, float]:
+    def step_done(self, gate: Gate, done: int, norm: float) -> None:
+        """Tell the gate, and leave out the time for which it holds the loop."""
         self.begin(self.name)
-        spent, self.spent = self.spent, {f"{self.name}_cpu": 0.0}
-        return spent
+        spent, self.spent = self.spent, {}
+        gate.step_done(done, gradient_norm=norm, **spent)
+        self.begin(self.name)
 
 
 class Scripted:
@@ -154,7 +156,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     def log(self: Steps, step: int, tokens: int, **values: Any) -> None:
         phases.begin("log")
         logged(self, step, tokens, **values)
-        gate.step_done(sum(answer_lengths(step)), gradient_norm=values["gradient_norm"], **phases.step())
+        phases.step_done(gate, sum(answer_lengths(step)), values["gradient_norm"])
 
     Steps.phase, Steps.log, MathVerifier.check = phase, log, check  # type: ignore[method-assign]
     groups.sample_step = sample_step
@@ -230,7 +232,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
 
     class Step(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            gate.step_done(sum(answer_lengths(state.global_step - 1)), gradient_norm=trainer.norm, **phases.step())
+            phases.step_done(gate, sum(answer_lengths(state.global_step - 1)), trainer.norm)
 
     def reward(completions: Sequence[Any], **_: Any) -> list[float]:
         return [1.0 if i % 2 else -1.0 for i in range(len(completions))]

@@ -45,6 +45,7 @@ class Segments:
         self.begins = None if on_cpu else torch.tensor(begins, device=device).int()
         self.pieces: list[int] = []  # lengths of the row's parts: sequences, or a shared prompt and what follows it
         self.parts: list[tuple[int, ...]] = []  # of each sequence, the pieces that it is made of
+        prompt = 0  # the piece that the last prompt is
         for i, length in enumerate(self.lengths if self.shared else ()):
             if self.shared[i]:
                 self.parts.append((prompt, len(self.pieces)))
@@ -54,14 +55,15 @@ class Segments:
             ahead = self.shared[i + 1] if i + 1 < len(self.shared) else 0  # all that share with it share as much
             self.parts.append((prompt, prompt + 1) if ahead else (prompt,))
             self.pieces += [ahead, length - ahead] if ahead else [length]
-        self.gathered = self.kept = (
-            None  # on a GPU: (U,) the row's place of each token of whole sequences; the way back
-        )
+        self.gathered = self.kept = None  # on a GPU
         if self.shared and not on_cpu:
-            places = torch.arange(sum(self.pieces), device=device).split(self.pieces)
-            self.gathered = torch.cat([places[i] for part in self.parts for i in part])
-            own = zip(torch.arange(begins[-1], device=device).split(self.lengths), self.shared, strict=True)
-            self.kept = torch.cat([tokens[n:] for tokens, n in own])
+            self.gathered, self.kept = (places.to(device) for places in self.places())
+
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row's place of each token of the whole sequences, (U,), and of those the ones that the row has, (T,)."""
+        places = torch.arange(sum(self.pieces)).split(self.pieces)
+        own = zip(torch.arange(sum(self.lengths)).split(self.lengths), self.shared, strict=True)
+        return torch.cat([places[i] for part in self.parts for i in part]), torch.cat([at[n:] for at, n in own])
 
     def whole(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(1, H, T, D) -> the sequences, each whole."""
