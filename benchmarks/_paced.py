@@ -26,15 +26,17 @@ class Gate:
 
     def __init__(self, pipe: Connection):
         self.pipe = pipe
-        self.left, self.tokens = 1, 0
+        self.left, self.done, self.seen = 1, 0, list[dict[str, float]]()
 
-    def step_done(self, tokens: int) -> None:
+    def step_done(self, done: int, **seen: float) -> None:
+        """`done` is how much work the step was; the numbers `seen` in it are passed on."""
         self.left -= 1
-        self.tokens += tokens
+        self.done += done
+        self.seen.append(seen)
         if self.left:
             return
-        self.pipe.send(("done", self.tokens, peak_memory()))
-        self.left, self.tokens = self.pipe.recv(), 0
+        self.pipe.send(("done", self.done, peak_memory(), self.seen))
+        self.left, self.done, self.seen = self.pipe.recv(), 0, []
         if not self.left:
             os._exit(0)  # in the middle of the loop: nothing that it would still save is wanted
 
@@ -48,7 +50,8 @@ def peak_memory() -> float:
 class Paced:
     """`loop(gate, …)` in a fresh interpreter, after its first step, which belongs to the start.
 
-    `loop` must be importable, not a function of the main program. What it prints is not shown.
+    `loop` must be importable, not a function of the main program. What it prints is not shown. `seen` is what the loop told
+    of each step.
     """
 
     def __init__(self, loop: Callable[..., None], *arguments: Any):
@@ -59,11 +62,12 @@ class Paced:
         self.process = context.Process(target=_serve, args=(theirs, loop, arguments), daemon=True)
         self.process.start()
         theirs.close()
+        self.seen: list[dict[str, float]] = []
         self._wait()
         self.startup = {"cpu_s": own_cpu() - cpu, "wall_s": time.perf_counter() - wall}
 
     def steps(self, count: int) -> Work:
-        """Work that is the next `count` steps; it says how many tokens were trained on."""
+        """Work that is the next `count` steps; it says how much was done, by the loop's own count."""
 
         def work() -> int:
             self.pipe.send(count)
@@ -73,11 +77,12 @@ class Paced:
 
     def _wait(self) -> int:
         try:
-            what, told, self.peak_memory_mb = self.pipe.recv()
+            what, told, self.peak_memory_mb, seen = self.pipe.recv()
         except EOFError:
             raise RuntimeError(f"the loop's process ended with status {self.process.exitcode}") from None
         if what == "failed":
             raise RuntimeError(f"the loop failed:\n{told}")
+        self.seen += seen
         return told
 
     def close(self) -> None:
@@ -85,6 +90,16 @@ class Paced:
             self.pipe.send(0)
             self.process.join(10)
             self.process.kill()
+
+
+def must_agree(ours: Paced, peer: Paced, name: str, tolerance: float) -> None:
+    """Raises ValueError unless the gradient norms of the first step are the same, within a share of ours."""
+    a, b = ours.seen[0]["gradient_norm"], peer.seen[0]["gradient_norm"]
+    if not abs(a - b) <= tolerance * a:
+        raise ValueError(
+            f"{name}: its first step's gradient has the norm {b:.6g} and ours {a:.6g}, more than {tolerance} apart: the two "
+            "do not do the same work, so their speeds say nothing. Look for what differs in the two loops."
+        )
 
 
 def _serve(pipe: Connection, loop: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -98,4 +113,4 @@ def _serve(pipe: Connection, loop: Callable[..., None], arguments: tuple[Any, ..
         loop(Gate(pipe), *arguments)
         raise RuntimeError("the loop came to its end: give it more data")
     except Exception:
-        pipe.send(("failed", traceback.format_exc(), 0.0))
+        pipe.send(("failed", traceback.format_exc(), 0.0, []))

@@ -24,10 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from benchmarks._measure import Case, Work, compare, own_cpu, write
+from benchmarks._scripted import Script
 from whetstone import model as models
 from whetstone.attention import ATTENTION
 from whetstone.chat import ask
-from whetstone.decode.decoding import Edit
 from whetstone.decode.engine import Engine
 from whetstone.records import Prompt, Sampling
 from whetstone.run.settings import ModelSettings
@@ -42,18 +42,6 @@ SHAPES = {
     "Qwen2 5 M": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 704},
     "Phi-3 0.65 M": None,
 }
-
-
-class Script:
-    """Ends an answer at a length of its own, and nowhere else."""
-
-    held = ()
-
-    def __init__(self, length: int):
-        self.length = length
-
-    def __call__(self, ids: list[int]) -> Edit:
-        return Edit(ends="length" if len(ids) >= self.length else "")
 
 
 def tokenizer() -> Any:

@@ -111,6 +111,35 @@ def test_packed_attention_equals_each_segment_alone_to_the_bit(window):
         assert torch.equal(part, packed_attention(*alone, [part.shape[2]], None, window))
 
 
+SHARED = ([7, 9, 22, 4, 5, 6, 6], [0, 3, 3, 0, 0, 2, 2])  # lengths, and what is shared: 3 by three, 2 by the last three
+
+
+def unshared(x: torch.Tensor) -> torch.Tensor:
+    """The whole sequences of a row that has shared prompts once, by hand."""
+    parts = x.split([3, 4, 6, 19, 4, 2, 3, 4, 4], 2)
+    return torch.cat([parts[i] for i in (0, 1, 0, 2, 0, 3, 4, 5, 6, 5, 7, 5, 8)], 2)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_sequences_that_share_a_prompt_attend_to_the_bit_as_if_each_had_its_own(window):
+    lengths, shared = SHARED
+    segments = Segments(lengths, shared=shared)
+    query, key, value = tensors([sum(lengths) - sum(shared)])
+    found = packed_attention(query, key, value, segments, 0.3, window)
+    whole = packed_attention(*map(unshared, (query, key, value)), lengths, 0.3, window)
+    assert torch.equal(found, whole[:, :, segments.places()[1]])
+    torch.testing.assert_close(unshared(found), whole, rtol=0, atol=1e-6)
+
+
+def test_the_places_of_a_gpu_are_those_of_the_pieces():
+    segments = Segments(SHARED[0], shared=SHARED[1])
+    gathered, kept = segments.places()
+    row = torch.randn(1, 2, sum(segments.pieces), 4)
+    whole = row[:, :, gathered]
+    assert torch.equal(whole, torch.cat(segments.whole(row), 2)) and torch.equal(whole, unshared(row))
+    assert torch.equal(whole[:, :, kept], row)
+
+
 def test_on_cpu_attention_is_in_fp32_whatever_autocast_says():
     """Under autocast the rotary embedding leaves queries and keys in fp32, and values are in bf16."""
     query, key, value = tensors([7, 22])

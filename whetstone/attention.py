@@ -31,14 +31,52 @@ HALVES = (torch.bfloat16, torch.float16)  # the types that the GPU kernels take
 class Segments:
     """The sequences of a packed row: their lengths, and for a GPU kernel where each begins, as a tensor.
 
-    Made once a batch: every layer reads the same.
+    Where sequences share a prompt (`batch.py`) the row has it once. For attention they are put together, so that each sees
+    what it would see alone; of the results the row takes those that it has a place for. All else in a model is computed
+    once for the prompt. Made once a batch: every layer reads the same.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu", shared: Sequence[int] = ()):
         self.lengths = list(lengths)
         self.longest = max(self.lengths)
-        begins = [0, *accumulate(self.lengths)]  # the last is T
-        self.begins = None if torch.device(device).type == "cpu" else torch.tensor(begins, device=device).int()
+        self.shared = list(shared) if any(shared) else []  # of each sequence, tokens that the row has once
+        on_cpu = torch.device(device).type == "cpu"
+        begins = [0, *accumulate(self.lengths)]  # the last is that of the end
+        self.begins = None if on_cpu else torch.tensor(begins, device=device).int()
+        self.pieces: list[int] = []  # lengths of the row's parts: sequences, or a shared prompt and what follows it
+        self.parts: list[tuple[int, ...]] = []  # of each sequence, the pieces that it is made of
+        prompt = 0  # the piece that the last prompt is
+        for i, length in enumerate(self.lengths if self.shared else ()):
+            if self.shared[i]:
+                self.parts.append((prompt, len(self.pieces)))
+                self.pieces.append(length - self.shared[i])
+                continue
+            prompt = len(self.pieces)
+            ahead = self.shared[i + 1] if i + 1 < len(self.shared) else 0  # all that share with it share as much
+            self.parts.append((prompt, prompt + 1) if ahead else (prompt,))
+            self.pieces += [ahead, length - ahead] if ahead else [length]
+        self.gathered = self.kept = None  # on a GPU
+        if self.shared and not on_cpu:
+            self.gathered, self.kept = (places.to(device) for places in self.places())
+
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row's place of each token of the whole sequences, (U,), and of those the ones that the row has, (T,)."""
+        places = torch.arange(sum(self.pieces)).split(self.pieces)
+        own = zip(torch.arange(sum(self.lengths)).split(self.lengths), self.shared, strict=True)
+        return torch.cat([places[i] for part in self.parts for i in part]), torch.cat([at[n:] for at, n in own])
+
+    def whole(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(1, H, T, D) -> the sequences, each whole."""
+        if not self.shared:
+            return list(x.split(self.lengths, 2))
+        pieces = x.split(self.pieces, 2)
+        return [torch.cat([pieces[i] for i in part], 2) if len(part) > 1 else pieces[part[0]] for part in self.parts]
+
+    def once(self, wholes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The way back: (1, H, T, D)."""
+        if not self.shared:
+            return torch.cat(list(wholes), 2)
+        return torch.cat([x.narrow(2, n, x.shape[2] - n) for x, n in zip(wholes, self.shared, strict=True)], 2)
 
 
 def attend(
@@ -76,9 +114,13 @@ def attend(
     half = half_precision(value)
     kernel = flat_kernel() if half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256 else None
     if kernel is None:
-        out = packed_attention(query, key, value, lengths.lengths, scaling, window).transpose(1, 2)
+        out = packed_attention(query, key, value, lengths, scaling, window).transpose(1, 2)
     else:
-        out = kernel(*(x[0].transpose(0, 1).to(half) for x in (query, key, value)), lengths, scaling, window)[None]
+        flat = [x[0].transpose(0, 1).to(half) for x in (query, key, value)]
+        if lengths.gathered is not None:
+            flat = [x.index_select(0, lengths.gathered) for x in flat]
+        out = kernel(*flat, lengths, scaling, window)
+        out = (out if lengths.kept is None else out.index_select(0, lengths.kept))[None]
     return out.contiguous(), None
 
 
@@ -103,7 +145,7 @@ def packed_attention(
     query: torch.Tensor,  # (1, H, T, D)
     key: torch.Tensor,  # (1, K, T, D)
     value: torch.Tensor,
-    lengths: Sequence[int],
+    lengths: Segments | Sequence[int],
     scaling: float | None,
     window: int | None = None,
 ) -> torch.Tensor:
@@ -117,8 +159,9 @@ def packed_attention(
         wide = torch.float64 if kept == torch.float64 else torch.float32
         query, key, value = query.to(wide), key.to(wide), value.to(wide)
     with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-        segments = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-        out = torch.cat([_causal(q, k, v, scaling, window) for q, k, v in segments], 2)
+        segments = lengths if isinstance(lengths, Segments) else Segments(lengths)
+        each = zip(*map(segments.whole, (query, key, value)), strict=True)
+        out = segments.once([_causal(q, k, v, scaling, window) for q, k, v in each])
     return out.to(kept)
 
 

@@ -1,7 +1,9 @@
 """Ids -> tensors: shift, pack, mask, segments, weights. Nobody else pads or shifts.
 
-A Row is one sequence of ids; a Batch is several rows end to end, without padding: one micro-batch. Only tokens that are
-scored (predicted and counted) reach the head, so per-token tensors have N entries, one a scored token, not T.
+A Row is one sequence of ids; a Batch is several rows end to end, without padding: one micro-batch. Rows of a group that begin
+with the same prompt (a pair, the rollouts of a problem) share it: the first one's is there, the others bring the rest.
+Only tokens that are scored (predicted and counted) reach the head, so per-token tensors have N entries, one a scored
+token, not T.
 
 Shift: the token at flat position t is predicted from position t-1, so `scored` holds t-1 and `targets` the id at t.
 
@@ -43,7 +45,8 @@ class Batch:
 
     ids: torch.Tensor  # (1, T)
     positions: torch.Tensor  # (1, T), from 0 in each segment
-    lengths: list[int]  # S lengths that add up to T
+    lengths: list[int]  # S lengths that add up to T and what is shared
+    shared: list[int]  # how many of these tokens are those of the last segment that shares none
     scored: torch.Tensor  # (N,) flat position whose hidden state predicts the token
     targets: torch.Tensor  # (N,)
     weights: torch.Tensor  # (N,)
@@ -54,6 +57,12 @@ class Batch:
     @property
     def size(self) -> int:
         return self.ids.shape[1]
+
+    @property
+    def ends(self) -> torch.Tensor:
+        """(S,) the flat position of each row's last token."""
+        own = [length - shared for length, shared in zip(self.lengths, self.shared, strict=True)]
+        return torch.tensor(own, device=self.ids.device).cumsum(0) - 1
 
     def sum_by_segment(self, values: torch.Tensor) -> torch.Tensor:
         """(N,) -> (S,): a sequence's log-probability from its tokens'."""
@@ -68,6 +77,7 @@ class Batch:
             self.ids.to(device),
             self.positions.to(device),
             self.lengths,
+            self.shared,
             self.scored.to(device),
             self.targets.to(device),
             self.weights.to(device),
@@ -77,23 +87,31 @@ class Batch:
         )
 
 
-def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32) -> Batch:
-    """One micro-batch of rows in the order given. Raises ValueError when a row has nothing before its first scored id."""
+def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32, shared: Sequence[int] = ()) -> Batch:
+    """One micro-batch of rows in the order given. Raises ValueError when a row has nothing before its first scored id.
+
+    `shared`: of each row, how many ids it shares with the last row that shares none: its whole prompt, or none.
+    """
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     segments: list[int] = []
+    begin = 0  # of the last row that shares none
     for s, row in enumerate(rows):
         if row.prompt < 1 or len(row.ids) < row.prompt:
             raise ValueError(
                 f"a row of {len(row.ids)} ids with prompt = {row.prompt}: the first id can never be predicted."
             )
-        start, n = len(ids), len(row.ids)
-        ids += row.ids
-        positions += range(n)
-        scored += range(start + row.prompt - 1, start + n - 1)
+        there = shared[s] if shared else 0
+        begin = begin if there else len(ids)
+        start, n = len(ids) - there, len(row.ids)  # where the row would begin, were it whole
+        ids += row.ids[there:]
+        positions += range(there, n)
+        if row.scored:
+            scored.append((begin if there else start) + row.prompt - 1)
+            scored += range(start + row.prompt, start + n - 1)
         targets += row.ids[row.prompt :]
         weights += row.weights if isinstance(row.weights, list) else [row.weights] * row.scored
         segments += [s] * row.scored
@@ -103,6 +121,7 @@ def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32) -> Batch:
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),
         lengths=[len(row.ids) for row in rows],
+        shared=list(shared) or [0] * len(rows),
         scored=torch.tensor(scored, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         weights=torch.tensor(weights, dtype=dtype),
@@ -112,6 +131,38 @@ def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32) -> Batch:
     )
 
 
+def shared_prompts(group: Sequence[Row]) -> list[int]:
+    """Of each row, how many ids it shares with the last row that shares none: rows that follow one with the same prompt."""
+    found: list[int] = []
+    prompt: list[int] = []
+    for row in group:
+        same = bool(found and row.scored) and row.ids[: row.prompt] == prompt
+        found.append(row.prompt if same else 0)
+        prompt = prompt if same else row.ids[: row.prompt]
+    return found
+
+
+def tokens_of(group: Sequence[Row]) -> int:
+    """What a group comes to, its prompts counted once."""
+    return sum(len(row.ids) for row in group) - sum(shared_prompts(group))
+
+
+def by_prompt(rows: Iterable[Row], budget: int) -> list[list[Row]]:
+    """Rows that follow one another with the same prompt as one group, divided where it would exceed `budget` tokens."""
+    groups: list[list[Row]] = []
+    size = 0
+    for row in rows:
+        first = groups[-1][0] if groups else None
+        same = first is not None and row.prompt == first.prompt and row.ids[: row.prompt] == first.ids[: row.prompt]
+        if same and size + row.scored <= budget:
+            groups[-1].append(row)
+            size += row.scored
+        else:
+            groups.append([row])
+            size = len(row.ids)
+    return groups
+
+
 def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
     """Split a step into micro-batches of at most `budget` tokens; a group (a row, or the two rows of a pair) stays whole.
 
@@ -119,18 +170,23 @@ def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dty
     longer than the budget gets a micro-batch of its own. Devices that each split an equal share of a step get micro-batches
     of about equal cost turn by turn, since the long ones come first on all: levelling them further gains little.
     """
-    ordered = sorted(groups, key=lambda group: -sum(len(row.ids) for row in group))
-    bins: list[tuple[int, list[Row]]] = []
-    for group in ordered:
-        size = sum(len(row.ids) for row in group)
-        for i, (used, rows) in enumerate(bins):
+    sized = sorted(((tokens_of(group), group) for group in groups), key=lambda pair: -pair[0])
+    bins: list[tuple[int, list[Sequence[Row]]]] = []
+    for size, group in sized:
+        for i, (used, there) in enumerate(bins):
             if used + size <= budget:
-                bins[i] = (used + size, [*rows, *group])
+                bins[i] = (used + size, [*there, group])
                 break
         else:
-            bins.append((size, list(group)))
-    for _, rows in bins:
-        yield collate(rows, dtype)
+            bins.append((size, [group]))
+    for _, there in bins:
+        yield collate_groups(there, dtype)
+
+
+def collate_groups(groups: Sequence[Sequence[Row]], dtype: torch.dtype = torch.float32) -> Batch:
+    """One micro-batch of groups in the order given; the rows of a group share their prompts."""
+    shared = [count for group in groups for count in shared_prompts(group)]
+    return collate([row for group in groups for row in group], dtype, shared)
 
 
 class Packed(Sequence[list[int]]):

@@ -191,8 +191,7 @@ def critic_model(dtype: torch.dtype) -> LlamaForSequenceClassification:
 
 def bradley_terry(values, batch):
     """Rows come in pairs; the value of a row's last token judges it."""
-    last = torch.tensor(batch.lengths).cumsum(0) - 1
-    good, bad = values[last][0::2], values[last][1::2]
+    good, bad = values[batch.ends][0::2], values[batch.ends][1::2]
     return -(batch.segment["share"][0::2] * torch.nn.functional.logsigmoid(good - bad)).sum(), {}
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from tests.learner.group import in_group
 from tests.tiny_models import CLASSES, random_model
-from whetstone.batch import Batch, Row
+from whetstone.batch import Batch, Row, by_prompt, collate, collate_groups, micro_batches, tokens_of
 from whetstone.dpo.loss import PairLoss, pair_rows, weigh
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import token_mean
@@ -115,6 +115,70 @@ def test_the_gradient_is_that_of_the_full_logits():
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert_same(found, ({"loss": float(loss.detach()), "entropy": total}, expected), torch.float64)
+
+
+# --- a prompt that rows share is computed once
+
+
+def of_one_prompt(kind: str, count: int = 4) -> Groups:
+    """Groups whose rows have one prompt: pairs, or three rollouts each."""
+    if kind == "pairs":
+        return step_of(kind, count)
+    rng = random.Random(count)
+    groups = []
+    for _ in range(count):
+        prompt = ids(rng, 3, 9)
+        groups.append([Row([*prompt, *ids(rng, 1, 20)], prompt=len(prompt)) for _ in range(3)])
+    rows = token_mean([row for group in groups for row in group])
+    for row in rows:
+        row.segment = {"tokens": float(row.scored), "share": 1 / len(rows)}
+    return groups
+
+
+def norms_in_their_own_type(model: torch.nn.Module) -> None:
+    """transformers' compute in fp32 whatever the type, and a prompt's gradient is rounded there once, or once a row."""
+    for norm in model.modules():
+        if type(norm).__name__.endswith("RMSNorm"):
+            norm.forward = lambda x, norm=norm: F.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", CLASSES)
+def test_a_shared_prompt_gives_the_gradient_of_rows_that_each_have_their_own(model, loss, dtype):
+    groups = of_one_prompt(loss)
+    rows = [row for group in groups for row in group]
+    shared, apart = collate_groups(groups, dtype), collate(rows, dtype)
+    assert shared.size < apart.size == sum(len(row.ids) for row in rows)
+    assert shared.ids[0, shared.ends].tolist() == apart.ids[0, apart.ends].tolist() == [row.ids[-1] for row in rows]
+    found = []
+    for batch in (shared, apart):
+        trained = learner(model, dtype)
+        norms_in_their_own_type(trained.model)
+        sums = trained.forward_backward([batch], LOSSES[loss])
+        found.append((sums, gradient_of(trained)))
+    assert_same(*found, dtype)
+
+
+@pytest.mark.parametrize("model", CLASSES)
+def test_log_probabilities_are_the_same_with_a_shared_prompt_and_any_neighbours(model):
+    rows = [row for group in of_one_prompt("tokens") for row in group]
+    rows += [
+        Row(rows[0].ids[: rows[0].prompt], prompt=rows[0].prompt),
+        rows[0],
+    ]  # nothing to score, then the same again
+    trained = learner(model, torch.float64, micro_batch_tokens=60)
+    together = trained.row_logprobs(rows)
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = trained.row_logprobs([row])
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)
+
+
+def test_rows_are_grouped_by_their_prompts_within_the_budget():
+    one, other = [Row([1, 2, 3, *[4] * n], prompt=3) for n in (5, 5, 5)], [Row([1, 2, 5, 6], prompt=3)]
+    assert by_prompt([*one, *other, one[0]], budget=13) == [one[:2], one[2:], other, one[:1]]
+    assert tokens_of(one) == 3 + 15
+    assert [batch.size for batch in micro_batches([one, other], budget=18)] == [18, 4]
 
 
 # --- two processes

@@ -48,7 +48,7 @@ class Counted:
     """A learner whose steps change nothing and whose gradients and passes are seen."""
 
     def __init__(self, learner: Learner):
-        self.learner = learner
+        self.learner, self.parallel = learner, learner.parallel
         self.gradients: list[torch.Tensor] = []
         self.passes = 0
         self.temperatures: list[float] = []

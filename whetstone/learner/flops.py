@@ -8,6 +8,8 @@ Counted is what the mathematics needs, forward and backward, a multiplication an
     12 L H D   a pair of tokens of which one sees the other, for L layers of H heads of size D: n (n + 1) / 2 of them in a
                segment of n tokens, for attention is causal (4 forward: queries with keys, probabilities with values)
 
+A prompt that rows share counts once.
+
 Not counted is what is done again (chunks of the head, activation checkpointing) or hardly matters (norms, softmax, the
 embedding's rows, the update). A weight that is not trained costs 4.
 """
@@ -37,8 +39,8 @@ class Flops:
         self.scored = 0 if head is None else _a_token(head.weight) // head.weight.shape[0] * vocabulary
 
     def of(self, batch: Batch) -> int:
-        pairs = sum(n * (n + 1) // 2 for n in batch.lengths)
-        return self.token * sum(batch.lengths) + self.scored * len(batch.targets) + self.pair * pairs
+        pairs = sum((n * (n + 1) - p * (p + 1)) // 2 for n, p in zip(batch.lengths, batch.shared, strict=True))
+        return self.token * batch.size + self.scored * len(batch.targets) + self.pair * pairs
 
 
 def _matrices(model: Any) -> Iterator[torch.nn.Parameter]:

@@ -7,13 +7,15 @@ clips, updates, and clears.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from whetstone import model as models
-from whetstone.batch import Batch, Row, collate, micro_batches
+from whetstone.attention import Segments
+from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs, output_rule
 from whetstone.learner.layers import prepare
@@ -80,7 +82,8 @@ class Critic(torch.nn.Module):
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
     """(T, C)"""
-    return hidden_states(model, batch.ids, batch.positions, lengths=batch.lengths)[0]
+    segments = Segments(batch.lengths, batch.ids.device, batch.shared)
+    return hidden_states(model, batch.ids, batch.positions, lengths=segments)[0]
 
 
 class Learner:
@@ -160,8 +163,7 @@ class Learner:
         are forked at a loss's first step and know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
         if self.ranks.count > 1:
-            sizes = [sum(len(row.ids) for row in group) for group in groups]
-            mine = self.ranks.divide(groups, sizes)[self.ranks.rank]
+            mine = self.ranks.divide(groups, list(map(tokens_of, groups)))[self.ranks.rank]
             return self._counted(self.ranks.sum(self._gradient(mine, loss, temperature)))
         count = self.processes
         if count == 1:
@@ -182,7 +184,7 @@ class Learner:
 
         def seen(batches: Iterable[Batch]) -> Iterator[Batch]:
             for batch in batches:
-                work["tokens"] += sum(batch.lengths)
+                work["tokens"] += batch.size  # nothing is padded
                 work["positions"] += batch.ids.numel()
                 work["flops"] += self._flops.of(batch)
                 yield batch
@@ -268,24 +270,25 @@ class Learner:
         return seen
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
-        """The same for rows in their own order: a list of (scored,) tensors, one a row."""
+        """The same for rows in their own order: a list of (scored,) tensors, one a row. Neighbours share their prompts."""
         budget = self.parallel.micro_batch_tokens
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        parts: list[list[int]] = []
+        groups = by_prompt(rows, budget)
+        ends = [0, *accumulate(map(len, groups))]
+        sizes = list(map(tokens_of, groups))
+        parts: list[list[int]] = []  # groups that are run together
         size = 0
-        for i in order:
-            size += len(rows[i].ids)
+        for i in sorted(range(len(groups)), key=sizes.__getitem__):
+            size += sizes[i]
             if not parts or size > budget:
                 parts.append([])
-                size = len(rows[i].ids)
+                size = sizes[i]
             parts[-1].append(i)
-        mine = self.ranks.divide(parts, [sum(len(rows[i].ids) for i in part) for part in parts])[self.ranks.rank]
+        mine = self.ranks.divide(parts, [sum(sizes[i] for i in part) for part in parts])[self.ranks.rank]
+        batches = [collate_groups([groups[i] for i in part]) for part in mine]
         found: dict[int, torch.Tensor] = {}
-        for part, values in zip(
-            mine, self.logprobs([collate([rows[i] for i in p]) for p in mine], temperature), strict=True
-        ):
-            split = values.cpu().split([rows[i].scored for i in part])
-            found |= dict(zip(part, split, strict=True))
+        for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
+            order = [row for i in part for row in range(ends[i], ends[i + 1])]
+            found |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
         for theirs in self.ranks.gather(found):
             found |= theirs
         return [found[i] for i in range(len(rows))]

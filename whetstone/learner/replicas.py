@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from whetstone.batch import Row
+from whetstone.batch import Row, tokens_of
 from whetstone.learner.muon import orthogonalise
 from whetstone.run.processes import fork
 
@@ -34,7 +34,7 @@ Work = Callable[[Groups, float], Sums]
 
 def shares(groups: Groups, count: int) -> list[list[Sequence[Row]]]:
     """At most `count` shares of about as many tokens; fewer when they would be too small."""
-    sizes = [sum(len(row.ids) for row in group) for group in groups]
+    sizes = list(map(tokens_of, groups))
     count = max(1, min(count, sum(sizes) // SMALLEST_SHARE, len(groups)))
     return [[groups[i] for i in part] for part in divide(sizes, count)]
 

@@ -97,11 +97,14 @@ def divided(count: int, updates: int, order: str) -> list[list[int]]:
 
 
 def gradient(learner: "Learner", loss: "Loss", parts: Sequence[Part]) -> dict[str, float]:
-    """Adds the gradient of those parts, those of one temperature together."""
+    """Adds the gradient of those parts, those of one temperature together; the rollouts of a problem share its prompt."""
+    from whetstone.batch import by_prompt
+
+    budget = learner.parallel.micro_batch_tokens
     totals: dict[str, float] = {}
     for temperature in dict.fromkeys(part.temperature for part in parts):
-        rows = [row for part in parts if part.temperature == temperature for row in part.rows]
-        sums = learner.gradient([[row] for row in rows], loss, temperature)
+        groups = [g for part in parts if part.temperature == temperature for g in by_prompt(part.rows, budget)]
+        sums = learner.gradient(groups, loss, temperature)
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
     return totals
 

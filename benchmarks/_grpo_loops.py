@@ -1,0 +1,275 @@
+"""The two loops of grpo_vs_trl: our RL stage as `whetstone run` calls it, and TRL's GRPOTrainer, on the same prompts in the
+same steps, with answers that end where a script says.
+
+The peer's first step trains on the rollouts that ours sampled in its first, so that the two gradients can be compared.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import _ragged as ragged
+from benchmarks._paced import Gate
+from benchmarks._scripted import Script
+
+if TYPE_CHECKING:
+    from whetstone.records import Completion, Prompt, Sampling
+    from whetstone.run.folder import Stage
+
+PROMPTS, SAMPLES = 16, 8  # of a step
+SHORTEST, LONGEST = 16, 256  # tokens of an answer
+QUESTIONS = 64
+QUESTION = 160  # characters of the longest
+STEPS = 1000
+RATE = 1e-6
+REWARD = """def reward(problem, completion, rollout):
+    return 1.0 if rollout.index % 2 else -1.0
+"""
+
+
+def questions() -> list[str]:
+    return [text[:QUESTION] for text in ragged.texts(QUESTIONS, seed=7)]
+
+
+def answer_lengths(step: int) -> list[int]:
+    """Of a step's rollouts, in the order in which they are asked for."""
+    return ragged.lengths(PROMPTS * SAMPLES, step, SHORTEST, LONGEST)
+
+
+def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
+    from whetstone.rl import loop
+    from whetstone.run.folder import Stage
+    from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+
+    settings = loop.Settings(
+        kind="rl",
+        algorithm="grpo",
+        stabilisers=(),
+        steps=STEPS,
+        prompts_per_step=PROMPTS,
+        samples=SAMPLES,
+        max_tokens=LONGEST,
+        reward=f"{folder / 'reward.py'}:reward",
+        learning_rate=RATE,
+        candidates=QUESTIONS,
+        candidate_samples=0,
+        checkpoint_every=10**6,
+    )
+    parallel = ParallelSettings(
+        device="cpu", compute=compute, replicas=1, samplers=1, micro_batch_tokens=micro_batch_tokens
+    )
+    inputs = {"model": folder / "model", "problems": folder / "prompts", "prompts": folder / "prompts"}
+    run = RunSettings(name="run", folder=folder)
+    return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
+
+
+def written(made: "Stage") -> "Stage":
+    """The same, with its inputs."""
+    from whetstone.records import Problem
+    from whetstone.run.tables import write_records
+
+    ragged.write_folder(made.inputs["model"])
+    made.folder.mkdir()
+    write_records(made.inputs["prompts"], [Problem(str(i), text, "1") for i, text in enumerate(questions())])
+    return made
+
+
+class Phases:
+    """CPU and wall seconds of what a step goes through, one phase after the other."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self.begin("log")
+
+    def begin(self, name: str) -> None:
+        now = time.process_time(), time.perf_counter()
+        if self.spent:
+            for what, before, after in zip(("cpu", "wall"), self.since, now, strict=True):
+                key = f"{self.name}_{what}"
+                self.spent[key] = self.spent.get(key, 0.0) + after - before
+        self.spent.setdefault(f"{name}_cpu", 0.0)
+        self.name, self.since = name, now
+
+    def add(self, name: str, seconds: float) -> None:
+        self.spent[name] = self.spent.get(name, 0.0) + seconds
+
+    def step_done(self, gate: Gate, done: int, norm: float) -> None:
+        """Tell the gate, and leave out the time for which it holds the loop."""
+        self.begin(self.name)
+        spent, self.spent = self.spent, {}
+        gate.step_done(done, gradient_norm=norm, **spent)
+        self.begin(self.name)
+
+
+class Scripted:
+    """The room's sampler with a script: a call is a step, but for the first, which is the start-up probe."""
+
+    def __init__(self, sampler: Any, first: Path):
+        self.sampler, self.calls, self.first = sampler, 0, first
+
+    def generate(self, prompts: "Iterable[Prompt]", sampling: "Sampling") -> "Iterator[Completion]":
+        prompts = list(prompts)
+        places = {(prompt.problem_id, prompt.index): i for i, prompt in enumerate(prompts)}
+        lengths, self.calls = answer_lengths(max(0, self.calls - 1)), self.calls + 1
+        seen: dict[int, tuple[list[int], list[int]]] = {}
+        for done in self.sampler.generate(
+            prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index]], "end")
+        ):
+            seen[places[done.problem_id, done.index]] = done.prompt_ids, done.ids
+            yield done
+        if self.calls == 2:
+            self.first.write_text(json.dumps([seen[i] for i in range(len(prompts))]))
+
+
+def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
+    """The whole room: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
+    from whetstone.decode import forked_generator
+    from whetstone.learner.steps import Steps
+    from whetstone.rl import groups, loop
+    from whetstone.verify import MathVerifier
+
+    made = written(stage(folder, compute, micro_batch_tokens))
+    (folder / "reward.py").write_text(REWARD)
+    phases = Phases()
+    said, logged, checked = Steps.phase, Steps.log, MathVerifier.check
+    sampled, sampler = groups.sample_step, forked_generator.sampler
+
+    def phase(self: Steps, name: str) -> None:
+        said(self, name)
+        name = {"grade": "wait", "forward": "update", "backward": "update", "step": "update"}.get(name, name)
+        if name != phases.name:
+            phases.begin(name)
+
+    def sample_step(*arguments: Any) -> Any:
+        found = sampled(*arguments)
+        phases.begin("credit")
+        return found
+
+    def check(self: MathVerifier, *arguments: Any) -> Any:
+        start = time.thread_time()
+        verdict = checked(self, *arguments)
+        phases.add("grade_cpu", time.thread_time() - start)  # in a thread beside the sampling: its time is in that, too
+        return verdict
+
+    def log(self: Steps, step: int, tokens: int, **values: Any) -> None:
+        phases.begin("log")
+        logged(self, step, tokens, **values)
+        phases.step_done(gate, sum(answer_lengths(step)), values["gradient_norm"])
+
+    Steps.phase, Steps.log, MathVerifier.check = phase, log, check  # type: ignore[method-assign]
+    groups.sample_step = sample_step
+    forked_generator.sampler = lambda *them: Scripted(sampler(*them), folder / "first.json")  # type: ignore
+    loop.run(made)
+
+
+def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str, Any]) -> None:
+    """`settings` are GRPOConfig's; `first` holds the rollouts of our first step."""
+    import torch
+    import transformers
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from whetstone.rl.draw import window
+    from whetstone.rl.prompts import candidates_of
+
+    class Ends(transformers.LogitsProcessor):
+        """Each row's answer ends with its own length, and not before."""
+
+        def __init__(self, width: int, lengths: Sequence[int], end: int):
+            self.width, self.lengths, self.end = width, torch.tensor(lengths), end
+
+        def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            scores[:, self.end] = float("-inf")
+            last = self.lengths == ids.shape[1] - self.width + 1
+            if last.any():
+                scores[last] = float("-inf")
+                scores[last, self.end] = 0.0
+            return scores
+
+    phases = Phases()
+    made = written(stage(folder, compute, 1))
+    pool = candidates_of(made)
+    asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, made.seed)]
+
+    class Paced(GRPOTrainer):
+        generated = 0
+
+        def _generate_single_turn(self, prompt_ids: Any, *rest: Any, **more: Any) -> Any:
+            phases.begin("generate")
+            step, self.generated = self.generated, self.generated + 1
+            known = json.loads(first.read_text()) if step == 0 else []
+            if known and [ids for ids, _ in known] != prompt_ids:
+                raise ValueError("the two loops do not ask the same in their first step: nothing can be compared.")
+            plain = self.model.generate
+
+            def scripted(input_ids: torch.Tensor, **given: Any) -> Any:
+                ends = Ends(input_ids.shape[1], answer_lengths(step), self.eos_token_ids[0])
+                return plain(input_ids=input_ids, logits_processor=transformers.LogitsProcessorList([ends]), **given)
+
+            self.model.generate = scripted
+            answers = (
+                super()._generate_single_turn(prompt_ids, *rest, **more) if not known else ([a for _, a in known], None)
+            )
+            self.model.generate = plain
+            if [len(answer) for answer in answers[0]] != answer_lengths(step):
+                raise ValueError("answers do not have the lengths of the script: the script was passed by.")
+            phases.begin("prepare")
+            return answers
+
+        def _calculate_rewards(self, *arguments: Any) -> Any:
+            phases.begin("grade")
+            found = super()._calculate_rewards(*arguments)
+            phases.begin("prepare")
+            return found
+
+        def _generate_and_score_completions(self, *arguments: Any) -> Any:
+            phases.begin("prepare")
+            found = super()._generate_and_score_completions(*arguments)
+            phases.begin("update")
+            return found
+
+    class Step(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            phases.step_done(gate, sum(answer_lengths(state.global_step - 1)), trainer.norm)
+
+    def reward(completions: Sequence[Any], **_: Any) -> list[float]:
+        return [1.0 if i % 2 else -1.0 for i in range(len(completions))]
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(made.inputs["model"])
+    tokenizer.padding_side = "left"
+    trainer = Paced(
+        model=transformers.AutoModelForCausalLM.from_pretrained(made.inputs["model"], dtype="float32"),
+        args=GRPOConfig(
+            output_dir=str(folder),
+            max_steps=STEPS,
+            num_generations=SAMPLES,
+            max_completion_length=LONGEST,
+            learning_rate=RATE,
+            lr_scheduler_type="constant",
+            loss_type="grpo",
+            scale_rewards="none",  # rewards are +1 and -1, half of each group's: their deviation, by which we divide, is 1
+            shuffle_dataset=False,
+            gradient_checkpointing=False,
+            bf16=compute == "bfloat16",
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            **settings,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": text}] for text in asked]}),
+        processing_class=tokenizer,
+        reward_funcs=reward,
+        callbacks=[Step()],
+    )
+    clip = trainer.accelerator.clip_grad_norm_
+
+    def clipped(*arguments: Any, **more: Any) -> Any:
+        norm = clip(*arguments, **more)
+        trainer.norm = float(norm)
+        return norm
+
+    trainer.accelerator.clip_grad_norm_ = clipped
+    trainer.train()
