@@ -26,7 +26,7 @@ from whetstone.run.folder import read_json
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "word_problems.toml"
 FOLDER = "word_problem_means"
-TOKENS = 1_500_000
+TOKENS = 1_000_000
 EVERY = ("midtrain.epochs=200", f"midtrain.tokens={TOKENS}", "midtrain.patience=0")
 NO_DROPOUT = ("midtrain.word_dropout=0", "midtrain.rare_word_dropout=0", "midtrain.sentence_dropout=0")
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -58,9 +58,11 @@ def same_but_for_rounding(one: Path, other: Path) -> None:
 
 
 def same_weights(one: Path, other: Path) -> None:
+    """AdamW moves a weight whose gradient is nearly 0 by the learning rate, whatever rounding made of it: a few may differ."""
     weights = dict(load(other / "model")[0].named_parameters())
     for name, p in load(one / "model")[0].named_parameters():
-        assert (weights[name] - p).abs().max() < 1e-5, name
+        gap = (weights[name] - p).detach().abs()
+        assert gap.mean() < 1e-7 and gap.max() < 2e-4, f"{name}: {gap.mean():.1e} on average, {gap.max():.1e} at most"
 
 
 @pytest.mark.slow
