@@ -4,8 +4,8 @@
     WHETSTONE_DATA=… python -m benchmarks word_problem_means --only all no_retelling --seeds 1
 
 Every variant is a run of `recipes/word_problems.toml` up to fine-tuning in `runs/word_problem_means/VARIANT-sSEED`, with as
-many tokens of mid-training as every other (a third of the recipe's): with less data they are repeated. What is finished there
-is not done again. Printed as Markdown: problems and conversations, accuracy on the held-out fold after mid-training and after
+many tokens of mid-training as every other (a fifth of the recipe's), in any order: with less data they are repeated. What is
+finished there is not done again. Printed as Markdown: problems and conversations, accuracy on the held-out fold after mid-training and after
 fine-tuning, and the paired difference to the variant `all` with the 95 % interval of a bootstrap over problems.
 """
 
@@ -26,8 +26,8 @@ from whetstone.run.folder import read_json
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "word_problems.toml"
 FOLDER = "word_problem_means"
-TOKENS = 1_000_000
-EVERY = ("midtrain.epochs=200", f"midtrain.tokens={TOKENS}", "midtrain.patience=0")
+TOKENS = 1_200_000
+EVERY = ("midtrain.epochs=200", f"midtrain.tokens={TOKENS}", "midtrain.curriculum=0", "midtrain.patience=0")
 NO_DROPOUT = ("midtrain.word_dropout=0", "midtrain.rare_word_dropout=0", "midtrain.sentence_dropout=0")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "all": (),
@@ -122,7 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: [{key: value for key, value in run.items() if key != "marks"} for run in runs]
             for name, runs in found.items()
         }
-        facts = {"date": date.today().isoformat(), "hardware": hardware(), "versions": versions(), "tokens": TOKENS}
+        facts = {
+            "date": date.today().isoformat(),
+            "hardware": hardware(),
+            "versions": versions(("torch", "transformers")),
+            "tokens": TOKENS,
+        }
         speed = {"matmul_gflops": {"before": before, "after": machine_speed()}, "seeds": chosen.seeds}
         differences = {n: difference(r, found["all"]) for n, r in found.items() if n != "all" and "all" in found}
         chosen.json.write_text(json.dumps({**facts, **speed, "variants": kept, "to_all": differences}, indent=1) + "\n")
