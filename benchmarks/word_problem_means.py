@@ -5,8 +5,9 @@
 
 Every variant is a run of `recipes/word_problems.toml` up to fine-tuning in `runs/word_problem_means/VARIANT-sSEED`, with as
 many tokens of mid-training as every other (a fifth of the recipe's), in any order: with less data they are repeated. What is
-finished there is not done again. Printed as Markdown: problems and conversations, accuracy on the held-out fold after mid-training and after
-fine-tuning, and the paired difference to the variant `all` with the 95 % interval of a bootstrap over problems.
+finished there is not done again. Printed as Markdown: problems and conversations, accuracy on the held-out fold after
+mid-training and after fine-tuning, and the paired difference to the variant `all` with the 95 % interval of a bootstrap over
+problems.
 """
 
 import argparse
