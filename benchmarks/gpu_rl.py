@@ -6,8 +6,9 @@
 Random weights (3,836,021,760 of them, LongRoPE, tied head), matrix products in bf16. Groups of ragged rollouts go through
 GRPO's own credit and `rl/update.py`, as a training step's do: advantages, the sampler's log-probabilities, micro-batches of
 at most 16,384 tokens, clipping, AdamW. `one row`: 4 groups of 4 rollouts that fill one micro-batch. `long`: 2 groups of 2, of
-2,048 to 16,384 tokens. MFU counts forward and backward of all tokens, once, the prompt that rollouts share
-once, too (learner/flops.py), by the whole update's time. The target is 30 %, the aim 40 %; the best published figure for such a model at 16 k tokens is 13.9 %.
+2,048 to 16,384 tokens. MFU counts forward and backward of all tokens, once, the prompt that rollouts share once, too
+(learner/flops.py), by the whole update's time. The target is 30 %, the aim 40 %; the best published figure for such a model at
+16 k tokens is 13.9 %.
 
 Drawing: 4 groups of 4 rollouts of 128 tokens by the in-process engine, which shares the learner's weights in their type,
 and by how much its log-probabilities differ from the learner's (nats a token, on average).
