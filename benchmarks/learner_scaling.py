@@ -74,7 +74,7 @@ class Training:
         )
         clock = [time.process_time()]
         found = tokenise(
-            stage, inputs["corpus"], self.chat, midtrain.reader(0, 0), SEQUENCE_LENGTH, responses_only=False
+            stage, inputs["corpus"], self.chat, midtrain.conversation, SEQUENCE_LENGTH, responses_only=False
         )
         self.rows = found["train"]
         clock.append(time.process_time())
