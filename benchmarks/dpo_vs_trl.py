@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for reference, target in TARGETS.items():
         for name in PEERS:
             found = min(r["ratio"] for r in result["cases"] if reference in r["case"] and r["case"].endswith(name))
-            print(f"{reference}, {name}: at least {found:.2f} x (target {target}, aim {AIM})")
+            print(f"{reference}, {name}: {found:.2f} x (target {target}, aim {AIM})")
 
 
 if __name__ == "__main__":
