@@ -75,10 +75,12 @@ class Size:
 FULL = Size(PHI_4_MINI, row=16_384, prompt=128, drawn=128, warm=2, steps=5)
 SMALL = Size(TINY, row=1_024, prompt=16, drawn=8, warm=1, steps=2)
 
-# weights' type, and what is computed again in the backward pass
+# weights' type, what is computed again in the backward pass, and whether layers are compiled
 WAYS: dict[str, dict[str, Any]] = {
     "fp32 weights, each layer again": {"activation_checkpointing": 1},
     "fp32 weights, each second layer again": {"activation_checkpointing": 2},
+    "fp32 weights, each layer again, compiled": {"activation_checkpointing": 1, "compile": True},
+    "fp32 weights, each second layer again, compiled": {"activation_checkpointing": 2, "compile": True},
     "bf16 weights, each layer again": {"dtype": torch.bfloat16, "activation_checkpointing": 1},
     "bf16 weights, each second layer again": {"dtype": torch.bfloat16, "activation_checkpointing": 2},
 }

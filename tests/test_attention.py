@@ -25,12 +25,15 @@ def ids_of(lengths: list[int], seed: int = 0) -> list[list[int]]:
     return [[rng.randrange(V) for _ in range(n)] for n in lengths]
 
 
-def rows_keep_their_bits() -> bool:
-    """Whether this machine's matrix product gives a row the same bits beside other rows: then so must a model."""
-    torch.manual_seed(0)
-    x, w = torch.randn(200, 64), torch.randn(96, 64)
-    whole = F.linear(x, w)
-    return all(torch.equal(F.linear(x[i : i + n], w), whole[i : i + n]) for i in (0, 37) for n in (4, 9, 33, 64))
+def rows_keep_their_bits(model: torch.nn.Module, lengths: list[int]) -> bool:
+    """Whether this machine's products with the model's matrices give rows the same bits beside others: then so must it."""
+    for linear in (module for module in model.modules() if isinstance(module, torch.nn.Linear)):
+        torch.manual_seed(0)
+        x, weight = torch.randn(sum(lengths), linear.in_features), linear.weight.detach()
+        alone = torch.cat([F.linear(part, weight) for part in x.split(lengths)])
+        if not torch.equal(F.linear(x, weight), alone):
+            return False
+    return True
 
 
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
@@ -39,11 +42,12 @@ def test_packed_logits_equal_those_of_each_sequence_alone_to_the_bit(kind, lengt
     model = random_model(kind, V)
     sequences = ids_of(lengths)
     batch = collate([Row(ids) for ids in sequences])
+    exact = rows_keep_their_bits(model, lengths)
     with torch.no_grad():
         packed = hidden_states(model, batch.ids, batch.positions, lengths=lengths)[0] @ model.lm_head.weight.T
         for ids, part in zip(sequences, packed.split(lengths), strict=True):
             alone = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-            if rows_keep_their_bits():
+            if exact:
                 assert torch.equal(part, alone)
             torch.testing.assert_close(part, alone, rtol=0, atol=2e-5)
 
@@ -242,3 +246,18 @@ def test_on_a_gpu_the_kernel_gives_what_the_loop_gives(window):
     found, _ = attend(torch.nn.Identity(), query, key, value, None, lengths=lengths, sliding_window=window)
     expected = reference(*(x.cpu() for x in (query, key, value)), lengths, None, window).transpose(1, 2)
     torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=2e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_shared_prompts_are_seen_by_all_that_share_them():
+    lengths, shared = SHARED
+    row = tensors([sum(lengths) - sum(shared)])
+    there = [x.to("cuda", torch.bfloat16).requires_grad_() for x in row]
+    found, _ = attend(torch.nn.Identity(), *there, None, lengths=Segments(lengths, "cuda", shared))
+    found.float().square().sum().backward()
+    here = [x.detach().cpu().double().requires_grad_() for x in there]
+    expected = packed_attention(*here, Segments(lengths, shared=shared), None).transpose(1, 2)
+    expected.square().sum().backward()
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=2e-2)
+    for gpu, cpu in zip(there, here, strict=True):
+        torch.testing.assert_close(gpu.grad.cpu().double(), cpu.grad, rtol=0.05, atol=0.05)

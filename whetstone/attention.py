@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 ATTENTION = "whetstone"
-UNTRACED = "whetstone_untraced"  # the same for compiled layers on a CPU: a loop over segments is not traced
+UNTRACED = "whetstone_untraced"  # the same in compiled layers: not traced, which each new row's segments would be anew
 
 HALVES = (torch.bfloat16, torch.float16)  # the types that the GPU kernels take
 

@@ -12,7 +12,7 @@ from tests.tiny_models import random_model, tiny, windowed_model
 from whetstone.batch import Row
 from whetstone.chat import ask
 from whetstone.decode import cpu_kernels
-from whetstone.decode.cuda_graphs import Replayed, filled_up, flat
+from whetstone.decode.cuda_graphs import Capture, Replayed, filled_up, flat
 from whetstone.decode.engine import CACHE_BYTES, CACHE_SHARE, Engine
 from whetstone.decode.kv_cache import KVCache, gpu_kernels, tables_of
 from whetstone.learner.learner import Learner
@@ -183,6 +183,18 @@ def test_on_a_gpu_sampled_logprobs_are_those_the_learner_recomputes(dtype):
     rows = [Row([*c.prompt_ids, *c.ids], prompt=len(c.prompt_ids)) for c in done]
     for c, seen in zip(done, learner.row_logprobs(rows), strict=True):
         assert (seen - torch.tensor(c.logprobs)).abs().mean() < (1e-4 if dtype == torch.float32 else 5e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("family", ["phi3", "qwen2", "llama"])
+def test_on_a_gpu_answers_are_those_of_a_cpu_and_steps_are_replayed(family, monkeypatch):
+    captured, plain = [], Capture.__call__
+    monkeypatch.setattr(Capture, "__call__", lambda self, run, plan: (captured.append(1), plain(self, run, plan))[1])
+    model = random_model(family, len(tiny()[1]))
+    expected = found(model)
+    alike(found(model.cuda()), expected)
+    assert captured
+    alike(found(model, max_batch=3), expected)
 
 
 def test_a_cache_tells_no_kernels_where_there_is_no_gpu():

@@ -22,7 +22,7 @@ def prepare(model: Any, activation_checkpointing: int, compile: bool) -> None:
     """
     if not activation_checkpointing and not compile:
         return
-    if compile and next(model.parameters()).device.type == "cpu":
+    if compile:
         AttentionInterface.register(UNTRACED, torch.compiler.disable(attend))
         model.set_attn_implementation(UNTRACED)
     for number, layer in enumerate(decoder_layers(model)):
