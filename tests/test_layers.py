@@ -32,7 +32,7 @@ DOORS = {
     "httpx2": ("decode/server_generator.py",),
     "numba": ("decode/cpu_kernels.py", "decode/lanes.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/lanes.py"),
-    "triton": ("decode/gpu_kernels.py",),
+    "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
     "httpx": (),
     "requests": (),
     "urllib.request": (),

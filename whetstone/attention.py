@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +55,16 @@ class Segments:
             ahead = self.shared[i + 1] if i + 1 < len(self.shared) else 0  # all that share with it share as much
             self.parts.append((prompt, prompt + 1) if ahead else (prompt,))
             self.pieces += [ahead, length - ahead] if ahead else [length]
-        self.gathered = self.kept = None  # on a GPU
+        self.at: Places | None = None  # on a GPU
         if self.shared and not on_cpu:
-            self.gathered, self.kept = (places.to(device) for places in self.places())
+            self.at = Places(*(places.to(device) for places in self.places()))
 
-    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The row's place of each token of the whole sequences, (U,), and of those the ones that the row has, (T,)."""
+    def places(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Places`."""
         places = torch.arange(sum(self.pieces)).split(self.pieces)
-        own = zip(torch.arange(sum(self.lengths)).split(self.lengths), self.shared, strict=True)
-        return torch.cat([places[i] for part in self.parts for i in part]), torch.cat([at[n:] for at, n in own])
+        own = list(zip(torch.arange(sum(self.lengths)).split(self.lengths), self.shared, strict=True))
+        gathered = torch.cat([places[i] for part in self.parts for i in part])
+        return gathered, torch.cat([at[n:] for at, n in own]), torch.cat([at[:n] for at, n in own])
 
     def whole(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(1, H, T, D) -> the sequences, each whole."""
@@ -77,6 +78,45 @@ class Segments:
         if not self.shared:
             return torch.cat(list(wholes), 2)
         return torch.cat([x.narrow(2, n, x.shape[2] - n) for x, n in zip(wholes, self.shared, strict=True)], 2)
+
+
+class Places(NamedTuple):
+    """Of T tokens of a row with shared prompts, and of the U tokens of its sequences, each whole."""
+
+    gathered: torch.Tensor  # (U,) the row's place of each token of the sequences
+    kept: torch.Tensor  # (T,) those of the U tokens that the row has, in its order
+    seen_again: torch.Tensor  # (U - T,) the others: prompts that a sequence before has
+
+
+class _Whole(torch.autograd.Function):
+    """(T, …) -> (U, …): the sequences, each whole. Its gradient adds up for shared prompts only: the rest is moved."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, at: Places) -> torch.Tensor:  # type: ignore[override]
+        ctx.at = at
+        return x.index_select(0, at.gathered)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):  # type: ignore[override]
+        at: Places = ctx.at
+        own = gradient.index_select(0, at.kept)
+        again = gradient.index_select(0, at.seen_again)
+        return own.index_add_(0, at.gathered.index_select(0, at.seen_again), again), None
+
+
+class _Once(torch.autograd.Function):
+    """The way back, (U, …) -> (T, …). What the row has not got gets no gradient."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, at: Places) -> torch.Tensor:  # type: ignore[override]
+        ctx.at = at
+        return x.index_select(0, at.kept)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):  # type: ignore[override]
+        at: Places = ctx.at
+        whole = gradient.new_zeros(len(at.gathered), *gradient.shape[1:])
+        return whole.index_copy_(0, at.kept, gradient), None
 
 
 def attend(
@@ -117,10 +157,10 @@ def attend(
         out = packed_attention(query, key, value, lengths, scaling, window).transpose(1, 2)
     else:
         flat = [x[0].transpose(0, 1).to(half) for x in (query, key, value)]
-        if lengths.gathered is not None:
-            flat = [x.index_select(0, lengths.gathered) for x in flat]
+        if lengths.at is not None:
+            flat = [_Whole.apply(x, lengths.at) for x in flat]
         out = kernel(*flat, lengths, scaling, window)
-        out = (out if lengths.kept is None else out.index_select(0, lengths.kept))[None]
+        out = (out if lengths.at is None else _Once.apply(out, lengths.at))[None]
     return out.contiguous(), None
 
 

@@ -36,7 +36,8 @@ def score_model(
     from whetstone.sample import sample_journalled
     from whetstone.verify import MathVerifier
 
-    loaded = models.load(model, models.choose_device(parallel.device), longest=longest)
+    device = models.choose_device(parallel.device)
+    loaded = models.load(model, device, models.sampling_dtype(device, parallel.compute, "float32"), longest)
     engine = sampler(*loaded, parallel)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1

@@ -245,3 +245,25 @@ def test_a_roll_back_goes_on_from_before_the_bad_steps_with_other_rollouts(tmp_p
     assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.learning_rate / 4] * 2)
     told = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
     assert [trip["action"] for trip in told["tripwires"]] == ["rollback", "pause"]
+
+
+def test_what_samples_in_another_type_is_a_copy_that_follows_the_learner(tmp_path, world, adder, monkeypatch):
+    """As on a GPU that computes in bf16: its log-probabilities differ by rounding, and the weights are those of each step."""
+    from whetstone import model as models
+    from whetstone.decode import forked_generator
+
+    policies, sampler = [], forked_generator.sampler
+    monkeypatch.setattr(models, "sampling_dtype", lambda device, compute, dtype: "bfloat16")
+    monkeypatch.setattr(
+        forked_generator, "sampler", lambda model, *rest: (policies.append(model), sampler(model, *rest))[1]
+    )
+    loop.run(room(tmp_path / "r", world, adder))
+    gaps = logged(tmp_path / "r", "sampler_gap")
+    assert min(gaps) > 1e-5 and max(gaps) < 0.03
+    (policy,) = policies
+    learnt = models.load(tmp_path / "r" / "model")[0].state_dict()
+    before = models.load(adder)[0].state_dict()
+    far = [float((learnt[name] - before[name]).abs().max()) for name in learnt]
+    assert max(far) > 1e-3 and policy.dtype.itemsize == 2
+    for name, weight in policy.state_dict().items():  # that of the last step's samples: one update behind
+        assert float((weight.float() - learnt[name]).abs().max()) < 0.01 + max(far) / 2

@@ -88,12 +88,16 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone.learner.steps import Steps
 
     settings: Settings = stage.settings
-    model, tokenizer = models.load(
-        stage.inputs["model"], models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
-    )
+    device = models.choose_device(stage.parallel.device)
+    model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     chat, ranks = Chat(tokenizer), join(stage.parallel, model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
-        pairs, counts = student_pairs(stage, model, tokenizer, ranks)
+        dtype = models.sampling_dtype(device, stage.parallel.compute, stage.model.dtype)
+        student = model
+        if dtype != stage.model.dtype:
+            student = models.load(stage.inputs["model"], device, dtype, stage.longest)[0]
+        pairs, counts = student_pairs(stage, student, tokenizer, ranks)
+        del student  # a copy's memory is the learner's
     else:
         pairs, counts = teacher_pairs(stage)
     if not pairs:

@@ -1,21 +1,25 @@
 """The chunked head: log-probabilities and entropy of given tokens without the logits of a whole sequence.
 
 A vocabulary of 200,064 in fp32 is 0.8 MB a token, 13 GB for a 16k row. Here the hidden states go through the head a
-chunk at a time, in fp32, forward and backward; the backward pass computes each chunk's logits again.
+chunk at a time, forward and backward, and logits are fp32; the backward pass computes each chunk's logits again.
 
 Some models bend their logits on the way out. `output_rule` finds out which of the known ways a model has by comparing with
 its own logits of a few tokens, and refuses a model with another.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from whetstone.model import hidden_states
+from whetstone.run.progress import say
 
 CHUNK = 1024  # tokens; their logits are the only ones alive
+GPU_CHUNK = 2048  # the same where their gradient takes half as many bytes, and never are there three of the kind
 PROBE = 4  # tokens; a model's own logits of them show its rule
 
 
@@ -41,53 +45,127 @@ class OutputRule:
 PLAIN = OutputRule()
 
 
+@lru_cache
+def gpu_kernels(device: torch.device) -> ModuleType | None:
+    """head_kernels.py; None where there is no GPU, or where it does not work there."""
+    if device.type != "cuda":
+        return None
+    try:
+        from whetstone.learner import head_kernels
+
+        reason = head_kernels.wrong(device)
+    except (
+        Exception
+    ) as error:  # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
+        reason = f"{type(error).__name__}: {error}"
+    if reason:
+        say(f"training on the GPU without kernels of its own for the head, which is slower: {reason}")
+        return None
+    return head_kernels
+
+
 class _ChunkedLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, rule, chunk):  # type: ignore[override]
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        w, b = weight.to(wide), None if bias is None else bias.to(wide)
-        logprobs = torch.empty(len(targets), dtype=wide, device=hidden.device)
-        entropy = torch.empty_like(logprobs)
+    def forward(ctx, hidden, weight, bias, targets, temperature, rule, chunk, products):  # type: ignore[override]
+        head = _Head(hidden, weight, bias, rule, products)
+        logprobs = torch.empty(len(targets), dtype=head.wide, device=hidden.device)
+        totals, entropy = torch.empty_like(logprobs), torch.empty_like(logprobs)
         for at in range(0, len(targets), chunk):
             part = slice(at, at + chunk)
-            logits = rule(F.linear(hidden[part].to(wide), w, b)) / temperature[part, None]  # (chunk, V)
-            total = logits.logsumexp(-1)
-            logprobs[part] = logits.gather(-1, targets[part, None])[:, 0] - total
-            entropy[part] = total - (logits.softmax(-1) * logits).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, temperature, entropy)
-        ctx.rule, ctx.chunk = rule, chunk
+            z = head.logits(hidden[part])  # (chunk, V)
+            logprobs[part], totals[part], entropy[part] = head.statistics(z, targets[part], temperature[part])
+        ctx.save_for_backward(hidden, weight, bias, targets, temperature, totals, entropy)
+        ctx.given = rule, chunk, products
         ctx.set_materialize_grads(False)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx, grad, grad_entropy):  # type: ignore[override]
-        """With p the probabilities and H the entropy: d logprob / d logit = onehot - p, dH / d logit = -p (log p + H)."""
-        hidden, weight, bias, targets, temperature, entropy = ctx.saved_tensors
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        w, b = weight.to(wide), None if bias is None else bias.to(wide)
-        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(w)
-        d_bias = None if b is None else torch.zeros_like(b)
+        hidden, weight, bias, targets, temperature, totals, entropy = ctx.saved_tensors
+        rule, chunk, products = ctx.given
+        head = _Head(hidden, weight, bias, rule, products)
+        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=head.wide)
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=head.wide)
         grad = torch.zeros_like(entropy) if grad is None else grad
-        for at in range(0, len(targets), ctx.chunk):
-            part = slice(at, at + ctx.chunk)
-            h = hidden[part].to(wide)
-            heat = temperature[part, None]
-            logits = ctx.rule(F.linear(h, w, b))  # (chunk, V), before the temperature
-            scale = grad[part, None] / heat
-            if grad_entropy is None:
-                d_logits = (logits / heat).softmax(-1).mul_(-scale)
-            else:
-                log_p = (logits / heat).log_softmax(-1)
-                weighed = (log_p + entropy[part, None]).mul_(grad_entropy[part, None] / heat).add_(scale)
-                d_logits = log_p.exp_().mul_(weighed).neg_()
-            d_logits.scatter_add_(-1, targets[part, None], scale)
-            d_z = ctx.rule.backward(d_logits, logits)
-            d_hidden[part] = (d_z @ w).to(hidden.dtype)
-            d_weight += d_z.T @ h
+        for at in range(0, len(targets), chunk):
+            part = slice(at, at + chunk)
+            given = [x[part] for x in (targets, temperature, totals, entropy, grad)]
+            d_z = head.gradient(head.logits(hidden[part]), *given, None if grad_entropy is None else grad_entropy[part])
+            d_hidden[part] = head.product(d_z, head.weight).to(hidden.dtype)
+            d_weight += head.product(d_z.T, hidden[part].to(d_z.dtype))
             if d_bias is not None:
-                d_bias += d_z.sum(0)
+                d_bias += d_z.sum(0, dtype=head.wide)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        return d_hidden, d_weight.to(weight.dtype), d_bias, None, None, None, None
+        return d_hidden, d_weight.to(weight.dtype), d_bias, None, None, None, None, None
+
+
+class _Head:
+    """A chunk's logits, what is asked of them, and their gradient.
+
+    `products`: the type that factors of matrix products are rounded to, on a GPU; their sums are fp32 all the same.
+    """
+
+    def __init__(
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        rule: OutputRule,
+        products: torch.dtype | None,
+    ):
+        self.wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        self.products = products
+        self.weight = weight.to(products or self.wide)  # (V, C)
+        self.bias = None if bias is None else bias.to(self.wide)
+        self.rule = rule
+        self.kernels = gpu_kernels(hidden.device) if rule == PLAIN and self.wide == torch.float32 else None
+
+    def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a @ b if self.products is None else torch.mm(a, b, out_dtype=self.wide)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, C) -> (n, V), before rule and temperature."""
+        if self.products is None:
+            return F.linear(hidden.to(self.wide), self.weight, self.bias)
+        z = self.product(hidden.to(self.products), self.weight.T)
+        return z if self.bias is None else z.add_(self.bias)
+
+    def statistics(
+        self, z: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the targets, logarithms of the sums of exponentials, entropies: (n,) each."""
+        if self.kernels is not None:
+            return self.kernels.statistics(z, targets, temperature)
+        logits = self.rule(z) / temperature[:, None]
+        total = logits.logsumexp(-1)
+        entropy = total - (logits.softmax(-1) * logits).sum(-1)
+        return logits.gather(-1, targets[:, None])[:, 0] - total, total, entropy
+
+    def gradient(
+        self,
+        z: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: torch.Tensor,
+        totals: torch.Tensor,
+        entropy: torch.Tensor,
+        grad: torch.Tensor,
+        grad_entropy: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """(n, V) of z. With p the probabilities and H the entropy: d logprob / d logit = onehot - p, dH / d logit =
+        -p (log p + H)."""
+        if self.kernels is not None:
+            given = targets, temperature, totals, entropy, grad, grad_entropy
+            return self.kernels.gradient(z, *given, self.products or self.wide)
+        logits, heat = self.rule(z), temperature[:, None]
+        scale = grad[:, None] / heat
+        if grad_entropy is None:
+            d_logits = (logits / heat).softmax(-1).mul_(-scale)
+        else:
+            log_p = (logits / heat).log_softmax(-1)
+            weighed = (log_p + entropy[:, None]).mul_(grad_entropy[:, None] / heat).add_(scale)
+            d_logits = log_p.exp_().mul_(weighed).neg_()
+        d_logits.scatter_add_(-1, targets[:, None], scale)
+        return self.rule.backward(d_logits, logits).to(self.products or self.wide)
 
 
 def chunked_logprobs(
@@ -95,15 +173,19 @@ def chunked_logprobs(
     weight: torch.Tensor,  # (V, C)
     targets: torch.Tensor,  # (N,)
     temperature: torch.Tensor,  # (N,)
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     bias: torch.Tensor | None = None,  # (V,)
     rule: OutputRule = PLAIN,
+    products: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log softmax(rule(hidden W^T + bias) / temperature) at the targets, and the entropy in nats: (N,), (N,).
 
     Both have gradients with regard to hidden states, weight and bias; the entropy's costs nothing where it is not used.
+    `products`: bfloat16 on a GPU that computes in it: factors of the matrix products are rounded to it, as those of the other
+    layers are and as a sampler's are; sums and logits stay fp32.
     """
-    return _ChunkedLogProbs.apply(hidden, weight, bias, targets, temperature, rule, chunk)
+    chunk = chunk or (CHUNK if products is None else GPU_CHUNK)
+    return _ChunkedLogProbs.apply(hidden, weight, bias, targets, temperature, rule, chunk, products)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from whetstone import model as models
-from whetstone.attention import Segments
+from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs, output_rule
@@ -49,11 +49,13 @@ class Policy(torch.nn.Module):
         hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
+        products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # no gradient is lost in it
         with torch.autocast(hidden.device.type, enabled=False):
             head = self.model.get_output_embeddings()
             bias = None if head.bias is None else head.bias[: self.vocabulary]
             weight = head.weight[: self.vocabulary]
-            return chunked_logprobs(hidden, weight, batch.targets, temperature, bias=bias, rule=self.rule)
+            given = hidden, weight, batch.targets, temperature
+            return chunked_logprobs(*given, bias=bias, rule=self.rule, products=products)
 
 
 class Critic(torch.nn.Module):
@@ -115,9 +117,6 @@ class Learner:
         # of weights, losses and log-probabilities
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         prepare(model, parallel.activation_checkpointing, parallel.compile)
-        if self.device == "cuda" and parallel.compute == "bfloat16":
-            # the head's products stay in fp32 storage, but go through tensor cores (TF32): a fifteenth of the time
-            torch.set_float32_matmul_precision("high")
         self._flops = Flops(model, vocabulary)
         self.ranks = join(parallel, self.device)
         self.ranks.prepare(self.root)  # before the optimizers are made: parameters are replaced by shares of them

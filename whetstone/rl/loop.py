@@ -1,9 +1,9 @@
 """RL with verifiable rewards (Phi-4-Mini-Reasoning, stage 4): the loop, in terms of five answers.
 
 Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. The sampler shares the learner's
-weights, or has a copy of them where a process keeps only shares; its log-probabilities are checked against the learner's on
-a probe before the first step and in every step, and training stops rather than go on with a mismatch. Tripwires watch for
-what goes wrong more slowly.
+weights, or has a copy of them where a process keeps only shares or a GPU samples in another type. Its log-probabilities are
+checked against the learner's on a probe before the first step and in every step, and training stops rather than go on with
+a mismatch. Tripwires watch for what goes wrong more slowly.
 
 Several processes share a step's rollouts, then its rows; between the two each has all groups and gives the same answers.
 """
@@ -135,7 +135,7 @@ def train(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     model, tokenizer = load(stage)
     learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
-    policy = load(stage)[0] if learner.ranks.sharded else model  # what samples; after the learner kept only its share
+    policy = load_policy(stage, model, learner.ranks.sharded)  # after the learner kept only its share
     engine = sampler(policy, tokenizer, stage.parallel, learner.ranks.count)
     watch = Watch(stage.folder, settings.tripwires, learner.ranks)
     with MathVerifier() as verifier:
@@ -204,12 +204,20 @@ def train_on(
     return None if made is None else made | {"learning_rate": rate}
 
 
-def load(stage: Stage) -> tuple[Any, Any]:
-    """The model that the stage begins with, and its tokenizer."""
+def load(stage: Stage, dtype: str = "") -> tuple[Any, Any]:
+    """The model that the stage begins with, in `dtype` or that of the learner's weights, and its tokenizer."""
     from whetstone import model as models
 
     device = models.choose_device(stage.parallel.device)
-    return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
+    return models.load(stage.inputs["model"], device, dtype or stage.model.dtype, stage.longest)
+
+
+def load_policy(stage: Stage, model: Any, sharded: bool) -> Any:
+    """What samples: the learner's own model, or a copy where it keeps only a share of that, or samples in another type."""
+    from whetstone import model as models
+
+    dtype = models.sampling_dtype(model.device.type, stage.parallel.compute, stage.model.dtype)
+    return load(stage, dtype)[0] if sharded or dtype != stage.model.dtype else model
 
 
 def load_reference(stage: Stage) -> "Learner":

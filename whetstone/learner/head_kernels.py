@@ -1,0 +1,134 @@
+"""What the head does on a GPU beside its matrix products, in Triton, which comes with torch's CUDA builds.
+
+The logits of a chunk are the largest tensor of a training step. They are read once for what is asked of them (log-probability,
+entropy), and once for their gradient, which is written in the products' type; torch alone goes over them ten times. Only loaded
+where there is a GPU (head.py), and tried out there on a few numbers first.
+
+Letters: N tokens, V ids in use.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+WIDTH = 4096  # ids that a program takes at once
+
+
+@triton.jit
+def _statistics(z, targets, heat, logprobs, totals, entropies, SIZE: tl.constexpr, WIDTH: tl.constexpr):
+    """Of row `t`, in one pass: each lane has its own maximum, which its sums are relative to (Milakov & Gimelshein 2018,
+    arXiv 1805.02867); they are joined at the end."""
+    t, lane = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
+    cooler = 1.0 / tl.load(heat + t)
+    top = tl.full([WIDTH], -1e30, tl.float32)
+    total = tl.zeros([WIDTH], tl.float32)  # of exp(x - top)
+    weighed = tl.zeros([WIDTH], tl.float32)  # of exp(x - top) (x - top)
+    for at in range(0, SIZE, WIDTH):
+        there = at + lane < SIZE
+        x = tl.load(z + t * SIZE + at + lane, mask=there, other=-float("inf")) * cooler
+        higher = tl.maximum(top, x)
+        kept, new = tl.exp(top - higher), tl.exp(x - higher)
+        weighed = (weighed + total * (top - higher)) * kept + tl.where(there, new * (x - higher), 0.0)
+        total = total * kept + new
+        top = higher
+    highest = tl.max(top, 0)
+    kept = tl.exp(top - highest)
+    weighed = tl.sum((weighed + total * (top - highest)) * kept, 0)
+    total = tl.sum(total * kept, 0)
+    own = tl.load(z + t * SIZE + tl.load(targets + t)) * cooler
+    log = tl.log(total)
+    tl.store(totals + t, highest + log)
+    tl.store(logprobs + t, own - highest - log)
+    tl.store(entropies + t, log - weighed / total)
+
+
+def statistics(
+    z: torch.Tensor,  # (N, V) the head's product, fp32
+    targets: torch.Tensor,  # (N,)
+    temperature: torch.Tensor,  # (N,)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the targets, the logarithms of the sums of exponentials, entropies: (N,) each."""
+    found = torch.empty(3, len(z), device=z.device)
+    _statistics[(len(z),)](z, targets, temperature, *found, SIZE=z.shape[1], WIDTH=WIDTH, num_warps=8)
+    return found[0], found[1], found[2]
+
+
+@triton.jit
+def _gradient(
+    z,
+    targets,
+    heat,
+    totals,
+    entropies,
+    of_logprobs,
+    of_entropies,
+    out,
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ASKED: tl.constexpr,
+):
+    """WIDTH ids of row `t`. ASKED: the entropy's gradient, too."""
+    t = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    there = at < SIZE
+    cooler, scale = 1.0 / tl.load(heat + t), tl.load(of_logprobs + t)
+    log_p = tl.load(z + t * SIZE + at, mask=there, other=0.0) * cooler - tl.load(totals + t)
+    share = scale
+    if ASKED:
+        share += tl.load(of_entropies + t) * (log_p + tl.load(entropies + t))
+    found = tl.where(at == tl.load(targets + t), scale, 0.0) - tl.exp(log_p) * share
+    tl.store(out + t * SIZE + at, (found * cooler).to(out.dtype.element_ty), mask=there)
+
+
+def gradient(
+    z: torch.Tensor,  # (N, V)
+    targets: torch.Tensor,  # (N,), and so are all that follow
+    temperature: torch.Tensor,
+    totals: torch.Tensor,
+    entropies: torch.Tensor,
+    of_logprobs: torch.Tensor,  # the loss's gradient with regard to what `statistics` gave
+    of_entropies: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """(N, V) that of `z`, in `dtype`; in the place of `z` where that has it."""
+    out = z if dtype == z.dtype else torch.empty_like(z, dtype=dtype)
+    asked = of_entropies is not None
+    of_logprobs = of_logprobs.contiguous()  # a sum's gradient is one number, wherever it is read
+    of_entropies = of_entropies.contiguous() if asked else of_logprobs
+    _gradient[(len(z), triton.cdiv(z.shape[1], WIDTH))](
+        z, targets, temperature, totals, entropies, of_logprobs, of_entropies, out,
+        SIZE=z.shape[1], WIDTH=WIDTH, ASKED=asked, num_warps=8,
+    )  # fmt: skip
+    return out
+
+
+def wrong(device: torch.device) -> str:
+    """What is wrong with a kernel here, beside torch in float64 on a few numbers; "" if nothing is."""
+    make = torch.Generator(device).manual_seed(0)
+    n, size = 3, WIDTH + 5
+    z = 4 * torch.randn(n, size, generator=make, device=device)
+    targets = torch.tensor([0, WIDTH, size - 1], device=device)
+    heat = torch.tensor([1.0, 0.6, 1.3], device=device)
+    of_logprobs, of_entropies = torch.randn(2, n, generator=make, device=device)
+    wide = z.double().requires_grad_()
+    full = (wide / heat.double()[:, None]).log_softmax(-1)
+    logprobs, entropies = full.gather(1, targets[:, None])[:, 0], -(full.exp() * full).sum(1)
+    totals = (z.double() / heat.double()[:, None]).logsumexp(1)
+    of_both = (logprobs * of_logprobs).sum() + (entropies * of_entropies).sum()
+    expected = {
+        "log-probabilities": logprobs, "sums": totals, "entropies": entropies,
+        "gradient": torch.autograd.grad((logprobs * of_logprobs).sum(), wide, retain_graph=True)[0],
+        "gradient with entropy": torch.autograd.grad(of_both, wide)[0],
+    }  # fmt: skip
+    seen = statistics(z, targets, heat)
+    found = dict(zip(expected, seen, strict=False))
+    rest = targets, heat, seen[1], seen[2], of_logprobs
+    found["gradient"] = gradient(z.clone(), *rest, None, torch.float32)
+    found["gradient with entropy"] = gradient(z.clone(), *rest, of_entropies, torch.float32)
+    for name, value in found.items():
+        if not (value.double() - expected[name]).abs().max() <= 1e-4:
+            return f"{name} of the head are not what torch computes"
+    exact, rounded = expected["gradient with entropy"], gradient(z, *rest, of_entropies, torch.bfloat16)
+    if not (rounded.double() - exact).abs().max() <= 1e-2 * exact.abs().max():
+        return "the gradient of the head in bfloat16 is not what torch computes"
+    return ""
