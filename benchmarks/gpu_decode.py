@@ -166,13 +166,13 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
 # --- the peer
 
 
-def theirs(model: Any, size: Size, device: str, sequences: int, context: int) -> dict[str, Any]:
-    """`generate` in each of its settings; the fastest one's step, and all of them by name."""
+def theirs(model: Any, size: Size, device: str, sequences: int, context: int, chosen: Sequence[str]) -> dict[str, Any]:
+    """`generate` in each of the chosen settings; the fastest one's step, and all of them by name."""
     model.set_attn_implementation("sdpa")
     try:
         found = {
-            name: peer_tried(model, size, device, sequences, context, settings)
-            for name, settings in CACHES.items()
+            name: peer_tried(model, size, device, sequences, context, CACHES[name])
+            for name in chosen
             if device == "cuda" or "compiled" not in name  # transformers compiles on accelerators alone
         }
     finally:
@@ -252,7 +252,7 @@ def case(
     return {"case": name, "ours": mine, "peer": other, "unit": "tokens/s", **ratios, **sides}
 
 
-def run(size: Size, device: str, with_peer: bool, keep: Path | None) -> dict[str, Any]:
+def run(size: Size, device: str, peers: Sequence[str], keep: Path | None) -> dict[str, Any]:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     speed = bandwidth(device, size.probe)
     release()
@@ -263,14 +263,14 @@ def run(size: Size, device: str, with_peer: bool, keep: Path | None) -> dict[str
         "name": "gpu_decode",
         **where(device),
         "weight_bytes": weights, "bytes_a_token": a_token,
-        "bandwidth": speed, "bandwidth_by_data_sheet": sheet.bandwidth if sheet else None,
+        "peers": list(peers), "bandwidth": speed, "bandwidth_by_data_sheet": sheet.bandwidth if sheet else None,
         "cases": [], "ratio": None, "repeats": size.steps,
         "versions": versions(["torch", "transformers"]) | {"cuda": torch.version.cuda},
     }  # fmt: skip
     few = replace(size, warm=0, steps=1)
     ours(model, few, device, 2, min(size.contexts))  # kernels are made and loaded when they are first needed
     print(f"bandwidth {speed / 1e9:,.0f} GB/s" + (f" of {sheet.bandwidth / 1e9:,.0f}" if sheet else ""))
-    for row in cases(model, size, device, with_peer, weights, a_token, speed):
+    for row in cases(model, size, device, peers, weights, a_token, speed):
         result["cases"].append(row)
         result["ratio"] = min((one["ratio"] for one in result["cases"] if "ratio" in one), default=None)
         print(line(row), flush=True)
@@ -279,7 +279,7 @@ def run(size: Size, device: str, with_peer: bool, keep: Path | None) -> dict[str
 
 
 def cases(
-    model: Any, size: Size, device: str, with_peer: bool, weights: int, a_token: int, speed: float
+    model: Any, size: Size, device: str, peers: Sequence[str], weights: int, a_token: int, speed: float
 ) -> Iterator[dict[str, Any]]:
     for sequences, context in itertools.product(size.sequences, size.contexts):
         name = f"{sequences} x {context:,} tokens"
@@ -289,7 +289,7 @@ def cases(
             yield case(name, sequences, {"failed": reason}, {}, weights, a_token, speed)
             continue
         mine = tried(lambda n=sequences, c=context: ours(model, size, device, n, c))
-        other = theirs(model, size, device, sequences, context) if with_peer else {}
+        other = theirs(model, size, device, sequences, context, peers) if peers else {}
         yield case(name, sequences, mine, other, weights, a_token, speed)
 
 
@@ -316,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--contexts", type=int, nargs="+", help="tokens of prompt and answer together")
     parser.add_argument("--steps", type=int, help="measured steps of each case")
     parser.add_argument("--without-peer", action="store_true", help="only our side")
+    parser.add_argument("--peer", action="append", choices=CACHES, help="generate so, only; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
     device = chosen_device(chosen.small)
@@ -331,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(
                 f"{sequences} sequences of {context} tokens need {least} for their answers alone: ask for longer."
             )
-    run(size, device, not chosen.without_peer, chosen.json)
+    run(size, device, [] if chosen.without_peer else chosen.peer or list(CACHES), chosen.json)
 
 
 if __name__ == "__main__":

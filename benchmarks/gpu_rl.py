@@ -10,8 +10,10 @@ at most 16,384 tokens, clipping, AdamW. `one row`: 4 groups of 4 rollouts that f
 (learner/flops.py), by the whole update's time. The target is 30 %, the aim 40 %; the best published figure for such a model at
 16 k tokens is 13.9 %.
 
-Drawing: 4 groups of 4 rollouts of 128 tokens by the in-process engine, which shares the learner's weights in their type,
-and by how much its log-probabilities differ from the learner's (nats a token, on average).
+Drawing: 4 groups of 4 rollouts of 128 tokens by the in-process engine, from a copy of the learner's weights in bf16 where
+they are fp32, as the RL stage has it, and by how much its log-probabilities differ from the learner's (nats a token, on
+average; random weights give every token some 1e-5, whose log-probability is as far off as its logit). The copy stays there
+while updates are made.
 
 fp32 weights, gradients and moments take 61.4 GB, with bf16 copy and head some 75 GB before activations (learner/cost.py): a
 card of 80 GB has room for the update in bf16 weights only, which is a case of its own. What does not fit is listed as such.
@@ -156,9 +158,12 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
     }  # fmt: skip
 
 
-def draw(learner: Learner, size: Size, device: str) -> dict[str, Any]:
-    """Groups by the engine over the learner's weights: tokens a second, and the gap between the two."""
-    engine = engine_over(learner.model, size.shape.vocabulary)
+def draw(learner: Learner, policy: Any, size: Size, device: str) -> dict[str, Any]:
+    """Groups by the engine over the policy: tokens a second, seconds to publish, and its gap to the learner."""
+    publishing: list[float] = []
+    with timed(device, publishing):
+        learner.publish(policy)
+    engine = engine_over(policy, size.shape.vocabulary)
     starts = random_ids(4, size.prompt, size.shape.vocabulary)
 
     def drawn(length: int, into: list[float]) -> list[Any]:
@@ -186,6 +191,7 @@ def draw(learner: Learner, size: Size, device: str) -> dict[str, Any]:
     count = sum(len(one.ids) for one in done)
     return {
         "rollouts": len(done), "tokens": count, "seconds": taken[0], "tokens_per_second": count / taken[0],
+        "publish_seconds": publishing[0],
         "gap_to_the_learner": statistics.mean(apart),
     }  # fmt: skip
 
@@ -193,12 +199,15 @@ def draw(learner: Learner, size: Size, device: str) -> dict[str, Any]:
 def measure(size: Size, device: str, way: dict[str, Any], work: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The draw, then the updates of each kind of work, with one learner."""
     settings = dict(way)
-    model = build(size.shape, device, size.row, settings.pop("dtype", torch.float32))
+    dtype = settings.pop("dtype", torch.float32)
+    model = policy = build(size.shape, device, size.row, dtype)
+    if device == "cuda" and dtype == torch.float32:
+        policy = build(size.shape, device, size.row, torch.bfloat16).requires_grad_(False)
     compute = "bfloat16" if device == "cuda" else "float32"
     parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **settings)
     learner = Learner(model, size.shape.vocabulary, parallel)
     most = peak(device, getattr(torch, compute))
-    found = {"draw": tried(lambda: draw(learner, size, device))}
+    found = {"draw": tried(lambda: draw(learner, policy, size, device))}
     for name in work:
         found[name] = tried(lambda name=name: updates(learner, size, device, WORK[name](size), most))
         learner.clear()  # of what did not fit

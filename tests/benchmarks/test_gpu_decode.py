@@ -56,7 +56,7 @@ def test_a_setting_of_the_peer_that_fails_is_listed_and_the_fastest_other_counts
         return {"step_seconds": 0.5}
 
     monkeypatch.setattr(gpu_decode, "peer", peer)
-    found = gpu_decode.theirs(build(SMALL.shape, "meta", 64), SMALL, "cpu", 1, 64)
+    found = gpu_decode.theirs(build(SMALL.shape, "meta", 64), SMALL, "cpu", 1, 64, ["dynamic", "static"])
     assert (found["setting"], found["step_seconds"]) == ("dynamic", 0.5)
     assert found["settings"]["static"] == {"failed": "RuntimeError: its compiler"}
 

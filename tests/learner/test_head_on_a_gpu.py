@@ -13,7 +13,8 @@ from whetstone.learner.head import OutputRule, chunked_logprobs, gpu_kernels
 KERNELS = """
 import torch
 from whetstone.learner import head_kernels
-assert head_kernels.wrong(torch.device("cpu")) == ""
+with torch.no_grad():
+    assert head_kernels.wrong(torch.device("cpu")) == ""
 z, targets, heat, sums = torch.randn(3, 9), torch.arange(3), torch.ones(3), torch.rand(3)
 one = [head_kernels.gradient(z.clone(), targets, heat, sums, sums, grad, None, z.dtype)
        for grad in (torch.ones(1).expand(3), torch.ones(3))]

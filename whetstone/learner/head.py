@@ -92,7 +92,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             given = [x[part] for x in (targets, temperature, totals, entropy, grad)]
             d_z = head.gradient(head.logits(hidden[part]), *given, None if grad_entropy is None else grad_entropy[part])
             d_hidden[part] = head.product(d_z, head.weight).to(hidden.dtype)
-            d_weight += head.product(d_z.T, hidden[part].to(d_z.dtype))
+            head.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
             if d_bias is not None:
                 d_bias += d_z.sum(0, dtype=head.wide)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
@@ -122,6 +122,12 @@ class _Head:
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a @ b if self.products is None else torch.mm(a, b, out_dtype=self.wide)
+
+    def add_product(self, to: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+        if self.products is None:
+            to.addmm_(a, b)
+        else:
+            torch.addmm(to, a, b, out_dtype=self.wide, out=to)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, C) -> (n, V), before rule and temperature."""

@@ -102,6 +102,7 @@ def gradient(
     return out
 
 
+@torch.enable_grad()  # it is first asked for in a function's forward pass
 def wrong(device: torch.device) -> str:
     """What is wrong with a kernel here, beside torch in float64 on a few numbers; "" if nothing is."""
     make = torch.Generator(device).manual_seed(0)
