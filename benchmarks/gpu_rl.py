@@ -15,7 +15,7 @@ they are fp32, as the RL stage has it, and by how much its log-probabilities dif
 average; random weights give every token some 1e-5, whose log-probability is as far off as its logit). The copy stays there
 while updates are made.
 
-fp32 weights, gradients and moments take 61.4 GB, with bf16 copy and head some 75 GB before activations (learner/cost.py): a
+fp32 weights, gradients and moments take 61.4 GB, with bf16 copies and head some 83 GB before activations (learner/cost.py): a
 card of 80 GB has room for the update in bf16 weights only, which is a case of its own. What does not fit is listed as such.
 """
 

@@ -8,7 +8,7 @@ sequence, or packed ones. Nothing is left out of a step: forward, backward, clip
 tensor with a side as long as the vocabulary (the logits of a chunk, never of a row), and by how much the losses of a
 small model differ between CPU and GPU. Where `trl` can be imported its SFTTrainer does the same steps beside ours.
 
-On paper (learner/cost.py): fp32 weights, gradients and moments 61.4 GB, their bf16 copy 7.7 GB, the head 4.9 GB;
+On paper (learner/cost.py): fp32 weights, gradients and moments 61.4 GB, their bf16 copy 7.7 GB, the head 6.1 GB;
 activations 79.5 GB, with each second layer's computed again 45.4 GB, with each layer's 8.9 GB. So on a card of 141 GB one
 of the last two is needed.
 """

@@ -106,7 +106,8 @@ def test_activations_are_what_autograd_keeps(compute):
 def test_memory_of_phi_4_mini_on_one_h200_at_16k_tokens():
     """By hand: weights, gradients and two moments of 3.836e9 in fp32 are 61.4 GB, their bf16 copy 7.7 GB. A token and layer
     keeps 16 x 3072 (norms) + 4 x 3072 + 2 x 5120 + 2 x 4096 + 2 x 3072 + 8 x 8192 = 151,552 bytes: 79.5 GB in all, or with
-    checkpointing 4 x 3072 a layer (6.4 GB) and one layer's (2.5 GB). The head: 2.46 GB of gradient, 3 x 0.82 GB of logits."""
+    checkpointing 4 x 3072 a layer (6.4 GB) and one layer's (2.5 GB). The head: 2.46 GB of gradient, 1.23 GB of its copy in bf16,
+    3 x 0.82 GB of logits. The sampler's copy in bf16 is 7.7 GB, and none where both have one type."""
     parallel = ParallelSettings(compute="bfloat16", accelerator="H200")
     shape = shape_of(PHI.path, PHI)
     none = training_memory(shape, "float32", parallel, 16384)
@@ -115,7 +116,11 @@ def test_memory_of_phi_4_mini_on_one_h200_at_16k_tokens():
     assert none["weights in bfloat16"] == pytest.approx(7.67e9, rel=1e-3)
     assert none["activations"] == pytest.approx(79.5e9, rel=1e-3)
     assert every["activations"] == pytest.approx(6.44e9 + 2.48e9, rel=1e-3)
-    assert every["head"] == pytest.approx(2.458e9 + 3 * 0.8195e9, rel=1e-3)
+    assert every["head"] == pytest.approx(2.458e9 + 1.229e9 + 3 * 0.8195e9, rel=1e-3)
+    rl = training_memory(shape, "float32", parallel, 16384, samples=True)
+    halves = training_memory(shape, "bfloat16", parallel, 16384, samples=True)
+    assert rl["sampler's copy"] == pytest.approx(7.67e9, rel=1e-3) and not halves["sampler's copy"]
+    assert halves["head"] == pytest.approx(2.458e9 + 3 * 0.8195e9, rel=1e-3)
     assert sum(every.values()) < 141e9 < sum(none.values())
 
 
@@ -141,13 +146,13 @@ def test_what_does_not_fit_is_said_with_the_remedy():
 
 
 def test_sampling_is_bound_by_the_bandwidth():
-    """Keys and values of a sequence of 8,192 tokens in fp32 are 2.15 GB: 141 - 71.5 GB beside weights, gradients, moments,
-    the bf16 copy and the head hold 32. Each step reads 15.3 GB of weights and 32 x 1.07 GB, at 2.4 TB/s."""
+    """Keys and values of a sequence of 8,192 tokens in bf16 are 1.07 GB: 141 - 80.4 GB beside weights, gradients, moments,
+    two bf16 copies and the head hold 56. Each step reads 7.7 GB of weights and 56 x 0.54 GB, at 2.4 TB/s."""
     parallel = ParallelSettings(accelerator="H200", compute="bfloat16", activation_checkpointing=1)
     trained = training_estimate(PHI.path, PHI, parallel, step_tokens=8192, row_tokens=8192, checkpoints=2)
     told = with_sampling(trained, PHI.path, PHI, parallel, 1_000_000, 8192)
-    assert "32 sequences at once" in told.lines["sampling time"]
-    assert told.seconds == pytest.approx(1e6 / 32 * (15.344e9 + 32 * 1.0737e9) / 2.4e12, rel=0.01)
+    assert "56 sequences at once" in told.lines["sampling time"]
+    assert told.seconds == pytest.approx(1e6 / 56 * (7.672e9 + 56 * 0.5369e9) / 2.4e12, rel=0.01)
 
 
 def test_time_is_operations_by_peak_and_share():

@@ -4,7 +4,8 @@ Memory, of each device: weights, gradients and AdamW's two moments in the type o
 two layers, and embedding with head, are gathered whole at a time); where the computing is in another type, a copy of the
 weights in it, which autocast keeps for a forward pass; the activations that the backward pass needs; and the head's
 gradient with three times the logits of a chunk. What autograd keeps of a token and layer was read off the classes
-of transformers (see `activation_bytes`), not measured on a GPU; allocators take some per cent more.
+of transformers (see `activation_bytes`). Compiled layers keep less: on an H200 the RL update of benchmarks/gpu_rl.py took
+136 GB where this says 162.
 
 Operations, as model FLOPs (PaLM, arXiv 2204.02311, appendix B): 6 a weight and token, and 12 L H D a pair of tokens of
 which one sees the other, for L layers of H heads of size D. What activation checkpointing computes again is not counted.
@@ -151,14 +152,23 @@ def activation_bytes(shape: Shape, dtype: str, compute: str, on_gpu: bool) -> fl
     return norms + inputs + heads + output + 4 * small * shape.mlp
 
 
+def _on_gpu(parallel: ParallelSettings) -> bool:
+    return parallel.device == "cuda" or bool(parallel.accelerator)
+
+
+def _sampling_bytes(dtype: str, parallel: ParallelSettings) -> int:
+    """Of a number of the weights that are sampled from (`model.sampling_dtype`)."""
+    return BYTES[parallel.compute if _on_gpu(parallel) and parallel.compute != "float32" else dtype]
+
+
 def training_memory(
     shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int, samples: bool = False
 ) -> dict[str, float]:
     """Bytes on each device for a micro-batch of so many tokens, by what takes them.
 
-    What `samples` beside a learner that keeps only a share of the weights has a copy of them.
+    What `samples` beside a learner that keeps only a share of the weights, or has them in another type, has a copy of them.
     """
-    on_gpu = parallel.device == "cuda" or bool(parallel.accelerator)
+    on_gpu = _on_gpu(parallel)
     size, count = BYTES[dtype], shape.parameters
     shared = parallel.processes if parallel.shard == "fsdp" else 1
     layer = activation_bytes(shape, dtype, parallel.compute, on_gpu) * tokens
@@ -166,7 +176,12 @@ def training_memory(
     again = math.ceil(shape.layers / every) if every else 0
     kept = (shape.layers - again) * layer + again * tokens * shape.hidden * size + (layer if again else 0)
     other = BYTES["bfloat16"] if (dtype, parallel.compute) == ("float32", "bfloat16") else 0
-    head = shape.vocabulary * shape.hidden * (4 if size == 4 else 8)  # its gradient, and a copy where it is not in fp32
+    half = on_gpu and "bfloat16" in (dtype, parallel.compute)  # the head's factors are bf16 then, its sums fp32 as ever
+    copy = (0 if size == 2 else 2) if half else (0 if size == 4 else 4)
+    head = (
+        shape.vocabulary * shape.hidden * (4 + copy)
+    )  # its gradient, and a copy of it where factors have another type
+    sampled = _sampling_bytes(dtype, parallel)
     ends = shape.vocabulary * shape.hidden
     gathered = size * (ends + 2 * (count - ends) / shape.layers) if shared > 1 else 0
     return {
@@ -174,7 +189,7 @@ def training_memory(
         "gradients": size * count / shared,
         "moments": 2 * size * count / shared,
         "gathered": gathered,
-        "sampler's copy": size * count if samples and shared > 1 else 0,
+        "sampler's copy": sampled * count if samples and (shared > 1 or sampled != size) else 0,
         f"weights in {parallel.compute}": other * count,
         "activations": kept,
         "head": head + 3 * min(tokens, CHUNK) * shape.vocabulary * 4,
@@ -265,7 +280,7 @@ def with_sampling(
     shape = shape_of(folder, model)
     if shape is None or not parallel.accelerator or estimate.memory is None:
         return replace(estimate, lines=lines)
-    device, size = ACCELERATORS[parallel.accelerator], BYTES[model.dtype]
+    device, size = ACCELERATORS[parallel.accelerator], _sampling_bytes(model.dtype, parallel)
     sequence = 2 * shape.layers * shape.keys * size * longest  # bytes of keys and values at its end
     resting = sum(training_memory(shape, model.dtype, parallel, 0, samples=True).values())
     room = max(0.0, device.memory - resting)

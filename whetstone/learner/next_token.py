@@ -35,5 +35,5 @@ def mean_loss(learner: Learner, rows: TokenStore) -> float:
             row.weights = 1.0 / max(1, rows.scored)
         batches = list(micro_batches([[row] for row in some], learner.parallel.micro_batch_tokens))
         for batch, logprobs in zip(batches, learner.logprobs(batches), strict=True):
-            total = total - (batch.weights * logprobs).sum()
+            total = total - (batch.weights * logprobs.cpu()).sum()
     return float(total)
