@@ -106,7 +106,7 @@ def test_activations_are_what_autograd_keeps(compute):
 def test_memory_of_phi_4_mini_on_one_h200_at_16k_tokens():
     """By hand: weights, gradients and two moments of 3.836e9 in fp32 are 61.4 GB, their bf16 copy 7.7 GB. A token and layer
     keeps 16 x 3072 (norms) + 4 x 3072 + 2 x 5120 + 2 x 4096 + 2 x 3072 + 8 x 8192 = 151,552 bytes: 79.5 GB in all, or with
-    checkpointing 4 x 3072 a layer (6.4 GB) and one layer's (2.5 GB). The head: 2.46 GB of gradient, 1.23 GB of its copy in bf16,
+    checkpointing 4 x 3072 a layer (6.4 GB) and one layer's (2.5 GB). The head: 2.46 GB of gradient, 1.23 GB of its bf16 copy,
     3 x 0.82 GB of logits. The sampler's copy in bf16 is 7.7 GB, and none where both have one type."""
     parallel = ParallelSettings(compute="bfloat16", accelerator="H200")
     shape = shape_of(PHI.path, PHI)
