@@ -55,7 +55,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "paper": RL | {"algorithm": "grpo", "stabilisers": PAPER, **TRIED},
     "dpo": DPO | {"beta": 0.01},
     "dpo_hardest": DPO | {"beta": 0.01, "pairing": "hardest"},
-    "ipo": DPO | {"loss": "ipo", "beta": 0.1},
+    "ipo": DPO | {"loss": "ipo", "beta": 1.0},
     "simpo": DPO | {"loss": "simpo", "beta": 2.0, "target_margin": 0.5},
     "sft_on_right": {
         "kind": "sft", "model": START, "data": "dpo-{seed}/pairs", "learning_rate": 1e-4, "batch_tokens": 2048,
