@@ -54,9 +54,8 @@ def gpu_kernels(device: torch.device) -> ModuleType | None:
         from whetstone.learner import head_kernels
 
         reason = head_kernels.wrong(device)
-    except (
-        Exception
-    ) as error:  # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
+    # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     if reason:
         say(f"training on the GPU without kernels of its own for the head, which is slower: {reason}")
