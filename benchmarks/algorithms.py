@@ -16,10 +16,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from benchmarks._measure import hardware, versions
 from benchmarks.seeds import interval, line, percent
 from whetstone.evaluate.comparisons import read_marks
 from whetstone.measure import paired_bootstrap
@@ -197,9 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = [read_variant(chosen.folder / chosen.table, name, chosen.seeds) for name in names]
     print("\n".join(table(found)))
     if chosen.json:
-        chosen.json.write_text(
-            json.dumps({"name": chosen.table, "rollouts": ROLLOUTS, "variants": found}, indent=2) + "\n"
-        )
+        facts = {"name": chosen.table, "date": date.today().isoformat(), "hardware": hardware()}
+        facts |= {"versions": versions(("torch", "transformers")), "seeds": chosen.seeds, "rollouts": ROLLOUTS}
+        chosen.json.write_text(json.dumps(facts | {"variants": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
