@@ -253,8 +253,8 @@ def choose_device(device: str) -> str:
 def sampling_dtype(device: str, compute: str, dtype: str) -> str:
     """The type of a model that is sampled from, where training computes in `compute` and stores weights in `dtype`.
 
-    On a GPU the type that is computed in: decoding reads all weights for each token, and what samples should be what
-    learns. On a CPU our kernels compute in fp32 whatever the type, and weights are shared.
+    On a GPU the type that is computed in, as decoding reads all weights for each token. On a CPU our kernels compute in fp32
+    whatever the type, and weights are shared.
 
     >>> sampling_dtype("cuda", "bfloat16", "float32"), sampling_dtype("cpu", "bfloat16", "float32")
     ('bfloat16', 'float32')
