@@ -26,7 +26,7 @@ from whetstone.decode import cpu_kernels
 from whetstone.decode.blocks import Owner
 from whetstone.decode.cpu_kernels import BLOCK, array
 from whetstone.decode.lanes import LANES
-from whetstone.run.progress import say
+from whetstone.run.kernels import working_kernels
 
 ALL = 1 << 40  # tokens: a window that hides nothing
 
@@ -63,20 +63,8 @@ class Heads(NamedTuple):
 @lru_cache
 def gpu_kernels(device: torch.device, dtype: torch.dtype, kinds: int, shared: int, size: int) -> ModuleType | None:
     """gpu_kernels.py, for `kinds` key heads of `size`, each shared by so many query heads; None where it does not work."""
-    if device.type != "cuda":
-        return None
-    try:
-        from whetstone.decode import gpu_kernels
-
-        reason = "" if dtype in gpu_kernels.TYPES else f"nothing for {dtype}"
-        reason = reason or gpu_kernels.wrong(device, dtype, kinds, shared, size)
-    # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    if reason:
-        say(f"decoding on the GPU without kernels of its own, which is slower: {reason}")
-        return None
-    return gpu_kernels
+    use = "decoding on the GPU without kernels of its own"
+    return working_kernels("whetstone.decode.gpu_kernels", use, device, dtype, kinds, shared, size)
 
 
 class KVCache:

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from whetstone.model import hidden_states
-from whetstone.run.progress import say
+from whetstone.run.kernels import working_kernels
 
 CHUNK = 1024  # tokens; their logits are the only ones alive
-GPU_CHUNK = 2048  # the same where their gradient takes half as many bytes, and never are there three of the kind
+GPU_CHUNK = 2048  # in products of bf16: logits and a gradient of half their bytes are as much as three times CHUNK
 PROBE = 4  # tokens; a model's own logits of them show its rule
 
 
@@ -48,19 +48,8 @@ PLAIN = OutputRule()
 @lru_cache
 def gpu_kernels(device: torch.device) -> ModuleType | None:
     """head_kernels.py; None where there is no GPU, or where it does not work there."""
-    if device.type != "cuda":
-        return None
-    try:
-        from whetstone.learner import head_kernels
-
-        reason = head_kernels.wrong(device)
-    # no Triton, no compiler, a device that it does not know: torch alone is slower, and right
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    if reason:
-        say(f"training on the GPU without kernels of its own for the head, which is slower: {reason}")
-        return None
-    return head_kernels
+    use = "training on the GPU without kernels of its own for the head"
+    return working_kernels("whetstone.learner.head_kernels", use, device)
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
