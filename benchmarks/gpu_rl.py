@@ -200,11 +200,12 @@ def measure(size: Size, device: str, way: dict[str, Any], work: Sequence[str]) -
     """The draw, then the updates of each kind of work, with one learner."""
     settings = dict(way)
     dtype = settings.pop("dtype", torch.float32)
-    model = policy = build(size.shape, device, size.row, dtype)
-    if device == "cuda" and dtype == torch.float32:
-        policy = build(size.shape, device, size.row, torch.bfloat16).requires_grad_(False)
     compute = "bfloat16" if device == "cuda" else "float32"
     parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **settings)
+    model = policy = build(size.shape, device, size.row, dtype)
+    sampled = getattr(torch, parallel.sampling_dtype(device, str(dtype).removeprefix("torch.")))
+    if sampled != dtype:
+        policy = build(size.shape, device, size.row, sampled).requires_grad_(False)
     learner = Learner(model, size.shape.vocabulary, parallel)
     most = peak(device, getattr(torch, compute))
     found = {"draw": tried(lambda: draw(learner, policy, size, device))}

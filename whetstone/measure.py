@@ -37,7 +37,7 @@ def score_model(
     from whetstone.verify import MathVerifier
 
     device = models.choose_device(parallel.device)
-    loaded = models.load(model, device, models.sampling_dtype(device, parallel.compute, "float32"), longest)
+    loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
     engine = sampler(*loaded, parallel)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1

@@ -20,7 +20,7 @@ from whetstone.chat import stops
 from whetstone.longrope import fix_table
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
-from whetstone.run.settings import ModelSettings
+from whetstone.run.settings import ModelSettings, ParallelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,6 +163,15 @@ def load(
     return model, tokenizer
 
 
+def sampled_from(
+    model: "PreTrainedModel", path: Path | str, parallel: ParallelSettings, longest: int = 0, copied: bool = False
+) -> "PreTrainedModel":
+    """What samples where `model`, loaded from `path`, learns: itself, or a copy where that is in another type or is wanted."""
+    device, dtype = model.device.type, str(model.dtype).removeprefix("torch.")
+    sampled = parallel.sampling_dtype(device, dtype)
+    return load(path, device, sampled, longest)[0] if copied or sampled != dtype else model
+
+
 def without_dropout(config: Any) -> None:
     """Set every dropout of a configuration to 0, and say so where one was not."""
     inner = config.get_text_config()
@@ -248,15 +257,3 @@ def choose_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def sampling_dtype(device: str, compute: str, dtype: str) -> str:
-    """The type of a model that is sampled from, where training computes in `compute` and stores weights in `dtype`.
-
-    On a GPU the type that is computed in, as decoding reads all weights for each token. On a CPU our kernels compute in fp32
-    whatever the type, and weights are shared.
-
-    >>> sampling_dtype("cuda", "bfloat16", "float32"), sampling_dtype("cpu", "bfloat16", "float32")
-    ('bfloat16', 'float32')
-    """
-    return compute if device.startswith("cuda") and compute != "float32" else dtype

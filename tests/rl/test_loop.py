@@ -12,6 +12,7 @@ from whetstone.rl.algorithm import Group
 from whetstone.rl.choose import build
 from whetstone.rl.tripwires import Paused
 from whetstone.run.folder import hash_folder, read_json
+from whetstone.run.settings import ParallelSettings
 from whetstone.run.tables import read_rows
 
 
@@ -253,7 +254,7 @@ def test_what_samples_in_another_type_is_a_copy_that_follows_the_learner(tmp_pat
     from whetstone.decode import forked_generator
 
     policies, sampler = [], forked_generator.sampler
-    monkeypatch.setattr(models, "sampling_dtype", lambda device, compute, dtype: "bfloat16")
+    monkeypatch.setattr(ParallelSettings, "sampling_dtype", lambda self, device, dtype: "bfloat16")
     monkeypatch.setattr(
         forked_generator, "sampler", lambda model, *rest: (policies.append(model), sampler(model, *rest))[1]
     )

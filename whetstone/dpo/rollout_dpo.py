@@ -92,10 +92,7 @@ def run(stage: Stage) -> dict[str, Any]:
     model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
     chat, ranks = Chat(tokenizer), join(stage.parallel, model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
-        dtype = models.sampling_dtype(device, stage.parallel.compute, stage.model.dtype)
-        student = model
-        if dtype != stage.model.dtype:
-            student = models.load(stage.inputs["model"], device, dtype, stage.longest)[0]
+        student = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest)
         pairs, counts = student_pairs(stage, student, tokenizer, ranks)
         del student  # a copy's memory is the learner's
     else:

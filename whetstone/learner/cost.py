@@ -157,8 +157,8 @@ def _on_gpu(parallel: ParallelSettings) -> bool:
 
 
 def _sampling_bytes(dtype: str, parallel: ParallelSettings) -> int:
-    """Of a number of the weights that are sampled from (`model.sampling_dtype`)."""
-    return BYTES[parallel.compute if _on_gpu(parallel) and parallel.compute != "float32" else dtype]
+    """Of a number of the weights that are sampled from."""
+    return BYTES[parallel.sampling_dtype("cuda" if _on_gpu(parallel) else "cpu", dtype)]
 
 
 def training_memory(
@@ -176,11 +176,9 @@ def training_memory(
     again = math.ceil(shape.layers / every) if every else 0
     kept = (shape.layers - again) * layer + again * tokens * shape.hidden * size + (layer if again else 0)
     other = BYTES["bfloat16"] if (dtype, parallel.compute) == ("float32", "bfloat16") else 0
-    half = on_gpu and "bfloat16" in (dtype, parallel.compute)  # the head's factors are bf16 then, its sums fp32 as ever
-    copy = (0 if size == 2 else 2) if half else (0 if size == 4 else 4)
-    head = (
-        shape.vocabulary * shape.hidden * (4 + copy)
-    )  # its gradient, and a copy of it where factors have another type
+    factor = 2 if on_gpu and "bfloat16" in (dtype, parallel.compute) else 4  # bytes of a number in the head's products
+    # its gradient in fp32, and a copy of it where they take another type
+    head = shape.vocabulary * shape.hidden * (4 + (factor if factor != size else 0))
     sampled = _sampling_bytes(dtype, parallel)
     ends = shape.vocabulary * shape.hidden
     gathered = size * (ends + 2 * (count - ends) / shape.layers) if shared > 1 else 0

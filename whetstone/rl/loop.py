@@ -123,6 +123,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
+    from whetstone import model as models
     from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
     from whetstone.learner.learner import Learner
@@ -135,7 +136,8 @@ def train(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     model, tokenizer = load(stage)
     learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
-    policy = load_policy(stage, model, learner.ranks.sharded)  # after the learner kept only its share
+    # after the learner kept only its share
+    policy = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest, learner.ranks.sharded)
     engine = sampler(policy, tokenizer, stage.parallel, learner.ranks.count)
     watch = Watch(stage.folder, settings.tripwires, learner.ranks)
     with MathVerifier() as verifier:
@@ -204,20 +206,12 @@ def train_on(
     return None if made is None else made | {"learning_rate": rate}
 
 
-def load(stage: Stage, dtype: str = "") -> tuple[Any, Any]:
-    """The model that the stage begins with, in `dtype` or that of the learner's weights, and its tokenizer."""
+def load(stage: Stage) -> tuple[Any, Any]:
+    """The model that the stage begins with, and its tokenizer."""
     from whetstone import model as models
 
     device = models.choose_device(stage.parallel.device)
-    return models.load(stage.inputs["model"], device, dtype or stage.model.dtype, stage.longest)
-
-
-def load_policy(stage: Stage, model: Any, sharded: bool) -> Any:
-    """What samples: the learner's own model, or a copy where it keeps only a share of that, or samples in another type."""
-    from whetstone import model as models
-
-    dtype = models.sampling_dtype(model.device.type, stage.parallel.compute, stage.model.dtype)
-    return load(stage, dtype)[0] if sharded or dtype != stage.model.dtype else model
+    return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
 
 
 def load_reference(stage: Stage) -> "Learner":

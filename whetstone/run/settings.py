@@ -68,6 +68,18 @@ class ParallelSettings(Settings):
         "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
     ] = ""  # for `plan`'s hours
 
+    def sampling_dtype(self, device: str, dtype: str) -> str:
+        """The type of a model that is sampled from, where weights are stored in `dtype`.
+
+        On a GPU the type that is computed in, as decoding reads all weights for each token. On a CPU our kernels compute in
+        fp32 whatever the type, and weights are shared.
+
+        >>> halves = ParallelSettings(compute="bfloat16")
+        >>> halves.sampling_dtype("cuda", "float32"), halves.sampling_dtype("cpu", "float32")
+        ('bfloat16', 'float32')
+        """
+        return self.compute if device == "cuda" and self.compute != "float32" else dtype
+
 
 class SpikeSettings(Settings):
     """A loss or gradient that is not finite, and a loss that jumps: above the median of the last steps' losses by so many of
