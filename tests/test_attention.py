@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny_models import CLASSES, WINDOWED, random_model, tiny, windowed_model
-from whetstone.attention import Places, Segments, _Once, _Whole, attend, flash_kernel, packed_attention, torch_kernel
+from whetstone.attention import Segments, _Once, _Whole, attend, flash_kernel, packed_attention, torch_kernel
 from whetstone.batch import Row, collate
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
@@ -137,7 +137,7 @@ def test_sequences_that_share_a_prompt_attend_to_the_bit_as_if_each_had_its_own(
 
 def test_the_places_of_a_gpu_are_those_of_the_pieces():
     segments = Segments(SHARED[0], shared=SHARED[1])
-    at = Places(*segments.places())
+    at = segments.places()
     row = torch.randn(1, 2, sum(segments.pieces), 4)
     whole = row[:, :, at.gathered]
     assert torch.equal(whole, torch.cat(segments.whole(row), 2)) and torch.equal(whole, unshared(row))

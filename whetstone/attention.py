@@ -59,12 +59,12 @@ class Segments:
         if self.shared and not on_cpu:
             self.at = Places(*(places.to(device) for places in self.places()))
 
-    def places(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See `Places`."""
+    def places(self) -> "Places":
         places = torch.arange(sum(self.pieces)).split(self.pieces)
         own = list(zip(torch.arange(sum(self.lengths)).split(self.lengths), self.shared, strict=True))
         gathered = torch.cat([places[i] for part in self.parts for i in part])
-        return gathered, torch.cat([at[n:] for at, n in own]), torch.cat([at[:n] for at, n in own])
+        again = torch.cat([at[:n] for at, n in own])
+        return Places(gathered, torch.cat([at[n:] for at, n in own]), again, gathered[again])
 
     def whole(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(1, H, T, D) -> the sequences, each whole."""
@@ -85,7 +85,8 @@ class Places(NamedTuple):
 
     gathered: torch.Tensor  # (U,) the row's place of each token of the sequences
     kept: torch.Tensor  # (T,) those of the U tokens that the row has, in its order
-    seen_again: torch.Tensor  # (U - T,) the others: prompts that a sequence before has
+    again: torch.Tensor  # (U - T,) the others: prompts that a sequence before has
+    prompts: torch.Tensor  # (U - T,) the row's places of these
 
 
 class _Whole(torch.autograd.Function):
@@ -100,8 +101,7 @@ class _Whole(torch.autograd.Function):
     def backward(ctx, gradient: torch.Tensor):  # type: ignore[override]
         at: Places = ctx.at
         own = gradient.index_select(0, at.kept)
-        again = gradient.index_select(0, at.seen_again)
-        return own.index_add_(0, at.gathered.index_select(0, at.seen_again), again), None
+        return own.index_add_(0, at.prompts, gradient.index_select(0, at.again)), None
 
 
 class _Once(torch.autograd.Function):

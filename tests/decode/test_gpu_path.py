@@ -1,13 +1,9 @@
 """What decodes on a GPU, as far as a CPU can tell: torch's path, replayed steps, the kernels in Triton's interpreter."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from tests.interpreted import needs_triton, run_interpreted
 from tests.tiny_models import random_model, tiny, windowed_model
 from whetstone.batch import Row
 from whetstone.chat import ask
@@ -163,12 +159,9 @@ for settings in ({}, {"row_block": 2}):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
+@needs_triton
 def test_the_kernels_compute_what_torch_does():
-    """In Triton's interpreter, which is slow; in a process of its own, as a kernel is one for good when it is defined."""
-    there = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, check=False, env=there)
-    assert done.returncode == 0, done.stderr
+    run_interpreted(KERNELS)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

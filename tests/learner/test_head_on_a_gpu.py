@@ -1,13 +1,9 @@
 """What the head does on a GPU, as far as a CPU can tell; and on one, where there is one."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from tests.interpreted import needs_triton, run_interpreted
 from whetstone.learner.head import OutputRule, chunked_logprobs, gpu_kernels
 
 KERNELS = """
@@ -26,12 +22,9 @@ assert "log-probabilities" in head_kernels.wrong(torch.device("cpu"))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
+@needs_triton
 def test_the_kernels_compute_what_torch_does():
-    """In Triton's interpreter; in a process of its own, as a kernel is one for good when it is defined."""
-    there = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, check=False, env=there)
-    assert done.returncode == 0, done.stderr
+    run_interpreted(KERNELS)
 
 
 def test_there_are_no_kernels_without_a_gpu():

@@ -55,18 +55,9 @@ def statistics(
 
 @triton.jit
 def _gradient(
-    z,
-    targets,
-    heat,
-    totals,
-    entropies,
-    of_logprobs,
-    of_entropies,
-    out,
-    SIZE: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ASKED: tl.constexpr,
-):
+    z, targets, heat, totals, entropies, of_logprobs, of_entropies, out,
+    SIZE: tl.constexpr, WIDTH: tl.constexpr, ASKED: tl.constexpr,
+):  # fmt: skip
     """WIDTH ids of row `t`. ASKED: the entropy's gradient, too."""
     t = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
