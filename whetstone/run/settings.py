@@ -9,6 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Operational:
+    """Marks a field that no result depends on, as in `timeout: Annotated[float, Operational] = 600`: how a server is reached,
+    how patiently it is asked. A change of such a field makes no stage stale."""
+
+
 class Settings(BaseModel):
     """Frozen, unknown keys refused. The parent of every table in a recipe."""
 
