@@ -265,7 +265,7 @@ def _check_names(stages: Sequence[Table]) -> None:
 
 
 def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) -> None:
-    """`sft.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
+    """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
     target, equals, text = assignment.partition("=")
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}

@@ -159,18 +159,25 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseM
 
     `settings` are those of now: their operational fields may change without a word.
     """
-    words = []
-    for table in ("settings", "shared"):
-        old, new = then.get(table, {}), now[table]
-        aside = list(operational(settings)) if table == "settings" else []
-        for key in [*new, *(key for key in old if key not in new)]:
-            if key not in new:
-                words.append(f"{key} = {old[key]!r} is no longer a setting")
-            elif key not in old:
-                words.append(f"{key} = {new[key]!r} is a new setting")
-            elif _without(aside, {key: old[key]}) != _without(aside, {key: new[key]}):
-                words.append(f"{key} was {old[key]!r} and is {new[key]!r}")
+    aside = list(operational(settings))
+    words = _changes(_without(aside, then.get("settings", {})), _without(aside, now["settings"]))
+    words += _changes(then.get("shared", {}), now["shared"])
     return words + list(_input_differences(then.get("inputs", {}), now["inputs"]))
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], table: str = "") -> list[str]:
+    words = []
+    for key in [*new, *(key for key in old if key not in new)]:
+        name = f"{table}{key}"
+        if key not in new:
+            words.append(f"{name} = {old[key]!r} is no longer a setting")
+        elif key not in old:
+            words.append(f"{name} = {new[key]!r} is a new setting")
+        elif isinstance(old[key], dict) and isinstance(new[key], dict):
+            words += _changes(old[key], new[key], f"{name}.")
+        elif old[key] != new[key]:
+            words.append(f"{name} was {old[key]!r} and is {new[key]!r}")
+    return words
 
 
 def _input_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
