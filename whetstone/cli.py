@@ -130,6 +130,16 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for an editor that completes and checks TOML (see docs/recipes.md)."""
+    import json
+
+    from whetstone.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
 def show(
     path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="Parquet folder or file, JSONL, CSV; a stage.")],
     grep: Annotated[str, typer.Option(help="Only rows in which some field holds this text.")] = "",
