@@ -22,7 +22,7 @@ from whetstone.recipe import read_recipe
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ParallelSettings
 from whetstone.run.torchrun import run_processes
-from whetstone.worker import read, run_in_processes, written
+from whetstone.worker import read_stage, run_in_processes, to_json
 
 
 def start(folder: Path, what: str) -> None:
@@ -38,7 +38,7 @@ def start(folder: Path, what: str) -> None:
         (
             "killed",
             RuntimeError,
-            "training process 1 of 2 ended with status -9 without a word .* goes on from the last",
+            "training process 1 of 2 ended with status -9 without a message .* continues from the last",
         ),
     ],
 )
@@ -115,8 +115,8 @@ def room(folder: Path, world: dict[str, Path], processes: int = 1, shard: str = 
 
 def test_a_stage_is_written_and_read_whole(tmp_path, world):
     made = replace(room(tmp_path / "s", world, processes=2), longest=4096)
-    (tmp_path / "stage.json").write_text(json.dumps(written(made)))
-    assert read(tmp_path / "stage.json") == made
+    (tmp_path / "stage.json").write_text(json.dumps(to_json(made)))
+    assert read_stage(tmp_path / "stage.json") == made
 
 
 def losses(folder: Path) -> list[float]:

@@ -58,7 +58,7 @@ def test_a_hang_is_named_with_its_stacks(tmp_path, hang, end):
         if end:
             assert child.wait(timeout=60) == -signal.SIGKILL and "It is ended now; run again" in told
         else:
-            assert child.poll() is None and "It is left to go on" in told
+            assert child.poll() is None and "It is left running" in told
     finally:
         child.kill()
     said = child.communicate()[1]  # the end of it comes once the watcher is gone, too

@@ -83,8 +83,8 @@ def _notes(recipe: Recipe, unknown: bool) -> str:
     if recipe.parallel.accelerator:
         notes.append(
             f"Time is for {recipe.parallel.processes} x {recipe.parallel.accelerator}, if training reaches {ASSUMED_MFU:.0%} "
-            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers and "
-            "the scores after each stage."
+            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers "
+            "and the scores after each stage."
         )
     else:
         notes.append('[parallel] accelerator = "H200", for instance, adds the time.')
