@@ -17,8 +17,6 @@ from tests.scripted import stage
 from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.learner.steps import Steps
-from whetstone.pipeline.running import run_recipe
-from whetstone.recipe import read_recipe
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ParallelSettings
 from whetstone.run.torchrun import run_processes
@@ -163,11 +161,3 @@ def test_one_is_asked_and_all_stop_after_the_same_step_and_torchrun_goes_on_to_t
     assert told["summary"]["steps"] == len(losses(given.folder)) and told["peak_memory"] > 1e7
     assert hash_folder(given.folder / "model") == hash_folder(undisturbed.folder / "model")
     assert losses(given.folder) == losses(undisturbed.folder)
-
-
-def test_a_stage_that_only_one_process_can_do_is_refused_before_anything_runs(walk, rooms):
-    text = walk.read_text().replace("[scores]", "[parallel]\nprocesses = 2\n\n[scores]")
-    walk.write_text(text)
-    with pytest.raises(ValueError, match=r"processes = 2: midtrain \(midtrain\) trains in one process in this version"):
-        run_recipe(read_recipe(walk))
-    assert rooms.calls == []
