@@ -34,6 +34,7 @@ class Input:
     optional: bool = False
     only_named: bool = False  # read only if the recipe names it
     made_by: tuple[str, ...] = ()  # kinds that the default comes from; (): any. A named input may come from any kind
+    description: str = ""  # if the name does not say it; for the reference and the schema
 
 
 @dataclass(frozen=True)
