@@ -14,7 +14,8 @@ the sum over micro-batches is the loss of the step, however it is split.
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,25 +68,17 @@ class Batch:
 
     def sum_by_segment(self, values: torch.Tensor) -> torch.Tensor:
         """(N,) -> (S,), for instance log-probabilities of tokens to those of sequences."""
-        return torch.zeros(len(self.lengths), dtype=values.dtype, device=values.device).index_add(
-            0, self.segments, values
-        )
+        zeros = torch.zeros(len(self.lengths), dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, self.segments, values)
 
     def to(self, device: str) -> "Batch":
         if device == "cpu":
             return self
-        return Batch(
-            self.ids.to(device),
-            self.positions.to(device),
-            self.lengths,
-            self.shared,
-            self.scored.to(device),
-            self.targets.to(device),
-            self.weights.to(device),
-            self.segments.to(device),
-            {k: v.to(device) for k, v in self.token.items()},
-            {k: v.to(device) for k, v in self.segment.items()},
-        )
+        names = ("ids", "positions", "scored", "targets", "weights", "segments")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        moved["token"] = {name: values.to(device) for name, values in self.token.items()}
+        moved["segment"] = {name: values.to(device) for name, values in self.segment.items()}
+        return replace(self, **moved)
 
 
 def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32, shared: Sequence[int] = ()) -> Batch:

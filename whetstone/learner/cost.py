@@ -191,21 +191,11 @@ def training_memory(
 
 
 def training_estimate(
-    folder: Path | str | None,
-    model: ModelSettings,
-    parallel: ParallelSettings,
-    *,
-    step_tokens: int,
-    row_tokens: int,
-    checkpoints: int,
-    tokens: int | None = None,
-    steps: int | None = None,
-    passes: float = 1.0,
-    bound: str = "",
-    steps_bound: str | None = None,
-    lines: dict[str, str] | None = None,
+    folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, *,
+    step_tokens: int, row_tokens: int, checkpoints: int, tokens: int | None = None, steps: int | None = None,
+    passes: float = 1.0, bound: str = "", steps_bound: str | None = None, lines: dict[str, str] | None = None,
     samples: bool = False,
-) -> Estimate:
+) -> Estimate:  # fmt: skip
     """The estimate of a training stage.
 
     `folder` is the model that is trained; None, or a folder that does not exist yet, stands for the shape in `[model]`.
@@ -219,52 +209,52 @@ def training_estimate(
         lines["tokens"] = f"{bound}{tokens:,}"
     if steps is not None:
         lines["steps"] = f"{steps_bound}{steps:,}"
-    known = Estimate(lines, tokens, steps, steps_bound, bound=bound)
+    estimate = Estimate(lines, tokens, steps, steps_bound, bound=bound)
     shape = shape_of(folder, model)
     if shape is None:
-        return known
-    size = BYTES[model.dtype]
-    micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
-    parts = training_memory(shape, model.dtype, parallel, micro, samples)
-    memory = sum(parts.values())
-    disk = size * shape.parameters * (1 + CHECKPOINT_COPIES * checkpoints)
-    most = "at most " if shape.most else ""
-    uses = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in parts.items() if part)
-    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
-    lines |= {
-        "model": f"{most}{shape.parameters:,} parameters",
-        "memory": f"{most}about {bytes_as_text(memory)}{each}, with micro-batches of up to {micro:,} tokens: {uses}",
-        "disk": f"{most}{bytes_as_text(size * shape.parameters)} of model, "
-        f"{bytes_as_text(CHECKPOINT_COPIES * size * shape.parameters)} per checkpoint, {checkpoints} kept",
-    }
-    estimate = replace(known, memory=memory, disk=disk)
-    if not parallel.accelerator:
         return estimate
-    device = ACCELERATORS[parallel.accelerator]
-    if memory > device.memory:
-        lines["does not fit"] = (
-            f"{bytes_as_text(memory)}, and {parallel.accelerator} has {bytes_as_text(device.memory)}: use more processes "
-            'with shard = "fsdp", activation_checkpointing = 1, or fewer micro_batch_tokens'
-        )
-    if tokens is None:
+    micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
+    memory = training_memory(shape, model.dtype, parallel, micro, samples)
+    estimate = _with_space(estimate, shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
+    if not parallel.accelerator or tokens is None:
         return estimate
     flops = passes * tokens * shape.training_flops(row_tokens)
-    seconds = flops / (device.flops * parallel.processes * ASSUMED_MFU)
-    lines["training time"] = (
+    peak = ACCELERATORS[parallel.accelerator].flops
+    seconds = flops / (peak * parallel.processes * ASSUMED_MFU)
+    estimate.lines["training time"] = (
         f"{bound}{clock(seconds)}: {flops:.3g} operations at {ASSUMED_MFU:.0%} of "
-        f"{parallel.processes} x {device.flops / 1e12:,.0f} TFLOP/s"
+        f"{parallel.processes} x {peak / 1e12:,.0f} TFLOP/s"
     )
     return replace(estimate, seconds=seconds)
 
 
-def with_sampling(
-    estimate: Estimate,
-    folder: Path | str | None,
-    model: ModelSettings,
+def _with_space(
+    estimate: Estimate, shape: Shape, weights: float, memory: dict[str, float], micro: int, checkpoints: int,
     parallel: ParallelSettings,
-    tokens: int,
+) -> Estimate:  # fmt: skip
+    """The estimate with memory per device, by use, for micro-batches of `micro` tokens, and disk; `weights` in bytes."""
+    total = sum(memory.values())
+    most = "at most " if shape.most else ""
+    uses = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in memory.items() if part)
+    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
+    lines = estimate.lines | {
+        "model": f"{most}{shape.parameters:,} parameters",
+        "memory": f"{most}about {bytes_as_text(total)}{each}, with micro-batches of up to {micro:,} tokens: {uses}",
+        "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(CHECKPOINT_COPIES * weights)} per checkpoint, "
+        f"{checkpoints} kept",
+    }
+    if parallel.accelerator and total > (room := ACCELERATORS[parallel.accelerator].memory):
+        lines["does not fit"] = (
+            f"{bytes_as_text(total)}, and {parallel.accelerator} has {bytes_as_text(room)}: use more processes with "
+            'shard = "fsdp", activation_checkpointing = 1, or fewer micro_batch_tokens'
+        )
+    return replace(estimate, lines=lines, memory=total, disk=weights * (1 + CHECKPOINT_COPIES * checkpoints))
+
+
+def with_sampling(
+    estimate: Estimate, folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, tokens: int,
     longest: int,
-) -> Estimate:
+) -> Estimate:  # fmt: skip
     """The estimate, plus the time to sample `tokens` tokens in sequences of up to `longest`.
 
     Sampling runs on the devices that train, in the memory that training leaves free.
@@ -299,17 +289,11 @@ def next_token_estimate(stage: Stage, texts: Iterable[str], row_tokens: int, che
     settings, above = stage.settings, stage.inputs.get("model") or stage.model.path
     tokens = count_tokens(above, texts, row_tokens)
     spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+    steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
     return training_estimate(
-        above,
-        stage.model,
-        stage.parallel,
-        step_tokens=settings.batch_tokens,
-        row_tokens=row_tokens,
-        checkpoints=checkpoints,
-        tokens=spent,
-        steps=None if spent is None else math.ceil(spent / settings.batch_tokens),
-        bound=bound,
-    )
+        above, stage.model, stage.parallel, step_tokens=settings.batch_tokens, row_tokens=row_tokens,
+        checkpoints=checkpoints, tokens=spent, steps=steps, bound=bound,
+    )  # fmt: skip
 
 
 def next_token_tokens(tokens: int, epochs: float, limit: int) -> tuple[int | None, str]:

@@ -97,13 +97,9 @@ class _Head:
     """
 
     def __init__(
-        self,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        rule: OutputRule,
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rule: OutputRule,
         products: torch.dtype | None,
-    ):
+    ):  # fmt: skip
         self.wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         self.products = products
         self.weight = weight.to(products or self.wide)  # (V, C)
@@ -139,16 +135,10 @@ class _Head:
         return logits.gather(-1, targets[:, None])[:, 0] - total, total, entropy
 
     def gradient(
-        self,
-        z: torch.Tensor,
-        targets: torch.Tensor,
-        temperature: torch.Tensor,
-        totals: torch.Tensor,
-        entropy: torch.Tensor,
-        grad: torch.Tensor,
-        grad_entropy: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The gradient of z, (n, V).
+        self, z: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor, totals: torch.Tensor,
+        entropy: torch.Tensor, grad: torch.Tensor, grad_entropy: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The gradient of z, (n, V). All arguments but z are (n,).
 
         With probabilities p and entropy H: d logprob / d logit = onehot - p, and dH / d logit = -p (log p + H).
         """

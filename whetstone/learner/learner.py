@@ -7,7 +7,7 @@ the rows' weights. `step` clips the gradient, updates the weights, and clears th
 Letters: T tokens of a micro-batch, N of them scored, C hidden width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
@@ -120,7 +120,7 @@ class Learner:
         self.process_group.prepare(self.root)  # may replace parameters by shares: before the optimizers are made
         self.optimizers, self.muon = make_optimizers(model, optimizer)
         if self.muon:
-            self.muon.orthogonalise_all = self.process_group.orthogonalise
+            self.muon.orthogonalise_all = self._orthogonalise
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
         self.phase: Callable[[str], None] = lambda name: None  # called when a phase of a step begins
@@ -160,8 +160,6 @@ class Learner:
             parameters = [p for _, p, _ in self.owned()]
             matrices = self.muon.matrices if self.muon else []
             replicas = Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t), matrices)
-            if self.muon:
-                self.muon.orthogonalise_all = replicas.orthogonalise
             self._replicas = loss, replicas
         return self._counted(self._replicas[1].gradient(groups, temperature))
 
@@ -189,8 +187,10 @@ class Learner:
         if self._replicas:
             self._replicas[1].close()
             self._replicas = None
-            if self.muon:
-                self.muon.orthogonalise_all = self.process_group.orthogonalise
+
+    def _orthogonalise(self, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Muon's matrices, divided among the processes that share the gradient."""
+        return (self._replicas[1] if self._replicas else self.process_group).orthogonalise(matrices)
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0

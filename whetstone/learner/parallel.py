@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -170,7 +170,7 @@ class Sharded(Replicated):
 
     def prepare(self, root: torch.nn.Module) -> None:
         super().prepare(root)
-        mesh = group_mesh(self.device, self.count)
+        mesh = init_device_mesh(self.device, (self.count,))
         for block in blocks(root):
             fully_shard(block, mesh=mesh)
         fully_shard(root, mesh=mesh)
@@ -223,10 +223,6 @@ def join(settings: ParallelSettings, device: str) -> ProcessGroup:
 def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def group_mesh(device: str, count: int) -> DeviceMesh:
-    return init_device_mesh(device, (count,))
 
 
 def blocks(root: torch.nn.Module) -> list[torch.nn.Module]:
