@@ -1,4 +1,4 @@
-"""One door to a stage's model: what it loads, what it says, what shares memory with what."""
+"""The model of a stage: what is loaded and reported, and which copies share memory."""
 
 import pytest
 import torch
