@@ -65,15 +65,11 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage, stage.inputs.get("model") or stage.model.path or tiny_base(stage))
+    read = reader(dropout(settings, stage.inputs["corpus"]), stage.seed)
     corpus = tokenise(
-        stage,
-        stage.inputs["corpus"],
-        student.chat,
-        reader(dropout(settings, stage.inputs["corpus"]), stage.seed),
-        settings.sequence_length,
-        responses_only=settings.loss_on == "response",
-        splits=("train", "validation"),
-    )
+        stage, stage.inputs["corpus"], student.chat, read, settings.sequence_length,
+        responses_only=settings.loss_on == "response", splits=("train", "validation"),
+    )  # fmt: skip
     rows, held_out = corpus["train"], corpus["validation"].at_most(settings.sequence_length)
     packed, plan = packed_steps(settings, rows, stage.seed)
     if not plan:

@@ -62,12 +62,8 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
         state = dict(steps.state)
     student.save(learner)
-    return {
-        "samples": len(rows),
-        "left_out": samples.left_out.total(),
-        "steps": len(plan),
-        "tokens": state["tokens"],
-    }
+    counts = {"samples": len(rows), "left_out": samples.left_out.total()}
+    return counts | {"steps": len(plan), "tokens": state["tokens"]}
 
 
 def conversation(row: dict[str, Any]) -> "Conversation":

@@ -219,5 +219,5 @@ def test_values_and_their_gradient_are_those_of_the_classifier(dtype):
 def test_a_classifier_with_several_labels_is_refused_as_a_critic():
     config = random_model("llama", V).config
     config.num_labels = 3
-    with pytest.raises(ValueError, match=r"has no scalar head: values need .* num_labels = 1"):
+    with pytest.raises(ValueError, match=r"has no scalar head: use .* num_labels = 1"):
         Critic(LlamaForSequenceClassification(config))

@@ -75,10 +75,8 @@ class Critic(torch.nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
-            raise ValueError(
-                f"{type(model).__name__} has no scalar head: values need a model for sequence classification with "
-                "num_labels = 1."
-            )
+            name = type(model).__name__
+            raise ValueError(f"{name} has no scalar head: use a model for sequence classification with num_labels = 1.")
         self.model = model
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor]:

@@ -58,20 +58,14 @@ class Replicas:
     """
 
     def __init__(
-        self,
-        parameters: Sequence[torch.nn.Parameter],
-        processes: int,
-        work: Work,
+        self, parameters: Sequence[torch.nn.Parameter], processes: int, work: Work,
         matrices: Sequence[torch.nn.Parameter] = (),
-    ):
-        self.work = work
-        self.parameters = parameters
+    ):  # fmt: skip
+        self.work, self.parameters = work, parameters
         share_memory(parameters)
         self.directions = shared_like(matrices)
         self.parts = divide([m.numel() * min(m.shape) for m in matrices], processes)
-        self.children: list[tuple[int, Connection, list[torch.Tensor]]] = []
-        for _ in range(processes - 1):
-            self.children.append(self._fork())
+        self.children = [self._fork() for _ in range(processes - 1)]
 
     def gradient(self, groups: Groups, temperature: float) -> Sums:
         """Add the gradient of all groups to the parameters. Returns the sums over all rows."""

@@ -192,12 +192,12 @@ class Steps:
         """Go back. Returns the step to go on with."""
         self.phase("checkpoint")
         left_out, why, self._going_back = [*self.state.get("left_out", ()), step], self._going_back, ""
-        found = checkpoint.load_newest(self.folder, self.learner)
-        if found is None:
+        newest = checkpoint.load_newest(self.folder, self.learner)
+        if newest is None:
             raise FloatingPointError(
                 f"{self.stage.name}: step {step + 1}: {why}; and {self.folder} has no checkpoint to go back to. Run again."
             )
-        first, self.state = found
+        first, self.state = newest
         self.state["left_out"] = left_out
         self.metrics.rewind(first)
         self._bar.advance(first - step)
@@ -205,35 +205,30 @@ class Steps:
         return first
 
     def validated(self, step: int, loss: float) -> None:
-        """The held-out loss after this step; the checkpoint of the lowest is kept. `state["worse"]` counts those since."""
+        """Note the held-out loss after a step. The best checkpoint is kept; `state["worse"]` counts losses since."""
         if loss < self.state.get("best_loss", math.inf):
             self.state |= {"best_loss": loss, "best_step": step + 1, "worse": 0}
         else:
             self.state["worse"] = self.state.get("worse", 0) + 1
 
     def restore_best(self) -> None:
-        """The weights with the lowest held-out loss, after the last step; those of the last where they are damaged."""
+        """After the last step, load the weights with the lowest held-out loss. If they are damaged, the last ones stay."""
         best = self.state.get("best_step")
         if not self.state.get("worse"):
             return
         try:
             checkpoint.load(self.folder, best, self.learner)
         except checkpoint.Damaged as damage:
-            say(
-                f"warning: {self.stage.name}: the best checkpoint, of step {best}, is damaged: {damage}; the last is used"
-            )
+            name = self.stage.name
+            say(f"warning: {name}: the best checkpoint, of step {best}, is damaged: {damage}; the last is used")
 
     def log(self, step: int, tokens: int, **values: Any) -> None:
         """Log the step, which trained on `tokens`."""
         pace = self._pace.add(step, tokens)
         self.metrics.log(step + 1, tokens=tokens, **values, **pace)
         shown = {short: f"{values[name]:.3g}" for name, short in SHOWN.items() if name in values}
-        self._bar.advance(
-            1,
-            **shown,
-            **{"tok/s": f"{pace['tokens_per_second']:,}", "MFU": f"{pace['mfu']:.0%}"},
-            memory=f"{pace['memory'] / 1e9:.2f} GB",
-        )
+        shown |= {"tok/s": f"{pace['tokens_per_second']:,}", "MFU": f"{pace['mfu']:.0%}"}
+        self._bar.advance(1, **shown, memory=f"{pace['memory'] / 1e9:.2f} GB")
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)

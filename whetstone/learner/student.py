@@ -1,9 +1,11 @@
-"""The model of a training stage: the one place where a room loads, copies and saves it.
+"""The model of a training stage: a room loads, copies and saves it only here.
 
-student = load(stage)
-learner = student.learner()
-…
-student.save(learner)
+    student = load(stage)
+    learner = student.learner()
+    …
+    student.save(learner)
+
+Its source is the stage's input, or `[model] path`.
 """
 
 from dataclasses import dataclass
@@ -54,10 +56,7 @@ class Student:
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
-    """The model from `source`; default: the stage's input, or `[model] path`.
-
-    Raises ValueError if there is none of these.
-    """
+    """The model from `source`; default: the stage's. Raises ValueError if the stage has none."""
     source = source or stage.inputs.get("model") or stage.model.path
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")

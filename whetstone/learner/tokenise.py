@@ -74,14 +74,9 @@ class Tokenised:
 
 
 def tokenise(
-    stage: Stage,
-    source: Path,
-    chat: Chat,
-    read: Callable[[dict[str, Any]], Conversation],
-    longest: int,
-    responses_only: bool = True,
-    splits: Sequence[str] = ("train",),
-) -> Tokenised:
+    stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation], longest: int,
+    responses_only: bool = True, splits: Sequence[str] = ("train",),
+) -> Tokenised:  # fmt: skip
     """The conversations of a table as ids, from `stage.folder/tokens` if they were made before.
 
     `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first. Rows of
@@ -98,10 +93,8 @@ def tokenise(
     with alone(stage.folder / "tokens.lock"):
         tokenised = _published(folder, made_from, splits)
         if tokenised is None:
-            with (
-                _published_by_rename(folder) as aside,
-                _Writing(aside, stage, chat, splits, count_rows(source)) as writing,
-            ):
+            total = count_rows(source)
+            with _published_by_rename(folder) as aside, _Writing(aside, stage, chat, splits, total) as writing:
                 writing.add(map(read, read_rows(source)), longest, responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
             tokenised = _published(folder, made_from, splits)
