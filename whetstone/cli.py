@@ -90,12 +90,12 @@ def run(
     checked = read_recipe(recipe, sets or ())
     try:
         with terminate_as_interrupt():
-            results = run_recipe(checked, first, last, only or (), force)
+            run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
         command = shlex.join(["whetstone", *sys.argv[1:]])
         print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
-    print_results(checked, results)
+    print_results(checked)
 
 
 @app.command()
