@@ -49,7 +49,9 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
                 yield "base", {}, base
                 base = None
             yield stage.name, read_json(manifest), scores.get(stage.name)
-    scoring = [recipe.folder / "scores" / name / MANIFEST for name in scores]
+    scoring = [
+        recipe.folder / "scores" / name / MANIFEST for name in ("base", *(stage.name for stage in recipe.stages))
+    ]
     if usages := [read_json(manifest) for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
 
