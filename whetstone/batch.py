@@ -12,8 +12,9 @@ and the sum over micro-batches is the step's loss, for any split into micro-batc
 """
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -37,6 +38,17 @@ class Row:
     @property
     def scored(self) -> int:
         return len(self.ids) - self.prompt
+
+
+def answer_row(
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    weights: float | list[float] = 1.0,
+    token: Mapping[str, list[float]] = MappingProxyType({}),
+    segment: Mapping[str, float] = MappingProxyType({}),
+) -> Row:
+    """The row of an answer, a rollout's for instance, that follows its prompt: only the answer is scored."""
+    return Row([*prompt, *answer], len(prompt), weights, dict(token), dict(segment))
 
 
 @dataclass(slots=True)

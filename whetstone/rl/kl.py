@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from whetstone.rl.algorithm import Algorithm, Group
+from whetstone.run.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,19 @@ if TYPE_CHECKING:
 
 Estimator = Literal["k1", "k2", "k3", "k3_corrected"]
 FURTHEST = 20.0  # nats
+
+
+class KLSettings(Settings):
+    """The KL to the model the stage began with."""
+
+    coefficient: float = Field(0.0, ge=0, description="of the KL; 0: none")
+    estimator: Estimator = Field("k3", description="see rl/kl.py for their gradients")
+    part_of: Literal["loss", "reward"] = Field("loss", description="where the KL counts")
+
+
+def with_kl(algorithm: Algorithm, settings: KLSettings) -> Algorithm:
+    add = kl_in_loss if settings.part_of == "loss" else kl_in_reward
+    return add(algorithm, settings.coefficient, settings.estimator)
 
 
 def value(estimator: Estimator, logprob: float, reference: float) -> float:

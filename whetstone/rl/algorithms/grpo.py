@@ -12,24 +12,35 @@ kept count too: they are zeros in the paper's sum, and a step that kept little m
 full size.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from whetstone.rl.algorithm import Algorithm, Setup
+from pydantic import Field
+
+from whetstone.rl.algorithm import Algorithm, ClippedSettings, Setup
 from whetstone.rl.credit import AVERAGES, credit, normalised
 from whetstone.rl.draw import once
 from whetstone.rl.keep import each, rewards_differ
 
 
-def grpo(
-    setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2, average: Literal["rollout", "token"] = "rollout"
-) -> Algorithm:
-    """`average`: whether every rollout of the step weighs the same, or every token."""
+class Settings(ClippedSettings):
+    average: Literal["rollout", "token"] = Field(
+        "rollout", description="what weighs the same: each rollout or each token"
+    )
+
+    # Phi-4-Mini-Reasoning made these for GRPO
+    stabilisers: ClassVar[tuple[str, ...]] = ("prompt_optimization", "reward_rebalancing", "temperature_annealing")
+
+
+DEFAULT = Settings()
+
+
+def grpo(setup: Setup, settings: Settings = DEFAULT) -> Algorithm:
     from whetstone.rl.loss import clipped
 
     return Algorithm(
         draw=once(setup),
         reward=setup.reward,
         keep=each(rewards_differ),
-        credit=credit(normalised, AVERAGES[average]),
-        loss=clipped(clip_low, clip_high),
+        credit=credit(normalised, AVERAGES[settings.average]),
+        loss=clipped(settings.clip_low, settings.clip_high),
     )

@@ -9,14 +9,15 @@ Differs from the paper: for further updates on the same rollouts the ratio is cl
 
 from dataclasses import replace
 
-from whetstone.rl.algorithm import Algorithm, Setup
+from whetstone.rl.algorithm import Algorithm, ClippedSettings, Setup
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.credit import credit, leave_one_out, rollout_mean
-from whetstone.rl.grpo import grpo
+
+Settings = ClippedSettings  # no options of its own
 
 
-def rloo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorithm:
+def rloo(setup: Setup, settings: Settings) -> Algorithm:
     from whetstone.rl.loss import clipped, sequence_ratio
 
-    return replace(
-        grpo(setup), credit=credit(leave_one_out, rollout_mean), loss=clipped(clip_low, clip_high, sequence_ratio)
-    )
+    loss = clipped(settings.clip_low, settings.clip_high, sequence_ratio)
+    return replace(grpo(setup), credit=credit(leave_one_out, rollout_mean), loss=loss)
