@@ -57,17 +57,17 @@ def run(stage: Stage) -> dict[str, Any]:
         )
     if process_group.main:
         write_records(stage.output("pairs"), pairs)
-    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
     rows = [pair_rows(*ids_of(chat, pair)) for pair in pairs]
     if settings.loss not in WITHOUT_REFERENCE:
         rows = with_reference(rows, reference_logprobs(stage, learner, [row for pair in rows for row in pair]))
     plan = plan_steps([1] * len(rows), settings.batch_pairs, stage.seed, settings.epochs)
     loss = make_loss(settings)
-    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
+    with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             batch = weighted([rows[i] for i in plan[step]])
             sums = learner.gradient(batch, loss)
-            rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
+            rate = learning_rate(settings.optimizer, step, len(plan))
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:  # training goes back to a checkpoint
                 continue
@@ -111,7 +111,7 @@ def watch_chosen_side(name: str, state: dict[str, Any], log_ratio: float, last: 
         state["warned_of_fall"] = True
         say(
             f"warning: {name} makes its own chosen side less likely (by {fallen:.3f} nats per token): the model may be "
-            "unlearning right answers. Lower learning_rate, or set chosen_nll = 1.0."
+            "unlearning right answers. Lower optimizer.learning_rate, or set chosen_nll = 1.0."
         )
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from whetstone.pool import PoolSettings
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the student tries")
     temperature: float = Field(1.0, gt=0, description="of the student's rollouts")
@@ -29,16 +29,13 @@ class Settings(StageSettings):
         None, description="whether log-probabilities are per token, not per sequence; None: with ipo and simpo"
     )
     chosen_nll: float = Field(0.0, ge=0, description="weight of the chosen side's cross-entropy")
-    learning_rate: float = Field(default=3e-5, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "linear"  # from the peak down
-    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
-    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
     epochs: float = Field(1.0, gt=0, description="passes over the pairs")
     batch_pairs: int = Field(32, gt=0, description="pairs per optimizer step")
-    checkpoint_every: int = Field(default=20, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
+    optimizer: Optimizer = OptimizerSettings(learning_rate=3e-5, schedule="linear", warmup=0.1)
+    checkpoint_every: CheckpointEvery = 20
 
     MOVED: ClassVar[Mapping[str, str]] = {
+        **TrainingSettings.MOVED,
         "sample_problems": "pool.prompts",
         "sample_levels": "pool.levels",
         "samples": "pool.samples",

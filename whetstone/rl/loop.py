@@ -48,7 +48,7 @@ def train(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = load(stage)
-    learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(model, Chat(tokenizer).size, stage.parallel, settings.optimizer)
     process_group = learner.process_group
     # after the learner kept only its share
     policy = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest, process_group.sharded)
@@ -59,7 +59,7 @@ def train(stage: Stage) -> dict[str, Any]:
         algorithm = build(settings, pool, stage.seed)
         loss = observed(algorithm.loss)
         reference = load_reference(stage) if algorithm.reference else None
-        with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
+        with Steps(stage, learner, settings.steps) as steps:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
@@ -80,9 +80,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 trained = credited(algorithm, kept, groups)
                 if settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step, settings.updates * settings.passes)
-                rate = watch.rate * learning_rate(
-                    settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule
-                )
+                rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate)
                 if updated is None:  # training goes back to a checkpoint
                     continue

@@ -10,7 +10,14 @@ from whetstone.rl.kl import KLSettings
 from whetstone.rl.registry import STABILISERS, AnyAlgorithm, AnyStabiliser
 from whetstone.rl.reward import file_of
 from whetstone.rl.tripwires import Tripwires
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import (
+    CheckpointEvery,
+    Optimizer,
+    OptimizerSettings,
+    Spikes,
+    SpikeSettings,
+    TrainingSettings,
+)
 
 BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "length_penalty")
 
@@ -23,7 +30,7 @@ class RLPoolSettings(PoolSettings):
     threshold: float = Field(1.0, gt=0, le=1, description="prompts solved more often are dropped")
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     algorithm: AnyAlgorithm = Field(
         "grpo", validate_default=True, description="a name, or a table with the name and options (docs/algorithms.md)"
     )
@@ -47,20 +54,16 @@ class Settings(StageSettings):
     kl: KLSettings = Field(KLSettings(), description="penalty on moving away from the model the stage began with")
     entropy_bonus: float = Field(0.0, ge=0, description="reward per nat of a token's entropy")
     pool: RLPoolSettings = Field(RLPoolSettings(), description="which prompts are trained on")
-    learning_rate: float = Field(default=2e-4, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # from the peak down
-    warmup: float = Field(default=0.0, ge=0, le=1)  # share of the steps
-    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
     sampler_tolerance: float = Field(
         0.05, gt=0, description="mean |log-probability gap| between sampler and learner at which training stops"
     )
     tripwires: Tripwires = Field(Tripwires(), description="limits that are watched in every step")
-    checkpoint_every: int = Field(default=5, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings(
-        spike="ignore"
-    )  # when the loss blows up; the size of a policy's means nothing
+    optimizer: Optimizer = OptimizerSettings(learning_rate=2e-4)
+    checkpoint_every: CheckpointEvery = 5
+    spikes: Spikes = SpikeSettings(spike="ignore")  # the size of a policy's loss means nothing
 
     MOVED: ClassVar[Mapping[str, str]] = {
+        **TrainingSettings.MOVED,
         **dict.fromkeys(
             ("clip_low", "clip_high", "average", "baseline", "rounds", "soft_tokens", "mask_overlong"),
             'an option of the algorithm: algorithm = { name = "…", … }',
