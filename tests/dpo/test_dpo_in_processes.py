@@ -13,7 +13,7 @@ from whetstone.run.folder import Stage
 from whetstone.run.tables import read_records, read_rows
 
 ROUNDING = {"rel": 1e-4, "abs": 1e-5}  # weights are fp32, and each of twelve updates adds up in another order
-COMPUTED = ("loss", "gradient_norm", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "chosen_gain")
+COMPUTED = ("loss", "gradient_norm", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "chosen_log_ratio")
 
 
 def begun_again(made: Stage) -> dict:

@@ -14,7 +14,7 @@ from whetstone.run.tables import read_records
 
 
 def room(folder, world, adder, **settings):
-    known = {"samples": 6, "max_tokens": 40, "batch_pairs": 4, "epochs": 2} | settings
+    known = {"pool": {"samples": 6}, "max_tokens": 40, "batch_pairs": 4, "epochs": 2} | settings
     inputs = {"model": adder, "prompts": world["prompts"], "pairs": world["pairs"]}
     return stage(folder, rollout_dpo.Settings(kind="dpo", **known), **inputs)
 
@@ -45,11 +45,11 @@ def test_teacher_pairs_are_those_of_the_corpus_and_nothing_is_sampled(tmp_path, 
 def test_a_teachers_text_is_tokenised_and_closed_a_students_ids_are_taken_as_they_are(world, adder):
     chat = Chat(load(adder)[1])
     pair = Pair("p", "Compute 1 + 2.", "a", "bb", source="teacher")
-    (prompt, chosen), (_, rejected) = rollout_dpo.ids_of(chat, pair)
+    prompt, chosen, rejected = rollout_dpo.ids_of(chat, pair)
     assert prompt == chat.question_ids("Compute 1 + 2.")
     assert chosen[-1] == rejected[-1] == chat.end and chat.text(rejected) == "bb"
     sampled = Pair("p", "q", "a", "b", [9], [8, 7], [6], "student")
-    assert rollout_dpo.ids_of(chat, sampled) == [([9], [8, 7]), ([9], [6])]
+    assert rollout_dpo.ids_of(chat, sampled) == ([9], [8, 7], [6])
 
 
 def test_the_first_step_starts_at_no_margin_and_later_ones_prefer_the_right_side(tmp_path, world, adder):
@@ -66,8 +66,8 @@ def test_the_first_step_starts_at_no_margin_and_later_ones_prefer_the_right_side
     margins, losses = logged(tmp_path / "d", "margin"), logged(tmp_path / "d", "loss")
     assert abs(margins[0]) < 1e-4 and losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert margins[-1] > 0.05 and losses[-1] < losses[0]
-    assert {"chosen_logprob", "rejected_logprob", "chosen_gain", "accuracy"} <= set(first_row(tmp_path / "d"))
-    assert abs(logged(tmp_path / "d", "chosen_gain")[0]) < 1e-4
+    assert {"chosen_logprob", "rejected_logprob", "chosen_log_ratio", "accuracy"} <= set(first_row(tmp_path / "d"))
+    assert abs(logged(tmp_path / "d", "chosen_log_ratio")[0]) < 1e-4
     lengths = logged(tmp_path / "d", "chosen_length") + logged(tmp_path / "d", "rejected_length")
     assert all(10 < length < 40 for length in lengths)
 
@@ -165,6 +165,8 @@ def test_simpo_asks_no_reference(tmp_path, world, adder, monkeypatch):
         ({"loss": "ipo", "label_smoothing": 0.1}, 'belongs to loss = "sigmoid" or "robust", not to "ipo"'),
         ({"target_margin": 0.5}, 'belongs to loss = "simpo"'),
         ({"loss": "simpo", "length_normalised": False}, "Leave length_normalised out"),
+        ({"pool": {"samples": 1}}, r"pool\.samples = 1: a pair is a right and a wrong rollout of one prompt"),
+        ({"sample_levels": [1]}, r"this key is now pool\.levels"),
     ],
 )
 def test_settings_that_a_loss_does_not_have_are_errors(settings, words):
@@ -177,5 +179,5 @@ def dies(*_):
 
 
 def test_no_pair_is_an_error_that_says_what_to_change(tmp_path, world):
-    with pytest.raises(ValueError, match=r"has no pair: .* Sample more \(samples, sample_problems\)"):
-        rollout_dpo.run(room(tmp_path / "d", world, world["model"], samples=2, sample_problems=2))
+    with pytest.raises(ValueError, match=r"has no pair: .* Sample more \(pool\.samples, pool\.prompts\)"):
+        rollout_dpo.run(room(tmp_path / "d", world, world["model"], pool={"samples": 2, "prompts": 2}))

@@ -194,7 +194,7 @@ def test_with_data_and_tokenizer_the_tokens_are_about_those_spent(tmp_path, worl
 
 
 def test_the_students_pairs_stay_below_the_bound(tmp_path, world, adder):
-    settings = rollout_dpo.Settings(kind="dpo", samples=6, max_tokens=40, sample_problems=len(SUMS), batch_pairs=4)
+    settings = rollout_dpo.Settings(kind="dpo", pool={"samples": 6, "prompts": len(SUMS)}, max_tokens=40, batch_pairs=4)
     inputs = {"model": adder, "prompts": world["prompts"], "pairs": world["pairs"]}
     room = stage(tmp_path / "d", settings, **inputs)
     told, done = rollout_dpo.plan(room), rollout_dpo.run(room)

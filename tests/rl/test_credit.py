@@ -13,11 +13,11 @@ from tests.rl.worlds import LONGEST, batch_of, group, moved, random_groups, setu
 from tests.scripted import problem, rollout
 from whetstone.batch import collate
 from whetstone.rl.algorithm import Group
+from whetstone.rl.algorithms.grpo import grpo
+from whetstone.rl.algorithms.reinforce_pp import whitened
 from whetstone.rl.credit import centred, constant, leave_one_out, normalised, rollout_mean, token_mean
-from whetstone.rl.grpo import grpo
 from whetstone.rl.keep import each, partly_right, rewards_differ, there_are_any
 from whetstone.rl.loss import observed
-from whetstone.rl.reinforce_pp import whitened
 
 
 def test_advantages_by_hand():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.rl.worlds import random_groups, setup
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.kl import PENALTIES, kl_in_reward, value
 
 LOGITS = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64)

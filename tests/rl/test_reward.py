@@ -4,8 +4,9 @@ import pytest
 
 from tests.scripted import problem, rollout
 from whetstone.records import Rollout
-from whetstone.rl.loop import Settings, reads
+from whetstone.rl.loop import reads
 from whetstone.rl.reward import build_reward, plus_minus_one
+from whetstone.rl.settings import Settings
 
 
 def written(text: str, **more) -> Rollout:
@@ -80,7 +81,7 @@ def test_several_are_added_with_their_weights_and_none_of_them_may_be_undecided(
         ("broken", r"gave nan for rollout 0 of p: a reward is a finite number"),
         ("words", r"gave 'abc' for rollout 0 of p"),
         ("lonely", r"takes 1 arguments: write it as function\(problem, completion\)"),
-        ("nothing", r"has no function 'nothing': it has brevity, careful, broken, words, lonely"),
+        ("nothing", r"has no 'nothing': it has brevity, careful, broken, words, lonely"),
     ],
 )
 def test_what_is_wrong_with_a_function_is_said(mine, name, words):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rl.test_loop import EVERY, room
+from tests.rl.test_loop import EVERY, UNTRIED, room
 from tests.tiny_world import SUMS, logged, problem
 from whetstone import verify
 from whetstone.records import to_row
@@ -80,12 +80,7 @@ def trained(folder: Path, world: dict[str, Path], adder: Path, **settings) -> tu
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc tells which process computes for a worker")
 def test_reward_workers_that_are_killed_change_nothing(tmp_path, hard_prompts, adder):
-    settings = EVERY["dapo"] | {
-        "steps": 3,
-        "candidate_samples": 0,
-        "threshold": None,
-        "optimizer": {"learning_rate": 1e-3},
-    }
+    settings = UNTRIED | EVERY["dapo"] | {"steps": 3, "optimizer": {"learning_rate": 1e-3}}
     expected = trained(tmp_path / "one" / "r", hard_prompts, adder, **settings)
     done: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:

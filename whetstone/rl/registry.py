@@ -38,7 +38,8 @@ class Folder:
 
     def options_of(self, name: str) -> type[Options]:
         """Raises ValueError for a name that is neither a file's nor the user's own."""
-        return getattr(self._module(name), "Settings", self.parent)
+        own = getattr(self._module(name), "Settings", self.parent)
+        return own if issubclass(own, self.parent) else self.parent
 
     def function_of(self, name: str) -> Callable[..., Any]:
         if user_file.file_of(name) is None:
