@@ -15,13 +15,13 @@ from whetstone.pool import pool_of
 from whetstone.records import Pair, Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 from whetstone.sample import sample_journalled, share_right
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner
     from whetstone.learner.parallel import ProcessGroup
 
@@ -175,7 +175,7 @@ def ids_of(chat: "Chat", pair: Pair) -> tuple[list[int], list[int], list[int]]:
     return prompt, chosen, rejected
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand; how many pairs the student's rollouts make is not, only their upper bound."""
     from math import ceil
 
@@ -211,3 +211,19 @@ def plan(stage: Stage) -> "Estimate":
     rollouts = settings.pool.prompts * settings.pool.samples
     estimate.lines["rollouts"] = f"at most {rollouts:,} of at most {side:,} tokens"
     return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, rollouts * side, side)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={
+        "model": Input(("model",)),
+        "prompts": Input(("prompts",)),
+        "pairs": Input(("pairs",), made_by=("corpus",)),
+    },
+    gives=("model", "pairs"),
+    uses=TRAINING,
+    trains=True,
+    longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,
+)

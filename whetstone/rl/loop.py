@@ -17,9 +17,9 @@ from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
+from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
     from whetstone.rl.update import Credited
@@ -148,7 +148,7 @@ def reads(settings: Settings) -> list[Path]:
     return list(dict.fromkeys(path for name in named if (path := user_file.file_of(name)) is not None))
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: how much is sampled, and bounds if that depends on what the model solves."""
     from whetstone.learner.cost import training_estimate, with_sampling
 
@@ -179,3 +179,16 @@ def plan(stage: Stage) -> "Estimate":
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
     return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"model": Input(("model",)), "prompts": Input(("prompts",))},
+    gives=("model",),
+    uses=TRAINING,
+    trains=True,
+    reads=reads,
+    longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,
+)
