@@ -55,21 +55,19 @@ class Settings(TrainingSettings):
 def run(stage: Stage) -> dict[str, Any]:
     from whetstone import model as models
     from whetstone.batch import pack, pack_in_order
-    from whetstone.chat import Chat
-    from whetstone.learner.learner import Learner
     from whetstone.learner.next_token import mean_loss, next_token_loss, token_mean
     from whetstone.learner.order import plan_steps, short_first
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
     from whetstone.learner.tokenise import tokenise
 
     settings: Settings = stage.settings
-    model, tokenizer = start(stage)
-    chat = Chat(tokenizer)
+    student = load(stage, stage.inputs.get("model") or stage.model.path or tiny_base(stage))
     corpus = tokenise(
         stage,
         stage.inputs["corpus"],
-        chat,
+        student.chat,
         reader(dropout(settings, stage.inputs["corpus"]), stage.seed),
         settings.sequence_length,
         responses_only=settings.loss_on == "response",
@@ -86,7 +84,7 @@ def run(stage: Stage) -> dict[str, Any]:
     plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, first)
     if not plan:
         raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
-    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
+    learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for room in plan[step] for i in rooms[room]])
@@ -108,9 +106,9 @@ def run(stage: Stage) -> dict[str, Any]:
                 break
         state = dict(steps.state)
         steps.restore_best()
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
-        "parameters": models.parameters(model),
+        "parameters": models.parameters(student.model),
         "conversations": len(rooms.members),
         "left_out": corpus.left_out.total(),
         "steps": state["steps"],
@@ -120,15 +118,10 @@ def run(stage: Stage) -> dict[str, Any]:
     }
 
 
-def start(stage: Stage) -> tuple[Any, Any]:
-    """The model above, or that of `[model] path`, or a tiny one made from nothing (kept in `base/`)."""
+def tiny_base(stage: Stage) -> Path:
+    """The folder of a tiny model with random weights and a tokenizer trained on the corpus; made if it is not there yet."""
     from whetstone import model as models
 
-    device = models.choose_device(stage.parallel.device)
-    if "model" in stage.inputs:
-        return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-    if stage.model.path:
-        return models.load(stage.model.path, device, stage.model.dtype, stage.longest)
     base = stage.folder / "base"
     with alone(stage.folder / "base.lock"):  # of several processes one makes it, and all begin with the same
         if not base.exists():
@@ -137,7 +130,7 @@ def start(stage: Stage) -> tuple[Any, Any]:
             aside = stage.output("base.part")
             models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
             aside.rename(base)
-    return models.load(base, device, longest=stage.longest)
+    return base
 
 
 def conversation(row: Mapping[str, Any]) -> "Conversation":

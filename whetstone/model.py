@@ -20,7 +20,7 @@ from whetstone.chat import stops
 from whetstone.longrope import fix_table
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
-from whetstone.run.settings import ModelSettings, ParallelSettings
+from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -161,15 +161,6 @@ def load(
     model = model.to(device)
     try_out(model)
     return model, tokenizer
-
-
-def sampled_from(
-    model: "PreTrainedModel", path: Path | str, parallel: ParallelSettings, longest: int = 0, copied: bool = False
-) -> "PreTrainedModel":
-    """What samples where `model`, loaded from `path`, learns: itself, or a copy where that is in another type or is wanted."""
-    device, dtype = model.device.type, str(model.dtype).removeprefix("torch.")
-    sampled = parallel.sampling_dtype(device, dtype)
-    return load(path, device, sampled, longest)[0] if copied or sampled != dtype else model
 
 
 def without_dropout(config: Any) -> None:

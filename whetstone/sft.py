@@ -31,31 +31,23 @@ class Settings(TrainingSettings):
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    from whetstone import model as models
-    from whetstone.chat import Chat
-    from whetstone.learner.learner import Learner
     from whetstone.learner.next_token import next_token_loss, token_mean
     from whetstone.learner.order import plan_steps
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
     from whetstone.learner.tokenise import tokenise
 
     settings: Settings = stage.settings
-    source = stage.inputs.get("model") or stage.model.path
-    if source is None:
-        raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
-    model, tokenizer = models.load(
-        source, models.choose_device(stage.parallel.device), stage.model.dtype, stage.longest
-    )
-    chat = Chat(tokenizer)
-    samples = tokenise(stage, stage.inputs["data"], chat, conversation, settings.max_length)
+    student = load(stage)
+    samples = tokenise(stage, stage.inputs["data"], student.chat, conversation, settings.max_length)
     rows = samples["train"].at_most(settings.max_length)
     plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
     if not plan:
         raise ValueError(
             f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: nothing to train on."
         )
-    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
+    learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])
@@ -68,7 +60,7 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
             steps.log(step, tokens, loss=sums["loss"], learning_rate=rate, gradient_norm=norm, entropy=sums["entropy"])
         state = dict(steps.state)
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
         "samples": len(rows),
         "left_out": samples.left_out.total(),

@@ -31,23 +31,18 @@ WITHOUT_REFERENCE = ("simpo",)
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    from whetstone import model as models
-    from whetstone.chat import Chat
     from whetstone.dpo.loss import make_loss, pair_rows, weighted, with_reference
-    from whetstone.learner.learner import Learner
     from whetstone.learner.order import plan_steps
     from whetstone.learner.parallel import join
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
 
     settings: Settings = stage.settings
-    device = models.choose_device(stage.parallel.device)
-    model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-    chat, process_group = Chat(tokenizer), join(stage.parallel, model.device.type)
+    student = load(stage)
+    process_group = join(stage.parallel, student.model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
-        student = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest)
-        pairs, counts = student_pairs(stage, student, tokenizer, process_group)
-        del student  # a copy's memory is the learner's
+        pairs, counts = student_pairs(stage, student.sampler(), student.tokenizer, process_group)
     else:
         pairs, counts = teacher_pairs(stage)
     if not pairs:
@@ -57,8 +52,8 @@ def run(stage: Stage) -> dict[str, Any]:
         )
     if process_group.main:
         write_records(stage.output("pairs"), pairs)
-    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
-    rows = [pair_rows(*ids_of(chat, pair)) for pair in pairs]
+    learner = student.learner()
+    rows = [pair_rows(*ids_of(student.chat, pair)) for pair in pairs]
     if settings.loss not in WITHOUT_REFERENCE:
         rows = with_reference(rows, reference_logprobs(stage, learner, [row for pair in rows for row in pair]))
     plan = plan_steps([1] * len(rows), settings.batch_pairs, stage.seed, settings.epochs)
@@ -76,7 +71,7 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
             watch_chosen_side(stage.name, steps.state, sums["chosen_log_ratio"], last=step == len(plan) - 1)
         state = dict(steps.state)
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
         **counts,
         "pairs": len(pairs),

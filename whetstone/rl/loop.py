@@ -35,30 +35,27 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
-    from whetstone import model as models
-    from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
-    from whetstone.learner.learner import Learner
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
     from whetstone.rl.groups import describe, sample_step
     from whetstone.rl.loss import observed
     from whetstone.rl.update import credited, with_old_policy, with_reference
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
-    model, tokenizer = load(stage)
-    learner = Learner(model, Chat(tokenizer).size, stage.parallel, settings.optimizer)
+    student = load(stage)
+    learner = student.learner()
     process_group = learner.process_group
-    # after the learner kept only its share
-    policy = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest, process_group.sharded)
-    engine = sampler(policy, tokenizer, stage.parallel, process_group.count)
+    policy = student.sampler(copied=process_group.sharded)
+    engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
     watch = Watch(stage.folder, settings.tripwires, process_group)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier)
         algorithm = build(settings, pool, stage.seed)
         loss = observed(algorithm.loss)
-        reference = load_reference(stage) if algorithm.reference else None
+        reference = student.reference() if algorithm.reference else None
         with Steps(stage, learner, settings.steps) as steps:
             for step in steps:
                 steps.phase("publish")
@@ -93,7 +90,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
             state = dict(steps.state)
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
         **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
         "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
@@ -117,23 +114,6 @@ def update(
             return None
         done.append(sums | {"gradient_norm": norm})
     return mean_of(done) | {"learning_rate": rate} if done else {}
-
-
-def load(stage: Stage) -> tuple[Any, Any]:
-    """The model that the stage begins with, and its tokenizer."""
-    from whetstone import model as models
-
-    device = models.choose_device(stage.parallel.device)
-    return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-
-
-def load_reference(stage: Stage) -> "Learner":
-    """The model that the stage began with, for its log-probabilities: it is never updated."""
-    from whetstone.chat import Chat
-    from whetstone.learner.learner import Learner
-
-    model, tokenizer = load(stage)
-    return Learner(model.requires_grad_(False), Chat(tokenizer).size, stage.parallel)
 
 
 def count(state: dict[str, Any], **more: int) -> None:

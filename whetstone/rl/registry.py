@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from whetstone.rl.algorithm import AlgorithmSettings, Options, StabiliserSettings
 from whetstone.run import user_file
+from whetstone.run.settings import Registered
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,9 @@ ALGORITHMS = Folder("algorithms", "algorithm", AlgorithmSettings)
 STABILISERS = Folder("stabilisers", "stabiliser", StabiliserSettings)
 
 # The types of a recipe's settings. A value is written in full: with the options of its own class
-AnyAlgorithm = Annotated[SerializeAsAny[AlgorithmSettings], BeforeValidator(ALGORITHMS.read)]
-AnyStabiliser = Annotated[SerializeAsAny[StabiliserSettings], BeforeValidator(STABILISERS.read)]
+AnyAlgorithm = Annotated[
+    SerializeAsAny[AlgorithmSettings], BeforeValidator(ALGORITHMS.read), Registered("name", ALGORITHMS.options)
+]
+AnyStabiliser = Annotated[
+    SerializeAsAny[StabiliserSettings], BeforeValidator(STABILISERS.read), Registered("name", STABILISERS.options)
+]
