@@ -70,29 +70,25 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.log(step, tokens, learning_rate=rate, gradient_norm=norm, **sums)
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
             watch_chosen_side(stage.name, steps.state, sums["chosen_log_ratio"], last=step == len(plan) - 1)
-        state = dict(steps.state)
     student.save(learner)
-    return {
-        **counts,
-        "pairs": len(pairs),
-        "steps": len(plan),
-        "tokens": state["tokens"],
-        "chosen_logprob_fell": state["first_chosen_log_ratio"] - state["last"]["chosen_log_ratio"],
-    }
+    state = steps.state
+    fell = state["first_chosen_log_ratio"] - state["last"]["chosen_log_ratio"]
+    counts |= {"pairs": len(pairs), "steps": len(plan), "tokens": state["tokens"]}
+    return counts | {"chosen_logprob_fell": fell}
 
 
 def reference_logprobs(stage: Stage, learner: "Learner", rows: Sequence["Row"]) -> list[float]:
     """The summed log-probability of each row under the model as it is now; from disk if all of them are there."""
     kept = stage.folder / "reference"
     on_disk = learner.process_group.main and kept.exists() and any(kept.iterdir())
-    found = learner.process_group.first([row["logprob"] for row in read_rows(kept)] if on_disk else [])
-    if len(found) != len(rows):
-        found = []
+    logprobs = learner.process_group.first([row["logprob"] for row in read_rows(kept)] if on_disk else [])
+    if len(logprobs) != len(rows):
+        logprobs = []
         for at in range(0, len(rows), SCORED_AT_ONCE):
-            found += [float(values.sum()) for values in learner.row_logprobs(list(rows[at : at + SCORED_AT_ONCE]))]
+            logprobs += [float(values.sum()) for values in learner.row_logprobs(list(rows[at : at + SCORED_AT_ONCE]))]
         if learner.process_group.main:
-            write_rows(kept, ({"logprob": value} for value in found))
-    return found
+            write_rows(kept, ({"logprob": value} for value in logprobs))
+    return logprobs
 
 
 def watch_chosen_side(name: str, state: dict[str, Any], log_ratio: float, last: bool) -> None:

@@ -11,10 +11,22 @@ Several processes share a step's rollouts, then its rows. Between the two each h
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
+from whetstone.rl.update import (
+    batches_of,
+    credited,
+    gradient,
+    mean_of,
+    sampler_gap,
+    tokens_of,
+    with_old_policy,
+    with_reference,
+)
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
@@ -36,12 +48,10 @@ def run(stage: Stage) -> dict[str, Any]:
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
     from whetstone.decode.forked_generator import sampler
-    from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import load
     from whetstone.rl.groups import describe, sample_step
     from whetstone.rl.loss import observed
-    from whetstone.rl.update import credited, with_old_policy, with_reference
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
@@ -60,15 +70,9 @@ def train(stage: Stage) -> dict[str, Any]:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
+                watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    steps.watched(engine),
-                    verifier,
-                    algorithm,
-                    steps.state,
-                    step,
-                    settings.max_tokens,
-                    watch.stream(stage.seed),
-                    process_group,
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)
@@ -82,27 +86,21 @@ def train(stage: Stage) -> dict[str, Any]:
                 if updated is None:  # training goes back to a checkpoint
                     continue
                 metrics |= updated
-                tokens = sum(len(row.ids) for _, rows in trained for row in rows)
-                steps.log(step, settings.passes * tokens, **metrics)
+                steps.log(step, settings.passes * tokens_of(trained), **metrics)
                 updates = settings.passes * min(settings.updates, len(trained))
-                count(steps.state, steps=1, updates=updates, rollouts=sum(g.sampled for g in groups))
+                count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-            state = dict(steps.state)
     student.save(learner)
-    return {
-        **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
-        "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
-    }  # fmt: skip
+    counts = {name: steps.state[name] for name in ("updates", "rollouts", "steps")}
+    return {**facts, **counts, "tripwires": watch.summary}
 
 
 def update(
     stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", groups: "list[Credited]", step: int, rate: float
 ) -> dict[str, float] | None:
     """The updates of a step: their metrics, none if there are no groups. None if training goes back to a checkpoint."""
-    from whetstone.rl.update import batches_of, gradient, mean_of, sampler_gap
-
     settings: Settings = stage.settings
     done: list[dict[str, float]] = []
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
@@ -161,6 +159,11 @@ def plan(stage: Stage) -> Estimate:
     return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)
 
 
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError if a reward of the user's own is not there."""
+    build_reward(settings.reward)
+
+
 ROOM = Room(
     settings=Settings,
     run=run,
@@ -170,5 +173,6 @@ ROOM = Room(
     uses=TRAINING,
     trains=True,
     reads=reads,
+    check=check,
     longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,
 )

@@ -37,14 +37,12 @@ def choose_prompts(
     if known := process_group.first(read_json(done) if done.exists() else None):
         kept = set(known["kept"])
         return [p for p in candidates if p.id in kept], known["facts"]
+    groups = sampled(stage, generator, verifier, candidates, process_group)
+    pool, counts = candidates, {"untried": len(candidates)}
     if settings.pool.samples:
-        groups = tried(stage, generator, verifier, candidates, process_group)
         pool, counts, dropped = chosen(stage, candidates, groups)
         if process_group.main:
             write_rows(stage.output("dropped"), dropped)
-    else:
-        groups = probed(stage, generator, verifier, candidates, process_group)
-        pool, counts = candidates, {"untried": len(candidates)}
     gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
     stop_on_mismatch(settings, 0, gap)
     facts = {"candidates": counts, "probe_gap": gap}
@@ -54,36 +52,22 @@ def choose_prompts(
     return pool, facts
 
 
-def tried(
-    stage: Stage,
-    generator: Generator,
-    verifier: Verifier,
-    candidates: Sequence[Problem],
-    process_group: "ProcessGroup",
+def sampled(
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], processes: "ProcessGroup"
 ) -> list[list[Rollout]]:
-    """`pool.samples` rollouts of each candidate at temperature 1, kept in a journal."""
+    """Rollouts of all candidates at temperature 1, kept in a journal. If none is to be tried, a few at the temperature of
+    training, only to compare sampler and learner.
+    """
+    settings, seed = stage.settings, stage.seed
+    if not settings.pool.samples:
+        sampling = Sampling(settings.temperature, settings.max_tokens, seed=seed)
+        return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, process_group=processes)
+    sampling = Sampling(1.0, settings.max_tokens, seed=seed)
+    journal, label = stage.folder / "candidates.jsonl", f"{stage.name}: candidate prompts"
+    samples = settings.pool.samples
     return sample_journalled(
-        generator,
-        candidates,
-        stage.settings.pool.samples,
-        Sampling(1.0, stage.settings.max_tokens, seed=stage.seed),
-        verifier,
-        stage.folder / "candidates.jsonl",
-        f"{stage.name}: candidate prompts",
-        process_group=process_group,
+        generator, candidates, samples, sampling, verifier, journal, label, process_group=processes
     )
-
-
-def probed(
-    stage: Stage,
-    generator: Generator,
-    verifier: Verifier,
-    candidates: Sequence[Problem],
-    process_group: "ProcessGroup",
-) -> list[list[Rollout]]:
-    """A few rollouts at the temperature of training, only to compare sampler and learner."""
-    sampling = Sampling(stage.settings.temperature, stage.settings.max_tokens, seed=stage.seed)
-    return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, process_group=process_group)
 
 
 def chosen(

@@ -82,6 +82,11 @@ class Watch:
         """Factor of the learning rate."""
         return self.settings.rollback_rate**self.rollbacks
 
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        """What tripped, for the manifest."""
+        return [{key: trip[key] for key in ("wire", "step", "action")} for trip in self.tripped]
+
     def stream(self, seed: int) -> int:
         """The seed of sampling: another one after each roll-back."""
         return seed + (self.rollbacks << 40)

@@ -39,6 +39,10 @@ def credited(algorithm: Algorithm, kept: Sequence[Group], drawn: Sequence[Group]
     return [(group, part) for group, part in zip(kept, rows, strict=True) if part]
 
 
+def tokens_of(groups: "Sequence[Credited]") -> int:
+    return sum(len(row.ids) for _, rows in groups for row in rows)
+
+
 def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int, updates: int) -> "list[Credited]":
     """The groups; the ratio of those that the present weights sampled is to the learner as it is now.
 
