@@ -16,7 +16,7 @@ class PoolSettings(Settings):
     prompts: int = Field(256, gt=0, description="prompts that are tried, at most")
     levels: tuple[int, ...] | None = Field(None, description="their levels; None: those of the prompts table")
     domains: tuple[str, ...] | None = Field(None, description="their domains; None: all")
-    samples: int = Field(8, ge=0, description="rollouts of each")
+    samples: int = Field(8, ge=0, description="rollouts of each; rl: 0 tries none, and all prompts are trained on")
 
 
 def pool_of(path: Path, settings: PoolSettings, stream: str) -> list[Problem]:

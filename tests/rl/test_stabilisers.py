@@ -161,8 +161,9 @@ def step_of_tokens(algorithm, seed: int, mark: str):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed):
-    algorithm = made(kl_cov.kl_cov, grpo(FOUR), FOUR, share=0.1, coefficient=0.7)
+def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed, monkeypatch):
+    monkeypatch.setattr(kl_cov, "COEFFICIENT", 0.7)
+    algorithm = made(kl_cov.kl_cov, grpo(FOUR), FOUR, share=0.1)
     batch, cov, mark, logprobs = step_of_tokens(algorithm, seed, kl_cov.MARK)
     assert mark.sum() == max(1, int(0.1 * len(mark))) and cov[mark].min() >= cov[~mark].max()
     value, _ = algorithm.loss(logprobs, logprobs, batch)
@@ -172,22 +173,23 @@ def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others(seed):
-    band_of = {"share": 0.1, "low": 0.2, "high": 0.9}
-    algorithm = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), **band_of)
+def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others(seed, monkeypatch):
+    monkeypatch.setattr(clip_cov, "LOW", 0.2)
+    monkeypatch.setattr(clip_cov, "HIGH", 0.9)
+    algorithm = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), share=0.1)
     batch, cov, mark, logprobs = step_of_tokens(algorithm, seed, clip_cov.MARK)
     band = (cov > 0.2) & (cov < 0.9)
     assert 0 < mark.sum() == min(int(band.sum()), max(1, int(0.1 * len(mark)))) and not (mark & ~band).any()
     (found,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
     (plain,) = torch.autograd.grad(clipped(0.2, 0.2)(logprobs, logprobs, batch)[0], logprobs)
     assert torch.equal(found, plain * ~mark)
-    again = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), **band_of)
+    again = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), share=0.1)
     assert torch.equal(step_of_tokens(again, seed, clip_cov.MARK)[2], mark), "the same tokens after a resume"
 
 
-def test_clip_cov_and_kl_cov_together_hold_back_their_own_tokens():
-    share = {"share": 0.1, "low": 0.2, "high": 0.9}
-    inner = made(clip_cov.clip_cov, grpo(FOUR), FOUR, **share)
+def test_clip_cov_and_kl_cov_together_hold_back_their_own_tokens(monkeypatch):
+    monkeypatch.setattr(clip_cov, "LOW", 0.2)
+    inner = made(clip_cov.clip_cov, grpo(FOUR), FOUR, share=0.1)
     batch = batch_of(made(kl_cov.kl_cov, inner, FOUR, share=0.1), random_groups(0))
     alone = batch_of(inner, random_groups(0))
     assert torch.equal(batch.token[clip_cov.MARK], alone.token[clip_cov.MARK])

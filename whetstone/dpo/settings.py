@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from whetstone.pool import PoolSettings
 from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 
+Pairing = Literal["length_matched", "hardest", "one", "all"]
+
 
 class Settings(TrainingSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
@@ -15,19 +17,15 @@ class Settings(TrainingSettings):
     temperature: float = Field(1.0, gt=0, description="of the student's rollouts")
     max_tokens: int = Field(512, gt=0, description="longest rollout")
     pairs_per_problem: int = Field(2, gt=0, description="pairs of one problem, at most")
-    pairing: Literal["length_matched", "hardest", "one", "all"] = Field(
-        "length_matched", description="which of the student's rollouts are paired (dpo/pairs.py)"
-    )
+    pairing: Pairing = Field("length_matched", description="which of the student's rollouts are paired (dpo/pairs.py)")
     max_pairs: int = Field(0, ge=0, description="pairs in all, at most; 0: no limit")
     loss: Literal["sigmoid", "robust", "ipo", "simpo"] = Field("sigmoid", description="DPO's own is sigmoid")
     beta: float = Field(0.1, gt=0, description="how strongly the policy is held to the reference")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="sigmoid, robust: share of pairs believed to be the wrong way round"
+        0.0, ge=0, lt=0.5, description="sigmoid, robust: share of pairs believed to be swapped"
     )
     target_margin: float = Field(0.0, ge=0, description="simpo: its gamma, the margin that is asked for")
-    length_normalised: bool | None = Field(
-        None, description="whether log-probabilities are per token, not per sequence; None: with ipo and simpo"
-    )
+    length_normalised: bool | None = Field(None, description="log-probabilities per token; None: with ipo and simpo")
     chosen_nll: float = Field(0.0, ge=0, description="weight of the chosen side's cross-entropy")
     epochs: float = Field(1.0, gt=0, description="passes over the pairs")
     batch_pairs: int = Field(32, gt=0, description="pairs per optimizer step")

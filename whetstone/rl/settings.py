@@ -20,19 +20,19 @@ from whetstone.run.settings import (
 )
 
 BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "length_penalty")
+OF_ALGORITHM = 'an option of the algorithm: algorithm = { name = "…", … }'
 
 
 class RLPoolSettings(PoolSettings):
     """The prompts that are tried before the first step, and which of them are trained on."""
 
-    samples: int = Field(8, ge=0, description="rollouts of each; 0: none is tried, and all are trained on")
     solvable: bool = Field(True, description="whether prompts that no rollout solved are dropped")
     threshold: float = Field(1.0, gt=0, le=1, description="prompts solved more often are dropped")
 
 
 class Settings(TrainingSettings):
     algorithm: AnyAlgorithm = Field(
-        "grpo", validate_default=True, description="a name, or a table with the name and options (docs/algorithms.md)"
+        "grpo", validate_default=True, description="a name, or a table with name and options"
     )
     stabilisers: tuple[AnyStabiliser, ...] | None = Field(
         None, description="names, or tables with names and options; None: the paper's three with grpo, else none"
@@ -46,7 +46,7 @@ class Settings(TrainingSettings):
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
-        "sampler", description="whose log-probabilities the ratio is relative to (rl/update.py)"
+        "sampler", description="the denominator of the ratio (rl/update.py)"
     )
     reward: str | dict[str, float] = Field(
         "plus_minus_one", description="plus_minus_one, zero_one, format, `file.py:function`, or a table of weights"
@@ -55,7 +55,7 @@ class Settings(TrainingSettings):
     entropy_bonus: float = Field(0.0, ge=0, description="reward per nat of a token's entropy")
     pool: RLPoolSettings = Field(RLPoolSettings(), description="which prompts are trained on")
     sampler_tolerance: float = Field(
-        0.05, gt=0, description="mean |log-probability gap| between sampler and learner at which training stops"
+        0.05, gt=0, description="mean |log-probability gap| to the learner that stops training"
     )
     tripwires: Tripwires = Field(Tripwires(), description="limits that are watched in every step")
     optimizer: Optimizer = OptimizerSettings(learning_rate=2e-4)
@@ -64,10 +64,8 @@ class Settings(TrainingSettings):
 
     MOVED: ClassVar[Mapping[str, str]] = {
         **TrainingSettings.MOVED,
-        **dict.fromkeys(
-            ("clip_low", "clip_high", "average", "baseline", "rounds", "soft_tokens", "mask_overlong"),
-            'an option of the algorithm: algorithm = { name = "…", … }',
-        ),
+        **dict.fromkeys(("clip_low", "clip_high", "average", "baseline"), OF_ALGORITHM),
+        **dict.fromkeys(("rounds", "soft_tokens", "mask_overlong"), OF_ALGORITHM),
         "kl_coefficient": "kl.coefficient",
         "kl_estimator": "kl.estimator",
         "kl_in": "kl.part_of",

@@ -1,15 +1,13 @@
 """KL-Cov (Cui et al. 2025, arXiv 2505.22617), as two changes to an algorithm.
 
 credit  the share of tokens with the largest covariance is marked
-loss    marked tokens pay coefficient · |log pi - log pi_old|
+loss    plus |log pi - log pi_old| of marked tokens
 
 The penalty has no gradient while pi is pi_old: it needs several updates per step.
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from pydantic import Field
 
 from whetstone.rl.algorithm import Algorithm, Setup
 from whetstone.rl.covariance import CovarianceSettings, marked
@@ -20,10 +18,9 @@ if TYPE_CHECKING:
     from whetstone.batch import Batch
 
 MARK = "kl_cov"
+COEFFICIENT = 1.0  # of the penalty
 
-
-class Settings(CovarianceSettings):
-    coefficient: float = Field(1.0, gt=0, description="of the penalty on tokens that are held back")
+Settings = CovarianceSettings
 
 
 def kl_cov(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:
@@ -36,6 +33,6 @@ def kl_cov(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:
     ) -> "tuple[torch.Tensor, dict[str, float]]":
         value, sums = algorithm.loss(logprobs, entropy, batch)
         distance = (logprobs - batch.token["old"]).abs() if "old" in batch.token else logprobs * 0  # (N,)
-        return value + settings.coefficient * (batch.weights * batch.token[MARK] * distance).sum(), sums
+        return value + COEFFICIENT * (batch.weights * batch.token[MARK] * distance).sum(), sums
 
     return replace(algorithm, credit=marked(algorithm.credit, MARK, choose), loss=loss)
