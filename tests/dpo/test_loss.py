@@ -135,7 +135,7 @@ def test_weighting_a_step_leaves_the_pairs_as_they_were():
     assert [row.segment["reference"] for pair in scored for row in pair] == [-1.0, -2.0, -3.0, -4.0]
 
 
-def test_the_model_that_is_its_own_reference_pays_ln_2_with_no_margin():
+def test_the_loss_is_ln_2_if_the_model_is_its_own_reference():
     rows = weighted([pair_rows([9], [1, 2], [3, 4, 5], (-2.0, -3.0))])[0]
     loss, seen = PairLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
     assert loss.item() == pytest.approx(math.log(2))

@@ -20,11 +20,11 @@ def room(folder, world, adder, **settings):
 
 
 def test_student_pairs_hold_the_ids_that_were_sampled(tmp_path, world, adder):
-    told = rollout_dpo.run(room(tmp_path / "d", world, adder))
+    summary = rollout_dpo.run(room(tmp_path / "d", world, adder))
     chat = Chat(load(adder)[1])
     pairs = list(read_records(Pair, tmp_path / "d" / "pairs"))
-    assert told["pairs"] == len(pairs) > 4 and told["rollouts"] == 6 * told["problems"] == 96
-    assert 0 < told["right"] < 1
+    assert summary["pairs"] == len(pairs) > 4 and summary["rollouts"] == 6 * summary["problems"] == 96
+    assert 0 < summary["right"] < 1
     for pair in pairs:
         gold = str(sum(map(int, pair.problem_id.split("+"))))
         assert pair.source == "student" and pair.question == f"Compute {pair.problem_id.replace('+', ' + ')}."
@@ -33,11 +33,11 @@ def test_student_pairs_hold_the_ids_that_were_sampled(tmp_path, world, adder):
         assert pair.chosen_ids[-1] in chat.stops and pair.prompt_ids == chat.question_ids(pair.question)
 
 
-def test_teacher_pairs_are_those_of_the_corpus_and_nothing_is_sampled(tmp_path, world, adder, monkeypatch):
+def test_teacher_pairs_come_from_the_corpus_and_nothing_is_sampled(tmp_path, world, adder, monkeypatch):
     monkeypatch.setattr("whetstone.decode.engine.Engine.generate", lambda *_: pytest.fail("sampled"))
-    told = rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher"))
+    summary = rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher"))
     assert list(read_records(Pair, tmp_path / "d" / "pairs")) == list(read_records(Pair, world["pairs"]))
-    assert told["pairs"] == 8
+    assert summary["pairs"] == 8
     chosen = rollout_dpo.run(room(tmp_path / "e", world, adder, source="teacher", max_pairs=3))
     assert chosen["pairs"] == 3
 
@@ -78,11 +78,11 @@ def first_row(folder):
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def test_a_falling_chosen_side_is_said(tmp_path, world, adder, capsys, monkeypatch):
-    told = rollout_dpo.run(
+def test_a_falling_chosen_side_is_warned_of_once(tmp_path, world, adder, capsys, monkeypatch):
+    summary = rollout_dpo.run(
         room(tmp_path / "d", world, adder, source="teacher", optimizer={"learning_rate": 1e-2}, epochs=6)
     )
-    assert told["chosen_logprob_fell"] > 0.05
+    assert summary["chosen_logprob_fell"] > 0.05
     assert capsys.readouterr().err.count("warning: d makes its own chosen side less likely") == 1
 
 
@@ -97,11 +97,11 @@ def test_after_a_kill_in_training_the_model_is_that_of_an_undisturbed_run(
     tmp_path, world, adder, monkeypatch, killed_in_step
 ):
     settings = {"checkpoint_every": 3, "chosen_nll": 0.5}
-    told = rollout_dpo.run(room(tmp_path / "one", world, adder, **settings))
+    summary = rollout_dpo.run(room(tmp_path / "one", world, adder, **settings))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, killed_in_step)
         rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings))
-    assert rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings)) == told
+    assert rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings)) == summary
     for made in ("model", "pairs"):
         assert hash_folder(tmp_path / "two" / "one" / made) == hash_folder(tmp_path / "one" / made)
 
@@ -118,7 +118,7 @@ def test_after_a_kill_between_rollouts_and_training_the_rollouts_are_not_sampled
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
 
 
-def test_the_reference_is_asked_once_for_all_epochs_and_all_resumed_runs(tmp_path, world, adder, monkeypatch):
+def test_the_reference_is_computed_once_for_all_epochs_and_resumed_runs(tmp_path, world, adder, monkeypatch):
     settings = {"source": "teacher", "epochs": 3, "checkpoint_every": 1}
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 2)
@@ -153,7 +153,7 @@ def test_every_loss_and_rule_trains_and_resumes_to_the_bit(tmp_path, world, adde
     assert hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
 
 
-def test_simpo_asks_no_reference(tmp_path, world, adder, monkeypatch):
+def test_simpo_computes_no_reference(tmp_path, world, adder, monkeypatch):
     monkeypatch.setattr(Learner, "row_logprobs", lambda *_: pytest.fail("asked"))
     rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher", loss="simpo"))
 

@@ -51,7 +51,7 @@ def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_say
     assert len(pairs) == min(most, there)
 
 
-def test_the_hardest_pair_is_the_wrong_answer_believed_most_and_the_right_one_believed_least():
+def test_the_hardest_pair_is_the_likeliest_wrong_answer_and_the_least_likely_right_one():
     def sampled(index, correct, logprobs):
         return replace(rollout(index=index, correct=correct, tokens=len(logprobs)), logprobs=logprobs)
 
@@ -76,7 +76,7 @@ def test_the_right_rollout_nearest_in_length_is_chosen():
     assert [p.chosen for p in build_pairs(problem(), group, 2, 0)] == ["p/1"]
 
 
-def test_a_cut_off_rollout_is_rejected_only_where_no_finished_one_is_wrong():
+def test_a_cut_off_rollout_is_rejected_only_if_no_finished_one_is_wrong():
     cut = rollout(index=1, correct=False, stop="length")
     assert [p.rejected for p in build_pairs(problem(), [rollout(), cut], 2, 0)] == ["p/1"]
     finished = rollout(index=2, correct=False)

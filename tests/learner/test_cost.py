@@ -181,7 +181,7 @@ def test_before_anything_is_there_only_what_follows_from_the_settings_is_said(tm
     told = rollout_dpo.plan(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", source="teacher"), **absent))
     assert "pairs" not in told.lines and "rollouts" not in told.lines
     told = loop.plan(stage(tmp_path / "r", loop.Settings(kind="rl", steps=7), **absent))
-    assert told.steps == 7 and told.lines["rollouts a step"].startswith("256, at most 512")
+    assert told.steps == 7 and told.lines["rollouts per step"].startswith("256, at most 512")
 
 
 def test_with_data_and_tokenizer_the_tokens_are_about_those_spent(tmp_path, world):

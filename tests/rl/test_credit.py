@@ -84,7 +84,7 @@ def test_kept_groups_are_whole_and_their_rollouts_of_one_problem(sizes):
 
 
 @given(SIZES)
-def test_advantages_of_a_group_add_up_to_nothing_and_equal_rewards_have_none(sizes):
+def test_advantages_of_a_group_add_up_to_0_and_are_0_for_equal_rewards(sizes):
     for g in made_groups(sizes):
         for advantage in (normalised, centred, leave_one_out) if g.rollouts else ():
             values = advantage(g)

@@ -35,13 +35,13 @@ def test_it_draws_until_there_are_enough_groups_with_signal():
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_where_nothing_has_signal_it_stops_after_so_many_rounds(rounds):
+def test_without_signal_drawing_stops_after_the_last_round(rounds):
     algorithm = made(dapo, setup(count=100, prompts=4), rounds=rounds)
     drawn, kept = step_of(algorithm, {}, 0, lambda *_: "++++")
     assert kept == [] and len(drawn) == 4 * rounds
 
 
-def test_it_stops_where_every_problem_has_been_drawn():
+def test_drawing_stops_once_every_problem_was_drawn():
     drawn, kept = step_of(made(dapo, setup(count=6, prompts=4), rounds=50), {}, 0, lambda *_: "----")
     assert len(drawn) == 6 and kept == []
 
@@ -65,7 +65,7 @@ def test_surplus_is_carried_over_with_its_rollouts_and_trained_on_first():
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["++++", "----", "+---"]), min_size=1, max_size=30), st.integers(1, 6))
-def test_the_state_in_json_goes_on_as_the_state_in_memory(marks, prompts):
+def test_a_state_read_from_json_continues_like_the_state_in_memory(marks, prompts):
     """Every problem has its turn, no step has too many groups, and resuming from JSON changes nothing."""
     algorithm = made(dapo, setup(count=len(marks), prompts=prompts), rounds=4)
     state: dict = {}

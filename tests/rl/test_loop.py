@@ -38,15 +38,15 @@ def room(folder, world, adder, **settings):
     return stage(folder, loop.Settings(kind="rl", **known), **inputs)
 
 
-def test_it_trains_and_tells_what_it_did(tmp_path, world, adder):
-    told = loop.run(room(tmp_path / "r", world, adder))
+def test_a_stage_trains_and_its_summary_has_the_counts(tmp_path, world, adder):
+    summary = loop.run(room(tmp_path / "r", world, adder))
     kept = read_json(tmp_path / "r" / "prompts.json")["kept"]
     dropped = list(read_rows(tmp_path / "r" / "dropped"))
     assert len(kept) + sum("problem_id" in row for row in dropped) == 16
-    assert told["candidates"]["kept"] == len(kept) and told["steps"] == 5
-    assert told["updates"] == len(logged(tmp_path / "r", "gradient_norm")) > 0
-    assert told["rollouts"] == sum(logged(tmp_path / "r", "rollouts")) >= 5 * 4 * 4
-    assert told["probe_gap"] < 1e-4 and max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    assert summary["candidates"]["kept"] == len(kept) and summary["steps"] == 5
+    assert summary["updates"] == len(logged(tmp_path / "r", "gradient_norm")) > 0
+    assert summary["rollouts"] == sum(logged(tmp_path / "r", "rollouts")) >= 5 * 4 * 4
+    assert summary["probe_gap"] < 1e-4 and max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
     assert logged(tmp_path / "r", "temperature") == pytest.approx([1.0, 0.84, 0.68, 0.6, 0.6])
     assert hash_folder(tmp_path / "r" / "model") != hash_folder(adder)
 
@@ -55,23 +55,25 @@ def test_it_trains_and_tells_what_it_did(tmp_path, world, adder):
 def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(
     tmp_path, world, adder, monkeypatch, killed_in_step
 ):
-    told = loop.run(room(tmp_path / "one", world, adder))
+    summary = loop.run(room(tmp_path / "one", world, adder))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, killed_in_step)
         loop.run(room(tmp_path / "two" / "one", world, adder))
-    assert loop.run(room(tmp_path / "two" / "one", world, adder)) == told
+    assert loop.run(room(tmp_path / "two" / "one", world, adder)) == summary
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
     for name in ("loss", "reward", "rollouts", "sampler_gap"):
         assert logged(tmp_path / "two" / "one", name) == logged(tmp_path / "one", name)
 
 
-def test_a_sampler_that_is_not_the_learner_stops_it_before_the_first_step(tmp_path, world, adder, monkeypatch):
+def test_a_sampler_that_differs_from_the_learner_stops_training_before_the_first_step(
+    tmp_path, world, adder, monkeypatch
+):
     monkeypatch.setattr(prompts, "sampler_gap", lambda *_: 0.2)
     with pytest.raises(ValueError, match=r"step 0: .* differ by 0.2 nats per token on average \(allowed: 0.05\)"):
         loop.run(room(tmp_path / "r", world, adder))
 
 
-def test_a_sampler_that_drifts_from_the_learner_stops_it_and_changes_nothing(tmp_path, world, adder, monkeypatch):
+def test_a_sampler_that_drifts_from_the_learner_stops_training_before_an_update(tmp_path, world, adder, monkeypatch):
     plain = Learner.forward_backward
     monkeypatch.setattr(
         Learner, "forward_backward", lambda self, *more: plain(self, *more) | {"sampler_gap": 0.3, "fresh": 1.0}
@@ -143,7 +145,7 @@ def test_a_step_in_which_nothing_can_be_decided_ends():
     assert groups.describe([whole], [], 1.0)["rollouts"] == 0
 
 
-def test_the_same_problem_is_sampled_otherwise_in_another_step():
+def test_a_problem_is_sampled_with_another_seed_in_another_step():
     seeds = []
     generator = Scripted(lambda prompt, sampling: seeds.append(sampling.seed) or "a/1")
     settings = loop.Settings(kind="rl", prompts_per_step=1, stabilisers=())
@@ -186,13 +188,13 @@ UNTRIED = {"pool": {"samples": 0}, "stabilisers": None}
 @pytest.mark.parametrize("name", EVERY)
 def test_every_algorithm_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, name):
     settings = UNTRIED | {"steps": 3, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 1} | EVERY[name]
-    told = loop.run(room(tmp_path / "one", world, adder, **settings))
-    assert told["updates"] > 0 and hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
+    summary = loop.run(room(tmp_path / "one", world, adder, **settings))
+    assert summary["updates"] > 0 and hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
     assert max(logged(tmp_path / "one", "sampler_gap")) < 1e-4
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 2)
         loop.run(room(tmp_path / "two" / "one", world, adder, **settings))
-    assert loop.run(room(tmp_path / "two" / "one", world, adder, **settings)) == told
+    assert loop.run(room(tmp_path / "two" / "one", world, adder, **settings)) == summary
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
     for number in ("loss", "reward", "rollouts", "entropy", "carried_groups"):
         assert logged(tmp_path / "two" / "one", number) == logged(tmp_path / "one", number)
@@ -206,8 +208,8 @@ def test_dapo_carries_groups_over(tmp_path, world, adder):
 
 def test_untried_candidates_are_all_trained_on_after_a_probe(tmp_path, world, adder):
     settings = UNTRIED | {"algorithm": "gspo", "steps": 1, "pool": {"samples": 0, "prompts": 10}}
-    told = loop.run(room(tmp_path / "r", world, adder, **settings))
-    assert told["candidates"] == {"untried": 10} and 0 < told["probe_gap"] < 1e-4
+    summary = loop.run(room(tmp_path / "r", world, adder, **settings))
+    assert summary["candidates"] == {"untried": 10} and 0 < summary["probe_gap"] < 1e-4
     assert len(read_json(tmp_path / "r" / "prompts.json")["kept"]) == 10
 
 
@@ -233,7 +235,7 @@ def test_a_users_reward_is_what_is_trained_on(tmp_path, world, adder):
 LOOSE = UNTRIED | {"steps": 4, "algorithm": "gspo", "checkpoint_every": 1}
 
 
-def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_none(tmp_path, world, adder):
+def test_a_paused_run_ends_with_the_model_of_a_run_without_pauses(tmp_path, world, adder):
     never = {"sampler_gap": 1e-12, "patience": 2}
     loop.run(room(tmp_path / "one", world, adder, tripwires=never, **LOOSE))
     stopping = never | {"pause": ("sampler_gap",)}
@@ -247,7 +249,7 @@ def test_a_pause_keeps_what_is_done_and_the_next_run_ends_as_if_there_had_been_n
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
 
 
-def test_a_roll_back_goes_on_from_before_the_bad_steps_with_other_rollouts(tmp_path, world, adder):
+def test_a_roll_back_restarts_before_the_bad_steps_with_other_rollouts(tmp_path, world, adder):
     wires = {"sampler_gap": 1e-12, "patience": 2, "rollback": ("sampler_gap",), "rollbacks": 1, "rollback_rate": 0.25}
     stage = room(tmp_path / "r", world, adder, tripwires=wires, **LOOSE)
     with pytest.raises(Paused):  # the second time it is one too many
@@ -255,8 +257,8 @@ def test_a_roll_back_goes_on_from_before_the_bad_steps_with_other_rollouts(tmp_p
     first, second = read_json(tmp_path / "r" / "tripwires.json")
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
     assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 4] * 2)
-    told = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
-    assert [trip["action"] for trip in told["tripwires"]] == ["rollback", "pause"]
+    summary = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
+    assert [trip["action"] for trip in summary["tripwires"]] == ["rollback", "pause"]
 
 
 def test_what_samples_in_another_type_is_a_copy_that_follows_the_learner(tmp_path, world, adder, monkeypatch):

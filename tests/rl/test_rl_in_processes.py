@@ -70,15 +70,15 @@ def same_weights(one: Path, other: Path) -> None:
 def test_two_processes_sample_and_learn_what_one_does(tmp_path, world, adder, name, shard):
     settings = {"steps": 4, "optimizer": {"learning_rate": 1e-3}} | CASES[name]
     alone = room(tmp_path / "one" / "r", world, adder, **settings)
-    told, seen = sampled_by(divided(alone, 1))
+    summary, seen = sampled_by(divided(alone, 1))
     pair = divided(room(tmp_path / "two" / "r", world, adder, **settings), 2, shard)
-    for told_too, seen_too in in_group(tmp_path, 2, sampled_by, pair):
+    for other_summary, seen_too in in_group(tmp_path, 2, sampled_by, pair):
         assert seen_too == seen, (
             "other rollouts: in other company log-probabilities differ by 1e-7 or so, and a draw may fall between two of them. "
             "In the few thousand tokens of this run that is improbable; where it is what happened, choose another seed."
         )
-        assert told_too == told | {"candidates": told["candidates"], "probe_gap": told_too["probe_gap"]}
-    assert len({reward for *_, reward in seen}) > 1 and told["updates"] >= 4
+        assert other_summary == summary | {"candidates": summary["candidates"], "probe_gap": other_summary["probe_gap"]}
+    assert len({reward for *_, reward in seen}) > 1 and summary["updates"] >= 4
     assert max(logged(pair.folder, "sampler_gap")) < 1e-4, "the sampler has the learner's weights of that step"
     assert read_json(pair.folder / "prompts.json")["kept"] == read_json(alone.folder / "prompts.json")["kept"]
     if name == "grpo":
@@ -106,15 +106,15 @@ def stopped_in_process(made: Stage) -> str:
 
 
 @pytest.mark.slow
-def test_one_is_asked_to_stop_and_torchrun_goes_on_to_the_same_bits(tmp_path, world, adder):
+def test_after_one_process_is_stopped_the_run_resumes_to_the_bit(tmp_path, world, adder):
     """Groups carried over and the pool's order come back with the checkpoint; the prompts were chosen before it."""
     settings = {"steps": 4, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 9} | CASES["dapo"]
     undisturbed = divided(room(tmp_path / "one" / "r", world, adder, **settings), 2)
-    told, _ = in_group(tmp_path, 2, loop.run, undisturbed)
+    summary, _ = in_group(tmp_path, 2, loop.run, undisturbed)
     made = divided(room(tmp_path / "two" / "r", world, adder, **settings), 2)
     assert in_group(tmp_path, 2, stopped_in_process, made) == ["stopped", "stopped"]
     assert [found.name for found in (made.folder / "checkpoints").glob("step-*")] == ["step-000002"]
-    assert run_in_processes(made)["summary"] == told
+    assert run_in_processes(made)["summary"] == summary
     assert hash_folder(made.folder / "model") == hash_folder(undisturbed.folder / "model")
     for name in (*SAMPLED, *COMPUTED):
         assert logged(made.folder, name) == logged(undisturbed.folder, name), name
@@ -129,7 +129,7 @@ def paused_in_process(made: Stage) -> str:
 
 
 @pytest.mark.slow
-def test_a_tripwire_goes_back_and_pauses_in_all_of_them(tmp_path, world, adder):
+def test_a_tripwire_rolls_back_and_pauses_all_processes(tmp_path, world, adder):
     wires = {"sampler_gap": 1e-12, "patience": 2, "rollback": ("sampler_gap",), "rollbacks": 1, "rollback_rate": 0.25}
     made = divided(room(tmp_path / "two" / "r", world, adder, tripwires=wires, **LOOSE), 2)
     assert in_group(tmp_path, 2, paused_in_process, made) == ["paused", "paused"]

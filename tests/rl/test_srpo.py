@@ -27,7 +27,7 @@ def test_all_right_problems_leave_and_never_right_ones_stay():
     assert {"p0", "p3"} & set(second) == set() and {"p1", "p2", "p4", "p5"} <= set(second)
 
 
-def test_a_problem_that_is_forgotten_again_comes_back_with_the_epoch_that_takes_all():
+def test_if_all_problems_are_solved_an_epoch_takes_all():
     marks = {f"p{i}": "++" for i in range(4)}
     algorithm, state = made(srpo, setup(count=4, prompts=4)), {}
     assert sorted(drawn_in(algorithm, state, 0, marks)) == sorted(marks)
@@ -36,7 +36,7 @@ def test_a_problem_that_is_forgotten_again_comes_back_with_the_epoch_that_takes_
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["++", "+-", "--"]), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 3))
-def test_no_step_draws_a_problem_twice_and_every_epoch_is_what_history_leaves(signs, prompts, seed):
+def test_no_step_draws_a_problem_twice_and_no_epoch_draws_solved_ones(signs, prompts, seed):
     marks = {f"p{i}": m for i, m in enumerate(signs)}
     algorithm, state = made(srpo, setup(count=len(signs), prompts=prompts, seed=seed)), {}
     met = []

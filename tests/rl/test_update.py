@@ -99,7 +99,7 @@ def test_one_update_makes_one_gradient_and_no_other_pass(sampled):
     assert metrics["sampler_gap"] < 1e-5 and metrics["clipped"] == 0 and metrics["entropy"] > 0
 
 
-def test_parts_of_a_step_add_up_to_the_whole_and_each_is_of_full_size(sampled):
+def test_updates_of_a_step_add_up_to_the_whole_and_each_has_full_size(sampled):
     (whole,) = updated(sampled)[0].gradients
     thirds = updated(sampled, updates=3)[0].gradients
     assert len(thirds) == 3
@@ -116,7 +116,7 @@ def test_the_learner_as_the_old_policy_costs_a_pass_only_for_several_updates(sam
     assert torch.allclose(single.gradients[0], updated(sampled)[0].gradients[0], atol=1e-6)
 
 
-def test_a_sampler_that_computes_otherwise_shifts_the_ratio_but_not_where_the_learner_is_the_old_policy(sampled):
+def test_a_sampler_that_differs_shifts_the_ratio_unless_the_learner_is_the_old_policy(sampled):
     _, groups = sampled
     shifted = [
         replace(g, rollouts=[replace(r, logprobs=[x - 0.5 for x in r.logprobs]) for r in g.rollouts]) for g in groups

@@ -6,6 +6,7 @@ way. The reference is the model the stage starts from. Its log-probabilities are
 step, and kept on disk: no epoch and no resumed run computes them again, and no second model is held.
 """
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,10 @@ def run(stage: Stage) -> dict[str, Any]:
     if settings.source == "student":  # before a process keeps only its share of the model
         pairs, counts = student_pairs(stage, student.sampler(), student.tokenizer, process_group)
     else:
-        pairs, counts = teacher_pairs(stage)
+        pairs, counts = list(read_records(Pair, stage.inputs["pairs"])), {}
+    if settings.max_pairs:
+        random.Random(f"{stage.seed}/pairs").shuffle(pairs)
+        pairs = pairs[: settings.max_pairs]
     if not pairs:
         raise ValueError(
             f"{stage.name} has no pair: no problem has both a right and a wrong {settings.source} rollout. Sample more "
@@ -109,7 +113,7 @@ def watch_chosen_side(name: str, state: dict[str, Any], log_ratio: float, last: 
 def student_pairs(
     stage: Stage, model: Any, tokenizer: Any, process_group: "ProcessGroup"
 ) -> tuple[list[Pair], dict[str, Any]]:
-    """Sample the model the stage starts from on train problems, and pair what it gets right with what it gets wrong."""
+    """(pairs, facts for the manifest): the model's right rollouts with its wrong ones, on the prompts of the pool."""
     from whetstone.decode.forked_generator import sampler
     from whetstone.verify import MathVerifier
 
@@ -132,8 +136,6 @@ def student_pairs(
         for problem, group in zip(problems, groups, strict=True)
         for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed, settings.pairing)
     ]
-    if settings.max_pairs:
-        pairs = shuffled(pairs, stage.seed)[: settings.max_pairs]
     rollouts = [r for group in groups for r in group]
     return pairs, {
         "problems": len(problems),
@@ -141,20 +143,6 @@ def student_pairs(
         "right": share_right(rollouts),
         "truncated": sum(r.stop == "length" for r in rollouts) / len(rollouts),
     }
-
-
-def teacher_pairs(stage: Stage) -> tuple[list[Pair], dict[str, Any]]:
-    settings: Settings = stage.settings
-    pairs = list(read_records(Pair, stage.inputs["pairs"]))
-    return (shuffled(pairs, stage.seed)[: settings.max_pairs] if settings.max_pairs else pairs), {}
-
-
-def shuffled(items: list[Any], seed: int) -> list[Any]:
-    import random
-
-    items = list(items)
-    random.Random(f"{seed}/pairs").shuffle(items)
-    return items
 
 
 def ids_of(chat: "Chat", pair: Pair) -> tuple[list[int], list[int], list[int]]:
@@ -167,7 +155,7 @@ def ids_of(chat: "Chat", pair: Pair) -> tuple[list[int], list[int], list[int]]:
 
 
 def plan(stage: Stage) -> Estimate:
-    """What can be known beforehand; how many pairs the student's rollouts make is not, only their upper bound."""
+    """What can be known beforehand: of the student's pairs only an upper bound."""
     from math import ceil
 
     from whetstone.learner.cost import training_estimate, with_sampling

@@ -150,8 +150,8 @@ def plan(stage: Stage) -> Estimate:
         lines={
             "algorithm": " + ".join(names),
             "candidate rollouts": f"at most {candidates:,}",
-            "rollouts a step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
-            "updates a step": f"{updates:,}",
+            "rollouts per step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
+            "updates per step": f"{updates:,}",
         },
         samples=True,
     )

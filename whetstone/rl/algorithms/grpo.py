@@ -1,15 +1,15 @@
 """GRPO (DeepSeekMath, arXiv 2402.03300, eq. 3) with verifiable rewards, as the five answers.
 
-draw    `prompts` problems a step in a shuffled order, `samples` rollouts of each, temperature 1
+draw    `prompts` problems per step in a shuffled order, `samples` rollouts of each, temperature 1
 reward  +1 for a right final answer, -1 for a wrong one (Phi-4-Mini-Reasoning)
 keep    groups in which rewards differ: the others carry no signal and are not trained on
 credit  advantage (R - mean) / std, the same for every token of a rollout, whose tokens share 1/|o_i|, rollouts 1/(P G)
 loss    ratio clipped to 1 ± 0.2; the old policy's log-probabilities are the sampler's own, so no extra pass is made
 
-Differs from the paper: no KL to a reference unless asked for (the rewards are exact), and what is divided by is all
-rollouts of the step, not each group's, so groups of different size weigh by their rollouts. Those of groups that are not
-kept count too: they are zeros in the paper's sum, and a step that kept little makes a small gradient, not a noisy one of
-full size.
+Differs from the paper: no KL to a reference unless asked for (the rewards are exact), and the denominator is the number of
+rollouts of the step, not of each group, so groups of different size weigh by their rollouts. Those of groups that are not
+kept are counted too: they are zeros in the paper's sum, and a step that kept little makes a small gradient, not a noisy one
+of full size.
 """
 
 from typing import ClassVar, Literal

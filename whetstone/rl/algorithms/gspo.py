@@ -3,7 +3,7 @@
 loss    eq. 5 and 7: the ratio is (pi(o) / pi_old(o))^(1/|o|), the same for all tokens of a rollout, and clipped to
         [1 - 3e-4, 1 + 4e-4]: a mean over many tokens is near 1
 
-With one update a step the ratio is 1 and GSPO is GRPO; it is made for several.
+With one update per step the ratio is 1 and GSPO is GRPO; it is meant for several.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
 """REINFORCE++ (Hu et al. 2025, arXiv 2501.03262): no critic, the whole batch as the baseline, as two changes to GRPO.
 
 keep    every group: one whose rewards are equal still differs from the mean of the batch
-credit  a token's advantage is its return, R plus what the tokens from it on are paid (a KL in the reward), minus the mean
-        and divided by the standard deviation over all tokens of the batch; every token weighs the same
+credit  a token's advantage is its return (R plus the rewards of this and all later tokens, such as a KL in the reward),
+        minus the mean and divided by the standard deviation over all tokens of the batch; every token weighs the same
 
-`baseline = "group"` first takes each group's mean return away (REINFORCE++-baseline): the batch then only sets the scale.
+`baseline = "group"` first subtracts each group's mean return (REINFORCE++-baseline): the batch then only sets the scale.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 credit  advantage R_i minus the mean of the other rollouts' rewards, not divided by a spread
 loss    a rollout is one action: the ratio is that of the whole sequence, and a long rollout's tokens are not scaled down.
-        With one update a step this is the paper's estimator, A_i grad log pi(o_i), a mean over rollouts
+        With one update per step this is the paper's estimator, A_i grad log pi(o_i), a mean over rollouts
 
 Differs from the paper: for further updates on the same rollouts the ratio is clipped, as PPO does.
 """
