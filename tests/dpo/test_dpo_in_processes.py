@@ -16,12 +16,12 @@ ROUNDING = {"rel": 1e-4, "abs": 1e-5}  # weights are fp32, and each of twelve up
 COMPUTED = ("loss", "gradient_norm", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "chosen_log_ratio")
 
 
-def begun_again(made: Stage) -> dict:
+def begun_again(stage: Stage) -> dict:
     """The stage once more, from its last checkpoint: with nothing to sample, and no reference to compute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("whetstone.decode.engine.Engine.generate", lambda *_: pytest.fail("sampled again"))
         patch.setattr(Learner, "row_logprobs", lambda *_: pytest.fail("scored again"))
-        return rollout_dpo.run(made)
+        return rollout_dpo.run(stage)
 
 
 @pytest.mark.slow

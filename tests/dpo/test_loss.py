@@ -86,7 +86,7 @@ def test_loss_and_gradient_are_those_of_the_papers_formula(name, nll, seed):
     logprobs = -3 * torch.rand(len(batch.targets), generator=rng, dtype=torch.float64)
     logprobs.requires_grad_()
     loss, _ = make_loss(Settings(kind="dpo", beta=0.3, chosen_nll=nll, **settings))(logprobs, logprobs, batch)
-    (found,) = torch.autograd.grad(loss, logprobs)
+    (ours,) = torch.autograd.grad(loss, logprobs)
 
     parts = logprobs.split([row.scored for row in rows])
     ratios = [part.sum() - row.segment["reference"] for part, row in zip(parts, rows, strict=True)]
@@ -96,7 +96,7 @@ def test_loss_and_gradient_are_those_of_the_papers_formula(name, nll, seed):
     expected = sum(each) / len(each) - nll * anchor
     (gradient,) = torch.autograd.grad(expected, logprobs)
     assert abs(loss.item() - expected.item()) < 1e-10
-    assert (found - gradient).abs().max() < 1e-10
+    assert (ours - gradient).abs().max() < 1e-10
 
 
 def test_one_pair_by_hand():
@@ -106,11 +106,11 @@ def test_one_pair_by_hand():
     """
     rows = weighted([pair_rows([9], [1, 2], [3], (-3.0, -2.0))])[0]
     logprobs = torch.tensor([-1.0, -1.0, -4.0], dtype=torch.float64, requires_grad=True)
-    loss, seen = PairLoss(beta=0.5)(logprobs, torch.zeros(3), collate(rows, torch.float64))
+    loss, metrics = PairLoss(beta=0.5)(logprobs, torch.zeros(3), collate(rows, torch.float64))
     loss.backward()
     assert loss.item() == pytest.approx(0.2014133, abs=1e-6)
     assert logprobs.grad.tolist() == pytest.approx([-0.0912128, -0.0912128, 0.0912128], abs=1e-6)
-    assert seen == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "margin": 1.5,
             "accuracy": 1.0,
@@ -137,20 +137,20 @@ def test_weighting_a_step_leaves_the_pairs_as_they_were():
 
 def test_the_loss_is_ln_2_if_the_model_is_its_own_reference():
     rows = weighted([pair_rows([9], [1, 2], [3, 4, 5], (-2.0, -3.0))])[0]
-    loss, seen = PairLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
+    loss, metrics = PairLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
     assert loss.item() == pytest.approx(math.log(2))
-    assert seen["margin"] == 0 and seen["accuracy"] == 0
+    assert metrics["margin"] == 0 and metrics["accuracy"] == 0
 
 
 def test_a_step_split_into_micro_batches_has_the_loss_and_numbers_of_the_whole():
     drawn = pairs(4, 0)
     whole = collate([row for pair in drawn for row in pair], torch.float64)
     logprobs = -torch.rand(len(whole.targets), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    loss, seen = PairLoss(chosen_nll=1.0)(logprobs, logprobs, whole)
+    loss, metrics = PairLoss(chosen_nll=1.0)(logprobs, logprobs, whole)
     parts = [
         PairLoss(chosen_nll=1.0)(part, part, collate(pair, torch.float64))
         for pair, part in zip(drawn, logprobs.split([pair[0].scored + pair[1].scored for pair in drawn]), strict=True)
     ]
     assert sum(part.item() for part, _ in parts) == pytest.approx(loss.item(), abs=1e-12)
-    for name, value in seen.items():
+    for name, value in metrics.items():
         assert sum(sums[name] for _, sums in parts) == pytest.approx(value, abs=1e-12)

@@ -102,8 +102,8 @@ def test_after_a_kill_in_training_the_model_is_that_of_an_undisturbed_run(
         kill_after(patch, killed_in_step)
         rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings))
     assert rollout_dpo.run(room(tmp_path / "two" / "one", world, adder, **settings)) == summary
-    for made in ("model", "pairs"):
-        assert hash_folder(tmp_path / "two" / "one" / made) == hash_folder(tmp_path / "one" / made)
+    for artifact in ("model", "pairs"):
+        assert hash_folder(tmp_path / "two" / "one" / artifact) == hash_folder(tmp_path / "one" / artifact)
 
 
 def test_after_a_kill_between_rollouts_and_training_the_rollouts_are_not_sampled_again(

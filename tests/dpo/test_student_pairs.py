@@ -16,8 +16,8 @@ ROLLOUTS = st.lists(
 
 
 @given(ROLLOUTS, st.integers(1, 20), st.integers(0, 9))
-def test_every_pair_is_right_over_wrong_and_each_rollout_is_used_once(made, most, seed):
-    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(made)]
+def test_every_pair_is_right_over_wrong_and_each_rollout_is_used_once(marks, most, seed):
+    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(marks)]
     by_text = {r.text: r for r in group}
     pairs = build_pairs(problem("p"), group, most, seed)
     chosen, rejected = [by_text[p.chosen] for p in pairs], [by_text[p.rejected] for p in pairs]
@@ -39,16 +39,16 @@ def sides(group) -> tuple[int, int]:
 
 
 @given(ROLLOUTS, st.integers(1, 20), st.sampled_from(sorted(RULES)), st.integers(0, 9))
-def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_says(made, most, rule, seed):
-    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(made)]
+def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_says(marks, most, rule, seed):
+    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(marks)]
     by_text = {r.text: r for r in group}
     pairs = build_pairs(problem("p"), group, most, seed, rule)
     met = [(by_text[p.chosen], by_text[p.rejected]) for p in pairs]
     assert all(c.correct is True and c.stop == "end" and r.correct is False for c, r in met)
     assert len({(c.index, r.index) for c, r in met}) == len(pairs)
     right, wrong = sides(group)
-    there = {"one": min(1, right, wrong), "all": right * wrong}.get(rule, min(right, wrong))
-    assert len(pairs) == min(most, there)
+    most_pairs = {"one": min(1, right, wrong), "all": right * wrong}.get(rule, min(right, wrong))
+    assert len(pairs) == min(most, most_pairs)
 
 
 def test_the_hardest_pair_is_the_likeliest_wrong_answer_and_the_least_likely_right_one():

@@ -43,8 +43,10 @@ SIZES = st.lists(st.lists(st.tuples(st.booleans(), st.integers(1, LONGEST)), max
 
 def made_groups(sizes) -> list[Group]:
     return [
-        Group(problem(f"p{g}"), [rollout(f"p{g}", i, c, n, reward=1.0 if c else -1.0) for i, (c, n) in enumerate(made)])
-        for g, made in enumerate(sizes)
+        Group(
+            problem(f"p{g}"), [rollout(f"p{g}", i, c, n, reward=1.0 if c else -1.0) for i, (c, n) in enumerate(marks)]
+        )
+        for g, marks in enumerate(sizes)
     ]
 
 
@@ -125,7 +127,7 @@ def test_any_division_into_micro_batches_has_the_loss_gradient_and_sums_of_the_w
         one, some = loss(logprobs[at : at + n], entropy[at : at + n], part)
         total, at = total + one, at + n
         sums = {key: sums[key] - some[key] for key in sums}
-    (found,) = torch.autograd.grad(total, logprobs)
+    (ours,) = torch.autograd.grad(total, logprobs)
     assert total.item() == pytest.approx(value.item(), abs=1e-12)
-    assert (found - gradient).abs().max() < 1e-12
+    assert (ours - gradient).abs().max() < 1e-12
     assert all(abs(rest) < 1e-10 for rest in sums.values()), sums

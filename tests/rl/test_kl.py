@@ -37,10 +37,10 @@ def true_gradient(which: str) -> torch.Tensor:
     ("name", "which"), [("k1", FORWARD), ("k2", FORWARD), ("k3", BACKWARD), ("k3_corrected", FORWARD)]
 )
 def test_the_gradient_of_each_penalty_on_policy(name, which):
-    found = expected_gradient(name, LOGITS.log_softmax(-1))
-    assert (found - true_gradient(which)).abs().max() < 1e-12
+    ours = expected_gradient(name, LOGITS.log_softmax(-1))
+    assert (ours - true_gradient(which)).abs().max() < 1e-12
     other = true_gradient(BACKWARD if which == FORWARD else FORWARD)
-    assert (found - other).abs().max() > 1e-2
+    assert (ours - other).abs().max() > 1e-2
 
 
 def test_off_policy_only_the_corrected_estimator_stays_right():
@@ -70,11 +70,11 @@ def test_in_expectation_values_are_the_kl(name):
 
 def test_a_kl_in_the_reward_is_subtracted_per_token_before_advantages():
     groups = random_groups(0, marks=("+-+",), reference=True)
-    seen = []
+    credited = []
     plain = grpo(setup())
 
     def credit(kept, drawn):
-        seen.extend(kept)
+        credited.extend(kept)
         return plain.credit(kept, drawn)
 
     from dataclasses import replace
@@ -82,7 +82,7 @@ def test_a_kl_in_the_reward_is_subtracted_per_token_before_advantages():
     penalised = kl_in_reward(replace(plain, credit=credit), 0.3, "k1")
     assert penalised.reference
     rows = penalised.credit(groups, groups)
-    (group,) = seen
+    (group,) = credited
     for rollout, reference, whole in zip(group.rollouts, group.reference, group.returns, strict=True):
         paid = 0.3 * (sum(rollout.logprobs) - sum(reference))
         assert whole == pytest.approx(rollout.reward - paid)

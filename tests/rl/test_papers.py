@@ -170,13 +170,13 @@ def test_loss_and_gradient_are_those_of_the_papers_formula(name, seed, by):
     batch = batch_of(algorithm, groups)
     logprobs = moved(batch, seed, by)
     loss, _ = algorithm.loss(logprobs, logprobs, batch)
-    (found,) = torch.autograd.grad(loss, logprobs)
+    (ours,) = torch.autograd.grad(loss, logprobs)
 
     parts = iter(logprobs.split([len(r.ids) for g in groups for r in g.rollouts]))
     expected = formula([(g, [next(parts) for _ in g.rollouts]) for g in groups])
     (gradient,) = torch.autograd.grad(expected, logprobs)
     assert abs(loss.item() - expected.item()) < 1e-10
-    assert (found - gradient).abs().max() < 1e-10
+    assert (ours - gradient).abs().max() < 1e-10
     assert gradient.abs().max() > 1e-4
 
 

@@ -180,9 +180,9 @@ def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others
     batch, cov, mark, logprobs = step_of_tokens(algorithm, seed, clip_cov.MARK)
     band = (cov > 0.2) & (cov < 0.9)
     assert 0 < mark.sum() == min(int(band.sum()), max(1, int(0.1 * len(mark)))) and not (mark & ~band).any()
-    (found,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
+    (ours,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
     (plain,) = torch.autograd.grad(clipped(0.2, 0.2)(logprobs, logprobs, batch)[0], logprobs)
-    assert torch.equal(found, plain * ~mark)
+    assert torch.equal(ours, plain * ~mark)
     again = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), share=0.1)
     assert torch.equal(step_of_tokens(again, seed, clip_cov.MARK)[2], mark), "the same tokens after a resume"
 

@@ -151,8 +151,8 @@ def test_rows_are_scored_at_the_temperature_they_were_sampled_with(sampled):
 def test_the_references_log_probabilities_are_those_of_its_own_pass(sampled):
     learner, groups = sampled
     scored = with_reference(learner, groups)
-    for found in scored:
-        for r, values in zip(found.rollouts, found.reference, strict=True):
+    for whole in scored:
+        for r, values in zip(whole.rollouts, whole.reference, strict=True):
             assert values == pytest.approx(r.logprobs, abs=1e-4), "the reference is the sampler here"
     _, metrics = updated(sampled, scored, kl_in_loss(grpo(setup()), 0.1, "k3"))
     assert metrics["kl"] == pytest.approx(0.0, abs=1e-5)

@@ -63,18 +63,18 @@ def kill_now_and_then(patch: pytest.MonkeyPatch, done: Counter) -> None:
 
 def trained(folder: Path, world: dict[str, Path], adder: Path, **settings) -> tuple[dict, list]:
     """The stage's summary, and each step's groups as they were drawn and graded."""
-    seen = []
+    drawn = []
     plain = groups.sample_step
 
     def sample_step(*arguments):
-        found, temperature = plain(*arguments)
-        seen.append([group.as_row() for group in found])
-        return found, temperature
+        step, temperature = plain(*arguments)
+        drawn.append([group.as_row() for group in step])
+        return step, temperature
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups, "sample_step", sample_step)
         patch.setattr(verify, "MOST_REMEMBERED", 0)  # each rollout is a question of its own
-        return loop.run(room(folder, world, adder, **settings)), seen
+        return loop.run(room(folder, world, adder, **settings)), drawn
 
 
 @pytest.mark.slow
