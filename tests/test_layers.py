@@ -17,7 +17,7 @@ FLOORS = [
     ("records",),
     ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run"),
     ("learner", "decode"),
-    ("sample", "answer", "measure"),
+    ("sample", "pool", "answer", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]

@@ -32,9 +32,10 @@ SHRUNKEN = {
     "midtrain.epochs": 100, "midtrain.validate_every": 60, "midtrain.patience": 0,
     "sft.optimizer.learning_rate": 1e-3, "sft.max_length": 256, "sft.batch_tokens": 1024, "sft.epochs": 2,
     "dpo.batch_pairs": 4, "dpo.max_tokens": 96,
-    "rl.steps": 2, "rl.prompts_per_step": 4, "rl.samples": 4, "rl.max_tokens": 96, "rl.oversample": 8,
-    "rl.candidates": 12, "rl.candidate_samples": 8, "rl.threshold": 1.0, "rl.checkpoint_every": 1,
-    "rl.stabilisers": '["reward_rebalancing", "temperature_annealing"]',  # of so few prompts, all that are solved are wanted
+    "rl.steps": 2, "rl.prompts_per_step": 4, "rl.samples": 4, "rl.max_tokens": 96,
+    "rl.pool.prompts": 12, "rl.pool.samples": 8, "rl.checkpoint_every": 1,
+    # of so few prompts, all that are solved are kept
+    "rl.stabilisers": '[{ name = "reward_rebalancing", threshold = 1.0, oversample = 8 }, "temperature_annealing"]',
 }  # fmt: skip
 
 

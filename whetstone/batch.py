@@ -13,8 +13,9 @@ the sum over micro-batches is the loss of the step, however it is split.
 """
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ class Row:
     @property
     def scored(self) -> int:
         return len(self.ids) - self.prompt
+
+
+def answer_row(
+    prompt: Sequence[int], answer: Sequence[int], weights: float | list[float] = 1.0,
+    token: Mapping[str, list[float]] = MappingProxyType({}), segment: Mapping[str, float] = MappingProxyType({}),
+) -> Row:  # fmt: skip
+    """The row of an answer (for instance a rollout) after its prompt. Only the answer is scored."""
+    return Row([*prompt, *answer], len(prompt), weights, dict(token), dict(segment))
 
 
 @dataclass(slots=True)

@@ -181,7 +181,7 @@ def test_before_any_input_exists_only_what_follows_from_the_settings_is_estimate
     estimate = rollout_dpo.plan(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", source="teacher"), **absent))
     assert "pairs" not in estimate.lines and "rollouts" not in estimate.lines
     estimate = loop.plan(stage(tmp_path / "r", loop.Settings(kind="rl", steps=7), **absent))
-    assert estimate.steps == 7 and estimate.lines["rollouts a step"].startswith("256, at most 512")
+    assert estimate.steps == 7 and estimate.lines["rollouts per step"].startswith("256, at most 512")
 
 
 def test_with_data_and_tokenizer_the_estimated_tokens_are_about_those_spent(tmp_path, world):
@@ -194,7 +194,7 @@ def test_with_data_and_tokenizer_the_estimated_tokens_are_about_those_spent(tmp_
 
 
 def test_the_students_pairs_stay_below_the_bound(tmp_path, world, adder):
-    settings = rollout_dpo.Settings(kind="dpo", samples=6, max_tokens=40, sample_problems=len(SUMS), batch_pairs=4)
+    settings = rollout_dpo.Settings(kind="dpo", pool={"samples": 6, "prompts": len(SUMS)}, max_tokens=40, batch_pairs=4)
     inputs = {"model": adder, "prompts": world["prompts"], "pairs": world["pairs"]}
     room = stage(tmp_path / "d", settings, **inputs)
     estimate, done = rollout_dpo.plan(room), rollout_dpo.run(room)

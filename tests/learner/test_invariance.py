@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tests.learner.group import in_group
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Batch, Row, by_prompt, collate, collate_groups, micro_batches, tokens_of
-from whetstone.dpo.loss import PairLoss, pair_rows, weigh
+from whetstone.dpo.loss import PairLoss, pair_rows, weighted
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import token_mean
 from whetstone.run.settings import ParallelSettings
@@ -47,7 +47,7 @@ def step_of(kind: str, count: int = 10) -> Groups:
     """The groups of a step, for a loss of that kind."""
     rng = random.Random(count)
     if kind == "pairs":
-        return weigh([pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)])
+        return weighted([pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)])
     rows = [Row(ids(rng, 5, 40), prompt=rng.randint(1, 4)) for _ in range(count)]
     for row in rows:
         row.segment = {"tokens": float(row.scored), "share": 1 / count}

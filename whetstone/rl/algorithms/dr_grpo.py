@@ -9,10 +9,15 @@ rollouts is in the denominator, so that the gradient's size does not follow the 
 
 from dataclasses import replace
 
-from whetstone.rl.algorithm import Algorithm, Setup
+from whetstone.rl.algorithm import Algorithm, ClippedSettings, Setup
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.credit import centred, constant, credit
-from whetstone.rl.grpo import grpo
+
+Settings = ClippedSettings  # no options of its own
 
 
-def dr_grpo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorithm:
-    return replace(grpo(setup, clip_low, clip_high), credit=credit(centred, constant(setup.max_tokens)))
+def dr_grpo(setup: Setup, settings: Settings) -> Algorithm:
+    from whetstone.rl.loss import clipped
+
+    loss = clipped(settings.clip_low, settings.clip_high)
+    return replace(grpo(setup), credit=credit(centred, constant(setup.max_tokens)), loss=loss)

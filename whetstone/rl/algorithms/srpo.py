@@ -1,28 +1,32 @@
 """SRPO (Zhang et al. 2025, arXiv 2504.14286): two stages and history resampling, as changes to GRPO.
 
-draw    an epoch runs over the problems that were not all right when they were last drawn; those never right stay, a later
-        policy may solve them
+draw    an epoch runs over the problems that were not all right when they were last drawn; those never right stay, as a
+        later policy may solve them
 keep    remembers each problem's accuracy
 credit  every token of the step weighs the same; a rollout that was cut off has advantage 0, and its tokens count
 
 The two stages, hard mathematics first and then the mixture, are two `rl` stages of a recipe (recipes/srpo.toml): the
 second takes the first one's model. No KL, as in the paper.
 
-Differs from the paper: where every problem was all right, an epoch takes them all again. Its format and language rewards
-are the recipe's business (`reward`).
+Differs from the paper: if every problem was all right, an epoch takes them all again. Its format and language rewards
+are chosen by the recipe (`reward`).
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whetstone.rl.algorithm import Algorithm, Draw, Group, Setup, State
+from whetstone.rl.algorithm import Algorithm, ClippedSettings, Draw, Group, Setup, State
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.credit import credit, normalised, token_mean
-from whetstone.rl.grpo import grpo
+
+Settings = ClippedSettings  # no options of its own
 
 
-def srpo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorithm:
-    base = grpo(setup, clip_low, clip_high)
+def srpo(setup: Setup, settings: Settings) -> Algorithm:
+    from whetstone.rl.loss import clipped
+
+    base = grpo(setup)
     by_id = {problem.id: problem for problem in setup.problems}
 
     def draw(state: State, step: int, groups: Sequence[Group]) -> Draw:
@@ -33,9 +37,9 @@ def srpo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorit
         while len(chosen) < wanted:
             if not state.get("epoch_left"):
                 begin_epoch(state)
-            have = set(chosen)  # an epoch's end may meet the next one's start
+            have = set(chosen)  # a step may span the end of an epoch and the start of the next
             taken = [name for name in state["epoch_left"] if name not in have][: wanted - len(chosen)]
-            if not taken:  # the epoch holds nothing but what the step already has: a step of fewer problems
+            if not taken:  # all that is left of the epoch is in the step already: the step has fewer problems
                 break
             chosen += taken
             have |= set(taken)
@@ -51,11 +55,12 @@ def srpo(setup: Setup, clip_low: float = 0.2, clip_high: float = 0.2) -> Algorit
         state["epoch_left"] = pool
 
     def keep(state: State, step: int, groups: Sequence[Group]) -> list[Group]:
-        seen = {group.problem.id: group.accuracy for group in groups if group.rollouts}
-        state["history"] = state.get("history", {}) | seen
+        accuracies = {group.problem.id: group.accuracy for group in groups if group.rollouts}
+        state["history"] = state.get("history", {}) | accuracies
         return base.keep(state, step, groups)
 
-    return replace(base, draw=draw, keep=keep, credit=credit(finished, token_mean))
+    loss = clipped(settings.clip_low, settings.clip_high)
+    return replace(base, draw=draw, keep=keep, credit=credit(finished, token_mean), loss=loss)
 
 
 def finished(group: Group) -> list[float]:

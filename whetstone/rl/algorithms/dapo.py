@@ -7,10 +7,9 @@ token mean        credit  every token of the step weighs the same, eq. 12
 overlong          reward  minus a ramp from 0 to 1 over the last `soft_tokens` of the longest rollout, eq. 13
                   credit  with `mask_overlong`, rollouts that were cut off are not trained on
 
-Differs from the paper: redrawing is bounded, and a batch that is still short is trained on with the weight of a full
-one's tokens, so that few groups make a small gradient. Surplus groups are not thrown away: the next step trains on them
-first, by the log-probabilities they were sampled with. The best run of the paper does not mask overlong rollouts, so
-neither does the default.
+Differs from the paper: redrawing is bounded. A batch that is still short is weighted as if it were full, so that few
+groups make a small gradient. Surplus groups are kept: the next step trains on them first, with the log-probabilities they
+were sampled with. The best run of the paper does not mask overlong rollouts, so neither does the default.
 """
 
 from collections.abc import Sequence
@@ -18,37 +17,42 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from whetstone.records import Problem, Rollout
-from whetstone.rl.algorithm import Algorithm, Draw, Group, Reward, Setup, State
+from whetstone.rl.algorithm import Algorithm, ClippedSettings, Draw, Group, Reward, Setup, State
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.credit import normalised, row_of
 from whetstone.rl.draw import walk
-from whetstone.rl.grpo import grpo
 from whetstone.rl.keep import partly_right
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
 
 
-def dapo(
-    setup: Setup,
-    clip_low: float = 0.2,
-    clip_high: float = 0.28,
-    rounds: int = 10,
-    soft_tokens: int | None = None,
-    mask_overlong: bool = False,
-) -> Algorithm:
-    """`soft_tokens`: length of the ramp, left out a fifth of the longest rollout as in the paper; 0: none."""
-    ramp = setup.max_tokens // 5 if soft_tokens is None else soft_tokens
-    base = grpo(setup, clip_low, clip_high)
+class Settings(ClippedSettings):
+    clip_high: float = Field(0.28, gt=0, description="how far the ratio may rise above 1")
+    rounds: int = Field(10, gt=0, description="samplings of a step, at most")
+    soft_tokens: int | None = Field(None, ge=0, description="ramp of the length penalty; None: max_tokens / 5; 0: none")
+    mask_overlong: bool = Field(False, description="whether rollouts that were cut off are left out of training")
+
+    def most_rollouts(self, rollouts: int) -> int:
+        return rollouts * self.rounds
+
+
+def dapo(setup: Setup, settings: Settings) -> Algorithm:
+    from whetstone.rl.loss import clipped
+
+    ramp = setup.max_tokens // 5 if settings.soft_tokens is None else settings.soft_tokens
 
     def draw(state: State, step: int, groups: Sequence[Group]) -> Draw:
-        """The first round asks for what is missing, later ones for as many more as the share with signal suggests."""
+        """The first round asks for the groups that are missing, later ones for more: only a share of groups has signal."""
         state["round"] = state.get("round", 0) + 1 if groups else 1
         usable = sum(map(partly_right, groups))
         missing = setup.prompts - len(state.get("surplus", [])) - usable
-        met = {group.problem.id for group in groups}
-        without = {i for i, problem in enumerate(setup.problems) if problem.id in met}
-        if missing <= 0 or state["round"] > rounds or len(without) == len(setup.problems):
+        drawn = {group.problem.id for group in groups}
+        without = {i for i, problem in enumerate(setup.problems) if problem.id in drawn}
+        if missing <= 0 or state["round"] > settings.rounds or len(without) == len(setup.problems):
             return Draw()
         wanted = min(setup.prompts, ceil(missing * len(groups) / max(1, usable))) if groups else missing
         chosen, state["drawn"] = walk(len(setup.problems), state.get("drawn", 0), wanted, setup.seed, without)
@@ -62,10 +66,10 @@ def dapo(
 
     def credit(kept: Sequence[Group], drawn: Sequence[Group]) -> "list[list[Row]]":
         def trained(rollout: Rollout) -> bool:
-            return not (mask_overlong and rollout.stop == "length")
+            return not (settings.mask_overlong and rollout.stop == "length")
 
         tokens = sum(len(r.ids) for group in kept for r in group.rollouts if trained(r))
-        full = tokens * setup.prompts / max(1, len(kept))  # of a batch that had all its groups
+        full = tokens * setup.prompts / max(1, len(kept))  # tokens of a batch that has all its groups
         return [
             [
                 row_of(group, i, [value] * len(group.rollouts[i].ids), 1 / full)
@@ -76,7 +80,8 @@ def dapo(
         ]
 
     reward = soft_overlong(setup.reward, setup.max_tokens, ramp) if ramp else setup.reward
-    return replace(base, draw=draw, keep=keep, credit=credit, reward=reward)
+    loss = clipped(settings.clip_low, settings.clip_high)
+    return replace(grpo(setup), draw=draw, keep=keep, credit=credit, reward=reward, loss=loss)
 
 
 def soft_overlong(reward: Reward, longest: int, ramp: int) -> Reward:
