@@ -47,7 +47,9 @@ def step_of(kind: str, count: int = 10) -> Groups:
     """The groups of a step, for a loss of that kind."""
     rng = random.Random(count)
     if kind == "pairs":
-        return weighted([pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)])
+        return weighted(
+            [pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)]
+        )
     rows = [Row(ids(rng, 5, 40), prompt=rng.randint(1, 4)) for _ in range(count)]
     for row in rows:
         row.segment = {"tokens": float(row.scored), "share": 1 / count}
