@@ -16,7 +16,7 @@ FLOORS = [
     ("records",),
     ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run"),
     ("learner", "decode"),
-    ("sample", "answer", "measure"),
+    ("sample", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "pipeline", "worker", "show", "ask", "cli"),
 ]

@@ -175,7 +175,7 @@ def verify(
             raise ValueError(f"--opinions {opinions}: there are none without a judge. Name one with --judge MODEL.")
         summary = verify_file(path, prediction_field, gold_field, policy, output)
     else:
-        from whetstone.answer import JudgedVerifier
+        from whetstone.judge import JudgedVerifier
         from whetstone.decode.engine import load_engine
 
         engine = load_engine(judge)

@@ -149,7 +149,7 @@ def build_teacher(settings: Settings, seed: int) -> Teacher:
 
 
 def _judged(verifier: Verifier, judge: Server, journal: Path) -> Any:
-    from whetstone.answer import JudgedVerifier
+    from whetstone.judge import JudgedVerifier
 
     sampling = Sampling(judge.temperature, judge.max_tokens, top_p=judge.top_p)
     return JudgedVerifier(verifier, ServerGenerator(judge), journal, sampling=sampling)
