@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from whetstone.records import PROGRAM_REQUEST, Completion, Generator, Message, Problem, Prompt, Sampling, Scorer, Verifier
+from whetstone.records import (
+    PROGRAM_REQUEST,
+    Completion,
+    Generator,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Scorer,
+    Verifier,
+)
 from whetstone.verify import extract, get_policy
 from whetstone.verify.program import Outcome, Sandbox
 

@@ -1,8 +1,8 @@
 r"""MAmmoTH's hybrid set (Yue et al. 2023, arXiv 2309.05653): a chain of thought and a program of thought for one problem.
 
-A program is asked for by adding " Let's write a program." to the question, and kept as right when what it computes is the
-reference answer; it runs in the sandbox (`verify/program.py`) or not at all. The traces of both kinds lie side by side, the
-programs under the augmentation "program": the corpus teaches them as answers to the question with those words added.
+A program is asked for by adding " Let's write a program." to the question. It is right if what it computes is the reference
+answer, and it runs in the sandbox (`verify/program.py`) or not at all. Traces of both kinds are rows of one table, programs
+with the augmentation "program"; the corpus teaches a program as the answer to the question with those words added.
 
 Problems that carry a formula need no model for it:
 
@@ -17,31 +17,31 @@ Problems that carry a formula need no model for it:
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from itertools import count
 
+from whetstone.arithmetic.expression import Expression, Number, parse
 from whetstone.records import PROGRAM_REQUEST, Message, Problem, Prompt, Trace, Verdict, Verifier
-from whetstone.rollouts.procedural_teacher import Operation, parse
 from whetstone.verify.program import Outcome, Sandbox
 
 AUGMENTATION = "program"
 
 
 def program_trace(problem: Problem, index: int) -> Trace:
-    """The program that computes a problem's formula, one operation a line. Raises ValueError without a formula."""
+    """The program that computes a problem's formula, one operation per line. Raises ValueError without a formula."""
     if not problem.formula:
         raise ValueError("it has no formula.")
     lines: list[str] = []
     names = (f"x{number}" for number in count(1))
 
-    def write(node: Operation | Fraction) -> str:
-        if isinstance(node, Fraction):
-            return str(node.numerator) if node.denominator == 1 else f"Fraction({node.numerator}, {node.denominator})"
+    def write(node: Expression) -> str:
+        if isinstance(node, Number):
+            value = node.value
+            return str(value) if value.denominator == 1 else f"Fraction({value.numerator}, {value.denominator})"
         left, right = write(node.left), write(node.right)
-        if node.symbol == "/" and not right.startswith("Fraction"):
-            right = f"Fraction({right})"  # exact: 1 / 3 is no decimal
+        if node.sign == "/" and not right.startswith("Fraction"):
+            right = f"Fraction({right})"  # exact: 1 / 3 has no decimal
         name = next(names)
-        lines.append(f"    {name} = {left} {node.symbol} {right}")
+        lines.append(f"    {name} = {left} {node.sign} {right}")
         return name
 
     last = write(parse(problem.formula))
@@ -54,7 +54,7 @@ def program_trace(problem: Problem, index: int) -> Trace:
 def program_prompts(
     problems: Iterable[Problem], programs: int, first: int, done: dict[str, set[int]]
 ) -> Iterator[Prompt]:
-    """`programs` prompts a problem, with indices from `first` on, except those that are done."""
+    """`programs` prompts per problem, with indices from `first` on, except those that are done."""
     for problem in problems:
         for index in range(first, first + programs):
             if index not in done.get(problem.id, ()):
@@ -62,13 +62,13 @@ def program_prompts(
 
 
 class ProgramGrader:
-    """Runs programs and compares what they compute. Raises ValueError where no sandbox can be had: never without one."""
+    """Runs programs and compares what they compute. Raises ValueError if the machine offers no sandbox."""
 
     def __init__(self, sandbox: Sandbox, verifier: Verifier):
         self.sandbox, self.verifier = sandbox, verifier
 
     def verdicts(self, items: list[tuple[Problem, str]]) -> list[Verdict]:
-        """On (problem, completion with a program)."""
+        """Of (problem, completion with a program) items."""
         return [self._verdict(problem, self.sandbox.run_text(text)) for problem, text in items]
 
     def _verdict(self, problem: Problem, outcome: Outcome) -> Verdict:

@@ -1,0 +1,161 @@
+"""One operation worked in columns, as school teaches it: the written lines, and the result that they arrive at.
+
+    345-67    5-7=b8,4-6-1=b7,3-0-1=2 so 278
+    12*34     2*4=8,1*4=4,so 48,2*3=6,1*3=3,so 360,8+0=8,4+6=c0,0+3+1=4,so 408 so 408
+    281/100   <2 so 2.81
+
+Columns run from the right; `c` carries one, `b` borrows one, and both are written before the digit: a small model learns
+`7+5=c2` (first whether the sum passes ten, then the rest) many times sooner than the digit alone, of which neither 7 nor 5
+says anything. A product's carry is a number: `7*8+2=c5:8`. `r` is the rest in a long division. Multiplying or dividing by a
+power of ten only moves the point: `7.38*100:>2 so 738`.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from whetstone.arithmetic.expression import Number, Operation, Value, as_value, evaluate, write_number
+
+MOST_DECIMALS = 6
+
+
+@dataclass
+class Slip:
+    """One wrong digit, `shift` too high modulo 10, in the `column`-th column worked on; `done` after it was made."""
+
+    column: int
+    shift: int
+    done: bool = False
+
+    def digit(self, digit: int, column: int) -> int:
+        if self.done or column != self.column:
+            return digit
+        self.done = True
+        return (digit + self.shift) % 10
+
+
+def work(sign: str, a: Value, b: Value, slip: Slip | None = None) -> tuple[str, Value]:
+    """`a sign b` in columns: the text and the result, which is wrong if there is a slip.
+
+    Raises ValueError for what columns cannot hold: negative results, divisions by zero or without a short decimal end.
+
+    >>> work("-", 345, 67)
+    ('5-7=b8,4-6-1=b7,3-0-1=2 so 278', 278)
+    """
+    if sign in "*/" and (zeros := _power_of_ten(b)):
+        result = evaluate(Operation(sign, Number(a), Number(b)))
+        return f"{'>' if sign == '*' else '<'}{zeros} so {write_number(result)}", result
+    # Decimals are worked as whole numbers with the point set afterwards, as one does on paper.
+    scale = 0
+    while (a * 10**scale).denominator > 1 or (b * 10**scale).denominator > 1:
+        scale += 1
+        if scale > MOST_DECIMALS:
+            raise ValueError(f"{a} and {b} have more than {MOST_DECIMALS} decimals, which columns cannot hold.")
+    x, y = int(a * 10**scale), int(b * 10**scale)
+    extra = 0
+    if sign == "/":
+        if y == 0:
+            raise ValueError("a division by zero cannot be explained.")
+        while x * 10**extra % y:
+            extra += 1
+            if extra > MOST_DECIMALS:
+                raise ValueError(f"{a}/{b} has more than {MOST_DECIMALS} decimals: a long division would not end.")
+    lines, digits = COLUMNS[sign](x * 10**extra, y, slip)
+    decimals = {"+": scale, "-": scale, "*": 2 * scale, "/": extra}[sign]
+    result = as_value(Fraction(digits, 10**decimals))
+    text = ",".join(lines) + " so "
+    if decimals:
+        text += f"{digits}p{decimals} so "  # the point goes so many digits from the right
+    return text + write_number(result), result
+
+
+def _power_of_ten(value: Value) -> int:
+    """The exponent of ten, 100, …; 0 for any other number."""
+    digits = str(value.numerator) if value.denominator == 1 else ""
+    return len(digits) - 1 if re.fullmatch("10+", digits) else 0
+
+
+def _and(sign: str, carried: int) -> str:
+    return f"{sign}{carried}" if carried else ""
+
+
+def _mark(letter: str, carried: int) -> str:
+    """The carry or borrow, written before the digit: once it is known, the digit is no longer a sum modulo ten."""
+    return "" if not carried else letter if carried == 1 else f"{letter}{carried}:"
+
+
+def _add(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
+    lines, carry, digits = [], 0, []
+    for column in range(max(len(str(a)), len(str(b)))):
+        x, y = a // 10**column % 10, b // 10**column % 10
+        total = x + y + carry
+        digit = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}+{y}{_and('+', carry)}={_mark('c', total // 10)}{digit}")
+        carry = total // 10
+        digits.append(digit)
+    return lines, carry * 10 ** len(digits) + _number(digits)
+
+
+def _subtract(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
+    if b > a:
+        raise ValueError(f"{a}-{b} is negative: columns hold non-negative numbers only.")
+    lines, borrow, digits = [], 0, []
+    for column in range(len(str(a))):
+        x, y = a // 10**column % 10, b // 10**column % 10
+        total = x - y - borrow
+        digit = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}-{y}{_and('-', borrow)}={_mark('b', int(total < 0))}{digit}")
+        borrow = int(total < 0)
+        digits.append(digit)
+    return lines, _number(digits)
+
+
+def _times_digit(a: int, digit: int, slip: Slip | None) -> tuple[list[str], int]:
+    lines, carry, digits = [], 0, []
+    for column in range(len(str(a))):
+        x = a // 10**column % 10
+        total = x * digit + carry
+        low = slip.digit(total % 10, column) if slip else total % 10
+        lines.append(f"{x}*{digit}{_and('+', carry)}={_mark('c', total // 10)}{low}")
+        carry = total // 10
+        digits.append(low)
+    return lines, carry * 10 ** len(digits) + _number(digits)
+
+
+def _multiply(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
+    if len(str(a)) < len(str(b)):
+        a, b = b, a
+    if b < 10:
+        return _times_digit(a, b, slip)
+    lines, total = [], 0
+    for place, digit in enumerate(int(d) for d in reversed(str(b))):
+        if digit == 0:
+            continue
+        part, product = _times_digit(a, digit, slip if place == 0 else None)
+        product *= 10**place
+        lines += [*part, f"so {product}"]
+        if total:
+            summed, total = _add(total, product, None)
+            lines += [*summed, f"so {total}"]
+        else:
+            total = product
+    return lines, total
+
+
+def _divide(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
+    lines, rest, quotient = [], 0, 0
+    for column, digit in enumerate(int(d) for d in str(a)):
+        part = rest * 10 + digit
+        written = slip.digit(part // b, column) if slip else part // b
+        rest = part % b
+        lines.append(f"{part}/{b}={written}{f'r{rest}' if rest else ''}")
+        quotient = quotient * 10 + written
+    return lines, quotient
+
+
+def _number(digits: list[int]) -> int:
+    """The number of these digits, the lowest first."""
+    return sum(digit * 10**place for place, digit in enumerate(digits))
+
+
+COLUMNS = {"+": _add, "-": _subtract, "*": _multiply, "/": _divide}
