@@ -15,12 +15,23 @@ Problems that carry a formula need no model for it:
                  ```
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
 from whetstone.arithmetic.expression import Expression, Number, parse
-from whetstone.records import PROGRAM_REQUEST, Message, Problem, Prompt, Trace, Verdict, Verifier
+from whetstone.records import (
+    PROGRAM_REQUEST,
+    Completion,
+    Generator,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Trace,
+    Verdict,
+    Verifier,
+)
 from whetstone.verify.program import Outcome, Sandbox
 
 AUGMENTATION = "program"
@@ -51,32 +62,53 @@ def program_trace(problem: Problem, index: int) -> Trace:
     return Trace(problem.id, index, text, "procedural", augmentation=AUGMENTATION)
 
 
-def program_prompts(
-    problems: Iterable[Problem], programs: int, first: int, done: dict[str, set[int]]
-) -> Iterator[Prompt]:
-    """`programs` prompts per problem, with indices from `first` on, except those that are done."""
-    for problem in problems:
-        for index in range(first, first + programs):
-            if index not in done.get(problem.id, ()):
-                yield Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
-
-
 class ProgramGrader:
-    """Runs programs and compares what they compute. Raises ValueError if the machine offers no sandbox."""
+    """Programs of problems, run and compared. Their rollouts' indices begin at `first`.
 
-    def __init__(self, sandbox: Sandbox, verifier: Verifier):
-        self.sandbox, self.verifier = sandbox, verifier
+    Raises ValueError if the machine offers no sandbox.
+    """
 
-    def verdicts(self, items: list[tuple[Problem, str]]) -> list[Verdict]:
-        """Of (problem, completion with a program) items."""
-        return [self._verdict(problem, self.sandbox.run_text(text)) for problem, text in items]
+    def __init__(self, sandbox: Sandbox, verifier: Verifier, first: int = 0):
+        self.sandbox, self.verifier, self.first = sandbox, verifier, first
 
-    def _verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
+    def of_formula(self, problem: Problem) -> Trace | None:
+        """The graded program of the problem's formula; None if it has none that can be read."""
+        try:
+            trace = program_trace(problem, self.first)
+        except ValueError:
+            return None
+        return self._graded(problem, trace)
+
+    def asked(
+        self,
+        problems: Sequence[Problem],
+        generator: Generator,
+        sampling: Sampling,
+        teacher: str,
+        count: int,
+        done: Collection[tuple[str, int]],
+    ) -> Iterator[tuple[Trace, Completion]]:
+        """`count` graded programs per problem that the generator writes, except those of (problem id, index) in `done`."""
+        by_id = {problem.id: problem for problem in problems}
+        prompts = (
+            Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
+            for problem in problems
+            for index in range(self.first, self.first + count)
+            if (problem.id, index) not in done
+        )
+        for completion in generator.generate(prompts, sampling):
+            trace = Trace(completion.problem_id, completion.index, completion.text, teacher, augmentation=AUGMENTATION)
+            yield self._graded(by_id[trace.problem_id], trace), completion
+
+    def _graded(self, problem: Problem, trace: Trace) -> Trace:
+        verdict = self.verdict(problem, self.sandbox.run_text(trace.text))
+        return replace(trace, correct=verdict.correct, reason=f"program: {verdict.reason}")
+
+    def verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
         if outcome.reason == "refused":
             raise ValueError(
                 f"programs = … runs what a model wrote, and this machine offers no sandbox: {outcome.detail}"
             )
         if outcome.answer is None:
-            return Verdict(False, f"program: {outcome.reason}")
-        verdict = self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
-        return replace(verdict, reason=f"program: {verdict.reason}")
+            return Verdict(False, outcome.reason)
+        return self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
