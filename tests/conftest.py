@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, field_validator
 
+from tests.skipped import pytest_terminal_summary  # noqa: F401  (a hook of pytest)
 from whetstone import recipe as recipes
 from whetstone.records import Problem, Score
 from whetstone.run.folder import Stage, write_text
@@ -162,7 +163,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         "report": room("report", ReportSettings, report, gives=("report",), uses=(), reads_run=True),
     }
     monkeypatch.setattr(recipes, "KINDS", kinds)
-    monkeypatch.setattr("whetstone.pipeline.PROBE_SECONDS", 0.005)
+    monkeypatch.setattr("whetstone.pipeline.machine.PROBE_SECONDS", 0.005)
 
     def score_model(
         model: Path,
