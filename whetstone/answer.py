@@ -133,7 +133,11 @@ def hybrid(
     sandbox: Sandbox,
     ask_for_program: str = PROGRAM_REQUEST,
 ) -> list[Hybrid]:
-    """MAmmoTH's hybrid decoding: a program, run in the sandbox; if it gives no answer, a chain of thought."""
+    """MAmmoTH's hybrid decoding: a program, run in the sandbox; if it gives no answer, a chain of thought.
+
+    Raises ValueError before anything is generated if this machine offers no isolation for programs.
+    """
+    sandbox.require()
     questions = {problem.id: problem.question for problem in problems}
     programs = _one_each(generator, {name: text + ask_for_program for name, text in questions.items()}, sampling)
     outcomes = {name: sandbox.run_text(completion.text) for name, completion in programs.items()}

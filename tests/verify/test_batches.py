@@ -1,8 +1,9 @@
-"""Many answers at once: in order, in bounded memory, awaited, and in spite of workers that die."""
+"""Many answers at once: in order, in bounded memory, awaited, and in spite of workers that are killed."""
 
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.verify_under_fire import under_fire
 from tests.verify.test_hostile import gone, run_script
-from whetstone.verify import AHEAD, MathVerifier
+from whetstone.verify import AHEAD, MathVerifier, children
+from whetstone.verify.children import Killed, NotStarted
+from whetstone.verify.workers import Budget, Worker, Workers
 
 SLOW = r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}"  # computer algebra takes seconds over it
 GOLD_OF_SLOW = r"\int_0^1 \sin(x^2) dx"
@@ -105,31 +109,46 @@ def test_progress_is_shown_under_its_label(verifier, capsys):
     assert "right 3" in shown
 
 
-def test_workers_killed_in_the_middle_of_a_batch_cost_no_verdict():
-    asked = range(1000, 1800)  # some seconds of work
-    with MathVerifier(workers=2, deadline=30) as verifier:
-        done = threading.Event()
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc tells which processes are workers")
+@pytest.mark.parametrize(
+    "interval", [0.02, 0.3]
+)  # a worker takes a second to start: most are killed before they are ready
+def test_workers_that_are_killed_cost_no_verdict(interval):
+    found = under_fire(kills=8, interval=interval)
+    assert sum(found["kills"].values()) >= 4  # others had ended by themselves when they were shot at
+    assert (found["lost"], found["wrong"]) == (0, 0) and found["verdicts"] >= 40
 
-        def kill() -> None:
-            while not done.wait(0.05):
-                for worker in [*verifier.pool.busy, *verifier.pool.idle][:1]:
-                    worker.process.kill()
-                    if verifier.processes_started > 5:
-                        return
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        verdicts = []
-        for verdict in verifier.check_many(hard(n) for n in asked):
-            verdicts.append(verdict)
-        done.set()
-        killer.join()
-        undecided = [v for v in verdicts if v.correct is None]
-        assert [v.correct for v in verdicts if v.correct is not None] == [
-            bool(n % 2) for n, v in zip(asked, verdicts, strict=True) if v.correct is not None
-        ]
-        assert len(undecided) <= 2, undecided  # killed twice in one question
-        assert verifier.processes_started > 2
+def test_a_question_whose_fork_is_killed_is_asked_again_with_its_whole_budget(monkeypatch):
+    with Workers() as pool:
+        plain, budgets = Worker.ask, []
+
+        def ask(self, question, seconds):
+            budgets.append(question["seconds"])
+            if len(budgets) == 1:
+                (fork,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+                os.kill(int(fork), signal.SIGKILL)
+            return plain(self, question, seconds)
+
+        monkeypatch.setattr(Worker, "ask", ask)
+        assert pool.same("1/2", r"\sin(\pi/6)", Budget(20.0)) is True
+        assert budgets == [20.0, 20.0] and pool.started == 1
+
+
+def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_the_end(monkeypatch):
+    with Workers(memory_bytes=1 << 20) as pool, pytest.raises(NotStarted, match=r"memory cap of 1 MiB is too small"):
+        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+    starts = []
+
+    def start(self):
+        starts.append(self)
+        raise Killed("a verifier process ended with status -9 while it started.")
+
+    monkeypatch.setattr(Workers, "start", start)
+    monkeypatch.setattr(children, "PATIENCE_SECONDS", 0.3)
+    with Workers() as pool, pytest.raises(NotStarted, match="The kernel does so when memory runs out"):
+        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+    assert len(starts) > 1
 
 
 def test_checks_are_awaited_together_and_the_loop_goes_on(verifier):

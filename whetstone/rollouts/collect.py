@@ -160,7 +160,8 @@ class Collection:
                 settled |= {name for name, rows in done.items() if any(row.settled for row in rows)}
                 self._ask(teacher, [problem for problem in block if problem.id not in settled], done, journal, bar)
                 bar.advance(len(new))
-            return teacher.summary()
+            isolation = {"isolation of programs": programs.isolation} if programs else {}
+            return isolation | teacher.summary()
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())

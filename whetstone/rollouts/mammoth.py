@@ -65,10 +65,11 @@ def program_trace(problem: Problem, index: int) -> Trace:
 class ProgramGrader:
     """Programs of problems, run and compared. Their rollouts' indices begin at `first`.
 
-    Raises ValueError if the machine offers no sandbox.
+    Raises ValueError if this machine offers no isolation for programs.
     """
 
     def __init__(self, sandbox: Sandbox, verifier: Verifier, first: int = 0):
+        self.isolation = sandbox.require()
         self.sandbox, self.verifier, self.first = sandbox, verifier, first
 
     def of_formula(self, problem: Problem) -> Trace | None:
@@ -106,9 +107,7 @@ class ProgramGrader:
 
     def verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
         if outcome.reason == "refused":
-            raise ValueError(
-                f"programs = … runs what a model wrote, and this machine offers no sandbox: {outcome.detail}"
-            )
+            raise ValueError(f"programs can no longer be run isolated: {outcome.detail}")
         if outcome.answer is None:
             return Verdict(False, outcome.reason)
         return self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
