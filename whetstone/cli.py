@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.pipeline import StageResult
     from whetstone.recipe import Recipe
     from whetstone.records import Score
+    from whetstone.run.room import Estimate
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2

@@ -24,18 +24,16 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage, alone
 from whetstone.run.progress import say
+from whetstone.run.room import TRAINING, Estimate, Input, Room
 from whetstone.run.settings import SpikeSettings, StageSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.question_dropout import QuestionDropout
     from whetstone.learner.tokenise import Conversation
 
 
 class Settings(StageSettings):
-    corpus: str | None = None  # the stage (or stage/artifact) with the chains of thought
-    model: str | None = None  # the stage whose model is trained; default: from [model]
     learning_rate: float = Field(default=4e-3, gt=0)  # the peak
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
@@ -179,7 +177,7 @@ def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], 
     return read
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: tokens only where they are bounded, or corpus and tokenizer are there."""
     from whetstone.learner.cost import next_token_estimate
 
@@ -187,3 +185,15 @@ def plan(stage: Stage) -> "Estimate":
     texts = (f"{row['question']} {row['text']}" for row in corpus if row["split"] == "train")
     kept = stage.run.keep_checkpoints + 1  # and the best
     return next_token_estimate(stage, texts, stage.settings.sequence_length, kept)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"corpus": Input(("corpus",)), "model": Input(("model",), optional=True)},
+    gives=("model",),
+    uses=TRAINING,
+    trains=True,
+    longest=lambda settings: settings.sequence_length,
+)

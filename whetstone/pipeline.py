@@ -23,20 +23,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import whetstone
 from whetstone.decode.server_generator import REACHED
-from whetstone.learner.cost import Estimate
-from whetstone.recipe import KINDS, Recipe, RecipeStage
+from whetstone.recipe import Recipe, RecipeStage
 from whetstone.records import Problem, Score, from_row, to_row
 from whetstone.run.folder import Stage, hash_file, hash_folder, read_json, write_json
 from whetstone.run.metrics import require_trackers
 from whetstone.run.processes import cores
 from whetstone.run.progress import say
+from whetstone.run.room import Estimate, Room
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
+from whetstone.run.user_file import file_of
 
 MANIFEST, STARTED, RUN_FILE, SCORES_FILE = "manifest.json", "started.json", "run.json", "scores.json"
 MAY_GIVE = ("base", "dropped")  # artifacts beside those a kind always gives
@@ -126,29 +126,28 @@ def _state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) -> St
 
 def _reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
     """(what, stage it comes from) of everything a stage reads."""
-    if KINDS[stage.kind].reads_run:
+    if stage.room.reads_run:
         return [(above.name, above.name) for above in recipe.stages[: stage.number - 1]]
     return [(str(source), source.stage) for source in stage.sources.values()]
 
 
 def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     """All that a stage's result depends on. Inputs that are not there yet have hash None."""
-    kind = KINDS[stage.kind]
-    settings = stage.settings.model_dump(mode="json", exclude={"kind", "name", *kind.inputs})
+    settings = stage.settings.model_dump(mode="json", exclude={"kind", "name"})
     inputs: dict[str, Any] = {}
     for name, source in stage.sources.items():
         inputs[name] = {"stage": source.stage, "artifact": source.artifact, "hash": _output_hash(recipe, source)}
-    if kind.reads_run:
+    if stage.room.reads_run:
         before = recipe.stages[: stage.number - 1]
         for above in before:
             made = _hash_if_there(recipe.folder / above.folder_name / MANIFEST)
             inputs[f"{above.name}/{MANIFEST}"] = {"stage": above.name, "artifact": MANIFEST, "hash": made}
         scores = _scores_hash(recipe, {"base", *(above.name for above in before)})
         inputs[SCORES_FILE] = {"stage": "", "artifact": SCORES_FILE, "hash": scores}
-    reads = getattr(kind.load(), "reads", None)  # a room that reads files of the user's names them
-    for number, path in enumerate(reads(stage.settings) if reads else (), 1):
-        inputs[f"file {number}"] = {"stage": "", "artifact": str(path), "hash": _hash_if_there(Path(path))}
-    return {"kind": stage.kind, "settings": settings, "shared": recipe.shared(kind.uses), "inputs": inputs}
+    own = file_of(stage.kind)
+    for number, path in enumerate([*([own] if own else []), *stage.room.reads(stage.settings)], 1):
+        inputs[f"file {number}"] = {"stage": "", "artifact": str(path), "hash": _hash_if_there(path)}
+    return {"kind": stage.kind, "settings": settings, "shared": recipe.shared(stage.room.uses), "inputs": inputs}
 
 
 def _hash_if_there(path: Path) -> str | None:
@@ -231,12 +230,8 @@ def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
-    """What a room can say beforehand: its own `plan(stage)`, where it has one. That may be a few lines only."""
-    plan = getattr(KINDS[stage.kind].load(), "plan", None)
-    told = plan(stage_for(recipe, stage)) if plan else {}
-    if isinstance(told, Estimate):
-        return told
-    return Estimate({name: f"{value:,}" if isinstance(value, int) else f"{value}" for name, value in told.items()})
+    """What the room can say beforehand."""
+    return stage.room.plan(stage_for(recipe, stage)) if stage.room.plan else Estimate()
 
 
 # --- running
@@ -260,8 +255,6 @@ def run_recipe(
             say(line)
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
-        to_do = [stage for stage, state in plan if stage in chosen and state.status != "done"]
-        _refuse_processes(to_do, recipe.parallel.processes)
         with _Diary(recipe) as diary:
             for stage in recipe.stages:
                 if stage in chosen:
@@ -290,7 +283,7 @@ def brief(recipe: Recipe, plan: Sequence[tuple[RecipeStage, State]], chosen: Seq
 
 
 def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], force: bool) -> None:
-    stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not KINDS[stage.kind].reads_run]
+    stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not stage.room.reads_run]
     own = [(stage, state) for stage, state in stale if not state.follows]
     if own and not force:
         lines = "\n".join(f"    {stage.folder_name}: {'; '.join(state.reasons)}" for stage, state in own)
@@ -308,7 +301,7 @@ def _refuse_missing_inputs(
     states = {stage.name: state for stage, state in plan}
     for stage in chosen:
         for what, source in _reads(recipe, stage):
-            if recipe.stage(source) in chosen or KINDS[stage.kind].reads_run:
+            if recipe.stage(source) in chosen or stage.room.reads_run:
                 continue
             if states[source].manifest is None:
                 raise ValueError(
@@ -320,22 +313,20 @@ def _refuse_missing_inputs(
 
 
 def _do_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary", force: bool) -> None:
-    kind = KINDS[stage.kind]
     folder = recipe.folder / stage.folder_name
     state = dict((s.name, st) for s, st in plan_recipe(recipe))[stage.name]
     if state.status == "stale":
-        if not kind.reads_run:
+        if not stage.room.reads_run:
             _refuse_stale(recipe, [(stage, state)], force)
         _discard(folder)
     if state.status != "done":
         diary.begin()
         _run_room(recipe, stage, state, diary)
-    if kind.trains:
+    if stage.room.trains:
         score_stage(recipe, stage, diary)
 
 
 def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary") -> None:
-    room = KINDS[stage.kind].load()
     folder = recipe.folder / stage.folder_name
     wanted = fingerprint(recipe, stage)
     attempts = 1 + (read_json(folder / STARTED)["attempts"] if (folder / STARTED).exists() else 0)
@@ -345,13 +336,13 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     say(f"\n== {stage.folder_name} ({stage.kind}{continued})")
     given = stage_for(recipe, stage)
     with measured() as used:
-        summary, peak = _do(given, room)
+        summary, peak = _do(given, stage.room)
     used["peak_memory"] = max(used["peak_memory"], peak)
     outputs = {}
-    for artifact in (*KINDS[stage.kind].gives, *MAY_GIVE):
+    for artifact in (*stage.room.gives, *MAY_GIVE):
         if (folder / artifact).is_dir():
             outputs[artifact] = hash_folder(folder / artifact)
-    absent = [artifact for artifact in KINDS[stage.kind].gives if artifact not in outputs]
+    absent = [artifact for artifact in stage.room.gives if artifact not in outputs]
     assert not absent, f"{stage.kind} ended without writing {', '.join(absent)} into {folder}"
     manifest = {
         "name": stage.name,
@@ -374,23 +365,14 @@ def _run_room(recipe: Recipe, stage: RecipeStage, state: State, diary: "_Diary")
     diary.note(stage.name, used)
 
 
-def _do(stage: Stage, room: ModuleType) -> tuple[dict[str, Any], int]:
+def _do(stage: Stage, room: Room) -> tuple[dict[str, Any], int]:
     """The room's summary, and the bytes at the peak of a process that this one started for it."""
-    if not (KINDS[stage.kind].trains and stage.parallel.processes > 1):
+    if not (room.trains and stage.parallel.processes > 1):
         return room.run(stage), 0
     from whetstone.worker import run_in_processes
 
     told = run_in_processes(stage)
     return told["summary"], told["peak_memory"]
-
-
-def _refuse_processes(chosen: Sequence[RecipeStage], processes: int) -> None:
-    for stage in chosen:
-        if KINDS[stage.kind].trains and processes > 1 and not KINDS[stage.kind].divides:
-            raise ValueError(
-                f"[parallel] processes = {processes}: {stage.name} ({stage.kind}) trains in one process in this version. Do "
-                "the stages above it first (--to NAME), then it with --set parallel.processes=1: nothing becomes stale."
-            )
 
 
 def _discard(folder: Path) -> None:
@@ -410,16 +392,14 @@ def _remove_discarded(folder: Path) -> None:
 
 def score_stage(recipe: Recipe, stage: RecipeStage, diary: "_Diary") -> None:
     """Score the stage's model, and before the first one the base it started from; then rewrite scores.json."""
-    problems_stage = next(
-        (s for s in reversed(recipe.stages[: stage.number]) if "problems" in KINDS[s.kind].gives), None
-    )
+    problems_stage = next((s for s in reversed(recipe.stages[: stage.number]) if "problems" in s.room.gives), None)
     if problems_stage is None:
         return
     problems_folder = recipe.folder / problems_stage.folder_name / "problems"
     problems_hash = read_json(problems_folder.parent / MANIFEST)["outputs"]["problems"]
     outputs = read_json(recipe.folder / stage.folder_name / MANIFEST)["outputs"]
     models = [(stage.name, recipe.folder / stage.folder_name / "model", outputs["model"])]
-    if stage == next(s for s in recipe.stages if KINDS[s.kind].trains):
+    if stage == next(s for s in recipe.stages if s.room.trains):
         if "base" in outputs:
             models.insert(0, ("base", recipe.folder / stage.folder_name / "base", outputs["base"]))
         elif recipe.model.path:

@@ -17,104 +17,30 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.user_file import file_of, load
 
-
-@dataclass(frozen=True)
-class Input:
-    """What a stage reads. `accepts` is in order of preference: the second is taken where the first is nowhere above."""
-
-    accepts: tuple[str, ...]
-    optional: bool = False
-    only_named: bool = False  # read only where the recipe names it
-    made_by: tuple[str, ...] = ()  # kinds the default is looked for in; () is any. A named input may come from any kind
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of stage: the room that does it, what it reads and gives, which shared settings its result depends on."""
-
-    module: str
-    inputs: Mapping[str, Input] = field(default_factory=dict)
-    gives: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ("run.seed",)
-    trains: bool = False  # gives a model that the pipeline scores
-    divides: bool = False  # several processes may do it together
-    reads_run: bool = False  # reads everything above and the scores; cheap, so redone without being forced
-    missing: str = ""  # why it cannot be used in this version
-
-    def load(self) -> ModuleType:
-        return import_module(self.module)
-
-
-MODEL = Input(("model",))
-OPTIONAL_MODEL = Input(("model",), optional=True)
-PROBLEMS = Input(("problems",))
-NAMED_ROLLOUTS = Input(("rollouts",), optional=True, only_named=True)
-TRAINING = ("run.seed", "model", "parallel.compute")  # micro-batches, threads and device never change what is learnt
-
-KINDS: dict[str, Kind] = {
-    "questions": Kind("whetstone.questions.gather", gives=("problems", "traces")),
-    "rollouts": Kind(
-        "whetstone.rollouts.collect",
-        {"problems": PROBLEMS, "traces": Input(("traces",), optional=True)},
-        ("rollouts",),
-    ),
-    "corpus": Kind(
-        "whetstone.corpus.build",
-        {"problems": PROBLEMS, "rollouts": Input(("rollouts",)), "weak": NAMED_ROLLOUTS, "strong": NAMED_ROLLOUTS},
-        ("corpus", "subset", "pairs", "prompts"),
-    ),
-    "midtrain": Kind(
-        "whetstone.midtrain",
-        {"corpus": Input(("corpus",)), "model": OPTIONAL_MODEL},
-        ("model",),
-        uses=TRAINING,
-        trains=True,
-        divides=True,
-    ),
-    "sft": Kind(
-        "whetstone.sft",
-        {"data": Input(("subset", "pairs")), "model": OPTIONAL_MODEL},
-        ("model",),
-        uses=TRAINING,
-        trains=True,
-        divides=True,
-    ),
-    "dpo": Kind(
-        "whetstone.dpo.rollout_dpo",
-        {"model": MODEL, "prompts": Input(("prompts",)), "pairs": Input(("pairs",), made_by=("corpus",))},
-        ("model", "pairs"),
-        uses=TRAINING,
-        trains=True,
-        divides=True,
-    ),
-    "reward": Kind("", missing="the preference reward model and PPO are not part of this version. Use an `rl` stage"),
-    "rl": Kind(
-        "whetstone.rl.loop",
-        {"model": MODEL, "problems": PROBLEMS, "prompts": Input(("prompts",))},
-        ("model",),
-        uses=TRAINING,
-        trains=True,
-        divides=True,
-    ),
-    "evaluate": Kind(
-        "whetstone.evaluate.evaluate",
-        {"problems": PROBLEMS, "model": OPTIONAL_MODEL},
-        ("evaluation",),
-        uses=("run.seed",),
-        reads_run=True,
-    ),
-    "report": Kind("whetstone.report.report", gives=("report",), uses=(), reads_run=True),
+KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
+    "questions": "whetstone.questions.gather",
+    "rollouts": "whetstone.rollouts.collect",
+    "corpus": "whetstone.corpus.build",
+    "midtrain": "whetstone.midtrain",
+    "sft": "whetstone.sft",
+    "dpo": "whetstone.dpo.rollout_dpo",
+    "rl": "whetstone.rl.loop",
+    "evaluate": "whetstone.evaluate.evaluate",
+    "report": "whetstone.report.report",
 }
+ABSENT = {"reward": "the preference reward model and PPO are not part of this version. Use an `rl` stage"}
 
 SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,
@@ -122,7 +48,6 @@ SHARED: dict[str, type[BaseModel]] = {
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
 }
-PROMPT_TOKENS = 1024  # that a prompt is taken to have at most, where only the answer's length is set
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
 
 
@@ -141,7 +66,8 @@ class Source:
 class RecipeStage:
     number: int  # 1 is the first; the NN of the stage's folder
     name: str
-    kind: str
+    kind: str  # of KINDS, or "file.py:ROOM"
+    room: Room
     settings: StageSettings
     sources: Mapping[str, Source]  # by input name; an optional input that nothing fits is left out
 
@@ -168,10 +94,8 @@ class Recipe:
         """Tokens of the longest sequence of the whole run, prompt and answer: `[model] longest`, or what the stages ask for."""
         if self.model.longest:
             return self.model.longest
-        rooms = [stage.settings for stage in self.stages]
-        whole = [getattr(room, name, 0) for room in rooms for name in ("sequence_length", "max_length")]
-        answers = [getattr(room, "max_tokens", 0) for room in (*rooms, self.scores)]
-        return max(*whole, PROMPT_TOKENS + max(answers))
+        answers = PROMPT_TOKENS + self.scores.max_tokens
+        return max(answers, *(stage.room.longest(stage.settings) for stage in self.stages))
 
     def stage(self, name: str) -> RecipeStage:
         for stage in self.stages:
@@ -219,6 +143,19 @@ class _Table:
         return f"{self.file}{f':{number}' if number else ''}: {self.label}"
 
 
+def load_room(kind: str) -> Room:
+    """The room that does this kind of stage: one of KINDS, or a user's own `file.py:ROOM`.
+
+    Raises ValueError if the file has no Room of that name, FileNotFoundError if there is no such file.
+    """
+    if kind in KINDS:
+        return import_module(KINDS[kind]).ROOM
+    room = load(kind)
+    if not isinstance(room, Room):
+        raise ValueError(f"kind = {kind!r} is {type(room).__name__}, not a Room: write ROOM = Room(settings=…, run=…).")
+    return room
+
+
 def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     """Read, merge what it extends, apply `--set name.key=value`, check. Runs nothing and writes nothing."""
     shared, stages = _read_tables(Path(path), ())
@@ -229,7 +166,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         )
     for table in stages:
         _check_kind(table)
-        table.values.setdefault("name", table.values["kind"])
+        table.values.setdefault("name", default_name(table.values["kind"]))
         table.label = f'[[stage]] "{table.values["name"]}"'
     _check_names(stages)
     for assignment in sets:
@@ -239,6 +176,12 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         read.append(_read_stage(number, table, read))
     tables = {name: _validated(SHARED[name], shared[name]) for name in SHARED}
     return Recipe(path=Path(path), stages=tuple(read), **tables)
+
+
+def default_name(kind: str) -> str:
+    """The kind itself; of a user's own `file.py:ROOM`, the file's name without its ending."""
+    file = file_of(kind)
+    return file.stem if file else kind
 
 
 # --- files -> tables
@@ -352,13 +295,13 @@ def _check_kind(table: _Table) -> None:
     kind = table.values.get("kind")
     if kind is None:
         raise ValueError(f'{table.place()} has no kind: add kind = "…", one of {", ".join(KINDS)}.')
-    if kind not in KINDS:
+    if kind in ABSENT:
+        raise ValueError(f"{table.place('kind')} kind = {kind!r}: {ABSENT[kind]}.")
+    if kind not in KINDS and file_of(str(kind)) is None:
         raise ValueError(
             f"{table.place('kind')} kind = {kind!r} is not a kind of stage{suggestion(str(kind), KINDS)} "
-            f"Kinds are {', '.join(KINDS)}."
+            f'Kinds are {", ".join(KINDS)}, and rooms of your own as "my_room.py:ROOM".'
         )
-    if KINDS[kind].missing:
-        raise ValueError(f"{table.place('kind')} kind = {kind!r}: {KINDS[kind].missing}.")
 
 
 def _check_names(stages: Sequence[_Table]) -> None:
@@ -423,23 +366,17 @@ def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
 
 
 def _read_stage(number: int, table: _Table, above: Sequence[RecipeStage]) -> RecipeStage:
-    kind = KINDS[table.values["kind"]]
-    try:
-        settings_class: type[StageSettings] = kind.load().Settings
-    except ModuleNotFoundError as error:
-        if error.name != kind.module:
-            raise
-        raise ValueError(f"{table.place('kind')}: this version has no {kind.module}, which does that stage.") from error
-    inputs = {name: table.values[name] for name in kind.inputs if name in table.values}
+    room = load_room(table.values["kind"])
+    inputs = {name: table.values[name] for name in room.inputs if name in table.values}
     sources = {}
-    for name, wanted in kind.inputs.items():
+    for name, wanted in room.inputs.items():
         source = _find_source(table, name, wanted, inputs.get(name), above)
         if source is not None:
             sources[name] = source
-    own = {k: v for k, v in table.values.items() if k not in inputs or k in settings_class.model_fields}
-    known = [*settings_class.model_fields, *kind.inputs]
-    settings = _validated(settings_class, _Table(own, table.label, table.file, table.stage_index, table.lines), known)
-    return RecipeStage(number, settings.name, settings.kind, settings, MappingProxyType(sources))
+    own = {key: value for key, value in table.values.items() if key not in inputs}
+    known = [*room.settings.model_fields, *room.inputs]
+    settings = _validated(room.settings, _Table(own, table.label, table.file, table.stage_index, table.lines), known)
+    return RecipeStage(number, settings.name, settings.kind, room, settings, MappingProxyType(sources))
 
 
 def _find_source(
@@ -450,7 +387,7 @@ def _find_source(
         Source(stage.name, artifact)
         for artifact in wanted.accepts
         for stage in reversed(above)
-        if artifact in KINDS[stage.kind].gives
+        if artifact in stage.room.gives
     ]
     offer = f"Fitting above it: {', '.join(map(str, fitting))}." if fitting else "Nothing above it fits."
     if reference == "" and wanted.optional:
@@ -462,7 +399,7 @@ def _find_source(
         default = [s for s in fitting if not wanted.made_by or kinds[s.stage] in wanted.made_by] or fitting
         if default or wanted.optional:
             return default[0] if default else None
-        makers = [kind for kind, k in KINDS.items() if set(k.gives) & set(wanted.accepts)]
+        makers = [kind for kind in KINDS if set(load_room(kind).gives) & set(wanted.accepts)]
         raise ValueError(
             f"{table.place()} reads {' or '.join(wanted.accepts)} ({name}), and no stage above it gives that. "
             f"Put a stage of kind {' or '.join(makers)} before it."
@@ -477,11 +414,11 @@ def _find_source(
             f"{suggestion(stage_name, [s.name for s in above])} {offer}"
         )
     for given in [artifact] if artifact else wanted.accepts:
-        if given in wanted.accepts and given in KINDS[stage.kind].gives:
+        if given in wanted.accepts and given in stage.room.gives:
             return Source(stage.name, given)
     raise ValueError(
         f"{table.place(name)} {name} = {reference!r}: it reads {' or '.join(wanted.accepts)}, and the {stage.kind} "
-        f"stage {stage_name!r} gives {', '.join(KINDS[stage.kind].gives) or 'nothing to read'}. {offer}"
+        f"stage {stage_name!r} gives {', '.join(stage.room.gives) or 'nothing to read'}. {offer}"
     )
 
 
