@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
     from whetstone.learner.learner import Learner
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
     from whetstone.records import Pair
 
 CHOSEN_MAY_FALL = 0.05  # nats a token, against the reference, before it is said
@@ -87,10 +87,10 @@ def run(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     device = models.choose_device(stage.parallel.device)
     model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-    chat, ranks = Chat(tokenizer), join(stage.parallel, model.device.type)
+    chat, process_group = Chat(tokenizer), join(stage.parallel, model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
         student = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest)
-        pairs, counts = student_pairs(stage, student, tokenizer, ranks)
+        pairs, counts = student_pairs(stage, student, tokenizer, process_group)
         del student  # a copy's memory is the learner's
     else:
         pairs, counts = teacher_pairs(stage)
@@ -99,7 +99,7 @@ def run(stage: Stage) -> dict[str, Any]:
             f"{stage.name} has no pair: no problem has both a right and a wrong {settings.source} rollout. Sample more "
             "(samples, sample_problems), at other levels (sample_levels), or from a better model."
         )
-    if ranks.main:
+    if process_group.main:
         write_records(stage.output("pairs"), pairs)
     learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
@@ -137,13 +137,13 @@ def run(stage: Stage) -> dict[str, Any]:
 def reference_logprobs(stage: Stage, learner: "Learner", rows: Sequence["Row"]) -> list[float]:
     """The summed log-probability of each row under the model as it is now; from disk where they are all there."""
     kept = stage.folder / "reference"
-    there = learner.ranks.main and kept.exists() and any(kept.iterdir())
-    found = learner.ranks.first([row["logprob"] for row in read_rows(kept)] if there else [])
+    there = learner.process_group.main and kept.exists() and any(kept.iterdir())
+    found = learner.process_group.first([row["logprob"] for row in read_rows(kept)] if there else [])
     if len(found) != len(rows):
         found = []
         for at in range(0, len(rows), SCORED_AT_ONCE):
             found += [float(values.sum()) for values in learner.row_logprobs(list(rows[at : at + SCORED_AT_ONCE]))]
-        if learner.ranks.main:
+        if learner.process_group.main:
             write_rows(kept, ({"logprob": value} for value in found))
     return found
 
@@ -163,7 +163,9 @@ def watch_chosen_side(name: str, state: dict[str, Any], gain: float, last: bool)
         )
 
 
-def student_pairs(stage: Stage, model: Any, tokenizer: Any, ranks: "Alone") -> tuple[list["Pair"], dict[str, Any]]:
+def student_pairs(
+    stage: Stage, model: Any, tokenizer: Any, process_group: "ProcessGroup"
+) -> tuple[list["Pair"], dict[str, Any]]:
     """Sample the model the stage starts from on train problems, and pair what it gets right with what it gets wrong."""
     from whetstone.decode.forked_generator import sampler
     from whetstone.dpo.pairs import build_pairs
@@ -181,14 +183,14 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any, ranks: "Alone") -> t
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            sampler(model, tokenizer, stage.parallel, ranks.count),
+            sampler(model, tokenizer, stage.parallel, process_group.count),
             problems,
             settings.samples,
             sampling,
             verifier,
             stage.folder / "rollouts.jsonl",
             f"{stage.name}: the student's rollouts",
-            ranks=ranks,
+            process_group=process_group,
         )
     pairs = [
         pair

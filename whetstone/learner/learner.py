@@ -96,7 +96,7 @@ class Learner:
     them to AdamW.
 
     Where several processes train (`parallel.processes`) each makes a learner, calls the same verbs with the same rows, and
-    is given the same sums; `ranks` is the group, `ranks.main` the one that writes.
+    is given the same sums; `process_group` is the group, `process_group.main` the one that writes.
     """
 
     def __init__(
@@ -118,8 +118,10 @@ class Learner:
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         self._flops = Flops(model, vocabulary)
-        self.ranks = join(parallel, self.device)
-        self.ranks.prepare(self.root)  # before the optimizers are made: parameters are replaced by shares of them
+        self.process_group = join(parallel, self.device)
+        self.process_group.prepare(
+            self.root
+        )  # before the optimizers are made: parameters are replaced by shares of them
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
@@ -128,7 +130,7 @@ class Learner:
         if optimizer == "muon":
             elementwise = [others, {"params": [p for p in decayed if p.dim() != 2], "weight_decay": weight_decay}]
             muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
-            muon.orthogonalise_all = self.ranks.orthogonalise
+            muon.orthogonalise_all = self.process_group.orthogonalise
         else:
             elementwise, muon = [matrices, others], None
         self.muon: Muon | None = muon
@@ -141,8 +143,8 @@ class Learner:
     @property
     def processes(self) -> int:
         """That share a step's gradient."""
-        if self.ranks.count > 1:
-            return self.ranks.count
+        if self.process_group.count > 1:
+            return self.process_group.count
         return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
@@ -161,9 +163,9 @@ class Learner:
         Several processes divide the groups. On a CPU with one thread, `parallel.replicas` processes divide them as well: they
         are forked at a loss's first step and know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
-        if self.ranks.count > 1:
-            mine = self.ranks.divide(groups, list(map(tokens_of, groups)))[self.ranks.rank]
-            return self._counted(self.ranks.sum(self._gradient(mine, loss, temperature)))
+        if self.process_group.count > 1:
+            mine = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
+            return self._counted(self.process_group.sum(self._gradient(mine, loss, temperature)))
         count = self.processes
         if count == 1:
             return self._counted(self._gradient(groups, loss, temperature))
@@ -202,7 +204,7 @@ class Learner:
             self._replicas[1].close()
             self._replicas = None
             if self.muon:
-                self.muon.orthogonalise_all = self.ranks.orthogonalise
+                self.muon.orthogonalise_all = self.process_group.orthogonalise
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0
@@ -214,7 +216,7 @@ class Learner:
         """
         self.model.train()
         totals: dict[str, float] = {"loss": 0.0}
-        for batch, counts in self.ranks.turns(self.root, batches):
+        for batch, counts in self.process_group.turns(self.root, batches):
             batch = batch.to(self.device)
             self.phase("forward")
             with self._compute():
@@ -233,7 +235,7 @@ class Learner:
         Raises FloatingPointError when the gradient is not finite: nothing is updated then.
         """
         self.phase("step")
-        norm = float(self.ranks.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
+        norm = float(self.process_group.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
         if not norm < float("inf"):
             self.clear()
             raise FloatingPointError(f"the gradient's norm is {norm}")
@@ -261,7 +263,7 @@ class Learner:
     def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
         seen = []
-        for batch, counts in self.ranks.forward_turns(self.root, batches):
+        for batch, counts in self.process_group.forward_turns(self.root, batches):
             with self._compute():
                 output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
             if counts:
@@ -282,13 +284,15 @@ class Learner:
                 parts.append([])
                 size = sizes[i]
             parts[-1].append(i)
-        mine = self.ranks.divide(parts, [sum(sizes[i] for i in part) for part in parts])[self.ranks.rank]
+        mine = self.process_group.divide(parts, [sum(sizes[i] for i in part) for part in parts])[
+            self.process_group.rank
+        ]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         found: dict[int, torch.Tensor] = {}
         for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
             found |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
-        for theirs in self.ranks.gather(found):
+        for theirs in self.process_group.gather(found):
             found |= theirs
         return [found[i] for i in range(len(rows))]
 
@@ -303,15 +307,15 @@ class Learner:
         theirs = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
-                theirs[name].copy_(self.ranks.whole(weight.detach()))
+                theirs[name].copy_(self.process_group.whole(weight.detach()))
 
     def save_model(self, tokenizer: Any, folder: Path) -> None:
         """A plain Hugging Face folder of the whole model, written by the main process; all must call it."""
         saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-            whole = self.ranks.whole(tensor.detach())
-            if self.ranks.main and name in saved:
+            whole = self.process_group.whole(tensor.detach())
+            if self.process_group.main and name in saved:
                 weights[name] = whole.cpu()
-        if self.ranks.main:
+        if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights)
-        self.ranks.wait()
+        self.process_group.wait()

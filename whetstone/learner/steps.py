@@ -71,8 +71,8 @@ class Steps:
         self.state: dict[str, Any] = {}
         self.folder = stage.folder / "checkpoints"
         # of several processes one keeps the stage's metrics, the others have a folder of their own
-        self.main = learner.ranks.main
-        self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.ranks.rank)
+        self.main = learner.process_group.main
+        self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.process_group.rank)
         self.own.mkdir(parents=True, exist_ok=True)
         self.watchdog = Watchdog(self.own, stage.run.watchdog, stage.run.on_hang == "end")
         self._at = 0
@@ -129,7 +129,7 @@ class Steps:
                     continue
             step += 1
             best = self.state.get("best_step") == step
-            stop = self.learner.ranks.any(bool(self._stop_signal))  # one is asked, all stop after the same step
+            stop = self.learner.process_group.any(bool(self._stop_signal))  # one is asked, all stop after the same step
             if step % self.every == 0 or step == self.total or best or stop:
                 self._save(step)
             if stop:
@@ -244,5 +244,5 @@ class Steps:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
         # the room may have left the loop of its own accord in the step in which one was asked to stop
-        if error[0] is None and self.learner.ranks.any(bool(self._stop_signal)):
+        if error[0] is None and self.learner.process_group.any(bool(self._stop_signal)):
             raise self._stopped()

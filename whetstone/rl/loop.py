@@ -134,9 +134,11 @@ def train(stage: Stage) -> dict[str, Any]:
     model, tokenizer = load(stage)
     learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
     # after the learner kept only its share
-    policy = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest, learner.ranks.sharded)
-    engine = sampler(policy, tokenizer, stage.parallel, learner.ranks.count)
-    watch = Watch(stage.folder, settings.tripwires, learner.ranks)
+    policy = models.sampled_from(
+        model, stage.inputs["model"], stage.parallel, stage.longest, learner.process_group.sharded
+    )
+    engine = sampler(policy, tokenizer, stage.parallel, learner.process_group.count)
+    watch = Watch(stage.folder, settings.tripwires, learner.process_group)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, lambda gap: stop_on_mismatch(settings, 0, gap))
         algorithm = build(settings, pool, stage.seed)
@@ -154,7 +156,7 @@ def train(stage: Stage) -> dict[str, Any]:
                     step,
                     settings.max_tokens,
                     watch.stream(stage.seed),
-                    learner.ranks,
+                    learner.process_group,
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 values = describe(groups, kept, temperature, step)
