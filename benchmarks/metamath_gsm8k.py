@@ -15,11 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from whetstone.questions.published import PublishedSource, Shipped, read_published
+
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, own_cpu, versions, write
 from whetstone.arithmetic.number_words import mentions
 from whetstone.questions.metamath import MetamathSettings, augment
-from whetstone.questions.published import PublishedSource, Shipped, read_published
 from whetstone.questions.sources import Drop
 from whetstone.records import Problem
 

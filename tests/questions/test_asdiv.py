@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from whetstone.questions.asdiv import AsdivSource, read_asdiv, read_formula
 
 from whetstone.arithmetic.expression import evaluate, parse, render
-from whetstone.questions.asdiv import AsdivSource, read_asdiv, read_formula
 from whetstone.questions.sources import Drop, template
 from whetstone.records import Problem
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from whetstone.questions.gym import TASKS, GymSource, generate
+from whetstone.questions.layouts import LAYOUTS
+from whetstone.questions.published import WORDS, PublishedSource, Shipped, read_published
 
 from tests.scripted import stage
 from whetstone.questions import layouts
 from whetstone.questions.gather import Settings, run
-from whetstone.questions.gym import TASKS, GymSource, generate
-from whetstone.questions.layouts import LAYOUTS
-from whetstone.questions.published import WORDS, PublishedSource, Shipped, read_published
 from whetstone.questions.sources import Drop
 from whetstone.records import Problem, Trace
 from whetstone.run.tables import read_records, read_rows

@@ -53,7 +53,7 @@ class Columns(Settings):
 class ColumnLayout:
     """The layout of a user's file."""
 
-    named: Columns = Columns()
+    named: Columns
     answer_from: AnswerFrom = "column"
     policy: str = "math"
     licence: str = ""

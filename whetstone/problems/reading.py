@@ -1,7 +1,7 @@
 r"""What a row says, and the one crossing from a row to a `Problem` or to the reason why it is none.
 
-A layout says which columns a row must have and reads them into a `Reading`. What it cannot turn into a problem it refuses with
-one of few reasons: `raise ValueError("reason: detail")`. Layouts are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
+A layout says which columns a row must have and reads them into a `Reading`. A row that gives no problem it refuses with one of
+few reasons: `raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from whetstone.problems.table import BrokenRow, Row, cell, excerpt, has_cell, lone_surrogate
+from whetstone.problems.table import BrokenRow, Row, excerpt, has_cell, lone_surrogate
 from whetstone.records import Problem
 
 
@@ -83,19 +83,19 @@ def read_problem(
         return Drop(source, line, identity, row.reason, row.detail, row.text)
     try:
         reading = _checked(row, layout)
-    except ValueError as error:
-        reason, _, detail = str(error).partition(": ")
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        if isinstance(error, ValueError):
+            reason, _, detail = str(error).partition(": ")
+        else:  # a value of another type than the layout expects
+            reason, detail = "not as the layout says", f"{type(error).__name__}: {error}"
         return Drop(source, line, identity, reason, detail, excerpt(json.dumps(row, ensure_ascii=False, default=str)))
-    except (TypeError, AttributeError, KeyError, IndexError) as error:  # a value of another type than the layout expects
-        detail = f"{type(error).__name__}: {error}"
-        return Drop(source, line, identity, "not as the layout says", detail, excerpt(json.dumps(row, ensure_ascii=False, default=str)))
     identity = identify(reading.id, line) if identify else f"{source}/{reading.id or line}"
     solutions = tuple(filter(None, reading.traces)) if traces else ()
     if not reading.answer and not solutions:
         return Drop(source, line, identity, "empty answer", "", excerpt(reading.question))
     problem = Problem(
         id=identity,
-        question=reading.question,
+        question=reading.question.strip(),
         answer=reading.answer,
         level=reading.level,
         domain=reading.domain,
@@ -111,7 +111,9 @@ def _checked(row: Row, layout: Layout) -> Reading:
     """The reading of a row that has the layout's columns, a question, and valid text. Raises ValueError."""
     absent = [name for name in layout.columns if not has_cell(row, name)]
     if absent:
-        raise ValueError(f"missing column: this row has no {', '.join(map(repr, absent))}, but {', '.join(map(repr, row))}")
+        raise ValueError(
+            f"missing column: this row has no {', '.join(map(repr, absent))}, but {', '.join(map(repr, row))}"
+        )
     reading = layout.read(row)
     if not reading.question.strip():
         raise ValueError("empty question")
@@ -164,8 +166,8 @@ def question_of(value: Any, name: str = "") -> str:
     said = chat_turns(value)
     if len(said) != 1 or said[0][0] not in USERS:
         raise ValueError(
-            f"not one question: {name or 'a column'} holds a chat of {len(said)} turns ({', '.join(role for role, _ in said)}), "
-            "and a problem is what one user asks"
+            f"not one question: {name or 'a column'} holds a chat of {len(said)} turns "
+            f"({', '.join(role for role, _ in said)}), and a problem is what one user asks"
         )
     return said[0][1]
 
