@@ -34,7 +34,7 @@ from pathlib import Path
 
 import whetstone
 from benchmarks._measure import hardware, write
-from whetstone.pipeline import run_recipe
+from whetstone.pipeline.running import run_recipe
 from whetstone.recipe import Recipe, RecipeStage, read_recipe
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics

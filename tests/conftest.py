@@ -163,7 +163,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         "report": room("report", ReportSettings, report, gives=("report",), uses=(), reads_run=True),
     }
     monkeypatch.setattr(recipes, "KINDS", kinds)
-    monkeypatch.setattr("whetstone.pipeline.PROBE_SECONDS", 0.005)
+    monkeypatch.setattr("whetstone.pipeline.machine.PROBE_SECONDS", 0.005)
 
     def score_model(
         model: Path,

@@ -136,7 +136,7 @@ def test_importing_every_room_that_stands_loads_no_torch():
     script = "\n".join(
         [
             "import sys, importlib",
-            "import whetstone.cli, whetstone.pipeline, whetstone.show",
+            "import whetstone.cli, whetstone.pipeline.running, whetstone.show",
             f"for name in {[*KINDS.values()]!r}:",
             "    importlib.import_module(name)",
             "    heavy = {'torch', 'transformers', 'sympy'} & set(sys.modules)",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.problems.table import FORMATS, SURROGATE, BrokenRow, read_table
-from whetstone.recipe import suggestion
+from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import read_rows
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -14,6 +14,7 @@ from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.processes import cores
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.torchrun import process, run_processes
+from whetstone.run.usage import peak_memory
 
 STAGE, SUMMARY = "stage.json", "summary.json"
 
@@ -61,7 +62,6 @@ def main() -> None:
         import torch
 
         from whetstone.learner import parallel
-        from whetstone.pipeline import peak_memory
 
         stage = read(path)
         torch.set_num_threads(stage.run.threads or max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))

@@ -19,14 +19,15 @@ from whetstone.learner import checkpoint
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
 from whetstone.learner.parallel import ProcessGroup, join
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
 
 
 def made(optimizer: str = "adamw", **parallel: object) -> Learner:
     settings = ParallelSettings(**{"device": "cpu", "replicas": 1, "micro_batch_tokens": 60} | parallel)
-    return Learner(random_model("phi3", V, torch.float64), USED, settings, weight_decay=0.1, optimizer=optimizer)
+    chosen = OptimizerSettings(name=optimizer, weight_decay=0.1)
+    return Learner(random_model("phi3", V, torch.float64), USED, settings, chosen)
 
 
 def train(trained: Learner, first: int, last: int) -> list[float]:

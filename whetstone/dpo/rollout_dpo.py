@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SCORED_AT_ONCE = 4096  # rows whose tokens' log-probabilities are in memory
 WITHOUT_REFERENCE = ("simpo",)
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     source: Literal["student", "teacher"] = "student"  # whose rollouts are paired
     sample_problems: int = Field(default=400, gt=0)  # train problems the student tries
     sample_levels: list[int] | None = None  # their levels; None: all
@@ -45,14 +45,10 @@ class Settings(StageSettings):
     target_margin: float = Field(default=0.0, ge=0)  # simpo: its gamma, the margin asked for
     length_normalised: bool | None = None  # log-probabilities a token, not a sequence; None: with ipo and simpo
     chosen_nll: float = Field(default=0.0, ge=0)  # weight of the chosen side's cross-entropy
-    learning_rate: float = Field(default=3e-5, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "linear"  # from the peak down
-    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
-    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
     epochs: float = Field(default=1.0, gt=0)  # passes over the pairs
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
-    checkpoint_every: int = Field(default=20, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
+    optimizer: Optimizer = OptimizerSettings(learning_rate=3e-5, schedule="linear", warmup=0.1)
+    checkpoint_every: CheckpointEvery = 20
 
     @model_validator(mode="after")
     def _loss_has_what_is_set(self) -> "Settings":
@@ -101,7 +97,7 @@ def run(stage: Stage) -> dict[str, Any]:
         )
     if process_group.main:
         write_records(stage.output("pairs"), pairs)
-    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
     rows = [Row([*prompt, *ids], prompt=len(prompt)) for prompt, ids in sides]
     reference = [0.0] * len(rows) if settings.loss in WITHOUT_REFERENCE else reference_logprobs(stage, learner, rows)
@@ -111,11 +107,11 @@ def run(stage: Stage) -> dict[str, Any]:
     ]
     plan = plan_steps([1] * len(couples), settings.batch_pairs, stage.seed, settings.epochs)
     loss = make_loss(settings)
-    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
+    with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
             sums = learner.gradient(chosen, loss)
-            rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
+            rate = learning_rate(settings.optimizer, step, len(plan))
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:
                 continue
@@ -159,7 +155,7 @@ def watch_chosen_side(name: str, state: dict[str, Any], gain: float, last: bool)
         state["fall_was_said"] = True
         say(
             f"warning: {name} makes its own chosen side less likely (by {fallen:.3f} nats a token): the model may be "
-            "unlearning right answers. Lower learning_rate, or set chosen_nll = 1.0."
+            "unlearning right answers. Lower optimizer.learning_rate, or set chosen_nll = 1.0."
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,11 +24,13 @@ from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
 from whetstone.run.processes import cores, may_fork
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 # (logprobs (N,), entropy (N,), batch), of a scalar head (values (T,), batch) -> (loss, {name: sum}); sums add up over
 # micro-batches as the loss does.
 Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
+BETAS = 0.9, 0.98  # of AdamW
+UNTRAINED = OptimizerSettings()
 WORK = ("tokens", "positions", "flops")  # what is counted of training: real tokens, computed positions, operations
 
 
@@ -92,7 +94,7 @@ class Learner:
     """A model, its optimizers, and a few verbs.
 
     Args: a transformers causal model, or one for sequence classification with one label (a reward model, a critic); the
-    number of ids in use; and the optimizers' constants. Weight decay spares norms and embeddings; so does Muon, which leaves
+    number of ids in use; and the optimizer's settings. Weight decay spares norms and embeddings; so does Muon, which leaves
     them to AdamW.
 
     Where several processes train (`parallel.processes`) each makes a learner, calls the same verbs with the same rows, and
@@ -104,15 +106,12 @@ class Learner:
         model: Any,
         vocabulary: int,
         parallel: ParallelSettings,
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.98),
-        clip: float = 1.0,
-        optimizer: Literal["adamw", "muon"] = "adamw",
+        optimizer: OptimizerSettings = UNTRAINED,
     ):
         self.model = model
         self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
         self.parallel = parallel
-        self.clip = clip
+        self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
         # of weights, losses and log-probabilities
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -125,16 +124,19 @@ class Learner:
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
-        matrices = {"params": decayed, "weight_decay": weight_decay}
+        matrices = {"params": decayed, "weight_decay": optimizer.weight_decay}
         others = {"params": spared, "weight_decay": 0.0}
-        if optimizer == "muon":
-            elementwise = [others, {"params": [p for p in decayed if p.dim() != 2], "weight_decay": weight_decay}]
+        if optimizer.name == "muon":
+            elementwise = [
+                others,
+                {"params": [p for p in decayed if p.dim() != 2], "weight_decay": optimizer.weight_decay},
+            ]
             muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
             muon.orthogonalise_all = self.process_group.orthogonalise
         else:
             elementwise, muon = [matrices, others], None
         self.muon: Muon | None = muon
-        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
+        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=BETAS, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes

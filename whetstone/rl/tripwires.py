@@ -124,9 +124,9 @@ class Watch:
 
 
 ADVICE: dict[str, str] = {
-    "entropy": "Lower learning_rate, raise clip_high or entropy_bonus, or add the stabiliser clip_cov.",
-    "kl": "Lower learning_rate, or set kl_coefficient.",
-    "repetition": "Look at the rollouts: lower learning_rate, or reward the format.",
+    "entropy": "Lower optimizer.learning_rate, raise clip_high or entropy_bonus, or add the stabiliser clip_cov.",
+    "kl": "Lower optimizer.learning_rate, or set kl_coefficient.",
+    "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
     "zero_advantage": "The prompts are too easy or too hard: choose other candidate_levels, or algorithm = dapo.",
     "length_drift": "Look at the rollouts: average = token or algorithm = dr_grpo do not pay for length.",
