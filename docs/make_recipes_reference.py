@@ -17,12 +17,10 @@ from pydantic import BaseModel
 
 from whetstone.corpus.build import EvaluationSet, PairFile
 from whetstone.decode.server_generator import Server
-from whetstone.questions.asdiv import AsdivSource
-from whetstone.questions.gather import ProceduralSource
-from whetstone.questions.gym import GymSource
+from whetstone.problems.columns import Columns
 from whetstone.questions.metamath import MetamathSettings
-from whetstone.questions.published import PublishedSource
-from whetstone.questions.sources import Columns, FileSource, Shares
+from whetstone.questions.source import source_kinds
+from whetstone.questions.splits import Shares
 from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
 from whetstone.rl.tripwires import Tripwires
 from whetstone.run.room import Room
@@ -32,13 +30,9 @@ PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
 BELOW: dict[str, dict[str, type[BaseModel]]] = {
     "questions": {
-        '`[[stage.source]]` with `kind = "procedural"`': ProceduralSource,
-        '`[[stage.source]]` with `kind = "file"`': FileSource,
+        **{f'`[[stage.source]]` with `kind = "{kind}"`': source for kind, source in source_kinds().items()},
         "`columns = { … }` of a file": Columns,
         "`split = { … }` of a file": Shares,
-        '`[[stage.source]]` with `kind = "published"`': PublishedSource,
-        '`[[stage.source]]` with `kind = "asdiv"`': AsdivSource,
-        '`[[stage.source]]` with `kind = "reasoning_gym"`': GymSource,
         "`[stage.metamath]`": MetamathSettings,
     },
     "rollouts": {"`teacher = { … }` and `judge = { … }`": Server},

@@ -15,7 +15,7 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run"),
+    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run", "problems"),
     ("learner", "decode"),
     ("sample", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
@@ -37,8 +37,8 @@ DOORS = {
     "httpx": (),
     "requests": (),
     "urllib.request": (),
-    "datasets": ("questions/published.py",),
-    "reasoning_gym": ("questions/gym.py",),
+    "datasets": ("questions/sources/published.py",),
+    "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py",),
     "rich": ("cli.py", "run/progress.py"),
     "tensorboard": ("run/metrics.py",),

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from whetstone.evaluate.benchmarks import BENCHMARKS, last_box
 
 from whetstone.evaluate import evaluate
-from whetstone.evaluate.benchmarks import BENCHMARKS, last_box
 from whetstone.evaluate.comparisons import compare, compared, split_groups, starts
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings

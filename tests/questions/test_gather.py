@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whetstone.questions import gather
-from whetstone.questions.sources import normalise
+from whetstone.questions.splits import normalise
 from whetstone.records import Problem
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
@@ -175,8 +175,8 @@ def test_a_broken_line_is_dropped_with_its_number_and_the_others_are_kept(gather
     path = problem_file(tmp_path, asked(1), '{"question": "What is', "", "[1, 2]", asked(2))
     summary, problems, dropped = gather_toml(source(path))
     assert [p.answer for p in problems] == ["2", "3"]
-    assert [(row["line"], row["reason"]) for row in dropped] == [(2, "broken JSON"), (4, "not an object")]
-    assert summary["reasons"] == {"broken JSON": 1, "not an object": 1}
+    assert [(row["line"], row["reason"]) for row in dropped] == [(2, "not JSON"), (4, "not an object")]
+    assert summary["reasons"] == {"not JSON": 1, "not an object": 1}
     assert dropped[0]["text"] == '{"question": "What is'
 
 
@@ -186,7 +186,7 @@ def test_empty_answers_and_questions_are_dropped(gather_toml: Gather, tmp_path: 
         {"question": "Why?", "answer": None},
         {"question": "\n", "answer": "1"},
         {"question": "When?"},
-        {"question": "Which?", "answer": ["1"]},
+        {"question": "Which?", "answer": {"a": "1"}},
         {"question": "How?", "answer": float("nan")},
         asked(1),
     ]
@@ -197,8 +197,8 @@ def test_empty_answers_and_questions_are_dropped(gather_toml: Gather, tmp_path: 
         (2, "empty answer"),
         (3, "empty question"),
         (4, "missing column"),
-        (5, "answer is not text"),
-        (6, "answer is not text"),
+        (5, "not text"),
+        (6, "not text"),
     ]
 
 

@@ -32,13 +32,15 @@ from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
 from whetstone.corpus.limo import UNRATED, Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs, preference
 from whetstone.corpus.subset import Stratum, Subset
+from whetstone.problems.files import expand_path, find_file
+from whetstone.problems.table import read_table
 from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
+from whetstone.run.tables import TableWriter, read_records, read_rows
 
 PROGRAM = "program"  # the augmentation of MAmmoTH's programs of thought
 NO_REFERENCE = "no reference answer"  # the reason that the rollouts stage gives for it

@@ -9,19 +9,25 @@ Whatever is printed carries the number of problems and samples, the interval, th
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from whetstone.evaluate.benchmarks import BENCHMARKS, Benchmark, find_file, read_field
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
+from whetstone.problems.columns import ColumnLayout, Columns
+from whetstone.problems.files import find_file
+from whetstone.problems.published import test_file
+from whetstone.problems.reading import Drop, Layout, read_problem
+from whetstone.problems.sets import find_set
+from whetstone.problems.table import FORMATS, HEAD, read_table, suffix_of
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
-from whetstone.run.tables import read_table
 
-OURS = ("question", "answer", "id", "level", "domain", "policy")  # columns of a problem file, the first two needed
 SHOWN = 3  # unusable rows named in an error
 
 
@@ -106,82 +112,50 @@ def find_model(model: str) -> Path:
 
 
 def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[str, str] | None = None) -> list[Problem]:
-    """The test problems of a file or a known set. A row that cannot be used is an error: fewer rows are another set."""
-    unknown = [name for name in columns or {} if name not in OURS]
+    """The test problems of a file, a known set, or a user's own set, "my_sets.py:MINE".
+
+    Raises ValueError for rows that cannot be used: a score on fewer problems would be another problem set's.
+    """
+    unknown = [name for name in columns or {} if name not in Columns.model_fields]
     if unknown:
-        raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(OURS)}.")
-    is_file = Path(benchmark).is_file()
-    path = Path(benchmark) if is_file else find_file(benchmark)
-    problems: list[Problem] = []
-    unusable: list[str] = []
-    for line, row in read_table(path):
-        problem = row if isinstance(row, str) else _read_problem(row, line, benchmark, is_file, policy, columns or {})
-        if isinstance(problem, Problem):
-            problems.append(problem)
-        else:
-            unusable.append(f"line {line}: {problem}")
-    if unusable and (is_file or len(unusable) != BENCHMARKS[benchmark].unanswered):
+        raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(Columns.model_fields)}.")
+    path, name, layout, unanswered = _find_problems(benchmark, columns or {})
+    rows = read_table(path, layout.columns)
+    items = [
+        read_problem(row, line, layout, name, False, lambda own, line: own or f"{name}-{line}") for line, row in rows
+    ]
+    unusable = [item for item in items if isinstance(item, Drop)]
+    problems = [replace(item, split="test", benchmark=name) for item in items if isinstance(item, Problem)]
+    if len(unusable) != unanswered:
+        shown = [f"line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}" for drop in unusable[:SHOWN]]
         more = f" (and {len(unusable) - SHOWN} more)" if len(unusable) > SHOWN else ""
         raise ValueError(
-            f"{path}: {len(unusable)} of {len(unusable) + len(problems)} rows cannot be used: "
-            f"{'; '.join(unusable[:SHOWN])}{more}. A score on fewer problems would be another benchmark's: mend or "
-            "remove the rows, or name the right columns with --column question=THEIRS --column answer=THEIRS."
+            f"{path}: {len(unusable)} of {len(items)} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems "
+            "would be another problem set's: mend or remove the rows, or name the right columns with --column "
+            "question=THEIRS --column answer=THEIRS."
         )
     if not problems:
-        raise ValueError(f"{path} holds no problem: there is nothing to score. Name a file with one problem a row.")
-    repeated = _repeated(problem.id for problem in problems)
-    if repeated:
+        raise ValueError(f"{path} holds no problem: there is nothing to score. Name a file with one problem per row.")
+    repeated = next((id for id, count in Counter(problem.id for problem in problems).items() if count > 1), None)
+    if repeated is not None:
         raise ValueError(
-            f"{path}: the id {repeated!r} stands in two rows, and samples are told apart by it. Make ids differ, or "
-            "leave the id column out: rows are then numbered."
+            f"{path}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
+            "column out: rows are then numbered."
         )
-    return problems
+    return [replace(problem, policy=policy) for problem in problems] if policy else problems
 
 
-def _read_problem(
-    row: Mapping[str, Any], line: int, benchmark: str, is_file: bool, policy: str | None, columns: Mapping[str, str]
-) -> Problem | str:
-    """A problem, or why the row is none."""
-    known = _file_layout(row, columns) if is_file else BENCHMARKS[benchmark]
-    try:
-        question, answer = (str(read_field(row, how) or "").strip() for how in (known.question, known.answer))
-        labels = {name: read_field(row, how) for name, how in known.labels.items()}
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        return (
-            f"no {error} in it (it has {', '.join(row)})"
-            if isinstance(error, KeyError)
-            else f"unexpected form: {error}"
-        )
-    if not question or not answer:
-        return "the question is empty" if not question else "the answer is empty"
-    name = Path(benchmark).name.split(".")[0] if is_file else benchmark
-    level = labels.get("level")
-    return Problem(
-        id=str(labels.get("id") or f"{name}-{line}"),
-        question=question,
-        answer=answer,
-        split="test",
-        benchmark=name,
-        level=int(level) if str(level or "").isdigit() else None,
-        domain=str(labels.get("domain") or ""),
-        source=name,
-        policy=policy or str(labels.get("policy") or known.policy),
-    )
-
-
-def _file_layout(row: Mapping[str, Any], columns: Mapping[str, str]) -> Benchmark:
-    """A user's file: our own column names unless `columns` says otherwise; the optional ones where they are there."""
-    labels = {name: columns.get(name, name) for name in OURS[2:] if name in columns or name in row}
-    return Benchmark("", columns.get("question", "question"), columns.get("answer", "answer"), labels=labels)
-
-
-def _repeated(names: Iterator[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, str, Layout, int]:
+    """The file, the name, the layout and the number of unanswered rows of a problem set."""
+    path = Path(benchmark)
+    if path.is_file():
+        readable = (row for _, row in islice(read_table(path), HEAD) if isinstance(row, dict))
+        present = {key for row in readable for key in row}
+        return path, path.name.split(".")[0], ColumnLayout(Columns(**columns).with_present(present)), 0
+    if suffix_of(path) in FORMATS:
+        find_file(benchmark)  # raises, as there is no such file
+    described = find_set(benchmark)
+    return test_file(benchmark, described), benchmark.rpartition(":")[2], described, described.unanswered
 
 
 ROOM = Room(

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.arithmetic.number_words import mentions
-from whetstone.questions.sources import Drop, excerpt, normalise
+from whetstone.problems.reading import Drop
+from whetstone.problems.table import excerpt
+from whetstone.questions.splits import normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal

@@ -1,4 +1,4 @@
-"""Endless arithmetic problems of graded difficulty, made without a download.
+"""Arithmetic problems of graded difficulty, made without a download.
 
 The level is the number of operations; operands have one to three digits by default; every intermediate result is a
 non-negative integer, so that column arithmetic never meets a sign. Families:
@@ -12,7 +12,12 @@ word       "Mia has 340 apples. She buys 12 more. …"           short stories
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import count
 
+from pydantic import Field, model_validator
+
+from whetstone.questions.source import MadeSource
 from whetstone.records import Problem
 
 # A tree is a number or (operator, left, right).
@@ -21,6 +26,7 @@ Tree = int | tuple[str, "Tree", "Tree"]
 NAMES = ("Mia", "Tom", "Ada", "Ben", "Lea", "Sam", "Eva", "Max")
 THINGS = ("apples", "books", "coins", "stamps", "marbles", "cards", "shells", "pens")
 GAINS = ("buys {n} more", "finds {n} more", "gets {n} from a friend", "wins {n}")
+MISSES = 1000  # draws in a row that repeat a question, before a family is taken to have no more
 LOSSES = ("gives {n} away", "loses {n}", "sells {n}", "uses {n}")
 
 
@@ -125,36 +131,61 @@ FAMILIES: dict[str, Callable[[random.Random, int, tuple[int, int], str], tuple[s
 }
 
 
-def generate(
-    families: Sequence[str],
-    level: int,
-    n: int,
-    seed: int,
-    digits: tuple[int, int] = (1, 3),
-    operators: str = "+-",
-) -> Iterator[Problem]:
-    """`n` problems of `level` operations, families in turn, no question twice; fewer when the level has no more.
+class ProceduralSource(MadeSource):
+    """Problems made by our own generators."""
 
-    Raises ValueError for an unknown family, or a level below 1.
-    """
-    for family in families:
-        if family not in FAMILIES:
-            raise ValueError(f"family {family!r} is unknown: procedural problems come in {', '.join(FAMILIES)}.")
-    if level < 1:
-        raise ValueError(f"level = {level}: the level of a procedural problem is its number of operations, 1 or more.")
+    families: tuple[str, ...] = Field(("chain", "equation", "word"), description="in turn")
+    level: int = Field(3, ge=1, description="operations in one problem")
+    digits: tuple[int, int] = Field((1, 3), description="fewest and most digits of an operand")
+    operators: str = Field("+-", description="which of + - * stand in chains")
+
+    own_formulas = True  # "Compute 12 + 3." and "What is 12 + 3?" are one problem
+
+    @property
+    def title(self) -> str:
+        return self.name or f"procedural-{self.level}"
+
+    @property
+    def supply(self) -> str:
+        return f"level {self.level} with digits {list(self.digits)} has"
+
+    def draw(self, seed: int) -> Iterator[Problem]:
+        return generate(self.families, self.level, seed, self.digits, self.operators)
+
+    @model_validator(mode="after")
+    def can_be_made(self) -> "ProceduralSource":
+        if not self.families:
+            raise ValueError('families = [] makes nothing: name some, as in families = ["chain"].')
+        for family in self.families:
+            if family not in FAMILIES:
+                near = get_close_matches(family, FAMILIES, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"family {family!r} is unknown: there are {', '.join(FAMILIES)}.{meant}")
+        fewest, most = self.digits
+        if not 1 <= fewest <= most:
+            raise ValueError(f"digits = [{fewest}, {most}]: fewest and most digits of an operand, as in [1, 3].")
+        if not self.operators or set(self.operators) - set("+-*"):
+            raise ValueError(f'operators = {self.operators!r}: some of + - *, as in operators = "+-".')
+        return self
+
+
+def generate(
+    families: Sequence[str], level: int, seed: int, digits: tuple[int, int] = (1, 3), operators: str = "+-"
+) -> Iterator[Problem]:
+    """Distinct problems of the families in turn, a function of the arguments; it ends when no more are found."""
     rng = random.Random(f"{seed}/{level}/{','.join(families)}/{digits}/{operators}")
-    seen: set[str] = set()
-    made = misses = 0
-    while made < n and misses < 1000:
-        family = families[made % len(families)]
-        question, formula, answer = FAMILIES[family](rng, level, digits, operators)
-        if question in seen:
-            misses += 1
-            continue
-        misses = 0
-        seen.add(question)
+    questions: set[str] = set()
+    for number in count():
+        family = families[number % len(families)]
+        for _ in range(MISSES):
+            question, formula, answer = FAMILIES[family](rng, level, digits, operators)
+            if question not in questions:
+                break
+        else:
+            return
+        questions.add(question)
         yield Problem(
-            id=f"{family}-{level}-{seed}-{made}",
+            id=f"{family}-{level}-{seed}-{number}",
             question=question,
             answer=str(answer),
             level=level,
@@ -163,4 +194,6 @@ def generate(
             licence="Apache-2.0",
             formula=formula,
         )
-        made += 1
+
+
+SOURCE = ProceduralSource

@@ -1,0 +1,85 @@
+"""A user's own file: which of its columns is which field of a problem, and where in its answer column the answer stands."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from whetstone.problems.reading import (
+    Reading,
+    after_hashes,
+    answer_of,
+    last_box,
+    level_of,
+    question_of,
+    text_of,
+)
+from whetstone.problems.table import EXCERPT, Row, cell, excerpt, has_cell
+from whetstone.run.settings import Settings
+
+AnswerFrom: TypeAlias = Literal["column", "boxed", "after_hashes"]
+OPTIONAL = ("id", "level", "domain", "policy", "formula")
+
+
+class Columns(Settings):
+    """Which column of the file is which field of a problem. A dotted name looks into nested columns."""
+
+    question: str | tuple[str, ...] = Field("question", description="a list of columns is joined with spaces")
+    answer: str = Field("answer", description="as it stands, or the text that `answer_from` finds it in")
+    id: str | None = Field(None, description="None: the line number")
+    level: str | None = Field(None, description='a number, or text with one in it ("Level 3")')
+    domain: str | None = Field(None, description="subject, by which scores are grouped")
+    policy: str | None = Field(None, description="the answer policy of the row; None: the source's")
+    formula: str | None = Field(None, description="an arithmetic expression that the procedural teacher can explain")
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        return (self.question,) if isinstance(self.question, str) else self.question
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every column that is named, once."""
+        optional = (getattr(self, field) for field in OPTIONAL)
+        return tuple(dict.fromkeys((*self.questions, self.answer, *(name for name in optional if name is not None))))
+
+    def with_present(self, present: Iterable[str]) -> "Columns":
+        """The same, with the optional columns that the file has under our own names."""
+        found = {field: field for field in OPTIONAL if getattr(self, field) is None and field in present}
+        return self.model_copy(update=found)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLayout:
+    """The layout of a user's file."""
+
+    named: Columns
+    answer_from: AnswerFrom = "column"
+    policy: str = "math"
+    licence: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.named.questions, self.named.answer)
+
+    def read(self, row: Row) -> Reading:
+        """Raises ValueError("reason: detail") for a value that is no text, and for an answer that is not found."""
+        answer = answer_of(cell(row, self.named.answer), repr(self.named.answer))
+        where = "" if self.answer_from == "column" else self.answer_from
+        found = answer if not where or not answer else last_box(answer) if where == "boxed" else after_hashes(answer)
+        if found is None:
+            raise ValueError(f'no answer found: answer_from = "{where}": {excerpt(answer[-EXCERPT:])}')
+        parts = (question_of(cell(row, column), repr(column)) for column in self.named.questions)
+        return Reading(
+            " ".join(filter(None, parts)),
+            found,
+            level=level_of(self._optional(row, "level")),
+            domain=self._optional(row, "domain"),
+            policy=self._optional(row, "policy"),
+            formula=self._optional(row, "formula"),
+            id=self._optional(row, "id"),
+        )
+
+    def _optional(self, row: Row, field: str) -> str:
+        column = getattr(self.named, field)
+        return text_of(cell(row, column), repr(column)) if column is not None and has_cell(row, column) else ""
