@@ -44,7 +44,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "programs_too": (
         "rollouts.programs=1",
     ),  # MAmmoTH's hybrid: a program of thought for every problem beside the chains
-    "limo_subset": ("corpus.subset_by=quality", "corpus.subset_problems=817"),  # LIMO's quality score and its number
+    "limo_subset": ("corpus.subset.by=quality", "corpus.subset.problems=817"),  # LIMO's quality score and its number
     "one_answer_more": ("corpus.traces_per_problem=2",),  # MetaMath's answer augmentation
 }
 

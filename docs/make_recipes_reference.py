@@ -15,7 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whetstone.corpus.build import EvaluationSet, PairFile
+from whetstone.corpus.contamination import ContaminationSettings
+from whetstone.corpus.files import EvaluationSet, PairFile
+from whetstone.corpus.subset import SubsetSettings
 from whetstone.decode.server_generator import Server
 from whetstone.problems.columns import Columns
 from whetstone.questions.metamath import MetamathSettings
@@ -23,6 +25,7 @@ from whetstone.questions.source import source_kinds
 from whetstone.questions.splits import Shares
 from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
 from whetstone.rl.tripwires import Tripwires
+from whetstone.rollouts.procedural_teacher import Procedural
 from whetstone.run.room import Room
 from whetstone.run.settings import OptimizerSettings, SpikeSettings, StageSettings
 
@@ -35,8 +38,13 @@ BELOW: dict[str, dict[str, type[BaseModel]]] = {
         "`split = { … }` of a file": Shares,
         "`[stage.metamath]`": MetamathSettings,
     },
-    "rollouts": {"`teacher = { … }` and `judge = { … }`": Server},
-    "corpus": {"`[[stage.against]]`": EvaluationSet, "`[[stage.imported_pairs]]`": PairFile},
+    "rollouts": {"`procedural = { … }`": Procedural, "`teacher = { … }` and `judge = { … }`": Server},
+    "corpus": {
+        "`subset = { … }`": SubsetSettings,
+        "`contamination = { … }`": ContaminationSettings,
+        "`against = [{ … }]` of `contamination`": EvaluationSet,
+        "`[[stage.imported_pairs]]`": PairFile,
+    },
 }
 UNIVERSAL = ("kind", *StageSettings.model_fields)
 

@@ -7,8 +7,8 @@ import pytest
 
 from whetstone.corpus import build, duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
+from whetstone.corpus.files import preference
 from whetstone.corpus.label import language, repetition, school
-from whetstone.corpus.pairs import preference
 from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
 from whetstone.records import Problem, Trace
 

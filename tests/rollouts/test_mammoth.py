@@ -62,7 +62,9 @@ def test_a_formula_that_cannot_be_read_has_no_program():
 
 def test_programs_of_formulas_lie_beside_the_chains_of_thought(tmp_path):
     problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1), formula=f"{n}+1") for n in range(3)]
-    stage = build_stage(tmp_path, "", problems, teacher="procedural", samples=2, programs=1, procedural={"wrong_rate": 0})
+    stage = build_stage(
+        tmp_path, "", problems, teacher="procedural", samples=2, programs=1, procedural={"wrong_rate": 0}
+    )
     collect.run(stage)
     found = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(stage) if t.problem_id == "p1"]
     assert [kind for _, kind, _, _ in found] == ["", "", "program"]

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,8 @@ class Settings(StageSettings):
         default=None, description="a model that is asked about answers that no rule can read or compare"
     )
     block: int = Field(default=64, ge=1, description="problems that are asked about and verified together")
+
+    MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from whetstone.records import Problem, Trace, Verifier, from_row, to_row
+from whetstone.records import NO_REFERENCE, Problem, Trace, Verifier, from_row, to_row
 from whetstone.rollouts.mammoth import ProgramGrader
 
-NO_REFERENCE = "no reference answer"
 Line = dict[str, Any]
 
 

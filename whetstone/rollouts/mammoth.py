@@ -21,6 +21,7 @@ from itertools import count
 
 from whetstone.arithmetic.expression import Expression, Number, parse
 from whetstone.records import (
+    PROGRAM,
     PROGRAM_REQUEST,
     Completion,
     Generator,
@@ -33,8 +34,6 @@ from whetstone.records import (
     Verifier,
 )
 from whetstone.verify.program import Outcome, Sandbox
-
-AUGMENTATION = "program"
 
 
 def program_trace(problem: Problem, index: int) -> Trace:
@@ -59,7 +58,7 @@ def program_trace(problem: Problem, index: int) -> Trace:
     body = "\n".join([*lines, f"    return {last}"])
     exact = "from fractions import Fraction\n\n\n" if "Fraction" in body else ""
     text = f"```python\n{exact}def solution():\n{body}\n```"
-    return Trace(problem.id, index, text, "procedural", augmentation=AUGMENTATION)
+    return Trace(problem.id, index, text, "procedural", augmentation=PROGRAM)
 
 
 class ProgramGrader:
@@ -98,7 +97,7 @@ class ProgramGrader:
             if (problem.id, index) not in done
         )
         for completion in generator.generate(prompts, sampling):
-            trace = Trace(completion.problem_id, completion.index, completion.text, teacher, augmentation=AUGMENTATION)
+            trace = Trace(completion.problem_id, completion.index, completion.text, teacher, augmentation=PROGRAM)
             yield self._graded(by_id[trace.problem_id], trace), completion
 
     def _graded(self, problem: Problem, trace: Trace) -> Trace:

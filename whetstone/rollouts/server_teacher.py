@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
-from whetstone.records import Completion, Problem
-from whetstone.rollouts.journal import NO_REFERENCE, Done, Line, line
+from whetstone.records import NO_REFERENCE, Completion, Problem
+from whetstone.rollouts.journal import Done, Line, line
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.rounds import Rounds, Tally
 from whetstone.run.tables import Journal
