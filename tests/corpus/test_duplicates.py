@@ -111,7 +111,7 @@ def test_other_numbers_and_ones_own_family_are_no_near_duplicates():
 def test_a_pair_that_is_alike_shares_a_band():
     assert 1 - (1 - 0.8**duplicates.ROWS) ** duplicates.BANDS > 0.999999
     rows = np.array([[1, 2], [1, 2], [2, 1]], np.uint64)
-    keys = duplicates.runs_of_rows(rows)
+    keys = duplicates.hash_rows(rows)
     assert keys[0] == keys[1] != keys[2]
 
 

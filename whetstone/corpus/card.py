@@ -1,24 +1,21 @@
 """The data card: what a corpus holds and what was left out, as counts."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from whetstone.corpus.contamination import Match
+from whetstone.problems.published import is_non_commercial
 from whetstone.records import Pair, Problem
 
 BIN = 100  # characters in a bin of the length histogram
-NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 EXAMPLES = 5  # contamination matches shown
-
-
 COUNTED = ("splits", "sources", "levels", "schools", "domains", "languages", "teachers", "licences")
 
 
 @dataclass
 class Card:
-    rows: dict[str, int] = field(default_factory=dict)  # of each table
+    rows: dict[str, int] = field(default_factory=dict)  # by table
     splits: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
@@ -31,11 +28,10 @@ class Card:
     pass_rates: Counter[float] = field(default_factory=Counter)  # train problems, to one decimal
     drops: Counter[str] = field(default_factory=Counter)
     subset_levels: Counter[str] = field(default_factory=Counter)
-    # characters of all chosen and of all rejected sides
-    pair_lengths: list[int] = field(default_factory=lambda: [0, 0])
+    pair_lengths: list[int] = field(default_factory=lambda: [0, 0])  # characters of all chosen and all rejected sides
     prompt_levels: Counter[str] = field(default_factory=Counter)
     prompt_rates: Counter[str] = field(default_factory=Counter)  # never, sometimes, always, unknown
-    not_in_subset: Counter[str] = field(default_factory=Counter)  # problems by reason: LIMO's difficulty filter
+    not_in_subset: Counter[str] = field(default_factory=Counter)  # problems, by LIMO's reason
     matches: Counter[str] = field(default_factory=Counter)  # with test questions, by rule
     examples: list[dict[str, str]] = field(default_factory=list)
 
@@ -61,7 +57,7 @@ class Card:
         self.prompt_rates["unknown" if rate is None else {0: "never", 1: "always"}.get(rate, "sometimes")] += 1
 
     def stages(self) -> dict[str, str]:
-        """What each training stage gets, by the rules of the paper."""
+        """What each training stage gets, by the paper's rules."""
         chosen, rejected = self.pair_lengths
         rates = ", ".join(f"{count:,} {rate}" for rate, count in sorted(self.prompt_rates.items()))
         return {
@@ -101,12 +97,12 @@ class Card:
         parts += ["", "## What each training stage gets", "", "| rule | here |", "| --- | --- |"]
         parts += [f"| {rule} | {here} |" for rule, here in self.stages().items()]
         for heading in COUNTED:
-            found = getattr(self, heading)
-            if found:
-                parts += ["", f"## {heading.capitalize()}", "", *_table(found)]
-        forbidding = sum(count for licence, count in self.licences.items() if NON_COMMERCIAL.search(licence))
-        if forbidding:
-            parts += ["", f"**{forbidding:,} rows are under licences that forbid commercial use.**"]
+            counts = getattr(self, heading)
+            if counts:
+                parts += ["", f"## {heading.capitalize()}", "", *_table(counts)]
+        non_commercial = sum(count for licence, count in self.licences.items() if is_non_commercial(licence))
+        if non_commercial:
+            parts += ["", f"**{non_commercial:,} rows are under licences that forbid commercial use.**"]
         lengths = Counter({f"{low:,} to {low + BIN - 1:,}": self.lengths[low] for low in sorted(self.lengths)})
         parts += ["", "## Length of the traces in characters", "", *_table(lengths, by_count=False)]
         parts += ["", "## Left out, by reason", "", *(_table(self.drops) or ["Nothing."])]
@@ -118,9 +114,9 @@ class Card:
 
 
 def _shares(counts: Counter[str]) -> str:
-    """`1: 40 %, 2: 60 %`"""
-    whole = max(1, counts.total())
-    return ", ".join(f"{name}: {count / whole:.0%}" for name, count in sorted(counts.items())) or "none"
+    """`1: 40%, 2: 60%`"""
+    total = max(1, counts.total())
+    return ", ".join(f"{name}: {count / total:.0%}" for name, count in sorted(counts.items())) or "none"
 
 
 def _table(counts: Counter[str], by_count: bool = True) -> list[str]:
