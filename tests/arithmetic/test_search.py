@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone.arithmetic.expression import decimal_places, evaluate, numbers, render, results
-from whetstone.arithmetic.search import MOST_TOLD, only_formula
+from whetstone.arithmetic.search import MOST_GIVEN, only_formula
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_the_order_in_which_numbers_are_told_does_not_matter_for_whether_there_i
 
 
 def test_many_numbers_end_soon():
-    assert only_formula([97, 89, 83, 79, 73, 71][:MOST_TOLD], 10**9) is None
+    assert only_formula([97, 89, 83, 79, 73, 71][:MOST_GIVEN], 10**9) is None
