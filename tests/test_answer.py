@@ -1,5 +1,6 @@
 """One answer from many: the verifier's equality decides what is the same; programs run first."""
 
+import doctest
 from collections import Counter
 from itertools import permutations
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import Scripted, problem
+from whetstone import answer
 from whetstone.answer import best_of, count_votes, hybrid, majority
 from whetstone.records import PROGRAM_REQUEST, Completion, Sampling, Verdict
 from whetstone.verify import MathVerifier, extract, get_policy
@@ -18,6 +20,10 @@ from whetstone.verify.program import Refused, Sandbox
 def verifier():
     with MathVerifier() as rules:
         yield rules
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(answer).failed == 0
 
 
 def test_answers_that_are_equal_vote_together_however_they_are_written(verifier):

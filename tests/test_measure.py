@@ -1,5 +1,6 @@
 """Scores against brute force, oracles and hand-worked numbers."""
 
+import doctest
 import itertools
 import math
 import random
@@ -25,6 +26,10 @@ def marks(name: str, right: str, **more) -> list[dict]:
     known = {"+": True, "-": False, "?": None}
     base = {"problem_id": name, "policy": "math", "stop": "end", "tokens": 4, **more}
     return [base | {"index": i, "answer": mark, "correct": known[mark]} for i, mark in enumerate(right)]
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(measure).failed == 0
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -118,14 +123,14 @@ def test_the_bootstrap_interval_is_that_of_plain_resampling_and_repeats():
     rng = random.Random(1)
     ours = [row for i in range(80) for row in marks(f"p{i}", "".join(rng.choice("++-") for _ in range(4)))]
     theirs = [row for i in range(80) for row in marks(f"p{i}", "".join(rng.choice("+--") for _ in range(4)))]
-    found = paired_bootstrap(ours, theirs, seed=3)
-    assert found == paired_bootstrap(ours, theirs, seed=3) != paired_bootstrap(ours, theirs, seed=4)
+    interval = paired_bootstrap(ours, theirs, seed=3)
+    assert interval == paired_bootstrap(ours, theirs, seed=3) != paired_bootstrap(ours, theirs, seed=4)
     share = [[sum(r["correct"] for r in rows[4 * i : 4 * i + 4]) / 4 for i in range(80)] for rows in (ours, theirs)]
     gaps = np.array(share[0]) - np.array(share[1])
     picks = np.random.default_rng(0).integers(0, 80, (20_000, 80))
     low, high = np.quantile(gaps[picks].mean(1), [0.025, 0.975])
-    assert found[0] == pytest.approx(gaps.mean())
-    assert found[1:] == pytest.approx((low, high), abs=0.01)
+    assert interval[0] == pytest.approx(gaps.mean())
+    assert interval[1:] == pytest.approx((low, high), abs=0.01)
     assert high - low == pytest.approx(2 * 1.96 * gaps.std() / math.sqrt(80), rel=0.05)
 
 

@@ -122,8 +122,8 @@ def test_similar_sets_are_found_exactly_as_by_comparing_all():
         rng.shuffle(parts)
     tests = index(*questions, near=0.8)
     for parts in changed + [rng.choices(words, k=15) for _ in range(40)]:
-        found = tests._bags.similar(parts, unknown=0)
-        assert found == [n for n, q in enumerate(questions) if _multiset_jaccard(parts, q.split()) >= 0.8]
+        similar = tests._bags.similar(parts, unknown=0)
+        assert similar == [n for n, q in enumerate(questions) if _multiset_jaccard(parts, q.split()) >= 0.8]
 
 
 def _multiset_jaccard(one: list[str], other: list[str]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from whetstone.corpus import build, label, limo
+from whetstone.corpus import build, label, limo, subset
 from whetstone.corpus.accept import reason_to_drop
 from whetstone.corpus.duplicates import mark_duplicates
 from whetstone.corpus.limo import quality
@@ -247,7 +247,7 @@ def test_look_alikes_of_test_questions_are_dropped_where_the_recipe_asks_and_cou
     problems = [
         problem("t", said.format(30, 4), "26", split="test"),
         problem("other numbers", said.format(71, 5), "66"),
-        problem("told anew", said.format(82, 9).replace("baker", "cook"), "73"),
+        problem("reworded", said.format(82, 9).replace("baker", "cook"), "73"),
         problem("another", "Tom has 9 pens and buys 4 more in the shop by the river. How many pens has he?", "13"),
     ]
     traces = [trace(one.id) for one in problems[1:]]
@@ -257,7 +257,7 @@ def test_look_alikes_of_test_questions_are_dropped_where_the_recipe_asks_and_cou
         assert len({row["problem_id"] for row in rows(stage, "corpus")}) == left
         dropped = {row["problem_id"]: row["reason"] for row in rows(stage, "dropped")}
         assert dropped == (
-            {"other numbers": "test question (other numbers)", "told anew": "test question (look-alike)"}
+            {"other numbers": "test question (other numbers)", "reworded": "test question (look-alike)"}
             if left == 1
             else {}
         )
@@ -337,7 +337,15 @@ def test_programs_are_taught_as_answers_to_the_question_that_asks_for_them_and_n
 
 
 def test_docstring_examples_are_true():
-    assert doctest.testmod(limo).failed == doctest.testmod(label).failed == 0
+    assert [doctest.testmod(module).failed for module in (limo, label, subset)] == [0, 0, 0]
+
+
+def test_keys_of_an_earlier_version_name_the_new_ones():
+    for old, new in build.Settings.MOVED.items():
+        with pytest.raises(ValueError, match=f"(?s){old}.*is now {new}"):
+            build.Settings.model_validate({"kind": "corpus", old: 1})
+        table, key = new.split(".")
+        assert key in type(getattr(build.Settings(kind="corpus"), table)).model_fields
 
 
 def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves(tmp_path):

@@ -79,10 +79,10 @@ def build_stage(folder: Path, **settings) -> Stage:
 
 @pytest.fixture
 def teacher(monkeypatch) -> CountingTeacher:
-    one = CountingTeacher()
-    monkeypatch.setattr(collect, "build_teacher", lambda settings, seed: one)
+    teacher = CountingTeacher()
+    monkeypatch.setattr(collect, "build_teacher", lambda settings, seed: teacher)
     monkeypatch.setattr(collect, "MathVerifier", BoxVerifier)
-    return one
+    return teacher
 
 
 def rollouts(of: Stage) -> list[Trace]:
@@ -92,9 +92,9 @@ def rollouts(of: Stage) -> list[Trace]:
 def test_every_trace_is_verified_and_no_test_problem_reaches_the_teacher(tmp_path, teacher):
     stage = build_stage(tmp_path, samples=3)
     summary = collect.run(stage)
-    found = rollouts(stage)
-    assert [(t.problem_id, t.index) for t in found] == [(f"p{i}", j) for i in range(13) if i != 7 for j in range(3)]
-    assert {(t.index, t.correct, t.reason) for t in found} == {
+    traces = rollouts(stage)
+    assert [(t.problem_id, t.index) for t in traces] == [(f"p{i}", j) for i in range(13) if i != 7 for j in range(3)]
+    assert {(t.index, t.correct, t.reason) for t in traces} == {
         (0, False, "different"),
         (1, True, "equal"),
         (2, False, "different"),
@@ -143,6 +143,13 @@ def test_what_was_collected_is_not_collected_again(tmp_path, teacher):
 def test_an_unknown_teacher_is_refused_with_the_known_one():
     with pytest.raises(ValueError, match=r'"gpt-9" is not known.*"procedural"'):
         collect.build_teacher(collect.Settings(kind="rollouts", teacher="gpt-9"), 0)
+
+
+def test_keys_of_an_earlier_version_name_the_new_ones():
+    with pytest.raises(ValueError, match=r"(?s)wrong_rate.*is now procedural\.wrong_rate"):
+        collect.Settings(kind="rollouts", wrong_rate=0.5)
+    part = collect.Settings(kind="rollouts", procedural={"wrong_rate": 0.5}).procedural
+    assert (part.wrong_rate, part.correction_rate) == (0.5, 0.2)
 
 
 def test_the_procedural_teacher_is_right_and_wrong_at_the_set_rate(tmp_path):

@@ -66,9 +66,9 @@ def test_programs_of_formulas_lie_beside_the_chains_of_thought(tmp_path):
         tmp_path, "", problems, teacher="procedural", samples=2, programs=1, procedural={"wrong_rate": 0}
     )
     collect.run(stage)
-    found = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(stage) if t.problem_id == "p1"]
-    assert [kind for _, kind, _, _ in found] == ["", "", "program"]
-    assert found[-1] == ("p1", "program", True, "program: equal")
+    rows = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(stage) if t.problem_id == "p1"]
+    assert [kind for _, kind, _, _ in rows] == ["", "", "program"]
+    assert rows[-1] == ("p1", "program", True, "program: equal")
 
 
 def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_path, monkeypatch):
@@ -96,8 +96,8 @@ def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_p
     with server(programmer) as (address, world):
         stage = build_stage(tmp_path, address, problems, samples=1, programs=2, most=4)
         collect.run(stage)
-    found = [(t.problem_id, t.index, t.augmentation, t.correct) for t in rollouts(stage)]
-    assert found == [
+    rows = [(t.problem_id, t.index, t.augmentation, t.correct) for t in rollouts(stage)]
+    assert rows == [
         ("p0", 0, "", True),
         ("p0", 4, "program", False),
         ("p0", 5, "program", False),

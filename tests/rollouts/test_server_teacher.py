@@ -67,12 +67,12 @@ def test_more_is_asked_where_too_little_is_right_and_no_more_than_the_most(tmp_p
     with server(knows) as (address, world):
         stage = build_stage(tmp_path, address, samples=2, enough=1, most=7)
         summary = collect.run(stage)
-    found = rollouts(stage)
-    asked = {problem.id: [t.index for t in found if t.problem_id == problem.id] for problem in PROBLEMS}
+    answers = rollouts(stage)
+    asked = {problem.id: [t.index for t in answers if t.problem_id == problem.id] for problem in PROBLEMS}
     assert asked == {p.id: [0, 1] for p in PROBLEMS} | {"p5": [0, 1, 2, 3], "p7": [0, 1, 2, 3, 4, 5, 6]}
-    assert [t.problem_id for t in found] == sorted(t.problem_id for t in found), "in the order of the problems"
-    assert {t.text for t in found if t.problem_id == "p0"} == {"<think>\nhm\n</think>\n\n\\boxed{1}"}
-    assert {t.teacher for t in found} == {"wise"}
+    assert [t.problem_id for t in answers] == sorted(t.problem_id for t in answers), "in the order of the problems"
+    assert {t.text for t in answers if t.problem_id == "p0"} == {"<think>\nhm\n</think>\n\n\\boxed{1}"}
+    assert {t.teacher for t in answers} == {"wise"}
     assert (summary["right"], summary["wrong"]) == (7 * 2 + 2, 2 + 7)
     assert (summary["tokens_in"], summary["tokens_out"]) == (25 * 10, 25 * 20)
     assert all(body["messages"][-1]["content"].endswith("within \\boxed{}.") for body in world.bodies)
@@ -87,10 +87,10 @@ def test_shipped_solutions_are_verified_and_nobody_is_asked_for_them(tmp_path):
     with server(knows) as (address, world):
         stage = build_stage(tmp_path, address, traces=traces, samples=1)
         collect.run(stage)
-    found = {(t.problem_id, t.index): (t.teacher, t.correct) for t in rollouts(stage)}
-    assert found["p3", 0] == found["p3", 1] == ("set", True)
-    assert found["p1", 0] == ("set", False)
-    assert found["p2", 0] == ("wise", True)
+    answers = {(t.problem_id, t.index): (t.teacher, t.correct) for t in rollouts(stage)}
+    assert answers["p3", 0] == answers["p3", 1] == ("set", True)
+    assert answers["p1", 0] == ("set", False)
+    assert answers["p2", 0] == ("wise", True)
     assert sorted(map(number, world.bodies)) == [0, 2, 4, 5, 6, 7, 8]
     assert not list(stage.folder.glob("*.sqlite"))
 
@@ -136,12 +136,12 @@ def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch, writes):
         monkeypatch.setattr(collect.Journal, "append", appended)
         kept = [json.loads(line) for line in (stage.folder / "journal.jsonl").read_text().splitlines()]
         assert 0 < len(kept) < asked_whole
-        seen = len(world.bodies)
+        before = len(world.bodies)
         collect.run(stage)
     again = {(t.problem_id, t.index) for t in rollouts(stage)}
     assert again == {(t.problem_id, t.index) for t in rollouts(undisturbed)}
     assert len(rollouts(stage)) == len(again), "nothing doubled"
-    assert len(world.bodies) - seen <= asked_whole - len(kept), "what is journalled is not asked again"
+    assert len(world.bodies) - before <= asked_whole - len(kept), "what is journalled is not asked again"
 
 
 def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):
