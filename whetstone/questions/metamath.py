@@ -132,11 +132,7 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
     A function of the problem, the settings and the seed: other problems do not change it.
     """
     assert problem.split == "train", f"{problem.id} is a {problem.split} problem: only training problems are augmented"
-    asked = {
-        "resampled": settings.resample,
-        "fobar": settings.fobar,
-        "self_verification": settings.self_verification,
-    }
+    asked = {"resampled": settings.resample, "fobar": settings.fobar, "self_verification": settings.self_verification}
     try:
         original = understand(problem)
     except ValueError as error:

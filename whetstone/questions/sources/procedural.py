@@ -71,11 +71,7 @@ def _tree(rng: random.Random, operations: int, digits: tuple[int, int], operator
         return (op, _tree(rng, operations - 1, digits, operators), rng.randint(2, 9))
     # Mostly left-leaning, as people write sums; the right side holds a bracket now and then.
     right = rng.randint(1, operations - 1) if operations > 1 and rng.random() < 0.4 else 0
-    return (
-        op,
-        _tree(rng, operations - 1 - right, digits, operators),
-        _tree(rng, right, digits, operators),
-    )
+    return (op, _tree(rng, operations - 1 - right, digits, operators), _tree(rng, right, digits, operators))
 
 
 def _chain(rng: random.Random, level: int, digits: tuple[int, int], operators: str) -> tuple[str, str, int]:
@@ -117,11 +113,7 @@ def _word(rng: random.Random, level: int, digits: tuple[int, int], operators: st
                 break
         else:
             story = " ".join(f"{'Then' if i else 'First'} {name} {event}." for i, event in enumerate(events))
-            return (
-                f"{name} has {start} {thing}. {story} How many {thing} does {name} have now?",
-                formula,
-                total,
-            )
+            return (f"{name} has {start} {thing}. {story} How many {thing} does {name} have now?", formula, total)
 
 
 FAMILIES: dict[str, Callable[[random.Random, int, tuple[int, int], str], tuple[str, str, int]]] = {
