@@ -123,7 +123,7 @@ def test_csv_and_parquet_hold_the_same_problems(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"question": "1+1?", "gold": "2"}\n', "no column 'answer': it has 'question', 'gold'"),
+        (b'{"question": "1+1?", "gold": "2"}\n', "no column 'answer' in its first 1 rows: it has 'question', 'gold'"),
         (b'{"question": "1+1?", "answer": " "}\n', "line 1: empty answer"),
         (b'{"question": "1+1?", "answer": "2"}\n{"question": \n', "1 of 2 rows cannot be used: line 2: not JSON: "),
         (b'{"question": "caf\xe9?", "answer": "2"}\n', "line 1: not UTF-8: byte 0xE9"),
@@ -140,7 +140,7 @@ def test_an_unusable_file_is_a_clear_error(tmp_path, content, complaint):
 def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"'querstion' is not one.*question"):
         evaluate.read_problems("gsm8k", columns={"querstion": "q"})
-    with pytest.raises(ValueError, match=r"neither a file nor a published set.*Did you mean 'gsm8k'"):
+    with pytest.raises(ValueError, match=r"neither a file nor a published set.*did you mean 'gsm8k'"):
         evaluate.read_problems("gsm9k")
     with pytest.raises(ValueError, match="'chat' is a published set without a test file"):
         evaluate.read_problems("chat")
