@@ -284,5 +284,5 @@ def test_the_same_model_at_another_address_makes_nothing_stale():
         return differences(before, after, now)
 
     assert changes(settings(), settings(server="http://b/v1", in_flight=2, timeout=5)) == []
-    changed = changes(settings(), settings(server="http://b/v1", temperature=1.0))
-    assert changed == ["teacher.temperature was 0.6 and is 1.0"]
+    (why,) = changes(settings(), settings(server="http://b/v1", temperature=1.0))
+    assert why == "teacher.temperature was 0.6 and is 1.0"

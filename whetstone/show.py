@@ -86,7 +86,7 @@ def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
     width = max((len(name) for name in row), default=0)
     lines = [f"{bold}--- row {number}{plain}"]
     for name, value in row.items():
-        text = printable(_text(value))
+        name, text = printable(name), printable(_text(value))
         if "\n" in text or len(text) > 100:
             lines.append(f"{bold}{name}{plain}\n{dim_thinking(text) if colour else text}")
         else:

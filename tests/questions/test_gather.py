@@ -163,7 +163,7 @@ def test_near_identical_texts_can_be_kept_together(gather_toml: Gather, tmp_path
 def test_a_missing_column_is_an_error_that_names_the_columns_there(gather_toml: Gather, tmp_path: Path):
     path = problem_file(tmp_path, {"problem": "What is 1 + 1?", "solution": "2"})
     with pytest.raises(
-        ValueError, match=r"no column 'questions': it has 'problem', 'solution'\..*columns = \{"
+        ValueError, match=r"no column 'questions' in its first 1 rows: it has 'problem', 'solution'\..*columns = \{"
     ) as error:
         gather_toml(source(path, 'columns = { question = "questions", answer = "solution" }'))
     assert str(path) in str(error.value)
@@ -291,7 +291,7 @@ def test_an_augmented_problem_that_is_a_test_problem_is_dropped(gather_toml: Gat
         ("source = []", "no problems without a source"),
         ('[[source]]\nkind = "procedural"\ntest = 5', "benchmark"),
         ('[[source]]\nkind = "procedural"', "makes nothing"),
-        ('[[source]]\nkind = "procedural"\ntrain = 5\nfamilies = ["chian"]', "Did you mean 'chain'"),
+        ('[[source]]\nkind = "procedural"\ntrain = 5\nfamilies = ["chian"]', "did you mean 'chain'"),
         ('[[source]]\nkind = "file"\npath = "a.jsonl"\nsplit = "tset"', "neither a split"),
         ('[[source]]\nkind = "file"\npath = "a.jsonl"\nsplit = "test"', "benchmark"),
         (

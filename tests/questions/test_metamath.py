@@ -110,7 +110,8 @@ def test_resampled_numbers_agree_in_text_formula_and_answer(told_story: Problem)
 
 @pytest.mark.parametrize("family", ["chain", "word"])
 def test_procedural_problems_can_be_augmented(family: str):
-    for original in islice(procedural.generate((family,), level=3, seed=0), 20):
+    source = procedural.ProceduralSource(kind="procedural", families=(family,), train=20)
+    for original in islice(source.draw(0), 20):
         kinds = [name for name, item in augment(original, ALL, seed=0) if isinstance(item, Problem)]
         assert kinds.count("resampled") == 5
         assert kinds.count("fobar") == 2

@@ -65,9 +65,9 @@ def test_evaluation_sets_are_refused_as_training_data_unless_the_recipe_says_so_
 
 
 def test_an_unknown_set_and_a_set_without_a_place_are_named():
-    with pytest.raises(ValueError, match="Did you mean 'gsm8k'"):
+    with pytest.raises(ValueError, match="did you mean 'gsm8k'"):
         PublishedSource(kind="published", set="gsm8", path="a.jsonl")
-    with pytest.raises(ValueError, match="Did you mean 'asdiv'"):
+    with pytest.raises(ValueError, match="did you mean 'asdiv'"):
         PublishedSource(kind="published", set="asdiv_table", path="a.jsonl")
     with pytest.raises(ValueError, match="no usual place on the Hub"):
         PublishedSource(kind="published", set="mawps")

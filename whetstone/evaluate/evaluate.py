@@ -154,7 +154,10 @@ def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, st
         return path, path.name.split(".")[0], ColumnLayout(Columns(**columns).with_present(present)), 0
     if suffix_of(path) in FORMATS:
         find_file(benchmark)  # raises, as there is no such file
-    described = find_set(benchmark)
+    try:
+        described = find_set(benchmark)
+    except ValueError as error:
+        raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
     return test_file(benchmark, described), benchmark.rpartition(":")[2], described, described.unanswered
 
 

@@ -6,15 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from whetstone.problems.reading import (
-    Reading,
-    after_hashes,
-    answer_of,
-    last_box,
-    level_of,
-    question_of,
-    text_of,
-)
+from whetstone.problems.reading import Reading, after_hashes, answer_of, last_box, level_of, question_of, text_of
 from whetstone.problems.table import EXCERPT, Row, cell, excerpt, has_cell
 from whetstone.run.settings import Settings
 

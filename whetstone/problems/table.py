@@ -86,8 +86,11 @@ def has_cell(row: Mapping[str, Any], column: str) -> bool:
     return True
 
 
-def require_columns(path: Path, rows: Iterable[Numbered], columns: Sequence[str]) -> None:
-    """Raises ValueError for a column that none of the rows has; it names those that are there, and the likely one."""
+REMEDY = 'Say which column is which, in a recipe for instance columns = { question = "problem", answer = "solution" }.'
+
+
+def require_columns(path: Path, rows: Iterable[Numbered], columns: Sequence[str], remedy: str = REMEDY) -> None:
+    """Raises ValueError for a column that none of the rows has; it names those that they have, and the likely one."""
     readable = [row for _, row in rows if isinstance(row, dict)]
     for column in columns:
         if readable and not any(has_cell(row, column) for row in readable):
@@ -95,8 +98,8 @@ def require_columns(path: Path, rows: Iterable[Numbered], columns: Sequence[str]
             near = get_close_matches(column, present, n=1, cutoff=0.5)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"source file {path} has no column {column!r}: it has {', '.join(map(repr, present))}.{meant} Say which "
-                'column is which, in a recipe for instance columns = { question = "problem", answer = "solution" }.'
+                f"{path} has no column {column!r} in its first {len(readable)} rows: it has "
+                f"{', '.join(map(repr, present))}.{meant} {remedy}"
             )
 
 

@@ -44,13 +44,13 @@ from whetstone.problems.table import excerpt
 from whetstone.questions.metamath import MetamathSettings, augment
 from whetstone.questions.register import Dropped, Register, ShippedTraces
 from whetstone.questions.rephrase import rephrased
-from whetstone.questions.source import Source
+from whetstone.questions.source import Source, source_kinds
 from whetstone.questions.splits import SPLITS
 from whetstone.records import Problem, Sampling
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate, Room
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import Registered, StageSettings
 from whetstone.run.tables import TableWriter, write_records
 
 METAMATH = "metamath"  # the row of what MetaMath made in the summary; no source may have this title
@@ -60,7 +60,7 @@ def _by_kind(table: Any) -> Any:
     return Source.of(table).model_validate(table) if isinstance(table, dict) else table
 
 
-AnySource: TypeAlias = Annotated[SerializeAsAny[Source], BeforeValidator(_by_kind)]
+AnySource: TypeAlias = Annotated[SerializeAsAny[Source], BeforeValidator(_by_kind), Registered("kind", source_kinds)]
 
 
 class Settings(StageSettings):

@@ -16,7 +16,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from itertools import islice
@@ -30,6 +29,7 @@ from whetstone.problems.table import Numbered
 from whetstone.questions.splits import SPLITS, Shares, Split, normalise, split_by_hash, splits_of, template
 from whetstone.records import Problem
 from whetstone.run import user_file
+from whetstone.run.mistakes import suggestion
 from whetstone.run.settings import Settings
 
 Item: TypeAlias = Problem | Shipped | Drop
@@ -87,20 +87,18 @@ class Source(Settings):
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> type["Source"]:
         """The class that reads a table of the recipe, by its kind. Raises ValueError, FileNotFoundError."""
-        kind = table.get("kind")
-        if isinstance(kind, str) and user_file.file_of(kind) is not None:
-            source = user_file.load(kind)
-            if not (isinstance(source, type) and issubclass(source, Source)):
-                raise ValueError(f"kind = {kind!r} is no class below whetstone.questions.source.Source")
-            return source
-        if kind not in source_kinds():
-            near = get_close_matches(str(kind), source_kinds(), n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
+        kind, known = str(table.get("kind", "")), source_kinds()
+        if user_file.file_of(kind) is None:
+            if kind in known:
+                return known[kind]
             raise ValueError(
-                f"kind = {kind!r} is no source of problems.{meant} There are {', '.join(source_kinds())}, and classes of your "
-                'own as "file.py:MySource"'
+                f"kind = {kind!r} is no source of problems{suggestion(kind, known)} There are {', '.join(known)}, and classes "
+                'of your own as "file.py:MySource"'
             )
-        return source_kinds()[kind]
+        source = user_file.load(kind)
+        if not (isinstance(source, type) and issubclass(source, Source)):
+            raise ValueError(f"kind = {kind!r} is no class below whetstone.questions.source.Source")
+        return source
 
 
 @cache

@@ -20,15 +20,15 @@ PLURAL = re.compile(r"(?:they|we|you|I)$| and ")
 
 
 def as_statement(question: str, answer: str) -> str | None:
-    """The text with its question and the answer as one statement, or None where no rule fits.
+    """The text with its question and the answer as one statement, or None if no rule fits.
 
     >>> as_statement("Tom had x pens. If he buys 2 more, how many pens will he have?", "9")
     'Tom had x pens. If he buys 2 more, the number of pens that he will have is 9.'
     """
     text = question.strip().rstrip("?.! ")
-    ends = [found.end() for found in SENTENCE_END.finditer(text)]
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
     before, last = (text[: ends[-1]], text[ends[-1] :]) if ends else ("", text)
-    starts = [found.start() for found in CLAUSE.finditer(last)]
+    starts = [match.start() for match in CLAUSE.finditer(last)]
     if not starts or "?" in text:
         return None
     condition, clause = last[: starts[-1]], last[starts[-1] :]
@@ -41,18 +41,18 @@ def as_statement(question: str, answer: str) -> str | None:
 
 
 def _state(clause: str, answer: str) -> str | None:
-    if found := IS.fullmatch(clause):
-        verb = "is" if found["verb"] == "'s" else found["verb"].strip()
-        return f"{found['noun']} {verb} {answer}"
-    if found := FIND.fullmatch(clause):
-        return f"{found['noun']} is {answer}"
+    if match := IS.fullmatch(clause):
+        verb = "is" if match["verb"] == "'s" else match["verb"].strip()
+        return f"{match['noun']} {verb} {answer}"
+    if match := FIND.fullmatch(clause):
+        return f"{match['noun']} is {answer}"
     if re.search(r"\b(?:than|or)\b", clause):
         return None
     many = HOW_MANY.fullmatch(clause)
-    found = many or HOW_MUCH.fullmatch(clause)
-    if not found:
+    match = many or HOW_MUCH.fullmatch(clause)
+    if not match:
         return None
-    thing, verb, rest = found["thing"], found["verb"].lower(), found["rest"].strip()
+    thing, verb, rest = match["thing"], match["verb"].lower(), match["rest"].strip()
     if verb in ("is", "are", "was", "were") and many:
         if rest.startswith("there") and thing:
             return f"there {verb} {answer} {thing}{rest[5:]}"
@@ -65,10 +65,10 @@ def _state(clause: str, answer: str) -> str | None:
     amount = "the number" if many else "the amount"
     if thing:
         amount += f" {thing}" if thing.startswith("of ") else f" of {thing}"
-    return f"{amount} that {subject['subject']} {_said(verb, subject['subject'], subject['verbs'] or '')} is {answer}"
+    return f"{amount} that {subject['subject']} {_conjugated(verb, subject['subject'], subject['verbs'] or '')} is {answer}"
 
 
-def _said(auxiliary: str, subject: str, verbs: str) -> str:
+def _conjugated(auxiliary: str, subject: str, verbs: str) -> str:
     """The verb of a statement: "does … have" is "has", "will … have" is "will have"."""
     first, _, rest = verbs.partition(" ")
     rest = f" {rest}" if rest else ""

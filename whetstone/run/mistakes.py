@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from whetstone.run.fields import tables_in
 from whetstone.run.toml import Table
 
 
@@ -27,17 +28,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """`: did you mean 'sft'?` if a known word is similar, else a full stop."""
     similar = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f": did you mean {similar[0]!r}?" if similar else "."
-
-
-def tables_in(declared: Any) -> list[type[BaseModel]]:
-    """The settings classes in a field's type: a class, a tuple of a class, a union of several, with or without metadata."""
-    classes, types = [], [getattr(declared, "annotation", declared)]
-    while types:
-        annotation = types.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            classes.append(annotation)
-        types += get_args(annotation)
-    return classes
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
@@ -101,7 +91,8 @@ def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int], valu
     for part in path:
         if isinstance(values, list) and isinstance(part, int):
             values = values[part]
-            classes = [c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes]
+            chosen = (c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes)
+            classes = list(dict.fromkeys(chosen))
             continue
         values = values.get(part) if isinstance(values, dict) else None
         tagged = [

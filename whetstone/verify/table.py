@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from whetstone.problems.reading import answer_of
-from whetstone.problems.table import BrokenRow, Numbered, cell, has_cell, read_table
+from whetstone.problems.table import BrokenRow, Numbered, cell, has_cell, read_table, require_columns
 from whetstone.records import Verifier
 from whetstone.verify import MathVerifier
 from whetstone.verify.policy import get_policy
@@ -46,7 +46,7 @@ def verify_file(
     rows = read_table(path)
     block = list(islice(rows, BLOCK_ROWS))
     fields = prediction_field, gold_field
-    _require_fields(path, block, fields)
+    require_columns(path, block, fields, "Name the columns with --prediction-field and --gold-field.")
     out = None if output is None else output.open("w", encoding="utf-8")
     try:
         with MathVerifier(workers=workers, deadline=deadline) as rules, second(rules) as verifier:
@@ -62,17 +62,6 @@ def verify_file(
         if out is not None:
             out.close()
     return {**summary, "reasons": dict(reasons.most_common())}
-
-
-def _require_fields(path: Path, block: Sequence[Numbered], fields: tuple[str, str]) -> None:
-    rows = [row for _, row in block if isinstance(row, dict)]
-    for name in fields:
-        if rows and not any(has_cell(row, name) for row in rows):
-            present = ", ".join(sorted({key for row in rows for key in row}))
-            raise ValueError(
-                f"{path}: none of the first {len(rows)} rows has the field {name!r}, so nothing can be compared. "
-                f"Fields present: {present or 'none'}. Name them with --prediction-field and --gold-field."
-            )
 
 
 def _judged(

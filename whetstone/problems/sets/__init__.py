@@ -1,13 +1,13 @@
 """The published sets that are known: the entries of `SETS` in the files of this folder. A new file is found by itself."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
 from whetstone.problems.published import ProblemSet
 from whetstone.run import user_file
+from whetstone.run.mistakes import suggestion
 
 
 @cache
@@ -25,7 +25,8 @@ def find_set(name: str) -> ProblemSet:
             raise ValueError(f"{name} is a {type(described).__name__}, not a whetstone.problems.published.ProblemSet.")
         return described
     if name not in known_sets():
-        near = get_close_matches(name, known_sets(), n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"the published set {name!r} is not known.{meant} Known are {', '.join(known_sets())}.")
+        known = known_sets()
+        raise ValueError(
+            f"the published set {name!r} is not known{suggestion(name, known)} Known are {', '.join(known)}."
+        )
     return known_sets()[name]

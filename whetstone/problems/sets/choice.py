@@ -55,12 +55,7 @@ SETS = {
         test="aqua_rat/test.json.gz",
     ),
     "mmlu_stem": ProblemSet(
-        mmlu,
-        ("question", "choices", "answer"),
-        "MIT",
-        "choice",
-        for_scoring=True,
-        test="mmlu_stem/test.jsonl.gz",
+        mmlu, ("question", "choices", "answer"), "MIT", "choice", for_scoring=True, test="mmlu_stem/test.jsonl.gz"
     ),
     "gpqa_diamond": ProblemSet(
         gpqa,

@@ -18,15 +18,7 @@ from fractions import Fraction
 
 from pydantic import Field, model_validator
 
-from whetstone.arithmetic.expression import (
-    decimal_places,
-    evaluate,
-    numbers,
-    program,
-    render,
-    results,
-    write_number,
-)
+from whetstone.arithmetic.expression import decimal_places, evaluate, numbers, program, render, results, write_number
 from whetstone.problems.files import find_file
 from whetstone.problems.formulas import joined_steps
 from whetstone.problems.reading import Drop

@@ -5,7 +5,6 @@ whose answers our verifier reads under a declared policy are offered.
 """
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from itertools import count, cycle
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 
 from whetstone.questions.source import MadeSource
 from whetstone.records import Problem
+from whetstone.run.mistakes import suggestion
 
 LICENCE = "Apache-2.0"
 INSTALL = 'python -m pip install "whetstone[gym]"'
@@ -75,11 +75,9 @@ class GymSource(MadeSource):
     def tasks_are_offered(self) -> "GymSource":
         for task in (*self.tasks, *self.options):
             if task not in TASKS:
-                near = get_close_matches(task, TASKS, n=1)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
                 raise ValueError(
-                    f"reasoning-gym's task {task!r} is not offered: its answers cannot be compared under a declared "
-                    f"policy.{meant} There are {', '.join(TASKS)}."
+                    f"reasoning-gym's task {task!r} is not offered, as no declared policy compares its answers"
+                    f"{suggestion(task, TASKS)} There are {', '.join(TASKS)}."
                 )
         return self
 
