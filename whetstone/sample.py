@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -91,19 +92,19 @@ def gathered(items: list[T], process_group: "ProcessGroup | None") -> list[T]:
     return items if process_group is None else [item for share in process_group.gather(items) for item in share]
 
 
-def as_rollout(completion: Completion, verdict: Verdict, temperature: float) -> Rollout:
+def as_rollout(c: Completion, v: Verdict, temperature: float) -> Rollout:
     return Rollout(
-        completion.problem_id,
-        completion.index,
-        completion.prompt_ids,
-        completion.ids,
-        completion.logprobs,
+        c.problem_id,
+        c.index,
+        c.prompt_ids,
+        c.ids,
+        c.logprobs,
         temperature,
-        completion.stop,
-        completion.text,
-        verdict.correct,
-        verdict.reason,
-        verdict.answer,
+        c.stop,
+        c.text,
+        v.correct,
+        v.reason,
+        v.answer,
     )
 
 
@@ -127,6 +128,8 @@ def sample_journalled(
     If one process of a group is stopped, the others end too, and the current block is lost.
     """
     size = max(1, block // samples)
+    given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
+    sample = partial(sample_groups, generator, **given)
     with ExitStack() as stack:
         own = stack.enter_context(Journal(journal)) if process_group is None or process_group.main else None
         rows = gathered(own.rows if own else [], process_group)
@@ -140,16 +143,7 @@ def sample_journalled(
             for part in missing:
                 finished: list[Rollout] = []
                 try:
-                    groups = sample_groups(
-                        generator,
-                        part,
-                        samples,
-                        sampling,
-                        verifier,
-                        known=kept_at_stop,
-                        finished=finished,
-                        process_group=process_group,
-                    )
+                    groups = sample(part, known=kept_at_stop, finished=finished)
                 except KeyboardInterrupt:
                     if own:
                         own.append(to_row(rollout) | {AT_STOP: True} for rollout in finished)

@@ -60,7 +60,7 @@ def work(sign: str, a: Value, b: Value, slip: Slip | None = None) -> tuple[str, 
             extra += 1
             if extra > MOST_DECIMALS:
                 raise ValueError(f"{a}/{b} has more than {MOST_DECIMALS} decimals: a long division would not end.")
-    lines, digits = COLUMNS[sign](x * 10**extra, y, slip)
+    lines, digits = OPERATIONS[sign](x * 10**extra, y, slip)
     decimals = {"+": scale, "-": scale, "*": 2 * scale, "/": extra}[sign]
     result = as_value(Fraction(digits, 10**decimals))
     text = ",".join(lines) + " so "
@@ -75,63 +75,44 @@ def _power_of_ten(value: Value) -> int:
     return len(digits) - 1 if re.fullmatch("10+", digits) else 0
 
 
-def _and(sign: str, carried: int) -> str:
-    return f"{sign}{carried}" if carried else ""
+def _columns(sign: str, a: int, b: int, width: int, slip: Slip | None) -> tuple[list[str], int]:
+    """`width` columns of a + b, a - b, or a * b for a `b` of one digit: their lines, and the number that they arrive at.
 
-
-def _mark(letter: str, carried: int) -> str:
-    """The carry or borrow, written before the digit: once it is known, the digit is no longer a sum modulo ten."""
-    return "" if not carried else letter if carried == 1 else f"{letter}{carried}:"
+    The carry or borrow is written before the digit: once it is known, the digit is no longer a sum modulo ten.
+    """
+    lines, carried, number = [], 0, 0
+    again, letter = ("-", "b") if sign == "-" else ("+", "c")
+    for column in range(width):
+        x, y = a // 10**column % 10, b if sign == "*" else b // 10**column % 10
+        total = x * y + carried if sign == "*" else x + y + carried if sign == "+" else x - y - carried
+        digit = slip.digit(total % 10, column) if slip else total % 10
+        before, carried = (f"{again}{carried}" if carried else ""), abs(total // 10)
+        mark = "" if not carried else letter if carried == 1 else f"{letter}{carried}:"
+        lines.append(f"{x}{sign}{y}{before}={mark}{digit}")
+        number += digit * 10**column
+    return lines, number if sign == "-" else number + carried * 10**width
 
 
 def _add(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
-    lines, carry, digits = [], 0, []
-    for column in range(max(len(str(a)), len(str(b)))):
-        x, y = a // 10**column % 10, b // 10**column % 10
-        total = x + y + carry
-        digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}+{y}{_and('+', carry)}={_mark('c', total // 10)}{digit}")
-        carry = total // 10
-        digits.append(digit)
-    return lines, carry * 10 ** len(digits) + _number(digits)
+    return _columns("+", a, b, max(len(str(a)), len(str(b))), slip)
 
 
 def _subtract(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
     if b > a:
         raise ValueError(f"{a}-{b} is negative: columns hold non-negative numbers only.")
-    lines, borrow, digits = [], 0, []
-    for column in range(len(str(a))):
-        x, y = a // 10**column % 10, b // 10**column % 10
-        total = x - y - borrow
-        digit = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}-{y}{_and('-', borrow)}={_mark('b', int(total < 0))}{digit}")
-        borrow = int(total < 0)
-        digits.append(digit)
-    return lines, _number(digits)
-
-
-def _times_digit(a: int, digit: int, slip: Slip | None) -> tuple[list[str], int]:
-    lines, carry, digits = [], 0, []
-    for column in range(len(str(a))):
-        x = a // 10**column % 10
-        total = x * digit + carry
-        low = slip.digit(total % 10, column) if slip else total % 10
-        lines.append(f"{x}*{digit}{_and('+', carry)}={_mark('c', total // 10)}{low}")
-        carry = total // 10
-        digits.append(low)
-    return lines, carry * 10 ** len(digits) + _number(digits)
+    return _columns("-", a, b, len(str(a)), slip)
 
 
 def _multiply(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
     if len(str(a)) < len(str(b)):
         a, b = b, a
     if b < 10:
-        return _times_digit(a, b, slip)
+        return _columns("*", a, b, len(str(a)), slip)
     lines, total = [], 0
     for place, digit in enumerate(int(d) for d in reversed(str(b))):
         if digit == 0:
             continue
-        part, product = _times_digit(a, digit, slip if place == 0 else None)
+        part, product = _columns("*", a, digit, len(str(a)), slip if place == 0 else None)
         product *= 10**place
         lines += [*part, f"so {product}"]
         if total:
@@ -153,9 +134,4 @@ def _divide(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
     return lines, quotient
 
 
-def _number(digits: list[int]) -> int:
-    """The number of these digits, the lowest first."""
-    return sum(digit * 10**place for place, digit in enumerate(digits))
-
-
-COLUMNS = {"+": _add, "-": _subtract, "*": _multiply, "/": _divide}
+OPERATIONS = {"+": _add, "-": _subtract, "*": _multiply, "/": _divide}

@@ -30,9 +30,10 @@ from whetstone.corpus.card import Card
 from whetstone.corpus.contamination import ContaminationSettings, TestQuestions
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
 from whetstone.corpus.files import PairFile
-from whetstone.corpus.limo import UNRATED, Solved, quality, solved, why_not_limo
+from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
+from whetstone.problems.files import expand_path
 from whetstone.records import NO_REFERENCE, PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
@@ -46,27 +47,21 @@ TABLES = ("corpus", "pairs", "prompts", "dropped", "matches")
 class Settings(StageSettings):
     levels: list[int] | None = Field(None, description="levels that are taught (corpus, subset, pairs); None: all")
     languages: list[str] | None = Field(None, description='of the questions that are taught, as in ["en"]; None: all')
-    reserve: float = Field(
-        0, ge=0, lt=1, description="share of train problems that is kept for pairs and prompts and is not taught"
-    )
+    reserve: float = Field(0, ge=0, lt=1, description="share of train problems kept for pairs and prompts, not taught")
     traces_per_problem: int | None = Field(None, ge=1, description="traces for mid-training, the first ones; None: all")
     validation_problems: int = Field(
-        64, ge=0, description="held-out problems on which mid-training measures its loss; 0: all"
+        64, ge=0, description="held-out problems of mid-training's validation loss; 0: all"
     )
     unverified: bool = Field(
-        False, description="teach traces of problems without a reference answer as they are (imported chats)"
+        False, description="teach the traces of problems without a reference answer (imported chats)"
     )
     max_repetition: float = Field(0.6, ge=0, le=1, description="highest share of repeated 16-word windows in a trace")
     max_characters: int = Field(0, ge=0, description="longest trace; 0: any length")
-    near_traces: float = Field(
-        0, ge=0, le=1, description="likeness from which the later of two traces of a problem is dropped; 0: none is"
-    )
+    near_traces: float = Field(0, ge=0, le=1, description="likeness of two traces that drops the later one; 0: off")
     near_duplicates: float = Field(
-        0, ge=0, le=1, description="likeness from which the later of two problems is dropped; 0: none is"
+        0, ge=0, le=1, description="likeness of two problems that drops the later one; 0: off"
     )
-    contamination: ContaminationSettings = Field(
-        ContaminationSettings(), description="training questions that repeat test questions"
-    )
+    contamination: ContaminationSettings = Field(ContaminationSettings(), description="training against test questions")
     subset: SubsetSettings = Field(SubsetSettings(), description="the compact subset for supervised fine-tuning")
     pairs_per_problem: int = Field(1, ge=0, description="right/wrong pairs per problem; a trace serves in one pair")
     match_length: bool = Field(True, description="pair the right and wrong traces whose lengths are closest")
@@ -74,22 +69,16 @@ class Settings(StageSettings):
     prompt_levels: list[int] | None = Field(None, description="levels of the RL prompts; None: all")
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        "against": "contamination.against",
-        "look_alikes": "contamination.look_alikes",
-        "contamination_ngram": "contamination.ngram",
-        "contamination_near": "contamination.near",
-        "subset_problems": "subset.problems",
-        "subset_traces": "subset.traces",
-        "subset_by": "subset.by",
-        "subset_balance": "subset.balance",
-        "limo_solved": "subset.solved",
-        "limo_length": "subset.half_length",
+        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by", "balance")},
+        **{f"limo_{old}": f"subset.{new}" for old, new in (("solved", "solved"), ("length", "half_length"))},
+        **{f"contamination_{key}": f"contamination.{key}" for key in ("ngram", "near")},
+        **{key: f"contamination.{key}" for key in ("against", "look_alikes")},
     }
 
 
 def reads(settings: Settings) -> list[Path]:
     """The user's files that the result depends on, besides the stage's inputs."""
-    return [file.location for file in (*settings.contamination.against, *settings.imported_pairs)]
+    return [expand_path(file.path) for file in (*settings.contamination.against, *settings.imported_pairs)]
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -162,18 +151,15 @@ class _Build:
     def problems(self) -> Iterator[tuple[Problem, list[Trace], Solved]]:
         """Every problem with its traces, and how often the weak and the strong model solved it, if they are named."""
         inputs = self.stage.inputs
-        raters = [
-            with_traces(inputs["problems"], inputs[name]) if name in inputs else None for name in ("weak", "strong")
-        ]
+        raters = {name: with_traces(inputs["problems"], inputs[name]) for name in ("weak", "strong") if name in inputs}
         for problem, traces in with_traces(inputs["problems"], inputs["rollouts"]):
-            weak, strong = (None if rater is None else solved(next(rater)[1]) for rater in raters)
-            yield problem, traces, Solved(weak, strong)
+            yield problem, traces, Solved(**{name: solved(next(rater)[1]) for name, rater in raters.items()})
 
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
         self.card.drops[reason] += 1
         self.tables["dropped"].add({"problem_id": problem_id, "index": index, "reason": reason, "detail": detail})
 
-    def add(self, problem: Problem, traces: list[Trace], rated: Solved = UNRATED) -> None:
+    def add(self, problem: Problem, traces: list[Trace], rated: Solved) -> None:
         settings, trains = self.settings, problem.split == "train"
         if self._left_out(problem):
             return

@@ -57,10 +57,7 @@ class ContaminationSettings(Settings):
     ngram: int = Field(13, ge=8, le=13, description="tokens in a row shared with a test question")
     near: float = Field(0.9, gt=0.5, le=1, description="Jaccard index of the tokens in any order")
     look_alikes: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="Jaccard index without the numbers from which look-alikes are dropped; 0: only counted",
+        0, ge=0, le=1, description="Jaccard index without numbers that drops too; 0: only counted"
     )
     against: tuple[EvaluationSet, ...] = Field((), description="evaluation sets besides the recipe's test problems")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -18,13 +17,8 @@ class OutsideFile(Settings):
     name: str = Field("", description="of the set; default: the name of the file's folder")
 
     @property
-    def location(self) -> Path:
-        """Raises ValueError for a variable that is not set."""
-        return expand_path(self.path)
-
-    @property
     def title(self) -> str:
-        return self.name or self.location.parent.name
+        return self.name or expand_path(self.path).parent.name
 
 
 class EvaluationSet(OutsideFile):
@@ -36,8 +30,7 @@ class EvaluationSet(OutsideFile):
         """Raises FileNotFoundError, and ValueError for a row without a question."""
         path = find_file(self.path)
         for number, row in read_table(path):
-            known = isinstance(row, dict) and has_cell(row, self.question)
-            question = cell(row, self.question) if known else None
+            question = cell(row, self.question) if isinstance(row, dict) and has_cell(row, self.question) else None
             if not isinstance(question, str):
                 why = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else row
                 raise ValueError(

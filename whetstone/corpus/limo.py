@@ -28,11 +28,8 @@ HALF_DENSITY = 0.01  # words of a group per word of the text at which its term i
 class Solved:
     """How many rollouts of a weak and a strong model were right; None if there is no such model."""
 
-    weak: int | None
-    strong: int | None
-
-
-UNRATED = Solved(None, None)
+    weak: int | None = None
+    strong: int | None = None
 
 
 def solved(traces: Sequence[Trace]) -> int:

@@ -34,12 +34,8 @@ class SubsetSettings(Settings):
         description="drawn within each level and domain; best argued there; best argued of all; longest of each domain (s1)",
     )
     balance: Literal["proportional", "equal"] = Field("proportional", description="shares of the levels and domains")
-    solved: tuple[int, int] = Field(
-        (1, 3), description="fewest and most right rollouts of the `strong` model, if one is named (LIMO)"
-    )
-    half_length: float = Field(
-        200, gt=0, description="words at which the length term of the quality score is one half (LIMO)"
-    )
+    solved: tuple[int, int] = Field((1, 3), description="fewest and most right rollouts of the `strong` model (LIMO)")
+    half_length: float = Field(200, gt=0, description="words at which the length term of `quality` is one half (LIMO)")
 
 
 class Subset:
