@@ -27,7 +27,7 @@ from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
 from whetstone.records import Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
-from whetstone.rollouts.local_teacher import LocalTeacher, NoTeacher, Teacher
+from whetstone.rollouts.local_teacher import LocalTeacher, Teacher
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds
@@ -47,21 +47,17 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 
 class Settings(StageSettings):
     teacher: str | Server = Field(
-        default="procedural",
+        "procedural",
         description='"procedural" explains formulas; { server = "…", model = "…" }; "none" keeps shipped solutions only',
     )
-    procedural: Procedural = Field(default=Procedural(), description="how the procedural teacher explains")
-    samples: int = Field(default=8, ge=1, description="rollouts per problem")
-    enough: int = Field(
-        default=0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone"
-    )
-    most: int = Field(default=128, ge=1, description="with `enough`: at most so many rollouts per problem")
-    programs: int = Field(default=0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
-    instruction: str = Field(default=INSTRUCTION, description="added to the questions that a server is asked")
-    judge: Server | None = Field(
-        default=None, description="a model that is asked about answers that no rule can read or compare"
-    )
-    block: int = Field(default=64, ge=1, description="problems that are asked about and verified together")
+    procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
+    samples: int = Field(8, ge=1, description="rollouts per problem")
+    enough: int = Field(0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone")
+    most: int = Field(128, ge=1, description="with `enough`: at most so many rollouts per problem")
+    programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
+    instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
+    judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
+    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
 
     MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
 
@@ -111,9 +107,9 @@ def plan(stage: Stage) -> Estimate:
     return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
 
 
-def build_teacher(settings: Settings, seed: int) -> Teacher:
-    """A teacher that answers in this process."""
-    return NoTeacher() if settings.teacher == "none" else ProceduralTeacher(settings.procedural, seed)
+def build_teacher(settings: Settings, seed: int) -> Teacher | None:
+    """A teacher that answers in this process, if any does."""
+    return None if settings.teacher == "none" else ProceduralTeacher(settings.procedural, seed)
 
 
 class Collection:
@@ -141,7 +137,7 @@ class Collection:
             programs = None
             if self.settings.programs:
                 first = max(self.settings.samples, self.settings.most)  # the chains of thought have lower indices
-                programs = ProgramGrader(stack.enter_context(Sandbox()), verifier, first)
+                programs = ProgramGrader(stack.enter_context(Sandbox()), verifier, first, self.settings.programs)
             table = self.stage.inputs.get("traces")
             shipped = stack.enter_context(shipped_traces(table, self.stage.folder / "shipped.sqlite"))
             journal = stack.enter_context(Journal(self.journal, keep=Done.of))
@@ -150,6 +146,7 @@ class Collection:
                 done.setdefault(row.problem_id, []).append(row)
             journal.rows.clear()
             teacher = self._teacher(stack, verifier, programs, done)
+            settled = {name for name, rows in done.items() if any(row.settled for row in rows)}
             bar = stack.enter_context(progress(self.total, "rollouts", unit="problems", done=len(done)))
             for block in self.blocks():
                 if teacher.stopped:
@@ -158,9 +155,8 @@ class Collection:
                 ready = [(problem, traces, "") for problem in new if (traces := shipped.traces(problem))]
                 if ready:
                     journal.append(verified_lines(ready, verifier, programs))
-                settled = {problem.id for problem, _, _ in ready}
-                settled |= {name for name, rows in done.items() if any(row.settled for row in rows)}
-                self._ask(teacher, [problem for problem in block if problem.id not in settled], done, journal, bar)
+                own = settled | {problem.id for problem, _, _ in ready} if ready else settled
+                self._ask(teacher, [problem for problem in block if problem.id not in own], done, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
             return isolation | teacher.summary()
@@ -190,16 +186,10 @@ class Collection:
             answers = stack.enter_context(Journal(self.answers, keep=lambda row: unverified(row, verified)))
             answered = take_answers(answers, spent)
         generator = ServerGenerator(server, spent)
-        rounds = Rounds(
-            generator,
-            verifier,
-            Plan(settings.samples, settings.enough, max(settings.most, settings.samples)),
-            Sampling(server.temperature, server.max_tokens, top_p=server.top_p, seed=seed),
-            server.model,
-            settings.instruction,
-            answers,
-        )
-        return ServerTeacher(server, generator, rounds, answered, programs, settings.programs)
+        plan = Plan(settings.samples, settings.enough, max(settings.most, settings.samples))
+        sampling = Sampling(server.temperature, server.max_tokens, top_p=server.top_p, seed=seed)
+        rounds = Rounds(generator, verifier, plan, sampling, server.model, settings.instruction, answers)
+        return ServerTeacher(rounds, answered, programs)
 
     def _ask(
         self,

@@ -23,7 +23,6 @@ from whetstone.arithmetic.expression import Expression, Number, parse
 from whetstone.records import (
     PROGRAM,
     PROGRAM_REQUEST,
-    Completion,
     Generator,
     Message,
     Problem,
@@ -62,14 +61,14 @@ def program_trace(problem: Problem, index: int) -> Trace:
 
 
 class ProgramGrader:
-    """Programs of problems, run and compared. Their rollouts' indices begin at `first`.
+    """Programs of problems, `count` per problem, run and compared. Their rollouts' indices begin at `first`.
 
     Raises ValueError if this machine offers no isolation for programs.
     """
 
-    def __init__(self, sandbox: Sandbox, verifier: Verifier, first: int = 0):
+    def __init__(self, sandbox: Sandbox, verifier: Verifier, first: int = 0, count: int = 1):
         self.isolation = sandbox.require()
-        self.sandbox, self.verifier, self.first = sandbox, verifier, first
+        self.sandbox, self.verifier, self.first, self.count = sandbox, verifier, first, count
 
     def of_formula(self, problem: Problem) -> Trace | None:
         """The graded program of the problem's formula; None if it has none that can be read."""
@@ -85,20 +84,19 @@ class ProgramGrader:
         generator: Generator,
         sampling: Sampling,
         teacher: str,
-        count: int,
         done: Collection[tuple[str, int]],
-    ) -> Iterator[tuple[Trace, Completion]]:
-        """`count` graded programs per problem that the generator writes, except those of (problem id, index) in `done`."""
+    ) -> Iterator[tuple[Trace, tuple[int, int]]]:
+        """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
         by_id = {problem.id: problem for problem in problems}
         prompts = (
             Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
             for problem in problems
-            for index in range(self.first, self.first + count)
+            for index in range(self.first, self.first + self.count)
             if (problem.id, index) not in done
         )
         for completion in generator.generate(prompts, sampling):
             trace = Trace(completion.problem_id, completion.index, completion.text, teacher, augmentation=PROGRAM)
-            yield self._graded(by_id[trace.problem_id], trace), completion
+            yield self._graded(by_id[trace.problem_id], trace), completion.usage
 
     def _graded(self, problem: Problem, trace: Trace) -> Trace:
         verdict = self.verdict(problem, self.sandbox.run_text(trace.text))

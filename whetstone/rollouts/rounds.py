@@ -84,9 +84,11 @@ class Rounds:
             yield from self._verified(by_id, answered, tallies)
         while prompts := [prompt for problem in problems for prompt in self._wanted(problem, tallies[problem.id])]:
             yield from self._verified(by_id, self._kept(self.generator.generate(prompts, self.sampling)), tallies)
-            for prompt, reason in _take_failed(self.generator):
+            failed = getattr(self.generator, "failed", [])
+            for prompt, reason in failed:
                 tallies[prompt.problem_id].failed = reason
                 tallies[prompt.problem_id].failures += 1
+            failed.clear()
             if self.stopped:
                 return
 
@@ -131,10 +133,3 @@ class Rounds:
             yield line(done.problem_id, [trace], usage=list(done.usage))
         if failures:
             raise failures[0]
-
-
-def _take_failed(generator: Generator) -> list[tuple[Prompt, str]]:
-    failed = getattr(generator, "failed", [])
-    taken = list(failed)
-    failed.clear()
-    return taken

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from whetstone.decode.server_generator import Server, ServerGenerator, Spent
+from whetstone.decode.server_generator import Spent
 from whetstone.records import NO_REFERENCE, Completion, Problem
 from whetstone.rollouts.journal import Done, Line, line
 from whetstone.rollouts.mammoth import ProgramGrader
@@ -12,24 +12,18 @@ from whetstone.run.tables import Journal
 
 
 class ServerTeacher:
-    """The lines of a server's answers, and `count` programs per problem if there is a grader for them.
+    """The lines of a server's answers, programs too if there is a grader for them.
 
-    `answered` holds, by problem, what the server said in an earlier run and nobody verified.
+    `answered` holds, by problem, the completions of an earlier run that were not verified.
     """
 
     synced = 8  # lines that are written and synced together
 
     def __init__(
-        self,
-        server: Server,
-        generator: ServerGenerator,
-        rounds: Rounds,
-        answered: Mapping[str, Sequence[Completion]],
-        programs: ProgramGrader | None,
-        count: int,
+        self, rounds: Rounds, answered: Mapping[str, Sequence[Completion]], programs: ProgramGrader | None = None
     ):
-        self.server, self.generator, self.rounds, self.answered = server, generator, rounds, answered
-        self.programs, self.count = programs, count
+        self.rounds, self.answered, self.programs = rounds, answered, programs
+        self.server, self.spent = rounds.generator.settings, rounds.generator.spent
 
     @property
     def stopped(self) -> str:
@@ -45,9 +39,9 @@ class ServerTeacher:
         yield from self.rounds.lines(asked, tallies, before)
         if self.programs:
             written = {(name, index) for name, verdicts in known.items() for index in verdicts}
-            sampling, teacher = self.rounds.sampling, self.rounds.teacher
-            graded = self.programs.asked(asked, self.generator, sampling, teacher, self.count, written)
-            yield from (line(trace.problem_id, [trace], usage=list(done.usage)) for trace, done in graded)
+            rounds = self.rounds
+            for trace, usage in self.programs.asked(asked, rounds.generator, rounds.sampling, rounds.teacher, written):
+                yield line(trace.problem_id, [trace], usage=list(usage))
         for name, tally in tallies.items():
             if tally.failed:
                 yield line(name, reason=f"the server failed: {tally.failed}", failures=tally.failures)
@@ -58,15 +52,13 @@ class ServerTeacher:
 
     def cost(self) -> dict[str, str]:
         """For the progress line."""
-        spent = self.generator.spent
-        tokens = {"tokens": f"{spent.tokens_in + spent.tokens_out:,}"}
-        money = spent.money(self.server)
+        money = self.spent.money(self.server)
+        tokens = {"tokens": f"{self.spent.tokens_in + self.spent.tokens_out:,}"}
         return tokens | ({"cost": f"{money:.2f}"} if money else {})
 
     def summary(self) -> dict[str, Any]:
-        spent = self.generator.spent
-        tokens = {"tokens_in": spent.tokens_in, "tokens_out": spent.tokens_out}
-        return {"stopped": self.stopped, **tokens, "money": round(spent.money(self.server), 6)}
+        tokens = {"tokens_in": self.spent.tokens_in, "tokens_out": self.spent.tokens_out}
+        return {"stopped": self.stopped, **tokens, "money": round(self.spent.money(self.server), 6)}
 
 
 def unverified(row: dict[str, Any], verified: Collection[tuple[str, int]]) -> Completion | None:
