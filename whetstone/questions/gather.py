@@ -100,7 +100,8 @@ def run(stage: Stage) -> dict[str, Any]:
     """
     for path in _files(stage.settings):
         find_file(path)  # all of them now, rather than the last one after the work on the others
-    with Dropped(stage.output("dropped")) as dropped, TableWriter(stage.output("traces")) as traces:
+    with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
+        dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
         total = write_records(stage.output("problems"), gathering.problems())
     if not total:
