@@ -1,4 +1,4 @@
-"""A published set, described once: how its rows are read, under which licence and answer policy, what for, where it is found.
+"""A published set, described once: how its rows are read, licence, answer policy, purpose, and where its files are.
 
 The stage `questions` trains and tests on it (`kind = "published"`), and `evaluate --benchmark NAME` scores on it.
 """

@@ -57,8 +57,8 @@ def _digest(text: str) -> bytes:
 class ShippedTraces:
     """The worked solutions of published sets, one row each; a repeated question adds its solutions to the first one's.
 
-    They lie in the order in which they are found, which need not be that of the problems. Memory: a hash and an id for
-    every problem that has some.
+    They are written in the order in which they come, which need not be that of the problems. Memory: a hash and an id for every
+    problem that has some.
     """
 
     def __init__(self, table: TableWriter):
