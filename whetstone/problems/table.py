@@ -191,16 +191,11 @@ def _object(value: Any, text: str) -> Row | BrokenRow:
 def _json_rows(path: Path) -> Iterator[Numbered]:
     """One document, or one object per line under the other suffix."""
     with open_bytes(path) as content:
-        lines = ((number, line) for number, line in enumerate(content, 1) if line.strip())
-        first, second = next(lines, None), next(lines, None)
-        if first is None:
-            return
-        row = _json_row(first[1])
-        many_lines = isinstance(row, dict) and (second is not None or not _lists_of(row))
-        if many_lines:
-            rest = ((number, _json_row(line)) for number, line in lines)
-            yield from chain([(first[0], row)], [(second[0], _json_row(second[1]))] if second else [], rest)
-            return
+        first, second = islice(chain((line for line in content if line.strip()), (b"", b"")), 2)
+    row = _json_row(first)
+    if not first or (isinstance(row, dict) and (second or not _lists_of(row))):
+        yield from _json_lines(path)
+        return
     with open_bytes(path) as content:
         text = content.read().decode("utf-8", errors="surrogateescape")
     try:
