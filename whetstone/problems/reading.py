@@ -190,8 +190,14 @@ def chat_turns(messages: Any) -> list[tuple[str, str]]:
     """(role, text) of a chat in either notation, [{role, content}] or [{from, value}]. Raises ValueError."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise ValueError("not a chat: a list of turns, each with role and content or from and value")
-    said = [(turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value")) for turn in messages]
-    return [(str(role), text_of(content, "a turn")) for role, content in said]
+    return [(str(turn.get("role") or turn.get("from")), _turn_text(turn)) for turn in messages]
+
+
+def _turn_text(turn: Mapping[str, Any]) -> str:
+    """The text of a turn; its `reasoning_content` comes first, between <think> and </think>."""
+    thoughts = text_of(turn.get("reasoning_content"), "a turn")
+    content = text_of(turn.get("content") or turn.get("value"), "a turn")
+    return f"<think>\n{thoughts}\n</think>\n\n{content}" if thoughts else content
 
 
 def question_and_answer(messages: Any) -> tuple[str, str]:

@@ -50,12 +50,15 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Iterator[Numbered]:
 
     Raises ValueError for an unknown format, a damaged file, or a needed column that none of the first rows has.
     """
-    rows = _undamaged(path, _rows(path, needed))
-    if needed:
-        head = list(islice(rows, HEAD))
-        require_columns(path, head, needed)
-        rows = chain(head, rows)
-    yield from rows
+    rows = _rows(path, needed)
+    try:
+        if needed:
+            head = list(islice(rows, HEAD))
+            require_columns(path, head, needed)
+            yield from head
+        yield from rows
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"source file {path} is damaged: {error}. Fetch it again.") from error
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
@@ -137,13 +140,6 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         if mark != b"\xef\xbb\xbf":
             content.seek(0)
         yield content
-
-
-def _undamaged(path: Path, rows: Iterator[Numbered]) -> Iterator[Numbered]:
-    try:
-        yield from rows
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"source file {path} is damaged: {error}. Fetch it again.") from error
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[Numbered]:
