@@ -1,7 +1,7 @@
 r"""What a row says, and the one crossing from a row to a `Problem` or to the reason why it is none.
 
-A layout reads a row into a `Reading`. A row that gives no problem it refuses with one of
-few reasons: `raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
+A layout reads a row into a `Reading`. A row that gives no problem it refuses with one of few reasons:
+`raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
 """
 
 import json
