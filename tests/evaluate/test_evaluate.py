@@ -113,17 +113,21 @@ def test_a_file_is_read_through_a_column_mapping(tmp_path):
 
 
 def test_csv_and_parquet_hold_the_same_problems(tmp_path):
-    rows = [{"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": "4"}]
-    (tmp_path / "p.csv").write_text("question,answer\n1+1?,2\n2+2?,4\n")
+    rows = [{"question": "1+1?", "answer": "2", "level": 1}, {"question": "2+2?", "answer": "4", "level": 2}]
+    (tmp_path / "p.csv").write_text("question,answer,level\n1+1?,2,Level 1\n2+2?,4,2\n")
     write_rows(tmp_path / "t", rows)
     read = [evaluate.read_problems(str(path)) for path in (tmp_path / "p.csv", tmp_path / "t" / "part-00000.parquet")]
-    assert [[(p.question, p.answer) for p in problems] for problems in read] == [[("1+1?", "2"), ("2+2?", "4")]] * 2
+    asked = [("1+1?", "2", 1), ("2+2?", "4", 2)]
+    assert [[(p.question, p.answer, p.level) for p in problems] for problems in read] == [asked] * 2
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"question": "1+1?", "gold": "2"}\n', "no column 'answer' in its first 1 rows: it has 'question', 'gold'"),
+        (
+            b'{"question": "1+1?", "gold": "2"}\n',
+            "line 1: missing column: this row has no 'answer', but 'question', 'gold'",
+        ),
         (b'{"question": "1+1?", "answer": " "}\n', "line 1: empty answer"),
         (b'{"question": "1+1?", "answer": "2"}\n{"question": \n', "1 of 2 rows cannot be used: line 2: not JSON: "),
         (b'{"question": "caf\xe9?", "answer": "2"}\n', "line 1: not UTF-8: byte 0xE9"),

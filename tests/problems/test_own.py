@@ -39,17 +39,17 @@ SOURCE = Doubles
 '''
 OWN_SET = """
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Reading, text
+from whetstone.problems.reading import Reading, optional, text
 from whetstone.problems.table import Row
 
 
 def read(row: Row) -> Reading:
-    if text(row, "kind") == "proof":
+    if optional(row, "kind") == "proof":
         raise ValueError("a proof: there is no answer to compare")
     return Reading(text(row, "ask"), text(row, "truth"), domain="own")
 
 
-OWN = ProblemSet(read, ("ask", "truth"), "CC0", "integer", test="own/test.jsonl")
+OWN = ProblemSet(read, "CC0", "integer", test="own/test.jsonl")
 SETS = {"own": OWN}
 """
 
@@ -73,9 +73,9 @@ def gathered(folder: Path, table: dict) -> list[Problem]:
 def test_a_source_of_the_users_own_is_one_file(tmp_path):
     file = tmp_path / "my_source.py"
     file.write_text(OWN_SOURCE)
-    table = {"kind": f"{file}:Doubles", "train": 5, "largest": 1000, "name": "doubles"}
+    table = {"kind": f"{file}:Doubles", "train": 5, "largest": 1000}
     problems = gathered(tmp_path / "s", table)
-    assert [p.id for p in problems] == [f"doubles/train-{n}" for n in range(1, 6)]
+    assert [p.id for p in problems] == [f"Doubles/train-{n}" for n in range(1, 6)]
     assert all(int(p.answer) == 2 * int(p.formula.split("+")[0]) for p in problems)
     settings = Settings(kind="questions", source=[table])
     assert reads(settings) == [file], "the stage is made again when the file changes"

@@ -101,7 +101,7 @@ def test_parquet_strings_that_are_not_utf8_cost_their_row_alone(tmp_path):
     assert (str(bad), good) == ("not UTF-8: byte 0xE9", {"question": "cafe"})
 
 
-def test_rows_that_are_none_are_told_by_their_line(tmp_path):
+def test_broken_rows_are_named_by_their_line(tmp_path):
     content = b'{"a": 1}\n\n[1]\n' + b"[" * 100_000 + b'\n{"a": \n{"a": 1' + b"0" * 5000 + b"}\n"
     (tmp_path / "a.jsonl").write_bytes(content)
     rows = list(read_table(tmp_path / "a.jsonl"))

@@ -124,6 +124,11 @@ ROWS = [
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
         ("Hi", "", ("Ho",)),
     ),
+    (
+        "chat",
+        {"messages": [CHAT[0], {"role": "assistant", "reasoning_content": "hm", "content": "\\boxed{5}"}], "answer": 5},
+        ("What is 2+3?", "5", ("<think>\nhm\n</think>\n\n\\boxed{5}",)),
+    ),
 ]
 
 
@@ -173,6 +178,7 @@ def test_annotated_steps_join_into_a_formula_or_give_none(steps, formula):
         ("mathinstruct", {"source": "data/PoT/x.json", "instruction": "Q", "output": "print(2)"}, "program of thought"),
         ("chat", {"messages": CHAT + CHAT}, "several turns"),
         ("chat", {"messages": "hello"}, "not a chat"),
+        ("chat", {"messages": [CHAT[0], {"role": "assistant", "content": [{"type": "text"}]}]}, "a turn holds a list"),
         ("mawps", {"input": "  ", "target": 1}, "empty question"),
         ("mawps", {"input": ["x"], "target": 1}, "not text"),
     ],

@@ -243,7 +243,7 @@ def test_every_row_is_a_problem_or_a_drop(gather_toml: Gather, tmp_path: Path):
     assert len(problems) + len(dropped) == 300
 
 
-def test_the_files_a_stage_reads_are_told_and_a_missing_one_is_found_before_any_work(
+def test_a_stage_names_the_files_it_reads_and_a_missing_one_is_an_error_before_any_work(
     gather_toml: Gather, tmp_path: Path
 ):
     here, missing = problem_file(tmp_path, asked(1)), tmp_path / "sets.jsonl"

@@ -200,9 +200,9 @@ def test_a_text_that_tells_the_result_is_not_resampled():
     assert drop.reason == "metamath: fewer resampled than asked" and "tells a result" in drop.detail
 
 
-def test_a_number_that_stands_twice_is_not_asked_for():
+def test_a_number_that_occurs_twice_is_not_masked():
     (drop,) = drops(problem("Two pens and 2 caps: how many things?", "2+2"), fobar=1)
-    assert drop.detail == "0 of 1: no number stands once in the text and once in the formula"
+    assert drop.detail == "0 of 1: no number occurs once in the text and once in the formula"
 
 
 def test_a_number_that_is_not_determined_is_not_asked_for():

@@ -122,7 +122,7 @@ def test_csv_rows_of_another_width_are_dropped_with_their_lines(tmp_path: Path):
     assert drops == [(3, "broken CSV"), (6, "broken CSV")]
 
 
-def test_a_csv_quote_that_never_closes_is_told_with_the_lines_it_swallowed(tmp_path: Path):
+def test_a_csv_quote_that_never_closes_is_dropped_with_its_lines(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text('question,answer\nWhat is 1 + 1?,2\n"open,3\nWhat is 2 + 2?,4\n')
     first, second = read(path)

@@ -1,11 +1,8 @@
-"""What the scores of a run mean, and the score of any model on any problem set.
+"""Comparisons between the stages of a run, and the score of any model on any problem set.
 
-The stage reads the generations that lie behind `scores.json` and writes `evaluation/comparisons.json`: the paired
-difference, with its 95 % interval, between each training stage and the model it started from and between stages that
-started from the same model (a stage and its control), on every problem set, overall and by level and domain; and the
-table of mean, majority vote and pass@k.
-
-Whatever is printed carries the number of problems and samples, the interval, the truncation share and the sampling.
+The stage reads the generations behind `scores.json` and writes `evaluation/comparisons.json`: the paired difference, with its
+95 % interval, between each training stage and the model it started from, and between stages that started from the same
+model (a stage and its control), on every problem set, overall and by level and domain.
 """
 
 import tempfile
@@ -40,18 +37,18 @@ def run(stage: Stage) -> dict[str, Any]:
     scores = read_scores(run_folder)
     benchmarks = list(dict.fromkeys(score["benchmark"] for score in scores))
     stages = list(dict.fromkeys(score["stage"] for score in scores))
-    begun = {name: start for name, start in starts(run_folder).items() if name in stages}
+    started = {name: start for name, start in starts(run_folder).items() if name in stages}
     comparisons: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         marks = {name: read_marks(run_folder / "scores" / name / benchmark) for name in stages}
         for name in stages:
             groups += group_means(name, benchmark, marks[name])
-        for name, other in compared(begun):
+        for name, other in compared(started):
             if marks[name] and marks.get(other):
                 comparisons += compare(name, other, benchmark, marks[name], marks[other])
-    found = {"scores": scores, "comparisons": comparisons, "groups": groups}
-    write_json(stage.output("evaluation") / "comparisons.json", found)
+    results = {"scores": scores, "comparisons": comparisons, "groups": groups}
+    write_json(stage.output("evaluation") / "comparisons.json", results)
     return {"stages": len(stages), "benchmarks": benchmarks, "comparisons": len(comparisons)}
 
 
@@ -59,8 +56,8 @@ def read_scores(run_folder: Path) -> list[dict[str, Any]]:
     path = run_folder / "scores.json"
     if not path.exists():
         raise ValueError(
-            f"{path} is missing: evaluate compares the scores of the training stages, and none is scored yet. Put a "
-            "training stage above it, and test problems with a benchmark into the questions stage."
+            f"{path} is missing: evaluate compares the scores of training stages, and none has been scored. Put a training "
+            "stage above it, and test problems with a benchmark into the questions stage."
         )
     return read_json(path)["scores"]
 
@@ -78,8 +75,8 @@ def evaluate_model(
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
-    `columns` maps question, answer, id, level, domain and policy to the file's own names. `output` keeps the
-    generations and a scores.json; without it they are thrown away. Unusable input is a ValueError with what to do.
+    `columns` maps question, answer, id, level, domain and policy to the file's own names. `output` keeps the generations and a
+    scores.json; without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
@@ -88,8 +85,8 @@ def evaluate_model(
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
     )
-    with tempfile.TemporaryDirectory() as aside:
-        target = output or Path(aside)
+    with tempfile.TemporaryDirectory() as temporary:
+        target = output or Path(temporary)
         scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
     if output:
         write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
@@ -97,7 +94,7 @@ def evaluate_model(
 
 
 def find_model(model: str) -> Path:
-    """A Hugging Face folder, or the last complete training stage's of a run folder."""
+    """The model folder: `model` itself, or that of the last complete training stage of a run. Raises ValueError."""
     folder = Path(model)
     if (folder / "config.json").is_file():
         return folder
@@ -120,9 +117,9 @@ def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[st
     if unknown:
         raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(Columns.model_fields)}.")
     path, name, layout, unanswered = _find_problems(benchmark, columns or {})
-    rows = read_table(path, layout.columns)
     items = [
-        read_problem(row, line, layout, name, False, lambda own, line: own or f"{name}-{line}") for line, row in rows
+        read_problem(row, line, layout, name, False, lambda own, line: own or f"{name}-{line}")
+        for line, row in read_table(path)
     ]
     unusable = [item for item in items if isinstance(item, Drop)]
     problems = [replace(item, split="test", benchmark=name) for item in items if isinstance(item, Problem)]

@@ -1,4 +1,4 @@
-"""A user's own file: which of its columns is which field of a problem, and where in its answer column the answer stands."""
+"""The layout of a user's own file: which column is which field of a problem, and where in its column the answer is."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from whetstone.problems.reading import Reading, after_hashes, answer_of, last_box, level_of, question_of, text_of
-from whetstone.problems.table import EXCERPT, Row, cell, excerpt, has_cell
+from whetstone.problems.reading import Reading, after_hashes, answer_of, last_box, level_of, optional, question_of
+from whetstone.problems.table import EXCERPT, Row, cell, excerpt
 from whetstone.run.settings import Settings
 
 AnswerFrom: TypeAlias = Literal["column", "boxed", "after_hashes"]
+FINDERS = {"column": str, "boxed": last_box, "after_hashes": after_hashes}
 OPTIONAL = ("id", "level", "domain", "policy", "formula")
 
 
@@ -37,8 +38,8 @@ class Columns(Settings):
 
     def with_present(self, present: Iterable[str]) -> "Columns":
         """The same, with the optional columns that the file has under our own names."""
-        found = {field: field for field in OPTIONAL if getattr(self, field) is None and field in present}
-        return self.model_copy(update=found)
+        update = {field: field for field in OPTIONAL if getattr(self, field) is None and field in present}
+        return self.model_copy(update=update)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +51,20 @@ class ColumnLayout:
     policy: str = "math"
     licence: str = ""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (*self.named.questions, self.named.answer)
-
     def read(self, row: Row) -> Reading:
-        """Raises ValueError("reason: detail") for a value that is no text, and for an answer that is not found."""
-        answer = answer_of(cell(row, self.named.answer), repr(self.named.answer))
-        where = "" if self.answer_from == "column" else self.answer_from
-        found = answer if not where or not answer else last_box(answer) if where == "boxed" else after_hashes(answer)
-        if found is None:
-            raise ValueError(f'no answer found: answer_from = "{where}": {excerpt(answer[-EXCERPT:])}')
-        parts = (question_of(cell(row, column), repr(column)) for column in self.named.questions)
+        """Raises KeyError for a missing column, ValueError for a value that is no text or an answer that is not found."""
+        named = self.named
+        text = answer_of(cell(row, named.answer), repr(named.answer))
+        answer = FINDERS[self.answer_from](text) if text else ""
+        if answer is None:
+            raise ValueError(f'no answer found: answer_from = "{self.answer_from}": {excerpt(text[-EXCERPT:])}')
+        parts = (question_of(cell(row, column), repr(column)) for column in named.questions)
         return Reading(
             " ".join(filter(None, parts)),
-            found,
-            level=level_of(self._optional(row, "level")),
-            domain=self._optional(row, "domain"),
-            policy=self._optional(row, "policy"),
-            formula=self._optional(row, "formula"),
-            id=self._optional(row, "id"),
+            answer,
+            level=level_of(optional(row, named.level)),
+            domain=optional(row, named.domain),
+            policy=optional(row, named.policy),
+            formula=optional(row, named.formula),
+            id=optional(row, named.id),
         )
-
-    def _optional(self, row: Row, field: str) -> str:
-        column = getattr(self.named, field)
-        return text_of(cell(row, column), repr(column)) if column is not None and has_cell(row, column) else ""

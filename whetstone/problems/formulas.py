@@ -1,7 +1,7 @@
 """Formulas as published sets write them, read as one expression that gives the answer.
 
-A step joins another if its result occurs once in it and is not itself a number of the question: otherwise nothing says which
-24 is meant, or one would stay behind as if the question told it.
+A step joins a later one if its result occurs there once and is not a number of the question. Otherwise it is unclear which 24
+is meant, or a result would remain in the formula as if the question gave it.
 """
 
 import re
@@ -69,7 +69,7 @@ def substitute(node: Expression, value: int | Fraction, by: Expression) -> Expre
 def annotated_formula(solution: str, question: str, answer: str) -> str:
     """GSM8K's annotated steps (<<48/2=24>><<48+24=72>>) as one formula that gives the answer; "" if they do not join.
 
-    The formula may not hold a large number that the question does not tell: such a number is the result of a step that is
+    The formula may not hold a large number that the question does not have: such a number is the result of a step that is
     not annotated.
     """
     steps = [step[2:-2] for step in CALCULATOR.findall(solution)]
@@ -87,7 +87,7 @@ def annotated_formula(solution: str, question: str, answer: str) -> str:
 
 
 def searched_formula(question: str, answer: str) -> str:
-    """The only formula that makes the answer of the question's numbers, "" if there is none or a choice."""
+    """The only formula that makes the answer of the question's numbers, "" if there is none or more than one."""
     number = re.fullmatch(r"\d+(?:\.\d+)?", answer.replace(",", ""))
     if not number:
         return ""

@@ -1,4 +1,4 @@
-"""A published set, described once: how its rows are read, under which licence and answer policy, what for, where it is found.
+"""A published set, described once: how its rows are read, licence, answer policy, purpose, and where its files are.
 
 The stage `questions` trains and tests on it (`kind = "published"`), and `evaluate --benchmark NAME` scores on it.
 """
@@ -20,8 +20,7 @@ class ProblemSet:
     Column names and licences are those of the set's own page; a licence covers what the set's makers could license.
     """
 
-    read: Callable[[Row], Reading]  # raises ValueError("reason: detail") for a row that gives no problem
-    columns: tuple[str, ...] = ()  # that every row must have
+    read: Callable[[Row], Reading]  # raises ValueError("reason: detail") for a row that gives no problem, or KeyError
     licence: str = "not stated"
     policy: str = "math"  # the answer policy of its problems
     hub: str = ""  # its name on the Hugging Face Hub

@@ -1,17 +1,17 @@
 r"""What a row says, and the one crossing from a row to a `Problem` or to the reason why it is none.
 
-A layout says which columns a row must have and reads them into a `Reading`. A row that gives no problem it refuses with one of
-few reasons: `raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
+A layout reads a row into a `Reading`. A row that gives no problem it refuses with one of few reasons:
+`raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from whetstone.problems.table import BrokenRow, Row, excerpt, has_cell, lone_surrogate
+from whetstone.problems.table import BrokenRow, Row, cell, excerpt, has_cell, lone_surrogate
 from whetstone.records import Problem
 
 
@@ -35,15 +35,7 @@ class Layout(Protocol):
 
     policy: str  # the answer policy of its problems
     licence: str
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The columns that every row must have."""
-        ...
-
-    def read(self, row: Row) -> Reading:
-        """Raises ValueError("reason: detail") for a row that gives no problem."""
-        ...
+    read: Callable[[Row], Reading]  # raises ValueError("reason: detail") for a row that gives no problem, or KeyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +74,9 @@ def read_problem(
     if isinstance(row, BrokenRow):
         return Drop(source, line, identity, row.reason, row.detail, row.text)
     try:
-        reading = _checked(row, layout)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        if isinstance(error, ValueError):
-            reason, _, detail = str(error).partition(": ")
-        else:  # a value of another type than the layout expects
-            reason, detail = "not as the layout says", f"{type(error).__name__}: {error}"
+        reading = _checked(layout.read(row))
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        reason, detail = _why(error, row)
         return Drop(source, line, identity, reason, detail, excerpt(json.dumps(row, ensure_ascii=False, default=str)))
     identity = identify(reading.id, line) if identify else f"{source}/{reading.id or line}"
     solutions = tuple(filter(None, reading.traces)) if traces else ()
@@ -107,20 +96,24 @@ def read_problem(
     return Shipped(problem, solutions) if solutions else problem
 
 
-def _checked(row: Row, layout: Layout) -> Reading:
-    """The reading of a row that has the layout's columns, a question, and valid text. Raises ValueError."""
-    absent = [name for name in layout.columns if not has_cell(row, name)]
-    if absent:
-        raise ValueError(
-            f"missing column: this row has no {', '.join(map(repr, absent))}, but {', '.join(map(repr, row))}"
-        )
-    reading = layout.read(row)
+def _checked(reading: Reading) -> Reading:
+    """Raises ValueError for a reading without a question, or with text that is not UTF-8."""
     if not reading.question.strip():
         raise ValueError("empty question")
     bad = lone_surrogate("\0".join((reading.question, reading.answer, *reading.traces)))
     if bad:
         raise ValueError(f"not UTF-8: {bad}")
     return reading
+
+
+def _why(error: Exception, row: Row) -> tuple[str, str]:
+    """(reason, detail) of an error in reading a row."""
+    if isinstance(error, KeyError):
+        return "missing column", f"this row has no {error}, but {', '.join(map(repr, row))}"
+    if isinstance(error, ValueError):
+        reason, _, detail = str(error).partition(": ")
+        return reason, detail
+    return "not as the layout says", f"{type(error).__name__}: {error}"  # a value of another type
 
 
 # --- values ---
@@ -173,8 +166,13 @@ def question_of(value: Any, name: str = "") -> str:
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
-    """`text_of` a column, "" if the row has none. Raises ValueError with the column's name."""
-    return text_of(row.get(column), repr(column))
+    """`text_of` a column. Raises KeyError if the row has none, ValueError with the column's name."""
+    return text_of(cell(row, column), repr(column))
+
+
+def optional(row: Mapping[str, Any], column: str | None) -> str:
+    """`text_of` a column, "" if the row has none."""
+    return text(row, column) if column is not None and has_cell(row, column) else ""
 
 
 def level_of(value: Any) -> int | None:
@@ -192,8 +190,14 @@ def chat_turns(messages: Any) -> list[tuple[str, str]]:
     """(role, text) of a chat in either notation, [{role, content}] or [{from, value}]. Raises ValueError."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise ValueError("not a chat: a list of turns, each with role and content or from and value")
-    said = [(turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value")) for turn in messages]
-    return [(str(role), text_of(content, "a turn")) for role, content in said]
+    return [(str(turn.get("role") or turn.get("from")), _turn_text(turn)) for turn in messages]
+
+
+def _turn_text(turn: Mapping[str, Any]) -> str:
+    """The text of a turn; its `reasoning_content` comes first, between <think> and </think>."""
+    thoughts = text_of(turn.get("reasoning_content"), "a turn")
+    content = text_of(turn.get("content") or turn.get("value"), "a turn")
+    return f"<think>\n{thoughts}\n</think>\n\n{content}" if thoughts else content
 
 
 def question_and_answer(messages: Any) -> tuple[str, str]:

@@ -50,12 +50,15 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Iterator[Numbered]:
 
     Raises ValueError for an unknown format, a damaged file, or a needed column that none of the first rows has.
     """
-    rows = _undamaged(path, _rows(path, needed))
-    if needed:
-        head = list(islice(rows, HEAD))
-        require_columns(path, head, needed)
-        rows = chain(head, rows)
-    yield from rows
+    rows = _rows(path, needed)
+    try:
+        if needed:
+            head = list(islice(rows, HEAD))
+            require_columns(path, head, needed)
+            yield from head
+        yield from rows
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"source file {path} is damaged: {error}. Fetch it again.") from error
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
@@ -139,13 +142,6 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         yield content
 
 
-def _undamaged(path: Path, rows: Iterator[Numbered]) -> Iterator[Numbered]:
-    try:
-        yield from rows
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"source file {path} is damaged: {error}. Fetch it again.") from error
-
-
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[Numbered]:
     suffix = suffix_of(path)
     if suffix not in FORMATS or (suffix == ".parquet" and path.name.lower().endswith(".gz")):
@@ -191,16 +187,11 @@ def _object(value: Any, text: str) -> Row | BrokenRow:
 def _json_rows(path: Path) -> Iterator[Numbered]:
     """One document, or one object per line under the other suffix."""
     with open_bytes(path) as content:
-        lines = ((number, line) for number, line in enumerate(content, 1) if line.strip())
-        first, second = next(lines, None), next(lines, None)
-        if first is None:
-            return
-        row = _json_row(first[1])
-        many_lines = isinstance(row, dict) and (second is not None or not _lists_of(row))
-        if many_lines:
-            rest = ((number, _json_row(line)) for number, line in lines)
-            yield from chain([(first[0], row)], [(second[0], _json_row(second[1]))] if second else [], rest)
-            return
+        first, second = islice(chain((line for line in content if line.strip()), (b"", b"")), 2)
+    row = _json_row(first)
+    if not first or (isinstance(row, dict) and (second or not _lists_of(row))):
+        yield from _json_lines(path)
+        return
     with open_bytes(path) as content:
         text = content.read().decode("utf-8", errors="surrogateescape")
     try:

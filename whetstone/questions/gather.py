@@ -20,10 +20,10 @@
     resample = 5
 
 Splits never share a question, compared as normalised text. Sources are walked three times, first for test problems, then for
-validation, then for training, and a text that was seen before is dropped: what the student is scored on decides what it may
-train on. What MetaMath makes (from training problems only) comes last and yields to all others.
+validation, then for training, and a repeated text is dropped: what the student is scored on decides what it may train on.
+What MetaMath makes (from training problems only) comes last and yields to all others.
 
-Worked solutions that published sets ship lie in `traces`, unverified: the rollouts stage verifies them.
+Worked solutions that published sets ship go to `traces`, unverified: the rollouts stage verifies them.
 Whatever is left out is in `dropped/` with its reason. The tables depend on the settings, the files and the seed alone.
 Memory: 16 bytes of hash for every question, and the training problems that MetaMath works on.
 """
@@ -100,7 +100,8 @@ def run(stage: Stage) -> dict[str, Any]:
     """
     for path in _files(stage.settings):
         find_file(path)  # all of them now, rather than the last one after the work on the others
-    with Dropped(stage.output("dropped")) as dropped, TableWriter(stage.output("traces")) as traces:
+    with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
+        dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
         total = write_records(stage.output("problems"), gathering.problems())
     if not total:

@@ -1,8 +1,8 @@
 r"""MetaMath's augmentations that need no model (Yu et al. 2023, arXiv 2309.12284), for problems whose formula is known.
 
-resample           other numbers, as large as the old, in the text and in the formula; the answer is computed anew;
+resample           other numbers, as large as the old, in the text and in the formula; the new answer is computed;
                    with `retell`, about other people and things as well (`retell.py`)
-FOBAR              one number becomes x, the answer is told, the question asks for x
+FOBAR              one number becomes x, the answer is given, the question asks for x
 self-verification  the same, with the question and its answer rewritten as one statement
 
            Seven red and two green apples are in the basket. How many apples are in the basket?         7+2 = 9
@@ -212,7 +212,7 @@ def _divisors(node: Expression) -> set[Value]:
 
 def _cannot_resample(original: Understood) -> str:
     if not original.variables:
-        return "no number of the formula stands in the text as a number of its own"
+        return "the text has no number of the formula as a number of its own"
     changed = {variable.value for variable in original.variables}
     kept = {mention.value for mention in mentions(original.problem.question)} - changed
     if kept & set(original.results):
@@ -311,7 +311,7 @@ def inverse_questions(
     if UNKNOWN.search(original.problem.question):
         yield augmentation, _short(original.problem, augmentation, 0, count, "the text already has an x")
         return
-    made, why = 0, "no number stands once in the text and once in the formula"
+    made, why = 0, "no number occurs once in the text and once in the formula"
     for version in chain((original,), map(understand, variants)):
         maskable = [v for v in version.variables if len(v.mentions) == 1 and len(v.places) == 1]
         for variable in rng.sample(maskable, len(maskable)):

@@ -1,17 +1,15 @@
 """What the stage `questions` remembers: which questions have a place, which solutions were shipped, what was left out."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 from whetstone.problems.reading import Drop
 from whetstone.problems.table import excerpt
 from whetstone.questions.splits import normalise
 from whetstone.records import Problem, Trace, to_row
-from whetstone.run.tables import TableWriter, write_rows
+from whetstone.run.tables import TableWriter
 
 DUPLICATE = "duplicate question"
 
@@ -59,8 +57,8 @@ def _digest(text: str) -> bytes:
 class ShippedTraces:
     """The worked solutions of published sets, one row each; a repeated question adds its solutions to the first one's.
 
-    They lie in the order in which they are found, which need not be that of the problems. Memory: a hash and an id for
-    every problem that has some.
+    They are written in the order in which they come, which need not be that of the problems. Memory: a hash and an id for every
+    problem that has some.
     """
 
     def __init__(self, table: TableWriter):
@@ -86,24 +84,12 @@ class ShippedTraces:
 
 
 class Dropped:
-    """What is left out, written line by line and made a table at the end."""
+    """What is left out, one row each, and how often for which reason."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.lines = folder / "dropped.jsonl.part"
+    def __init__(self, table: TableWriter):
+        self.table = table
         self.reasons = Counter[str]()
-
-    def __enter__(self) -> "Dropped":
-        self._out = self.lines.open("w", encoding="utf-8")
-        return self
 
     def add(self, drop: Drop) -> None:
         self.reasons[drop.reason] += 1
-        self._out.write(json.dumps(asdict(drop), ensure_ascii=False) + "\n")
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        self._out.close()
-        if not failed:
-            with self.lines.open(encoding="utf-8") as lines:
-                write_rows(self.folder, map(json.loads, lines))
-        self.lines.unlink()
+        self.table.add(to_row(drop))

@@ -59,7 +59,7 @@ def rephrased(
                 problem,
                 id=f"{problem.id}/rephrased-{index + 1}",
                 question=tidy(text),
-                formula="",  # the numbers may stand in another order
+                formula="",  # the numbers may be in another order
                 origin=problem.origin or problem.id,
             )
 

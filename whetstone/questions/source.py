@@ -47,7 +47,7 @@ class Source(Settings):
 
     @property
     def title(self) -> str:
-        return self.name or self.kind
+        return self.name or self.kind.rpartition(":")[2]
 
     @property
     def splits(self) -> frozenset[str]:

@@ -16,10 +16,10 @@ READ_ROWS = 1024  # held at once in reading
 
 
 class TableWriter:
-    """A sharded table that rows are pushed into, for a stage that fills several in one pass; memory holds one shard.
+    """Writes a sharded table row by row, for a stage that fills several in one pass; memory holds one shard.
 
     `with TableWriter(folder) as table: table.add(row)`. Old shards of the folder are replaced. An empty table still
-    gets one shard (without columns), so that "written and empty" differs from "never written".
+    gets one shard (without columns), so that an empty table differs from a missing one.
     """
 
     def __init__(self, folder: Path, shard_rows: int = SHARD_ROWS):
@@ -68,12 +68,16 @@ def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = S
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows of a sharded table, shard after shard, in constant memory."""
+    """All rows of a sharded table, shard after shard, in constant memory. Raises FileNotFoundError."""
+    import pyarrow.parquet as pq
+
     shards = sorted(folder.glob("part-*.parquet"))
     if not shards:
         raise FileNotFoundError(f"{folder} holds no part-*.parquet: the stage that writes it has not finished.")
     for shard in shards:
-        yield from read_rows_of(shard)
+        with pq.ParquetFile(shard) as table:
+            for batch in table.iter_batches(batch_size=READ_ROWS):
+                yield from batch.to_pylist()
 
 
 def count_rows(folder: Path) -> int:
@@ -81,15 +85,6 @@ def count_rows(folder: Path) -> int:
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(shard).num_rows for shard in folder.glob("part-*.parquet"))
-
-
-def read_rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one Parquet file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as table:
-        for group in table.iter_batches(batch_size=READ_ROWS):
-            yield from group.to_pylist()
 
 
 def write_records(folder: Path, records: Iterable[Any]) -> int:
@@ -101,10 +96,10 @@ def read_records(kind: type[R], folder: Path) -> Iterator[R]:
 
 
 class Journal:
-    """Append-only lines, synced in blocks; after a kill the whole blocks are there and a torn last line is cut off.
+    """Append-only JSON lines, synced in blocks. After a kill, complete blocks remain and a torn last line is cut off.
 
-    `with Journal(path) as journal: journal.append(rows)`; `journal.rows` are those found at the start, or what `keep` makes
-    of each: a long journal need not be held whole.
+    `with Journal(path) as journal: journal.append(rows)`. `journal.rows` are the rows of earlier runs, or what `keep` returns
+    for each, so that a long journal need not be held in memory.
     """
 
     def __init__(self, path: Path, keep: Callable[[dict[str, Any]], Any] = lambda row: row):

@@ -1,4 +1,4 @@
-"""The published sets that are known: the entries of `SETS` in the files of this folder. A new file is found by itself."""
+"""The published sets that are known: the entries of `SETS` in the files of this folder. A new file needs no registration."""
 
 from collections.abc import Mapping
 from functools import cache

@@ -4,7 +4,7 @@ import re
 from string import ascii_uppercase
 
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Reading, chat_turns, text
+from whetstone.problems.reading import Reading, chat_turns, optional, text
 from whetstone.problems.table import Row
 
 OPTION = re.compile(r"^\(?([A-J])\)\s*(.*)$", re.DOTALL)
@@ -37,7 +37,7 @@ def letter_in_box(rationale: str) -> str:
 def mmlu(row: Row) -> Reading:
     options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
     question = "\n".join((text(row, "question"), *options))
-    return Reading(question, ascii_uppercase[row["answer"]], domain=text(row, "type"))
+    return Reading(question, ascii_uppercase[row["answer"]], domain=optional(row, "type"))
 
 
 def gpqa(row: Row) -> Reading:
@@ -45,24 +45,7 @@ def gpqa(row: Row) -> Reading:
 
 
 SETS = {
-    "aqua_rat": ProblemSet(
-        aqua_rat,
-        ("question", "options", "rationale", "correct"),
-        "Apache-2.0",
-        "choice",
-        "deepmind/aqua_rat",
-        "raw",
-        test="aqua_rat/test.json.gz",
-    ),
-    "mmlu_stem": ProblemSet(
-        mmlu, ("question", "choices", "answer"), "MIT", "choice", for_scoring=True, test="mmlu_stem/test.jsonl.gz"
-    ),
-    "gpqa_diamond": ProblemSet(
-        gpqa,
-        ("prompt", "final_answer"),
-        "CC BY 4.0",
-        "choice",
-        for_scoring=True,
-        test="gpqa_diamond/gpqa_diamond.json.gz",
-    ),
+    "aqua_rat": ProblemSet(aqua_rat, "Apache-2.0", "choice", "deepmind/aqua_rat", "raw", test="aqua_rat/test.json.gz"),
+    "mmlu_stem": ProblemSet(mmlu, "MIT", "choice", for_scoring=True, test="mmlu_stem/test.jsonl.gz"),
+    "gpqa_diamond": ProblemSet(gpqa, "CC BY 4.0", "choice", for_scoring=True, test="gpqa_diamond/gpqa_diamond.json.gz"),
 }

@@ -1,20 +1,20 @@
 """Competition and college problems with a written answer."""
 
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Reading, boxed, last_box, level_of, text, text_of, with_box
+from whetstone.problems.reading import Reading, boxed, last_box, level_of, optional, text, text_of, with_box
 from whetstone.problems.table import Row
 
 
 def math(row: Row) -> Reading:
     solution = text(row, "solution")
     return Reading(
-        text(row, "problem"), boxed(solution), (solution,), level_of(row.get("level")), text(row, "type").lower()
+        text(row, "problem"), boxed(solution), (solution,), level_of(row.get("level")), optional(row, "type").lower()
     )
 
 
 def problem_and_answer(row: Row) -> Reading:
-    solution = text(row, "solution")
-    domain = (text(row, "subject") or text(row, "type")).lower()
+    solution = optional(row, "solution")
+    domain = (optional(row, "subject") or optional(row, "type")).lower()
     traces = (solution,) if last_box(solution) else ()
     return Reading(text(row, "problem"), text(row, "answer"), traces, level_of(row.get("level")), domain)
 
@@ -28,10 +28,10 @@ def olympiadbench(row: Row) -> Reading:
     answers = [_without_dollars(text_of(answer)) for answer in row["final_answer"] or ()]
     if not answers:
         raise ValueError("empty answer")
-    context = text(row, "context")
+    context = optional(row, "context")
     question = f"{context}\n\n{text(row, 'question')}" if context else text(row, "question")
     solutions = tuple(with_box(text_of(s), ", ".join(answers)) for s in row.get("solution") or () if text_of(s))
-    return Reading(question, ", ".join(answers), solutions, domain=text(row, "subfield").lower())
+    return Reading(question, ", ".join(answers), solutions, domain=optional(row, "subfield").lower())
 
 
 def _without_dollars(answer: str) -> str:
@@ -44,28 +44,16 @@ def _without_dollars(answer: str) -> str:
     return answer if "$" in inner else inner
 
 
-PROBLEM_AND_ANSWER = ("problem", "answer")
 SETS = {
     "math": ProblemSet(
-        math,
-        ("problem", "solution"),
-        "MIT",
-        hub="EleutherAI/hendrycks_math",
-        configuration="algebra",
-        test="math/test.jsonl.gz",
+        math, "MIT", hub="EleutherAI/hendrycks_math", configuration="algebra", test="math/test.jsonl.gz"
     ),
     "math500": ProblemSet(
-        problem_and_answer,
-        PROBLEM_AND_ANSWER,
-        "MIT",
-        hub="HuggingFaceH4/MATH-500",
-        for_scoring=True,
-        test="math500/test.jsonl.gz",
+        problem_and_answer, "MIT", hub="HuggingFaceH4/MATH-500", for_scoring=True, test="math500/test.jsonl.gz"
     ),
-    "aime": ProblemSet(problem_and_answer, PROBLEM_AND_ANSWER, policy="aime", hub="gneubig/aime-1983-2024"),
+    "aime": ProblemSet(problem_and_answer, policy="aime", hub="gneubig/aime-1983-2024"),
     "aime24": ProblemSet(
         problem_and_answer,
-        PROBLEM_AND_ANSWER,
         "Apache-2.0",
         "aime",
         "HuggingFaceH4/aime_2024",
@@ -73,23 +61,16 @@ SETS = {
         test="aime24/test.jsonl.gz",
     ),
     "amc23": ProblemSet(
-        problem_and_answer,
-        PROBLEM_AND_ANSWER,
-        hub="AI-MO/aimo-validation-amc",
-        for_scoring=True,
-        test="amc23/test.jsonl.gz",
+        problem_and_answer, hub="AI-MO/aimo-validation-amc", for_scoring=True, test="amc23/test.jsonl.gz"
     ),
-    "minerva_math": ProblemSet(math, ("problem", "solution"), for_scoring=True, test="minerva_math/test.jsonl.gz"),
+    "minerva_math": ProblemSet(math, for_scoring=True, test="minerva_math/test.jsonl.gz"),
     "olympiadbench": ProblemSet(
         olympiadbench,
-        ("question", "final_answer"),
         "Apache-2.0",
         hub="Hothan/OlympiadBench",
         configuration="OE_TO_maths_en_COMP",
         for_scoring=True,
         test="olympiadbench/test.jsonl.gz",
     ),
-    "gaokao2023en": ProblemSet(
-        gaokao, ("question", "answer"), for_scoring=True, test="gaokao2023en/test.jsonl.gz", unanswered=2
-    ),
+    "gaokao2023en": ProblemSet(gaokao, for_scoring=True, test="gaokao2023en/test.jsonl.gz", unanswered=2),
 }

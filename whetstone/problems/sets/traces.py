@@ -8,6 +8,7 @@ from whetstone.problems.reading import (
     boxed,
     chat_turns,
     last_box,
+    optional,
     question_and_answer,
     text,
     text_of,
@@ -32,16 +33,16 @@ def thinking(completion: str) -> str:
 
 def openmathinstruct(row: Row) -> Reading:
     traces = (text(row, "generated_solution"),)
-    return Reading(text(row, "problem"), text(row, "expected_answer"), traces, domain=text(row, "problem_source"))
+    return Reading(text(row, "problem"), text(row, "expected_answer"), traces, domain=optional(row, "problem_source"))
 
 
 def numinamath(row: Row) -> Reading:
-    solution, answer = text(row, "solution"), text(row, "answer")
-    if answer.lower() in ("proof", "notfound") or text(row, "question_type").lower() == "proof":
+    solution, answer = text(row, "solution"), optional(row, "answer")
+    if answer.lower() in ("proof", "notfound") or optional(row, "question_type").lower() == "proof":
         raise ValueError("a proof: there is no answer to compare")
     if "No" in (row.get("problem_is_valid"), row.get("solution_is_valid")):
         raise ValueError("marked as not valid by the set itself")
-    domain = (text(row, "problem_type") or text(row, "source")).lower()
+    domain = (optional(row, "problem_type") or optional(row, "source")).lower()
     traces = (solution,) if last_box(solution) else ()
     return Reading(text(row, "problem"), answer or boxed(solution), traces, domain=domain)
 
@@ -57,16 +58,16 @@ def openr1_math(row: Row) -> Reading:
 def chat(row: Row) -> Reading:
     """One question and one answer of a chat; the reference answer is the row's `answer`, if it has one."""
     question, answer = question_and_answer(row.get("messages") or row.get("conversations"))
-    return Reading(question, text(row, "answer"), (thinking(answer),), domain=text(row, "domain"))
+    return Reading(question, optional(row, "answer"), (thinking(answer),), domain=optional(row, "domain"))
 
 
 def openthoughts(row: Row) -> Reading:
     """The configuration "metadata" has columns of its own, the others a chat."""
     if not (row.get("problem") and row.get("deepseek_reasoning")):
         return chat(row)
-    trace = f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{text(row, 'deepseek_solution')}"
-    truth = last_box(text(row, "ground_truth_solution")) or ""
-    return Reading(text(row, "problem"), truth, (trace,), domain=text(row, "domain"))
+    trace = f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{optional(row, 'deepseek_solution')}"
+    truth = last_box(optional(row, "ground_truth_solution")) or ""
+    return Reading(text(row, "problem"), truth, (trace,), domain=optional(row, "domain"))
 
 
 DAPO_BEFORE = re.compile(r"\ASolve the following math problem step by step\..*?answer to the problem\.\s*", re.DOTALL)
@@ -118,29 +119,16 @@ def mathinstruct(row: Row) -> Reading:
 
 
 SETS = {
-    "openmathinstruct2": ProblemSet(
-        openmathinstruct,
-        ("problem", "generated_solution", "expected_answer"),
-        "CC BY 4.0",
-        hub="nvidia/OpenMathInstruct-2",
-    ),
-    "numinamath": ProblemSet(numinamath, ("problem", "solution"), "Apache-2.0", hub="AI-MO/NuminaMath-CoT"),
-    "openr1_math": ProblemSet(
-        openr1_math,
-        ("problem", "solution", "answer", "generations"),
-        "Apache-2.0",
-        hub="open-r1/OpenR1-Math-220k",
-        configuration="default",
-    ),
+    "openmathinstruct2": ProblemSet(openmathinstruct, "CC BY 4.0", hub="nvidia/OpenMathInstruct-2"),
+    "numinamath": ProblemSet(numinamath, "Apache-2.0", hub="AI-MO/NuminaMath-CoT"),
+    "openr1_math": ProblemSet(openr1_math, "Apache-2.0", hub="open-r1/OpenR1-Math-220k", configuration="default"),
     "openthoughts": ProblemSet(
-        openthoughts, (), "Apache-2.0", hub="open-thoughts/OpenThoughts-114k", configuration="metadata"
+        openthoughts, "Apache-2.0", hub="open-thoughts/OpenThoughts-114k", configuration="metadata"
     ),
-    "bespoke_stratos": ProblemSet(chat, ("conversations",), "Apache-2.0", hub="bespokelabs/Bespoke-Stratos-17k"),
-    "dapo_math": ProblemSet(
-        dapo_math, ("prompt", "reward_model"), "Apache-2.0", "integer", "BytedTsinghua-SIA/DAPO-Math-17k"
-    ),
-    "big_math": ProblemSet(big_math, ("problem", "answer"), "Apache-2.0", hub="SynthLabsAI/Big-Math-RL-Verified"),
-    "metamathqa": ProblemSet(metamathqa, ("type", "query", "response"), "MIT", hub="meta-math/MetaMathQA"),
-    "mathinstruct": ProblemSet(mathinstruct, ("source", "instruction", "output"), "MIT", hub="TIGER-Lab/MathInstruct"),
+    "bespoke_stratos": ProblemSet(chat, "Apache-2.0", hub="bespokelabs/Bespoke-Stratos-17k"),
+    "dapo_math": ProblemSet(dapo_math, "Apache-2.0", "integer", "BytedTsinghua-SIA/DAPO-Math-17k"),
+    "big_math": ProblemSet(big_math, "Apache-2.0", hub="SynthLabsAI/Big-Math-RL-Verified"),
+    "metamathqa": ProblemSet(metamathqa, "MIT", hub="meta-math/MetaMathQA"),
+    "mathinstruct": ProblemSet(mathinstruct, "MIT", hub="TIGER-Lab/MathInstruct"),
     "chat": ProblemSet(chat),
 }

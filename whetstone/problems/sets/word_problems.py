@@ -4,7 +4,7 @@ import re
 
 from whetstone.problems.formulas import CALCULATOR, annotated_formula
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Reading, after_hashes, text, with_box
+from whetstone.problems.reading import Reading, after_hashes, optional, text, with_box
 from whetstone.problems.table import Row
 
 
@@ -26,7 +26,7 @@ def gsm_hard(row: Row) -> Reading:
 def mawps(row: Row) -> Reading:
     """The set comes with spaces before its punctuation: "8 apples ." """
     question = re.sub(r" (?=[.,?!;:%](?: |$))|(?<=\$) | (?='s\b)", "", text(row, "input"))
-    return Reading(question, text(row, "target"), domain=text(row, "type").lower())
+    return Reading(question, text(row, "target"), domain=optional(row, "type").lower())
 
 
 def body_and_question(row: Row) -> Reading:
@@ -36,26 +36,21 @@ def body_and_question(row: Row) -> Reading:
     body = text(lower, "body")
     stop = "" if not body or re.search('[.?!,]["”]?$', body) else "."
     question = f"{body}{stop} {text(lower, 'question')}"
-    domain = text(lower, "type") or text(lower, "solution_type")
+    domain = optional(lower, "type") or optional(lower, "solution_type")
     return Reading(" ".join(question.split()), answer.replace(",", ""), domain=domain.lower())
 
 
 SETS = {
-    "gsm8k": ProblemSet(
-        gsm8k, ("question", "answer"), "MIT", "number", "openai/gsm8k", "main", test="gsm8k/test.jsonl.gz"
-    ),
+    "gsm8k": ProblemSet(gsm8k, "MIT", "number", "openai/gsm8k", "main", test="gsm8k/test.jsonl.gz"),
     "gsm_hard": ProblemSet(
         gsm_hard,
-        ("input", "target"),
         "Apache-2.0",
         "number",
         "reasoning-machines/gsm-hard",
         for_scoring=True,
         test="gsm_hard/gsmhardv2.jsonl.gz",
     ),
-    "mawps": ProblemSet(mawps, ("input", "target"), "MIT", "number", test="mawps/test.jsonl.gz"),
-    "asdiv": ProblemSet(
-        body_and_question, ("body", "question", "answer"), "CC BY-NC 4.0", "number", test="asdiv/test.jsonl.gz"
-    ),
-    "svamp": ProblemSet(body_and_question, ("Body", "Question", "Answer"), "MIT", "number", "ChilleD/SVAMP"),
+    "mawps": ProblemSet(mawps, "MIT", "number", test="mawps/test.jsonl.gz"),
+    "asdiv": ProblemSet(body_and_question, "CC BY-NC 4.0", "number", test="asdiv/test.jsonl.gz"),
+    "svamp": ProblemSet(body_and_question, "MIT", "number", "ChilleD/SVAMP"),
 }
