@@ -186,7 +186,7 @@ def test_the_error_about_an_unknown_key_names_each_known_one_once(walk, rooms, m
         (("report", "none"), "There is no run folder none"),
         (("evaluate", "-m", "none", "-b", "none.jsonl"), "model 'none' is neither"),
         (("verify", "none.jsonl"), "none.jsonl is not a file"),
-        (("generate", "-m", "./none", "hi"), "none holds no config.json"),
+        (("generate", "-m", "./none", "hi"), "none has no config.json"),
     ],
 )
 def test_a_missing_file_is_named(words, message, tmp_path, monkeypatch, capsys):

@@ -82,7 +82,7 @@ def test_the_table_stays_that_of_the_training(base, tmp_path):
     again, _ = models.load(tmp_path)  # asked for nothing, it stays
     rope = again.config.rope_parameters
     assert rope["short_factor"] == rope["long_factor"] == [1.0] * len(rope["short_factor"])
-    with pytest.raises(ValueError, match=rf"sequences of up to {ORIGINAL} tokens, and this run has up to 500"):
+    with pytest.raises(ValueError, match=rf"sequences of up to {ORIGINAL} tokens, and this run has sequences of up to 500"):
         models.load(tmp_path, longest=500)
 
 

@@ -106,7 +106,7 @@ def test_conversations_that_are_too_long_are_counted_and_said(tmp_path, world, c
 
 
 def test_nothing_that_fits_is_an_error(tmp_path, world):
-    with pytest.raises(ValueError, match="no training conversation that fits"):
+    with pytest.raises(ValueError, match="no training conversation of at most 8 tokens"):
         midtrain.run(room(tmp_path / "m", world, sequence_length=8))
 
 

@@ -66,10 +66,10 @@ REFUSED = {  # class -> why
     "a scaled head": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}, "more than a product with the head"),
     "a head with a bias": (PhiConfig, PhiForCausalLM, {}, "more than a product with the head"),
     "its own attention": (
-        BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "other logits to packed sequences than to each alone",
+        BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "packed sequences other logits than separate ones",
     ),
     "a recurrent layer": (
-        MambaConfig, MambaForCausalLM, {"state_size": 4}, "other logits to packed sequences than to each alone",
+        MambaConfig, MambaForCausalLM, {"state_size": 4}, "packed sequences other logits than separate ones",
     ),
 }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_o
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tokenizer, tmp_path):
     models.save(random_model("qwen2", len(tokenizer) - 1), tokenizer, tmp_path)
-    with pytest.raises(ValueError, match=r"the tokenizer has an id \d+, the model's embedding \d+ rows"):
+    with pytest.raises(ValueError, match=r"the tokenizer has an id \d+, but the model's embedding has \d+ rows"):
         models.load(tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, name, damag
     assert checkpoint.load_newest(folder, one) == (1, {"tokens": 10})
     assert same(everything(one), good)
     said = capsys.readouterr().err
-    assert f"{NEWEST} is passed over" in said and name in said
+    assert f"{NEWEST} is skipped" in said and name in said
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -175,7 +175,7 @@ def test_a_model_that_bends_its_logits_otherwise_is_refused():
     model = random_model("llama", V)
     plain = model.forward
     model.forward = lambda *a, **k: (out := plain(*a, **k), out.__setitem__("logits", out.logits + out.logits.sin()))[0]
-    with pytest.raises(ValueError, match="LlamaForCausalLM: its logits are neither its head's product nor"):
+    with pytest.raises(ValueError, match="LlamaForCausalLM: its logits are neither its head's product, nor that product"):
         Learner(model, V, ParallelSettings(device="cpu"))
 
 

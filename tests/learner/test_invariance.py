@@ -132,7 +132,7 @@ def of_one_prompt(kind: str, count: int = 4) -> Groups:
     rows = token_mean([row for group in groups for row in group])
     for row in rows:
         row.segment = {"tokens": float(row.scored), "share": 1 / len(rows)}
-    return groups
+    return [rows[at : at + 3] for at in range(0, len(rows), 3)]
 
 
 def norms_in_their_own_type(model: torch.nn.Module) -> None:

@@ -82,7 +82,7 @@ def test_by_default_a_jump_is_said_and_changes_nothing(tmp_path, capsys):
 
 
 def test_a_jump_stops_where_the_recipe_says_so(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss jumped to 5.* that the last 8 steps make usual"):
+    with pytest.raises(FloatingPointError, match=r"the loss jumped to 5.* the highest usual after the last 8 steps"):
         walk(tmp_path / "walk", SpikeSettings(spike="stop", window=8), bumps={11: 50.0})
 
 

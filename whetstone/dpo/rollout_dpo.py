@@ -70,24 +70,19 @@ class Settings(TrainingSettings):
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    from whetstone import model as models
     from whetstone.batch import Row
-    from whetstone.chat import Chat
     from whetstone.dpo.loss import make_loss, pair_rows, weigh
-    from whetstone.learner.learner import Learner
     from whetstone.learner.order import plan_steps
     from whetstone.learner.parallel import join
     from whetstone.learner.schedule import learning_rate
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
 
     settings: Settings = stage.settings
-    device = models.choose_device(stage.parallel.device)
-    model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-    chat, process_group = Chat(tokenizer), join(stage.parallel, model.device.type)
+    student = load(stage)
+    chat, process_group = student.chat, join(stage.parallel, student.model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
-        student = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest)
-        pairs, counts = student_pairs(stage, student, tokenizer, process_group)
-        del student  # a copy's memory is the learner's
+        pairs, counts = student_pairs(stage, student.sampler(), student.tokenizer, process_group)
     else:
         pairs, counts = teacher_pairs(stage)
     if not pairs:
@@ -97,7 +92,7 @@ def run(stage: Stage) -> dict[str, Any]:
         )
     if process_group.main:
         write_records(stage.output("pairs"), pairs)
-    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
+    learner = student.learner()
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
     rows = [Row([*prompt, *ids], prompt=len(prompt)) for prompt, ids in sides]
     reference = [0.0] * len(rows) if settings.loss in WITHOUT_REFERENCE else reference_logprobs(stage, learner, rows)
@@ -120,7 +115,7 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state |= {"last": sums, "tokens": steps.state.get("tokens", 0) + tokens}
             watch_chosen_side(stage.name, steps.state, sums["chosen_gain"], last=step == len(plan) - 1)
         state = dict(steps.state)
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
         **counts,
         "pairs": len(pairs),

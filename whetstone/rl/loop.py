@@ -122,30 +122,25 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
-    from whetstone import model as models
-    from whetstone.chat import Chat
     from whetstone.decode.forked_generator import sampler
-    from whetstone.learner.learner import Learner
     from whetstone.learner.steps import Steps
+    from whetstone.learner.student import load
     from whetstone.rl.groups import describe, sample_step
     from whetstone.rl.loss import observed
     from whetstone.rl.update import parts_of, with_reference
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
-    model, tokenizer = load(stage)
-    learner = Learner(model, Chat(tokenizer).size, stage.parallel, settings.optimizer)
-    # after the learner kept only its share
-    policy = models.sampled_from(
-        model, stage.inputs["model"], stage.parallel, stage.longest, learner.process_group.sharded
-    )
-    engine = sampler(policy, tokenizer, stage.parallel, learner.process_group.count)
+    student = load(stage)
+    learner = student.learner()
+    policy = student.sampler(copied=learner.process_group.sharded)  # after the learner kept only its share
+    engine = sampler(policy, student.tokenizer, stage.parallel, learner.process_group.count)
     watch = Watch(stage.folder, settings.tripwires, learner.process_group)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, lambda gap: stop_on_mismatch(settings, 0, gap))
         algorithm = build(settings, pool, stage.seed)
         loss = observed(algorithm.loss)
-        reference = load_reference(stage) if algorithm.reference else None
+        reference = student.reference() if algorithm.reference else None
         with Steps(stage, learner, settings.steps) as steps:
             for step in steps:
                 steps.phase("publish")
@@ -177,7 +172,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
             state = dict(steps.state)
-    learner.save_model(tokenizer, stage.output("model"))
+    student.save(learner)
     return {
         **facts, "updates": state["updates"], "rollouts": state["rollouts"], "steps": state["steps"],
         "tripwires": [{k: trip[k] for k in ("wire", "step", "action")} for trip in watch.tripped],
@@ -205,23 +200,6 @@ def train_on(
         check=lambda gap: stop_on_mismatch(settings, step, gap),
     )
     return None if made is None else made | {"learning_rate": rate}
-
-
-def load(stage: Stage) -> tuple[Any, Any]:
-    """The model that the stage begins with, and its tokenizer."""
-    from whetstone import model as models
-
-    device = models.choose_device(stage.parallel.device)
-    return models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-
-
-def load_reference(stage: Stage) -> "Learner":
-    """The model that the stage began with, for its log-probabilities: it is never updated."""
-    from whetstone.chat import Chat
-    from whetstone.learner.learner import Learner
-
-    model, tokenizer = load(stage)
-    return Learner(model.requires_grad_(False), Chat(tokenizer).size, stage.parallel)
 
 
 def stop_on_mismatch(settings: Settings, step: int, gap: float) -> None:

@@ -14,8 +14,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Operational:
-    """Marks a field that no result depends on, as in `timeout: Annotated[float, Operational] = 600`: how a server is reached,
-    how patiently it is asked. A change of such a field makes no stage stale."""
+    """Marks a field that no result depends on, as in `timeout: Annotated[float, Operational] = 600`.
+
+    Examples are the address of a server and its timeout. A change of such a field makes no stage stale.
+    """
 
 
 class Settings(BaseModel):
@@ -71,9 +73,9 @@ def _completed(value: Any, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Registered:
-    """Marks a field whose table is of one of several classes, as in `Annotated[Algorithm, Registered("name", all_of_them)]`.
+    """Marks a field whose table belongs to one of several classes, as in `Annotated[Algorithm, Registered("name", classes)]`.
 
-    `classes()` gives them by the value of the table's key `by`. A plain string is allowed if that key is `name`.
+    `classes()` maps the value of the table's key `by` to a class. A plain string is allowed if that key is `name`.
     """
 
     by: str
@@ -103,24 +105,20 @@ class RunSettings(Settings):
     folder: Path = Field(Path("runs"), description="where run folders lie")
     seed: int = Field(0, description="of everything that is drawn at random")
     threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
-    keep_checkpoints: int = Field(
-        2, gt=0, description="newest checkpoints kept per stage, besides the best by validation"
-    )
+    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept per stage, besides the best")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
-        (), description="where the metrics of each step are sent as well"
+        (), description="get each step's metrics too"
     )
-    watchdog: float = Field(
-        1800, ge=0, description="seconds after which a phase of a step is reported as hanging; 0: never"
-    )
-    on_hang: Literal["say", "end"] = Field("say", description="report it only, or end the process too (status 137)")
+    watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
+    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
 
 
 class ModelSettings(Settings):
-    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model with random weights."""
+    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model with random weights. With `path`, the
+    shape only serves `plan`, before the model is downloaded.
+    """
 
-    path: str | None = Field(
-        None, description="a folder or a hub name; the shape below then only serves `plan`, before the download"
-    )
+    path: str | None = Field(None, description="a folder or a hub name; left out: a tiny model is made")
     layers: int = Field(3, description="transformer blocks")
     hidden: int = Field(128, description="width")
     mlp: int = Field(384, description="inner width of the feed-forward part")
@@ -132,32 +130,25 @@ class ModelSettings(Settings):
     context: int = Field(1024, description="positions")
     longest: int = Field(0, ge=0, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the stored weights; bfloat16 loses small updates to rounding"
+        "float32", description="of stored weights; bfloat16 loses small updates"
     )
 
 
 class ParallelSettings(Settings):
+    """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `samplers` and `replicas` are
+    processes on a CPU with `threads = 1`; 0 stands for one per core. `processes` train together, and sample in dpo and rl, each
+    on its own GPU or cores.
+    """
+
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
-    samplers: int = Field(
-        0, ge=0, description="processes that sample, on a CPU with threads = 1; 0: one per core, or `processes`"
-    )
-    replicas: int = Field(
-        0, ge=0, description="processes that share a training step, on a CPU with threads = 1; 0: one per core"
-    )
-    processes: int = Field(
-        1, ge=1, description="processes that train, and sample in dpo and rl, each on its own GPU or cores"
-    )
-    shard: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="with several processes: each holds the whole model, or a share of weights and moments"
-    )
+    samplers: int = Field(0, ge=0, description="processes that sample; 0 is 1 if several `processes` train")
+    replicas: int = Field(0, ge=0, description="processes that share a training step")
+    processes: int = Field(1, ge=1, description="processes that train together")
+    shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
-    activation_checkpointing: int = Field(
-        0, ge=0, description="recompute the activations of every n-th layer in the backward pass; 0: of none"
-    )
-    compile: bool = Field(
-        False, description="torch.compile for the layers: faster after a minute, equal up to rounding"
-    )
+    activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
+    compile: bool = Field(False, description="torch.compile for layers: faster after a minute, equal up to rounding")
     accelerator: Literal[
         "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
     ] = Field("", description="for the hours that `plan` estimates")
@@ -187,16 +178,15 @@ class ScoreSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values."""
+    """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
+    for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays
+    there or falls to the floor.
+    """
 
-    name: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: for the hidden layers' matrices, with AdamW for the other parameters"
-    )
+    name: Literal["adamw", "muon"] = Field("adamw", description="docs/muon.md compares them")
     learning_rate: float = Field(1e-3, gt=0, description="the peak")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="how the rate goes from the peak to the floor"
-    )
-    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises to the peak")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rate after warm-up")
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps")
     floor: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the peak; not used if constant")
     weight_decay: float = Field(0.0, ge=0, description="share of a weight lost per step, times the learning rate")
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
