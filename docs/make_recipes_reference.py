@@ -9,6 +9,7 @@ import ast
 import inspect
 import io
 import tokenize
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,8 +23,9 @@ from whetstone.questions.gym import GymSource
 from whetstone.questions.metamath import MetamathSettings
 from whetstone.questions.published import PublishedSource
 from whetstone.questions.sources import Columns, FileSource, Shares
-from whetstone.recipe import KINDS, SHARED, Kind
+from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
 from whetstone.rl.tripwires import Tripwires
+from whetstone.run.room import Room
 from whetstone.run.settings import OptimizerSettings, SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
@@ -50,17 +52,15 @@ def reference() -> str:
     for name, settings in SHARED.items():
         parts += [f"### `[{name}]`", _first_line(settings), _table(settings)]
     parts.append("## Stages")
-    for name, kind in KINDS.items():
+    for name, module in KINDS.items():
+        room = load_room(name)
         parts.append(f'### `kind = "{name}"`')
-        if kind.missing:
-            parts.append(f"Not there yet: {kind.missing}.")
-            continue
-        module = kind.load()
-        parts += [_first_line(module), _reads(kind), _table(module.Settings, (*UNIVERSAL, *kind.inputs))]
+        parts += [_first_line(import_module(module)), _reads(room), _table(room.settings, UNIVERSAL)]
         for heading, settings in BELOW.get(name, {}).items():
             parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
         if name == "rl":
             parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
+    parts += [f'### `kind = "{name}"`\n\nNot there yet: {why}.' for name, why in ABSENT.items()]
     for name, settings in {"optimizer": OptimizerSettings, "spikes": SpikeSettings}.items():
         parts += [f"### `[stage.{name}]` of a training stage", _first_line(settings), _table(settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -72,7 +72,7 @@ def _first_line(thing: Any) -> str:
     return "" if paragraph.startswith("Settings") else paragraph.removesuffix(":")
 
 
-def _reads(kind: Kind) -> str:
+def _reads(kind: Room) -> str:
     told = []
     if kind.inputs:
         inputs = [

@@ -12,7 +12,7 @@ from tests.tiny_models import ORIGINAL, TEXTS, phi4_mini
 from tests.tiny_world import logged
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.pipeline import estimate, run_recipe
+from whetstone.pipeline.running import estimate, run_recipe
 from whetstone.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "phi4_mini.toml"

@@ -24,18 +24,16 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage, alone
 from whetstone.run.progress import say
+from whetstone.run.room import TRAINING, Estimate, Input, Room
 from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.question_dropout import QuestionDropout
     from whetstone.learner.tokenise import Conversation
 
 
 class Settings(TrainingSettings):
-    corpus: str | None = None  # the stage (or stage/artifact) with the chains of thought
-    model: str | None = None  # the stage whose model is trained; default: from [model]
     epochs: float = Field(default=1.0, gt=0)  # passes over the corpus
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
@@ -171,7 +169,7 @@ def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], 
     return read
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: tokens only where they are bounded, or corpus and tokenizer are there."""
     from whetstone.learner.cost import next_token_estimate
 
@@ -179,3 +177,15 @@ def plan(stage: Stage) -> "Estimate":
     texts = (f"{row['question']} {row['text']}" for row in corpus if row["split"] == "train")
     kept = stage.run.keep_checkpoints + 1  # and the best
     return next_token_estimate(stage, texts, stage.settings.sequence_length, kept)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"corpus": Input(("corpus",)), "model": Input(("model",), optional=True)},
+    gives=("model",),
+    uses=TRAINING,
+    trains=True,
+    longest=lambda settings: settings.sequence_length,
+)

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from whetstone.run.folder import Stage
+from whetstone.run.room import TRAINING, Estimate, Input, Room
 from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.tokenise import Conversation
 
 
 class Settings(TrainingSettings):
-    data: str | None = None  # a corpus stage's subset, or pairs (their chosen side)
-    model: str | None = None  # the stage whose model is trained
     epochs: float = Field(default=1.0, gt=0)  # passes over the samples
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
@@ -89,10 +87,22 @@ def conversation(row: dict[str, Any]) -> "Conversation":
     return Conversation(row.get("problem_id"), row.get("question"), row["chosen"], **ids)
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: tokens only where they are bounded, or data and tokenizer are there."""
     from whetstone.learner.cost import next_token_estimate
 
     data = read_rows(stage.inputs["data"]) if stage.inputs["data"].exists() else ()
     texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in data)
     return next_token_estimate(stage, texts, stage.settings.max_length, stage.run.keep_checkpoints)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"data": Input(("subset", "pairs")), "model": Input(("model",), optional=True)},
+    gives=("model",),
+    uses=TRAINING,
+    trains=True,
+    longest=lambda settings: settings.max_length,
+)

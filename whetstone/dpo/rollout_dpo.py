@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner
     from whetstone.learner.parallel import ProcessGroup
     from whetstone.records import Pair
@@ -30,9 +30,6 @@ WITHOUT_REFERENCE = ("simpo",)
 
 
 class Settings(TrainingSettings):
-    model: str | None = None  # the stage whose model is trained, and is the reference
-    prompts: str | None = None  # the corpus stage whose prompts the student tries
-    pairs: str | None = None  # the teacher's pairs, used with source = "teacher"
     source: Literal["student", "teacher"] = "student"  # whose rollouts are paired
     sample_problems: int = Field(default=400, gt=0)  # train problems the student tries
     sample_levels: list[int] | None = None  # their levels; None: all
@@ -232,7 +229,7 @@ def ids_of(chat: "Chat", pair: "Pair") -> list[tuple[list[int], list[int]]]:
     return [(prompt, chosen), (prompt, rejected)]
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand; how many pairs the student's rollouts make is not, only their upper bound."""
     from math import ceil
 
@@ -268,3 +265,19 @@ def plan(stage: Stage) -> "Estimate":
     rollouts = settings.sample_problems * settings.samples
     estimate.lines["rollouts"] = f"at most {rollouts:,} of at most {side:,} tokens"
     return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, rollouts * side, side)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={
+        "model": Input(("model",)),
+        "prompts": Input(("prompts",)),
+        "pairs": Input(("pairs",), made_by=("corpus",)),
+    },
+    gives=("model", "pairs"),
+    uses=TRAINING,
+    trains=True,
+    longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,
+)

@@ -19,6 +19,7 @@ from whetstone.rl.prompts import choose_prompts
 from whetstone.rl.reward import file_of
 from whetstone.rl.tripwires import RolledBack, Tripwires, Watch
 from whetstone.run.folder import Stage
+from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.settings import (
     CheckpointEvery,
     Optimizer,
@@ -29,7 +30,6 @@ from whetstone.run.settings import (
 )
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
     from whetstone.rl.update import Part
@@ -38,9 +38,6 @@ BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "
 
 
 class Settings(TrainingSettings):
-    model: str | None = None  # the stage whose model is trained
-    problems: str | None = None
-    prompts: str | None = None  # the corpus stage whose prompts are candidates
     algorithm: Name = "grpo"  # what is drawn, kept and credited, and the loss (docs/algorithms.md)
     stabilisers: tuple[Stabiliser, ...] | None = None  # None: the paper's three with grpo, none with the others
     steps: int = Field(default=20, gt=0)  # samplings, each with its updates
@@ -241,7 +238,7 @@ def count(state: dict[str, Any], **more: int) -> None:
         state[name] = state.get(name, 0) + number
 
 
-def plan(stage: Stage) -> "Estimate":
+def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: how much is sampled, and bounds where that depends on what the model solves."""
     from whetstone.learner.cost import training_estimate, with_sampling
 
@@ -277,3 +274,16 @@ def plan(stage: Stage) -> "Estimate":
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
     return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"model": Input(("model",)), "prompts": Input(("prompts",))},
+    gives=("model",),
+    uses=TRAINING,
+    trains=True,
+    reads=reads,
+    longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,
+)

@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
+class Operational:
+    """Marks a field that no result depends on, as in `timeout: Annotated[float, Operational] = 600`: how a server is reached,
+    how patiently it is asked. A change of such a field makes no stage stale."""
+
+
 class Settings(BaseModel):
     """The parent of every table in a recipe. Tables are frozen and refuse unknown keys.
 
