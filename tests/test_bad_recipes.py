@@ -98,6 +98,10 @@ MISTAKES = {
         HEAD + '[parallel]\ncompute = "fp8"\n' + QUESTIONS,
         ["compute = 'fp8'", "'float32' or 'bfloat16'", "The default is 'float32'"],
     ),
+    "a key that has moved": (
+        HEAD + QUESTIONS + "columns.prompt = 'q'\n",
+        [":6:", "columns.prompt = 'q'", "this key is now question"],
+    ),
     "broken TOML": ("[run\nname = 3", ["not valid TOML", "line 1", "Strings need quotes"]),
     "a shared table that is none": ("run = 3\n" + QUESTIONS, ["run = 3 is not a table", "write [run]"]),
 }
@@ -130,6 +134,13 @@ def test_a_recipe_that_is_not_there_or_not_utf8(tmp_path, rooms):
         read_recipe(tmp_path / "tinny.toml")
     with pytest.raises(ValueError, match=r"not UTF-8 \(byte 17\)"):
         read_recipe(tmp_path / "tiny.toml")
+
+
+def test_the_file_of_a_kind_of_the_users_own_must_exist(tmp_path, rooms):
+    path = tmp_path / "own.toml"
+    path.write_text(HEAD + '[[stage]]\nkind = "none.py:ROOM"\n')
+    with pytest.raises(FileNotFoundError, match=r"own\.toml:5: .*none\.py:ROOM.*no such file.*write the whole path"):
+        read_recipe(path)
 
 
 def test_extends_puts_the_base_first_and_overrides_key_by_key(tmp_path, rooms):

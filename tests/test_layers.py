@@ -19,7 +19,7 @@ FLOORS = [
     ("learner", "decode"),
     ("sample", "answer", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
-    ("recipe", "pipeline", "worker", "show", "ask", "cli"),
+    ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -40,7 +40,7 @@ DOORS = {
     "datasets": ("questions/published.py",),
     "reasoning_gym": ("questions/gym.py",),
     "typer": ("cli.py",),
-    "rich": ("cli.py", "run/progress.py"),
+    "rich": ("terminal.py", "run/progress.py"),
     "tensorboard": ("run/metrics.py",),
     "wandb": ("run/metrics.py",),
     "trackio": ("run/metrics.py",),

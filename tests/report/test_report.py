@@ -77,7 +77,7 @@ def test_a_model_wrote_it_so_it_is_escaped(html):
 
 def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):
     run = read_run(run_folder)
-    assert [stage.name for stage in run.walk] == ["midtrain", "sft", "dpo", "rl"]
+    assert [stage.name for stage in run.pipeline] == ["midtrain", "sft", "dpo", "rl"]
     assert [(control.name, of.name) for control, of in run.controls] == [
         ("more_midtrain", "sft"),
         ("sft_on_chosen", "dpo"),
@@ -122,7 +122,7 @@ def test_a_run_without_scores_or_curves_still_has_a_report(tmp_path):
 def test_a_folder_without_stages_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(ValueError, match=r"no complete stage.*whetstone run"):
         report.write_report(tmp_path)
-    with pytest.raises(ValueError, match=r"is not there.*whetstone run"):
+    with pytest.raises(ValueError, match=r"is missing.*whetstone run"):
         report.write_report(tmp_path / "nowhere")
 
 

@@ -42,6 +42,9 @@ def run_recipe(
         say(brief(recipe, plan, chosen))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
+        for stage, state in plan:
+            if stage in chosen and state.status != "done":
+                stage.room.check(stage.settings)
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:

@@ -160,25 +160,24 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseM
     `settings` are those of now: their operational fields may change without a word.
     """
     aside = list(operational(settings))
-    old, new = _without(aside, then.get("settings", {})), _without(aside, now["settings"])
-    return [
-        *_changed(old, new),
-        *_changed(then.get("shared", {}), now["shared"]),
-        *_input_differences(then.get("inputs", {}), now["inputs"]),
-    ]
+    words = _changes(_without(aside, then.get("settings", {})), _without(aside, now["settings"]))
+    words += _changes(then.get("shared", {}), now["shared"])
+    return words + list(_input_differences(then.get("inputs", {}), now["inputs"]))
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], table: str = "") -> Iterator[str]:
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], table: str = "") -> list[str]:
+    words = []
     for key in [*new, *(key for key in old if key not in new)]:
         name = f"{table}{key}"
         if key not in new:
-            yield f"{name} = {old[key]!r} is no longer a setting"
+            words.append(f"{name} = {old[key]!r} is no longer a setting")
         elif key not in old:
-            yield f"{name} = {new[key]!r} is a new setting"
+            words.append(f"{name} = {new[key]!r} is a new setting")
         elif isinstance(old[key], dict) and isinstance(new[key], dict):
-            yield from _changed(old[key], new[key], f"{name}.")
+            words += _changes(old[key], new[key], f"{name}.")
         elif old[key] != new[key]:
-            yield f"{name} was {old[key]!r} and is {new[key]!r}"
+            words.append(f"{name} was {old[key]!r} and is {new[key]!r}")
+    return words
 
 
 def _input_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

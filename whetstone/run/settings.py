@@ -4,7 +4,8 @@ A setting's description is its documentation: the reference in docs/recipes.md i
 that reading a recipe takes no time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -68,6 +69,28 @@ def _completed(value: Any, default: Any) -> Any:
     return dict(default) | written
 
 
+@dataclass(frozen=True)
+class Registered:
+    """Marks a field whose table is of one of several classes, as in `Annotated[Algorithm, Registered("name", all_of_them)]`.
+
+    `classes()` gives them by the value of the table's key `by`. A plain string is allowed if that key is `name`.
+    """
+
+    by: str
+    classes: Callable[[], Mapping[str, type[Settings]]]
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """For editors: any of the tables, or a string."""
+        tables, classes = [], self.classes()
+        for table in dict.fromkeys(classes.values()):
+            schema = handler(table.__pydantic_core_schema__)
+            names = [name for name, other in classes.items() if other is table]
+            handler.resolve_ref_schema(schema)["properties"][self.by] = {"enum": names}
+            tables.append(schema)
+        own = {"type": "string"} if self.by == "name" else {"properties": {self.by: {"pattern": r"\.py:\w+$"}}}
+        return {"anyOf": [*tables, own]}
+
+
 class StageSettings(Settings):
     """What every `[[stage]]` has."""
 
@@ -76,7 +99,7 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    name: str = Field(description="the run folder is `folder/name`; default: the recipe's file name")
+    name: str = Field("", description="the run folder is `folder/name`; default: the recipe's file name")
     folder: Path = Field(Path("runs"), description="where run folders lie")
     seed: int = Field(0, description="of everything that is drawn at random")
     threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
