@@ -1,4 +1,4 @@
-"""Every mistake in a recipe is named with its place, the reason and the remedy, before anything runs."""
+"""Every mistake in a recipe is reported with its place, the reason and the remedy, before anything runs."""
 
 import pytest
 
@@ -108,20 +108,20 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_with_place_reason_and_remedy(mistake, tmp_path, rooms):
+def test_a_mistake_is_reported_with_place_reason_and_remedy(mistake, tmp_path, rooms):
     text, wanted = MISTAKES[mistake]
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(ValueError) as error:
         read_recipe(path)
-    said = str(error.value)
-    assert str(path) in said
+    message = str(error.value)
+    assert str(path) in message
     for words in wanted:
-        assert words in said, f"{words!r} is not in: {said}"
+        assert words in message, f"{words!r} is not in: {message}"
     assert rooms.calls == []
 
 
-def test_all_mistakes_of_a_table_are_told_at_once(tmp_path, rooms):
+def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path, rooms):
     path = tmp_path / "bad.toml"
     path.write_text(HEAD + QUESTIONS + 'coutn = 3\nwait = "long"\n')
     with pytest.raises(ValueError, match=r"(?s)wait = 'long'.*coutn|coutn.*wait = 'long'"):
@@ -161,7 +161,7 @@ def test_extends_puts_the_base_first_and_overrides_key_by_key(tmp_path, rooms):
     }
 
 
-def test_extends_of_nothing_and_in_a_ring(tmp_path, rooms):
+def test_extends_of_a_missing_file_and_in_a_circle(tmp_path, rooms):
     one, two = tmp_path / "one.toml", tmp_path / "two.toml"
     one.write_text('extends = "two.toml"\n')
     with pytest.raises(FileNotFoundError, match=r"extends 'two.toml', but there is no .*relative to the recipe"):

@@ -28,7 +28,7 @@ def print_results(recipe: Recipe, results: Sequence[StageResult]) -> None:
             result.name,
             f"{result.wall_seconds:,.1f}" if result.wall_seconds else "",
             f"{result.cpu_seconds:,.1f}" if result.cpu_seconds else "",
-            gigabytes(result.peak_memory) if result.peak_memory else "",
+            bytes_as_text(result.peak_memory) if result.peak_memory else "",
             *((f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()),
         )
     table.add_section()
@@ -36,7 +36,7 @@ def print_results(recipe: Recipe, results: Sequence[StageResult]) -> None:
         "all",
         f"{sum(result.wall_seconds for result in results):,.1f}",
         f"{sum(result.cpu_seconds for result in results):,.1f}",
-        gigabytes(max((result.peak_memory for result in results), default=0)),
+        bytes_as_text(max((result.peak_memory for result in results), default=0)),
     )
     console = _console(110)
     console.print(f"\n{recipe.folder}", highlight=False, soft_wrap=True)
@@ -111,10 +111,6 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(130).print(table)
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 def _table(first: str, *headings: str) -> Table:

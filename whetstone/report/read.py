@@ -2,15 +2,14 @@
 behind it, run.json. Nothing is computed again.
 """
 
-import json
 import math
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from whetstone.learner.cost import stored_shapes
 from whetstone.run.folder import MANIFEST, SCORES, read_json
 from whetstone.run.metrics import read_metrics
 from whetstone.run.tables import read_rows
@@ -136,16 +135,9 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 def model_facts(folder: Path) -> dict[str, Any]:
     """Shape and number of parameters of a Hugging Face folder, from config.json and the safetensors headers."""
-    facts: dict[str, Any] = {"parameters": sum(map(_parameters, sorted(folder.glob("*.safetensors"))))}
+    facts: dict[str, Any] = {"parameters": sum(map(math.prod, stored_shapes(folder).values()))}
     config = _read_if_there(folder / "config.json")
     facts |= {"class": (config.get("architectures") or [""])[0]}
     for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):
         facts[name] = config.get(name)
     return facts
-
-
-def _parameters(path: Path) -> int:
-    with path.open("rb") as weights:
-        (length,) = struct.unpack("<Q", weights.read(8))
-        header = json.loads(weights.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -140,12 +140,8 @@ def open_sinks(stage: Stage) -> list[Sink]:
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
     name = f"{stage.name}-{read_json(identity)['id']}"
-    classes: dict[str, type[TensorBoard | WandB | Trackio]] = {
-        "tensorboard": TensorBoard,
-        "wandb": WandB,
-        "trackio": Trackio,
-    }
-    return [classes[tracker](stage, name) for tracker in names]
+    opened = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
+    return [opened[tracker](stage, name) for tracker in names]
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -186,62 +182,42 @@ class TensorBoard:
             self._writer.close()
 
 
-class _AppendOnly:
-    """A tracker that cannot take steps back: it is given no step twice."""
+class AppendOnly:
+    """A tracker that cannot take steps back: its run is given no step twice."""
 
-    def __init__(self) -> None:
-        self._has = 0
-        self._run: Any = None
+    def __init__(self, run: Any):
+        self._run, self._reached = run, 0
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        if step > self._has:
-            self._has = step
+        if step > self._reached:
+            self._reached = step
             self._run.log(_numbers(values), step=step)
 
     def rewind(self, step: int, reached: int) -> None:
-        self._has = max(self._has, reached)
+        self._reached = max(self._reached, reached)
 
     def sync(self) -> None:
         pass
 
     def close(self) -> None:
-        self._run.finish()
+        with contextlib.redirect_stdout(sys.stderr):
+            self._run.finish()
 
 
-class WandB(_AppendOnly):
+def open_wandb(stage: Stage, name: str) -> AppendOnly:
     """A run in the project with the recipe's name. `WANDB_MODE=offline` keeps it in the stage's folder."""
+    import wandb
 
-    def __init__(self, stage: Stage, name: str):
-        super().__init__()
-        import wandb
-
-        self._run = wandb.init(
-            project=stage.run.name,
-            name=stage.name,
-            id=name,
-            dir=str(stage.folder),
-            resume="allow",
-            config=stage.settings.model_dump(mode="json"),
-            settings=wandb.Settings(console="off", silent=True),
-        )
+    quiet = wandb.Settings(console="off", silent=True)
+    more = {"name": stage.name, "id": name, "dir": str(stage.folder), "settings": quiet}
+    config = stage.settings.model_dump(mode="json")
+    return AppendOnly(wandb.init(project=stage.run.name, resume="allow", config=config, **more))
 
 
-class Trackio(_AppendOnly):
+def open_trackio(stage: Stage, name: str) -> AppendOnly:
     """A run in the project with the recipe's name, in trackio's own folder (`TRACKIO_DIR`)."""
+    import trackio
 
-    def __init__(self, stage: Stage, name: str):
-        super().__init__()
-        import trackio
-
-        with contextlib.redirect_stdout(sys.stderr):
-            self._run = trackio.init(
-                project=stage.run.name,
-                name=name,
-                resume="allow",
-                embed=False,
-                config=stage.settings.model_dump(mode="json"),
-            )
-
-    def close(self) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
-            super().close()
+    config = stage.settings.model_dump(mode="json")
+    with contextlib.redirect_stdout(sys.stderr):
+        return AppendOnly(trackio.init(stage.run.name, name=name, resume="allow", embed=False, config=config))
