@@ -38,7 +38,7 @@ from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
-from whetstone.verify.program import Sandbox
+from whetstone.verify.program import Sandbox, require_isolation
 
 SYNCED = 8  # answers of a server that are written and synced together
 NO_REFERENCE = "no reference answer"
@@ -447,4 +447,5 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
+    check=lambda settings: settings.programs and require_isolation(),
 )
