@@ -84,6 +84,9 @@ def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_p
         with pytest.raises(ValueError, match="offers no level of isolation"):
             collect.run(build_stage(tmp_path / "without", address, problems, samples=1, programs=1))
         assert world.bodies == []
+    collect.ROOM.check(collect.Settings(kind="rollouts"))
+    with pytest.raises(ValueError, match="offers no level of isolation"):  # the pipeline asks before any stage runs
+        collect.ROOM.check(collect.Settings(kind="rollouts", programs=1))
 
 
 def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_path):

@@ -39,7 +39,7 @@ def easy(n: int) -> tuple[str, str, str]:
     return rf"\boxed{{{n}}}", str(n if n % 2 else n + 1), "math"
 
 
-def test_verdicts_come_in_order_whoever_is_done_first(verifier):
+def test_verdicts_come_in_order_whatever_is_decided_first(verifier):
     items = [hard(n) if n % 3 else easy(n) for n in range(100, 160)]
     assert [v.correct for v in verifier.check_many(items)] == [bool(n % 2) for n in range(100, 160)]
 
@@ -57,7 +57,7 @@ def test_items_are_taken_when_verdicts_are(verifier):
     assert len(taken) == 3
 
 
-def test_a_hard_answer_holds_up_no_more_than_so_many_others(monkeypatch):
+def test_a_hard_answer_delays_at_most_ahead_others(monkeypatch):
     with MathVerifier() as verifier:
         asked, release, taken = threading.Event(), threading.Event(), []
 
@@ -81,7 +81,7 @@ def test_a_hard_answer_holds_up_no_more_than_so_many_others(monkeypatch):
         assert len(taken) == AHEAD
 
 
-def test_a_question_that_many_answers_raise_is_asked_once(monkeypatch):
+def test_a_repeated_question_is_asked_once(monkeypatch):
     with MathVerifier(workers=2) as verifier:
         asked = []
 
@@ -95,7 +95,7 @@ def test_a_question_that_many_answers_raise_is_asked_once(monkeypatch):
         assert len(asked) == 1
 
 
-def test_an_unknown_policy_is_said_at_its_item(verifier):
+def test_an_unknown_policy_raises_at_its_item(verifier):
     verdicts = verifier.check_many([easy(1), ("1", "1", "maths")])
     assert next(verdicts).correct is True
     with pytest.raises(ValueError, match="maths"):
@@ -151,7 +151,7 @@ def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_th
     assert len(starts) > 1
 
 
-def test_checks_are_awaited_together_and_the_loop_goes_on(verifier):
+def test_checks_are_awaited_together_and_do_not_block_the_loop(verifier):
     async def all_of_them() -> tuple[list[bool | None], int]:
         ticks = 0
 
@@ -252,7 +252,7 @@ def test_a_forked_child_has_workers_of_its_own(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_spawned_child_is_given_a_verifier(tmp_path):
+def test_a_spawned_child_can_be_given_a_verifier(tmp_path):
     file = tmp_path / "spawning.py"
     file.write_text(
         textwrap.dedent(
@@ -282,7 +282,7 @@ def test_a_spawned_child_is_given_a_verifier(tmp_path):
     assert done.stdout.strip() == "[True, False]"
 
 
-def test_a_pickled_verifier_is_another_one_alike(verifier):
+def test_a_pickled_verifier_has_the_same_settings_and_no_processes(verifier):
     other = pickle.loads(pickle.dumps(verifier))
     assert (other.pool.size, other.deadline, other.processes_started) == (2, 20, 0)
 

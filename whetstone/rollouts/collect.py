@@ -39,7 +39,7 @@ from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
-from whetstone.verify.program import Sandbox
+from whetstone.verify.program import Sandbox, require_isolation
 
 LOCAL_TEACHERS = ("procedural", "none")
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -235,4 +235,5 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
+    check=lambda settings: settings.programs and require_isolation(),
 )
