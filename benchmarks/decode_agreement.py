@@ -258,11 +258,11 @@ def groups(count: int) -> dict[str, Any]:
     for samples in (1, 8):
         asked = [ask(p.problem_id, p.messages[0].content * 8, p.index) for p in prompts(count, samples)]
         decoding = engine.decode(asked, Sampling(max_tokens=2))
-        lengths = {line.prompt.problem_id: len(line.prompt_ids) for line in decoding.scheduler.waiting}
+        lengths = {waiting.prompt.problem_id: len(waiting.prompt_ids) for waiting in decoding.scheduler.waiting}
         start = time.process_time()
-        planned = decoding.scheduler.plan()
+        planned = decoding.scheduler.schedule()
         run = sum(n for _, n in planned[0]) + len(planned[1])
-        decoding.scheduler.plan = lambda planned=planned: planned
+        decoding.scheduler.schedule = lambda planned=planned: planned
         decoding.step()
         found[samples] = {
             "prompt_tokens": sum(lengths.values()),
@@ -295,13 +295,13 @@ def budget(count: int) -> dict[str, Any]:
             answers += 1
         blocks = decoding.scheduler.blocks
         most = max(most, blocks.capacity - blocks.free)
-    store = blocks.store
-    used = (store.keys.nbytes + store.values.nbytes) * most // store.capacity
+    cache = blocks.cache
+    used = (cache.keys.nbytes + cache.values.nbytes) * most // cache.capacity
     result = {
         "requests": count,
         "answered": len(seen),
         "answered_twice": answers - len(seen),
-        "budget_bytes": engine.cache_bytes,
+        "budget_bytes": engine.runner.cache_bytes,
         "most_used_bytes": used,
         "sent_back": decoding.scheduler.preemptions,
         "mb_to_queue": (queued - before) / 1e6,
@@ -309,7 +309,7 @@ def budget(count: int) -> dict[str, Any]:
     }
     print(
         f"budget      {count:,} requests, {len(seen):,} answered, {result['answered_twice']} twice; cache {used:,} of "
-        f"{engine.cache_bytes:,} bytes, {result['sent_back']:,} sent back; memory +{result['mb_to_queue']:.0f} MB to "
+        f"{engine.runner.cache_bytes:,} bytes, {result['sent_back']:,} sent back; memory +{result['mb_to_queue']:.0f} MB to "
         f"queue, +{result['mb_to_decode']:.0f} MB to decode",
         flush=True,
     )

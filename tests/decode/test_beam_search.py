@@ -10,6 +10,7 @@ from whetstone import model as models
 from whetstone.chat import ask
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.engine import Engine
+from whetstone.decode.kv_cache import KVCache
 
 WORDS = ["Compute", "the", "sum", "of", "3", "12", "45", "7", "apples", "and", "then", "+", "what", "is", "Ada", "has"]
 
@@ -84,11 +85,11 @@ def test_prompts_searched_together_or_alone_and_in_a_small_cache_give_the_same(w
     asked = [ask(str(i), q, 0) for i, q in enumerate(questions(6))]
     settings = Beams(4, 70, 1.0, False, 2)
     found = [[a.completion.ids for a in answers] for answers in beam_search(engine, asked, settings)]
-    for one in (Engine(engine.model, engine.chat.tokenizer, max_batch=4), Engine(engine.model, engine.chat.tokenizer)):
-        one.chat.stops = engine.chat.stops
-        if one.max_batch != 4:
-            one.cache_bytes = 60 * 2 * 2 * 2 * 16 * 32 * 4  # 60 blocks: two prompts with four beams
-        again = [[a.completion.ids for a in answers] for answers in beam_search(one, asked, settings)]
+    blocks = 60 * KVCache.bytes_per_block(2, 2, 16, torch.float32)  # for two prompts with four beams
+    for limit in ({"max_batch": 4}, {"cache_bytes": blocks}):
+        limited = Engine(engine.model, engine.chat.tokenizer, **limit)
+        limited.chat.stops = engine.chat.stops
+        again = [[a.completion.ids for a in answers] for answers in beam_search(limited, asked, settings)]
         assert again == found
 
 

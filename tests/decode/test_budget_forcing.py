@@ -6,7 +6,8 @@ import torch
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.budget_forcing import BudgetForcing
-from whetstone.decode.decoding import Edit, Piece
+from whetstone.decode.control import Edit
+from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
 from whetstone.records import Sampling
 
@@ -24,7 +25,7 @@ class Scripted:
     """Forces the text of a script, a token a step, on top of another control."""
 
     def __init__(self, ids, inner):
-        self.ids, self.inner, self.held = list(ids), inner, inner.held
+        self.ids, self.inner, self.removable = list(ids), inner, inner.removable
 
     def __call__(self, ids):
         if self.ids:  # what was drawn is replaced by the script's next
@@ -97,7 +98,7 @@ def test_a_stream_never_shows_what_was_taken_back(engine):
 
 def test_appending_stops_at_max_tokens(engine):
     class Long:
-        held = ()
+        removable = ()
 
         def __call__(self, ids):
             return Edit(append=[5] * 50) if len(ids) == 3 else None

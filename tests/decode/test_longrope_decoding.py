@@ -7,7 +7,7 @@ from tests.tiny_models import ORIGINAL, TEXTS, phi4_mini
 from whetstone import model as models
 from whetstone.batch import Row
 from whetstone.chat import ask
-from whetstone.decode import engine as engines
+from whetstone.decode import runner
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
 from whetstone.records import Sampling
@@ -18,8 +18,8 @@ from whetstone.run.settings import ParallelSettings
 def test_sampled_past_the_limit_as_the_learner_sees_it_packed_and_transformers_alone(shortcut, tmp_path, monkeypatch):
     models.save(*phi4_mini(TEXTS), tmp_path)
     model, tokenizer = models.load(tmp_path)
-    assert engines.fits(model)
-    monkeypatch.setattr(engines, "fits", lambda model: shortcut)
+    assert runner.fits(model)
+    monkeypatch.setattr(runner, "fits", lambda model: shortcut)
     engine = Engine(model, tokenizer)
     asked = [ask(f"p{i}", "1 + 2 " * (i + 1), 0) for i in range(6)]
     done = list(engine.generate(asked, Sampling(max_tokens=ORIGINAL + 10, seed=1)))

@@ -6,9 +6,9 @@ import torch
 from tests.tiny_models import WINDOWED, random_model, tiny, windowed_model
 from whetstone import model as models
 from whetstone.chat import ask
-from whetstone.decode import engine as engines
+from whetstone.decode import runner
 from whetstone.decode.engine import Engine
-from whetstone.decode.plain_forward import fits
+from whetstone.decode.fused_forward import fits
 from whetstone.records import Sampling
 
 PROMPTS = [ask(f"p{i}", f"Compute {i} + {i * 37}" + " + 1" * i, 0) for i in range(5)]
@@ -18,7 +18,7 @@ def both_ways(model, tokenizer, monkeypatch):
     sampling = Sampling(max_tokens=25, seed=2)
     assert fits(model)
     short = list(Engine(model, tokenizer).generate(PROMPTS, sampling))
-    monkeypatch.setattr(engines, "fits", lambda model: False)
+    monkeypatch.setattr(runner, "fits", lambda model: False)
     return short, list(Engine(model, tokenizer).generate(PROMPTS, sampling))
 
 
