@@ -25,11 +25,11 @@ from typing import Any
 from benchmarks._measure import hardware, machine_speed, resident_memory, versions, write
 from whetstone.corpus import build, label
 from whetstone.corpus.contamination import TestQuestions
-from whetstone.pipeline import measured
 from whetstone.records import Problem, Trace, to_row
 from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import TableWriter, write_records
+from whetstone.run.usage import measured
 
 PER_PROBLEM = 8
 SHORTEST, LONGEST = 1_000, 16_000  # tokens

@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks._measure import hardware, versions, write
 from whetstone.answer import ASKED as JUDGE_ASKED
 from whetstone.decode.server_generator import ServerError, ServerGenerator
-from whetstone.pipeline import run_recipe
+from whetstone.pipeline.running import run_recipe
 from whetstone.questions.rephrase import ASKED as REPHRASE_ASKED
 from whetstone.recipe import Recipe, read_recipe
 from whetstone.records import Completion, Prompt

@@ -2,13 +2,14 @@
 
     python docs/make_recipes_reference.py
 
-A setting's meaning is the comment behind it in the source, its default the class's own.
+A setting's meaning is its description, or the comment behind it in the source; its default is the class's own.
 """
 
 import ast
 import inspect
 import io
 import tokenize
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,9 +23,10 @@ from whetstone.questions.gym import GymSource
 from whetstone.questions.metamath import MetamathSettings
 from whetstone.questions.published import PublishedSource
 from whetstone.questions.sources import Columns, FileSource, Shares
-from whetstone.recipe import KINDS, SHARED, Kind
+from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
 from whetstone.rl.tripwires import Tripwires
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.room import Room
+from whetstone.run.settings import OptimizerSettings, SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
@@ -50,18 +52,17 @@ def reference() -> str:
     for name, settings in SHARED.items():
         parts += [f"### `[{name}]`", _first_line(settings), _table(settings)]
     parts.append("## Stages")
-    for name, kind in KINDS.items():
+    for name, module in KINDS.items():
+        room = load_room(name)
         parts.append(f'### `kind = "{name}"`')
-        if kind.missing:
-            parts.append(f"Not there yet: {kind.missing}.")
-            continue
-        module = kind.load()
-        parts += [_first_line(module), _reads(kind), _table(module.Settings, (*UNIVERSAL, *kind.inputs))]
+        parts += [_first_line(import_module(module)), _reads(room), _table(room.settings, UNIVERSAL)]
         for heading, settings in BELOW.get(name, {}).items():
             parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
         if name == "rl":
             parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
-    parts += ["### `[stage.spikes]` of a training stage", _first_line(SpikeSettings), _table(SpikeSettings)]
+    parts += [f'### `kind = "{name}"`\n\nNot there yet: {why}.' for name, why in ABSENT.items()]
+    for name, settings in {"optimizer": OptimizerSettings, "spikes": SpikeSettings}.items():
+        parts += [f"### `[stage.{name}]` of a training stage", _first_line(settings), _table(settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -71,7 +72,7 @@ def _first_line(thing: Any) -> str:
     return "" if paragraph.startswith("Settings") else paragraph.removesuffix(":")
 
 
-def _reads(kind: Kind) -> str:
+def _reads(kind: Room) -> str:
     told = []
     if kind.inputs:
         inputs = [
@@ -91,7 +92,8 @@ def _table(settings: type[BaseModel], left_out: tuple[str, ...] = ()) -> str:
         if name in left_out:
             continue
         default = "(needed)" if field.is_required() else _toml(field.get_default(call_default_factory=True))
-        meaning = "; ".join(part for part in (meanings.get(name, ""), _choices(field.annotation)) if part)
+        described = (field.description or meanings.get(name, "")).replace("|", "\\|")
+        meaning = "; ".join(part for part in (described, _choices(field.annotation)) if part)
         rows.append(f"| `{name}` | {default} | {meaning} |".replace("  |", " |"))
     if not rows:
         return "No settings of its own."
@@ -111,7 +113,7 @@ def _meanings(settings: type[BaseModel]) -> dict[str, str]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.end_lineno, node.lineno - 1, -1)
             comment = next((comments[line] for line in lines if line in comments), "")
-            found[node.target.id] = comment.replace("None:", "left out:").replace("|", "\\|")
+            found[node.target.id] = comment.replace("None:", "left out:")
     return found
 
 
@@ -127,7 +129,10 @@ def _toml(value: Any) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, BaseModel):
-        return "see below"
+        own = {name: given for name, given in value if given != type(value).model_fields[name].default}
+        return (
+            f"`{{ {', '.join(f'{name} = {_plain(given)}' for name, given in own.items())} }}`" if own else "see below"
+        )
     return f"`{_plain(value)}`"
 
 

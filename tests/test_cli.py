@@ -79,21 +79,19 @@ INTERRUPTED = """
 import signal, sys, time, types
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # and blocked in what some job runners start
-from whetstone import cli, pipeline, recipe
+from whetstone import cli, recipe
+from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
-
-room = types.ModuleType("slow_room")
-room.Settings = StageSettings
 
 def run(stage):
     print("ready", flush=True)
     for _ in range(600):  # a signal that comes just before a sleep is seen just after it: many short ones
         time.sleep(0.1)
 
-room.run = run
+room = types.ModuleType("slow_room")
+room.ROOM = Room(settings=StageSettings, run=run, gives=("problems",))
 sys.modules["slow_room"] = room
-kinds = {"questions": recipe.Kind("slow_room", gives=("problems",))}
-recipe.KINDS = pipeline.KINDS = kinds
+recipe.KINDS = {"questions": "slow_room"}
 cli.main()
 """
 

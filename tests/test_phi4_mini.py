@@ -12,7 +12,7 @@ from tests.tiny_models import ORIGINAL, TEXTS, phi4_mini
 from tests.tiny_world import logged
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.pipeline import estimate, run_recipe
+from whetstone.pipeline.running import estimate, run_recipe
 from whetstone.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "phi4_mini.toml"
@@ -28,9 +28,9 @@ SHRUNKEN = {
     "parallel.micro_batch_tokens": 1024, "parallel.accelerator": '""',
     "scores.samples": 4, "scores.base_samples": 1, "scores.max_tokens": 96,
     "corpus.subset_problems": 12, "corpus.validation_problems": 2,
-    "midtrain.learning_rate": 8e-3, "midtrain.sequence_length": 256, "midtrain.batch_tokens": 512, "midtrain.epochs": 100,
-    "midtrain.validate_every": 60, "midtrain.patience": 0,
-    "sft.learning_rate": 1e-3, "sft.max_length": 256, "sft.batch_tokens": 1024, "sft.epochs": 2,
+    "midtrain.optimizer.learning_rate": 8e-3, "midtrain.sequence_length": 256, "midtrain.batch_tokens": 512,
+    "midtrain.epochs": 100, "midtrain.validate_every": 60, "midtrain.patience": 0,
+    "sft.optimizer.learning_rate": 1e-3, "sft.max_length": 256, "sft.batch_tokens": 1024, "sft.epochs": 2,
     "dpo.batch_pairs": 4, "dpo.max_tokens": 96,
     "rl.steps": 2, "rl.prompts_per_step": 4, "rl.samples": 4, "rl.max_tokens": 96, "rl.oversample": 8,
     "rl.candidates": 12, "rl.candidate_samples": 8, "rl.threshold": 1.0, "rl.checkpoint_every": 1,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from whetstone import __version__
-from whetstone.pipeline import _differences, lock, plan_recipe, run_recipe
+from whetstone.pipeline.running import lock, run_recipe
+from whetstone.pipeline.staleness import differences, plan_recipe
 from whetstone.recipe import read_recipe
 from whetstone.rollouts import collect
 from whetstone.run.folder import hash_folder
@@ -242,7 +243,7 @@ def test_run_json_tells_the_recipe_and_the_machine(walk, rooms, tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from whetstone.pipeline import lock
+from whetstone.pipeline.running import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -275,10 +276,13 @@ def test_a_kill_while_old_work_is_thrown_away_leaves_nothing_that_looks_complete
 
 
 def test_the_same_model_at_another_address_makes_nothing_stale():
-    def told(**server):
-        teacher = collect.Settings(kind="rollouts", teacher={"server": "http://a/v1", "model": "m"} | server)
-        return {"settings": teacher.model_dump(mode="json"), "shared": {}, "inputs": {}}
+    def settings(**server):
+        return collect.Settings(kind="rollouts", teacher={"server": "http://a/v1", "model": "m"} | server)
 
-    assert _differences(told(), told(server="http://b/v1", in_flight=2, timeout=5)) == []
-    (why,) = _differences(told(), told(server="http://b/v1", temperature=1.0))
-    assert why.startswith("teacher was ")
+    def changes(then: collect.Settings, now: collect.Settings) -> list[str]:
+        before, after = ({"settings": s.model_dump(mode="json"), "shared": {}, "inputs": {}} for s in (then, now))
+        return differences(before, after, now)
+
+    assert changes(settings(), settings(server="http://b/v1", in_flight=2, timeout=5)) == []
+    (why,) = changes(settings(), settings(server="http://b/v1", temperature=1.0))
+    assert why == "teacher.temperature was 0.6 and is 1.0"

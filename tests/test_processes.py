@@ -17,7 +17,7 @@ from tests.scripted import stage
 from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.learner.steps import Steps
-from whetstone.pipeline import run_recipe
+from whetstone.pipeline.running import run_recipe
 from whetstone.recipe import read_recipe
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ParallelSettings

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from whetstone.learner.cost import Estimate
-    from whetstone.pipeline import StageResult
+    from whetstone.pipeline.scores import StageResult
     from whetstone.recipe import Recipe
     from whetstone.records import Score
+    from whetstone.run.room import Estimate
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2
@@ -87,7 +87,7 @@ def run(
 
     Ctrl-C and SIGTERM end the training step under way, write a checkpoint and stop (exit status 130 and 143); again: at once.
     """
-    from whetstone.pipeline import run_recipe
+    from whetstone.pipeline.running import run_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
 
@@ -105,7 +105,8 @@ def run(
 @app.command()
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
-    from whetstone.pipeline import estimate, plan_recipe
+    from whetstone.pipeline.running import estimate
+    from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.progress import clock
 
@@ -312,7 +313,7 @@ def _print_results(recipe: "Recipe", results: list["StageResult"]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from whetstone.pipeline import last_speeds
+    from whetstone.pipeline.history import last_speeds
 
     # the last: the base may have fewer samples
     main = next((result.score for result in reversed(results) if result.score), None)

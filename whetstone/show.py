@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from whetstone.recipe import suggestion
+from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import read_rows
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"

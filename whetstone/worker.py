@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from whetstone.recipe import KINDS
+from whetstone.recipe import load_room
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.processes import cores
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.torchrun import process, run_processes
+from whetstone.run.usage import peak_memory
 
 STAGE, SUMMARY = "stage.json", "summary.json"
 
@@ -46,7 +47,7 @@ def read(path: Path) -> Stage:
         kind=told["kind"],
         folder=Path(told["folder"]),
         inputs={name: Path(folder) for name, folder in told["inputs"].items()},
-        settings=KINDS[told["kind"]].load().Settings.model_validate(told["settings"]),
+        settings=load_room(told["kind"]).settings.model_validate(told["settings"]),
         run=RunSettings.model_validate(told["run"]),
         model=ModelSettings.model_validate(told["model"]),
         parallel=ParallelSettings.model_validate(told["parallel"]),
@@ -61,13 +62,12 @@ def main() -> None:
         import torch
 
         from whetstone.learner import parallel
-        from whetstone.pipeline import peak_memory
 
         stage = read(path)
         torch.set_num_threads(stage.run.threads or max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        summary = KINDS[stage.kind].load().run(stage)
+        summary = load_room(stage.kind).run(stage)
         if rank == 0:
             write_json(path.with_name(SUMMARY), {"summary": summary, "peak_memory": peak_memory()})
         parallel.leave()

@@ -80,7 +80,12 @@ def trained(folder: Path, world: dict[str, Path], adder: Path, **settings) -> tu
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc tells which process computes for a worker")
 def test_reward_workers_that_are_killed_change_nothing(tmp_path, hard_prompts, adder):
-    settings = EVERY["dapo"] | {"steps": 3, "candidate_samples": 0, "threshold": None, "learning_rate": 1e-3}
+    settings = EVERY["dapo"] | {
+        "steps": 3,
+        "candidate_samples": 0,
+        "threshold": None,
+        "optimizer": {"learning_rate": 1e-3},
+    }
     expected = trained(tmp_path / "one" / "r", hard_prompts, adder, **settings)
     done: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:

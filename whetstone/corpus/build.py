@@ -35,6 +35,7 @@ from whetstone.corpus.subset import Stratum, Subset
 from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
+from whetstone.run.room import Input, Room
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
@@ -60,10 +61,6 @@ class PairFile(Table):
 
 
 class Settings(StageSettings):
-    problems: str | None = None  # the stage (or stage/artifact) that the problems come from
-    rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
-    weak: str | None = None  # a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
-    strong: str | None = None  # a strong model's rollouts: what it solves now and then goes into the subset
     limo_solved: tuple[int, int] = (1, 3)  # fewest and most right rollouts of the strong model
     levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
     reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts
@@ -369,3 +366,19 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "licence": problem.licence,
         "split": problem.split,
     }
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    inputs={
+        "problems": Input(("problems",)),
+        "rollouts": Input(("rollouts",)),
+        "weak": Input(
+            ("rollouts",), optional=True, only_named=True
+        ),  # what a weak model ever solves is too easy (LIMO)
+        "strong": Input(("rollouts",), optional=True, only_named=True),  # what it solves now and then joins the subset
+    },
+    gives=("corpus", "subset", "pairs", "prompts"),
+    reads=reads,
+)

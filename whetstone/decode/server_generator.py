@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from whetstone.records import Completion, Prompt, Sampling
-from whetstone.run.settings import Settings
+from whetstone.run.settings import Operational, Settings
 
 AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
 HOPELESS = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
@@ -33,31 +33,36 @@ STOPS = {"length": "length", "max_tokens": "length"}
 SHOWN = 300  # characters of a server's answer in a message
 
 
-# How a server is reached and how patiently it is asked: what it says depends on none of it, so changing it makes nothing stale
-_REACHED = "server key_variable in_flight timeout retries first_pause longest_pause patience price_in price_out"
-REACHED = frozenset(_REACHED.split())
-
-
 class Server(Settings):
     """An OpenAI-compatible endpoint and how to use it."""
 
-    server: str  # its address up to and including /v1
-    model: str  # the model's name there
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key; sent only where it is set
-    temperature: float = Field(default=0.6, ge=0)  # of the answers
-    top_p: float = Field(default=0.95, gt=0, le=1)  # of the answers
-    max_tokens: int = Field(default=16384, ge=1)  # longest answer
-    in_flight: int = Field(default=32, ge=1)  # requests at once
-    timeout: float = Field(default=600, gt=0)  # seconds until an answer must be there
-    retries: int = Field(default=6, ge=0)  # of one request
-    first_pause: float = Field(default=1, gt=0)  # seconds before the first retry; doubled for each further one
-    longest_pause: float = Field(default=60, gt=0)  # seconds before any retry
-    patience: int = Field(default=8, ge=1)  # prompts that may fail to the end in a row, before the server is given up
-    extra: dict[str, Any] = Field(default_factory=dict)  # sent along with every request, as in { top_k = 20 }
-    budget_tokens: int = Field(default=0, ge=0)  # of prompts and completions, then nothing more is asked; 0: no limit
-    budget_money: float = Field(default=0, ge=0)  # likewise, in the currency of the prices; 0: no limit
-    price_in: float = Field(default=0, ge=0)  # of a million prompt tokens
-    price_out: float = Field(default=0, ge=0)  # of a million completion tokens
+    server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
+    model: str = Field(description="the model's name there")
+    key_variable: Annotated[str, Operational] = Field(
+        "OPENAI_API_KEY", description="environment variable with the key, which is sent if it is set"
+    )
+    temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="sample from the likeliest tokens that hold this share of the mass"
+    )
+    max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
+    in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
+    timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must be there")
+    retries: Annotated[int, Operational] = Field(6, ge=0, description="of one request")
+    first_pause: Annotated[float, Operational] = Field(
+        1, gt=0, description="seconds before the first retry; doubled for each further one"
+    )
+    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before any retry")
+    patience: Annotated[int, Operational] = Field(
+        8, ge=1, description="prompts in a row that may fail for good before the server is given up"
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="sent along with every request, as in { top_k = 20 }"
+    )
+    budget_tokens: int = Field(0, ge=0, description="of prompts and completions together; 0: no limit")
+    budget_money: float = Field(0, ge=0, description="in the currency of the prices; 0: no limit")
+    price_in: Annotated[float, Operational] = Field(0, ge=0, description="of a million prompt tokens")
+    price_out: Annotated[float, Operational] = Field(0, ge=0, description="of a million completion tokens")
 
 
 class ServerError(RuntimeError):

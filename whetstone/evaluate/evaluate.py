@@ -17,6 +17,7 @@ from whetstone.evaluate.benchmarks import BENCHMARKS, Benchmark, find_file, read
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.run.tables import read_table
 
@@ -25,8 +26,7 @@ SHOWN = 3  # unusable rows named in an error
 
 
 class Settings(StageSettings):
-    problems: str | None = None  # the stage (or stage/artifact) that the problems come from
-    model: str | None = None  # the last model of the walk: the evaluation is made again when it changes
+    """There is nothing to set: every scored stage is compared."""
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -182,3 +182,13 @@ def _repeated(names: Iterator[str]) -> str | None:
             return name
         seen.add(name)
     return None
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    # The comparisons are made again if the last model changes
+    inputs={"problems": Input(("problems",)), "model": Input(("model",), optional=True)},
+    gives=("evaluation",),
+    reads_run=True,
+)

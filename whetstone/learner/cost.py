@@ -16,12 +16,13 @@ step reads the weights, and the keys and values of all sequences that fit beside
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.run.folder import Stage
+from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, ParallelSettings
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -32,21 +33,6 @@ CHUNK = 1024  # tokens whose logits are alive (head.py)
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
 MOST_SEQUENCES = 256  # sampled at once
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What `whetstone plan` says of a stage. Numbers that are not known beforehand are None. `bound` is what stands before
-    tokens and time, and before the steps where they follow from the tokens: "at most ", "about " or nothing."""
-
-    lines: dict[str, str] = field(default_factory=dict)  # what it is made of
-    tokens: int | None = None  # trained on
-    steps: int | None = None  # optimizer steps
-    steps_bound: str = ""
-    memory: float | None = None  # bytes a device
-    disk: float | None = None  # bytes in the run folder
-    seconds: float | None = None
-    bound: str = ""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ from whetstone.questions.sources import (
 )
 from whetstone.records import Problem, Sampling, Trace, to_row
 from whetstone.run.folder import Stage
+from whetstone.run.room import Estimate, Room
 from whetstone.run.settings import Settings as Table
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import TableWriter, expand_path, find_file, write_records, write_rows
@@ -133,11 +134,11 @@ def reads(settings: Settings) -> list[Path]:
     return [expand_path(path) for path in _files(settings)]
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> Estimate:
     """What can be said before anything is read."""
     made = sum(source.train + source.validation + source.test for source in stage.settings.source if _is_made(source))
     files = ", ".join(str(path) for path in reads(stage.settings))
-    return ({"procedural problems": made} if made else {}) | ({"files": files} if files else {})
+    return Estimate(({"procedural problems": f"{made:,}"} if made else {}) | ({"files": files} if files else {}))
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -423,3 +424,6 @@ def _made(source: ProceduralSource | GymSource, title: str, split: str, seed: in
             benchmark=source.benchmark if split == "test" else "",
             source=title,
         )
+
+
+ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), reads=reads)

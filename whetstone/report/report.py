@@ -17,6 +17,7 @@ from whetstone.report.rollouts import rollouts
 from whetstone.report.stages import groups, ladder, scores
 from whetstone.report.style import CSS
 from whetstone.run.folder import Stage, write_text
+from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
 
 SECTIONS = (
@@ -56,3 +57,6 @@ def render(record: RunRecord) -> str:
         f"<title>{escape(record.name)} · Whetstone</title><style>{CSS}</style></head><body><main>"
         f"{head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
     )
+
+
+ROOM = Room(settings=Settings, run=run, gives=("report",), uses=(), reads_run=True)

@@ -34,6 +34,7 @@ from whetstone.rollouts.rounds import Plan, Rounds, Tally
 from whetstone.rollouts.shipped import Shipped, shipped_traces
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import Bar, progress
+from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
@@ -44,8 +45,6 @@ NO_REFERENCE = "no reference answer"
 
 
 class Settings(StageSettings):
-    problems: str | None = None  # the stage (or stage/artifact) that the problems come from
-    traces: str | None = None  # the stage (or stage/artifact) that shipped worked solutions come from
     teacher: str | Server = "procedural"  # "procedural" explains formulas; { server = "…", model = "…" }; "none"
     samples: int = Field(default=8, ge=1)  # rollouts per problem
     enough: int = Field(default=0, ge=0)  # with a server: right rollouts below which more are asked; 0: `samples` alone
@@ -125,13 +124,13 @@ def run(stage: Stage) -> dict[str, Any]:
     return summary
 
 
-def plan(stage: Stage) -> dict[str, Any]:
+def plan(stage: Stage) -> Estimate:
     """How many answers are asked for, once the problems are there."""
     samples = stage.settings.samples
     if not stage.inputs["problems"].exists():
-        return {"rollouts": f"{samples:,} a problem"}
+        return Estimate({"rollouts": f"{samples:,} a problem"})
     asked = sum(p.split != "test" for p in read_records(Problem, stage.inputs["problems"]))
-    return {"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"}
+    return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
 
 
 def build_teacher(settings: Settings, seed: int) -> Teacher:
@@ -439,3 +438,12 @@ def _count(traces: Iterable[Trace], verdicts: Counter[str]) -> Iterator[dict[str
     for trace in traces:
         verdicts["undecided" if trace.correct is None else "right" if trace.correct else "wrong"] += 1
         yield to_row(trace)
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
+    gives=("rollouts",),
+)

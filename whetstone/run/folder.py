@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+
+MANIFEST = "manifest.json"  # written last: what the stage was made from and of
+STARTED = "started.json"  # written first, removed after the manifest
+SCORES = "scores.json"  # of the whole run
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,19 @@ def alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def discard(folder: Path) -> None:
+    """Rename, then delete: a kill between the two leaves nothing that looks complete."""
+    aside = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def remove_discarded(run: Path) -> None:
+    """What a kill during `discard` left."""
+    for aside in run.glob(".discarded-*"):
+        shutil.rmtree(aside)
 
 
 def hash_file(path: Path) -> str:
