@@ -1,6 +1,6 @@
 """Answers that end where a script says, so that neither side of a benchmark gains by stopping."""
 
-from whetstone.decode.control import Edit
+from whetstone.decode.sequence import Edit
 
 
 class Script:

@@ -53,7 +53,7 @@ from whetstone.learner.flops import peak
 from whetstone.learner.learner import Learner
 from whetstone.records import Problem, Rollout, Sampling
 from whetstone.rl.algorithm import Algorithm, Group, Setup
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.loss import observed
 from whetstone.rl.update import parts_of, update
 from whetstone.run.settings import ParallelSettings

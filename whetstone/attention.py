@@ -161,14 +161,15 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 def attend_segments(
-    query: torch.Tensor,  # (1, H, T, D)
-    key: torch.Tensor,  # (1, K, T, D)
-    value: torch.Tensor,  # (1, K, T, D)
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
     segments: Segments,
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Causal attention of each sequence to itself, by a GPU kernel if one takes these tensors: (1, T, H, D)."""
+    """Causal attention of each sequence to itself, by a GPU kernel if one takes these tensors: query (1, H, T, D), key and
+    value (1, K, T, D) -> (1, T, H, D)."""
     window = None if window is None or window >= segments.longest else window
     half = half_precision(value)
     kernel = varlen_kernel() if half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256 else None
@@ -201,12 +202,9 @@ def packed_attention(
     value: torch.Tensor,  # (1, K, T, D)
     lengths: Segments | Sequence[int],
     scaling: float | None,
-    window: int | None = None,
+    window: int | None = None,  # a token attends to itself and the `window` - 1 tokens before it
 ) -> torch.Tensor:
-    """Causal attention of each sequence to itself, on a CPU in fp32 even under autocast: (1, H, T, D).
-
-    `window`: a token attends to itself and the `window` - 1 tokens before it.
-    """
+    """Causal attention of each sequence to itself, on a CPU in fp32 even under autocast: (1, H, T, D)."""
     dtype = query.dtype
     on_cpu = query.device.type == "cpu"
     if on_cpu:
@@ -259,7 +257,7 @@ def varlen_kernel() -> Kernel | None:
 
 
 def torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
-    """torch's, by the installed signature: torch 2.11 has no `enable_gqa`, so there keys and values are repeated per query head."""
+    """torch's, by the installed signature: without `enable_gqa` (torch 2.11) keys and values are repeated per query head."""
     takes_groups = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
     def kernel(query, key, value, segments: Segments, scaling: float | None, window: int | None):

@@ -9,11 +9,10 @@ from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.block_manager import BlockManager
 from whetstone.decode.continuous_batching import Scheduler
-from whetstone.decode.control import Edit
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
 from whetstone.decode.kv_cache import BLOCK, KVCache
-from whetstone.decode.sequence import Sequence
+from whetstone.decode.sequence import Edit, Sequence
 from whetstone.records import Prompt, Sampling
 
 
@@ -93,7 +92,7 @@ def test_a_cache_too_small_for_all_preempts_the_last_and_changes_nothing(world):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_however_tight_the_cache_groups_are_answered_as_with_plenty(world, seed):
-    """Few sequences and blocks, prompts in parts: sequences are preempted in every state, also those that wait for a sibling."""
+    """Sequences are preempted in every state, also while they wait for a sibling."""
     draw = random.Random(seed)
 
     class Script:
@@ -138,7 +137,7 @@ def test_a_prompt_run_in_parts_while_others_decode_gives_the_same(world, prefill
 
 @pytest.mark.parametrize("max_batch", [8, 3])
 def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, max_batch, monkeypatch):
-    """Rollouts that enter later, as `max_batch` is smaller than the group, run the prompt's last token and nothing else of it."""
+    """Rollouts that enter later run the prompt's last token and nothing else of it."""
 
     class Script:
         removable = ()

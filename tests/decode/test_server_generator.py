@@ -16,7 +16,7 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def client(address: str, **settings) -> ServerGenerator:
-    quick = {"first_pause": 0.01, "longest_pause": 0.05, "in_flight": 4, "timeout": 5.0}
+    quick = {"longest_pause": 0.02, "in_flight": 4, "timeout": 5.0}
     return ServerGenerator(Server(server=address, model="m", **quick | settings))
 
 

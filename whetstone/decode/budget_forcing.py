@@ -14,7 +14,7 @@ completion and the cache, and the forced tokens are part of the completion. They
 from collections.abc import Sequence
 
 from whetstone.chat import Chat
-from whetstone.decode.control import Edit
+from whetstone.decode.sequence import Edit
 from whetstone.records import Prompt
 
 END_OF_THINKING = "</think>"

@@ -234,7 +234,10 @@ def attend(query, keys, values, tables, starts, positions, window, scaling, scor
 
 @inlined
 def _score_block(scaled, flat_keys, block, after, kv_heads, group, size, flat_scores, column, room):
-    """Scores of scaled (H, D) with a block's keys, in columns `column` … of flat_scores (H * room,). Prefetches block `after`."""
+    """Write the scores of scaled (H, D) with a block's keys to columns from `column` on of flat_scores (H * room,).
+
+    Meanwhile block `after`, which is read next, is prefetched.
+    """
     chunk = size * BLOCK
     for k in range(kv_heads):
         base = (block * kv_heads + k) * chunk
@@ -252,7 +255,7 @@ def _score_block(scaled, flat_keys, block, after, kv_heads, group, size, flat_sc
 
 @inlined
 def _add_values(scores, flat_values, block, after, kv_heads, group, size, column, low, high, total):
-    """total (H * D,) += a block's values, tokens `low` to `high` - 1, weighted by their scores. Prefetches block `after`."""
+    """total (H * D,) += the values of a block's tokens `low` to `high` - 1, weighted by their scores; prefetches likewise."""
     chunk = size * BLOCK
     for k in range(kv_heads):
         base = (block * kv_heads + k) * chunk

@@ -7,12 +7,11 @@ import torch
 
 from whetstone.chat import Chat
 from whetstone.decode.continuous_batching import Scheduler
-from whetstone.decode.control import Edit
 from whetstone.decode.detokenizer import Detokenizer
 from whetstone.decode.kv_cache import blocks_for
 from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import pick
-from whetstone.decode.sequence import Sequence
+from whetstone.decode.sequence import Edit, Sequence
 from whetstone.records import Completion
 
 

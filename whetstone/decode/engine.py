@@ -12,11 +12,10 @@ from typing import Any
 
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.decode.control import Control
 from whetstone.decode.decoding import Decoding, Piece
 from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import draws
-from whetstone.decode.sequence import Sequence
+from whetstone.decode.sequence import Control, Sequence
 from whetstone.records import Completion, Prompt, Sampling
 
 PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode

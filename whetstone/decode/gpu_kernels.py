@@ -178,16 +178,14 @@ def _join(
 
 
 def attend(
-    query_key: torch.Tensor,  # (B, H + K, D); the keys are in the cache already
-    keys: torch.Tensor,  # (N, K, BLOCK, D) of one layer
-    values: torch.Tensor,  # (N, K, BLOCK, D)
-    table: torch.Tensor,  # (B, M) the blocks of each sequence
-    lengths: torch.Tensor,  # (B,) its tokens, the new one included
-    scaling: float,
-    window: int,
-    parts: int,
-) -> torch.Tensor:
-    """Paged attention of one token of each of B sequences, each divided into `parts`: (B, H, D)."""
+    query_key: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor,
+    scaling: float, window: int, parts: int,
+) -> torch.Tensor:  # fmt: skip
+    """Paged attention of one token of each of B sequences, each divided into `parts`: (B, H, D).
+
+    query_key (B, H + K, D); keys and values (N, K, BLOCK, D) of one layer, with the new ones; table (B, M) of each sequence's
+    blocks; lengths (B,) of the sequences.
+    """
     n, kv_heads, size = len(lengths), keys.shape[1], keys.shape[3]
     heads = query_key.shape[1] - kv_heads
     group = heads // kv_heads
@@ -234,15 +232,14 @@ def _store_kv(
 
 
 def store_kv(
-    query_key: torch.Tensor,  # (T', H + K, D), T' at least T
-    source: torch.Tensor,  # (T', …) has the values from `value_column` on
-    value_column: int,
-    blocks: torch.Tensor,  # (T,)
-    offsets: torch.Tensor,  # (T,)
-    keys: torch.Tensor,  # (N, K, BLOCK, D) of one layer
-    values: torch.Tensor,  # (N, K, BLOCK, D)
-) -> None:
-    """Write keys and values of the first T tokens to their places in the cache."""
+    query_key: torch.Tensor, source: torch.Tensor, value_column: int,
+    blocks: torch.Tensor, offsets: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
+) -> None:  # fmt: skip
+    """Write the keys and values of T tokens to places blocks (T,), offsets (T,) of one layer's cache.
+
+    query_key (T, H + K, D) ends with the keys; source (T, …) has the values from `value_column` on; keys and values of the
+    cache (N, K, BLOCK, D).
+    """
     kv_heads, size = keys.shape[1], keys.shape[3]
     _store_kv[(len(blocks), kv_heads)](
         query_key, source, blocks, offsets, keys, values, value_column,

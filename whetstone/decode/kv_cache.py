@@ -178,13 +178,14 @@ class KVCache:
     def _attend_prefills(
         self,
         layer: int,
-        query: torch.Tensor,  # (H, T, D)
-        key: torch.Tensor,  # (K, T, D)
-        value: torch.Tensor,  # (K, T, D)
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
-        """(T, H, D): whole prompts attend to themselves, later parts of one also to what is cached of it."""
+        """Whole prompts attend to themselves, later parts of one also to what is cached of it: query (H, T, D), key and
+        value (K, T, D) -> (T, H, D)."""
         counts = [count for _, _, count in self._prefills]
         if all(start == 0 for _, start, _ in self._prefills):
             own = query[None], key[None], value[None]

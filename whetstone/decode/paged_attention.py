@@ -1,4 +1,4 @@
-"""Attention of new tokens to keys and values that lie in blocks of a cache (PagedAttention, Kwon et al. 2023, arXiv 2309.06180).
+"""Attention to keys and values in blocks of a cache (PagedAttention, Kwon et al. 2023, arXiv 2309.06180).
 
 A sequence that decodes has one new token, which attends to the blocks of its own sequence: short sequences do not pay for the
 longest. On a CPU (cpu_kernels.py) and on a GPU (gpu_kernels.py) one kernel reads the blocks where they lie; if neither is at
@@ -108,14 +108,10 @@ class DeviceDecodes:
 
 
 def attend_prefill(
-    query: torch.Tensor,  # (H, T, D) of the T tokens from position `start` on
-    key: torch.Tensor,  # (K, start + T, D) of the sequence so far
-    value: torch.Tensor,  # (K, start + T, D)
-    start: int,
-    scaling: float,
-    window: int | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, start: int, scaling: float, window: int | None
 ) -> torch.Tensor:
-    """A part of a prompt attends to itself and to the `start` tokens before it: (T, H, D)."""
+    """T tokens of a prompt, from position `start` on, attend to themselves and to those before: query (H, T, D), key and
+    value (K, start + T, D) -> (T, H, D)."""
     position = torch.arange(key.shape[1], device=query.device)
     visible = position <= position[start:, None]  # (T, start + T)
     if window is not None:

@@ -1,10 +1,29 @@
-"""The state of one completion while it is decoded. No tensors here."""
+"""The state of one completion while it is decoded, and what may steer it. No tensors here."""
 
-from collections.abc import Iterator
+import collections.abc as abc
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-from whetstone.decode.control import Control
 from whetstone.records import Prompt, Sampling
+
+
+class Edit(NamedTuple):
+    """A change to a completion: the last `drop` ids are removed, then `append` is added, then it ends if `ends` is set.
+
+    Appended ids were not sampled: their log-probability is 0.
+    """
+
+    drop: int = 0
+    append: abc.Sequence[int] = ()
+    ends: str = ""  # the completion's `stop`
+
+
+class Control(Protocol):
+    """Steers one completion. It is called after each sampled token, before the stop conditions are checked."""
+
+    removable: abc.Sequence[str]  # strings that it may remove again: their beginnings are not streamed
+
+    def __call__(self, ids: list[int]) -> Edit | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -14,7 +33,7 @@ class Sequence:
     prompt: Prompt
     prompt_ids: list[int]
     sampling: Sampling
-    draws: Iterator[float] | None = None  # uniform random numbers, one per sampled token
+    draws: abc.Iterator[float] | None = None  # uniform random numbers, one per sampled token
     control: Control | None = None
     ids: list[int] = field(default_factory=list)  # of the completion
     logprobs: list[float] = field(default_factory=list)  # of `ids`
