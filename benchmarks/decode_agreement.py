@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,7 +36,7 @@ from whetstone.batch import Row
 from whetstone.chat import ask
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.engine import Engine
-from whetstone.decode.sampling import uniforms
+from whetstone.decode.sampling import draws
 from whetstone.learner.learner import Learner
 from whetstone.records import Prompt, Sampling
 from whetstone.run.settings import ModelSettings, ParallelSettings
@@ -245,7 +246,7 @@ def _border(model: Any, words: Any, one: Any, fast: Any, sampling: Sampling) -> 
     at = next(i for i, (a, b) in enumerate(zip(one.ids, fast.ids, strict=False)) if a != b)
     ids = torch.tensor([[*one.prompt_ids, *one.ids[:at]]])
     logits = model(ids, use_cache=False).logits[0, -1, : len(words)]
-    draw = float(uniforms(sampling.seed, one.problem_id, one.index, at + 1)[at])
+    draw = next(islice(draws(sampling.seed, one.problem_id, one.index), at, None))
     return float((logits.double().softmax(-1).cumsum(-1) - draw).abs().min())
 
 

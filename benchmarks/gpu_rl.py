@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from whetstone.rl.algorithms.grpo import grpo
 
 from benchmarks._measure import versions, write
 from benchmarks._phi4_mini import (
@@ -53,7 +54,6 @@ from whetstone.learner.flops import peak
 from whetstone.learner.learner import Learner
 from whetstone.records import Problem, Rollout, Sampling
 from whetstone.rl.algorithm import Algorithm, Group, Setup
-from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.loss import observed
 from whetstone.rl.update import parts_of, update
 from whetstone.run.settings import ParallelSettings

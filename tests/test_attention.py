@@ -1,5 +1,6 @@
-"""Packed = each sequence alone, for every class; windows are kept; GPU kernels are called by their signatures."""
+"""Packed = each sequence alone, for every class; windows are kept; the GPU kernel is called by its signature."""
 
+import inspect
 import random
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny_models import CLASSES, WINDOWED, random_model, tiny, windowed_model
-from whetstone.attention import Segments, _Share, _Unshare, attend, flash_kernel, packed_attention, torch_kernel
+from whetstone.attention import Segments, _Share, _Unshare, attend, kernel_of, packed_attention
 from whetstone.batch import Row, collate
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
@@ -187,7 +188,7 @@ def test_what_is_not_supported_is_refused():
         attend(torch.nn.Linear(1, 1), query.expand(2, -1, -1, -1), key, value, None)
 
 
-# --- GPU kernels, with the signatures of torch 2.11, torch 2.13 and flash-attn; computed here with a mask
+# --- the GPU kernel, with the signatures of torch 2.11 and 2.13; computed here with a mask
 
 
 def masked(query, key, value, ends, scale, window_size):
@@ -215,17 +216,9 @@ def torch_2_13(
     return masked(query, key, value, cu_seq_q, scale, window_size)
 
 
-def flash_attn(
-    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
-    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False, block_table=None,
-):  # fmt: skip
-    assert causal and dropout_p == 0.0
-    return masked(q, k, v, cu_seqlens_q, softmax_scale, window_size)
-
-
 @pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("kernel", [torch_kernel(torch_2_11), torch_kernel(torch_2_13), flash_kernel(flash_attn)])
-def test_gpu_kernels_are_asked_for_what_the_loop_computes(kernel, window):
+@pytest.mark.parametrize("kernel", [kernel_of(torch_2_11), kernel_of(torch_2_13)])
+def test_the_gpu_kernel_is_asked_for_what_the_loop_computes(kernel, window):
     lengths = [7, 1, 22]
     query, key, value = tensors(lengths)
     segments = Segments(lengths, "meta")
@@ -236,11 +229,9 @@ def test_gpu_kernels_are_asked_for_what_the_loop_computes(kernel, window):
 
 
 def test_the_installed_signature_is_one_of_those():
-    import inspect
+    from torch.nn.attention.varlen import varlen_attn
 
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
-    asked = {"scale", "window_size"}
-    assert asked <= set(inspect.signature(varlen.varlen_attn).parameters)
+    assert {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

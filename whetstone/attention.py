@@ -6,9 +6,8 @@ packed   `lengths=…`       each sequence attends causally to itself alone: tra
 cached   `block_cache=…`   each token belongs to a sequence in a key/value cache: decoding (decode/kv_cache.py)
 
 On a CPU a loop of causal SDPA over the sequences, in fp32, is faster than a T x T mask, and gives each sequence the numbers it
-gets alone, to the bit. On a GPU in half precision one kernel computes the whole row: torch's `varlen_attn`, or FlashAttention
-if that is installed and torch's is not. A model's sliding window is kept in both; what is not supported (soft caps, sinks,
-dropout) is refused.
+gets alone, to the bit. On a GPU in half precision torch's `varlen_attn` computes the whole row. A model's sliding window is
+kept in both. What is not supported (soft caps, sinks, dropout) is refused.
 
 Letters: T tokens of a row, U tokens of its sequences if none shared a prompt, H query heads, K key/value heads, D head size.
 """
@@ -140,14 +139,11 @@ def attend(
     """
     if query.shape[0] != 1:
         raise ValueError(f"a batch of {query.shape[0]} rows: this attention takes one row with sequences end to end.")
-    for name, amount in (
-        ("dropout", dropout or None),
-        ("a soft cap", others.get("softcap")),
-        ("sinks", others.get("s_aux")),
-    ):
+    unsupported = {"dropout": dropout or None, "a soft cap": others.get("softcap"), "sinks": others.get("s_aux")}
+    for name, amount in unsupported.items():
         if amount is not None:
             raise ValueError(
-                f"{type(module).__name__} asks for attention with {name}, which is not supported here: use another model."
+                f"{type(module).__name__} asks for attention with {name}, which is not supported: use another."
             )
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
@@ -241,45 +237,24 @@ Kernel = Callable[..., torch.Tensor]
 
 
 @lru_cache
-def varlen_kernel() -> Kernel | None:
-    """The kernel of this installation, or None if there is none."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        pass
-    else:
-        return torch_kernel(varlen_attn)
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        return None
-    return flash_kernel(flash_attn_varlen_func)
+def varlen_kernel() -> Kernel:
+    """torch's variable-length attention. torch 2.11 has no `enable_gqa`: there keys and values are repeated per query head."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return kernel_of(varlen_attn)
 
 
-def torch_kernel(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
-    """torch's, by the installed signature: without `enable_gqa` (torch 2.11) keys and values are repeated per query head."""
+def kernel_of(varlen_attn: Callable[..., torch.Tensor]) -> Kernel:
     takes_groups = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
     def kernel(query, key, value, segments: Segments, scaling: float | None, window: int | None):
-        groups = {"enable_gqa": key.shape[1] != query.shape[1]} if takes_groups else {}
-        if not takes_groups and (shared := query.shape[1] // key.shape[1]) > 1:
-            key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        group = query.shape[1] // key.shape[1]
+        grouped = {"enable_gqa": group > 1} if takes_groups else {}
+        if not takes_groups and group > 1:
+            key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         # (tokens attended to on the left, on the right); causal is recognised by (-1, 0), which must be a tuple
         window_size = (-1 if window is None else window - 1, 0)
         bounds = (segments.cu_seqlens, segments.cu_seqlens, segments.longest, segments.longest)
-        return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=window_size, **groups)
-
-    return kernel
-
-
-def flash_kernel(flash_attn_varlen_func: Callable[..., torch.Tensor]) -> Kernel:
-    """The flash-attn package's, which takes grouped heads as they are."""
-
-    def kernel(query, key, value, segments: Segments, scaling: float | None, window: int | None):
-        window_size = (-1 if window is None else window - 1, 0)
-        bounds = (segments.cu_seqlens, segments.cu_seqlens, segments.longest, segments.longest)
-        return flash_attn_varlen_func(
-            query, key, value, *bounds, softmax_scale=scaling, causal=True, window_size=window_size
-        )
+        return varlen_attn(query, key, value, *bounds, scale=scaling, window_size=window_size, **grouped)
 
     return kernel

@@ -6,9 +6,9 @@ import torch
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.budget_forcing import BudgetForcing
-from whetstone.decode.sequence import Edit
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
+from whetstone.decode.sequence import Edit
 from whetstone.records import Sampling
 
 

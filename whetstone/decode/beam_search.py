@@ -194,19 +194,9 @@ def _fork(blocks: BlockManager, sequence: Sequence) -> Sequence:
 
 
 def _answers(engine: Engine, search: _Search, settings: Beams) -> list[Scored]:
-    chat, prompt_ids = engine.chat, search.beams[0].prompt_ids
-    return [
-        Scored(
-            Completion(
-                search.prompt.problem_id,
-                index,
-                chat.text(done.ids),
-                "end" if done.ids[-1] in chat.stops else "length",
-                prompt_ids,
-                done.ids,
-                done.logprobs,
-            ),
-            done.score,
-        )
-        for index, done in enumerate(search.finished[: settings.best])
-    ]
+    chat, prompt_ids, answers = engine.chat, search.beams[0].prompt_ids, []
+    for index, (score, ids, logprobs) in enumerate(search.finished[: settings.best]):
+        stop = "end" if ids[-1] in chat.stops else "length"
+        done = Completion(search.prompt.problem_id, index, chat.text(ids), stop, prompt_ids, ids, logprobs)
+        answers.append(Scored(done, score))
+    return answers

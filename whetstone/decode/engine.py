@@ -73,11 +73,7 @@ class Engine:
             yield from completions
 
     def decode(
-        self,
-        prompts: Iterable[Prompt],
-        sampling: Sampling,
-        control: Controls | None = None,
-        streaming: bool = False,
+        self, prompts: Iterable[Prompt], sampling: Sampling, control: Controls | None = None, streaming: bool = False
     ) -> Decoding:
         """The work of `generate`, to be done step by step. Between steps, single completions can be cancelled."""
         return self.decode_sequences([self.sequence(prompt, sampling, control) for prompt in prompts], streaming)

@@ -76,8 +76,8 @@ class FusedForward:
         small = sum(p.nbytes for p in self.base.parameters()) <= COPIED_BYTES
         copied = on_cpu and weight.dtype == torch.float32 and small
         self.layers = [_read_layer(layer, copied) for layer in self.base.layers]
-        self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else _TorchOps(norms)
-        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32_angles, per_token=not on_cpu)
+        self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
+        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
 
     @property
     def angles_fixed(self) -> bool:
@@ -90,9 +90,9 @@ class FusedForward:
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         ops, group, size = self.ops, self.group, self.head_size
-        x = ops.start(self.base.embed_tokens(ids))  # (T, C)
+        x = self.base.embed_tokens(ids)  # (T, C)
+        x, normed = ops.norm(x.float() if ops.fp32 else x, 0)
         angles = self.rotary.angles(positions)
-        normed = ops.norm(x)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(normed)  # (T, (H + 2 K) D)
             kv_heads = qkv.shape[1] // size // (group + 2)
@@ -100,15 +100,15 @@ class FusedForward:
             heads = QKV(ops.rotary(qkv, rotated, size, angles), qkv, rotated * size, kv_heads)
             window = None if layer.window is None or layer.window >= cache.length else layer.window
             attended = cache.attend(number, heads, self.scaling, window)  # (T, H, D)
-            x, normed = ops.add_and_norm(x, layer.out(attended.flatten(1)), 2 * number + 1)
-            x, normed = ops.add_and_norm(x, layer.down(ops.gate(layer.gate_up(normed))), 2 * number + 2)
+            x, normed = ops.norm(x, 2 * number + 1, layer.out(attended.flatten(1)))
+            x, normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
         return normed
 
 
 # --- rotary embedding
 
 
-class _Angles(NamedTuple):
+class Angles(NamedTuple):
     """Cosines and sines (P, R/2), and which row of them each token takes."""
 
     cos: torch.Tensor
@@ -138,14 +138,14 @@ class _Rotary:
             self.cos, self.sin = self._compute(torch.arange(self.length, device=self.weight.device))
         return self.length
 
-    def angles(self, positions: torch.Tensor) -> _Angles:
+    def angles(self, positions: torch.Tensor) -> Angles:
         """Of tokens at positions (T,)."""
         if not self.fixed:
             own = self._compute(positions)
-            return _Angles(*own, None if self.per_token else torch.arange(len(positions), device=positions.device))
+            return Angles(*own, None if self.per_token else torch.arange(len(positions), device=positions.device))
         if self.per_token:
-            return _Angles(self.cos[positions], self.sin[positions], None)
-        return _Angles(self.cos, self.sin, positions)
+            return Angles(self.cos[positions], self.sin[positions], None)
+        return Angles(self.cos, self.sin, positions)
 
     def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(P,) -> cosines and sines (P, R/2)"""
@@ -158,28 +158,22 @@ class _Rotary:
 # --- what lies between the matrix products
 
 
-class _TorchOps:
+class TorchOps:
     """By torch: on any device and in any type."""
 
-    fp32_angles = False
+    fp32 = False  # whether the residual stream and the angles are in fp32 whatever the model's type
 
     def __init__(self, norms: list[Norm]):
         self.norms = norms
 
-    def start(self, x: torch.Tensor) -> torch.Tensor:
-        """(T, C): the residual stream in the type it is summed in."""
-        return x
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (T, C), with delta (T, C) added to it, and its RMS norm (T, C) with the weight of that number."""
+        x = x if delta is None else x + delta
+        return x, torch.rms_norm(x, x.shape[-1:], *self.norms[number])
 
-    def norm(self, x: torch.Tensor, number: int = 0) -> torch.Tensor:
-        """(T, C) -> (T, C), by the norm of that number."""
-        return torch.rms_norm(x, x.shape[-1:], *self.norms[number])
-
-    def add_and_norm(self, x: torch.Tensor, delta: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """x + delta and its norm, all (T, C)."""
-        x = x + delta
-        return x, self.norm(x, number)
-
-    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: _Angles) -> torch.Tensor:
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         """The first `count` heads of qkv (T, …), rotated: (T, count, size)."""
         heads = qkv[:, : count * size].unflatten(1, (count, size))
         cos, sin = angles.cos[:, None], angles.sin[:, None]  # (T, 1, R/2)
@@ -194,52 +188,42 @@ class _TorchOps:
 
 
 class _GpuOps:
-    """One Triton kernel each. The residual stream is summed in fp32."""
+    """The same by one Triton kernel each; `delta` is added in place."""
 
-    fp32_angles = True
+    fp32 = True
 
     def __init__(self, norms: list[Norm], kernels: ModuleType):
-        self.norms, self.kernels = norms, kernels
+        self.norms, self.kernels, self.gate = norms, kernels, kernels.gate
 
-    def start(self, x: torch.Tensor) -> torch.Tensor:
-        return x.float()
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, self.kernels.norm(x, *self.norms[number], delta)
 
-    def norm(self, x: torch.Tensor, number: int = 0) -> torch.Tensor:
-        return self.kernels.norm(x, *self.norms[number])
-
-    def add_and_norm(self, x: torch.Tensor, delta: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return x, self.kernels.norm(x, *self.norms[number], delta)  # adds to x in place
-
-    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: _Angles) -> torch.Tensor:
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         return self.kernels.rotary(qkv, count, size, angles.cos, angles.sin)
-
-    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        return self.kernels.gate(gate_up)
 
 
 class _CpuOps:
-    """One compiled pass each. The residual stream is summed in fp32."""
+    """The same by one compiled pass each; `delta` is added in place."""
 
-    fp32_angles = True
+    fp32 = True
 
     def __init__(self, norms: list[Norm]):
         self.norms = [(array(weight), np.float32(eps)) for weight, eps in norms]
         self.dtype = norms[0][0].dtype
 
-    def start(self, x: torch.Tensor) -> torch.Tensor:
-        return x.float()
-
-    def norm(self, x: torch.Tensor, number: int = 0) -> torch.Tensor:
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         out = torch.empty_like(x, dtype=self.dtype)
-        cpu_kernels.norm(array(x), *self.norms[number], array(out))
-        return out
-
-    def add_and_norm(self, x: torch.Tensor, delta: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        out = torch.empty_like(x, dtype=self.dtype)
-        cpu_kernels.add_and_norm(array(x), array(delta), *self.norms[number], array(out))
+        if delta is None:
+            cpu_kernels.norm(array(x), *self.norms[number], array(out))
+        else:
+            cpu_kernels.add_and_norm(array(x), array(delta), *self.norms[number], array(out))
         return x, out
 
-    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: _Angles) -> torch.Tensor:
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         out = qkv.new_empty(len(qkv), count, size)
         cpu_kernels.rotary(array(qkv), size, array(angles.cos), array(angles.sin), array(angles.positions), array(out))
         return out

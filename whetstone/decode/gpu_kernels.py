@@ -14,11 +14,12 @@ the cache, M blocks of the longest sequence, R rotated dimensions.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from whetstone.decode.cpu_kernels import BLOCK
+from whetstone.decode.fused_forward import Angles, TorchOps
+from whetstone.decode.paged_attention import NO_WINDOW, QKV, DeviceDecodes
 
 TILE = 64  # tokens of a sequence that a program reads at once; half of them if a head has more bytes than
 TILE_BYTES = 256  # this per token: two stages of keys and values must fit the shared memory of small GPUs
@@ -29,10 +30,10 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def wrong(device: torch.device, dtype: torch.dtype, kv_heads: int, group: int, size: int) -> str:
-    """Try each kernel on a few numbers: what is wrong, or "" if nothing is. For heads of this size and `group` query heads per
-    key/value head.
+    """Try each kernel on a few numbers, for heads of this size and `group` query heads per key/value head. Returns what is
+    wrong, or "" if nothing is.
 
-    The expected values are computed in float64, as torch's products in fp32 may be less precise than these.
+    The expected values are torch's in float64, as its products in fp32 may be less precise than the kernels'.
     """
     if dtype not in TYPES:
         return f"nothing for {dtype}"
@@ -41,14 +42,8 @@ def wrong(device: torch.device, dtype: torch.dtype, kv_heads: int, group: int, s
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, device=device).to(dtype)
 
-    heads = group * kv_heads
-    qkv = numbers(3, (heads + 2 * kv_heads) * size)
-    angle = numbers(3, max(1, size // 4)).float()
-    rotated = rotary(qkv, heads + kv_heads, size, angle.cos(), angle.sin())
+    checks = _check_rows(numbers, (group + 1) * kv_heads, size) | _check_cache(numbers, kv_heads, group, size)
     bound = 0.05 if dtype.itemsize < 4 else 1e-3
-    expected = _rotated(qkv[:, : (heads + kv_heads) * size].unflatten(1, (-1, size)).double(), angle.double())
-    checks = {"rotary": (rotated, expected), **_row_checks(numbers, size)}
-    checks |= _cache_checks(numbers, qkv, rotated, kv_heads)
     for name, (result, expected) in checks.items():
         if not (result.double() - expected.double()).abs().max() <= bound:
             return f"{name} is not what torch computes"
@@ -59,55 +54,44 @@ Numbers = Callable[..., torch.Tensor]  # normally distributed, of a shape
 Checks = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name -> result, expected
 
 
-def _row_checks(numbers: Numbers, size: int) -> Checks:
-    """Norm and gate of three rows."""
-    x, weight, delta, gate_up = (
-        numbers(3, 3 * size).float(),
-        numbers(3 * size),
-        numbers(3, 3 * size),
-        numbers(3, 2 * size),
-    )
-    total = x + delta
-    normed = torch.rms_norm(total.double(), x.shape[1:], weight.double(), 1e-5)
-    gated = F.silu(gate_up[:, :size].double()) * gate_up[:, size:].double()
-    return {"norm": (norm(x, weight, 1e-5, delta), normed), "gate": (gate(gate_up), gated), "sum": (x, total)}
-
-
-def _cache_checks(numbers: Numbers, qkv: torch.Tensor, rotated: torch.Tensor, kv_heads: int) -> Checks:
-    """Writing to the cache, and the attention of three sequences: of one token, of a whole block, of several blocks."""
-    lengths, longest = [1, BLOCK, 3 * BLOCK + 5], 4
-    n, (_, both, size) = len(lengths), rotated.shape
-    heads, device = both - kv_heads, qkv.device
-    keys, values = numbers(n * longest, kv_heads, BLOCK, size), numbers(n * longest, kv_heads, BLOCK, size)
-    table = torch.arange(n * longest, device=device).flip(0).view(n, longest)
-    ends = torch.tensor(lengths, device=device)
-    last = table.gather(1, (ends - 1)[:, None] // BLOCK)[:, 0]
-    store_kv(rotated, qkv, both * size, last, (ends - 1) % BLOCK, keys, values)
-    outputs, stored_keys, stored_values = [], [], []
-    for i, length in enumerate(lengths):
-        blocks = (x[table[i]].transpose(1, 2).flatten(0, 1)[:length].double() for x in (keys, values))
-        key, value = blocks  # (tokens, K, D)
-        query = rotated[i, :heads].double().unflatten(0, (kv_heads, -1))
-        weights = (torch.einsum("kgd,tkd->kgt", query, key) * 0.2).softmax(-1)
-        outputs.append(torch.einsum("kgt,tkd->kgd", weights, value).flatten(0, 1))
-        stored_keys.append(key[-1])
-        stored_values.append(value[-1])
-    own = qkv[:, both * size :].unflatten(1, (-1, size))
-    checks = {
-        "stored keys": (rotated[:, heads:], torch.stack(stored_keys)),
-        "stored values": (own, torch.stack(stored_values)),
+def _check_rows(numbers: Numbers, heads: int, size: int) -> Checks:
+    """Norm, gate and rotary embedding of three rows."""
+    x, weight, delta = numbers(3, 3 * size).float(), numbers(3 * size), numbers(3, 3 * size)
+    gate_up, qkv, angle = numbers(3, 2 * size), numbers(3, heads * size), numbers(3, max(1, size // 4)).float()
+    total, torch_ops = x + delta, TorchOps([(weight.double(), 1e-5)])
+    angles = Angles(angle.double().cos(), angle.double().sin(), None)
+    return {
+        "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)[1]),
+        "sum": (x, total),  # after the norm, which adds in place
+        "gate": (gate(gate_up), torch_ops.gate(gate_up.double())),
+        "rotary": (
+            rotary(qkv, heads, size, angle.cos(), angle.sin()),
+            torch_ops.rotary(qkv.double(), heads, size, angles),
+        ),
     }
+
+
+def _check_cache(numbers: Numbers, kv_heads: int, group: int, size: int) -> Checks:
+    """Writing to the cache, and the attention of three sequences: of one token, of a whole block, of several blocks."""
+    lengths = torch.tensor([1, BLOCK, 3 * BLOCK + 5])
+    query_key, source = numbers(3, (group + 1) * kv_heads, size), numbers(3, size + kv_heads * size)
+    heads = QKV(query_key, source, size, kv_heads)
+    keys, values = numbers(12, kv_heads, BLOCK, size), numbers(12, kv_heads, BLOCK, size)
+    lengths, table = lengths.to(keys.device), torch.arange(12, device=keys.device).flip(0).view(3, 4)
+    block, offset = table.gather(1, (lengths - 1)[:, None] // BLOCK)[:, 0], (lengths - 1) % BLOCK
+    store_kv(query_key, source, size, block, offset, keys, values)
+    checks = {
+        "stored keys": (keys[block, :, offset], heads.key),
+        "stored values": (values[block, :, offset], heads.value),
+    }
+    wide = QKV(query_key.double(), source, size, kv_heads), keys.double(), values.double()
+    expected = DeviceDecodes(table, lengths, None, 1).attend(*wide, 0.2, NO_WINDOW)
     for parts in (1, 2):
-        result = attend(rotated, keys, values, table, ends, 0.2, 1 << 40, parts)
-        checks[f"attention in {parts}"] = result, torch.stack(outputs)
+        checks[f"attention in {parts}"] = (
+            attend(query_key, keys, values, table, lengths, 0.2, NO_WINDOW, parts),
+            expected,
+        )
     return checks
-
-
-def _rotated(heads: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """heads (T, …, D) rotated by angle (T, R/2)"""
-    half, cos, sin = angle.shape[1], angle.cos()[:, None], angle.sin()[:, None]
-    a, b = heads[..., :half], heads[..., half : 2 * half]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, heads[..., 2 * half :]], -1)
 
 
 # --- attention

@@ -71,8 +71,8 @@ class CpuDecodes:
 class DeviceDecodes:
     """One token of each of B sequences, on any device: by `kernels` (gpu_kernels.py), or by torch if there are none.
 
-    `tables` (B, M) are the blocks of each sequence, `lengths` (B,) its tokens, the new one included. The kernel divides a
-    sequence among `parts` programs.
+    tables (B, M) are the sequences' blocks, lengths (B,) their tokens, the new ones included. A kernel divides each sequence
+    among `parts` programs.
     """
 
     def __init__(self, tables: torch.Tensor, lengths: torch.Tensor, kernels: ModuleType | None, parts: int):

@@ -22,19 +22,10 @@ from whetstone.records import Sampling
 CHUNK = 64  # numbers that are taken from a stream at once
 
 
-def _stream(seed: int, problem_id: str, index: int) -> np.random.Generator:
-    key = hashlib.blake2b(f"{seed}/{problem_id}/{index}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
-
-
-def uniforms(seed: int, problem_id: str, index: int, n: int) -> np.ndarray:
-    """The first `n` numbers in [0, 1) of a rollout's stream (Philox, counter-based): (n,)."""
-    return _stream(seed, problem_id, index).random(n, dtype=np.float32)
-
-
 def draws(seed: int, problem_id: str, index: int) -> Iterator[float]:
-    """The numbers of a rollout's stream, one by one, without end."""
-    stream = _stream(seed, problem_id, index)
+    """The uniform numbers in [0, 1) of a rollout's stream (Philox, counter-based), one by one, without end."""
+    key = hashlib.blake2b(f"{seed}/{problem_id}/{index}".encode(), digest_size=16).digest()
+    stream = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
     while True:
         yield from stream.random(CHUNK, dtype=np.float32).tolist()
 
