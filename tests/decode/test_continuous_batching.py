@@ -131,8 +131,8 @@ def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):
 @pytest.mark.parametrize("prefill_tokens", [5, 31, 64])
 def test_a_prompt_run_in_parts_while_others_decode_gives_the_same(world, prefill_tokens):
     asked, sampling = prompts(8, 2), Sampling(max_tokens=40, seed=1)
-    whole = ids(Engine(*world), asked, sampling)
-    assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == whole
+    unsplit = ids(Engine(*world), asked, sampling)
+    assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == unsplit
 
 
 @pytest.mark.parametrize("max_batch", [8, 3])
@@ -162,29 +162,29 @@ def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, max_
         return prefills, decodes
 
     monkeypatch.setattr(decoding.scheduler, "schedule", watched)
-    found = {}
+    results = {}
     while decoding.busy:
-        found |= {c.index: c.ids for c in decoding.step()}
+        results |= {c.index: c.ids for c in decoding.step()}
         most = max(most, decoding.scheduler.blocks.capacity - decoding.scheduler.blocks.free)
-    written = sum(map(len, found.values()))
+    written = sum(map(len, results.values()))
     assert sum(run) <= length + written, "a prompt was run twice"
-    assert most <= length // BLOCK + max_batch, "a block of the prompt is there twice"
-    assert length // BLOCK > 0 and len(found) == 8
+    assert most <= length // BLOCK + max_batch, "a block of the prompt is in the cache twice"
+    assert length // BLOCK > 0 and len(results) == 8
     alone = {}
     for prompt in asked:
         alone |= {c.index: c.ids for c in Engine(*world).generate([prompt], sampling, Script)}
-    assert found == alone
+    assert results == alone
 
 
-def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):
+def test_a_cancelled_completion_leaves_at_once_and_the_others_stay_the_same(world):
     asked, sampling = prompts(4, 4), Sampling(max_tokens=30, seed=4)
     engine = Engine(*world, max_batch=9)
     undisturbed = ids(engine, asked, sampling)
     decoding = engine.decode(asked, sampling)
-    found = {}
+    results = {}
     for step in range(1000):
         if step == 0:
-            assert decoding.cancel("p3", 3).ids == [], "one that waits"
+            assert decoding.cancel("p3", 3).ids == [], "it had not entered yet"
             decoding.cancel("p0", 0)  # the first of its group, before its prompt was run
         if step == 7:
             gone = decoding.cancel("p0", 1)
@@ -192,9 +192,9 @@ def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):
             assert decoding.cancel("p0", 1) is None
         if not decoding.busy:
             break
-        found |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+        results |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
     kept = {key: value for key, value in undisturbed.items() if key not in {("p0", 0), ("p0", 1), ("p3", 3)}}
-    assert found == kept
+    assert results == kept
 
 
 @pytest.mark.slow
@@ -212,26 +212,26 @@ def test_ten_thousand_queued_requests_stay_in_the_budget_and_each_is_answered_on
 
     asked = [ask(str(i), "7", 0) for i in range(10_000)]
     decoding = engine.decode(asked, Sampling(max_tokens=70), Script)
-    seen, most = [], 0
+    answered, most = [], 0
     while decoding.busy:
-        seen += [int(c.problem_id) for c in decoding.step()]
+        answered += [int(c.problem_id) for c in decoding.step()]
         most = max(most, 100 - decoding.scheduler.blocks.free)
-    assert sorted(seen) == list(range(10_000))
+    assert sorted(answered) == list(range(10_000))
     cache = engine.runner._cache
     assert most <= cache.capacity == 100
     assert cache.keys.nbytes + cache.values.nbytes <= engine.runner.cache_bytes
 
 
-def test_two_decodings_of_one_engine_do_not_disturb_each_other(world):
+def test_two_decodings_of_one_engine_are_independent(world):
     engine, sampling = Engine(*world), Sampling(max_tokens=20, seed=3)
     alone = ids(engine, prompts(6), sampling)
     first, second = engine.decode(prompts(6), sampling), engine.decode(prompts(6)[::-1], sampling)
-    found: list[dict] = [{}, {}]
+    results: list[dict] = [{}, {}]
     while first.busy or second.busy:
-        for decoding, into in zip((first, second), found, strict=True):
+        for decoding, into in zip((first, second), results, strict=True):
             if decoding.busy:
                 into |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
-    assert found == [alone, alone]
+    assert results == [alone, alone]
 
 
 def test_streamed_pieces_join_to_the_text(world):
