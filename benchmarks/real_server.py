@@ -230,7 +230,7 @@ class Ledger:
 # --- the run ---
 
 # the judge is still trying when its server is there again; the others give up
-RETRIES, JUDGES_RETRIES = "retries = 1, first_pause = 0.1", "retries = 40, first_pause = 0.5, longest_pause = 2"
+RETRIES, JUDGES_RETRIES = "retries = 1, longest_pause = 0.1", "retries = 40, longest_pause = 2"
 RECIPE = """
 [run]
 name = "real_server"

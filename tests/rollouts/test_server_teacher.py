@@ -22,7 +22,6 @@ def build_stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None
     asked = {
         "server": address,
         "model": "wise",
-        "first_pause": 0.01,
         "longest_pause": 0.02,
         "in_flight": 3,
         "retries": 0,
