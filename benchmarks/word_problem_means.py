@@ -38,7 +38,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no_fobar": ("questions.metamath.fobar=0",),
     "no_self_verification": ("questions.metamath.self_verification=0",),
     "no_inverse": ("questions.metamath.fobar=0", "questions.metamath.self_verification=0"),
-    "no_given": ("rollouts.given=false",),
+    "no_given": ("rollouts.procedural.given=false",),
     "no_question_dropout": NO_DROPOUT,
     "words_alone_dropped": NO_DROPOUT[1:],
     "programs_too": (
