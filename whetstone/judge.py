@@ -68,10 +68,8 @@ class JudgedVerifier:
     ):
         if not 0 <= audit <= 1:
             raise ValueError(f"audit = {audit}: it is the share of decided answers shown to the judge. Use 0 to 1.")
-        self.verifier = verifier
-        self.generator = generator
+        self.verifier, self.generator, self.audit = verifier, generator, audit
         self.journal = Journal(journal) if journal is not None else None
-        self.audit = audit
         self.sampling = sampling or Sampling(temperature=0.0, max_tokens=1024)
         self.counts: Counter[str] = Counter()
         self._opinions: dict[str, dict[str, Any]] = {}

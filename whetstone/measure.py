@@ -119,18 +119,23 @@ def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, 
     means; if all problems have the same mean, for the number of problems. So a perfect score on ten problems does not claim
     certainty.
     """
-    marks: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        if row["correct"] is not None:
-            marks[row["problem_id"]].append(row["correct"])
-    if not marks:
+    means = _means(rows).values()
+    if not means:
         return 0.0, 0.0, 1.0, 0
-    means = [sum(right) / len(right) for right in marks.values()]
     problems = len(means)
     mean = sum(means) / problems
     between = sum((m - mean) ** 2 for m in means) / max(problems - 1, 1) / problems
     effective = mean * (1 - mean) / between if between > 0 else problems
     return mean, *wilson(mean, effective), problems
+
+
+def _means(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Problem id -> the share of right samples among the decided ones."""
+    marks: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["correct"] is not None:
+            marks[row["problem_id"]].append(row["correct"])
+    return {problem: sum(right) / len(right) for problem, right in marks.items()}
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -177,14 +182,7 @@ def paired_bootstrap(
     """
     import numpy as np
 
-    def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-        marks: dict[str, list[bool]] = defaultdict(list)
-        for row in rows:
-            if row["correct"] is not None:
-                marks[row["problem_id"]].append(row["correct"])
-        return {problem: sum(right) / len(right) for problem, right in marks.items()}
-
-    a, b = means(ours), means(theirs)
+    a, b = _means(ours), _means(theirs)
     shared = [problem for problem in a if problem in b]
     if not shared:
         raise ValueError(

@@ -11,27 +11,19 @@ power of ten only moves the point: `7.38*100:>2 so 738`.
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from whetstone.arithmetic.expression import Number, Operation, Value, as_value, evaluate, write_number
 
 MOST_DECIMALS = 6
 
 
-@dataclass
-class Slip:
-    """One wrong digit, `shift` too high modulo 10, in the `column`-th column worked on; `done` after it was made."""
+class Slip(NamedTuple):
+    """One wrong digit, `shift` too high modulo 10, in the `column`-th column worked on."""
 
     column: int
     shift: int
-    done: bool = False
-
-    def digit(self, digit: int, column: int) -> int:
-        if self.done or column != self.column:
-            return digit
-        self.done = True
-        return (digit + self.shift) % 10
 
 
 def work(sign: str, a: Value, b: Value, slip: Slip | None = None) -> tuple[str, Value]:
@@ -75,6 +67,10 @@ def _power_of_ten(value: Value) -> int:
     return len(digits) - 1 if re.fullmatch("10+", digits) else 0
 
 
+def _digit(value: int, column: int, slip: Slip | None) -> int:
+    return (value + (slip.shift if slip and slip.column == column else 0)) % 10
+
+
 def _columns(sign: str, a: int, b: int, width: int, slip: Slip | None) -> tuple[list[str], int]:
     """`width` columns of a + b, a - b, or a * b for a `b` of one digit: their lines, and the number that they arrive at.
 
@@ -85,7 +81,7 @@ def _columns(sign: str, a: int, b: int, width: int, slip: Slip | None) -> tuple[
     for column in range(width):
         x, y = a // 10**column % 10, b if sign == "*" else b // 10**column % 10
         total = x * y + carried if sign == "*" else x + y + carried if sign == "+" else x - y - carried
-        digit = slip.digit(total % 10, column) if slip else total % 10
+        digit = _digit(total, column, slip)
         before, carried = (f"{again}{carried}" if carried else ""), abs(total // 10)
         mark = "" if not carried else letter if carried == 1 else f"{letter}{carried}:"
         lines.append(f"{x}{sign}{y}{before}={mark}{digit}")
@@ -127,7 +123,7 @@ def _divide(a: int, b: int, slip: Slip | None) -> tuple[list[str], int]:
     lines, rest, quotient = [], 0, 0
     for column, digit in enumerate(int(d) for d in str(a)):
         part = rest * 10 + digit
-        written = slip.digit(part // b, column) if slip else part // b
+        written = _digit(part // b, column, slip)
         rest = part % b
         lines.append(f"{part}/{b}={written}{f'r{rest}' if rest else ''}")
         quotient = quotient * 10 + written

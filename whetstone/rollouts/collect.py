@@ -152,7 +152,7 @@ class Collection:
                 if teacher.stopped:
                     break
                 new = [problem for problem in block if problem.id not in done]
-                ready = [(problem, traces, "") for problem in new if (traces := shipped.traces(problem))]
+                ready = [(problem, traces, "") for problem in new if (traces := shipped(problem))]
                 if ready:
                     journal.append(verified_lines(ready, verifier, programs))
                 own = settled | {problem.id for problem, _, _ in ready} if ready else settled

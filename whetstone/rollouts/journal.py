@@ -9,7 +9,7 @@ without it settles its problem: nobody is asked about it again.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,31 +71,17 @@ def in_order(journal: Path, blocks: Iterable[Sequence[Problem]]) -> Iterator[tup
     Reads the journal once, in the memory of one block: the lines of a block lie before those of the next one, in any order
     among themselves.
     """
-    lines = _Lookahead(journal)
-    for block in blocks:
-        rows: dict[str, list[Line]] = {problem.id: [] for problem in block}
-        for row in lines.take_while(lambda row, rows=rows: row["problem_id"] in rows):
-            rows[row["problem_id"]].append(row)
-        for problem in block:
-            own = rows[problem.id]
-            traces = sorted((from_row(Trace, t) for row in own for t in row["traces"]), key=lambda trace: trace.index)
-            failures = sum(row.get("failures", 0) for row in own)
-            yield problem, traces, own[-1]["reason"] if own else "", failures
-
-
-class _Lookahead:
-    """The lines of a file, which can be taken up to the first one that does not fit."""
-
-    def __init__(self, path: Path):
-        self.lines = self._read(path)
-        self.next = next(self.lines, None)
-
-    @staticmethod
-    def _read(path: Path) -> Iterator[Line]:
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-    def take_while(self, fits: Callable[[Line], bool]) -> Iterator[Line]:
-        while self.next is not None and fits(self.next):
-            yield self.next
-            self.next = next(self.lines, None)
+    with journal.open(encoding="utf-8") as lines:
+        rows = map(json.loads, lines)
+        row = next(rows, None)
+        for block in blocks:
+            by_problem: dict[str, list[Line]] = {problem.id: [] for problem in block}
+            while row is not None and row["problem_id"] in by_problem:
+                by_problem[row["problem_id"]].append(row)
+                row = next(rows, None)
+            for problem in block:
+                own = by_problem[problem.id]
+                traces = [from_row(Trace, trace) for line in own for trace in line["traces"]]
+                failures = sum(line.get("failures", 0) for line in own)
+                reason = own[-1]["reason"] if own else ""
+                yield problem, sorted(traces, key=lambda trace: trace.index), reason, failures

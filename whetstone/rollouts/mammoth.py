@@ -29,10 +29,9 @@ from whetstone.records import (
     Prompt,
     Sampling,
     Trace,
-    Verdict,
     Verifier,
 )
-from whetstone.verify.program import Outcome, Sandbox
+from whetstone.verify.program import Sandbox
 
 
 def program_trace(problem: Problem, index: int) -> Trace:
@@ -99,12 +98,10 @@ class ProgramGrader:
             yield self._graded(by_id[trace.problem_id], trace), completion.usage
 
     def _graded(self, problem: Problem, trace: Trace) -> Trace:
-        verdict = self.verdict(problem, self.sandbox.run_text(trace.text))
-        return replace(trace, correct=verdict.correct, reason=f"program: {verdict.reason}")
-
-    def verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
+        outcome = self.sandbox.run_text(trace.text)
         if outcome.reason == "refused":
             raise ValueError(f"programs can no longer be run isolated: {outcome.detail}")
         if outcome.answer is None:
-            return Verdict(False, outcome.reason)
-        return self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
+            return replace(trace, correct=False, reason=f"program: {outcome.reason}")
+        verdict = self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
+        return replace(trace, correct=verdict.correct, reason=f"program: {verdict.reason}")
