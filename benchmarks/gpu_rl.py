@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from whetstone.rl.algorithms.grpo import grpo
 
 from benchmarks._measure import versions, write
 from benchmarks._phi4_mini import (
@@ -47,9 +48,8 @@ from benchmarks._phi4_mini import (
 )
 from whetstone.batch import Row
 from whetstone.chat import ask
-from whetstone.decode.continuous_batching import Line
-from whetstone.decode.decoding import Decoding
 from whetstone.decode.sampling import draws
+from whetstone.decode.sequence import Sequence as Sampled
 from whetstone.learner.flops import peak
 from whetstone.learner.learner import Learner
 from whetstone.records import Problem, Rollout, Sampling
@@ -169,12 +169,12 @@ def draw(learner: Learner, policy: Any, size: Size, device: str) -> dict[str, An
 
     def drawn(length: int, into: list[float]) -> list[Any]:
         sampling = Sampling(max_tokens=length)
-        lines = [
-            Line(ask(str(g), "", i), start, sampling, draws(0, str(g), i))
+        sequences = [
+            Sampled(ask(str(g), "", i), start, sampling, draws(0, str(g), i))
             for g, start in enumerate(starts)
             for i in range(4)
         ]
-        decoding, done = Decoding(engine, lines), []
+        decoding, done = engine.decode_sequences(sequences), []
         with timed(device, into):
             while decoding.busy:
                 done += decoding.step()

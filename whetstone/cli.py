@@ -190,8 +190,8 @@ def verify(
 
     second = {}
     if judge is not None:
-        from whetstone.answer import JudgedVerifier
         from whetstone.decode.engine import load_engine
+        from whetstone.judge import JudgedVerifier
 
         engine = load_engine(judge)
         second = {"second": lambda rules: JudgedVerifier(rules, engine, opinions)}

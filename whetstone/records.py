@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 R = TypeVar("R")
 
 PROGRAM_REQUEST = " Let's write a program."  # added to a question, it asks for a program of thought (MAmmoTH)
+PROGRAM = "program"  # the augmentation of traces that are programs of thought
+NO_REFERENCE = "no reference answer"  # the reason of a trace that cannot be verified
 
 
 @dataclass(frozen=True, slots=True)

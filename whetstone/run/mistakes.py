@@ -42,7 +42,8 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     path, value = error["loc"], error["input"]
     place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
-        names = list(dict.fromkeys(known if len(path) == 1 and known else _fields_at(settings_class, path[:-1])))
+        fields = _fields_at(settings_class, path[:-1], table.values)
+        names = list(dict.fromkeys(known if len(path) == 1 and known else fields))
         return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
@@ -50,16 +51,16 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # raised by a validator of ours, which names the remedy
         return f"{place} {what}{why}."
-    return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path)}"
+    return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path, table.values)}"
 
 
-def _default(settings_class: type[BaseModel], path: Sequence[str | int]) -> str:
+def _default(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> str:
     """A sentence about the default of the setting at `path`, as this kind of stage has it; empty if there is none."""
     default: Any = settings_class.model_construct()
     for part in path:
         default = getattr(default, str(part), None) if isinstance(default, BaseModel) else None
     if default is None:
-        declared = _fields_at(settings_class, path[:-1]).get(path[-1])
+        declared = _fields_at(settings_class, path[:-1], values).get(path[-1])
         if declared is not None and not declared.is_required():
             default = declared.get_default(call_default_factory=True)
     return "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
@@ -78,18 +79,22 @@ def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
     return words.removeprefix(".")
 
 
-def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, FieldInfo]:
+def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> Mapping[str, FieldInfo]:
     """The fields of the table at `path` below the settings; empty if its class is not certain."""
-    classes = _classes_at(settings_class, path)
+    classes = _classes_at(settings_class, path, values)
     return classes[0].model_fields if len(classes) == 1 else {}
 
 
-def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
-    """The settings classes that the table at `path` may be of."""
+def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> list[type[BaseModel]]:
+    """The settings classes that the table at `path` may be of. A class may choose one below it by the table: `of(values)`."""
     classes = [settings_class]
     for part in path:
-        if isinstance(part, int):
+        if isinstance(values, list) and isinstance(part, int):
+            values = values[part]
+            chosen = (c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes)
+            classes = list(dict.fromkeys(chosen))
             continue
+        values = values.get(part) if isinstance(values, dict) else None
         tagged = [
             c for c in classes if "kind" in c.model_fields and part in get_args(c.model_fields["kind"].annotation)
         ]

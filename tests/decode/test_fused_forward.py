@@ -1,4 +1,4 @@
-"""The shortcut is the model: the same tokens and log-probabilities with and without it, and none for what it does not know."""
+"""The fused forward pass gives the modules' tokens and log-probabilities, and is used for known models only."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch
 from tests.tiny_models import WINDOWED, random_model, tiny, windowed_model
 from whetstone import model as models
 from whetstone.chat import ask
-from whetstone.decode import engine as engines
+from whetstone.decode import runner
 from whetstone.decode.engine import Engine
-from whetstone.decode.plain_forward import fits
+from whetstone.decode.fused_forward import fits
 from whetstone.records import Sampling
 
 PROMPTS = [ask(f"p{i}", f"Compute {i} + {i * 37}" + " + 1" * i, 0) for i in range(5)]
@@ -17,22 +17,22 @@ PROMPTS = [ask(f"p{i}", f"Compute {i} + {i * 37}" + " + 1" * i, 0) for i in rang
 def both_ways(model, tokenizer, monkeypatch):
     sampling = Sampling(max_tokens=25, seed=2)
     assert fits(model)
-    short = list(Engine(model, tokenizer).generate(PROMPTS, sampling))
-    monkeypatch.setattr(engines, "fits", lambda model: False)
-    return short, list(Engine(model, tokenizer).generate(PROMPTS, sampling))
+    fused = list(Engine(model, tokenizer).generate(PROMPTS, sampling))
+    monkeypatch.setattr(runner, "fits", lambda model: False)
+    return fused, list(Engine(model, tokenizer).generate(PROMPTS, sampling))
 
 
 @pytest.mark.parametrize("kind", ["phi3", "qwen2", "llama", "tiny"])
-def test_the_shortcut_gives_the_tokens_and_logprobs_of_the_modules(kind, monkeypatch):
+def test_it_gives_the_tokens_and_logprobs_of_the_modules(kind, monkeypatch):
     model, tokenizer = tiny()
-    if kind != "tiny":  # the tiny default turns only a part of each head
+    if kind != "tiny":  # the tiny default rotates only a part of each head
         model = random_model(kind, len(tokenizer))
-    for short, long in zip(*both_ways(model, tokenizer, monkeypatch), strict=True):
-        assert short.ids == long.ids
-        assert short.logprobs == pytest.approx(long.logprobs, abs=1e-5)
+    for fused, modules in zip(*both_ways(model, tokenizer, monkeypatch), strict=True):
+        assert fused.ids == modules.ids
+        assert fused.logprobs == pytest.approx(modules.logprobs, abs=1e-5)
 
 
-def test_anything_replaced_or_unknown_is_left_to_the_module():
+def test_models_with_replaced_parts_and_unknown_classes_run_through_their_modules():
     _, tokenizer = tiny()
     model = random_model("llama", len(tokenizer))
     assert fits(model)
@@ -45,14 +45,14 @@ def test_anything_replaced_or_unknown_is_left_to_the_module():
 
     model.model.layers[1].mlp.up_proj.__class__ = Adapted
     assert not fits(model)
-    assert not fits(random_model("qwen3", len(tokenizer))), "it has norms of its own in the attention"
+    assert not fits(random_model("qwen3", len(tokenizer))), "its attention has norms of its own"
 
 
 @pytest.mark.parametrize("kind", WINDOWED)
 def test_a_sliding_window_is_that_of_transformers(kind, tmp_path):
     _, tokenizer = tiny()
     model = windowed_model(kind, len(tokenizer))
-    engine = Engine(model, tokenizer, prefill_tokens=20)  # prompts in parts: these meet what is cached
+    engine = Engine(model, tokenizer, prefill_tokens=20)  # prompts in parts, which attend to what is cached
     models.save(model, tokenizer, tmp_path)
     plain = type(model).from_pretrained(tmp_path)
     for done in engine.generate(PROMPTS, Sampling(0.0, 40)):
