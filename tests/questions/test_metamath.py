@@ -159,7 +159,9 @@ def test_decimals_keep_their_places():
 
 def test_numbers_are_as_long_as_before_and_written_the_same_way():
     original = problem("Forty-five of the 1,200 apples fell. How many are left?", "1200-45")
-    for variant in made(original, "resampled"):
+    variants = made(original, "resampled")
+    assert len(variants) == ALL.resample
+    for variant in variants:
         assert re.fullmatch(
             r"[A-Z][a-z]+(-[a-z]+)? of the \d,\d{3} apples fell\. How many are left\?", variant.question
         )
