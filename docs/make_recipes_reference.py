@@ -88,10 +88,11 @@ def _first_paragraph(documented: Any) -> str:
 
 
 def _inputs(room: Room) -> str:
-    inputs = [
-        f"`{name}` ({' or '.join(wanted.accepts)}{', optional' if wanted.optional else ''})"
-        for name, wanted in room.inputs.items()
-    ]
+    inputs = []
+    for name, wanted in room.inputs.items():
+        facts = [" or ".join(wanted.accepts), wanted.description, "only if named" * wanted.only_named]
+        facts += ["optional" * (wanted.optional and not wanted.only_named)]
+        inputs.append(f"`{name}` ({'; '.join(filter(None, facts))})")
     lines = [f"Inputs: {', '.join(inputs)}."] if inputs else []
     if room.reads_run:
         lines.append("Reads everything above it and the scores; made again whenever they change.")

@@ -90,22 +90,23 @@ def run(
     checked = read_recipe(recipe, sets or ())
     try:
         with terminate_as_interrupt():
-            results = run_recipe(checked, first, last, only or (), force)
+            run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
         command = shlex.join(["whetstone", *sys.argv[1:]])
         print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
-    print_results(checked, results)
+    print_results(checked)
 
 
 @app.command()
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
+    from whetstone.learner.cost import bytes_as_text
     from whetstone.pipeline.running import estimate
     from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.progress import clock
-    from whetstone.terminal import gigabytes, print_estimates
+    from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
     print(f"{recipe} -> {checked.folder}")
@@ -117,7 +118,9 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
             print(f"    {reason}")
         if state.manifest is not None:
             wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
-            print(f"    took {clock(wall)} ({cpu:.1f} s CPU, {gigabytes(state.manifest['peak_memory'])} at the peak)")
+            print(
+                f"    took {clock(wall)} ({cpu:.1f} s CPU, {bytes_as_text(state.manifest['peak_memory'])} at the peak)"
+            )
         if state.status != "done":
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
@@ -185,23 +188,16 @@ def verify(
     """Add `correct` and `reason` to every row, in order. Exit status 0 even when answers are wrong."""
     from whetstone.verify.table import verify_file
 
-    if judge is None:
-        if opinions is not None:
-            raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
-        summary = verify_file(path, prediction_field, gold_field, policy, output)
-    else:
+    second = {}
+    if judge is not None:
         from whetstone.answer import JudgedVerifier
         from whetstone.decode.engine import load_engine
 
         engine = load_engine(judge)
-        summary = verify_file(
-            path,
-            prediction_field,
-            gold_field,
-            policy,
-            output,
-            second=lambda rules: JudgedVerifier(rules, engine, opinions),
-        )
+        second = {"second": lambda rules: JudgedVerifier(rules, engine, opinions)}
+    elif opinions is not None:
+        raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
+    summary = verify_file(path, prediction_field, gold_field, policy, output, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
     print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
 
@@ -209,9 +205,7 @@ def verify(
 @app.command()
 def evaluate(
     model: ModelName,
-    benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="A file of problems, or the name of a known set.")
-    ],
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="A file of problems or a known name.")],
     samples: Annotated[int, typer.Option(min=1, help="Answers per problem.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.6,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer; longer ones count as truncated.")] = 512,
@@ -222,7 +216,7 @@ def evaluate(
         typer.Option(
             "--column",
             metavar="OURS=THEIRS",
-            help="A column that the file names otherwise, as question=prompt. Repeatable.",
+            help="A column by another name: question=prompt. Repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -246,9 +240,7 @@ TopK = Annotated[int, typer.Option(min=0, help="Sample from this many of the lik
 MinP = Annotated[float, typer.Option(help="Sample from tokens at least this many times as likely as the likeliest.")]
 BeamCount = Annotated[int, typer.Option("--beams", min=1, help="Width of beam search; 1: sampling.")]
 Thinking = Annotated[str, typer.Option(help="show the model's thinking, fold it into one line, or hide it.")]
-ThinkMost = Annotated[
-    int | None, typer.Option(help="End the thinking after this many tokens and have the model answer.")
-]
+ThinkMost = Annotated[int | None, typer.Option(help="End the thinking after this many tokens, and answer.")]
 ThinkLeast = Annotated[int, typer.Option(min=0, help='Continue the thinking ("Wait") until this many tokens.')]
 
 

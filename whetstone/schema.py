@@ -59,9 +59,10 @@ def _complete_stage(stage: dict[str, Any], kind: str, room: Room) -> None:
 
 
 def described(wanted: Input) -> str:
-    """What an input reads: `subset or pairs of a stage above; default: the latest`."""
+    """What an input reads, and its default."""
     default = "none" if wanted.only_named else "the latest, if there is one" if wanted.optional else "the latest"
-    return f"{' or '.join(wanted.accepts)} of a stage above, as `stage` or `stage/artifact`; default: {default}"
+    what = wanted.description or " or ".join(wanted.accepts)
+    return f"{what}: a stage above, or stage/artifact; default: {default}"
 
 
 def _allow_names(definitions: dict[str, Any], table: type[BaseModel], reference: dict[str, Any]) -> None:

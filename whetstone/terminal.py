@@ -1,43 +1,32 @@
 """The tables that commands print."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
 from whetstone.pipeline.history import last_speeds
-from whetstone.pipeline.scores import StageResult
 from whetstone.recipe import Recipe
-from whetstone.records import Score
+from whetstone.records import Score, from_row
+from whetstone.run.folder import MANIFEST, SCORES, read_json
 from whetstone.run.room import Estimate
 
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
-def print_results(recipe: Recipe, results: Sequence[StageResult]) -> None:
-    """What each stage took and scored, and how fast the machine was."""
-    main = next((result.score for result in reversed(results) if result.score), None)  # the base may have fewer samples
-    table = _table(
-        "stage", "wall s", "CPU s", "peak", *((f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ())
-    )
-    for result in results:
-        score = result.score
-        table.add_row(
-            result.name,
-            f"{result.wall_seconds:,.1f}" if result.wall_seconds else "",
-            f"{result.cpu_seconds:,.1f}" if result.cpu_seconds else "",
-            gigabytes(result.peak_memory) if result.peak_memory else "",
-            *((f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()),
-        )
+def print_results(recipe: Recipe) -> None:
+    """What each finished stage took and scored, and how fast the machine was."""
+    rows = list(_results(recipe))
+    main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
+    table = _table("stage", "wall s", "CPU s", "peak", *scored)
+    for name, usage, score in rows:
+        accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
+        table.add_row(name, *_usage_cells(usage), *accuracy)
     table.add_section()
-    table.add_row(
-        "all",
-        f"{sum(result.wall_seconds for result in results):,.1f}",
-        f"{sum(result.cpu_seconds for result in results):,.1f}",
-        gigabytes(max((result.peak_memory for result in results), default=0)),
-    )
+    table.add_row("all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
     console = _console(110)
     console.print(f"\n{recipe.folder}", highlight=False, soft_wrap=True)
     console.print(table)
@@ -46,6 +35,36 @@ def print_results(recipe: Recipe, results: Sequence[StageResult]) -> None:
     report = recipe.folder / "report.html"
     if report.exists():
         console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
+    """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
+    path = recipe.folder / SCORES
+    scores = {s["stage"]: from_row(Score, s) for s in read_json(path)["scores"] if s["main"]} if path.exists() else {}
+    base = scores.get("base")
+    for stage in recipe.stages:
+        manifest = recipe.folder / stage.folder_name / MANIFEST
+        if manifest.exists():
+            if base and stage.room.trains:
+                yield "base", {}, base
+                base = None
+            yield stage.name, read_json(manifest), scores.get(stage.name)
+    scoring = [
+        recipe.folder / "scores" / name / MANIFEST for name in ("base", *(stage.name for stage in recipe.stages))
+    ]
+    if usages := [read_json(manifest) for manifest in scoring if manifest.exists()]:
+        yield "scoring", _total(usages), None
+
+
+def _total(usages: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    times = {name: sum(usage[name] for usage in usages) for name in ("wall_seconds", "cpu_seconds")}
+    return times | {"peak_memory": max((usage["peak_memory"] for usage in usages), default=0)}
+
+
+def _usage_cells(usage: Mapping[str, float]) -> tuple[str, ...]:
+    if not usage:
+        return "", "", ""
+    return f"{usage['wall_seconds']:,.1f}", f"{usage['cpu_seconds']:,.1f}", bytes_as_text(usage["peak_memory"])
 
 
 def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
@@ -83,8 +102,8 @@ def _notes(recipe: Recipe, unknown: bool) -> str:
     if recipe.parallel.accelerator:
         notes.append(
             f"Time is for {recipe.parallel.processes} x {recipe.parallel.accelerator}, if training reaches {ASSUMED_MFU:.0%} "
-            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers and "
-            "the scores after each stage."
+            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers "
+            "and the scores after each stage."
         )
     else:
         notes.append('[parallel] accelerator = "H200", for instance, adds the time.')
@@ -111,10 +130,6 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(130).print(table)
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import git_revision, versions
-from whetstone.pipeline.scores import StageResult, results, score_stage
+from whetstone.pipeline.scores import score_stage
 from whetstone.pipeline.staleness import State, fingerprint, plan_recipe, reads, stage_state
 from whetstone.recipe import Recipe, RecipeStage
 from whetstone.run.folder import MANIFEST, STARTED, Stage, discard, hash_folder, read_json, remove_discarded, write_json
@@ -23,12 +23,8 @@ MAY_GIVE = ("base", "dropped")  # artifacts that any stage may write beside thos
 
 
 def run_recipe(
-    recipe: Recipe,
-    first: str | None = None,
-    last: str | None = None,
-    only: Sequence[str] = (),
-    force: bool = False,
-) -> list[StageResult]:
+    recipe: Recipe, first: str | None = None, last: str | None = None, only: Sequence[str] = (), force: bool = False
+) -> None:
     """Do what is to do among the selected stages, score every trained model, and write run.json and scores.json.
 
     Raises ValueError for stale work without `force`, for a stage whose inputs are missing, for a folder in use.
@@ -51,7 +47,6 @@ def run_recipe(
                 states[stage.name] = stage_state(recipe, stage, states)
                 if stage in chosen:
                     states[stage.name] = _do_stage(recipe, stage, states[stage.name], history, force)
-        return results(recipe)
 
 
 def select(recipe: Recipe, first: str | None, last: str | None, only: Sequence[str]) -> list[RecipeStage]:
