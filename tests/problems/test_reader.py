@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from whetstone.problems.columns import ColumnLayout, Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.problems.table import BrokenRow, cell, read_table
 from whetstone.questions.sources.file import FileSource
-from whetstone.show import rows_of
+from whetstone.records import Problem
+from whetstone.show import render, rows_of
 from whetstone.verify.table import verify_file
 
 ROWS = [
@@ -122,7 +124,7 @@ def test_broken_rows_are_named_by_their_line(tmp_path):
         ("a.csv", b"\xff\xfeq\0", "is UTF-16"),
         ("a.jsonl", b"\xfe\xff\0q", "is UTF-16"),
         ("a.jsonl.gz", b"no gzip", "is damaged"),
-        ("a.parquet", b"PAR1 no more", "is not a Parquet file"),
+        ("a.parquet", b"PAR1 no more", "is not a Parquet file that can be read"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_an_error_with_its_name(tmp_path, name, content, why):
@@ -190,3 +192,24 @@ def test_a_value_becomes_text_or_is_refused_by_its_name(question, answer, said):
         assert f"{item.reason}: {item.detail}".startswith(said)
     else:
         assert (item.question, item.answer) == ("q", said)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv.gz", ".parquet"])
+def test_a_file_with_random_damage_gives_rows_or_an_error_with_its_name(tmp_path, suffix):
+    path = written(tmp_path / f"a{suffix}", ROWS)
+    intact, rng = path.read_bytes(), random.Random(suffix)
+    pieces = [b"\0", b'"', b"[", b"\xff", b"\\ud800", MARK, b"NaN", b"1e999", b"\r", b",", b"null"]
+    for _ in range(200):
+        content = bytearray(intact)
+        for _ in range(rng.randint(1, 5)):
+            at = rng.randrange(len(content) + 1)
+            content[at : at + rng.choice((0, 0, 1, 9))] = rng.choice(pieces)
+        path.write_bytes(content)
+        try:
+            problems = list(FileSource(kind="file", path=str(path)).problems("set", "train", 0))
+            text = "".join(render(number, row, colour=True) for number, row in enumerate(rows_of(path)))
+        except ValueError as error:
+            assert path.name in str(error)
+        else:
+            assert all(isinstance(item, Problem | Drop) for item in problems)
+            text.encode()

@@ -270,18 +270,16 @@ def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[Numbered]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"source file {path} is not a Parquet file: {error}. Fetch it again.") from error
-    with table:
-        names = table.schema_arrow.names
-        tops = [name if name in names else name.partition(".")[0] for name in needed]
-        columns = list(dict.fromkeys(tops)) if tops and set(tops) <= set(names) else None
-        number = 0
-        for batch in table.iter_batches(batch_size=BATCH, columns=columns):
-            for row in _batch_rows(batch):
-                number += 1
-                yield number, row
+        with pq.ParquetFile(path) as table:
+            names = table.schema_arrow.names
+            tops = dict.fromkeys(name if name in names else name.partition(".")[0] for name in needed)
+            columns = list(tops) if tops and set(tops) <= set(names) else None
+            batches = table.iter_batches(batch_size=BATCH, columns=columns)
+            yield from enumerate(chain.from_iterable(map(_batch_rows, batches)), 1)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"source file {path} is not a Parquet file that can be read: {error}. Fetch it again."
+        ) from error
 
 
 def _batch_rows(batch: Any) -> Iterator[Row | BrokenRow]:
