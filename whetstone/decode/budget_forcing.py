@@ -12,6 +12,7 @@ completion and the cache, and the forced tokens are part of the completion. They
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from whetstone.chat import Chat
 from whetstone.decode.sequence import Edit
@@ -20,6 +21,7 @@ from whetstone.records import Prompt
 END_OF_THINKING = "</think>"
 
 
+@dataclass
 class BudgetForcing:
     """Makes the `Control` of each completion. Tokens are counted from the first of the completion.
 
@@ -27,29 +29,26 @@ class BudgetForcing:
     if the numbers contradict each other or `end` is empty.
     """
 
-    def __init__(
-        self,
-        chat: Chat,
-        most: int | None = None,
-        least: int = 0,
-        waits: int = 2,
-        wait: str = "Wait",
-        end: str = END_OF_THINKING,
-        answer: str = "\n",
-    ):
-        if most is not None and not least <= most:
-            raise ValueError(f"least = {least} and most = {most} tokens of thinking: raise most, or lower least.")
-        if least < 0 or waits < 0 or not end:
+    chat: Chat
+    most: int | None = None
+    least: int = 0
+    waits: int = 2
+    wait: str = "Wait"
+    end: str = END_OF_THINKING
+    answer: str = "\n"
+
+    def __post_init__(self) -> None:
+        if self.most is not None and not self.least <= self.most:
             raise ValueError(
-                f"least = {least}, waits = {waits}, end = {end!r}: least and waits are 0 or more, and end is not empty."
+                f"least = {self.least} and most = {self.most} tokens of thinking: raise most, or lower least."
             )
-        self.chat = chat
-        self.most = most
-        self.least = least
-        self.waits = waits
-        self.end = end
-        self.wait_ids = chat.ids(wait)
-        self.close_ids = chat.ids(end + answer)
+        if self.least < 0 or self.waits < 0 or not self.end:
+            raise ValueError(
+                f"least = {self.least}, waits = {self.waits}, end = {self.end!r}: least and waits are 0 or more, and end is "
+                "not empty."
+            )
+        self.wait_ids = self.chat.ids(self.wait)
+        self.close_ids = self.chat.ids(self.end + self.answer)
 
     def __call__(self, prompt: Prompt) -> "_Thinking":
         return _Thinking(self)

@@ -30,14 +30,9 @@ class Decoding:
     """
 
     def __init__(
-        self,
-        runner: ModelRunner,
-        chat: Chat,
-        sequences: list[Sequence],
-        max_batch: int,
-        prefill_tokens: int,
-        streaming: bool = False,
-    ):
+        self, runner: ModelRunner, chat: Chat, sequences: list[Sequence],
+        max_batch: int, prefill_tokens: int, streaming: bool = False,
+    ):  # fmt: skip
         self.runner, self.chat = runner, chat
         longest = max((len(sequence.prompt_ids) + sequence.sampling.max_tokens for sequence in sequences), default=1)
         at_once = max(1, min(max_batch, len(sequences)))

@@ -36,16 +36,9 @@ class KVCache:
     """
 
     def __init__(
-        self,
-        layers: int,
-        blocks: int,
-        kv_heads: int,
-        head_size: int,
-        dtype: torch.dtype,
-        device: Any,
-        kernels: ModuleType | None = None,
-        batch_invariant: bool = False,
-    ):
+        self, layers: int, blocks: int, kv_heads: int, head_size: int, dtype: torch.dtype, device: Any,
+        kernels: ModuleType | None = None, batch_invariant: bool = False,
+    ):  # fmt: skip
         on_cpu = torch.device(device).type == "cpu"
         self.kernels = kernels
         self.batch_invariant = batch_invariant
@@ -154,8 +147,7 @@ class KVCache:
         self._write(layer, heads)
         parts = []
         if prefill:
-            own = (x[:prefill].transpose(0, 1) for x in (heads.query, heads.key, heads.value))  # (heads, T, D)
-            parts.append(self._attend_prefills(layer, *own, scaling, window))
+            parts.append(self._attend_prefills(layer, heads, scaling, window))
         if tokens > prefill:
             rows = QKV(heads.query_key[prefill:], *heads[1:]) if prefill else heads
             keys, values = (self._keys, self._values) if self.compiled else (self.keys, self.values)
@@ -175,34 +167,22 @@ class KVCache:
             self.keys[layer][self._block, :, self._offset] = heads.key[: self._tokens]
             self.values[layer][self._block, :, self._offset] = heads.value[: self._tokens]
 
-    def _attend_prefills(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float,
-        window: int | None,
-    ) -> torch.Tensor:
-        """Whole prompts attend to themselves, later parts of one also to what is cached of it: query (H, T, D), key and
-        value (K, T, D) -> (T, H, D)."""
+    def _attend_prefills(self, layer: int, heads: QKV, scaling: float, window: int | None) -> torch.Tensor:
+        """Whole prompts attend to themselves, later parts of one also to what is cached of it: (T, H, D)."""
+        tokens = self._prefill_tokens
+        own = [x[:tokens].transpose(0, 1)[None] for x in (heads.query, heads.key, heads.value)]  # (1, heads, T, D)
         counts = [count for _, _, count in self._prefills]
         if all(start == 0 for _, start, _ in self._prefills):
-            own = query[None], key[None], value[None]
             if self.compiled:
                 return packed_attention(*own, counts, scaling, window)[0].transpose(0, 1)
             return attend_segments(*own, self._segments, scaling, window)[0]
-        out = []
-        uploaded = iter(() if self.compiled else self._cached_tables)
-        for q, k, v, (table, start, count) in zip(
-            *(x.split(counts, 1) for x in (query, key, value)), self._prefills, strict=True
-        ):
+        out, uploaded = [], iter(() if self.compiled else self._cached_tables)
+        for *part, (table, start, count) in zip(*(x.split(counts, 2) for x in own), self._prefills, strict=True):
             if start == 0 and not self.compiled:
-                out.append(packed_attention(q[None], k[None], v[None], [count], scaling, window)[0].transpose(0, 1))
+                out.append(packed_attention(*part, [count], scaling, window)[0].transpose(0, 1))
                 continue
             blocks = torch.tensor(table) if self.compiled else next(uploaded)
-            k, v = self._gather(layer, blocks, start + count)
-            out.append(attend_prefill(q, k, v, start, scaling, window))
+            out.append(attend_prefill(part[0][0], *self._gather(layer, blocks, start + count), start, scaling, window))
         return torch.cat(out)
 
     def _gather(self, layer: int, table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -161,9 +161,7 @@ class ModelRunner:
         if fused is None or self.row_block or not fused.angles_fixed:
             return None
 
-        reference = weakref.ref(
-            cache
-        )  # the cache holds the step: a cycle would keep its memory until garbage is collected
+        reference = weakref.ref(cache)  # as the cache holds the step, and a cycle would delay the freeing of its memory
 
         def step(ids: torch.Tensor, positions: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
             cache = reference()
