@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from whetstone.rl.algorithms.grpo import grpo
 
 from benchmarks._measure import versions, write
 from benchmarks._phi4_mini import (

@@ -15,13 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, own_cpu, versions, write
-from whetstone.problems.reading import Drop, Shipped
-from whetstone.questions.sources.published import PublishedSource
 from whetstone.arithmetic.number_words import mentions
+from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
+from whetstone.questions.sources.published import PublishedSource
 from whetstone.records import Problem
 
 MANY = 99  # questions of one kind that are asked for: all there are
