@@ -39,24 +39,18 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_moved_keys(cls, values: Any) -> Any:
-        moved = [key for key in cls.MOVED if isinstance(values, dict) and key in values]
-        if moved:
-            raise ValidationError.from_exception_data(cls.__name__, [cls._moved(key, values[key]) for key in moved])
-        return values
-
-    @classmethod
-    def _moved(cls, key: str, value: Any) -> InitErrorDetails:
-        reason = PydanticCustomError("value_error", "this key is now {new}", {"new": cls.MOVED[key]})
-        return InitErrorDetails(type=reason, loc=(key,), input=value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _start_tables_from_their_defaults(cls, values: Any) -> Any:
+    def _moved_keys_and_partial_tables(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        if moved := [_moved(key, values[key], cls.MOVED[key]) for key in cls.MOVED if key in values]:
+            raise ValidationError.from_exception_data(cls.__name__, moved)
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
         return values | {name: _completed(values[name], default) for name, default in defaults.items()}
+
+
+def _moved(key: str, value: Any, new: str) -> InitErrorDetails:
+    reason = PydanticCustomError("value_error", "this key is now {new}", {"new": new})
+    return InitErrorDetails(type=reason, loc=(key,), input=value)
 
 
 def _completed(value: Any, default: Any) -> Any:
