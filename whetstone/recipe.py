@@ -158,6 +158,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for number, table in enumerate(stages, 1):
         above.append(_read_stage(number, table, above))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
+    if not settings["run"].name:
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out.")
     return Recipe(path=path, stages=tuple(above), **settings)
 
 
@@ -284,22 +286,28 @@ def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) 
 
 
 def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
-    """Set `values[keys[0]][keys[1]]…`. Missing tables are made; in a list a key is the number of an entry."""
+    """Set `values[keys[0]][keys[1]]…`. In a list a key is the number of an entry.
+
+    Missing tables are made, and a string that chooses by name becomes a table: `"muon"` -> `{ name = "muon" }`.
+    """
     key, *rest = keys
     if isinstance(values, list):
         if not key.isdigit() or int(key) >= len(values):
             raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
-        if rest:
-            _put(values[int(key)], rest, value, what)
-        else:
-            values[int(key)] = value
+        values[int(key)] = _with(values[int(key)], rest, value, what)
     elif isinstance(values, dict):
-        if rest:
-            _put(values.setdefault(key, {}), rest, value, what)
-        else:
-            values[key] = value
+        values[key] = _with(values.get(key, {}), rest, value, what)
     else:
         raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+
+
+def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
+    """`inner` with the value at `keys`; the value itself without keys."""
+    if not keys:
+        return value
+    table = {"name": inner} if isinstance(inner, str) else inner
+    _put(table, keys, value, what)
+    return table
 
 
 def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> RecipeStage:

@@ -27,7 +27,7 @@ from whetstone.learner.pace import Pace
 from whetstone.learner.spikes import highest_usual
 from whetstone.records import Completion, Generator, Prompt, Sampling
 from whetstone.run.folder import Stage
-from whetstone.run.metrics import Metrics, open_sinks
+from whetstone.run.metrics import Metrics, open_trackers
 from whetstone.run.processes import Terminated
 from whetstone.run.progress import progress, say
 from whetstone.run.settings import TrainingSettings
@@ -83,7 +83,7 @@ class Steps:
         stack.callback(self.learner.close)
         stack.enter_context(self.watchdog)
         self.learner.phase = self.phase
-        self.metrics = stack.enter_context(Metrics(self.own, open_sinks(self.stage) if self.main else ()))
+        self.metrics = stack.enter_context(Metrics(self.own, open_trackers(self.stage) if self.main else ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.first = 0
         if newest := checkpoint.load_newest(self.folder, self.learner):
