@@ -3,11 +3,11 @@
 CSS = """
 :root { color-scheme: light dark;
   --paper: #fbfaf7; --card: #ffffff; --ink: #1d1c1a; --quiet: #6d6a63; --rule: #e3dfd6; --grid: #ece8df;
-  --accent: #14606b; --bar: #bfdadb; --good: #2f6f3e; --bad: #a8402d; --wash: #f3f0e9;
+  --accent: #14606b; --bar: #bfdadb; --good: #2f6f3e; --bad: #a8402d;
   --c1: #14606b; --c2: #c0672b; --c3: #6a4c93; --c4: #7d8b2f; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #15171a; --card: #1b1e22; --ink: #e6e3dc; --quiet: #9b978d; --rule: #31353b; --grid: #282c31;
-  --accent: #6fc3cc; --bar: #285258; --good: #86c592; --bad: #e58a74; --wash: #20242a;
+  --accent: #6fc3cc; --bar: #285258; --good: #86c592; --bad: #e58a74;
   --c1: #6fc3cc; --c2: #e7a06a; --c3: #b79ce0; --c4: #bccb66; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -70,8 +70,8 @@ svg.interval { display: block; width: 100%; min-width: 80px; height: 20px; }
 svg.interval .grid { vector-effect: non-scaling-stroke; }
 .interval .bar { fill: var(--bar); } .interval .whisker, .interval .mean { fill: var(--accent); }
 .interval.quiet .bar { fill: var(--grid); } .interval.quiet .whisker, .interval.quiet .mean { fill: var(--quiet); }
-th.plot { min-width: 110px; } th.plot span { display: flex; justify-content: space-between; font-size: 0.72rem; }
-th.plot b { font-weight: 400; } .one { white-space: nowrap; }
+.plot { display: flex; justify-content: space-between; min-width: 110px; font-size: 0.72rem; }
+.plot b { font-weight: 400; } .one { white-space: nowrap; }
 table.bars td { padding: 3px 10px 3px 0; border: 0; } table.bars .barcell { width: 40%; padding: 3px 0; }
 .barcell span { display: block; height: 9px; min-width: 1px; background: var(--bar); border-radius: 2px; }
 .heat { table-layout: fixed; min-width: 620px; } .heat td:first-child { overflow-wrap: anywhere; }
