@@ -213,11 +213,7 @@ def evaluate(
     policy: Annotated[str | None, typer.Option(help="How answers are compared; default: as the problems say.")] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="OURS=THEIRS",
-            help="A column by another name: question=prompt. Repeatable.",
-        ),
+        typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""

@@ -149,7 +149,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         )
     for table in stages:
         _check_kind(table)
-        table.values.setdefault("name", _default_name(table.values["kind"]))
+        file = file_of(table.values["kind"])
+        table.values.setdefault("name", file.stem if file else table.values["kind"])
         table.label = f'[[stage]] "{table.values["name"]}"'
     _check_names(stages)
     for assignment in sets:
@@ -159,14 +160,10 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         above.append(_read_stage(number, table, above))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out.")
+        raise ValueError(
+            f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
+        )
     return Recipe(path=path, stages=tuple(above), **settings)
-
-
-def _default_name(kind: str) -> str:
-    """The kind itself; of a user's own `file.py:ROOM`, the file's name without its ending."""
-    file = file_of(kind)
-    return file.stem if file else kind
 
 
 # --- files -> tables
@@ -315,21 +312,18 @@ def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> Reci
         room = load_room(table.values["kind"])
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{table.place('kind')} {error}") from error
-    named = {name: table.values[name] for name in room.inputs if name in table.values}
     sources = {}
     for name, wanted in room.inputs.items():
-        source = _find_source(table, name, wanted, named.get(name), above)
-        if source is not None:
+        if source := _find_source(table, name, wanted, above):
             sources[name] = source
-    own = {key: value for key, value in table.values.items() if key not in named}
+    own = {key: value for key, value in table.values.items() if key not in room.inputs}
     settings = validated(room.settings, replace(table, values=own), [*room.settings.model_fields, *room.inputs])
     return RecipeStage(number, settings.name, settings.kind, room, settings, MappingProxyType(sources))
 
 
-def _find_source(
-    table: Table, name: str, wanted: Input, reference: object, above: Sequence[RecipeStage]
-) -> Source | None:
+def _find_source(table: Table, name: str, wanted: Input, above: Sequence[RecipeStage]) -> Source | None:
     """The artifact that input `name` reads. An empty reference declines an optional input."""
+    reference = table.values.get(name)
     if (reference == "" and wanted.optional) or (reference is None and wanted.only_named):
         return None
     fitting = [
@@ -338,18 +332,12 @@ def _find_source(
         for stage in reversed(above)
         if artifact in stage.room.gives
     ]
-    if reference is None:
-        return _default_source(table, name, wanted, fitting, above)
-    return _named_source(table, name, wanted, reference, fitting, above)
-
-
-def _default_source(
-    table: Table, name: str, wanted: Input, fitting: Sequence[Source], above: Sequence[RecipeStage]
-) -> Source | None:
+    if reference is not None:
+        return _named_source(table, name, wanted, reference, fitting, above)
     kinds = {stage.name: stage.kind for stage in above}
     preferred = [source for source in fitting if not wanted.made_by or kinds[source.stage] in wanted.made_by]
-    if source := next(iter([*preferred, *fitting]), None):
-        return source
+    if fitting:
+        return (preferred or fitting)[0]
     if wanted.optional:
         return None
     makers = [kind for kind in KINDS if set(load_room(kind).gives) & set(wanted.accepts)]

@@ -16,7 +16,8 @@ ABLATION = (
     ("+ Rollout DPO", "50.0", 93.6, "49.0"),
     ("+ RL (final)", "57.5", 94.6, "52.0"),
 )
-LATER = ("48.1", "91.2", "44.5")  # Microsoft's, over 64 samples (AIME) and 8: the model card of Phi-4-mini-flash-reasoning
+# Microsoft's later evaluation, over 64 samples (AIME) and 8: the model card of Phi-4-mini-flash-reasoning
+LATER = ("48.1", "91.2", "44.5")
 
 SCALE = '<span class="plot"><b>0</b><b>50</b><b>100</b></span>'
 
