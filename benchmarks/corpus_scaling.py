@@ -83,7 +83,7 @@ def tests() -> list[Problem]:
     if not folder:
         made = questions(7000, random.Random(1))
         return [Problem(f"test/{n}", text, "0", "test", "synthetic") for n, text in enumerate(made)]
-    from whetstone.run.tables import read_table
+    from whetstone.problems.table import read_table
 
     rows = [(path, row[column]) for path, column in TESTS for _, row in read_table(Path(folder) / path)]
     return [Problem(f"{path}/{n}", text, "0", "test", path.split("/")[0]) for n, (path, text) in enumerate(rows)]

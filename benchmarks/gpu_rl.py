@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from whetstone.rl.algorithms.grpo import grpo
 
 from benchmarks._measure import versions, write
 from benchmarks._phi4_mini import (
@@ -54,8 +53,9 @@ from whetstone.learner.flops import peak
 from whetstone.learner.learner import Learner
 from whetstone.records import Problem, Rollout, Sampling
 from whetstone.rl.algorithm import Algorithm, Group, Setup
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.loss import observed
-from whetstone.rl.update import parts_of, update
+from whetstone.rl.update import batches_of, credited, gradient, sampler_gap
 from whetstone.run.settings import ParallelSettings
 
 TARGET, AIM, PUBLISHED = 0.30, 0.40, 0.139  # MFU
@@ -143,16 +143,17 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
         kept = groups(learner, size, lengths)
         before = dict(learner.work)
         with timed(device, taken):
-            parts = parts_of(kept, algorithm.credit(kept, kept), step=0)
-            made = update(learner, loss, parts, apply=lambda _: learner.step(RATE), check=gaps.append)
-    assert made is not None
+            (batch,) = batches_of(credited(algorithm, kept, kept), step=0, updates=1, passes=1, order="0")
+            sums = gradient(learner, loss, batch)
+            norm = learner.step(RATE)
+        gaps.append(sampler_gap(sums) or 0.0)
     tokens, flops = (learner.work[name] - before[name] for name in ("tokens", "flops"))
     seconds = statistics.median(taken)
     return {
         "seconds": seconds, "fastest": min(taken), "slowest": max(taken),
         "tokens": int(tokens), "tokens_per_second": tokens / seconds,
         "flops": flops, "mfu": flops / seconds / most, "peak_flops": most,
-        "peak_memory": peak_memory(device), "loss": made["loss"], "gradient_norm": made["gradient_norm"],
+        "peak_memory": peak_memory(device), "loss": sums["loss"], "gradient_norm": norm,
         "largest_gap_to_its_own_scores": max(gaps),
     }  # fmt: skip
 

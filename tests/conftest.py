@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, field_validator
@@ -28,6 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 class Columns(Settings):
     question: str = "question"
+
+    MOVED: ClassVar[dict[str, str]] = {"prompt": "question"}
 
 
 class Made(Settings):

@@ -15,11 +15,11 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run"),
+    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run", "problems"),
     ("learner", "decode"),
-    ("sample", "answer", "measure"),
+    ("sample", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
-    ("recipe", "pipeline", "worker", "show", "ask", "cli"),
+    ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -37,10 +37,10 @@ DOORS = {
     "httpx": (),
     "requests": (),
     "urllib.request": (),
-    "datasets": ("questions/published.py",),
-    "reasoning_gym": ("questions/gym.py",),
+    "datasets": ("questions/sources/published.py",),
+    "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py",),
-    "rich": ("cli.py", "run/progress.py"),
+    "rich": ("terminal.py", "run/progress.py"),
     "tensorboard": ("run/metrics.py",),
     "wandb": ("run/metrics.py",),
     "trackio": ("run/metrics.py",),

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from whetstone.run.mistakes import suggestion, validated
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
-from whetstone.run.toml import Table, key_line, line_number, parse
+from whetstone.run.toml import Keys, Table, parse, place
 from whetstone.run.user_file import file_of, load
 
 KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
@@ -181,18 +181,17 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, Tab
                 f"{path}: {name} = {values!r} is not a table: write [{name}] on a line and its keys below."
             )
         if values:
-            shared[name] = Table(shared[name].values | values, name, f"[{name}]", path, lines)
+            shared[name] = Table(shared[name].values | values, f"[{name}]", path, lines, (name,))
     tables = document.get("stage", [])
     if not isinstance(tables, list):
         raise ValueError(f"{path}: [stage] is one table, but a recipe has a list of stages: write [[stage]].")
     for index, values in enumerate(tables):
-        label = f"[[stage]] number {len(stages) + 1}"
-        stages.append(Table(dict(values), "stage", label, path, lines, index))
+        stages.append(Table(dict(values), f"[[stage]] number {len(stages) + 1}", path, lines, ("stage", index)))
     return shared, stages
 
 
-def _read_document(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The values of a recipe file and its lines. Raises FileNotFoundError, ValueError for a table that recipes do not have."""
+def _read_document(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
+    """The values of a recipe file and their lines. Raises FileNotFoundError, ValueError for a table unknown to recipes."""
     if not path.is_file():
         beside = sorted(map(str, path.parent.glob("*.toml")))
         raise FileNotFoundError(
@@ -203,20 +202,19 @@ def _read_document(path: Path) -> tuple[dict[str, Any], list[str]]:
     known = ["extends", "stage", *SHARED]
     for key in document:
         if key not in known:
-            number = line_number(lines, key) or key_line(lines, key)
             raise ValueError(
-                f"{path}{f':{number}' if number else ''}: unknown table or key {key!r}{suggestion(key, known)} "
+                f"{place(path, lines.get((key,)))}: unknown table or key {key!r}{suggestion(key, known)} "
                 f"A recipe has {', '.join(f'[{name}]' for name in SHARED)}, [[stage]] and `extends`."
             )
     return document, lines
 
 
 def _read_base(
-    path: Path, document: Mapping[str, Any], lines: Sequence[str], extending: tuple[Path, ...]
+    path: Path, document: Mapping[str, Any], lines: Mapping[Keys, int], extending: tuple[Path, ...]
 ) -> tuple[dict[str, Table], list[Table]]:
     """The tables of the recipe that this one extends; empty ones without `extends`."""
     if "extends" not in document:
-        return {name: Table({}, name, f"[{name}]", path, lines) for name in SHARED}, []
+        return {name: Table({}, f"[{name}]", path, lines, (name,)) for name in SHARED}, []
     base = path.parent / str(document["extends"])
     if not base.is_file():
         raise FileNotFoundError(
@@ -357,18 +355,18 @@ def _named_source(
     table: Table, name: str, wanted: Input, reference: object, fitting: Sequence[Source], above: Sequence[RecipeStage]
 ) -> Source:
     offer = f"Fitting above it: {', '.join(map(str, fitting))}." if fitting else "Nothing above it fits."
-    place = f"{table.place(name)} {name} = {reference!r}:"
+    what = f"{table.place(name)} {name} = {reference!r}:"
     if not isinstance(reference, str):
-        raise ValueError(f"{place} name a stage above, or stage/artifact. {offer}")
+        raise ValueError(f"{what} name a stage above, or stage/artifact. {offer}")
     stage_name, _, artifact = reference.partition("/")
     stage = next((stage for stage in above if stage.name == stage_name), None)
     if stage is None:
         near = suggestion(stage_name, [stage.name for stage in above])
-        raise ValueError(f"{place} there is no stage {stage_name!r} above it{near} {offer}")
+        raise ValueError(f"{what} there is no stage {stage_name!r} above it{near} {offer}")
     for choice in [artifact] if artifact else wanted.accepts:
         if choice in wanted.accepts and choice in stage.room.gives:
             return Source(stage.name, choice)
     raise ValueError(
-        f"{place} it reads {' or '.join(wanted.accepts)}, and the {stage.kind} stage {stage_name!r} gives "
+        f"{what} it reads {' or '.join(wanted.accepts)}, and the {stage.kind} stage {stage_name!r} gives "
         f"{', '.join(stage.room.gives) or 'nothing to read'}. {offer}"
     )

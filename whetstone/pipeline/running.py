@@ -10,7 +10,7 @@ from typing import Any
 
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import git_revision, versions
-from whetstone.pipeline.scores import StageResult, results, score_stage
+from whetstone.pipeline.scores import score_stage
 from whetstone.pipeline.staleness import State, fingerprint, plan_recipe, reads, stage_state
 from whetstone.recipe import Recipe, RecipeStage
 from whetstone.run.folder import MANIFEST, STARTED, Stage, discard, hash_folder, read_json, remove_discarded, write_json
@@ -23,12 +23,8 @@ MAY_GIVE = ("base", "dropped")  # artifacts that any stage may write beside thos
 
 
 def run_recipe(
-    recipe: Recipe,
-    first: str | None = None,
-    last: str | None = None,
-    only: Sequence[str] = (),
-    force: bool = False,
-) -> list[StageResult]:
+    recipe: Recipe, first: str | None = None, last: str | None = None, only: Sequence[str] = (), force: bool = False
+) -> None:
     """Do what is to do among the selected stages, score every trained model, and write run.json and scores.json.
 
     Raises ValueError for stale work without `force`, for a stage whose inputs are missing, for a folder in use.
@@ -42,13 +38,15 @@ def run_recipe(
         say(brief(recipe, plan, chosen))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
+        for stage, state in plan:
+            if stage in chosen and state.status != "done":
+                stage.room.check(stage.settings)
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:
                 states[stage.name] = stage_state(recipe, stage, states)
                 if stage in chosen:
                     states[stage.name] = _do_stage(recipe, stage, states[stage.name], history, force)
-        return results(recipe)
 
 
 def select(recipe: Recipe, first: str | None, last: str | None, only: Sequence[str]) -> list[RecipeStage]:

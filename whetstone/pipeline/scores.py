@@ -8,24 +8,12 @@ from typing import Any
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.staleness import hash_of
 from whetstone.recipe import Recipe, RecipeStage
-from whetstone.records import Problem, Score, from_row, to_row
+from whetstone.records import Problem, to_row
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, discard, read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
 from whetstone.run.usage import measured
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """One line of the table at the end of a run."""
-
-    name: str
-    kind: str
-    wall_seconds: float
-    cpu_seconds: float
-    peak_memory: int  # bytes
-    score: Score | None  # on the main benchmark; None if the stage is not scored
 
 
 @dataclass(frozen=True)
@@ -129,31 +117,3 @@ def headline(recipe: Recipe, benchmarks: Sequence[str]) -> str:
             f"Use one of {', '.join(benchmarks)}, or leave it out for the first."
         )
     return main
-
-
-def results(recipe: Recipe) -> list[StageResult]:
-    """What the run folder holds now, in the recipe's order. The base has a line, and all scoring together another."""
-    file = recipe.folder / SCORES
-    main = {s["stage"]: from_row(Score, s) for s in read_json(file)["scores"] if s["main"]} if file.exists() else {}
-    rows: list[StageResult] = []
-    for stage in recipe.stages:
-        path = recipe.folder / stage.folder_name / MANIFEST
-        if not path.exists():
-            continue
-        manifest = read_json(path)
-        if stage.room.trains and "base" in main and all(row.name != "base" for row in rows):
-            rows.append(StageResult("base", "", 0, 0, 0, main["base"]))
-        usage = (manifest["wall_seconds"], manifest["cpu_seconds"], manifest["peak_memory"])
-        rows.append(StageResult(stage.name, stage.kind, *usage, main.get(stage.name)))
-    scoring = _scoring(recipe, [row.name for row in rows])
-    return [*rows, scoring] if scoring else rows
-
-
-def _scoring(recipe: Recipe, names: Sequence[str]) -> StageResult | None:
-    """What scoring these models used together."""
-    paths = [recipe.folder / "scores" / name / MANIFEST for name in names]
-    usages = [read_json(path) for path in paths if path.exists()]
-    if not usages:
-        return None
-    wall, cpu = (sum(usage[name] for usage in usages) for name in ("wall_seconds", "cpu_seconds"))
-    return StageResult("scoring", "", wall, cpu, max(usage["peak_memory"] for usage in usages), None)

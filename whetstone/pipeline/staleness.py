@@ -159,66 +159,45 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseM
 
     `settings` are those of now: their operational fields may change without a word.
     """
-    aside = list(operational(settings))
-    old, new = _without(aside, then.get("settings", {})), _without(aside, now["settings"])
     return [
-        *_changed(old, new),
-        *_changed(then.get("shared", {}), now["shared"]),
-        *_input_differences(then.get("inputs", {}), now["inputs"]),
+        *_changes(then.get("settings", {}), now["settings"], settings),
+        *_changes(then.get("shared", {}), now["shared"]),
+        *_input_changes(then.get("inputs", {}), now["inputs"]),
     ]
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], table: str = "") -> Iterator[str]:
-    for key in [*new, *(key for key in old if key not in new)]:
-        name = f"{table}{key}"
-        if key not in new:
-            yield f"{name} = {old[key]!r} is no longer a setting"
-        elif key not in old:
-            yield f"{name} = {new[key]!r} is a new setting"
-        elif isinstance(old[key], dict) and isinstance(new[key], dict):
-            yield from _changed(old[key], new[key], f"{name}.")
-        elif old[key] != new[key]:
-            yield f"{name} was {old[key]!r} and is {new[key]!r}"
+def _changes(old: Any, new: Any, settings: Any = None, name: str = "") -> Iterator[str]:
+    """Of a value, or of all values in a table. `settings` is the value of now as an object, which declares its fields."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        declared = type(settings).model_fields if isinstance(settings, BaseModel) else {}
+        for key in [*new, *(key for key in old if key not in new)]:
+            full = f"{name}.{key}" if name else key
+            if key in declared and Operational in declared[key].metadata:
+                continue
+            if key not in new:
+                yield f"{full} = {old[key]!r} is no longer a setting"
+            elif key not in old:
+                yield f"{full} = {new[key]!r} is a new setting"
+            else:
+                yield from _changes(old[key], new[key], getattr(settings, key, None), full)
+    elif isinstance(old, list) and isinstance(new, list) and isinstance(settings, tuple) and len(old) == len(new):
+        for number, entries in enumerate(zip(old, new, settings, strict=True)):
+            yield from _changes(*entries, f"{name}[{number}]")
+    elif old != new:
+        yield f"{name} was {old!r} and is {new!r}"
 
 
-def _input_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _input_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in [*new, *(name for name in old if name not in new)]:
         before, after = old.get(name), new.get(name)
         if before is None or after is None:
             yield f"input {name} is {'gone' if after is None else 'new'}"
         elif before["hash"] != after["hash"] and after["hash"] is not None:
-            if _source_name(before) != _source_name(after):
-                yield f"input {name} was {_source_name(before)} and is {_source_name(after)}"
-            else:
-                yield f"input {name} ({_source_name(after)}) has other content"
+            was, source = _source_name(before), _source_name(after)
+            yield f"input {name} " + (
+                f"({source}) has other content" if was == source else f"was {was} and is {source}"
+            )
 
 
 def _source_name(entry: Mapping[str, Any]) -> str:
     return f"{entry['stage']}/{entry['artifact']}" if entry["stage"] else str(entry["artifact"])
-
-
-def operational(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The paths of the fields below a value that are declared as operational: no result depends on them."""
-    if isinstance(value, BaseModel):
-        for name, declared in type(value).model_fields.items():
-            if Operational in declared.metadata:
-                yield (*path, name)
-            else:
-                yield from operational(getattr(value, name), (*path, name))
-    elif isinstance(value, list | tuple | dict):
-        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from operational(entry, (*path, key))
-
-
-def _without(paths: list[tuple[str | int, ...]], values: Any) -> Any:
-    """A copy of nested values without those at the paths."""
-    inner: dict[str | int, list[tuple[str | int, ...]]] = {}
-    for key, *rest in paths:
-        inner.setdefault(key, []).append(tuple(rest))
-    if isinstance(values, dict):
-        return {
-            key: _without(inner.get(key, []), value) for key, value in values.items() if () not in inner.get(key, [])
-        }
-    if isinstance(values, list):
-        return [_without(inner.get(number, []), value) for number, value in enumerate(values)]
-    return values

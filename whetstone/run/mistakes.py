@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from whetstone.run.fields import tables_in
 from whetstone.run.toml import Table
 
 
@@ -29,17 +30,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f": did you mean {similar[0]!r}?" if similar else "."
 
 
-def tables_in(declared: Any) -> list[type[BaseModel]]:
-    """The settings classes in a field's type: a class, a tuple of a class, a union of several, with or without metadata."""
-    classes, types = [], [getattr(declared, "annotation", declared)]
-    while types:
-        annotation = types.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            classes.append(annotation)
-        types += get_args(annotation)
-    return classes
-
-
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
     """Whether it is the error of a union's string for a value that is a table, or of its table for one that is none."""
     if isinstance(error["input"], dict):
@@ -50,10 +40,9 @@ def _is_of_another_form(error: Mapping[str, Any]) -> bool:
 def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str, Any], known: Sequence[str]) -> str:
     """One of pydantic's errors."""
     path, value = error["loc"], error["input"]
-    place = table.place(*path, *_moved_key(settings_class, path, value))
-    key = _as_written(path, table.values, missing=error["type"] == "missing")
-    fields = _fields_at(settings_class, path[:-1])
+    place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
+        fields = _fields_at(settings_class, path[:-1], table.values)
         names = list(dict.fromkeys(known if len(path) == 1 and known else fields))
         return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
@@ -62,20 +51,19 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # raised by a validator of ours, which names the remedy
         return f"{place} {what}{why}."
-    return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(fields.get(path[-1]))}"
+    return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path, table.values)}"
 
 
-def _default(declared: FieldInfo | None) -> str:
-    default = None if declared is None or declared.is_required() else declared.get_default(call_default_factory=True)
+def _default(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> str:
+    """A sentence about the default of the setting at `path`, as this kind of stage has it; empty if there is none."""
+    default: Any = settings_class.model_construct()
+    for part in path:
+        default = getattr(default, str(part), None) if isinstance(default, BaseModel) else None
+    if default is None:
+        declared = _fields_at(settings_class, path[:-1], values).get(path[-1])
+        if declared is not None and not declared.is_required():
+            default = declared.get_default(call_default_factory=True)
     return "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
-
-
-def _moved_key(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> Sequence[str]:
-    """The old key in a table that has one: the error is about the whole table, and this key is the line to name."""
-    if not isinstance(values, dict):
-        return ()
-    moved = [key for inner in _classes_at(settings_class, path) for key in getattr(inner, "MOVED", {}) if key in values]
-    return moved[:1]
 
 
 def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
@@ -91,18 +79,22 @@ def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
     return words.removeprefix(".")
 
 
-def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, FieldInfo]:
+def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> Mapping[str, FieldInfo]:
     """The fields of the table at `path` below the settings; empty if its class is not certain."""
-    classes = _classes_at(settings_class, path)
+    classes = _classes_at(settings_class, path, values)
     return classes[0].model_fields if len(classes) == 1 else {}
 
 
-def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
-    """The settings classes that the table at `path` may be of."""
+def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> list[type[BaseModel]]:
+    """The settings classes that the table at `path` may be of. A class may choose one below it by the table: `of(values)`."""
     classes = [settings_class]
     for part in path:
-        if isinstance(part, int):
+        if isinstance(values, list) and isinstance(part, int):
+            values = values[part]
+            chosen = (c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes)
+            classes = list(dict.fromkeys(chosen))
             continue
+        values = values.get(part) if isinstance(values, dict) else None
         tagged = [
             c for c in classes if "kind" in c.model_fields and part in get_args(c.model_fields["kind"].annotation)
         ]

@@ -34,6 +34,7 @@ class Input:
     optional: bool = False
     only_named: bool = False  # read only if the recipe names it
     made_by: tuple[str, ...] = ()  # kinds that the default comes from; (): any. A named input may come from any kind
+    description: str = ""  # if the name does not say it; for the reference and the schema
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,6 @@ class Estimate:
     bound: str = ""
 
 
-def _no_files(settings: Any) -> Iterable[Path]:
-    return ()
-
-
-def _no_sequences(settings: Any) -> int:
-    return 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Room:
     """What the pipeline must know of a kind of stage."""
@@ -73,5 +66,8 @@ class Room:
     uses: tuple[str, ...] = ("run.seed",)  # shared settings that the result depends on
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force
-    reads: Callable[[Any], Iterable[Path]] = _no_files  # files of the user's that the result depends on
-    longest: Callable[[Any], int] = _no_sequences  # tokens of the longest sequence, prompt included
+    check: Callable[[Any], None] = lambda settings: (
+        None
+    )  # before any stage runs; raises ValueError if this machine cannot do it
+    reads: Callable[[Any], Iterable[Path]] = lambda settings: ()  # files of the user's that the result depends on
+    longest: Callable[[Any], int] = lambda settings: 0  # tokens of the longest sequence, prompt included

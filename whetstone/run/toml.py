@@ -2,12 +2,15 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-HEADER = re.compile(r"\s*\[\[?\s*([\w.-]+)\s*\]")
+HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]")
+KEY = re.compile(r"\s*([\w\"'.-]+)\s*=")
+Keys: TypeAlias = tuple[str | int, ...]  # ("stage", 2, "epochs"): the path of a value in a document
 
 
 @dataclass
@@ -15,78 +18,64 @@ class Table:
     """A table as it was written."""
 
     values: dict[str, Any]
-    name: str  # as in its header: `run`, `stage`
     label: str  # for messages: `[run]`, `[[stage]] "sft"`
     file: Path
-    lines: Sequence[str] = ()  # of the file
-    index: int = 0  # among the file's tables of that name
+    lines: Mapping[Keys, int]  # of the file
+    path: Keys  # in the file
 
     def place(self, *path: str | int) -> str:
-        """`recipes/tiny.toml:12: [[stage]] "sft"`, with the line of the key at `path` as far as it is found."""
-        number = line_number(self.lines, self.name, self.index, path)
-        return f"{self.file}{f':{number}' if number else ''}: {self.label}"
+        """`recipes/tiny.toml:12: [[stage]] "sft"`, with the line of the key at `path`, or of the last part that has one.
+
+        Parts that are not in the file, such as the tag of a union, are skipped.
+        """
+        keys = self.path
+        for part in path:
+            keys = (*keys, part) if (*keys, part) in self.lines else keys
+        return f"{place(self.file, self.lines.get(keys))}: {self.label}"
 
 
-def parse(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The values of a file and its lines. Raises ValueError if it is not UTF-8 or not TOML."""
+def place(file: Path, line: int | None) -> str:
+    return f"{file}:{line}" if line else f"{file}"
+
+
+def parse(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
+    """The values of a file, and the line of each table and key. Raises ValueError if it is not UTF-8 or not TOML."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}): TOML must be. Save it as UTF-8.") from error
     try:
-        return tomllib.loads(text), text.splitlines()
+        return tomllib.loads(text), lines_of(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(
             f"{path} is not valid TOML: {error}. Strings need quotes, tables are [name], stages are [[stage]]."
         ) from error
 
 
-def line_number(lines: Sequence[str], table: str, index: int = 0, path: Sequence[str | int] = ()) -> int | None:
-    """The line, from 1, of the key at `path` in the index-th table of that name, or of the last part of it that is found.
+def lines_of(text: str) -> dict[Keys, int]:
+    """The line, from 1, of each table and of each key that stands at the beginning of a line.
 
-    None if there is no such table.
+    >>> lines_of("[run]\\nseed = 1\\n[[stage]]\\noptimizer.clip = 2")[("stage", 0, "optimizer", "clip")]
+    4
     """
-    region = _region(lines, table, index, range(len(lines)))
-    if region is None:
-        return None
-    line = region.start + 1
-    for position, part in enumerate(path):
-        if isinstance(part, int):
-            if (inner := _region(lines, table, part, region)) is not None:
-                region, line = inner, inner.start + 1
-        elif number := key_line(lines, part, region):
-            line = number
-        elif (inner := _region(lines, f"{table}.{part}", 0, region)) is not None:
-            table, line = f"{table}.{part}", inner.start + 1
-            if not any(isinstance(part, int) for part in path[position + 1 : position + 2]):
-                region = inner
-    return line
-
-
-def key_line(lines: Sequence[str], key: str, region: range | None = None) -> int | None:
-    """The line, from 1, of a key of the region's own table: before the next header."""
-    region = range(len(lines)) if region is None else region
-    for number in region:
-        if number > region.start and _header(lines[number]):
-            return None
-        if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", lines[number]):
-            return number + 1
-    return None
-
-
-def _header(line: str) -> str:
-    match = HEADER.match(line)
-    return match[1] if match else ""
-
-
-def _region(lines: Sequence[str], table: str, index: int, within: range) -> range | None:
-    """The lines of the index-th table of that name, its inner tables included."""
-    starts = [number for number in within if _header(lines[number]) == table]
-    if index >= len(starts):
-        return None
-    inner = f"{table}."
-    for number in range(starts[index] + 1, within.stop):
-        header = _header(lines[number])
-        if header and not header.startswith(inner):
-            return range(starts[index], number)
-    return range(starts[index], within.stop)
+    lines: dict[Keys, int] = {}
+    tables = Counter[Keys]()  # of each list of tables
+    table: Keys = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := HEADER.match(line):
+            *above, last = header[2].split(".")
+            table = ()
+            for part in above:
+                table = (*table, part)
+                table = (*table, tables[table] - 1) if tables[table] else table
+            table = (*table, last)
+            if header[1] == "[[":
+                tables[table] += 1
+                lines.setdefault(table, number)
+                table = (*table, tables[table] - 1)
+            lines.setdefault(table, number)
+        elif key := KEY.match(line):
+            parts = [part.strip("\"'") for part in key[1].split(".")]
+            for end in range(1, len(parts) + 1):
+                lines.setdefault((*table, *parts[:end]), number)
+    return lines

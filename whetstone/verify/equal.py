@@ -58,6 +58,7 @@ OPTION = re.compile(r"\\text\s*\{\s*\(?([A-J])\)?\s*\}")
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
 ABSOLUTE = re.compile(r"(?:\||\\lvert )([A-Za-z])(?:\||\\rvert)")
 ARTICLES = re.compile(r"^(?:the|a|an)\s+")
+LONGEST_KEPT = 500  # characters of a reference whose reading is kept: what is read takes far more memory than the text
 
 
 class Undecided(Exception):
@@ -169,8 +170,14 @@ def _whole_number(text: str) -> int | None:
     return int(number) if number is not None and number.denominator == 1 else None
 
 
-@lru_cache(maxsize=4096)
 def _read_gold(gold: str, percent: str) -> tuple[Value, ...] | TooLarge | Unreadable:
+    if len(gold) > LONGEST_KEPT:
+        return _read(gold, percent, gold=True)
+    return _read_short_gold(gold, percent)
+
+
+@lru_cache(maxsize=4096)
+def _read_short_gold(gold: str, percent: str) -> tuple[Value, ...] | TooLarge | Unreadable:
     return _read(gold, percent, gold=True)
 
 
