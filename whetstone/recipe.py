@@ -192,10 +192,10 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, Tab
 def _read_document(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
     """The values of a recipe file and their lines. Raises FileNotFoundError, ValueError for a table unknown to recipes."""
     if not path.is_file():
-        beside = sorted(map(str, path.parent.glob("*.toml")))
+        others = sorted(map(str, path.parent.glob("*.toml")))
         raise FileNotFoundError(
-            f"There is no recipe {path}: name a TOML file{suggestion(str(path), beside)}"
-            + (f" Beside it are {', '.join(beside)}." if beside else "")
+            f"There is no recipe {path}: name a TOML file{suggestion(str(path), others)}"
+            + (f" Beside it are {', '.join(others)}." if others else "")
         )
     document, lines = parse(path)
     known = ["extends", "stage", *SHARED]

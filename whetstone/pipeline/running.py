@@ -146,9 +146,9 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
     started = now()
     write_json(folder / STARTED, depends_on | {"name": stage.name, "attempts": attempts, "started": started})
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
-    given = stage_for(recipe, stage)
+    prepared = stage_for(recipe, stage)
     with measured() as usage:
-        summary, peak = _run_room(given, stage.room)
+        summary, peak = _run_room(prepared, stage.room)
     usage["peak_memory"] = max(usage["peak_memory"], peak)
     manifest = {
         "name": stage.name,
@@ -156,7 +156,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
         **depends_on,
         "outputs": _outputs(stage, folder),
         "summary": summary,
-        "seed": given.seed,
+        "seed": prepared.seed,
         "versions": versions(),
         "python": platform.python_version(),
         "git_revision": git_revision(),

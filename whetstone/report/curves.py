@@ -11,8 +11,8 @@ from whetstone.report.read import RunRecord
 
 # By kind: (title, names of the metrics in the panel, in percent?). Names that a stage did not log are skipped.
 PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
-    "midtrain": [("loss, nats per token", ("loss", "validation_loss"), False)],
-    "sft": [("loss, nats per token", ("loss", "validation_loss"), False)],
+    "midtrain": [("Loss, nats per token", ("loss", "validation_loss"), False)],
+    "sft": [("Loss, nats per token", ("loss", "validation_loss"), False)],
     "dpo": [
         ("Pairs in the right order", ("accuracy",), True),
         ("Log-probability, nats per token", ("chosen_logprob", "rejected_logprob"), False),

@@ -55,15 +55,15 @@ class Stage:
 def write_text(path: Path, text: str) -> None:
     """Write, sync and rename: a kill leaves the old file or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     try:
-        with beside.open("w", encoding="utf-8") as out:
+        with partial.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
-        beside.replace(path)
+        partial.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -94,15 +94,15 @@ def alone(lock: Path) -> Iterator[None]:
 
 def discard(folder: Path) -> None:
     """Rename, then delete: a kill between the two leaves nothing that looks complete."""
-    aside = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+    discarded = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
+    folder.rename(discarded)
+    shutil.rmtree(discarded)
 
 
 def remove_discarded(run: Path) -> None:
     """What a kill during `discard` left."""
-    for aside in run.glob(".discarded-*"):
-        shutil.rmtree(aside)
+    for discarded in run.glob(".discarded-*"):
+        shutil.rmtree(discarded)
 
 
 def hash_file(path: Path) -> str:

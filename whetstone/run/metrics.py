@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whetstone.run.disk import disk_full_explained
-from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.folder import Stage, read_json, write_json, write_text
 
 FILE_NAME = "metrics.jsonl"
 
@@ -86,9 +86,7 @@ class Metrics:
         steps = [json.loads(line)["step"] for line in lines]
         kept = [line for line, step in zip(lines, steps, strict=True) if last_step is None or step <= last_step]
         if sum(len(line.encode()) for line in kept) != self.path.stat().st_size:
-            beside = self.path.with_name(FILE_NAME + ".part")
-            beside.write_text("".join(kept), encoding="utf-8")
-            beside.replace(self.path)
+            write_text(self.path, "".join(kept))
         return max(steps, default=0)
 
 

@@ -50,20 +50,20 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
 
 
 def _wait(agent: subprocess.Popen[bytes]) -> None:
-    asked: KeyboardInterrupt | None = None
+    interrupt: KeyboardInterrupt | None = None
     while True:
         try:
             agent.wait()
             break
         except KeyboardInterrupt as stop:
-            if asked:
+            if interrupt:
                 raise
-            asked = stop
+            interrupt = stop
             with suppress(OSError):
                 agent.stdin.write(b"stop\n")
                 agent.stdin.flush()
-    if asked:
-        raise asked
+    if interrupt:
+        raise interrupt
 
 
 def _raise_what_failed(folder: Path, count: int) -> None:
