@@ -50,11 +50,12 @@ def write_report(run_folder: Path) -> Path:
 
 def render(record: RunRecord) -> str:
     sections = [(anchor, title, html) for anchor, title, section in SECTIONS if (html := section(record))]
+    style = STYLE.read_text(encoding="utf-8")
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(record.name)} · Whetstone</title><style>\n{STYLE.read_text(encoding="utf-8")}</style></head><body><main>"
+        f"<title>{escape(record.name)} · Whetstone</title><style>\n{style}</style></head><body><main>"
         f"{head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
     )
 
