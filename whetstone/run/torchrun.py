@@ -50,20 +50,15 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
 
 
 def _wait(agent: subprocess.Popen[bytes]) -> None:
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            agent.wait()
-            break
-        except KeyboardInterrupt as stop:
-            if interrupt:
-                raise
-            interrupt = stop
-            with suppress(OSError):
-                agent.stdin.write(b"stop\n")
-                agent.stdin.flush()
-    if interrupt:
-        raise interrupt
+    """Until the processes have ended. The first interrupt asks them to stop, a second one is raised at once."""
+    try:
+        agent.wait()
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            agent.stdin.write(b"stop\n")
+            agent.stdin.flush()
+        agent.wait()
+        raise
 
 
 def _raise_what_failed(folder: Path, count: int) -> None:
