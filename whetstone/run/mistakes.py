@@ -60,7 +60,7 @@ def _default(settings_class: type[BaseModel], path: Sequence[str | int], values:
 
 
 def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
-    """The path as the user wrote it: `source[0].digits`. Parts that are no key of theirs (the tag of a union) are left out."""
+    """The path as the user wrote it: `source[0].digits`. Parts that are no key of theirs (the member of a union) are left out."""
     words = ""
     for position, part in enumerate(path):
         if isinstance(part, int) and isinstance(values, list | tuple) and part < len(values):
@@ -81,10 +81,10 @@ def _table_at(settings_class: type[BaseModel], path: Sequence[str | int], values
     table: BaseModel | None = settings_class.model_construct()
     for part in path:
         if isinstance(part, int):
-            values, table = values[part], None
+            values, table = values[part] if isinstance(values, list) else None, None
         elif table is not None and part in type(table).model_fields:
             classes = list(tables_in(type(table).model_fields[part]))
-            values, table = values.get(part), getattr(table, part, None)
+            values, table = values.get(part) if isinstance(values, dict) else None, getattr(table, part, None)
         else:  # pydantic names the member of a union
             classes = [c for c in classes if c.__name__ == part]
         if not isinstance(table, BaseModel):
