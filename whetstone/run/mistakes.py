@@ -60,7 +60,7 @@ def _default(settings_class: type[BaseModel], path: Sequence[str | int], values:
 
 
 def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
-    """The path as the user wrote it: `source[0].digits`. Parts that are no key of theirs (the member of a union) are left out."""
+    """The path as the user wrote it: `source[0].digits`. Parts that are no key (the member of a union) are left out."""
     words = ""
     for position, part in enumerate(path):
         if isinstance(part, int) and isinstance(values, list | tuple) and part < len(values):
