@@ -184,14 +184,15 @@ def try_out(model: "PreTrainedModel") -> None:
     Raises ValueError if the logits differ: because of attention that does not use the interface or needs more than it offers,
     layers in which packed sequences mix (recurrent ones), or a head that is more than a matrix.
     """
-    weight = model.get_output_embeddings().weight
+    head = model.get_output_embeddings()
+    weight = head.weight
     lengths = [5, 3]
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
     name = type(model).__name__
     packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
     own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
-    if not alike(packed, own_head):
+    if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
             "log-probabilities would be wrong here. Use a model of another class, such as Phi-3, Qwen 2 or 3, or Llama."

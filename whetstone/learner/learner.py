@@ -19,7 +19,7 @@ from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
 from whetstone.learner.flops import Flops
-from whetstone.learner.head import chunked_logprobs, output_rule
+from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
@@ -46,7 +46,6 @@ class Policy(torch.nn.Module):
         super().__init__()
         self.model = model
         self.vocabulary = vocabulary  # ids from here on are unused slots: neither sampled nor counted
-        self.rule = output_rule(model)
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each scored token, (N,) each, at the temperature it is or was sampled with.
@@ -58,11 +57,8 @@ class Policy(torch.nn.Module):
             temperature = torch.full_like(batch.weights, temperature)
         products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # its range loses no gradient
         with torch.autocast(hidden.device.type, enabled=False):
-            head = self.model.get_output_embeddings()
-            bias = None if head.bias is None else head.bias[: self.vocabulary]
-            weight = head.weight[: self.vocabulary]  # (V, C)
-            inputs = hidden, weight, batch.targets, temperature
-            return chunked_logprobs(*inputs, bias=bias, rule=self.rule, products=products)
+            weight = self.model.get_output_embeddings().weight[: self.vocabulary]  # (V, C)
+            return chunked_logprobs(hidden, weight, batch.targets, temperature, products=products)
 
 
 class Critic(torch.nn.Module):
