@@ -32,6 +32,10 @@ transformers_logging.disable_progress_bar()  # else there is a bar per file
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
 
+# Of a tiny model. Phi-4-mini has 0.75 and 10,000, which is meant for contexts of thousands of tokens.
+PARTIAL_ROTARY = 0.5  # share of a head's dimensions that are rotated
+ROPE_THETA = 500.0
+
 # Phi-4-mini's template: no newlines; without a generation prompt it ends with the eos token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -90,8 +94,8 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         original_max_position_embeddings=settings.context,
         rope_parameters={
             "rope_type": "default",
-            "rope_theta": settings.rope_theta,
-            "partial_rotary_factor": settings.partial_rotary,
+            "rope_theta": ROPE_THETA,
+            "partial_rotary_factor": PARTIAL_ROTARY,
         },
         tie_word_embeddings=True,
         attn_implementation=ATTENTION,

@@ -122,7 +122,7 @@ def test_no_tensor_ever_holds_the_logits_of_all_tokens(entropy_too):
 def test_a_learner_never_holds_the_logits_of_all_tokens():
     model = random_model("phi3", 2000)
     rows = [Row([i % 50 for i in range(CHUNK + 1)], weights=1 / CHUNK) for _ in range(3)]
-    learner = Learner(model, 2000, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=10_000))
+    learner = Learner(model, 2000, ParallelSettings(device="cpu", forks=1, micro_batch_tokens=10_000))
     with Largest() as largest:
         learner.forward_backward([collate(rows)], lambda lp, h, b: (-(b.weights * lp).sum(), {}))
     assert largest.numbers == CHUNK * 2000 < 3 * CHUNK * 2000
@@ -148,7 +148,7 @@ def bradley_terry(values, batch):
 def test_values_and_their_gradient_are_those_of_the_classifier(dtype):
     rows = [Row([1 + i, 2, 3, 4 + i][: 4 - i % 2], segment={"share": 0.5}) for i in range(4)]
     pairs = [rows[:2], rows[2:]]
-    learner = Learner(critic_model(dtype), V, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=8))
+    learner = Learner(critic_model(dtype), V, ParallelSettings(device="cpu", forks=1, micro_batch_tokens=8))
     loss = learner.gradient(pairs, bradley_terry)["loss"]
     other = critic_model(dtype)
     judged = [other(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, 0] for row in rows]

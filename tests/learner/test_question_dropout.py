@@ -19,7 +19,7 @@ def test_numbers_and_the_unknown_always_stay():
 
 def test_rare_words_are_left_out_more_often_than_common_ones():
     questions = ["how many pens are there"] * 300 + ["how many zebras are there"]
-    common = common_words(questions, 0.01)
+    common = common_words(questions)
     assert common == {"how", "many", "pens", "are", "there"}
     drop, rng = QuestionDropout(0.1, 0.6, common=common), random.Random(0)
     questions = [drop("How many zebras, are there?", rng).split() for _ in range(2000)]

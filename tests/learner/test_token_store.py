@@ -20,9 +20,10 @@ from whetstone import midtrain
 from whetstone.chat import Chat
 from whetstone.learner import next_token
 from whetstone.learner import tokenise as tokenising
+from whetstone.learner.conversation import Conversation
 from whetstone.learner.learner import Learner
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.learner.tokenise import Conversation, tokenise
+from whetstone.learner.tokenise import tokenise
 from whetstone.model import load
 from whetstone.run.processes import fork
 from whetstone.run.settings import ParallelSettings
@@ -100,9 +101,9 @@ def chat(world):
 
 
 def prepare(folder, source, chat, **changes):
-    given = stage(folder, midtrain.Settings(kind="midtrain", **changes), corpus=source)
+    given = stage(folder, midtrain.Settings(kind="midtrain", max_length=128, **changes), corpus=source)
     read = midtrain.reader(midtrain.dropout(given.settings, given.inputs["corpus"]), given.seed)
-    return tokenise(given, source, chat, read, 128, False, ("train", "validation"))
+    return tokenise(given, source, chat, read, False, ("train", "validation"))
 
 
 def test_conversations_that_cannot_be_trained_on_are_counted_and_listed_with_the_reason(tmp_path, world, chat, capsys):

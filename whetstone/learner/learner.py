@@ -124,7 +124,7 @@ class Learner:
         """How many processes share a step's gradient."""
         if self.process_group.count > 1:
             return self.process_group.count
-        return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
+        return (self.parallel.forks or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
         """The trained parameters under their names, each with the optimizer that updates it."""
@@ -140,7 +140,7 @@ class Learner:
         """Add the gradient of a step's rows. Returns the summed loss and the loss's own sums.
 
         A group (a row, or the two rows of a pair) stays in one micro-batch. Several training processes divide the groups.
-        On a CPU with one thread `parallel.replicas` processes divide them; they are forked at the first step with a loss and
+        On a CPU with one thread `parallel.forks` processes divide them; they are forked at the first step with a loss and
         know the loss as it was then.
         """
         if self.process_group.count > 1:

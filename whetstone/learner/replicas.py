@@ -163,7 +163,7 @@ class Replicas:
 def died(pid: int) -> str:
     return (
         f"training process {pid} died (out of memory?): nothing was updated. Run again: it goes on from the last checkpoint. "
-        "With parallel.replicas = 1 one process does everything."
+        "With parallel.forks = 1 one process does everything."
     )
 
 

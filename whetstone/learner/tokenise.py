@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.chat import Chat
+from whetstone.learner.conversation import Conversation, read_conversation
 from whetstone.learner.token_store import TokenStore, TokenWriter
 from whetstone.run.folder import Stage, alone, hash_folder, read_json, sync_folder, write_json
 from whetstone.run.progress import progress, say
@@ -26,44 +27,12 @@ CHUNK_ROWS = 1000  # most rows tokenised together
 MADE_FROM = "made_from.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A question and its answer from a row of a table. Their types are not checked yet.
-
-    If a student sampled the ids, they are given and used as they are; the text is not tokenised again.
-    """
-
-    problem_id: str | None
-    question: Any
-    answer: Any
-    split: str = "train"
-    prompt_ids: Sequence[int] = ()
-    answer_ids: Sequence[int] = ()
-
-    @property
-    def size(self) -> int:
-        """Its length in characters, or in ids if these are given. It must have no fault."""
-        return len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
-
-    @property
-    def fault(self) -> str:
-        """Why it cannot be trained on; empty if it can."""
-        for name, text, ids in (("question", self.question, self.prompt_ids), ("answer", self.answer, self.answer_ids)):
-            if ids:
-                continue
-            if text is None or (isinstance(text, str) and not text.strip()):
-                return f"no {name}"
-            if not isinstance(text, str):
-                return f"its {name} is not text"
-        return ""
-
-
 @dataclass(frozen=True)
 class Tokenised:
     """A store per split, and the number of conversations left out for each reason.
 
     Conversations that are too long stay in the store, so that the order of the others does not depend on the limit.
-    `store.at_most(longest)` leaves them out.
+    `store.at_most(max_length)` leaves them out.
     """
 
     stores: Mapping[str, TokenStore]
@@ -74,13 +43,14 @@ class Tokenised:
 
 
 def tokenise(
-    stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation], longest: int,
+    stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation] = read_conversation,
     responses_only: bool = True, splits: Sequence[str] = ("train",),
 ) -> Tokenised:  # fmt: skip
     """The conversations of a table as ids, from `stage.folder/tokens` if they were made before.
 
     `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first. Rows of
-    more than `longest` tokens count as left out. If several processes train, one makes the stores and the others wait.
+    more tokens than the stage's `max_length` count as left out. If several processes train, one makes the stores and the
+    others wait.
     """
     folder = stage.folder / "tokens"
     made_from = {
@@ -95,7 +65,7 @@ def tokenise(
         if tokenised is None:
             total = count_rows(source)
             with _published_by_rename(folder) as aside, _Writing(aside, stage, chat, splits, total) as writing:
-                writing.add(map(read, read_rows(source)), longest, responses_only)
+                writing.add(map(read, read_rows(source)), responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
             tokenised = _published(folder, made_from, splits)
             assert tokenised is not None, f"{folder} was written and cannot be read"
@@ -137,7 +107,8 @@ class _Writing:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def add(self, conversations: Iterable[Conversation], longest: int, responses_only: bool) -> None:
+    def add(self, conversations: Iterable[Conversation], responses_only: bool) -> None:
+        longest = self.stage.settings.max_length
         for chunk in _chunks(self._sound(conversations)):
             rows = encode(self.chat, [conversation for _, conversation in chunk])
             for (number, conversation), (question, answer) in zip(chunk, rows, strict=True):

@@ -41,6 +41,11 @@ class Stage:
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
 
     @property
+    def model_source(self) -> Path | str | None:
+        """The model that it starts from: its input, or else `[model] path`."""
+        return self.inputs.get("model") or self.model.path
+
+    @property
     def seed(self) -> int:
         """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
         digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
