@@ -149,7 +149,7 @@ def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monke
 
 
 def tokenised(made, chat):
-    read = midtrain.reader(midtrain.dropout(made.settings, made.inputs["corpus"]), made.seed)
+    read = midtrain.reader(made.settings, made.inputs["corpus"], made.seed)
     only = made.settings.loss_on == "response"
     return tokenise(made, made.inputs["corpus"], chat, read, only, ("train", "validation"))
 

@@ -12,17 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from whetstone.records import (
-    PROGRAM_REQUEST,
-    Completion,
-    Generator,
-    Message,
-    Problem,
-    Prompt,
-    Sampling,
-    Scorer,
-    Verifier,
-)
+from whetstone.chat import ask
+from whetstone.records import PROGRAM_REQUEST, Completion, Generator, Problem, Sampling, Scorer, Verifier
 from whetstone.verify import extract, get_policy
 from whetstone.verify.program import Outcome, Sandbox
 
@@ -126,20 +117,14 @@ class Hybrid:
     thought: Completion | None  # None if the program gave an answer
 
 
-def hybrid(
-    generator: Generator,
-    problems: Sequence[Problem],
-    sampling: Sampling,
-    sandbox: Sandbox,
-    ask_for_program: str = PROGRAM_REQUEST,
-) -> list[Hybrid]:
+def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling, sandbox: Sandbox) -> list[Hybrid]:
     """MAmmoTH's hybrid decoding: a program, run in the sandbox; if it gives no answer, a chain of thought.
 
     Raises ValueError before anything is generated if this machine offers no isolation for programs.
     """
     sandbox.require()
     questions = {problem.id: problem.question for problem in problems}
-    programs = _one_each(generator, {name: text + ask_for_program for name, text in questions.items()}, sampling)
+    programs = _one_each(generator, {name: text + PROGRAM_REQUEST for name, text in questions.items()}, sampling)
     outcomes = {name: sandbox.run_text(completion.text) for name, completion in programs.items()}
     failed = {name: questions[name] for name, outcome in outcomes.items() if outcome.answer is None}
     thoughts = _one_each(generator, failed, sampling)
@@ -156,6 +141,6 @@ def _one_each(generator: Generator, questions: dict[str, str], sampling: Samplin
     """One completion per question, by problem id, in the order of the questions."""
     if not questions:
         return {}
-    prompts = [Prompt(name, 0, (Message("user", text),)) for name, text in questions.items()]
+    prompts = [ask(name, text, 0) for name, text in questions.items()]
     completions = {completion.problem_id: completion for completion in generator.generate(prompts, sampling)}
     return {name: completions[name] for name in questions}

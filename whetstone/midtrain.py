@@ -30,7 +30,6 @@ from whetstone.run.tables import read_rows
 if TYPE_CHECKING:
     from whetstone.batch import Packed
     from whetstone.learner.order import StepPlan
-    from whetstone.learner.question_dropout import QuestionDropout
     from whetstone.learner.token_store import TokenStore
 
 TEXTS_FOR_TOKENIZER = 20_000  # conversations that a tiny model's tokenizer is trained on, at most
@@ -66,7 +65,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage, stage.model_source or tiny_base(stage))
-    read = reader(dropout(settings, stage.inputs["corpus"]), stage.seed)
+    read = reader(settings, stage.inputs["corpus"], stage.seed)
     only_responses, splits = settings.loss_on == "response", ("train", "validation")
     corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits)
     rows, held_out = corpus["train"], corpus["validation"].at_most(settings.max_length)
@@ -136,27 +135,27 @@ def tiny_base(stage: Stage) -> Path:
     return base
 
 
-def dropout(settings: Settings, corpus: Path) -> "QuestionDropout":
-    """The dropout that the settings ask for, with the corpus's common words if rare ones are treated differently."""
+def reader(settings: Settings, corpus: Path, seed: int) -> Callable[[dict[str, Any]], Conversation]:
+    """A function from a row of the corpus to a conversation, with question dropout if the settings ask for it.
+
+    It must get all rows once, in order, because it draws random numbers.
+    """
     from whetstone.learner.question_dropout import QuestionDropout, common_words
 
-    plain = QuestionDropout(settings.word_dropout, settings.rare_word_dropout, settings.sentence_dropout)
-    if not settings.rare_word_dropout:
-        return plain
-    rows = map(read_conversation, read_rows(corpus))
-    questions = (row.question for row in rows if row.split == "train" and not row.fault)
-    return replace(plain, common=common_words(questions))
-
-
-def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], Conversation]:
-    """A function from a row of the corpus to a conversation. It must see all rows once, in order: it draws random numbers."""
+    shares = settings.word_dropout, settings.rare_word_dropout, settings.sentence_dropout
+    if not any(shares):
+        return read_conversation
+    rows = map(read_conversation, read_rows(corpus) if settings.rare_word_dropout else ())
+    drop = QuestionDropout(
+        *shares, common_words(row.question for row in rows if row.split == "train" and not row.fault)
+    )
     rng = random.Random(f"{seed}/word dropout")
 
     def read(row: dict[str, Any]) -> Conversation:
-        read_row = read_conversation(row)
-        if dropout.on and read_row.split == "train" and not read_row.fault:
-            return replace(read_row, question=dropout(read_row.question, rng))
-        return read_row
+        conversation = read_conversation(row)
+        if conversation.split != "train" or conversation.fault:
+            return conversation
+        return replace(conversation, question=drop(conversation.question, rng))
 
     return read
 

@@ -227,9 +227,8 @@ def save(
     """
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if missing := [
-        i for i in stops(tokenizer) if i not in ends
-    ]:  # without these, a sampler would not stop at the end of the turn
+    missing = [i for i in stops(tokenizer) if i not in ends]
+    if missing:  # without these, a sampler would not stop at the end of the turn
         model.generation_config.eos_token_id = [*missing, *ends]
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)

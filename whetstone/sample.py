@@ -93,19 +93,8 @@ def gathered(items: list[T], process_group: "ProcessGroup | None") -> list[T]:
 
 
 def as_rollout(c: Completion, v: Verdict, temperature: float) -> Rollout:
-    return Rollout(
-        c.problem_id,
-        c.index,
-        c.prompt_ids,
-        c.ids,
-        c.logprobs,
-        temperature,
-        c.stop,
-        c.text,
-        v.correct,
-        v.reason,
-        v.answer,
-    )
+    sampled = c.problem_id, c.index, c.prompt_ids, c.ids, c.logprobs, temperature, c.stop, c.text
+    return Rollout(*sampled, v.correct, v.reason, v.answer)
 
 
 def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:

@@ -38,4 +38,4 @@ def test_sentences_without_a_number_are_left_out_and_the_last_never():
 
 def test_a_question_is_never_empty_and_rates_of_zero_change_nothing():
     assert all(QuestionDropout(0.99)("Why?", random.Random(seed)) == "Why?" for seed in range(20))
-    assert not QuestionDropout().on and QuestionDropout()(QUESTION, random.Random(0)) == QUESTION
+    assert QuestionDropout()(QUESTION, random.Random(0)) == QUESTION

@@ -102,7 +102,7 @@ def chat(world):
 
 def prepare(folder, source, chat, **changes):
     given = stage(folder, midtrain.Settings(kind="midtrain", max_length=128, **changes), corpus=source)
-    read = midtrain.reader(midtrain.dropout(given.settings, given.inputs["corpus"]), given.seed)
+    read = midtrain.reader(given.settings, given.inputs["corpus"], given.seed)
     return tokenise(given, source, chat, read, False, ("train", "validation"))
 
 

@@ -233,22 +233,18 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
         """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch."""
-        return self._outputs(batches, temperature)
-
-    @torch.no_grad()
-    def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
-        """The scalar head's values at every position, without gradient: (T,) per micro-batch."""
-        return self._outputs(batches, 1.0)
-
-    def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
         outputs = []
-        for batch, counts in self.process_group.forward_turns(self.root, batches):
+        for batch, counts in self.process_group.turns(self.root, batches, backward=False):
             with self._compute():
                 output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
             if counts:
                 outputs.append(output)
         return outputs
+
+    def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
+        """The scalar head's values at every position, without gradient: (T,) per micro-batch."""
+        return self.logprobs(batches)
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
         """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order.

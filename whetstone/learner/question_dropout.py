@@ -27,10 +27,6 @@ class QuestionDropout:
     sentences: float = 0.0
     common: frozenset[str] = frozenset()
 
-    @property
-    def on(self) -> bool:
-        return bool(self.words or self.rare_words or self.sentences)
-
     def __call__(self, question: str, rng: random.Random) -> str:
         """The question with words missing; unchanged if nothing would be left."""
         if self.sentences:
