@@ -47,16 +47,14 @@ def score_model(
         for benchmark in dict.fromkeys(p.benchmark for p in problems):
             chosen = [p for p in problems if p.benchmark == benchmark]
             chosen = chosen[: scores.problems] if scores.problems else chosen
-            folder = out_folder / benchmark
-            label = f"scoring {stage} on {benchmark}"
-            journal = folder / "journal.jsonl"
+            label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
             groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=2048)
             rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
-            write_rows(folder, rows)
+            write_rows(journal.parent, rows)
             main = benchmark == scores.main
             results.append(summarise(rows, verifier, stage, benchmark, main, scores.temperature))
-    for benchmark in dict.fromkeys(p.benchmark for p in problems):  # only now: until all are scored a kill may come
-        (out_folder / benchmark / "journal.jsonl").unlink()
+    for score in results:  # only now: until all are scored a kill may come
+        (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results
 
 

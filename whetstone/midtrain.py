@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from whetstone.learner.conversation import Conversation, read_conversation
-from whetstone.run.folder import Stage, alone
+from whetstone.run.folder import Stage, alone, published
 from whetstone.run.progress import say
 from whetstone.run.room import TRAINING, Estimate, Input, Room
 from whetstone.run.settings import CheckpointEvery, NextTokenSettings, Optimizer, OptimizerSettings
@@ -129,9 +129,8 @@ def tiny_base(stage: Stage) -> Path:
         if not base.exists():
             corpus = map(read_conversation, islice(read_rows(stage.inputs["corpus"]), TEXTS_FOR_TOKENIZER))
             texts = (f"{row.question} {row.answer}" for row in corpus if not row.fault)
-            aside = stage.output("base.part")
-            models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
-            aside.rename(base)
+            with published(base) as aside:
+                models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
     return base
 
 

@@ -204,7 +204,7 @@ def forked(folder, source, chat, wait, said):
 
 def test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one(tmp_path, world, chat):
     killed = forked(tmp_path / "m", world["corpus"], chat, 600, tmp_path / "never")
-    while not (tmp_path / "m" / "tokens.part" / "train").exists():
+    while not (tmp_path / "m" / ".writing-tokens" / "train").exists():
         time.sleep(0.01)
     os.kill(killed, signal.SIGKILL)
     os.waitpid(killed, 0)
@@ -214,7 +214,7 @@ def test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one(
     assert [os.waitpid(one, 0)[1] for one in both] == [0, 0]
     expected = prepare(tmp_path / "n" / "m", world["corpus"], chat)
     assert [int(file.read_text()) for file in said] == [sum(sum(row.ids) for row in expected["train"])] * 2
-    assert not (tmp_path / "m" / "tokens.part").exists()
+    assert not (tmp_path / "m" / ".writing-tokens").exists()
 
 
 def test_tokenising_takes_no_memory_that_grows_with_the_corpus(tmp_path, world, chat, monkeypatch):

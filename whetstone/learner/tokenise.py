@@ -6,18 +6,17 @@ trained on is counted, and listed in `dropped/` with the reason.
 """
 
 import errno
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from whetstone.chat import Chat
 from whetstone.learner.conversation import Conversation, read_conversation
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.run.folder import Stage, alone, hash_folder, read_json, sync_folder, write_json
+from whetstone.run.folder import Stage, alone, hash_folder, published, read_json, write_json
 from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
@@ -63,8 +62,11 @@ def tokenise(
     with alone(stage.folder / "tokens.lock"):
         tokenised = _published(folder, made_from, splits)
         if tokenised is None:
-            total = count_rows(source)
-            with _published_by_rename(folder) as aside, _Writing(aside, stage, chat, splits, total) as writing:
+            with _explained(folder), published(folder) as aside, ExitStack() as open_files:
+                stores = {s: open_files.enter_context(TokenWriter(aside / s, chat.size)) for s in splits}
+                dropped = open_files.enter_context(TableWriter(stage.output("dropped")))
+                bar = progress(count_rows(source), f"{stage.name}: tokenising", unit="conversations")
+                writing = _Writing(stage.settings.max_length, chat, stores, dropped, open_files.enter_context(bar))
                 writing.add(map(read, read_rows(source)), responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
             tokenised = _published(folder, made_from, splits)
@@ -87,35 +89,37 @@ def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]
         return None
 
 
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """A full disk with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        words = "no room left on the disk for the tokenised data: free some and run again, nothing else is lost"
+        raise OSError(errno.ENOSPC, words, str(folder)) from error
+
+
+@dataclass
 class _Writing:
     """One pass over a table: writes the stores of its splits, and lists what is left out."""
 
-    def __init__(self, folder: Path, stage: Stage, chat: Chat, splits: Sequence[str], total: int):
-        self.stage, self.chat, self.total = stage, chat, total
-        self.stores = {split: TokenWriter(folder / split, chat.size) for split in splits}
-        self.dropped = TableWriter(stage.output("dropped"))
-        self.left_out: Counter[str] = Counter()
-
-    def __enter__(self) -> "_Writing":
-        with ExitStack() as stack:
-            for writer in (*self.stores.values(), self.dropped):
-                stack.enter_context(writer)
-            self.bar = stack.enter_context(progress(self.total, f"{self.stage.name}: tokenising", unit="conversations"))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    longest: int  # tokens of a row
+    chat: Chat
+    stores: Mapping[str, TokenWriter]
+    dropped: TableWriter
+    bar: Any
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, conversations: Iterable[Conversation], responses_only: bool) -> None:
-        longest = self.stage.settings.max_length
         for chunk in _chunks(self._sound(conversations)):
             rows = encode(self.chat, [conversation for _, conversation in chunk])
             for (number, conversation), (question, answer) in zip(chunk, rows, strict=True):
                 ids = [*question, *answer]
                 self.stores[conversation.split].add(ids, len(question) if responses_only else 1)
-                if len(ids) > longest:
-                    self._drop(number, conversation, f"longer than {longest:,} tokens", f"{len(ids):,} tokens")
+                if len(ids) > self.longest:
+                    self._drop(number, conversation, f"longer than {self.longest:,} tokens", f"{len(ids):,} tokens")
             self.bar.advance(len(chunk))
 
     def _sound(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, Conversation]]:
@@ -153,22 +157,3 @@ def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[
     answers = iter(chat.completion_ids([c.answer for c in conversations if not c.answer_ids]))
     for c in conversations:
         yield c.prompt_ids or next(questions), c.answer_ids or next(answers)
-
-
-@contextmanager
-def _published_by_rename(folder: Path) -> Iterator[Path]:
-    """A folder to write to, renamed to `folder` at the end. Raises OSError with the remedy if the disk is full."""
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-    except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            words = "no room left on the disk for the tokenised data: free some and run again, nothing else is lost"
-            raise OSError(errno.ENOSPC, words, str(folder)) from error
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.replace(folder)
-    sync_folder(folder.parent)

@@ -90,6 +90,22 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end. A failure leaves nothing; a kill leaves the old folder."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.replace(folder)
+    sync_folder(folder.parent)
+
+
+@contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """One process at a time. The lock ends with its process."""
     with lock.open("w") as file:
