@@ -60,13 +60,9 @@ class JudgedVerifier:
     """
 
     def __init__(
-        self,
-        verifier: Verifier,
-        generator: Generator,
-        journal: Path | None = None,
-        audit: float = 0.0,
+        self, verifier: Verifier, generator: Generator, journal: Path | None = None, audit: float = 0.0,
         sampling: Sampling | None = None,
-    ):
+    ):  # fmt: skip
         if not 0 <= audit <= 1:
             raise ValueError(f"audit = {audit}: it is the share of decided answers shown to the judge. Use 0 to 1.")
         self.verifier, self.generator, self.audit = verifier, generator, audit

@@ -19,15 +19,9 @@ RESAMPLES = 10_000  # of the bootstrap
 
 
 def score_model(
-    model: Path,
-    problems: Sequence[Problem],
-    scores: ScoreSettings,
-    parallel: ParallelSettings,
-    seed: int,
-    out_folder: Path,
-    stage: str,
-    longest: int = 0,
-) -> list[Score]:
+    model: Path, problems: Sequence[Problem], scores: ScoreSettings, parallel: ParallelSettings, seed: int,
+    out_folder: Path, stage: str, longest: int = 0,
+) -> list[Score]:  # fmt: skip
     """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/.
 
     `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).

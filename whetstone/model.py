@@ -92,11 +92,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         num_key_value_heads=settings.kv_heads,
         max_position_embeddings=settings.context,
         original_max_position_embeddings=settings.context,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": ROPE_THETA,
-            "partial_rotary_factor": PARTIAL_ROTARY,
-        },
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA, "partial_rotary_factor": PARTIAL_ROTARY},
         tie_word_embeddings=True,
         attn_implementation=ATTENTION,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attention_dropout"), 0.0),
@@ -242,7 +238,7 @@ def save(
 
 def parameters(model: torch.nn.Module) -> int:
     """The number of distinct parameters; a tied head counts once."""
-    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return sum(p.numel() for p in model.parameters())
 
 
 def choose_device(device: str) -> str:

@@ -5,10 +5,9 @@ they were made from. A resumed stage reads them; after a kill in the middle they
 trained on is counted, and listed in `dropped/` with the reason.
 """
 
-import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from whetstone.chat import Chat
 from whetstone.learner.conversation import Conversation, read_conversation
 from whetstone.learner.token_store import TokenStore, TokenWriter
+from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, alone, hash_folder, published, read_json, write_json
 from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
@@ -62,7 +62,11 @@ def tokenise(
     with alone(stage.folder / "tokens.lock"):
         tokenised = _published(folder, made_from, splits)
         if tokenised is None:
-            with _explained(folder), published(folder) as aside, ExitStack() as open_files:
+            with (
+                disk_full_explained("the tokenised data", folder),
+                published(folder) as aside,
+                ExitStack() as open_files,
+            ):
                 stores = {s: open_files.enter_context(TokenWriter(aside / s, chat.size)) for s in splits}
                 dropped = open_files.enter_context(TableWriter(stage.output("dropped")))
                 bar = progress(count_rows(source), f"{stage.name}: tokenising", unit="conversations")
@@ -87,18 +91,6 @@ def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]
     except (OSError, ValueError) as error:
         say(f"{folder} is damaged and is made again: {error}")
         return None
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """A full disk with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        words = "no room left on the disk for the tokenised data: free some and run again, nothing else is lost"
-        raise OSError(errno.ENOSPC, words, str(folder)) from error
 
 
 @dataclass
