@@ -63,7 +63,7 @@ def tokenise(
         tokenised = _published(folder, made_from, splits)
         if tokenised is None:
             with (
-                disk_full_explained("the tokenised data", folder),
+                disk_full_explained("the tokenised data", stage.folder),
                 published(folder) as aside,
                 ExitStack() as open_files,
             ):
@@ -81,10 +81,8 @@ def tokenise(
 
 
 def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
-    if not (folder / MADE_FROM).exists():
-        return None
-    known = read_json(folder / MADE_FROM)
-    if known["made_from"] != made_from:
+    known = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
+    if known.get("made_from") != made_from:
         return None
     try:
         return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
