@@ -31,7 +31,7 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         batch_pairs=STEP_PAIRS,
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": folder / "model", "pairs": folder / "data"}
     run = RunSettings(name="run", folder=folder)
     return Stage("dpo", "dpo", folder / "dpo", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())

@@ -56,9 +56,7 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         pool={"prompts": QUESTIONS, "samples": 0},
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(
-        device="cpu", compute=compute, replicas=1, samplers=1, micro_batch_tokens=micro_batch_tokens
-    )
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": folder / "model", "prompts": folder / "prompts"}
     run = RunSettings(name="run", folder=folder)
     return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())

@@ -44,7 +44,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
         max_length=ragged.LONGEST,
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": model, "data": data}
     run = RunSettings(name="run", folder=folder)
     sft.run(Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings()))

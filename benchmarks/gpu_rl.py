@@ -201,7 +201,7 @@ def measure(size: Size, device: str, way: dict[str, Any], work: Sequence[str]) -
     settings = dict(way)
     dtype = settings.pop("dtype", torch.float32)
     compute = "bfloat16" if device == "cuda" else "float32"
-    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **settings)
+    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, forks=1, **settings)
     model = policy = build(size.shape, device, size.row, dtype)
     sampled = getattr(torch, parallel.sampling_dtype(device, str(dtype).removeprefix("torch.")))
     if sampled != dtype:

@@ -104,7 +104,7 @@ class LargestLogits(TorchDispatchMode):
 def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any], compute: str) -> dict[str, Any]:
     """Steps of training: tokens a second, share of the peak, peak memory, and the largest logits."""
     model = build(size.shape, device, size.row)
-    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **way)
+    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, forks=1, **way)
     learner = Learner(model, size.shape.vocabulary, parallel, OptimizerSettings(weight_decay=0.1))
 
     def step(number: int) -> float:
@@ -146,7 +146,7 @@ def agreement() -> dict[str, float]:
     """Losses of a small model on the same rows: GPU in fp32 and bf16 against CPU in fp32, the largest relative difference."""
     losses = {}
     for device, compute in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
-        parallel = ParallelSettings(device=device, compute=compute, replicas=1)
+        parallel = ParallelSettings(device=device, compute=compute, forks=1)
         model = build(SMALL.shape, "cpu", SMALL.row).to(device)
         learner = Learner(model, SMALL.shape.vocabulary, parallel)
         losses[f"{device} {compute}"] = [

@@ -31,7 +31,7 @@ MODELS = {  # (shape, tokens of an optimizer step, steps of a repeat)
     "5 M, 4096 tokens": (ModelSettings(layers=6, hidden=256, mlp=704, heads=8, kv_heads=8), 4096, 1),
 }
 WAYS = {  # the last two are made for GPUs
-    "replicas": {"replicas": 2},
+    "replicas": {"forks": 2},
     "ddp": {"processes": 2, "shard": "ddp"},
     "fsdp": {"processes": 2, "shard": "fsdp"},
 }
@@ -40,7 +40,7 @@ TARGET = 1 / 1.15  # of the replicas, with steps of 4096 tokens
 
 def learner(shape: ModelSettings, **parallel: object) -> Learner:
     model, _ = models.build_tiny(shape, ["a text"], seed=0)
-    return Learner(model, model.config.vocab_size, ParallelSettings(device="cpu", **{"replicas": 1, **parallel}))
+    return Learner(model, model.config.vocab_size, ParallelSettings(device="cpu", **{"forks": 1, **parallel}))
 
 
 def step_of(tokens: int, step: int) -> list[list[Row]]:

@@ -56,7 +56,7 @@ class Training:
         texts = (f"{row['question']} {row['text']}" for row in corpus(1000))
         model, tokenizer = models.build_tiny(SHAPE, texts, seed=0)
         self.chat = Chat(tokenizer)
-        self.learner = Learner(model, self.chat.size, ParallelSettings(device="cpu", replicas=1))
+        self.learner = Learner(model, self.chat.size, ParallelSettings(device="cpu", forks=1))
 
     def prepare(self) -> dict[str, float]:
         """CPU seconds of each part; the corpus's own making is not among them."""
@@ -65,7 +65,7 @@ class Training:
         from whetstone.learner.tokenise import tokenise
 
         settings = midtrain.Settings(
-            kind="midtrain", name="midtrain", batch_tokens=BATCH_TOKENS, sequence_length=SEQUENCE_LENGTH
+            kind="midtrain", name="midtrain", batch_tokens=BATCH_TOKENS, max_length=SEQUENCE_LENGTH
         )
         inputs = {"corpus": self.folder / "corpus"}
         run = RunSettings(name=self.folder.name, folder=self.folder.parent)
@@ -73,9 +73,7 @@ class Training:
             "midtrain", "midtrain", self.folder, settings, inputs, run, SHAPE, self.learner.parallel, ScoreSettings()
         )
         clock = [time.process_time()]
-        found = tokenise(
-            stage, inputs["corpus"], self.chat, midtrain.conversation, SEQUENCE_LENGTH, responses_only=False
-        )
+        found = tokenise(stage, inputs["corpus"], self.chat, responses_only=False)
         self.rows = found["train"]
         clock.append(time.process_time())
         self.rooms = pack(self.rows.lengths, SEQUENCE_LENGTH)

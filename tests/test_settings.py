@@ -34,9 +34,11 @@ def test_a_table_given_in_part_keeps_the_other_defaults_of_its_stage():
 
 def test_tables_within_tables_keep_their_defaults_too():
     class Outer(Settings):
-        stage: Stage = Stage(kind="x", spikes=SpikeSettings(spike="stop", go_backs=1))
+        stage: Stage = Stage(kind="x", spikes=SpikeSettings(spike="stop", not_finite="go_back"))
 
-    assert Outer(stage={"spikes": {"window": 32}}).stage.spikes == SpikeSettings(spike="stop", go_backs=1, window=32)
+    assert Outer(stage={"spikes": {"window": 32}}).stage.spikes == SpikeSettings(
+        spike="stop", not_finite="go_back", window=32
+    )
 
 
 def test_a_plain_string_names_the_optimizer_and_keeps_the_other_defaults():

@@ -91,8 +91,8 @@ def _new_completions(file: BinaryIO) -> Iterator[Completion]:
 
 
 def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1) -> ForkedGenerator:
-    """The in-process engine with `[parallel] samplers` processes.
+    """The in-process engine with `[parallel] forks` processes.
 
     0 means one per core that this process may use, or just this one if several training `processes` sample together.
     """
-    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or (cores() if processes == 1 else 1))
+    return ForkedGenerator(Engine(model, tokenizer), parallel.forks or (cores() if processes == 1 else 1))

@@ -41,6 +41,11 @@ class Stage:
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
 
     @property
+    def model_source(self) -> Path | str | None:
+        """The model that it starts from: its input, or else `[model] path`."""
+        return self.inputs.get("model") or self.model.path
+
+    @property
     def seed(self) -> int:
         """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
         digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
@@ -82,6 +87,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end. A failure leaves nothing; a kill leaves the old folder."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.replace(folder)
+    sync_folder(folder.parent)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Metrics:
         """Numbers may be Python's, numpy's or one-element tensors; NaN and infinity are written as their names."""
         row = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"step": step, **row}, ensure_ascii=False) + "\n"
-        with disk_full_explained(f"a line of {FILE_NAME}", len(line), self.path.parent):
+        with disk_full_explained(f"a line of {FILE_NAME}", self.path.parent, len(line)):
             self._out.write(line)
             self._out.flush()
         if step > self._reached:
