@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from whetstone.evaluate.evaluate import read_problems
-from whetstone.problems.columns import ColumnLayout, Columns
+from whetstone.problems.columns import Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.problems.table import BrokenRow, cell, read_table
 from whetstone.questions.sources.file import FileSource
@@ -187,7 +187,7 @@ def test_all_doors_read_the_same_file_alike(tmp_path, suffix):
     ],
 )
 def test_a_value_becomes_text_or_is_refused_by_its_name(question, answer, said):
-    item = read_problem({"question": question, "answer": answer}, 1, ColumnLayout(Columns()), "set")
+    item = read_problem({"question": question, "answer": answer}, 1, Columns().layout(), "set")
     if isinstance(item, Drop):
         assert f"{item.reason}: {item.detail}".startswith(said)
     else:

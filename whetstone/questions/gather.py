@@ -1,24 +1,5 @@
 """The stage `questions`: every source of the recipe becomes one table of problems in which no question occurs twice.
 
-    [[stage]]
-    kind = "questions"
-    [[stage.source]]
-    kind = "procedural"                      # made here, endless
-    families = ["chain", "equation", "word"]
-    level = 3
-    train = 2000
-    test = 200
-    benchmark = "three_operations"
-    [[stage.source]]
-    kind = "file"                            # .jsonl, .json, .csv, .tsv (also .gz) or .parquet
-    path = "my_problems.jsonl"
-    [[stage.source]]
-    kind = "published"                       # a known set with its licence, answer policy and worked solutions
-    set = "gsm8k"
-    path = "$WHETSTONE_DATA/gsm8k/train.jsonl.gz"
-    [stage.metamath]
-    resample = 5
-
 Splits never share a question, compared as normalised text. Sources are walked three times, first for test problems, then for
 validation, then for training, and a repeated text is dropped: what the student is scored on decides what it may train on.
 What MetaMath makes (from training problems only) comes last and yields to all others.
@@ -200,8 +181,8 @@ class Gathering:
     def summary(self) -> dict[str, Any]:
         counts, sources = self.counts, self.sources
         short = [
-            f"{title} gave {counts[title, split]} of {source.wanted(split)} {split} problems: {source.supply} no more that "
-            "another split does not hold"
+            f"{title} gave {counts[title, split]} of {source.wanted(split)} {split} problems: it has no more that another "
+            "split does not hold"
             for title, source in sources.items()
             for split in SPLITS
             if counts[title, split] < source.wanted(split)

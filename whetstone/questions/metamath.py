@@ -51,7 +51,7 @@ from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions
 from whetstone.decode.server_generator import Server
 from whetstone.problems.reading import Drop
 from whetstone.problems.table import excerpt
-from whetstone.questions.retell import retell
+from whetstone.questions.retell import WORDS, retell
 from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
@@ -61,19 +61,9 @@ PLACES = 2  # digits after the point that a new result may always have, if the o
 ASK = "What is the value of unknown variable x?"
 
 # Words that put a number into a formula without writing it
-IMPLIED: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = tuple(
-    (re.compile(rf"\b(?:{words})\b", re.IGNORECASE), frozenset(values))
-    for words, values in (
-        ("half|halves|twice|double[sd]?|doubling|pairs?|couple|both|other|two-\\w+|bi(?:cycle|ke)s?|squared?", {2}),
-        ("triple[sd]?|thrice|thirds?|triangles?|tricycles?|feet|foot|yards?", {3, 12, 36}),
-        ("quarters?|fourths?|quadruple[sd]?|squares?|rectangles?|rectangular|perimeter|dogs?|cats?|legs?", {2, 4, 25}),
-        ("fifths?|nickels?|hands?|fingers?", {5, 10}),
-        ("sixths?|sevenths?|eighths?|ninths?|cubes?|tenths?|dimes?", {6, 7, 8, 9, 10}),
-        ("dozens?|weeks?|weekly|weekends?|daily|days?|years?|months?|annual|inch(?:es)?", {7, 12, 24, 30, 52, 365}),
-        ("hours?|minutes?|seconds?", {24, 60, 3600}),
-        ("cents?|penn(?:y|ies)|dollars?|percent|meters?|metres?|cm|km|kg|grams?|mL|liters?|litres?", {10, 100, 1000}),
-    )
-)
+IMPLIED = {
+    re.compile(rf"\b(?:{words})\b", re.IGNORECASE): frozenset(values) for words, values in WORDS["implied"].items()
+}
 AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
 
 
@@ -192,7 +182,7 @@ def understand(problem: Problem) -> Understood:
 
 def _implied(question: str, formula: Expression) -> set[Value]:
     values: set[Value] = set()
-    for words, implied in IMPLIED:
+    for words, implied in IMPLIED.items():
         if words.search(question):
             values |= implied
     if AVERAGE.search(question):

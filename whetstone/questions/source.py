@@ -25,7 +25,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, model_validator
 
-from whetstone.problems.reading import Drop, Layout, Shipped, read_problem
+from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
 from whetstone.problems.table import Numbered
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
@@ -64,11 +64,6 @@ class Source(Settings):
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
         return 0
-
-    @property
-    def supply(self) -> str:
-        """What may give too few problems, in words: "level 1 has"."""
-        return f"{self.title} has"
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Problems, some of which may be of another split, and rows that gave none.
@@ -176,7 +171,7 @@ class RowSource(SplitSource):
     }
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ProblemSet:
         raise NotImplementedError
 
     def rows(self) -> Iterator[Numbered]:

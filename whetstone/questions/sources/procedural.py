@@ -114,10 +114,6 @@ class ProceduralSource(MadeSource):
     def title(self) -> str:
         return self.name or f"procedural-{self.level}"
 
-    @property
-    def supply(self) -> str:
-        return f"level {self.level} with digits {list(self.digits)} has"
-
     def draw(self, seed: int) -> Iterator[Problem]:
         """Distinct problems of the families in turn; ends when no more are found."""
         rng = random.Random(f"{seed}/{self.level}/{','.join(self.families)}/{self.digits}/{self.operators}")

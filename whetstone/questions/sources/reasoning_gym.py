@@ -17,26 +17,13 @@ from whetstone.run.mistakes import suggestion
 LICENCE = "Apache-2.0"
 INSTALL = 'python -m pip install "whetstone[gym]"'
 
-# task -> answer policy
-TASKS = {
-    "basic_arithmetic": "number",
-    "chain_sum": "number",
-    "simple_equations": "math",
-    "gsm_symbolic": "number",
-    "gcd": "integer",
-    "lcm": "integer",
-    "fraction_simplification": "math",
-    "decimal_chain_sum": "number",
-    "leg_counting": "integer",
-    "products": "number",
-    "count_primes": "integer",
-    "dice": "math",
-    "complex_arithmetic": "math",
-    "simple_geometry": "number",
-    "letter_counting": "integer",
-    "spell_backward": "word",
-    "family_relationships": "word",
+BY_POLICY = {
+    "number": "basic_arithmetic chain_sum gsm_symbolic decimal_chain_sum products simple_geometry",
+    "integer": "gcd lcm leg_counting count_primes letter_counting",
+    "math": "simple_equations fraction_simplification dice complex_arithmetic",
+    "word": "spell_backward family_relationships",
 }
+TASKS = {task: policy for policy, tasks in BY_POLICY.items() for task in tasks.split()}
 
 
 class GymSource(MadeSource):
@@ -48,14 +35,6 @@ class GymSource(MadeSource):
     )
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
-
-    @property
-    def title(self) -> str:
-        return self.name or "reasoning-gym"
-
-    @property
-    def supply(self) -> str:
-        return f"{', '.join(self.tasks)} have"
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
