@@ -126,25 +126,25 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
     try:
         original = understand(problem)
     except ValueError as error:
-        for augmentation, count in asked.items():
-            if count:
-                yield augmentation, _short(problem, augmentation, 0, count, str(error))
+        yield from (
+            _short(problem, augmentation, 0, count, str(error)) for augmentation, count in asked.items() if count
+        )
         return
     rng = random.Random(f"{seed}/{problem.id}/resample")
     variants = list(resampled(original, settings.resample, rng, settings.retell))
     yield from (("resampled", variant) for variant in variants)
     if len(variants) < settings.resample:
         reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
-        yield "resampled", _short(problem, "resampled", len(variants), settings.resample, reason)
+        yield _short(problem, "resampled", len(variants), settings.resample, reason)
     for augmentation in ("fobar", "self_verification"):
         if asked[augmentation]:
             rng = random.Random(f"{seed}/{problem.id}/{augmentation}")
             yield from inverse_questions(augmentation, asked[augmentation], original, variants, rng)
 
 
-def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Drop:
+def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Augmented:
     reason, detail = f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}"
-    return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+    return augmentation, Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
 
 
 def _variant(original: Problem, name: str, question: str, answer: Value, formula: Expression) -> Problem:
@@ -299,7 +299,7 @@ def inverse_questions(
 ) -> Iterator[Augmented]:
     """Up to `count` questions for a masked number, first of the original, then of its variants with other numbers."""
     if UNKNOWN.search(original.problem.question):
-        yield augmentation, _short(original.problem, augmentation, 0, count, "the text already has an x")
+        yield _short(original.problem, augmentation, 0, count, "the text already has an x")
         return
     made, why = 0, "no number occurs once in the text and once in the formula"
     for version in chain((original,), map(understand, variants)):
@@ -315,7 +315,7 @@ def inverse_questions(
             made += 1
             yield augmentation, _variant(original.problem, f"{augmentation}-{made}", question, variable.value, formula)
     if made < count:
-        yield augmentation, _short(original.problem, augmentation, made, count, why)
+        yield _short(original.problem, augmentation, made, count, why)
 
 
 def inverse(version: Understood, variable: Variable, augmentation: str) -> tuple[str, Expression]:

@@ -12,7 +12,7 @@ def math(row: Row) -> Reading:
     )
 
 
-def problem_and_answer(row: Row) -> Reading:
+def with_answer(row: Row) -> Reading:
     solution = optional(row, "solution")
     domain = (optional(row, "subject") or optional(row, "type")).lower()
     traces = (solution,) if last_box(solution) else ()
@@ -49,20 +49,18 @@ SETS = {
         math, "MIT", hub="EleutherAI/hendrycks_math", configuration="algebra", test="math/test.jsonl.gz"
     ),
     "math500": ProblemSet(
-        problem_and_answer, "MIT", hub="HuggingFaceH4/MATH-500", for_scoring=True, test="math500/test.jsonl.gz"
+        with_answer, "MIT", hub="HuggingFaceH4/MATH-500", for_scoring=True, test="math500/test.jsonl.gz"
     ),
-    "aime": ProblemSet(problem_and_answer, policy="aime", hub="gneubig/aime-1983-2024"),
+    "aime": ProblemSet(with_answer, policy="aime", hub="gneubig/aime-1983-2024"),
     "aime24": ProblemSet(
-        problem_and_answer,
+        with_answer,
         "Apache-2.0",
         "aime",
         "HuggingFaceH4/aime_2024",
         for_scoring=True,
         test="aime24/test.jsonl.gz",
     ),
-    "amc23": ProblemSet(
-        problem_and_answer, hub="AI-MO/aimo-validation-amc", for_scoring=True, test="amc23/test.jsonl.gz"
-    ),
+    "amc23": ProblemSet(with_answer, hub="AI-MO/aimo-validation-amc", for_scoring=True, test="amc23/test.jsonl.gz"),
     "minerva_math": ProblemSet(math, for_scoring=True, test="minerva_math/test.jsonl.gz"),
     "olympiadbench": ProblemSet(
         olympiadbench,
