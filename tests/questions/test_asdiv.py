@@ -102,7 +102,7 @@ def test_texts_with_other_numbers_stay_in_one_fold(tmp_path: Path):
 
 
 def test_an_unknown_solution_type_suggests_the_one_meant(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"'Summ'.*Did you mean 'Sum'"):
+    with pytest.raises(ValueError, match=r"'Summ'.*did you mean 'Sum'"):
         read(tmp_path, element(1, "9", "7+2=9"), solution_types=("Summ",))
 
 

@@ -21,9 +21,8 @@ from whetstone.decode.server_generator import ServerGenerator
 from whetstone.problems.files import expand_path, find_file
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
-from whetstone.problems.table import excerpt
 from whetstone.questions.metamath import MetamathSettings, augment
-from whetstone.questions.register import Dropped, Register, ShippedTraces
+from whetstone.questions.register import Dropped, Register, ShippedTraces, refusal
 from whetstone.questions.rephrase import rephrased
 from whetstone.questions.source import Source, source_kinds
 from whetstone.questions.splits import SPLITS
@@ -132,9 +131,9 @@ class Gathering:
             problem, solutions = (item.problem, item.traces) if isinstance(item, Shipped) else (item, ())
             if problem.split != split:
                 continue
-            refusal = self._non_commercial(problem) or self.register.admit(problem)
-            if refusal:
-                self.dropped.add(self.traces.kept_of(refusal, problem, solutions))
+            drop = self._non_commercial(problem) or self.register.admit(problem)
+            if drop:
+                self.dropped.add(self.traces.kept_of(drop, problem, solutions))
                 continue
             self.counts[title, split] += 1
             yield problem
@@ -153,8 +152,7 @@ class Gathering:
 
     def _non_commercial(self, problem: Problem) -> Drop | None:
         if self.settings.exclude_non_commercial and is_non_commercial(problem.licence):
-            reason = "licence forbids commercial use"
-            return Drop(problem.source, None, problem.id, reason, problem.licence, excerpt(problem.question))
+            return refusal(problem, "licence forbids commercial use", problem.licence)
         return None
 
     def _augmented(self) -> Iterator[Problem]:
@@ -162,9 +160,9 @@ class Gathering:
         by_rules = (new for original in self._with_formula for new in augment(original, settings, seed))
         by_model = (("rephrased", new) for new in self._rephrased())
         for augmentation, new in chain(by_rules, by_model):
-            refusal = new if isinstance(new, Drop) else self.register.admit(new)
-            if refusal:
-                self.dropped.add(refusal)
+            drop = new if isinstance(new, Drop) else self.register.admit(new)
+            if drop:
+                self.dropped.add(drop)
             else:
                 self.counts[METAMATH, augmentation] += 1
                 yield new

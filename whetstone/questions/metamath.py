@@ -50,7 +50,7 @@ from whetstone.arithmetic.expression import (
 from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions, spell
 from whetstone.decode.server_generator import Server
 from whetstone.problems.reading import Drop
-from whetstone.problems.table import excerpt
+from whetstone.questions.register import refusal
 from whetstone.questions.retell import WORDS, retell
 from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
@@ -143,8 +143,7 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
 
 
 def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Augmented:
-    reason, detail = f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}"
-    return augmentation, Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+    return augmentation, refusal(problem, f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}")
 
 
 def _variant(original: Problem, name: str, question: str, answer: Value, formula: Expression) -> Problem:

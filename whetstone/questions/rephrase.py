@@ -13,6 +13,7 @@ from pathlib import Path
 from whetstone.arithmetic.number_words import mentions
 from whetstone.problems.reading import Drop
 from whetstone.problems.table import excerpt
+from whetstone.questions.register import refusal
 from whetstone.questions.splits import normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling
 from whetstone.run.progress import progress
@@ -51,7 +52,7 @@ def rephrased(
             why = "the model gave no answer" if text is None else why_not(problem.question, text)
             if why:
                 detail = failed.get((problem.id, index), "") if text is None else excerpt(text)
-                yield Drop(problem.source, None, problem.id, f"metamath: {why}", detail, excerpt(problem.question))
+                yield refusal(problem, f"metamath: {why}", detail)
                 continue
             yield replace(
                 problem,

@@ -145,10 +145,9 @@ class MadeSource(SplitSource):
         if not self.splits:
             raise ValueError(f'kind = "{self.kind}" makes nothing: say how many problems, as in train = 2000.')
         for split in self.splits:
-            if self.wanted(split) != getattr(self, split):
+            if (count := getattr(self, split)) % 1:
                 raise ValueError(
-                    f"{split} = {getattr(self, split)} is no number of problems, and these are made. Say how many, as in "
-                    f"{split} = 200."
+                    f"{split} = {count} is no number of problems. Say how many to make, as in {split} = 200."
                 )
         return self
 

@@ -13,7 +13,6 @@ set "asdiv" is the table of it that others score on, without formulas.
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from typing import ClassVar
 
@@ -28,6 +27,7 @@ from whetstone.problems.table import Row, open_bytes
 from whetstone.questions.source import Source
 from whetstone.questions.splits import SPLITS, hash_fraction, template
 from whetstone.records import Problem
+from whetstone.run.mistakes import suggestion
 
 ANSWER = re.compile(r"\$?\s*(-?\d[\d,]*(?:\.\d+)?)\s*(?:\([^()]*\))?")
 MISSPELT = {"Substraction": "Subtraction"}  # once in the file
@@ -70,11 +70,8 @@ class AsdivSource(Source):
         present = sorted({row["Solution-Type"] for row in rows})
         wanted = {MISSPELT.get(name, name) for name in self.solution_types}
         for name in wanted - set(present):
-            near = get_close_matches(name, present, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"solution_types names {name!r}, which is not in {path}: it has {', '.join(present)}.{meant}"
-            )
+            known = f"{suggestion(name, present)} It has {', '.join(present)}."
+            raise ValueError(f"solution_types names {name!r}, which is not in {path}{known}")
         for number, row in enumerate(rows, 1):
             if row["Solution-Type"] in wanted:
                 item = read_problem(row, number, ASDIV, title)
@@ -90,10 +87,8 @@ class AsdivSource(Source):
     @model_validator(mode="after")
     def test_fold_exists(self) -> "AsdivSource":
         if self.test_fold >= self.folds:
-            raise ValueError(
-                f"test_fold = {self.test_fold} of folds = {self.folds}: folds are counted from 0. "
-                f"Use 0 to {self.folds - 1}."
-            )
+            fold = f"test_fold = {self.test_fold} of folds = {self.folds}"
+            raise ValueError(f"{fold}: folds are counted from 0. Use 0 to {self.folds - 1}.")
         return self
 
 

@@ -11,7 +11,7 @@ word       "Mia has 340 apples. She buys 12 more. …"           short stories
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import TypeAlias
 
@@ -93,11 +93,7 @@ def _word(rng: random.Random, level: int, digits: Digits, operators: str) -> Mad
             return f"{name} has {start} {thing}. {story} How many {thing} does {name} have now?", formula, total
 
 
-FAMILIES: dict[str, Callable[[random.Random, int, Digits, str], Made]] = {
-    "chain": _chain,
-    "equation": _equation,
-    "word": _word,
-}
+FAMILIES = {"chain": _chain, "equation": _equation, "word": _word}
 
 
 class ProceduralSource(MadeSource):
