@@ -48,9 +48,7 @@ class Settings(StageSettings):
 
     source: tuple[AnySource, ...] = Field(description="where problems come from; an earlier one wins over a later")
     exclude_non_commercial: bool = Field(False, description="leave out problems whose licence forbids commercial use")
-    metamath: MetamathSettings = Field(
-        MetamathSettings(), description="new training problems out of those that have a formula"
-    )
+    metamath: MetamathSettings = Field(MetamathSettings(), description="new training problems made of others")
 
     @field_validator("source")
     @classmethod
@@ -189,6 +187,7 @@ class Gathering:
         for title, source in sources.items():
             if "test" in source.splits:
                 benchmarks[source.benchmark] += counts[title, "test"]
+        by_source = {t: {split: counts[t, split] for split in SPLITS if split in s.splits} for t, s in sources.items()}
         augmented = {augmentation: count for (title, augmentation), count in counts.items() if title == METAMATH}
         by_split = {split: sum(counts[title, split] for title in sources) for split in reversed(SPLITS)}
         by_split["train"] += sum(augmented.values())
@@ -196,9 +195,7 @@ class Gathering:
             "problems": sum(by_split.values()),
             **by_split,
             "benchmarks": dict(benchmarks),
-            "sources": {
-                t: {split: counts[t, split] for split in SPLITS if split in s.splits} for t, s in sources.items()
-            },
+            "sources": by_source,
             "augmented": augmented,
             "dropped": self.dropped.reasons.total(),
             "reasons": dict(self.dropped.reasons.most_common()),

@@ -14,8 +14,7 @@ self-verification  the same, with the question and its answer rewritten as one s
 Differs from the paper: MetaMath masks any token with a digit, lets a language model rewrite the question for SV, and
 never asks whether x is determined. Here a number is changed only if the formula has it too. x occurs once in the formula,
 so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain.
-SV uses a few rules of English grammar (`statements.py`) and gives up if none fits. A question that ends in a full stop is one.
-A model rephrases (`rephrase.py`) and gives more answers to one question (`rollouts/`).
+SV uses a few rules of English grammar (`statements.py`) and gives up if none fits.
 
 The formula cannot tell whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text may stand for
 are therefore left as they are.

@@ -1,15 +1,5 @@
 """What a `[[stage.source]]` is. Each kind is one file in `questions/sources/`, which ends with `SOURCE = ItsClass`.
 
-    class EvenNumbers(MadeSource):
-        \"\"\"Which number is even?\"\"\"
-
-        def draw(self, seed: int) -> Iterator[Problem]:
-            ...                                          # endless: the stage takes as many as the recipe asks for
-
-    [[stage.source]]
-    kind = "my_source.py:EvenNumbers"                    # a user's own, from a file of the user's
-    train = 100
-
 `MadeSource` is the parent of sources that make problems, `RowSource` of those that read rows. Both have the keys `train`,
 `validation` and `test`: how many problems are made, or which shares of the rows go where.
 """
@@ -158,7 +148,7 @@ class RowSource(SplitSource):
     """
 
     path: str = Field(
-        "", description="a .jsonl, .json, .csv, .tsv (also .gz) or .parquet file; may contain $VARIABLES and ~"
+        "", description=".jsonl, .json, .csv, .tsv (also .gz) or .parquet; $VARIABLES and ~ are filled in"
     )
     limit: int = Field(0, ge=0, description="read at most so many rows; 0: all")
     policy: str = Field("", description="the answer policy of its problems; default: the set's, or math")

@@ -17,7 +17,7 @@ class FileSource(RowSource):
 
     columns: Columns = Field(Columns(), description="which column is which")
     answer_from: AnswerFrom = Field(
-        "column", description="the answer column is the answer, or holds it in a box or after ####"
+        "column", description="the column is the answer, or holds it in a box or after ####"
     )
 
     @property

@@ -1,10 +1,5 @@
 """Published sets, read from a local file or from the Hugging Face Hub as `whetstone/problems/sets/` describes them.
 
-    [[stage.source]]
-    kind = "published"
-    set = "gsm8k"
-    path = "$WHETSTONE_DATA/gsm8k/train.jsonl.gz"     # without a path: from the Hub, by `datasets`
-
 Licence and answer policy are the set's. Worked solutions that it ships become traces, which the rollouts stage verifies
 instead of asking a teacher. What was made for scoring is refused as training data unless the recipe says so in words.
 """
@@ -33,12 +28,10 @@ class PublishedSource(RowSource):
     """A published set whose layout is known, from a local file or the Hub."""
 
     set: str = Field(description='which set: gsm8k, math, openr1_math, chat, …; or one of your own as "file.py:MY_SET"')
-    part: str = Field(
-        "train", description='which part is read from the Hub: "test", or "geometry/test" with a configuration'
-    )
+    part: str = Field("train", description='of the set on the Hub: "test", or "geometry/test" with a configuration')
     traces: bool = Field(True, description="keep the worked solutions that the set ships")
     search_formula: bool = Field(
-        False, description="if the set gives none: the only formula that makes the answer of the text's numbers"
+        False, description="if there is none: the only one that gives the answer of the numbers"
     )
     evaluation_as_training: str = Field("", description=f'to train on a set made for scoring, say "{WORDS}"')
 
