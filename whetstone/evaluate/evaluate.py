@@ -122,7 +122,11 @@ def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[st
         for line, row in read_table(path)
     ]
     unusable = [item for item in items if isinstance(item, Drop)]
-    problems = [replace(item, split="test", benchmark=name) for item in items if isinstance(item, Problem)]
+    problems = [
+        replace(item, split="test", benchmark=name, policy=policy or item.policy)
+        for item in items
+        if isinstance(item, Problem)
+    ]
     if len(unusable) != layout.unanswered:
         shown = [f"line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}" for drop in unusable[:SHOWN]]
         more = f" (and {len(unusable) - SHOWN} more)" if len(unusable) > SHOWN else ""
@@ -139,7 +143,7 @@ def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[st
             f"{path}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
             "column out: rows are then numbered."
         )
-    return [replace(problem, policy=policy) for problem in problems] if policy else problems
+    return problems
 
 
 def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, str, ProblemSet]:

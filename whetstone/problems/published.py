@@ -2,9 +2,12 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from whetstone.problems.reading import ProblemSet
+
+scoring_set = partial(ProblemSet, for_scoring=True)
 
 
 def test_file(name: str, described: ProblemSet) -> Path:

@@ -143,9 +143,10 @@ class Gathering:
                 return
 
     def _remember(self, problem: Problem) -> None:
-        if self.settings.metamath.on and problem.formula:
+        metamath = self.settings.metamath
+        if problem.formula and (metamath.resample or metamath.fobar or metamath.self_verification):
             self._with_formula.append(problem)
-        if self.settings.metamath.rephrase:
+        if metamath.rephrase:
             self._to_rephrase.append(problem)
 
     def _non_commercial(self, problem: Problem) -> Drop | None:
@@ -168,11 +169,10 @@ class Gathering:
     def _rephrased(self) -> Iterator[Problem | Drop]:
         if not self._to_rephrase:
             return
-        settings = self.settings.metamath
-        model = settings.model
+        model, count = self.settings.metamath.model, self.settings.metamath.rephrase
         sampling = Sampling(model.temperature, model.max_tokens, top_p=model.top_p, seed=self.stage.seed)
         journal = self.stage.folder / "rephrased.jsonl"
-        yield from rephrased(self._to_rephrase, ServerGenerator(model), settings.rephrase, sampling, journal)
+        yield from rephrased(self._to_rephrase, ServerGenerator(model), count, sampling, journal)
 
     def summary(self) -> dict[str, Any]:
         counts, sources = self.counts, self.sources

@@ -85,10 +85,6 @@ class MetamathSettings(Settings):
             )
         return self
 
-    @property
-    def on(self) -> bool:
-        return bool(self.resample or self.fobar or self.self_verification)
-
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -223,7 +219,7 @@ def resampled(original: Understood, count: int, rng: random.Random, retold: floa
     made = tries = 0
     while made < count and tries < TRIES * (made + 1):
         tries += 1
-        values = tuple(_draw(rng, *span) for span in spans)
+        values = tuple(as_value(Fraction(rng.randint(low, high), 10**places)) for low, high, places in spans)
         if values in used or len(set(values)) < len(values):
             continue
         written = list(original.numbers)
@@ -251,11 +247,6 @@ def _span(variable: Variable) -> tuple[int, int, int]:
     places = max(mention.places for mention in variable.mentions)
     digits = len(str(int(variable.value * 10**places)))
     return 10 ** (digits - 1) if digits > 1 else 1 if places else 2, 10**digits - 1, places
-
-
-def _draw(rng: random.Random, low: int, high: int, places: int) -> Value:
-    number = rng.randint(low, high)
-    return as_value(Fraction(number, 10**places)) if places else number
 
 
 def _alike(steps: Sequence[Value], old: Sequence[Value], most_places: int) -> bool:

@@ -94,10 +94,8 @@ def retell(question: str, rng: random.Random) -> str:
     if things:
         free = [thing for thing in THINGS if not re.search(rf"\b{thing}", question, re.IGNORECASE)]
         thing = rng.choice(free)
-        new |= {things: plural(thing), singular(things): thing}
-        new |= {
-            old.capitalize(): word.capitalize() for old, word in ((things, plural(thing)), (singular(things), thing))
-        }
+        exchanged = {things: plural(thing), singular(things): thing}
+        new |= exchanged | {old.capitalize(): word.capitalize() for old, word in exchanged.items()}
     if not new:
         return question
     any_old = "|".join(sorted(map(re.escape, new), key=len, reverse=True))

@@ -48,8 +48,9 @@ class Source(Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The local files that it reads, as the recipe writes them."""
-        return ()
+        """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
+        path = getattr(self, "path", "")
+        return (path,) if path else ()
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
@@ -167,22 +168,14 @@ class RowSource(SplitSource):
         raise NotImplementedError
 
     @property
-    def keeps_traces(self) -> bool:
-        return False
-
-    @property
     def splits(self) -> frozenset[str]:
         return super().splits | ({"train"} if self._train_gets_some else set())
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.path,) if self.path else ()
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Every row, whatever its split; rows are read one after the other."""
         layout = self.layout
         for line, row in islice(self.rows(), self.limit or None):
-            item = read_problem(row, line, layout, title, self.keeps_traces)
+            item = read_problem(row, line, layout, title)
             if isinstance(item, Shipped):
                 yield replace(item, problem=self._finished(item.problem))
             else:

@@ -3,8 +3,8 @@
 The recipe names the Solution-Types it wants. Of these a problem is kept if its answer is one number and its formula,
 read as plain arithmetic, gives exactly that number, so that a teacher can explain it and a verifier can trust it.
 
-Folds here are *not* the official ones of ASDiv-A: a problem's fold is a hash of its text without numbers, so that
-near-identical texts stay together and the folds do not depend on the order or the choice of problems.
+Folds here are *not* the official ones of ASDiv-A: the hash of a text without its numbers decides, so that near-identical texts
+stay together.
 
 The file is `dataset/ASDiv.xml` of github.com/chaochun/nlu-asdiv-dataset, plain or gzipped, under CC BY-NC 4.0. The published
 set "asdiv" is the table of it that others score on, without formulas.
@@ -50,10 +50,6 @@ class AsdivSource(Source):
     @property
     def splits(self) -> frozenset[str]:
         return frozenset(SPLITS)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
         """Every problem of the chosen types, whatever its split, or why it is left out.

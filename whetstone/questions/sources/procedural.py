@@ -1,11 +1,11 @@
 """Arithmetic problems of graded difficulty, made without a download.
 
-The level is the number of operations; operands have one to three digits by default; every intermediate result is a
-non-negative integer, so that column arithmetic never meets a sign. Families:
+The level is the number of operations. Every intermediate result is a non-negative integer, so that column arithmetic never
+meets a sign. Families:
 
 chain      "Compute 12+(345-67)+8."                      brackets, carries and borrows
 equation   "Solve for x: x+34-8=120."                    linear, one unknown
-word       "Mia has 340 apples. She buys 12 more. …"           short stories
+word       "Mia has 340 apples. She buys 12 more. …"     short stories
 
 `Problem.formula` is the expression whose value is the answer: what the procedural teacher explains.
 """

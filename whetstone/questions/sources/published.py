@@ -47,11 +47,10 @@ class PublishedSource(RowSource):
 
     @property
     def layout(self) -> ProblemSet:
-        return find_set(self.set)
-
-    @property
-    def keeps_traces(self) -> bool:
-        return self.traces
+        described = find_set(self.set)
+        return (
+            described if self.traces else replace(described, read=lambda row: replace(described.read(row), traces=()))
+        )
 
     @property
     def files(self) -> tuple[str, ...]:
