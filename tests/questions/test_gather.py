@@ -157,11 +157,11 @@ def test_splitting_by_hash_depends_on_the_text_alone(gather_toml: Gather, tmp_pa
 def test_a_missing_column_is_an_error_that_names_the_columns_there(gather_toml: Gather, tmp_path: Path):
     path = problem_file(tmp_path, {"problem": "What is 1 + 1?", "solution": "2"})
     with pytest.raises(
-        ValueError, match=r"no column 'questions' in its first 1 rows: it has 'problem', 'solution'\..*columns = \{"
+        ValueError, match=r"no column 'questions' in its first 1 rows. It has 'problem', 'solution'\..*columns = \{"
     ) as error:
         gather_toml(source(path, 'columns = { question = "questions", answer = "solution" }'))
     assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match="Did you mean 'solution'"):
+    with pytest.raises(ValueError, match="did you mean 'solution'"):
         gather_toml(source(path, 'columns = { question = "problem", answer = "solutions" }'))
 
 
