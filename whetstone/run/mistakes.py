@@ -25,8 +25,9 @@ def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`: did you mean 'sft'?` if a known word is similar, else a full stop."""
-    similar = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f": did you mean {similar[0]!r}?" if similar else "."
+    names = {name.lower(): name for name in known}
+    similar = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return f": did you mean {names[similar[0]]!r}?" if similar else "."
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
