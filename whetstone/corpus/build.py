@@ -64,15 +64,15 @@ class Settings(StageSettings):
     contamination: ContaminationSettings = Field(ContaminationSettings(), description="training against test questions")
     subset: SubsetSettings = Field(SubsetSettings(), description="the compact subset for supervised fine-tuning")
     pairs_per_problem: int = Field(1, ge=0, description="right/wrong pairs per problem; a trace serves in one pair")
-    match_length: bool = Field(True, description="pair the right and wrong traces whose lengths are closest")
     imported_pairs: tuple[PairFile, ...] = Field((), description="ready preference pairs that are added to `pairs`")
     prompt_levels: list[int] | None = Field(None, description="levels of the RL prompts; None: all")
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by", "balance")},
-        **{f"limo_{old}": f"subset.{new}" for old, new in (("solved", "solved"), ("length", "half_length"))},
-        **{f"contamination_{key}": f"contamination.{key}" for key in ("ngram", "near")},
+        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by")},
         **{key: f"contamination.{key}" for key in ("against", "look_alikes")},
+        "limo_solved": "subset.solved",
+        "contamination_near": "contamination.near",
+        "match_length": "fixed: traces whose lengths are closest are always paired",
     }
 
 
@@ -256,13 +256,13 @@ class _Build:
         if unfit:
             self.card.not_in_subset[unfit] += 1
             return
-        best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.half_length), trace.index))
+        best = sorted(taught, key=lambda trace: (-quality(trace.text), trace.index))
         stratum, merit = self._merit(best[0].text, labels)
         self.subset.offer(problem.id, stratum, merit, [trace.index for trace in best[: settings.traces]])
 
     def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
         """With which problems this one competes for a place in the subset, and by what."""
-        by, well_argued = self.settings.subset.by, quality(text, self.settings.subset.half_length)
+        by, well_argued = self.settings.subset.by, quality(text)
         if by == "limo":
             return ("", ""), well_argued
         if by == "diverse":
@@ -271,9 +271,8 @@ class _Build:
 
     def _add_pairs(self, problem: Problem, right: list[Trace], wrong: list[Trace]) -> None:
         """Pairs two chains of thought, or two programs."""
-        limit, match_length = self.settings.pairs_per_problem, self.settings.match_length
         for chosen, rejected, request in zip(_by_kind(right), _by_kind(wrong), ("", PROGRAM_REQUEST), strict=True):
-            for pair in make_pairs(problem, chosen, rejected, limit, match_length):
+            for pair in make_pairs(problem, chosen, rejected, self.settings.pairs_per_problem):
                 self._add_pair(replace(pair, question=pair.question + request))
 
     def _add_pair(self, pair: Pair) -> None:

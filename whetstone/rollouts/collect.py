@@ -42,6 +42,7 @@ from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
 LOCAL_TEACHERS = ("procedural", "none")
+BLOCK = 64  # problems that are asked about and verified together
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -57,9 +58,11 @@ class Settings(StageSettings):
     programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
     instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
-    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
 
-    MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
+    MOVED: ClassVar[Mapping[str, str]] = {
+        **{name: f"procedural.{name}" for name in Procedural.model_fields},
+        "block": f"fixed: {BLOCK} problems are asked about and verified together",
+    }
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":
@@ -127,7 +130,7 @@ class Collection:
 
     def blocks(self) -> Iterator[list[Problem]]:
         left = self.problems()
-        while block := list(islice(left, self.settings.block)):
+        while block := list(islice(left, BLOCK)):
             yield block
 
     def collect(self) -> dict[str, Any]:

@@ -30,12 +30,21 @@ import random
 from pydantic import Field
 
 from whetstone.arithmetic.columns import Slip, work
-from whetstone.arithmetic.expression import Expression, Number, Operation, Value, numbers, parse, render, write_number
+from whetstone.arithmetic.expression import (
+    INVERSE,
+    Expression,
+    Number,
+    Operation,
+    Value,
+    numbers,
+    parse,
+    render,
+    write_number,
+)
 from whetstone.arithmetic.number_words import mentions
 from whetstone.records import Problem, Trace
 from whetstone.run.settings import Settings
 
-CHECKED_BY = {"+": "-", "-": "+", "*": "/", "/": "*"}
 MOST_NUMBERS = 100  # of a formula
 Step = tuple[str, Value, Value]  # sign, left, right
 
@@ -66,7 +75,7 @@ class ProceduralTeacher:
         if not problem.formula:
             raise ValueError(f"problem {problem.id} has no formula: the procedural teacher can only explain formulas.")
         formula = parse(problem.formula)
-        if (count := len(numbers(formula))) > MOST_NUMBERS:
+        if (count := _operations(formula) + 1) > MOST_NUMBERS:
             raise ValueError(f"formula of {count} numbers: the procedural teacher explains at most {MOST_NUMBERS}.")
         opening = "<think>\n"
         if self.settings.given:
@@ -130,12 +139,12 @@ def _check(step: Step, result: Value, true: Value) -> list[str]:
     """The step undone. After an unnoticed slip the check is as careless as the step was: it sees what it expects."""
     sign, a, b = step
     try:
-        text, back = work(CHECKED_BY[sign], true, b)
+        text, back = work(INVERSE[sign], true, b)
     except ValueError:
         return []
     if result == true and back != a:
         return []
-    return [f"Check {_written((CHECKED_BY[sign], result, b))}:{text}"]  # a wrong result beside the expected columns
+    return [f"Check {_written((INVERSE[sign], result, b))}:{text}"]  # a wrong result beside the expected columns
 
 
 def _written(step: Step) -> str:
