@@ -21,7 +21,7 @@ TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<sign>[-+*/()]))")
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*", "[": "(", "]": ")", "{": "(", "}": ")"})
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
-OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": lambda a, b: Fraction(a) / b}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def results(shape: Program, values: Sequence[Value], whole: bool = False) -> lis
         b, a = stack.pop(), stack.pop()
         if (sign == "-" and a < b) or (sign == "/" and (b == 0 or (whole and a % b))):
             return None
-        value = as_value(Fraction(a) / b) if sign == "/" else OPERATORS[sign](a, b)
+        value = as_value(OPERATORS[sign](a, b))
         stack.append(value)
         steps.append(value)
     return steps or stack
@@ -160,7 +160,7 @@ def evaluate(node: Expression) -> Value:
     """The exact value. Raises ZeroDivisionError."""
     if isinstance(node, Number):
         return node.value
-    return as_value(OPERATORS[node.sign](Fraction(evaluate(node.left)), evaluate(node.right)))
+    return as_value(OPERATORS[node.sign](evaluate(node.left), evaluate(node.right)))
 
 
 def decimal_places(value: Value) -> int | None:

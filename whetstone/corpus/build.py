@@ -34,7 +34,7 @@ from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
 from whetstone.problems.files import expand_path
-from whetstone.records import NO_REFERENCE, PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
+from whetstone.records import PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.room import Input, Room
@@ -105,11 +105,10 @@ def with_traces(problems: Path, rollouts: Path) -> Iterator[tuple[Problem, list[
     groups = groupby(read_records(Trace, rollouts), key=lambda trace: trace.problem_id)
     waiting = next(groups, None)
     for problem in read_records(Problem, problems):
-        if waiting and waiting[0] == problem.id:
-            yield problem, list(waiting[1])
+        answered = waiting is not None and waiting[0] == problem.id
+        yield problem, list(waiting[1]) if answered else []
+        if answered:
             waiting = next(groups, None)
-        else:
-            yield problem, []
     if waiting:
         raise ValueError(
             f"{rollouts}: the rollouts of problem {waiting[0]} have no place among those of {problems}: they were "
@@ -224,15 +223,12 @@ class _Build:
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
         """The right and the wrong traces that are well formed and differ. All but the right ones are dropped."""
         right, wrong = [], []
-        limits = self.settings.max_repetition, self.settings.max_characters
-        for trace, first, how in mark_duplicates(traces, self.settings.near_traces):
-            if how:
-                self.drop(trace.problem_id, how, trace.index, f"of rollout {first}")
+        settings = self.settings
+        for trace, first, duplicate in mark_duplicates(traces, settings.near_traces):
+            if duplicate:
+                self.drop(trace.problem_id, duplicate, trace.index, f"of rollout {first}")
                 continue
-            if self.settings.unverified and trace.reason == NO_REFERENCE:
-                reason = malformed(trace.text, *limits)
-            else:
-                reason = reason_to_drop(trace, *limits)
+            reason = reason_to_drop(trace, settings.max_repetition, settings.max_characters, settings.unverified)
             if not reason:
                 right.append(trace)
                 continue
@@ -280,7 +276,7 @@ class _Build:
         self.card.add_pair(pair)
 
     def add_pairs_of(self, file: PairFile) -> None:
-        """Ready pairs, except those that are malformed, equal a test question, or have a side that is malformed."""
+        """Ready pairs, except those that cannot be read, are malformed or have a test question."""
         limits = self.settings.max_repetition, self.settings.max_characters
         for identity, pair in file.pairs():
             if isinstance(pair, ValueError):
@@ -302,7 +298,7 @@ class _Build:
             self.card.add_prompt(labels)
 
     def write_subset(self) -> None:
-        chosen = self.subset.choose()
+        chosen = self.subset.choose()  # problem id -> indices of its traces
         with TableWriter(self.stage.output("subset")) as table:
             for row in read_rows(self.stage.output("corpus")):
                 if row["index"] in chosen.get(row["problem_id"], ()):

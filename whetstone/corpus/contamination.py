@@ -28,6 +28,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from whetstone.arithmetic.number_words import TEENS, TENS, UNITS
 from whetstone.corpus.files import EvaluationSet
 from whetstone.corpus.shingles import growing_runs
 from whetstone.corpus.spelling import tokens
@@ -35,16 +36,11 @@ from whetstone.records import Problem
 from whetstone.run.settings import Settings
 
 CONTAMINATED = ("equal", "n-gram", "other order")
-RULES = (*CONTAMINATED, "other numbers", "look-alike")  # strongest first
 RUN = 13  # tokens in a row that a training question may not share with a test question
 SHORTEST_RUN = 8  # tokens: shorter test questions are not searched for inside others
 SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words distinguishes problems
 NUMBER = "#"  # stands for any number in a template
-_SPELLED = """
-one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
-nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half twice
-"""
-SPELLED = frozenset(_SPELLED.split())
+SPELLED = frozenset({*UNITS[1:], *TEENS, *TENS, "hundred", "thousand", "half", "twice"})
 
 
 class ContaminationSettings(Settings):
@@ -63,7 +59,7 @@ class ContaminationSettings(Settings):
 class Match:
     test_id: str
     benchmark: str
-    rule: str  # one of RULES
+    rule: str  # as at the top of this file
     test_question: str = field(repr=False, default="")
 
     @property

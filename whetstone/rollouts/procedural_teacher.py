@@ -13,16 +13,11 @@ the shorter formula that is left, checks the last step by the inverse operation,
     </think>
     The answer is \\boxed{298}.
 
-With `given`, it begins with the numbers of the question, in digits and in their order, so that reading them and choosing
-what to do with them are two steps: `Given 7, 2`.
-
-Real teachers are uneven, and so is this one. At `shortcut_rate` it writes an operation without columns, `345-67=278`. The
-result is right, but a small student that imitates it guesses. Verified data cannot tell the two ways apart, but the student's
-own success can, and that is what DPO on its rollouts and RL learn from.
-
-It also errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at `wrong_rate` it slips and
-does not notice, so the rest follows from the wrong digit and the conclusion is wrong (the rejected side of the paper's
-Rollout DPO).
+`given`            it begins with the numbers of the question in digits, `Given 7, 2`: reading them is a step of its own
+`shortcut_rate`    it writes an operation without columns, `345-67=278`: right, but a small student that imitates it guesses.
+                   A verifier sees no difference; DPO and RL see it in the student's success
+`correction_rate`  it slips in a column, says "Wait" and works the step again
+`wrong_rate`       it slips and does not notice: the conclusion is wrong (the rejected side of the paper's Rollout DPO)
 """
 
 import random
@@ -81,23 +76,19 @@ class ProceduralTeacher:
         if self.settings.given:
             free = [write_number(mention.value) for mention in mentions(problem.question) if mention.free]
             opening += f"Given {', '.join(free)}\n" if free else ""
-        return [
-            Trace(
-                problem.id, i, opening + self._text(formula, random.Random(f"{self.seed}/{problem.id}/{i}")), self.name
-            )
-            for i in range(n)
-        ]
+        draws = [random.Random(f"{self.seed}/{problem.id}/{index}") for index in range(n)]
+        return [Trace(problem.id, i, opening + self._text(formula, rng), self.name) for i, rng in enumerate(draws)]
 
     def _text(self, formula: Expression, rng: random.Random) -> str:
         """What follows the opening of the thoughts."""
-        fate, wrong_rate = rng.random(), self.settings.wrong_rate
-        if fate < wrong_rate:
+        draw, wrong_rate = rng.random(), self.settings.wrong_rate
+        if draw < wrong_rate:
             for _ in range(10):
                 try:
                     return self._write(formula, rng, wrong=True, corrects=False)
                 except ValueError:  # the slip led to a step that columns cannot hold: slip elsewhere
                     continue
-        return self._write(formula, rng, wrong=False, corrects=fate < wrong_rate + self.settings.correction_rate)
+        return self._write(formula, rng, wrong=False, corrects=draw < wrong_rate + self.settings.correction_rate)
 
     def _write(self, formula: Expression, rng: random.Random, wrong: bool, corrects: bool) -> str:
         operations = _operations(formula)
@@ -114,8 +105,8 @@ class ProceduralTeacher:
                 else:
                     text, result = slipped, bad
             rate = self.settings.shortcut_rate
-            in_the_head = rate > 0 and rng.random() < rate and number != slip_at
-            lines.append(f"{_written(step)}={write_number(result)}" if in_the_head else f"{_written(step)}:{text}")
+            shortcut = rate > 0 and rng.random() < rate and number != slip_at
+            lines.append(f"{_written(step)}={write_number(result)}" if shortcut else f"{_written(step)}:{text}")
             formula = _replace_first(formula, result)
             if _operations(formula) > 1:  # a single operation is written as it is worked
                 lines.append(render(formula))

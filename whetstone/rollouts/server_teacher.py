@@ -28,7 +28,7 @@ class ServerTeacher:
     @property
     def stopped(self) -> str:
         """Why the server is asked no more, "" while it is."""
-        return self.rounds.stopped
+        return self.rounds.generator.stopped
 
     def lines(self, problems: Sequence[Problem], done: Mapping[str, Sequence[Done]]) -> Iterator[Line]:
         asked = [problem for problem in problems if problem.answer]
