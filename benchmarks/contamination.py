@@ -172,7 +172,8 @@ def plant(rows: int, leaks: int, seed: int = 0) -> dict[str, Any]:
     found = [(kind, text) for kind, text in planted(leaks, rng)]
     mixed = found + [("", text) for text in background(rows - len(found), rng)]
     rng.shuffle(mixed)
-    tests = TestQuestions(problem for name in LEAKED for problem in as_problems(name, questions(name)))
+    test_problems = [problem for name in LEAKED for problem in as_problems(name, questions(name))]
+    tests = TestQuestions(test_problems)
     planted_rows, caught, rules = Counter[str](), Counter[str](), defaultdict[str, Counter[str]](Counter)
     false: list[tuple[str, Match]] = []
     memory, cpu, wall = resident_memory(), own_cpu(), time.perf_counter()
@@ -189,7 +190,7 @@ def plant(rows: int, leaks: int, seed: int = 0) -> dict[str, Any]:
     used = own_cpu() - cpu
     return {
         "rows": len(mixed),
-        "test_questions": len(tests),
+        "test_questions": len(test_problems),
         "kinds": {
             kind: {
                 "planted": planted_rows[kind],

@@ -7,11 +7,10 @@ prompts   train problems with their pass rate: for student rollouts and reinforc
 dropped   everything left out, with its reason; `card.json` counts it all, `card.md` says it in words
 matches   training questions beside the test questions that they equal or resemble
 
-With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
-model that has seen the answers recalls them, and learns nothing from being right or wrong about them.
+With `reserve`, a share of the train problems is not taught, and only these give pairs and prompts: a small model recalls the
+answers that it was taught, and learns nothing from being right or wrong about them.
 
-The stage reads problems and rollouts once, in the same order, so memory holds one problem's traces, the index of the test
-questions and the candidates of the subset. A second pass over the corpus writes the subset.
+Memory holds one problem's traces, the index of the test questions and the candidates of the subset.
 """
 
 import hashlib
@@ -49,18 +48,12 @@ class Settings(StageSettings):
     languages: list[str] | None = Field(None, description='of the questions that are taught, as in ["en"]; None: all')
     reserve: float = Field(0, ge=0, lt=1, description="share of train problems kept for pairs and prompts, not taught")
     traces_per_problem: int | None = Field(None, ge=1, description="traces for mid-training, the first ones; None: all")
-    validation_problems: int = Field(
-        64, ge=0, description="held-out problems of mid-training's validation loss; 0: all"
-    )
-    unverified: bool = Field(
-        False, description="teach the traces of problems without a reference answer (imported chats)"
-    )
+    validation_problems: int = Field(64, ge=0, description="held-out problems of the validation loss; 0: all")
+    unverified: bool = Field(False, description="teach traces without a reference answer too (imported chats)")
     max_repetition: float = Field(0.6, ge=0, le=1, description="highest share of repeated 16-word windows in a trace")
     max_characters: int = Field(0, ge=0, description="longest trace; 0: any length")
-    near_traces: float = Field(0, ge=0, le=1, description="likeness of two traces that drops the later one; 0: off")
-    near_duplicates: float = Field(
-        0, ge=0, le=1, description="likeness of two problems that drops the later one; 0: off"
-    )
+    near_traces: float = Field(0, ge=0, le=1, description="likeness at which the later of two traces goes; 0: off")
+    near_duplicates: float = Field(0, ge=0, le=1, description="the same for two problems; 0: off")
     contamination: ContaminationSettings = Field(ContaminationSettings(), description="training against test questions")
     subset: SubsetSettings = Field(SubsetSettings(), description="the compact subset for supervised fine-tuning")
     pairs_per_problem: int = Field(1, ge=0, description="right/wrong pairs per problem; a trace serves in one pair")
@@ -129,7 +122,7 @@ def shuffle_key(seed: int, name: str) -> str:
 
 
 class _Build:
-    """The pass over problems and rollouts: what it writes, counts and remembers."""
+    """One pass over problems and rollouts: its tables, counts and candidates of the subset."""
 
     def __init__(self, stage: Stage):
         self.stage, self.settings, self.card = stage, stage.settings, Card()
@@ -248,8 +241,7 @@ class _Build:
         if not taught:
             return
         settings = self.settings.subset
-        unfit = why_not_limo(rated, settings.solved)
-        if unfit:
+        if unfit := why_not_limo(rated, settings.solved):
             self.card.not_in_subset[unfit] += 1
             return
         best = sorted(taught, key=lambda trace: (-quality(trace.text), trace.index))
@@ -257,7 +249,7 @@ class _Build:
         self.subset.offer(problem.id, stratum, merit, [trace.index for trace in best[: settings.traces]])
 
     def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
-        """With which problems this one competes for a place in the subset, and by what."""
+        """The stratum in which a problem competes for a place in the subset, and its merit there."""
         by, well_argued = self.settings.subset.by, quality(text)
         if by == "limo":
             return ("", ""), well_argued

@@ -47,9 +47,7 @@ class ContaminationSettings(Settings):
     """Which training questions are dropped because they repeat test questions."""
 
     near: float = Field(0.9, gt=0.5, le=1, description="Jaccard index of the tokens in any order")
-    look_alikes: float = Field(
-        0, ge=0, le=1, description="Jaccard index without numbers that drops too; 0: only counted"
-    )
+    look_alikes: float = Field(0, ge=0, le=1, description="the same without numbers; 0: look-alikes are only counted")
     against: tuple[EvaluationSet, ...] = Field((), description="evaluation sets besides the recipe's test problems")
 
     MOVED: ClassVar[Mapping[str, str]] = {"ngram": f"fixed: {RUN} tokens in a row"}
@@ -93,9 +91,6 @@ class TestQuestions:
         self._runs = _Runs([self._coded(words) for words in questions])
         self._bags = _Bags(questions, settings.near)
         self._alike = _Bags(templates, settings.look_alikes) if settings.look_alikes else None
-
-    def __len__(self) -> int:
-        return len(self._problems)
 
     def match(self, question: str, formula: str = "") -> Match | None:
         """The strongest match, or None."""
@@ -145,12 +140,10 @@ class _Runs:
     def sharing(self, codes: np.ndarray) -> list[int]:
         """Places of the test questions that share a run with a question of these (T,) codes."""
         own = _run_hashes(codes, self._sizes)
-        if not len(own) or not len(self._hashes):
-            return []
         first = np.searchsorted(self._hashes, own)
-        hits = np.flatnonzero(self._hashes[np.minimum(first, len(self._hashes) - 1)] == own)
-        last = np.searchsorted(self._hashes, own[hits], side="right")
-        spans = zip(first[hits].tolist(), last.tolist(), strict=True)
+        last = np.searchsorted(self._hashes, own, side="right")
+        shared = first < last
+        spans = zip(first[shared].tolist(), last[shared].tolist(), strict=True)
         return sorted({place for low, high in spans for place in self._owners[low:high].tolist()})
 
 

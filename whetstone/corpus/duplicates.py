@@ -54,11 +54,16 @@ def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[st
 
     A problem that was made from another (`origin`) resembles it on purpose: the two are not compared.
     """
-    ids: list[str] = []
-    families: list[str] = []
+    ids, families, numbers = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "signatures"
-        numbers = _write_signatures(problems, path, ids, families)
+        with path.open("wb") as signature_file:
+            for problem in problems:
+                words = tokens(problem.question)
+                signature_file.write(_signature(words).tobytes())
+                numbers.append(sorted(word for word in words if word[0].isdigit()))
+                ids.append(problem.id)
+                families.append(problem.origin or problem.id)
         if not ids:
             return {}
         signatures = np.memmap(path, np.uint32, "r", shape=(len(ids), BANDS * ROWS))
@@ -68,19 +73,6 @@ def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[st
             if alike and families[one] != families[other] and (earlier[other] < 0 or one < earlier[other]):
                 earlier[other] = one
         return {ids[place]: ids[earlier[place]] for place in np.flatnonzero(earlier >= 0)}
-
-
-def _write_signatures(problems: Iterable[Problem], path: Path, ids: list[str], families: list[str]) -> list[str]:
-    """Writes (N, BANDS * ROWS) MinHash signatures. Appends to ids and families; returns each question's numbers."""
-    numbers = []
-    with path.open("wb") as out:
-        for problem in problems:
-            words = tokens(problem.question)
-            out.write(_signature(words).tobytes())
-            numbers.append(" ".join(sorted(word for word in words if word[0].isdigit())))
-            ids.append(problem.id)
-            families.append(problem.origin or problem.id)
-    return numbers
 
 
 def _signature(words: list[str]) -> np.ndarray:

@@ -62,10 +62,8 @@ def level(problem: Problem, rate: float | None) -> int | None:
 
 
 def domain(problem: Problem) -> str:
-    if problem.domain:
-        return problem.domain
     question = problem.question.lower()
-    return next((name for name, words in DOMAIN_WORDS.items() if re.search(words, question)), "other")
+    return problem.domain or next((name for name, words in DOMAIN_WORDS.items() if re.search(words, question)), "other")
 
 
 def school(question: str) -> str:

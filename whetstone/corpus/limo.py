@@ -64,14 +64,10 @@ _WORD = re.compile(r"\w+")
 def quality(text: str) -> float:
     """LIMO's weighted score, 0 to 1."""
     lowered = text.lower()
-    written = Counter(lowered.split())  # a text has far fewer different words than words
-    words = written.total()
+    words = len(lowered.split())
     if not words:
         return 0.0
-    counts: Counter[str] = Counter()
-    for spelling, times in written.items():
-        for word in _WORD.findall(spelling):
-            counts[word] += times
+    counts = Counter(_WORD.findall(lowered))
 
     def density(group: tuple[str, tuple[str, ...]]) -> float:
         singles, phrases = group

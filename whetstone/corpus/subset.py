@@ -1,13 +1,13 @@
 """The compact subset for supervised fine-tuning: few problems that represent all levels and domains.
 
 A stratum is one level of one domain. Every stratum gets at least one place while places last; the others are given out in
-proportion to the stratum's size ("proportional") or evenly ("equal"). `by` says which problems of a stratum are taken:
+proportion to the strata's sizes. `by` says which problems of a stratum are taken:
 
 representative   drawn by hash
 quality          those with the best argued traces (`limo.quality`)
 limo             the best argued of all: one stratum for all levels and domains (LIMO)
-diverse          each domain gets as many places and gives its longest traces, as in s1 (Muennighoff et al. 2025, arXiv
-                 2501.19393). Differs: s1 draws long traces with a bias, here the longest are taken
+diverse          all domains get equally many places, for their longest traces, as in s1 (Muennighoff et al. 2025, arXiv
+                 2501.19393). Differs: s1 draws with a bias towards long traces, here the longest are taken
 
 Memory holds, per stratum, as many candidates as there are places.
 """
@@ -31,7 +31,7 @@ class SubsetSettings(Settings):
     traces: int = Field(1, ge=1, description="traces per problem, the best argued ones")
     by: Literal["representative", "quality", "limo", "diverse"] = Field(
         "representative",
-        description="drawn within each level and domain; best argued there; best argued of all; longest of each domain (s1)",
+        description="drawn per level and domain; best argued there, or of all; longest per domain (s1)",
     )
     solved: tuple[int, int] = Field((1, 3), description="fewest and most right rollouts of the `strong` model (LIMO)")
 
@@ -63,11 +63,8 @@ class Subset:
     def choose(self) -> dict[str, set[int]]:
         """Problem id -> indices of the chosen traces."""
         places = allocate(self.sizes, self.problems, even=self.by == "diverse")
-        chosen: dict[str, set[int]] = {}
-        for stratum, heap in self._best.items():
-            for _, _, problem_id, indices in heapq.nlargest(places[stratum], heap):
-                chosen[problem_id] = set(indices)
-        return chosen
+        best = (heapq.nlargest(places[stratum], heap) for stratum, heap in self._best.items())
+        return {problem_id: set(indices) for heap in best for _, _, problem_id, indices in heap}
 
 
 def allocate(sizes: Counter[Stratum], places: int, even: bool = False) -> dict[Stratum, int]:

@@ -7,12 +7,11 @@
     enough = 2
     most = 128
 
-Worked solutions that came with the problems (`traces`) are kept, and nobody is asked about problems that have one.
+No teacher is asked about test problems, or about problems that came with a worked solution (`traces`), which is kept.
 
-Train and validation problems only: a test problem never reaches a teacher. Verified traces are lines of a journal, synced as
-they come, so a kill loses nothing and a resumed run neither repeats nor pays for anything again. In the end the journal
-becomes the `rollouts` table, in the order of the problems. Answers that wait for a judge have a journal of their own. Memory
-holds one block of problems.
+Verified traces are lines of a journal, synced as they come: a kill loses nothing, and a resumed run neither repeats nor pays
+for anything again. In the end the journal becomes the `rollouts` table, in the order of the problems. Answers that wait for a
+judge have a journal of their own. Memory holds one block of problems.
 """
 
 from collections import Counter
@@ -27,7 +26,7 @@ from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
 from whetstone.records import Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
-from whetstone.rollouts.local_teacher import LocalTeacher, Teacher
+from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds
@@ -48,8 +47,7 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 
 class Settings(StageSettings):
     teacher: str | Server = Field(
-        "procedural",
-        description='"procedural" explains formulas; { server = "…", model = "…" }; "none" keeps shipped solutions only',
+        "procedural", description='explains formulas; or { server = "…", model = "…" }; "none": shipped solutions only'
     )
     procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
     samples: int = Field(8, ge=1, description="rollouts per problem")
@@ -78,7 +76,7 @@ class Settings(StageSettings):
 def run(stage: Stage) -> dict[str, Any]:
     settings = stage.settings
     finished = stage.folder / "collected.json"
-    if finished.exists():  # killed between here and the manifest: the journal is gone, the work is not
+    if finished.exists():  # the stage was killed after its tables were written and before its manifest
         return read_json(finished)
     collection = Collection(stage)
     cost = collection.collect()
@@ -110,7 +108,7 @@ def plan(stage: Stage) -> Estimate:
     return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
 
 
-def build_teacher(settings: Settings, seed: int) -> Teacher | None:
+def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
     """A teacher that answers in this process, if any does."""
     return None if settings.teacher == "none" else ProceduralTeacher(settings.procedural, seed)
 
@@ -130,8 +128,7 @@ class Collection:
 
     def blocks(self) -> Iterator[list[Problem]]:
         left = self.problems()
-        while block := list(islice(left, BLOCK)):
-            yield block
+        return iter(lambda: list(islice(left, BLOCK)), [])
 
     def collect(self) -> dict[str, Any]:
         """Asks for what is not journalled yet. Returns what a server took, and why it was asked no more."""

@@ -31,12 +31,7 @@ def verified_lines(
 
     With `programs`, the program of the problem's formula comes along.
     """
-    items = [
-        (trace.text, problem.answer, problem.policy)
-        for problem, traces, _ in answered
-        if problem.answer
-        for trace in traces
-    ]
+    items = [(t.text, p.answer, p.policy) for p, traces, _ in answered if p.answer for t in traces]
     verdicts = iter(verifier.check_many(items))
     lines = []
     for problem, traces, reason in answered:

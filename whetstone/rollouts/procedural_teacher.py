@@ -48,9 +48,7 @@ class Procedural(Settings):
     """How the procedural teacher explains, and how often it errs."""
 
     wrong_rate: float = Field(0.2, ge=0, le=1, description="share of rollouts that end in a wrong conclusion")
-    correction_rate: float = Field(
-        0.2, ge=0, le=1, description='share of rollouts that slip, say "Wait" and correct it'
-    )
+    correction_rate: float = Field(0.2, ge=0, le=1, description="share of rollouts that slip and correct it")
     shortcut_rate: float = Field(0.0, ge=0, le=1, description="share of operations written without columns")
     check_rate: float = Field(0.5, ge=0, le=1, description="share of rollouts that check the last step")
     given: bool = Field(False, description="write down the numbers of the question first")

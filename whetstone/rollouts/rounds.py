@@ -47,25 +47,20 @@ class Tally:
         return sum(self.verdicts.values())
 
 
+@dataclass(frozen=True)
 class Rounds:
     """Verified traces of problems, one journal line each, as they come.
 
     With a judge, `answers` keeps the completions that wait for it on disk, and the verifier is given the question too.
     """
 
-    def __init__(
-        self,
-        generator: ServerGenerator,
-        verifier: Verifier,
-        plan: Plan,
-        sampling: Sampling,
-        teacher: str,
-        instruction: str,
-        answers: Journal | None,
-    ):
-        self.generator, self.verifier, self.plan, self.sampling = generator, verifier, plan, sampling
-        self.teacher, self.instruction = teacher, instruction
-        self.answers = answers
+    generator: ServerGenerator
+    verifier: Verifier
+    plan: Plan
+    sampling: Sampling
+    teacher: str  # the name in the traces
+    instruction: str  # added to each question
+    answers: Journal | None
 
     def lines(
         self, problems: Sequence[Problem], tallies: dict[str, Tally], answered: Sequence[Completion]
