@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from whetstone.records import Completion, Prompt, Sampling
     from whetstone.run.folder import Stage
 
-PROMPTS, SAMPLES = 16, 8  # of a step
+PROMPTS, SAMPLES = 16, 8  # per step
 SHORTEST, LONGEST = 16, 256  # tokens of an answer
 QUESTIONS = 64
 QUESTION = 160  # characters of the longest
@@ -34,7 +34,7 @@ def questions() -> list[str]:
 
 
 def answer_lengths(step: int) -> list[int]:
-    """Of a step's rollouts, in the order in which they are asked for."""
+    """Lengths of a step's rollouts, in the order of the requests."""
     return ragged.lengths(PROMPTS * SAMPLES, step, SHORTEST, LONGEST)
 
 
@@ -76,7 +76,7 @@ def written(made: "Stage") -> "Stage":
 
 
 class Phases:
-    """CPU and wall seconds of what a step goes through, one phase after the other."""
+    """CPU and wall seconds of each phase of a step."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -103,7 +103,7 @@ class Phases:
 
 
 class Scripted:
-    """The room's sampler with a script: a call is a step, but for the first, which is the start-up probe."""
+    """The stage's sampler with a script. The first call is the start-up probe, each further one a step."""
 
     def __init__(self, sampler: Any, first: Path):
         self.sampler, self.calls, self.first = sampler, 0, first
@@ -123,7 +123,7 @@ class Scripted:
 
 
 def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
-    """The whole room: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
+    """The whole stage: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
     from whetstone.decode import forked_generator
     from whetstone.learner.steps import Steps
     from whetstone.rl import groups, loop
@@ -174,7 +174,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
     from whetstone.rl.draw import window
 
     class Ends(transformers.LogitsProcessor):
-        """Each row's answer ends with its own length, and not before."""
+        """Ends each row's answer at its own length."""
 
         def __init__(self, width: int, lengths: Sequence[int], end: int):
             self.width, self.lengths, self.end = width, torch.tensor(lengths), end

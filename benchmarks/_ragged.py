@@ -19,7 +19,7 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# (inputs, outputs) of each matrix product of a token's forward pass; the embedding is the head's weight
+# (inputs, outputs) of each matrix product in the forward pass of a token; the embedding is the head's weight
 PRODUCTS = [
     *[(HIDDEN, HIDDEN)] * 4 * LAYERS,  # queries, keys, values, output
     *[(HIDDEN, MLP), (HIDDEN, MLP), (MLP, HIDDEN)] * LAYERS,
@@ -92,7 +92,7 @@ def tokenizer() -> Any:
 
 
 def texts(count: int = 4000, seed: int = 0) -> Iterator[str]:
-    """Something to make a vocabulary of."""
+    """Text to train the vocabulary on."""
     words = (
         "the sum of is so we add then get first next answer therefore think step by number let x y equals minus times"
     )

@@ -2,9 +2,9 @@
 
     python -m benchmarks corpus_scaling --json benchmarks/results/corpus_scaling.json
 
-Eight rollouts a problem, their lengths log-uniform; a third are wrong, some run in circles, stop in mid-thought, or repeat
-another. The whole stage runs as a recipe runs it, in one process of its own a case, Parquet in and Parquet out, near
-duplicates on; the steps are timed inside it, in CPU seconds. With WHETSTONE_DATA the test questions are those of MATH, GSM8K
+Eight rollouts per problem with log-uniform lengths; a third are wrong, some repeat themselves, stop in mid-thought, or repeat
+another. The whole stage runs as in a recipe, each case in its own process, from Parquet to Parquet, with a search for near
+duplicates; its steps are timed in CPU seconds. With WHETSTONE_DATA the test questions are those of MATH, GSM8K
 and AIME, else synthetic.
 """
 
@@ -33,7 +33,7 @@ from whetstone.run.usage import measured
 
 PER_PROBLEM = 8
 SHORTEST, LONGEST = 1_000, 16_000  # tokens
-CHARACTERS = 4  # of a token
+CHARACTERS = 4  # per token
 SENTENCES = 4_000  # different ones
 TESTS = (("gsm8k/test.jsonl.gz", "question"), ("math/test.jsonl.gz", "problem"), ("aime24/test.jsonl.gz", "problem"))
 _NOUNS = "apples books coins tiles roads lamps wheels boxes pages ropes cards stamps tables plates shells pens"
@@ -68,7 +68,7 @@ def rollouts(problem: Problem, pool: Sequence[str], rng: random.Random) -> Itera
         tokens = exp(rng.uniform(log(SHORTEST), log(LONGEST)))
         said = rng.choices(pool, k=int(tokens * CHARACTERS / mean))
         fate = rng.random()
-        if fate < 0.02:  # in circles
+        if fate < 0.02:  # repeats itself
             said = said[:20] * (len(said) // 20 + 1)
         thought = earlier if 0.02 < fate < 0.04 and earlier else " ".join(said)
         closed = "" if 0.04 < fate < 0.06 else "\n</think>\n\n"
@@ -144,7 +144,7 @@ def timed_steps(clock: Clock) -> Iterator[None]:
 
 
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What it gives, done in a new process: the memory of what was done before is not its own."""
+    """The result of the call in a new process, whose memory does not include earlier work."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
@@ -219,7 +219,7 @@ def run(counts: Sequence[int]) -> dict[str, Any]:
 def show(one: dict[str, Any]) -> None:
     print(
         f"\n{one['rollouts']:,} rollouts, {one['gigabytes']:.2f} GB of text: {one['cpu_seconds']:.0f} CPU s, "
-        f"{one['rows_per_cpu_second']:,.0f} rows a CPU second, {one['peak_memory_mb']:,.0f} MB at the peak, "
+        f"{one['rows_per_cpu_second']:,.0f} rows per CPU second, {one['peak_memory_mb']:,.0f} MB at the peak, "
         f"{one['memory_at_start_mb']:,.0f} of them before the first row"
     )
     for step, found in one["steps"].items():
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
-    from benchmarks import corpus_scaling  # by its name, under which the processes find it
+    from benchmarks import corpus_scaling  # imported by name, so that the processes can find it
 
     write(corpus_scaling.run(chosen.rollouts), chosen.json)
 

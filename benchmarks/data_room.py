@@ -2,8 +2,8 @@
 
     WHETSTONE_DATA=data python -m benchmarks data_room --json benchmarks/results/data_room.json
 
-A gold answer is read when the verifier finds it equal to itself in a box. The rows it cannot read are all listed, and so
-are those that no answer was found in.
+A gold answer counts as read if the verifier finds it equal to itself in a box. Rows whose answer is unreadable or missing
+are all listed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from whetstone.run.tables import read_records, read_rows
 from whetstone.verify import MathVerifier
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "data_room.toml"
-NO_GOLD = ("no answer found", "empty answer")  # reasons of the questions stage that a row's answer could not be read
+NO_GOLD = ("no answer found", "empty answer")  # why the questions stage could not read a row's answer
 
 
 def folder_of(recipe: Recipe, stage: str) -> Path:

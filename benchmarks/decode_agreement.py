@@ -1,16 +1,16 @@
-"""What the decoding engine promises, counted: the same as transformers, as the learner, as itself among other neighbours.
+"""The decoding engine's promises, counted: it agrees with transformers, with the learner, and with itself in other batches.
 
     python -m benchmarks decode_agreement --json benchmarks/results/decode_agreement.json
 
-greedy     200 ragged prompts on small random Phi-3, Qwen2 and Llama models: the share with the very tokens of `generate`,
-           and how near the two likeliest were where they part
+greedy     200 ragged prompts on small random Phi-3, Qwen2 and Llama models: the share with exactly the tokens of `generate`,
+           and how close the two likeliest tokens were at the first difference
 beams      100 prompts, all modes of early stopping: the share with transformers' answers, the largest difference of scores
 learner    log-probabilities of sampled tokens, recomputed by the learner at several temperatures, in fp32 and bf16
 frequency  chi-square of sampled first tokens against the exact distribution
 neighbours 10,000 samples in fixed row blocks, in two orders and batch sizes: how many differ in any bit; and in the fast
-           mode, in how many tokens they differ from those, and how near the draw was to the border
-groups     the tokens that are run for the prompts of groups of 8, beside those of one answer each
-budget     10,000 requests at a cache of 2 MiB: what it holds, who is answered, what memory it takes
+           mode, how many tokens differ from those, and how near the draw was to the border of two tokens
+groups     prompt tokens that are computed for groups of 8 answers, compared with one answer each
+budget     10,000 requests with a cache of 2 MiB: blocks in use, answers, memory
 """
 
 import argparse
@@ -139,7 +139,7 @@ def _beams(count: int, dtype: torch.dtype) -> dict[str, Any]:
     words = tokenizer()
     model = random_model("Qwen2", words).to(dtype)
     engine, peer = Engine(model, words), plain(model, words)
-    engine.chat.stops += tuple(range(7, len(words), 12))  # so many that some are met
+    engine.chat.stops += tuple(range(7, len(words), 12))  # enough that some are reached
     modes = [Beams(4, 12, 1.0, False, 2), Beams(3, 16, 2.0, "never", 2), Beams(4, 16, -0.5, True, 2)]
     asked = prompts(count)
     same, worst, relative, from_one_pass = 0, 0.0, 0.0, 0.0
@@ -252,7 +252,7 @@ def _border(model: Any, words: Any, one: Any, fast: Any, sampling: Sampling) -> 
 
 @torch.no_grad()
 def groups(count: int) -> dict[str, Any]:
-    """Tokens that are run for groups of 8 answers, and what the prompts' share of the time is, beside one answer each."""
+    """Prompt tokens and time for groups of 8 answers, compared with one answer each."""
     words = tokenizer()
     engine = Engine(random_model("Qwen2", words), words, max_batch=8 * count, prefill_tokens=1 << 20)
     found = {}
@@ -281,7 +281,7 @@ def groups(count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def budget(count: int) -> dict[str, Any]:
-    """So many requests queued at a cache for a few: what it holds, what is answered, and how memory grows."""
+    """`count` requests with a cache for a few: blocks in use, answers, and growth of memory."""
     words = tokenizer()
     model = random_model("Qwen2", words)
     engine = Engine(model, words, cache_bytes=2 << 20)

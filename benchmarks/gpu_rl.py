@@ -1,4 +1,4 @@
-"""A GRPO update of Phi-4-mini's exact shape on one GPU: share of the peak (MFU), seconds, memory; and what drawing takes.
+"""A GRPO update of Phi-4-mini's exact shape on one GPU: share of the peak (MFU), seconds, memory; and the cost of sampling.
 
     python -m benchmarks gpu_rl --json benchmarks/results/gpu_rl.json
     python -m benchmarks gpu_rl --small               # the same code with a small model, on a CPU too
@@ -11,7 +11,7 @@ at most 16,384 tokens, clipping, AdamW. `one row`: 4 groups of 4 rollouts that f
 16 k tokens is 13.9 %.
 
 Drawing: 4 groups of 4 rollouts of 128 tokens by the in-process engine, from a copy of the learner's weights in bf16 where
-they are fp32, as the RL stage has it, and by how much its log-probabilities differ from the learner's (nats a token, on
+they are fp32, as the RL stage has it, and by how much its log-probabilities differ from the learner's (nats per token, on
 average; random weights give every token some 1e-5, whose log-probability is as far off as its logit). The copy stays there
 while updates are made.
 
@@ -131,7 +131,7 @@ def groups(learner: Learner, size: Size, lengths: Sequence[Sequence[int]]) -> li
 
 
 def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequence[int]], most: float) -> dict[str, Any]:
-    """Updates as the loop makes them; rollouts are scored anew before each, which is not timed."""
+    """Updates as the loop makes them; rollouts get new log-probabilities before each, which is not timed."""
     algorithm: Algorithm = grpo(Setup([], len(lengths), len(lengths[0]), lambda problem, rollout: rollout.reward))
     loss = observed(algorithm.loss)
     taken: list[float] = []
@@ -159,7 +159,7 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
 
 
 def draw(learner: Learner, policy: Any, size: Size, device: str) -> dict[str, Any]:
-    """Groups by the engine over the policy: tokens a second, seconds to publish, and its gap to the learner."""
+    """Groups sampled by the engine: tokens per second, seconds to publish the weights, and its gap to the learner."""
     publishing: list[float] = []
     with timed(device, publishing):
         learner.publish(policy)
