@@ -48,11 +48,11 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     from whetstone.records import Pair
     from whetstone.run.tables import write_records
 
-    made = stage(folder, compute, micro_batch_tokens)
-    ragged.write_folder(made.inputs["model"])
-    made.folder.mkdir()
+    our_stage = stage(folder, compute, micro_batch_tokens)
+    ragged.write_folder(our_stage.inputs["model"])
+    our_stage.folder.mkdir()
     write_records(
-        made.inputs["pairs"],
+        our_stage.inputs["pairs"],
         [Pair(str(i), "", "", "", *sides, source="student") for i, sides in enumerate(ragged.pairs(PAIRS))],
     )
     logged, gradient = Steps.log, Learner.gradient
@@ -68,7 +68,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     Steps.log = log  # type: ignore[method-assign]
     if not cached:
         Learner.gradient = with_reference  # type: ignore[method-assign]
-    rollout_dpo.run(made)
+    rollout_dpo.run(our_stage)
 
 
 def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str, Any]) -> None:

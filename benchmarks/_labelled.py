@@ -113,16 +113,16 @@ SETS = (gsm8k_gpt3, mathcoder, tora, qwen_best_of_n, mr_gsm8k, equivalence)
 
 def references(folder: Path) -> list[str]:
     """The reference answers of MATH and OlympiadBench, without those that differ only in unit or style."""
-    found: dict[str | float, str] = {}
+    answers: dict[str | float, str] = {}
     for part in ("train", "test"):
         for row in lines(folder / f"math/{part}.jsonl.gz"):
             answer = extract(row["solution"], get_policy("math_thinking")).answer
             if answer:
-                found.setdefault(plainly(answer), answer)
+                answers.setdefault(plainly(answer), answer)
     for row in lines(folder / "olympiadbench/test.jsonl.gz"):
         for answer in row["final_answer"]:
-            found.setdefault(plainly(answer), answer.strip("$"))
-    return list(found.values())
+            answers.setdefault(plainly(answer), answer.strip("$"))
+    return list(answers.values())
 
 
 def plainly(gold: str) -> str | float:
@@ -147,8 +147,8 @@ def crossed(folder: Path, pairs: int, seed: int = 0) -> Iterator[tuple[str, str]
     golds = sorted(references(folder))
     rng = random.Random(seed)
     near = [pair for step in range(1, NEIGHBOURS + 1) for pair in zip(golds, golds[step:], strict=False)]
-    found = dict.fromkeys(rng.sample(near, min(len(near), pairs // 2)))
-    while len(found) < min(pairs, len(golds) ** 2 // 2):
+    answers = dict.fromkeys(rng.sample(near, min(len(near), pairs // 2)))
+    while len(answers) < min(pairs, len(golds) ** 2 // 2):
         answer, gold = rng.sample(golds, 2)
-        found.setdefault((answer, gold))
-    yield from ((f"The answer is $\\boxed{{{answer}}}$.", gold) for answer, gold in found)
+        answers.setdefault((answer, gold))
+    yield from ((f"The answer is $\\boxed{{{answer}}}$.", gold) for answer, gold in answers)

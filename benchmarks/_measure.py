@@ -51,13 +51,13 @@ def descendants(root: int) -> list[int]:
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue  # it ended meanwhile
-    found, queue = [], [root]
+    descendants, queue = [], [root]
     while queue:
         parent = queue.pop()
         children = [pid for pid, of in parents.items() if of == parent]
-        found.extend(children)
+        descendants.extend(children)
         queue.extend(children)
-    return found
+    return descendants
 
 
 def _alive_and_reaped(pid: int) -> int:
@@ -72,9 +72,9 @@ def _alive_and_reaped(pid: int) -> int:
 def resident_memory() -> int:
     """Bytes of memory that this process holds now; its peak if the system has no /proc."""
     status = Path("/proc/self/status")
-    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) * 1024
+    matched = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if matched:
+        return int(matched[1]) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
@@ -91,8 +91,8 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     ours, peer = [], []
     for repeat in range(repeats):
         sides = [(case.ours, ours), (case.peer, peer)]
-        for prepare, found in sides if repeat % 2 == 0 else sides[::-1]:
-            found.append(rates(prepare()))
+        for prepare, measured in sides if repeat % 2 == 0 else sides[::-1]:
+            measured.append(rates(prepare()))
     ratios = [a[0] / b[0] for a, b in zip(ours, peer, strict=True)]
     return {
         "case": case.name,
@@ -119,8 +119,8 @@ def machine_speed() -> float:
 def hardware() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        cpu = found[1] if found else cpu
+        matched = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        cpu = matched[1] if matched else cpu
     load = [round(load, 2) for load in os.getloadavg()]
     return {"cpu": cpu, "cores": os.cpu_count(), "load": load, "system": platform.platform()}
 

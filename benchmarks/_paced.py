@@ -43,8 +43,8 @@ class Gate:
 
 def peak_memory() -> float:
     """Peak memory of this process and of the largest of its children, in MB."""
-    found = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(found) * (1e-6 if sys.platform == "darwin" else 1024e-6)
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(peaks) * (1e-6 if sys.platform == "darwin" else 1024e-6)
 
 
 class Paced:
@@ -77,13 +77,13 @@ class Paced:
 
     def _wait(self) -> int:
         try:
-            what, told, self.peak_memory_mb, seen = self.pipe.recv()
+            what, message, self.peak_memory_mb, seen = self.pipe.recv()
         except EOFError:
             raise RuntimeError(f"the loop's process ended with status {self.process.exitcode}") from None
         if what == "failed":
-            raise RuntimeError(f"the loop failed:\n{told}")
+            raise RuntimeError(f"the loop failed:\n{message}")
         self.seen += seen
-        return told
+        return message
 
     def close(self) -> None:
         if self.process.is_alive():

@@ -33,7 +33,7 @@ TINY = Shape(2, 96, 192, 3, 1, 2_000)
 
 
 def build(shape: Shape, device: str, longest: int, dtype: torch.dtype = torch.float32) -> Any:
-    """A Phi-4-mini with random weights, made where it is used, with the LongRoPE table of sequences of up to `longest`."""
+    """A Phi-4-mini with random weights and the LongRoPE table of sequences of up to `longest`."""
     from transformers import Phi3Config, Phi3ForCausalLM
 
     pairs = int(0.75 * shape.hidden // shape.heads) // 2

@@ -158,7 +158,7 @@ def background(count: int, rng: random.Random) -> Iterator[str]:
     texts = list(dict.fromkeys(text for name in TRAINING for text in questions(name)))
     yield from texts[:count]
     for place in range(count - len(texts)):
-        yield NUMBER.sub(lambda found: str(_other(found[0], rng)), texts[place % len(texts)])
+        yield NUMBER.sub(lambda number: str(_other(number[0], rng)), texts[place % len(texts)])
 
 
 def _other(digits: str, rng: random.Random) -> int:
@@ -170,8 +170,8 @@ def _other(digits: str, rng: random.Random) -> int:
 
 def plant(rows: int, leaks: int, seed: int = 0) -> dict[str, Any]:
     rng = random.Random(seed)
-    found = [(kind, text) for kind, text in planted(leaks, rng)]
-    mixed = found + [("", text) for text in background(rows - len(found), rng)]
+    leaked = [(kind, text) for kind, text in planted(leaks, rng)]
+    mixed = leaked + [("", text) for text in background(rows - len(leaked), rng)]
     rng.shuffle(mixed)
     test_problems = [problem for name in LEAKED for problem in as_problems(name, questions(name))]
     tests = TestQuestions(test_problems)
@@ -220,9 +220,9 @@ def overlaps(names: Sequence[str]) -> list[dict[str, Any]]:
         for name in names:
             if name == other:
                 continue
-            found = Counter(match.rule for match in map(index.match, texts[name]) if match)
-            if found:
-                rows.append({"set": name, "in": other, "questions": len(texts[name]), **{r: found[r] for r in RULES}})
+            counts = Counter(match.rule for match in map(index.match, texts[name]) if match)
+            if counts:
+                rows.append({"set": name, "in": other, "questions": len(texts[name]), **{r: counts[r] for r in RULES}})
     return sorted(rows, key=lambda row: -(row["questions"] and _shared(row)) / row["questions"])
 
 

@@ -90,12 +90,12 @@ def ours(engine: Engine, prompts: Sequence[Prompt], lengths: Sequence[int]) -> W
 def matmul_seconds(dtype: torch.dtype) -> float:
     """CPU seconds of a product of the benchmark's size, the fastest of a few."""
     a, b = torch.randn(256, 256).to(dtype), torch.randn(256, 704).to(dtype)
-    found = []
+    seconds_of = []
     for _ in range(5):
         start = time.process_time()
         a @ b
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds_of.append(time.process_time() - start)
+    return min(seconds_of)
 
 
 class Generate:
@@ -185,7 +185,7 @@ def ceiling(model: Any, prompts: Sequence[int], lengths: Sequence[int], batch: i
 def product_seconds(model: Any) -> Callable[[int], float]:
     """Rows -> CPU seconds of the model's linear layers and head, from a table of measured row counts."""
     weights = [m.weight.T.contiguous() for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    found = {}
+    seconds_of = {}
     for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
         inputs = {size: torch.randn(rows, size) for size in {weight.shape[0] for weight in weights}}
         best = math.inf
@@ -194,17 +194,17 @@ def product_seconds(model: Any) -> Callable[[int], float]:
             for weight in weights:
                 inputs[weight.shape[0]] @ weight
             best = min(best, time.process_time() - start)
-        found[rows] = best
-    counts = list(found)
+        seconds_of[rows] = best
+    counts = list(seconds_of)
 
     def seconds(rows: int) -> float:
         if rows >= counts[-1]:
-            return found[counts[-1]] * rows / counts[-1]
+            return seconds_of[counts[-1]] * rows / counts[-1]
         above = next(i for i, count in enumerate(counts) if count >= rows)
         if counts[above] == rows:
-            return found[rows]
+            return seconds_of[rows]
         low, high = counts[above - 1], counts[above]
-        return found[low] + (found[high] - found[low]) * (rows - low) / (high - low)
+        return seconds_of[low] + (seconds_of[high] - seconds_of[low]) * (rows - low) / (high - low)
 
     return seconds
 

@@ -135,14 +135,14 @@ def fastest(folder: Path, chat: Any) -> tuple[str, str, dict[str, float]]:
     if matmul_seconds(torch.bfloat16) < matmul_seconds(torch.float32):
         dtypes.append("bfloat16")
     _, ids, lengths = work("even", TRIAL, 99, chat)
-    found = {}
+    measured = {}
     for setting in [(dtype, mode) for dtype in dtypes for mode in ("eager", "compiled")]:
         with running(folder, *setting) as peer:
             peer.run(ids, [4] * TRIAL)  # warm
-            found[setting] = rates(lambda p=peer: p.run(ids, lengths), sum(lengths))[1]
-        print(f"vLLM in {setting[0]}, {setting[1]}: {found[setting]:,.0f} tokens per second", flush=True)
-    best = max(found, key=found.__getitem__)
-    return *best, {" ".join(setting): rate for setting, rate in found.items()}
+            measured[setting] = rates(lambda p=peer: p.run(ids, lengths), sum(lengths))[1]
+        print(f"vLLM in {setting[0]}, {setting[1]}: {measured[setting]:,.0f} tokens per second", flush=True)
+    best = max(measured, key=measured.__getitem__)
+    return *best, {" ".join(setting): rate for setting, rate in measured.items()}
 
 
 def compare(law: str, batch: int, repeats: int, engine: Engine, peer: Vllm) -> dict[str, Any]:
@@ -155,14 +155,14 @@ def compare(law: str, batch: int, repeats: int, engine: Engine, peer: Vllm) -> d
         return sum(len(completion.ids) for completion in done)
 
     sides = {"ours": ours, "peer": lambda: peer.run(ids, lengths)}
-    found: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    measured: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
     for repeat in range(repeats + 1):
         for side in list(sides) if repeat % 2 else list(sides)[::-1]:
             rate = rates(sides[side], sum(lengths))
             if repeat:  # the first warms
-                found[side].append(rate)
-    cpu, wall = (sorted(a[i] / b[i] for a, b in zip(found["ours"], found["peer"], strict=True)) for i in (0, 1))
-    median = {side: [statistics.median(rate[i] for rate in rates) for i in (0, 1)] for side, rates in found.items()}
+                measured[side].append(rate)
+    cpu, wall = (sorted(a[i] / b[i] for a, b in zip(measured["ours"], measured["peer"], strict=True)) for i in (0, 1))
+    median = {side: [statistics.median(rate[i] for rate in rates) for i in (0, 1)] for side, rates in measured.items()}
     row = {
         "case": f"{law}, batch {batch}",
         "ours": median["ours"][0],

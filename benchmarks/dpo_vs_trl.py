@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(result, chosen.json)
     for reference, target in TARGETS.items():
         for name in PEERS:
-            found = min(r["ratio"] for r in result["cases"] if reference in r["case"] and r["case"].endswith(name))
-            print(f"{reference}, {name}: {found:.2f} x (target {target}, aim {AIM})")
+            ratio = min(r["ratio"] for r in result["cases"] if reference in r["case"] and r["case"].endswith(name))
+            print(f"{reference}, {name}: {ratio:.2f} x (target {target}, aim {AIM})")
 
 
 if __name__ == "__main__":

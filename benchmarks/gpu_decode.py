@@ -312,7 +312,7 @@ def line(row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a small model, on the CPU where there is no GPU")
+    parser.add_argument("--small", action="store_true", help="a small model, on the CPU if there is no GPU")
     parser.add_argument("--sequences", type=int, nargs="+", help="decoded at once")
     parser.add_argument("--contexts", type=int, nargs="+", help="tokens of prompt and answer together")
     parser.add_argument("--steps", type=int, help="measured steps of each case")

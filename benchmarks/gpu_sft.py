@@ -230,7 +230,7 @@ def line(case: dict[str, Any], found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a small model, on the CPU where there is no GPU")
+    parser.add_argument("--small", action="store_true", help="a small model, on the CPU if there is no GPU")
     parser.add_argument("--steps", type=int, help="measured steps of each case")
     parser.add_argument("--way", action="append", choices=WAYS, help="only so; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")

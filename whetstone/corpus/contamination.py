@@ -36,6 +36,7 @@ from whetstone.records import Problem
 from whetstone.run.settings import Settings
 
 CONTAMINATED = ("equal", "n-gram", "other order")
+RULES = (*CONTAMINATED, "other numbers", "look-alike")  # strongest first
 RUN = 13  # tokens in a row that a training question may not share with a test question
 SHORTEST_RUN = 8  # tokens: shorter test questions are not searched for inside others
 SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words distinguishes problems
@@ -57,7 +58,7 @@ class ContaminationSettings(Settings):
 class Match:
     test_id: str
     benchmark: str
-    rule: str  # as at the top of this file
+    rule: str  # one of RULES
     test_question: str = field(repr=False, default="")
 
     @property

@@ -42,14 +42,16 @@ class Server(Settings):
     model: str = Field(description="the model's name there")
     key_variable: Annotated[str, Operational] = Field("OPENAI_API_KEY", description="environment variable of the key")
     temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
-    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability that may be sampled")
+    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability from which tokens are sampled")
     max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
     in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
     timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
     retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
-    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds; pauses grow from 1 s to it")
+    longest_pause: Annotated[float, Operational] = Field(
+        60, gt=0, description="seconds; a retry's pause grows from 1 to it"
+    )
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
-    prices: Annotated[tuple[float, float], Operational] = Field((0, 0), description="per 1e6 tokens read, and written")
+    prices: Annotated[tuple[float, float], Operational] = Field((0, 0), description="of a million tokens, in and out")
     budget: float = Field(0, ge=0, description="what may be spent: money if there are prices, else tokens; 0: no limit")
 
     MOVED: ClassVar[Mapping[str, str]] = {
