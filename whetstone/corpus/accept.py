@@ -16,10 +16,7 @@ def reason_to_drop(trace: Trace, max_repetition: float, max_characters: int, unv
 
 
 def malformed(text: str, max_repetition: float, max_characters: int) -> str:
-    """What is wrong with a text's form, "" if nothing is. A malformed text is on no side of a pair.
-
-    `max_characters` 0: any length.
-    """
+    """What is wrong with a text's form, "" if nothing is. `max_characters` 0: any length."""
     if not text.strip():
         return "empty"
     if max_characters and len(text) > max_characters:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.settings import Operational, Settings
@@ -51,7 +51,9 @@ class Server(Settings):
         60, gt=0, description="seconds; a retry's pause grows from 1 to it"
     )
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
-    prices: Annotated[tuple[float, float], Operational] = Field((0, 0), description="of a million tokens, in and out")
+    prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
+        (0, 0), description="of a million tokens, in and out"
+    )
     budget: float = Field(0, ge=0, description="what may be spent: money if there are prices, else tokens; 0: no limit")
 
     MOVED: ClassVar[Mapping[str, str]] = {

@@ -40,7 +40,6 @@ from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
-LOCAL_TEACHERS = ("procedural", "none")
 BLOCK = 64  # problems that are asked about and verified together
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -64,7 +63,7 @@ class Settings(StageSettings):
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":
-        if isinstance(self.teacher, str) and self.teacher not in LOCAL_TEACHERS:
+        if isinstance(self.teacher, str) and self.teacher not in ("procedural", "none"):
             raise ValueError(
                 f'teacher = "{self.teacher}" is not known: write "procedural", which explains problems that carry a formula, '
                 '"none", which keeps shipped solutions only, or a server, as in '

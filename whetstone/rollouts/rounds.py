@@ -67,8 +67,7 @@ class Rounds:
     ) -> Iterator[Line]:
         """Rounds until every problem has enough rollouts.
 
-        `tallies` holds what was done before and is kept up to date; `answered` are completions that came before and were not
-        verified.
+        `tallies` holds earlier verdicts and is kept up to date; `answered` are earlier completions without a verdict.
         """
         by_id = {problem.id: problem for problem in problems}
         yield from self._verified(by_id, answered, tallies)
