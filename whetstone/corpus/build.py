@@ -189,7 +189,7 @@ class _Build:
         if problem.split == "validation" and problem.id not in self.held_out:
             self.drop(problem.id, "beyond validation_problems")
         elif self._contaminated(problem):
-            pass  # dropped there, with the test question
+            pass  # _contaminated has dropped it, with the test question
         elif problem.id in self.repeats:
             self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
         elif languages is not None and (spoken := label.language(problem.question)) not in languages:

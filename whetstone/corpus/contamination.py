@@ -11,7 +11,7 @@ other order    the same numbers and nearly the same words in any order, in quest
 other numbers  the same text except for its numbers, written or spelled
 look-alike     a shared run of 13 tokens or, with `look_alikes`, at least that Jaccard index without the numbers
 
-The last two are not contamination and only counted, because word problems made from one template share long runs and differ in
+The last two are not contamination and are only counted: word problems made from one template share long runs and differ in
 their numbers. With `look_alikes` the corpus drops them too: if training and test problems come from one source, a model can
 know a template without solving it.
 

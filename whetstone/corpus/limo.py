@@ -38,7 +38,7 @@ def solved(traces: Sequence[Trace]) -> int:
 
 
 def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
-    """Why a problem is not as hard as LIMO wants it; "" if it is.
+    """Why a problem is too easy or too hard for LIMO; "" if it is neither.
 
     >>> why_not_limo(Solved(0, 2), (1, 3)), why_not_limo(Solved(1, 2), (1, 3))
     ('', 'too easy: the weak model solves it')

@@ -47,9 +47,7 @@ class Server(Settings):
     in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
     timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
     retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
-    longest_pause: Annotated[float, Operational] = Field(
-        60, gt=0, description="seconds; a retry's pause grows from 1 to it"
-    )
+    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before a retry, at most")
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
     prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
         (0, 0), description="of a million tokens, in and out"

@@ -47,7 +47,7 @@ def verified_lines(
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a resumed stage must know of a line: not its texts."""
+    """What a resumed stage must know of a line, without its texts."""
 
     problem_id: str
     verdicts: tuple[tuple[int, bool], ...]  # (index of the rollout, is it right?)

@@ -84,7 +84,7 @@ class ProceduralTeacher:
             for _ in range(10):
                 try:
                     return self._write(formula, rng, wrong=True, corrects=False)
-                except ValueError:  # the slip led to a step that columns cannot hold: slip elsewhere
+                except ValueError:  # columns cannot hold a step after this slip: slip elsewhere
                     continue
         return self._write(formula, rng, wrong=False, corrects=draw < wrong_rate + self.settings.correction_rate)
 
