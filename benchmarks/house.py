@@ -1,4 +1,4 @@
-"""The size and shape of the source tree, today's beside another revision's: `python -m benchmarks.house [--before REVISION]`.
+"""The size and shape of the source tree, now and at another revision: `python -m benchmarks.house [--before REVISION]`.
 
 Everything is read from the source text, so an old revision needs no environment of its own.
 
@@ -56,7 +56,7 @@ def _imported(source: str, modules: Mapping[str, str]) -> Iterator[str]:
 
 
 def _module_of(name: str, modules: Mapping[str, str]) -> Iterator[str]:
-    """The module that a dotted name lies in: the name itself, or what it is an attribute of."""
+    """The module of a dotted name: the name itself, or the module that it is an attribute of."""
     while name:
         if name in modules:
             yield name
@@ -122,7 +122,7 @@ def settings_fields(modules: Mapping[str, str]) -> dict[str, int]:
                 classes[f"{name}.{node.name}"] = (node, {names.get(base, base) for base in bases})
     tables: dict[str, int] = {}
     parents, known = {"BaseModel"}, -1
-    while len(tables) > known:  # a round finds the classes whose parents the round before found
+    while len(tables) > known:  # each round adds the classes whose parents are known
         known = len(tables)
         for name, (node, bases) in classes.items():
             if bases & parents and name not in tables:
