@@ -61,7 +61,7 @@ def _check_rows(numbers: Numbers, heads: int, size: int) -> Checks:
     total, torch_ops = x + delta, TorchOps([(weight.double(), 1e-5)])
     angles = Angles(angle.double().cos(), angle.double().sin(), None)
     return {
-        "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)[1]),
+        "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)),
         "sum": (x, total),  # after the norm, which adds in place
         "gate": (gate(gate_up), torch_ops.gate(gate_up.double())),
         "rotary": (

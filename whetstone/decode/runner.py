@@ -123,7 +123,7 @@ class ModelRunner:
             ids, positions, last = ids + padding, positions + padding, list(range(self.row_block))
         device = cache.keys.device
         if self._fused is not None:
-            self._fused.reserve(max(positions) + 1)
+            self._fused.rotary.reserve(max(positions) + 1)
         hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last, device=device)]
@@ -158,7 +158,7 @@ class ModelRunner:
         """Decoding steps over this cache as CUDA graphs; None if they cannot be captured (unknown modules may ask the device
         for numbers)."""
         fused = self._fused
-        if fused is None or self.row_block or not fused.angles_fixed:
+        if fused is None or self.row_block or not fused.rotary.fixed:
             return None
 
         reference = weakref.ref(cache)  # as the cache holds the step, and a cycle would delay the freeing of its memory
@@ -168,4 +168,4 @@ class ModelRunner:
             cache.begin_decodes(positions, tables)
             return self._logits(fused(ids, positions, cache))
 
-        return GraphedStep(step, fused.reserve, cache.keys.device)
+        return GraphedStep(step, fused.rotary.reserve, cache.keys.device)
