@@ -204,7 +204,7 @@ def packed_attention(
     dtype = query.dtype
     on_cpu = query.device.type == "cpu"
     if on_cpu:
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        wide = torch.promote_types(dtype, torch.float32)
         query, key, value = query.to(wide), key.to(wide), value.to(wide)
     with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
         segments = lengths if isinstance(lengths, Segments) else Segments(lengths)

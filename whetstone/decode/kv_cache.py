@@ -46,7 +46,6 @@ class KVCache:
         key_shape = (head_size, BLOCK) if self.compiled else (BLOCK, head_size)
         self.keys = _uninitialised((layers, blocks, kv_heads, *key_shape), dtype, device)
         self.values = _uninitialised((layers, blocks, kv_heads, BLOCK, head_size), dtype, device)
-        self.graphs: Any = None  # captured decoding steps over this cache (cuda_graphs.py), if there are any
         if self.compiled:
             self._keys, self._values = array(self.keys), array(self.values)
 
@@ -67,9 +66,6 @@ class KVCache:
     def release(self) -> None:
         """Free the memory. The cache cannot be used any more."""
         self.keys = self.values = self.keys.new_empty(0)
-
-    def holds(self, dtype: torch.dtype, device: torch.device) -> bool:
-        return self.keys.dtype == dtype and self.keys.device == device
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy blocks in all layers."""

@@ -91,7 +91,7 @@ class DeviceDecodes:
         keys, values = keys[self.tables], values[self.tables]  # (B, M, K, BLOCK, D)
         hidden = self._out_of_sight(window).unflatten(1, (longest, 1, 1, BLOCK))
         groups = (query * scaling).reshape(n, 1, keys.shape[2], -1, size)  # (B, 1, K, H/K, D)
-        scores = (groups @ keys.transpose(3, 4)).to(_at_least_fp32(query.dtype))  # (B, M, K, H/K, BLOCK)
+        scores = (groups @ keys.transpose(3, 4)).to(torch.promote_types(query.dtype, torch.float32))  # (B, M, K, H/K, BLOCK)
         scores = scores.masked_fill(hidden, float("-inf"))
         weights = scores.transpose(1, 3).flatten(3).softmax(-1)  # (B, H/K, K, M * BLOCK)
         weights = weights.unflatten(3, (longest, BLOCK)).transpose(1, 3)
@@ -129,7 +129,3 @@ def padded_tables(tables: list[list[int]], width: int = 0) -> np.ndarray:
     for row, table in enumerate(tables):
         padded[row, : len(table)] = table
     return padded
-
-
-def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
