@@ -5,7 +5,7 @@ in a pipe it is plain text. Ctrl-C ends an answer; a chat then continues.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,12 +32,16 @@ class Asking:
     think_least: int = 0  # and at least
     thinking: str = "show"  # show | fold | hide
 
+    @property
+    def budgeted(self) -> bool:
+        return self.think_most is not None or self.think_least > 0
+
     def __post_init__(self) -> None:
         if self.thinking not in ("show", "fold", "hide"):
             raise ValueError(f"thinking = {self.thinking!r}: it is one of show, fold, hide.")
-        if self.beams > 1 and (self.think_most is not None or self.think_least):
+        if self.beams > 1 and self.budgeted:
             raise ValueError(
-                f"beams = {self.beams} with a thinking budget: a budget steers one answer. Use one of the two."
+                f"beams = {self.beams} with a thinking budget, which steers one answer: use one of the two."
             )
 
 
@@ -137,15 +141,12 @@ def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Itera
         for answers in beam_search(engine, [prompt for prompt in prompts if prompt.index == 0], settings):
             yield from (scored.completion for scored in answers)
         return
-    yield from engine.stream(prompts, asking.sampling, _control(engine, asking))
+    control = None
+    if asking.budgeted:
+        from whetstone.decode.budget_forcing import BudgetForcing
 
-
-def _control(engine: "Engine", asking: Asking) -> Callable[[Prompt], Any] | None:
-    if asking.think_most is None and not asking.think_least:
-        return None
-    from whetstone.decode.budget_forcing import BudgetForcing
-
-    return BudgetForcing(engine.chat, asking.think_most, asking.think_least)
+        control = BudgetForcing(engine.chat, asking.think_most, asking.think_least)
+    yield from engine.stream(prompts, asking.sampling, control)
 
 
 def generate(

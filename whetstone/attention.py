@@ -142,9 +142,8 @@ def attend(
     unsupported = {"dropout": dropout or None, "a soft cap": others.get("softcap"), "sinks": others.get("s_aux")}
     for name, amount in unsupported.items():
         if amount is not None:
-            raise ValueError(
-                f"{type(module).__name__} asks for attention with {name}, which is not supported: use another."
-            )
+            model = type(module).__name__
+            raise ValueError(f"{model} asks for attention with {name}, which is not supported: use another.")
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
         return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
@@ -157,13 +156,9 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 def attend_segments(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    segments: Segments, scaling: float | None, window: int | None,
+) -> torch.Tensor:  # fmt: skip
     """Causal attention of each sequence to itself, by a GPU kernel if one takes these tensors: query (1, H, T, D), key and
     value (1, K, T, D) -> (1, T, H, D)."""
     window = None if window is None or window >= segments.longest else window

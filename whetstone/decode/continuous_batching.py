@@ -1,9 +1,8 @@
 """The scheduler: which sequences run in the next step, within a fixed number of cache blocks. No tensors here.
 
-Finished sequences leave at once, and waiting ones take their place. A sequence takes blocks as it grows, not for its longest
-possible length. When no block is free, the sequence that entered last is preempted: it gives its blocks back, keeps its ids,
-and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once as long as a sequence of
-the group is running: its whole blocks are shared, the last part of it is copied.
+A sequence takes blocks as it grows. When none is free, the sequence that entered last is preempted: it gives its blocks back,
+keeps its ids, and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once while a
+sequence of the group is running: its whole blocks are shared, the last part of it is copied.
 """
 
 from collections import deque

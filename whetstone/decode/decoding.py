@@ -112,16 +112,16 @@ class Decoding:
 
     def _stop(self, sequence: Sequence, token: int) -> str:
         """Why the sequence ends with this token; "" if it goes on."""
-        sampling = sequence.sampling
+        stop = ""
         edit = sequence.control(sequence.ids) if sequence.control is not None else None
         if edit is not None:
             self._apply(sequence, edit)
-        stop = edit.ends if edit is not None else ""
-        if edit is None and token in self.chat.stops:
+            stop = edit.ends
+        elif token in self.chat.stops:
             stop = "end"
-        elif edit is None and token in sampling.stop_ids:
+        elif token in sequence.sampling.stop_ids:
             stop = "stop"
-        elif not stop and len(sequence.ids) >= sampling.max_tokens:
+        if not stop and len(sequence.ids) >= sequence.sampling.max_tokens:
             stop = "length"
         detokenizer = self._detokenizers.get(sequence)
         if detokenizer is not None:

@@ -33,9 +33,8 @@ COPIED_BYTES = 256 << 20  # the matrices of larger models are not copied
 
 def fits(model: Any) -> bool:
     """Whether a `FusedForward` computes what the model's own modules compute."""
-    if type(model).__name__ not in CLASSES or not type(model).__module__.startswith("transformers."):
-        return False
-    if getattr(model.config, "hidden_act", "") != "silu":
+    known = type(model).__name__ in CLASSES and type(model).__module__.startswith("transformers.")
+    if not known or getattr(model.config, "hidden_act", "") != "silu":
         return False
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:

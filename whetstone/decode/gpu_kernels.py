@@ -59,15 +59,13 @@ def _check_rows(numbers: Numbers, heads: int, size: int) -> Checks:
     x, weight, delta = numbers(3, 3 * size).float(), numbers(3 * size), numbers(3, 3 * size)
     gate_up, qkv, angle = numbers(3, 2 * size), numbers(3, heads * size), numbers(3, max(1, size // 4)).float()
     total, torch_ops = x + delta, TorchOps([(weight.double(), 1e-5)])
+    rotated = rotary(qkv, heads, size, angle.cos(), angle.sin())
     angles = Angles(angle.double().cos(), angle.double().sin(), None)
     return {
         "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)),
         "sum": (x, total),  # after the norm, which adds in place
         "gate": (gate(gate_up), torch_ops.gate(gate_up.double())),
-        "rotary": (
-            rotary(qkv, heads, size, angle.cos(), angle.sin()),
-            torch_ops.rotary(qkv.double(), heads, size, angles),
-        ),
+        "rotary": (rotated, torch_ops.rotary(qkv.double(), heads, size, angles)),
     }
 
 
@@ -87,10 +85,8 @@ def _check_cache(numbers: Numbers, kv_heads: int, group: int, size: int) -> Chec
     wide = QKV(query_key.double(), source, size, kv_heads), keys.double(), values.double()
     expected = DeviceDecodes(table, lengths, None, 1).attend(*wide, 0.2, NO_WINDOW)
     for parts in (1, 2):
-        checks[f"attention in {parts}"] = (
-            attend(query_key, keys, values, table, lengths, 0.2, NO_WINDOW, parts),
-            expected,
-        )
+        result = attend(query_key, keys, values, table, lengths, 0.2, NO_WINDOW, parts)
+        checks[f"attention in {parts}"] = result, expected
     return checks
 
 

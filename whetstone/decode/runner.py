@@ -105,9 +105,7 @@ class ModelRunner:
         calls += [([], decodes[i : i + self.row_block]) for i in range(0, len(decodes), self.row_block)]
         return torch.cat([self._run(blocks, *call) for call in calls])
 
-    def _run(
-        self, blocks: BlockManager, prefills: list[tuple[Sequence, int]], decodes: list[Sequence]
-    ) -> torch.Tensor:
+    def _run(self, blocks: BlockManager, prefills: list[tuple[Sequence, int]], decodes: list[Sequence]) -> torch.Tensor:
         cache = blocks.cache
         tables = [sequence.block_table for sequence in decodes]
         ids, positions = [sequence.last for sequence in decodes], [sequence.cached for sequence in decodes]
