@@ -125,10 +125,8 @@ class Printer:
 
     def _fold(self, ended: bool) -> None:
         """One line that counts the characters while the model thinks, and stays with the last count."""
-        if self.live:
-            self.out.write(f"\r{DIM}(thought {self._thought:,} characters{'' if ended else ' …'}){PLAIN}\033[K")
-        else:
-            self.out.write(f"(thought {self._thought:,} characters)")
+        line = f"(thought {self._thought:,} characters{'' if ended else ' …'})"
+        self.out.write(f"\r{DIM}{line}{PLAIN}\033[K" if self.live else line)
 
 
 def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Iterator[Any]:

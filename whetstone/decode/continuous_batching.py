@@ -6,7 +6,6 @@ sequence of the group is running: its whole blocks are shared, the last part of 
 """
 
 from collections import deque
-from collections.abc import Iterable
 
 from whetstone.decode.block_manager import BlockManager
 from whetstone.decode.kv_cache import BLOCK, blocks_for
@@ -28,9 +27,6 @@ class Scheduler:
         self.running: list[Sequence] = []  # in the order they entered
         self.preemptions = 0
         self._groups: dict[tuple[int, ...], list[Sequence]] = {}  # prompt ids -> the running sequences with this prompt
-
-    def add(self, sequences: Iterable[Sequence]) -> None:
-        self.waiting += sequences
 
     def schedule(self) -> tuple[list[tuple[Sequence, int]], list[Sequence]]:
         """What the next step runs: prefills as (sequence, its tokens), then the sequences that run one token."""

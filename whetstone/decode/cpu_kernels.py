@@ -1,8 +1,7 @@
 """The small operations of a decoding step on a CPU, each fused into one pass and compiled by numba at its first use.
 
-With one token per sequence the matrix products are short, and the calls between them dominate: torch needs six calls for a
-norm and a dozen for an attention over ragged sequences, and each reads memory again. Here a norm, a rotary embedding, a gate,
-an attention and the sampling of a token are one call each.
+With one token per sequence the matrix products are short, and calls dominate: torch needs six for a norm and a dozen for an
+attention over ragged sequences, and each reads memory again. Here each operation is one call.
 
 Each row is computed by itself, in a fixed order, so its result does not depend on the other rows. Nor does it depend on the
 addresses of arrays: for a loop that writes, the compiler makes a second version for the case that arrays overlap, so no such

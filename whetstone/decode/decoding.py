@@ -39,7 +39,7 @@ class Decoding:
         each = blocks_for(longest) + 1
         blocks = runner.allocate(at_once * each, each)
         self.scheduler = Scheduler(blocks, at_once, prefill_tokens, reserve=runner.row_block > 0)
-        self.scheduler.add(sequences)
+        self.scheduler.waiting += sequences
         self.streaming = streaming
         self.pieces: list[Piece] = []
         self._detokenizers = {

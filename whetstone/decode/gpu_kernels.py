@@ -1,11 +1,8 @@
 """The operations of a decoding step on a GPU beside the matrix products, in Triton, which comes with torch's CUDA builds.
 
-The same as in cpu_kernels.py: norms, rotary embedding, gates, writing to the cache, and paged attention of one token of each
-sequence. If there are too few sequences to fill the device, the tokens of each are divided among several programs, and the
-parts are joined by the logarithms of their sums (flash decoding, Dao et al. 2023).
-
-The attention's products are computed in the tensors' type; sums, and the residual stream, in fp32. The module is only loaded
-on a GPU (runner.py), and tried out there before anything is decoded.
+The same as in cpu_kernels.py, without sampling. If there are too few sequences to fill the device, the tokens of each are
+divided among several programs, and the parts are joined by the logarithms of their sums (flash decoding, Dao et al. 2023).
+The attention's products are computed in the tensors' type; sums, and the residual stream, in fp32.
 
 Letters: B rows, T tokens, H query heads, K key/value heads, D head size, C hidden size, I inner size of the MLP, N blocks of
 the cache, M blocks of the longest sequence, R rotated dimensions.

@@ -1,9 +1,8 @@
 """The key/value cache: keys and values of the sequences being decoded, in blocks of BLOCK tokens.
 
 A call of the model runs a flat row of T tokens: first prefills (prompts, or parts of them), then one token of each decoding
-sequence. `begin` announces them; `attend`, once per layer, writes their keys and values and returns their attention.
-
-On a CPU with compiled kernels keys lie transposed, (D, BLOCK), as those read them.
+sequence. `begin` announces them; `attend`, once per layer, writes their keys and values and returns their attention. For the
+compiled kernels on a CPU keys lie transposed, (D, BLOCK).
 """
 
 from collections.abc import Sequence
