@@ -14,7 +14,6 @@ Letters: T tokens of a row, U tokens of its sequences if none shared a prompt, H
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -197,11 +196,10 @@ def packed_attention(
 ) -> torch.Tensor:
     """Causal attention of each sequence to itself, on a CPU in fp32 even under autocast: (1, H, T, D)."""
     dtype = query.dtype
-    on_cpu = query.device.type == "cpu"
-    if on_cpu:
+    if query.device.type == "cpu":
         wide = torch.promote_types(dtype, torch.float32)
         query, key, value = query.to(wide), key.to(wide), value.to(wide)
-    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+    with torch.autocast("cpu", enabled=False):
         segments = lengths if isinstance(lengths, Segments) else Segments(lengths)
         each = zip(*map(segments.unshare, (query, key, value)), strict=True)
         out = segments.share([_causal(q, k, v, scaling, window) for q, k, v in each])
