@@ -154,13 +154,14 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
     assert all(sequence.cached == sequence.length - 1 for sequence in sampled), (
         "a prompt was still run in a measured step"
     )
-    cache = decoding.scheduler.blocks.cache
+    blocks = decoding.scheduler.blocks
     return {
         "step_seconds": statistics.median(taken), "fastest_step": min(taken), "slowest_step": max(taken),
         "tokens_read": statistics.mean(tokens),
         "prompt_tokens": sum(len(sequence.prompt_ids) for sequence in sampled), "prefill_seconds": sum(prefill),
         "peak_memory": peak_memory(device), "cache_bytes": needed, "block": BLOCK,
-        "kernels": cache.kernels is not None, "shapes_captured": len(cache.graphs.graphs) if cache.graphs else 0,
+        "kernels": blocks.cache.kernels is not None,
+        "shapes_captured": len(blocks.graphs.graphs) if blocks.graphs else 0,
     }  # fmt: skip
 
 

@@ -192,9 +192,8 @@ class ServerGenerator:
         self._in_a_row += 1
         if self._in_a_row >= PATIENCE or failure.gone:
             raise ServerError(
-                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each "
-                f"{self.settings.retries + 1} times; last: "
-                f"{failure}. What was answered is kept: repair the server and run again."
+                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each {self.settings.retries + 1} times; "
+                f"last: {failure}. What was answered is kept: repair the server and run again."
             )
         return None
 
@@ -265,9 +264,8 @@ class ServerGenerator:
                 f"({self.settings.model!r}) and the key in the environment variable {self.settings.key_variable}."
             )
         if status in TRANSIENT or status >= 500:
-            raise _Transient(
-                f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), self.settings)
-            )
+            longest = self.settings.longest_pause
+            raise _Transient(f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), longest))
         raise _Refused(f"status {status}: {excerpt}")
 
     def _read(self, prompt: Prompt, answer: dict[str, Any]) -> Completion:
@@ -286,8 +284,8 @@ class ServerGenerator:
         return Completion(prompt.problem_id, prompt.index, text, stop, usage=tokens)
 
 
-def _retry_after(header: str | None, settings: Server) -> float | None:
-    """Seconds, from a number or a date, at most the longest pause. None if the header is absent or unreadable."""
+def _retry_after(header: str | None, longest: float) -> float | None:
+    """Seconds, from a number or a date, at most `longest`. None if the header is absent or unreadable."""
     if not header:
         return None
     try:
@@ -297,7 +295,7 @@ def _retry_after(header: str | None, settings: Server) -> float | None:
             seconds = parsedate_to_datetime(header).timestamp() - time.time()
         except ValueError:
             return None
-    return min(max(0.0, seconds), settings.longest_pause)
+    return min(max(0.0, seconds), longest)
 
 
 def _excerpt(text: str, key: str) -> str:
