@@ -2,7 +2,7 @@
 
 Everything is read from the source text, so an old revision needs no environment of its own.
 
-lines, files       Python files below `whetstone/`, blank lines and comments included
+lines, files       Python files below `whetstone/`, blank lines and comments included; data files beside them apart
 settings           fields that the recipe's tables (pydantic models) declare themselves; an inherited field counts once
 circles            groups of modules that import each other, imports inside functions and for type checkers included
 reachable          modules and lines that a room's main file imports, directly or by way of others
@@ -21,6 +21,7 @@ from pathlib import Path
 
 LONG_FILE = 400  # lines
 LONG_FUNCTION = 50
+DATA = (".css", ".toml", ".json")
 ROOT = Path(__file__).parent.parent
 LOOPS = {"midtrain": "midtrain", "sft": "sft", "dpo": "dpo.rollout_dpo", "rl": "rl.loop"}
 
@@ -140,6 +141,10 @@ def _is_field(node: ast.stmt) -> bool:
     )
 
 
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
+
+
 def function_lengths(modules: Mapping[str, str]) -> list[int]:
     return [
         node.end_lineno - node.lineno + 1
@@ -157,6 +162,8 @@ def measure(tree: Path) -> dict[str, object]:
     functions = function_lengths(modules)
     figures: dict[str, object] = {
         "lines in whetstone/": sum(lines.values()),
+        "of these in verify/": sum(count for name, count in lines.items() if name.split(".")[0] == "verify"),
+        "lines of data files": sum(_lines(path) for path in (tree / "whetstone").rglob("*") if path.suffix in DATA),
         "files": len(modules),
         f"files over {LONG_FILE} lines": sum(count > LONG_FILE for count in lines.values()),
         "lines of a function, median": statistics.median(functions),
