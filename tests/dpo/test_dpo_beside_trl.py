@@ -49,7 +49,7 @@ def trl_loss(kind: str, parts, reference, beta: float, smoothing: float) -> torc
 
 SAME = {
     "sigmoid": {"loss": "sigmoid"},
-    "sigmoid_norm": {"loss": "sigmoid", "length_normalised": True},
+    "sigmoid_norm": {"loss": "sigmoid_norm"},
     "ipo": {"loss": "ipo"},
     "robust": {"loss": "robust", "label_smoothing": 0.1},
 }

@@ -51,11 +51,7 @@ def robust_dpo(w, l, n_w, n_l):  # noqa: E741
 
 
 def ipo_paper(w, l, n_w, n_l):  # noqa: E741
-    """2310.12036, eq. 17: (h - 1/(2 tau))^2 with h = log (pi(y_w) ref(y_l)) / (pi(y_l) ref(y_w))"""
-    return (w - l - 1 / (2 * 0.3)) ** 2
-
-
-def ipo_per_token(w, l, n_w, n_l):  # noqa: E741
+    """2310.12036, eq. 17: (h - 1/(2 tau))^2 with h = log (pi(y_w) ref(y_l)) / (pi(y_l) ref(y_w)), per token"""
     return (w / n_w - l / n_l - 1 / (2 * 0.3)) ** 2
 
 
@@ -66,11 +62,10 @@ def simpo_paper(w, l, n_w, n_l):  # noqa: E741
 
 FORMULAS = {
     "sigmoid": (dpo, {"loss": "sigmoid"}),
-    "sigmoid, per token": (dpo_per_token, {"loss": "sigmoid", "length_normalised": True}),
+    "sigmoid_norm": (dpo_per_token, {"loss": "sigmoid_norm"}),
     "conservative": (conservative, {"loss": "sigmoid", "label_smoothing": 0.1}),
     "robust": (robust_dpo, {"loss": "robust", "label_smoothing": 0.1}),
-    "ipo of whole sequences": (ipo_paper, {"loss": "ipo", "length_normalised": False}),
-    "ipo": (ipo_per_token, {"loss": "ipo"}),
+    "ipo": (ipo_paper, {"loss": "ipo"}),
     "simpo": (simpo_paper, {"loss": "simpo", "target_margin": 0.5}),
 }
 

@@ -1,13 +1,14 @@
 """Losses on pairs of a right and a wrong answer. They differ in what they make of a pair's margin h.
 
 h = beta · (log-ratio of the chosen side - log-ratio of the rejected side). A side's log-ratio is log pi / pi_ref summed over
-its tokens; with `length_normalised` it is divided by their number (Tülu 3, arXiv 2411.15124, section 4.3).
+its tokens; for sigmoid_norm, ipo and simpo the mean over its tokens.
 
-sigmoid   -log σ(h)                                   Rafailov et al. 2023, arXiv 2305.18290, eq. 7
-          -(1-ε) log σ(h) - ε log σ(-h)               with label smoothing ε: conservative DPO, Mitchell 2023
-robust    (-(1-ε) log σ(h) + ε log σ(-h)) / (1-2ε)    Chowdhury et al. 2024, arXiv 2403.00409
-ipo       (h/beta - 1/(2 beta))²                      Azar et al. 2023, arXiv 2310.12036, eq. 17
-simpo     -log σ(h - γ)                               Meng et al. 2024, arXiv 2405.14734, eq. 6: no reference, mean per token
+sigmoid       -log σ(h)                                   Rafailov et al. 2023, arXiv 2305.18290, eq. 7
+              -(1-ε) log σ(h) - ε log σ(-h)               with label smoothing ε: conservative DPO, Mitchell 2023
+sigmoid_norm  the same, per token                         Tülu 3, arXiv 2411.15124, section 4.3
+robust        (-(1-ε) log σ(h) + ε log σ(-h)) / (1-2ε)    Chowdhury et al. 2024, arXiv 2403.00409
+ipo           (h/beta - 1/(2 beta))²                      Azar et al. 2023, arXiv 2310.12036, eq. 17, per token as its authors do
+simpo         -log σ(h - γ)                               Meng et al. 2024, arXiv 2405.14734, eq. 6: without a reference
 
 `chosen_nll` adds the chosen side's cross-entropy per token to any of them (Iterative RPO, arXiv 2404.19733): it keeps the
 chosen side from falling with the rejected one.
@@ -51,7 +52,7 @@ def simpo(margin: torch.Tensor, target: float) -> torch.Tensor:
 @dataclass(frozen=True)
 class PairLoss:
     beta: float = 0.1
-    length_normalised: bool = False
+    per_token: bool = False
     chosen_nll: float = 0.0
     contrast: Contrast = sigmoid
 
@@ -65,7 +66,7 @@ class PairLoss:
         sums = batch.sum_by_segment(logprobs)  # (S,)
         tokens = batch.segment["tokens"]  # (S,)
         log_ratio = sums - batch.segment["reference"]  # (S,) log pi / pi_ref of each row
-        if self.length_normalised:
+        if self.per_token:
             log_ratio = log_ratio / tokens
         chosen, rejected = self.beta * log_ratio[0::2], self.beta * log_ratio[1::2]  # (P,) implicit rewards
         share = batch.segment["share"][0::2]  # (P,)
@@ -91,16 +92,17 @@ class PairLoss:
 # loss = "…" of a recipe -> the contrast
 CONTRASTS: dict[str, Callable[[Settings], Contrast]] = {
     "sigmoid": lambda settings: partial(sigmoid, smoothing=settings.label_smoothing),
+    "sigmoid_norm": lambda settings: partial(sigmoid, smoothing=settings.label_smoothing),
     "robust": lambda settings: partial(robust, smoothing=settings.label_smoothing),
     "ipo": lambda settings: partial(ipo, beta=settings.beta),
     "simpo": lambda settings: partial(simpo, target=settings.target_margin),
 }
-PER_TOKEN = ("ipo", "simpo")  # on log-probabilities per token by default, as IPO's authors compute it
+PER_TOKEN = ("sigmoid_norm", "ipo", "simpo")
 
 
 def make_loss(settings: Settings) -> PairLoss:
-    per_token = settings.loss in PER_TOKEN if settings.length_normalised is None else settings.length_normalised
-    return PairLoss(settings.beta, per_token, settings.chosen_nll, CONTRASTS[settings.loss](settings))
+    contrast = CONTRASTS[settings.loss](settings)
+    return PairLoss(settings.beta, settings.loss in PER_TOKEN, settings.chosen_nll, contrast)
 
 
 def pair_rows(

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from whetstone.records import Problem, Rollout, from_row, to_row
 from whetstone.run.settings import Settings
+from whetstone.sample import share_right
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -135,3 +136,12 @@ class StabiliserSettings(Options):
     def unfit(self, rollouts: Sequence[Rollout]) -> str:
         """Why a prompt with these rollouts is dropped before the first step; empty: it is kept."""
         return ""
+
+
+class HardPromptsSettings(StabiliserSettings):
+    """The options of a stabiliser that drops easy prompts."""
+
+    threshold: float = Field(0.5, gt=0, le=1, description="prompts and groups solved more often are dropped")
+
+    def unfit(self, rollouts: Sequence[Rollout]) -> str:
+        return "too easy" if share_right(rollouts) > self.threshold else ""

@@ -17,7 +17,7 @@ from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
+from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_reference
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
@@ -51,7 +51,7 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    watch = Watch(stage.folder, settings.tripwires, process_group)
+    watch = Watch(stage.folder, settings.tripwires, process_group, settings.spikes.go_backs)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier)
         algorithm = build(settings, pool, stage.seed)
@@ -70,8 +70,6 @@ def train(stage: Stage) -> dict[str, Any]:
                 if reference:
                     kept = with_reference(reference, kept)
                 trained = credited(algorithm, kept, groups)
-                if settings.old_policy == "learner":
-                    trained = with_old_policy(learner, trained, step, settings.updates * settings.passes)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate)
                 if updated is None:  # training goes back to a checkpoint

@@ -96,10 +96,7 @@ def unfit(settings: Settings, rollouts: Sequence[Rollout]) -> str:
     """Why a prompt with these rollouts is dropped; empty: it is kept. Undecided rollouts do not count."""
     if all(r.correct is None for r in rollouts):
         return "undecided"
-    accuracy = share_right(rollouts)
-    if accuracy > settings.pool.threshold:
-        return "too easy"
-    if settings.pool.solvable and accuracy == 0:
+    if settings.pool.solvable and share_right(rollouts) == 0:
         return "never solved"
     return next((why for s in settings.chosen_stabilisers if (why := s.unfit(rollouts))), "")
 

@@ -1,18 +1,18 @@
 """Tripwires: the signs of RL going wrong, watched in every step.
 
-A wire trips if its number is beyond its limit for `patience` consecutive steps. Then training warns and goes on, or does what
-the recipe lists the wire under:
+A wire trips if its number is beyond its limit for `patience` consecutive steps. Its action is one of
 
+warn      training goes on
 pause     stops; the next `whetstone run` goes on from there
-rollback  goes back to the last checkpoint from before the first bad step, with other random streams and `rollback_rate`
-          times the learning rate
+rollback  goes back to the last checkpoint from before the first bad step, with other random streams and half the learning
+          rate; after `spikes.go_backs` roll-backs the wire pauses instead
 
 `tripwires.json` in the stage's folder records what tripped, so that a resumed run does not stop twice for one reason.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
+ROLLBACK_RATE = 0.5  # factor of the learning rate after each roll-back
 WINDOW = 16  # tokens; a rollout repeats itself if many windows of this length occur again
 FILE_NAME = "tripwires.json"
 
@@ -45,10 +46,16 @@ class Tripwires(Settings):
         0.02, ge=0, description="mean |log-probability gap| of sampler and learner, nats per token"
     )
     patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
-    pause: tuple[Wire, ...] = Field((), description="wires that stop the run; the next run goes on")
-    rollback: tuple[Wire, ...] = Field((), description="wires that go back to a good checkpoint")
-    rollback_rate: float = Field(0.5, gt=0, le=1, description="factor of the learning rate after each roll-back")
-    rollbacks: int = Field(3, ge=0, description="roll-backs, at most; after that the wire stops the run")
+    actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(
+        {}, description="what a wire does: warn, stop the run (the next run goes on), or go back to a good checkpoint"
+    )
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "pause": 'actions = { WIRE = "pause" }',
+        "rollback": 'actions = { WIRE = "rollback" }',
+        "rollbacks": "spikes.go_backs",
+        "rollback_rate": "no option: each roll-back halves the learning rate",
+    }
 
 
 class Paused(KeyboardInterrupt):
@@ -69,8 +76,9 @@ class Watch:
     Several processes get the same numbers and decide alike; the first one writes.
     """
 
-    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
+    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup", most_rollbacks: int = 3):
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
+        self.most_rollbacks = most_rollbacks
         self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
 
     @property
@@ -80,7 +88,7 @@ class Watch:
     @property
     def rate(self) -> float:
         """Factor of the learning rate."""
-        return self.settings.rollback_rate**self.rollbacks
+        return ROLLBACK_RATE**self.rollbacks
 
     @property
     def summary(self) -> list[dict[str, Any]]:
@@ -104,8 +112,8 @@ class Watch:
                 self._trip(wire, value, step, onset=watched["since"].pop(wire))
 
     def _trip(self, wire: str, value: float, step: int, onset: int) -> None:
-        action = "rollback" if wire in self.settings.rollback else "pause" if wire in self.settings.pause else "warn"
-        if action == "rollback" and self.rollbacks >= self.settings.rollbacks:
+        action = self.settings.actions.get(wire, "warn")
+        if action == "rollback" and self.rollbacks >= self.most_rollbacks:
             action = "pause"
         trip = {"wire": wire, "step": step, "rollbacks": self.rollbacks}
         if any(trip.items() <= old.items() for old in self.tripped):

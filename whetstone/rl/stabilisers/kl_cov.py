@@ -32,7 +32,7 @@ def kl_cov(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:
         logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch"
     ) -> "tuple[torch.Tensor, dict[str, float]]":
         value, sums = algorithm.loss(logprobs, entropy, batch)
-        distance = (logprobs - batch.token["old"]).abs() if "old" in batch.token else logprobs * 0  # (N,)
+        distance = (logprobs - batch.token["old"]).abs()  # (N,)
         return value + COEFFICIENT * (batch.weights * batch.token[MARK] * distance).sum(), sums
 
     return replace(algorithm, credit=marked(algorithm.credit, MARK, choose), loss=loss)
