@@ -12,6 +12,7 @@ from tests.learner.group import in_group
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Batch, Row, by_prompt, collate, collate_groups, micro_batches, tokens_of
 from whetstone.dpo.loss import PairLoss, pair_rows, weighted
+from whetstone.dpo.settings import Settings
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import token_mean
 from whetstone.run.settings import ParallelSettings
@@ -36,7 +37,11 @@ def sequence_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -
     return -likely, {"likely": float(likely.detach())}
 
 
-LOSSES = {"tokens": token_loss, "sequences": sequence_loss, "pairs": PairLoss(0.3, chosen_nll=0.2)}
+LOSSES = {
+    "tokens": token_loss,
+    "sequences": sequence_loss,
+    "pairs": PairLoss(Settings(kind="dpo", beta=0.3, chosen_nll=0.2)),
+}
 
 
 def ids(rng: random.Random, least: int, most: int) -> list[int]:
@@ -57,7 +62,7 @@ def step_of(kind: str, count: int = 10) -> Groups:
 
 
 def learner(kind: str, dtype: torch.dtype, tied: bool = True, **parallel: object) -> Learner:
-    settings = {"device": "cpu", "replicas": 1, "micro_batch_tokens": 100} | parallel
+    settings = {"device": "cpu", "forks": 1, "micro_batch_tokens": 100} | parallel
     return Learner(random_model(kind, V, dtype, tie_word_embeddings=tied), USED, ParallelSettings(**settings))
 
 
@@ -230,7 +235,7 @@ def test_forked_replicas_give_the_gradient_of_one_process(loss):
     try:
         groups = step_of(loss, 30)
         alone = gradient("phi3", torch.float64, loss, [groups])
-        trained = learner("phi3", torch.float64, replicas=2)
+        trained = learner("phi3", torch.float64, forks=2)
         sums = trained.gradient(groups, LOSSES[loss])
         assert len(trained._replicas[1].children) == 1
         trained.close()

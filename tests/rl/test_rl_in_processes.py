@@ -30,7 +30,7 @@ CASES = {
 
 
 def divided(stage: Stage, processes: int, shard: str = "fsdp") -> Stage:
-    parallel = ParallelSettings(device="cpu", replicas=1, samplers=1, processes=processes, shard=shard)
+    parallel = ParallelSettings(device="cpu", forks=1, processes=processes, shard=shard)
     return replace(stage, parallel=parallel)
 
 
@@ -131,8 +131,9 @@ def paused_in_process(stage: Stage) -> str:
 @pytest.mark.slow
 def test_a_tripwire_rolls_back_and_pauses_all_processes(tmp_path, world, adder):
     wires = {"sampler_gap": 1e-12, "patience": 2, "actions": {"sampler_gap": "rollback"}}
-    stage = divided(room(tmp_path / "two" / "r", world, adder, tripwires=wires, **LOOSE), 2)
+    settings = LOOSE | {"tripwires": wires, "spikes": {"go_backs": 1}}
+    stage = divided(room(tmp_path / "two" / "r", world, adder, **settings), 2)
     assert in_group(tmp_path, 2, paused_in_process, stage) == ["paused", "paused"]
     first, second = read_json(stage.folder / "tripwires.json")
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
-    assert logged(stage.folder, "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 4] * 2)
+    assert logged(stage.folder, "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 2] * 2)

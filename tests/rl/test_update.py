@@ -21,6 +21,7 @@ from whetstone.rl.update import (
     divided,
     gradient,
     mean_of,
+    with_old_policy,
     with_reference,
 )
 from whetstone.run.settings import ParallelSettings
@@ -41,7 +42,7 @@ def sampled(adder):
     from whetstone.sample import sample_groups
 
     engine = load_engine(adder, "cpu")
-    learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu", replicas=1))
+    learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu", forks=1))
     problems = [problem(f"Compute {a} + 2", str(a + 2)) for a in range(3)]
     groups = sample_groups(engine, problems, 4, Sampling(0.8, 30), Grader())
     with_rewards = [
@@ -75,13 +76,15 @@ class Counted:
         return self.learner.row_logprobs(rows, temperature)
 
 
-def updated(sampled, groups=None, algorithm=None, updates=1, passes=1):
+def updated(sampled, groups=None, algorithm=None, updates=1, passes=1, old_policy="sampler"):
     """(the learner, the step's metrics) after the updates of step 0, as the loop makes them."""
     learner, fresh = sampled
     groups = groups or fresh
     counted = Counted(learner)
     algorithm = algorithm or grpo(setup())
     trained = credited(algorithm, groups, groups)
+    if old_policy == "learner":
+        trained = with_old_policy(counted, trained, 0)
     loss, done = observed(algorithm.loss), []
     for batch in batches_of(trained, 0, updates, passes, "0"):
         sums = gradient(counted, loss, batch)
@@ -104,7 +107,7 @@ def test_updates_of_a_step_add_up_to_the_whole_and_each_has_full_size(sampled):
     assert len(twice) == 2 and torch.allclose(twice[0], twice[1], atol=1e-7)
 
 
-def test_a_sampler_that_differs_shifts_the_ratio(sampled):
+def test_a_sampler_that_differs_shifts_the_ratio_unless_the_learner_is_the_old_policy(sampled):
     _, groups = sampled
     shifted = [
         replace(g, rollouts=[replace(r, logprobs=[x - 0.5 for x in r.logprobs]) for r in g.rollouts]) for g in groups
@@ -113,6 +116,9 @@ def test_a_sampler_that_differs_shifts_the_ratio(sampled):
     plain, metrics = updated(sampled, shifted)
     assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and metrics["clipped"] > 0.9
     assert not torch.allclose(plain.gradients[0], true, atol=1e-3)
+    mended, metrics = updated(sampled, shifted, old_policy="learner")
+    assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and metrics["clipped"] == 0
+    assert mended.passes == 3 and torch.allclose(mended.gradients[0], true, atol=1e-6)
 
 
 def test_groups_of_older_weights_have_no_part_in_the_gap(sampled):

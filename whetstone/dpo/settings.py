@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from whetstone.pool import PoolSettings, StudentSettings
-from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings
+from whetstone.run.settings import CheckpointEvery, EpochSettings, Optimizer, OptimizerSettings
 
 Pairing = Literal["length_matched", "hardest", "one", "all"]
 
 
-class Settings(StudentSettings):
+class Settings(StudentSettings, EpochSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the student tries")
     pairs_per_problem: int = Field(2, gt=0, description="pairs of one problem, at most")
@@ -24,13 +24,12 @@ class Settings(StudentSettings):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs believed to be swapped")
     target_margin: float = Field(0.0, ge=0, description="simpo: its gamma, the margin that is asked for")
     chosen_nll: float = Field(0.0, ge=0, description="weight of the chosen side's cross-entropy")
-    epochs: float = Field(1.0, gt=0, description="passes over the pairs")
     batch_pairs: int = Field(32, gt=0, description="pairs per optimizer step")
     optimizer: Optimizer = OptimizerSettings(learning_rate=3e-5, schedule="linear", warmup=0.1)
     checkpoint_every: CheckpointEvery = 20
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        **StudentSettings.MOVED,
+        **EpochSettings.MOVED,
         "length_normalised": 'loss = "sigmoid_norm", which is DPO per token',
         "sample_problems": "pool.prompts",
         "sample_levels": "pool.levels",

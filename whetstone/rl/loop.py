@@ -17,7 +17,7 @@ from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_reference
+from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
@@ -70,6 +70,8 @@ def train(stage: Stage) -> dict[str, Any]:
                 if reference:
                     kept = with_reference(reference, kept)
                 trained = credited(algorithm, kept, groups)
+                if settings.old_policy == "learner":
+                    trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate)
                 if updated is None:  # training goes back to a checkpoint
@@ -126,12 +128,9 @@ def plan(stage: Stage) -> Estimate:
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
     estimate = training_estimate(
-        stage.inputs["model"],
-        stage.model,
-        stage.parallel,
+        stage,
         step_tokens=step * settings.max_tokens,
         row_tokens=settings.max_tokens,
-        checkpoints=stage.run.keep_checkpoints,
         tokens=settings.steps * settings.passes * step * settings.max_tokens,
         steps=settings.steps,
         bound="about " if more else "at most ",  # more is sampled for hard prompts, and few negatives are kept
@@ -145,7 +144,7 @@ def plan(stage: Stage) -> Estimate:
         samples=True,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
-    return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)
+    return with_sampling(estimate, stage, sampled, settings.max_tokens)
 
 
 def check(settings: Settings) -> None:

@@ -65,17 +65,17 @@ def cispo(high: float) -> Loss:
 # --- KL to the reference per token (rl/kl.py): log pi, log pi_ref, log pi - log pi_old -> penalty, each (N,)
 
 
-def k2(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+def k2(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor | None = None) -> torch.Tensor:
     return (reference - logprobs).square() / 2
 
 
-def k3(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+def k3(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor | None = None) -> torch.Tensor:
     x = (reference - logprobs).clamp(-FURTHEST, FURTHEST)
     return x.exp() - 1 - x
 
 
 def k3_corrected(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
-    return log_ratio.clamp(-FURTHEST, FURTHEST).exp() * k3(logprobs, reference, log_ratio)
+    return log_ratio.clamp(-FURTHEST, FURTHEST).exp() * k3(logprobs, reference)
 
 
 PENALTIES = {"k2": k2, "k3": k3, "k3_corrected": k3_corrected}
@@ -125,15 +125,15 @@ def observed(loss: Loss) -> Loss:
         with torch.no_grad():
             weights = batch.weights
             fresh = weights * batch.segment["fresh"][batch.segments]  # (N,)
-            log_ratio = logprobs - batch.token["old"]  # (N,)
+            sampler = batch.token.get("sampler", batch.token["old"])
             sums |= {
                 "weight": float(weights.sum()),
                 "entropy": float((weights * entropy).sum()),
                 "fresh": float(fresh.sum()),
-                "sampler_gap": float((fresh * log_ratio.abs()).sum()),
+                "sampler_gap": float((fresh * (logprobs - sampler).abs()).sum()),
             }
             if "reference" in batch.token:
-                sums["kl"] = float((weights * k3(logprobs, batch.token["reference"], log_ratio)).sum())
+                sums["kl"] = float((weights * k3(logprobs, batch.token["reference"])).sum())
         return value, sums
 
     return with_sums

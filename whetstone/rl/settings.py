@@ -1,7 +1,7 @@
 """The settings of an `rl` stage."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,9 @@ class Settings(StudentSettings):
     samples: int = Field(8, gt=1, description="rollouts per prompt")
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, description="times that each rollout is trained on")
+    old_policy: Literal["sampler", "learner"] = Field(
+        "sampler", description="the denominator of the ratio (rl/update.py)"
+    )
     reward: str | dict[str, float] = Field(
         "plus_minus_one", description="plus_minus_one, zero_one, format, `file.py:function`, or a table of weights"
     )
@@ -61,7 +64,6 @@ class Settings(StudentSettings):
     MOVED: ClassVar[Mapping[str, str]] = {
         **StudentSettings.MOVED,
         **dict.fromkeys(("clip_low", "clip_high", "baseline", "rounds", "soft_tokens"), OF_ALGORITHM),
-        "old_policy": "no option: the sampler's log-probabilities are the ratio's denominator",
         "kl_coefficient": "kl.coefficient",
         "kl_estimator": "kl.estimator",
         "kl_in": "kl.estimator: k1 is part of the reward, the others of the loss",

@@ -1,6 +1,8 @@
 """The rows of a step's updates, and their gradient.
 
 The ratio's denominator is the sampler's own log-probability: no pass is made for it, as sampler and learner agree.
+`old_policy = "learner"` is for samplers that compute in another way: the learner then scores the rollouts once before the
+first update, and the ratio starts at exactly 1.
 """
 
 import random
@@ -39,6 +41,18 @@ def credited(algorithm: Algorithm, kept: Sequence[Group], drawn: Sequence[Group]
 
 def tokens_of(groups: "Sequence[Credited]") -> int:
     return sum(len(row.ids) for _, rows in groups for row in rows)
+
+
+def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int) -> "list[Credited]":
+    """The groups; the ratio of those that the present weights sampled is to the learner as it is now."""
+    rescored = []
+    for group, rows in groups:
+        tokens = [row.token | {"sampler": row.token["old"]} for row in rows]
+        if group.step == step:
+            logprobs = learner.row_logprobs(rows, group.temperature)
+            tokens = [token | {"old": values.tolist()} for token, values in zip(tokens, logprobs, strict=True)]
+        rescored.append((group, [replace(row, token=token) for row, token in zip(rows, tokens, strict=True)]))
+    return rescored
 
 
 def batches_of(
