@@ -6,7 +6,7 @@ token, or of its whole rollout.
 clipped    -min(r A, clip(r, 1 - low, 1 + high) A)       PPO, arXiv 1707.06347, eq. 7; GRPO, DAPO, GSPO, RLOO
 cispo      -sg(min(r, 1 + high)) A log pi                MiniMax-M1, arXiv 2506.13585, eq. 4
 
-A loss can be wrapped: `with_kl`, `with_entropy_bonus`, `observed`. Sums beside the loss add up over micro-batches; divided by
+A loss can be wrapped: `plus`, `without`, `observed`. Sums beside the loss add up over micro-batches; divided by
 the sum `weight` they are means over the step.
 """
 
@@ -84,26 +84,26 @@ PENALTIES = {"k2": k2, "k3": k3, "k3_corrected": k3_corrected}
 # --- wrappers
 
 
-def with_kl(loss: Loss, coefficient: float, estimator: str) -> Loss:
-    """Adds coefficient · KL to the reference, per token, by one of the `PENALTIES`."""
+def plus(loss: Loss, coefficient: float, term: Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor]) -> Loss:
+    """Adds coefficient · a term per token, (logprobs, entropy, batch) -> (N,), with the tokens' own weights."""
 
-    def penalised(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def total(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         value, sums = loss(logprobs, entropy, batch)
-        kl = PENALTIES[estimator](logprobs, batch.token["reference"], logprobs - batch.token["old"])  # (N,)
-        return value + coefficient * (batch.weights * kl).sum(), sums
+        return value + coefficient * (batch.weights * term(logprobs, entropy, batch)).sum(), sums
 
-    return penalised
+    return total
+
+
+def with_kl(loss: Loss, coefficient: float, estimator: str) -> Loss:
+    """Adds coefficient · KL to the reference, by one of the `PENALTIES`."""
+    penalty = PENALTIES[estimator]
+    return plus(
+        loss, coefficient, lambda p, entropy, batch: penalty(p, batch.token["reference"], p - batch.token["old"])
+    )
 
 
 def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
-    """Subtracts bonus · entropy of each token, with the tokens' own weights."""
-
-    def rewarded(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        assert entropy.requires_grad or not logprobs.requires_grad, "without its gradient a bonus would do nothing"
-        value, sums = loss(logprobs, entropy, batch)
-        return value - bonus * (batch.weights * entropy).sum(), sums
-
-    return rewarded
+    return plus(loss, -bonus, lambda logprobs, entropy, batch: entropy)
 
 
 def without(loss: Loss, name: str) -> Loss:

@@ -141,7 +141,7 @@ ADVICE: dict[str, str] = {
     "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
     "zero_advantage": "The prompts are too easy or too hard: choose other pool.levels, or algorithm = dapo.",
-    "length_drift": "Look at the rollouts: algorithm = dr_grpo, or average = token, does not reward length.",
+    "length_drift": "Look at the rollouts: algorithm = dr_grpo does not reward length.",
     "sampler_gap": "Use the same dtype for sampling and training.",
 }
 

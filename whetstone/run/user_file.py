@@ -42,8 +42,8 @@ def module_of(reference: str) -> ModuleType:
         raise ValueError(f'{reference!r} is not a reference to something in a file: write "file.py:name".')
     if not path.is_file():
         raise FileNotFoundError(
-            f"{reference!r}: there is no such file. Relative paths start at {Path.cwd()}: run from the folder that it is in, or "
-            "write the whole path."
+            f"{reference!r}: there is no such file. Relative paths start at {Path.cwd()}: run from the folder that it is in, "
+            "or write the whole path."
         )
     key = hashlib.sha256(bytes(path.resolve()) + b"\0" + path.read_bytes()).hexdigest()[:16]
     name = f"user_file_{path.stem}_{key}"
