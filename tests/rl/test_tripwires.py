@@ -104,11 +104,11 @@ def test_a_roll_back_keeps_earlier_checkpoints_and_changes_seed_and_rate(tmp_pat
 
 def test_a_wire_pauses_after_the_last_roll_back(tmp_path):
     settings = Tripwires(patience=1, actions={"truncated": "rollback"})
-    for _ in range(2):
+    for _ in range(3):
         with pytest.raises(RolledBack):
-            follow(Watch(tmp_path, settings, ProcessGroup(), most_rollbacks=2), [{}, {"truncated": 0.9}])
+            follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
     with pytest.raises(Paused):
-        follow(Watch(tmp_path, settings, ProcessGroup(), most_rollbacks=2), [{}, {"truncated": 0.9}])
+        follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
 
 
 def test_checkpoints_of_bad_steps_are_deleted(tmp_path):

@@ -9,9 +9,8 @@ loss    (logprobs, entropy, batch) -> loss
 The state is JSON, goes into the checkpoint, and is the only memory of the answers. It is passed to `draw`, which is asked
 until it has enough, and to `keep`, which is asked once per step.
 
-Each algorithm is a file in `rl/algorithms` with a function of its name, (setup, settings) -> Algorithm, and a class
-`Settings` with its options. Each stabiliser is a file in `rl/stabilisers` with a function of its name,
-(algorithm, setup, settings) -> the algorithm with some answers wrapped (`dataclasses.replace`), and such a class.
+The function of an algorithm is (setup, settings) -> Algorithm; that of a stabiliser is (algorithm, setup, settings) -> the
+algorithm with some answers wrapped (`dataclasses.replace`). rl/registry.py says where they and their settings are.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,7 +21,9 @@ from whetstone.rl.algorithm import Algorithm, Group
 from whetstone.run.settings import Settings
 
 if TYPE_CHECKING:
-    from whetstone.batch import Row
+    import torch
+
+    from whetstone.batch import Batch, Row
 
 
 class KLSettings(Settings):
@@ -42,9 +44,12 @@ def with_kl(algorithm: Algorithm, settings: KLSettings) -> Algorithm:
 
 
 def kl_in_loss(algorithm: Algorithm, coefficient: float, estimator: str) -> Algorithm:
-    from whetstone.rl import loss
+    from whetstone.rl.loss import PENALTIES, plus
 
-    return replace(algorithm, loss=loss.with_kl(algorithm.loss, coefficient, estimator), reference=True)
+    def penalty(logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+        return PENALTIES[estimator](logprobs, batch.token["reference"], logprobs - batch.token["old"])  # (N,)
+
+    return replace(algorithm, loss=plus(algorithm.loss, coefficient, penalty), reference=True)
 
 
 def kl_in_reward(algorithm: Algorithm, coefficient: float) -> Algorithm:

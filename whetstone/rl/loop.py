@@ -51,7 +51,7 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    watch = Watch(stage.folder, settings.tripwires, process_group, settings.spikes.go_backs)
+    watch = Watch(stage.folder, settings.tripwires, process_group)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier)
         algorithm = build(settings, pool, stage.seed)

@@ -94,14 +94,6 @@ def plus(loss: Loss, coefficient: float, term: Callable[[torch.Tensor, torch.Ten
     return total
 
 
-def with_kl(loss: Loss, coefficient: float, estimator: str) -> Loss:
-    """Adds coefficient · KL to the reference, by one of the `PENALTIES`."""
-    penalty = PENALTIES[estimator]
-    return plus(
-        loss, coefficient, lambda p, entropy, batch: penalty(p, batch.token["reference"], p - batch.token["old"])
-    )
-
-
 def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
     return plus(loss, -bonus, lambda logprobs, entropy, batch: entropy)
 

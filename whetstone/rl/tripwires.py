@@ -5,13 +5,14 @@ A wire trips if its number is beyond its limit for `patience` consecutive steps.
 warn      training goes on
 pause     stops; the next `whetstone run` goes on from there
 rollback  goes back to the last checkpoint from before the first bad step, with other random streams and half the learning
-          rate; after `spikes.go_backs` roll-backs the wire pauses instead
+          rate; after three roll-backs the wire pauses instead
 
 `tripwires.json` in the stage's folder records what tripped, so that a resumed run does not stop twice for one reason.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
+MOST_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # factor of the learning rate after each roll-back
 WINDOW = 16  # tokens; a rollout repeats itself if many windows of this length occur again
 FILE_NAME = "tripwires.json"
@@ -47,14 +49,14 @@ class Tripwires(Settings):
     )
     patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
     actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(
-        {}, description="what a wire does: warn, stop the run (the next run goes on), or go back to a good checkpoint"
+        {}, description="what a wire does, by its name; after a pause the next run goes on; left out: warn"
     )
 
     MOVED: ClassVar[Mapping[str, str]] = {
         "pause": 'actions = { WIRE = "pause" }',
         "rollback": 'actions = { WIRE = "rollback" }',
-        "rollbacks": "spikes.go_backs",
-        "rollback_rate": "no option: each roll-back halves the learning rate",
+        "rollbacks": "gone: it is 3",
+        "rollback_rate": "gone: it is 0.5",
     }
 
 
@@ -76,9 +78,8 @@ class Watch:
     Several processes get the same numbers and decide alike; the first one writes.
     """
 
-    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup", most_rollbacks: int = 3):
+    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
-        self.most_rollbacks = most_rollbacks
         self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
 
     @property
@@ -113,7 +114,7 @@ class Watch:
 
     def _trip(self, wire: str, value: float, step: int, onset: int) -> None:
         action = self.settings.actions.get(wire, "warn")
-        if action == "rollback" and self.rollbacks >= self.most_rollbacks:
+        if action == "rollback" and self.rollbacks >= MOST_ROLLBACKS:
             action = "pause"
         trip = {"wire": wire, "step": step, "rollbacks": self.rollbacks}
         if any(trip.items() <= old.items() for old in self.tripped):
@@ -173,8 +174,6 @@ def repeats_itself(rollout: Rollout) -> bool:
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Delete checkpoints of more than `step` finished steps: the stage then goes on from the newest one left."""
-    from shutil import rmtree
-
     for checkpoint in folder.glob("step-*"):
         if int(checkpoint.name.removeprefix("step-")) > step:
             rmtree(checkpoint)

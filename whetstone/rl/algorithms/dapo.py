@@ -31,7 +31,7 @@ class Settings(ClippedSettings):
     rounds: int = Field(10, gt=0, description="samplings of a step, at most")
     soft_tokens: int | None = Field(None, ge=0, description="ramp of the length penalty; None: max_tokens / 5; 0: none")
 
-    MOVED: ClassVar[Mapping[str, str]] = {"mask_overlong": "no option: rollouts that were cut off are trained on"}
+    MOVED: ClassVar[Mapping[str, str]] = {"mask_overlong": "gone: rollouts that were cut off are trained on"}
 
     def most_rollouts(self, rollouts: int) -> int:
         return rollouts * self.rounds
