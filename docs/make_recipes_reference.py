@@ -116,6 +116,9 @@ def _choices(annotation: Any) -> str:
     """The values that a setting can take, if they are few."""
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(f"`{_plain(value)}`" for value in get_args(annotation))
+    if get_origin(annotation) is dict:
+        keys, values = map(_choices, get_args(annotation))
+        return f"a key is {keys}; a value is {values}" if keys and values else ""
     choices = next(filter(None, map(_choices, get_args(annotation))), "")
     return choices.replace("one of", "any of") if get_origin(annotation) is tuple else choices
 

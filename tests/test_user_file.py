@@ -30,8 +30,7 @@ def test_functions_classes_and_values_are_loaded(mine):
     assert user_file.load(f"{mine}:Options")().width == 2
 
 
-def test_a_relative_path_starts_at_the_working_directory_or_where_the_caller_says(mine, monkeypatch):
-    assert user_file.load("mine.py:limit", relative_to=mine.parent) == 3
+def test_a_relative_path_starts_at_the_working_directory(mine, monkeypatch):
     monkeypatch.chdir(mine.parent)
     assert user_file.load("mine.py:limit") == 3
 

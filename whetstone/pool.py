@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from whetstone.records import Problem
-from whetstone.run.settings import Settings
+from whetstone.run.settings import Settings, TrainingSettings
 from whetstone.run.tables import read_records
 
 
@@ -17,6 +17,13 @@ class PoolSettings(Settings):
     levels: tuple[int, ...] | None = Field(None, description="their levels; None: those of the prompts table")
     domains: tuple[str, ...] | None = Field(None, description="their domains; None: all")
     samples: int = Field(8, ge=0, description="rollouts of each; rl: 0 tries none, and all prompts are trained on")
+
+
+class StudentSettings(TrainingSettings):
+    """What a stage has that trains on what the student itself samples."""
+
+    max_tokens: int = Field(512, gt=0, description="longest rollout")
+    temperature: float = Field(1.0, gt=0, description="of the student's rollouts")
 
 
 def pool_of(path: Path, settings: PoolSettings, stream: str) -> list[Problem]:

@@ -8,7 +8,7 @@ import torch
 
 from tests.dpo.test_loss import pairs
 from whetstone.batch import collate
-from whetstone.dpo.loss import make_loss
+from whetstone.dpo.loss import PairLoss
 from whetstone.dpo.settings import Settings
 
 pytest.importorskip("trl", reason="TRL is a peer, not a dependency: make bench-env")
@@ -49,7 +49,7 @@ def trl_loss(kind: str, parts, reference, beta: float, smoothing: float) -> torc
 
 SAME = {
     "sigmoid": {"loss": "sigmoid"},
-    "sigmoid_norm": {"loss": "sigmoid", "length_normalised": True},
+    "sigmoid_norm": {"loss": "sigmoid_norm"},
     "ipo": {"loss": "ipo"},
     "robust": {"loss": "robust", "label_smoothing": 0.1},
 }
@@ -63,7 +63,7 @@ def test_loss_and_gradient_are_trls(kind, seed):
     logprobs = -3 * torch.rand(len(batch.targets), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     logprobs.requires_grad_()
     settings = Settings(kind="dpo", beta=0.3, **SAME[kind])
-    loss, _ = make_loss(settings)(logprobs, logprobs, batch)
+    loss, _ = PairLoss(settings)(logprobs, logprobs, batch)
     reference = [row.segment["reference"] for row in rows]
     theirs = trl_loss(kind, logprobs.split([row.scored for row in rows]), reference, 0.3, settings.label_smoothing)
     gradients = [torch.autograd.grad(value, logprobs)[0] for value in (loss, theirs)]
@@ -78,7 +78,7 @@ def test_simpo_is_that_of_trls_cpo_trainer(seed):
     rows = [row for pair in pairs(6, seed, reference=False) for row in pair]
     batch = collate(rows, torch.float64)
     logprobs = -3 * torch.rand(len(batch.targets), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    loss, _ = make_loss(Settings(kind="dpo", beta=2.0, loss="simpo", target_margin=0.5))(logprobs, logprobs, batch)
+    loss, _ = PairLoss(Settings(kind="dpo", beta=2.0, loss="simpo", target_margin=0.5))(logprobs, logprobs, batch)
     means = torch.stack([part.mean() for part in logprobs.split([row.scored for row in rows])])
     trainer = MagicMock(loss_type="simpo", simpo_gamma=0.5, beta=2.0, label_smoothing=0.0, alpha=0.0)
     trainer.accelerator.device = "cpu"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whetstone.batch import Row, collate
-from whetstone.dpo.loss import PairLoss, make_loss, pair_rows, weighted, with_reference
+from whetstone.dpo.loss import PairLoss, pair_rows, weighted, with_reference
 from whetstone.dpo.settings import Settings
 
 
@@ -51,11 +51,7 @@ def robust_dpo(w, l, n_w, n_l):  # noqa: E741
 
 
 def ipo_paper(w, l, n_w, n_l):  # noqa: E741
-    """2310.12036, eq. 17: (h - 1/(2 tau))^2 with h = log (pi(y_w) ref(y_l)) / (pi(y_l) ref(y_w))"""
-    return (w - l - 1 / (2 * 0.3)) ** 2
-
-
-def ipo_per_token(w, l, n_w, n_l):  # noqa: E741
+    """2310.12036, eq. 17: (h - 1/(2 tau))^2 with h = log (pi(y_w) ref(y_l)) / (pi(y_l) ref(y_w)), per token"""
     return (w / n_w - l / n_l - 1 / (2 * 0.3)) ** 2
 
 
@@ -66,11 +62,10 @@ def simpo_paper(w, l, n_w, n_l):  # noqa: E741
 
 FORMULAS = {
     "sigmoid": (dpo, {"loss": "sigmoid"}),
-    "sigmoid, per token": (dpo_per_token, {"loss": "sigmoid", "length_normalised": True}),
+    "sigmoid_norm": (dpo_per_token, {"loss": "sigmoid_norm"}),
     "conservative": (conservative, {"loss": "sigmoid", "label_smoothing": 0.1}),
     "robust": (robust_dpo, {"loss": "robust", "label_smoothing": 0.1}),
-    "ipo of whole sequences": (ipo_paper, {"loss": "ipo", "length_normalised": False}),
-    "ipo": (ipo_per_token, {"loss": "ipo"}),
+    "ipo": (ipo_paper, {"loss": "ipo"}),
     "simpo": (simpo_paper, {"loss": "simpo", "target_margin": 0.5}),
 }
 
@@ -85,7 +80,7 @@ def test_loss_and_gradient_are_those_of_the_papers_formula(name, nll, seed):
     rng = torch.Generator().manual_seed(seed)
     logprobs = -3 * torch.rand(len(batch.targets), generator=rng, dtype=torch.float64)
     logprobs.requires_grad_()
-    loss, _ = make_loss(Settings(kind="dpo", beta=0.3, chosen_nll=nll, **settings))(logprobs, logprobs, batch)
+    loss, _ = PairLoss(Settings(kind="dpo", beta=0.3, chosen_nll=nll, **settings))(logprobs, logprobs, batch)
     (ours,) = torch.autograd.grad(loss, logprobs)
 
     parts = logprobs.split([row.scored for row in rows])
@@ -106,7 +101,7 @@ def test_one_pair_by_hand():
     """
     rows = weighted([pair_rows([9], [1, 2], [3], (-3.0, -2.0))])[0]
     logprobs = torch.tensor([-1.0, -1.0, -4.0], dtype=torch.float64, requires_grad=True)
-    loss, metrics = PairLoss(beta=0.5)(logprobs, torch.zeros(3), collate(rows, torch.float64))
+    loss, metrics = PairLoss(Settings(kind="dpo", beta=0.5))(logprobs, torch.zeros(3), collate(rows, torch.float64))
     loss.backward()
     assert loss.item() == pytest.approx(0.2014133, abs=1e-6)
     assert logprobs.grad.tolist() == pytest.approx([-0.0912128, -0.0912128, 0.0912128], abs=1e-6)
@@ -137,7 +132,7 @@ def test_weighting_a_step_leaves_the_pairs_as_they_were():
 
 def test_the_loss_is_ln_2_if_the_model_is_its_own_reference():
     rows = weighted([pair_rows([9], [1, 2], [3, 4, 5], (-2.0, -3.0))])[0]
-    loss, metrics = PairLoss()(-torch.ones(5), torch.zeros(5), collate(rows))
+    loss, metrics = PairLoss(Settings(kind="dpo"))(-torch.ones(5), torch.zeros(5), collate(rows))
     assert loss.item() == pytest.approx(math.log(2))
     assert metrics["margin"] == 0 and metrics["accuracy"] == 0
 
@@ -146,9 +141,9 @@ def test_a_step_split_into_micro_batches_has_the_loss_and_numbers_of_the_whole()
     drawn = pairs(4, 0)
     whole = collate([row for pair in drawn for row in pair], torch.float64)
     logprobs = -torch.rand(len(whole.targets), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    loss, metrics = PairLoss(chosen_nll=1.0)(logprobs, logprobs, whole)
+    loss, metrics = PairLoss(Settings(kind="dpo", chosen_nll=1.0))(logprobs, logprobs, whole)
     parts = [
-        PairLoss(chosen_nll=1.0)(part, part, collate(pair, torch.float64))
+        PairLoss(Settings(kind="dpo", chosen_nll=1.0))(part, part, collate(pair, torch.float64))
         for pair, part in zip(drawn, logprobs.split([pair[0].scored + pair[1].scored for pair in drawn]), strict=True)
     ]
     assert sum(part.item() for part, _ in parts) == pytest.approx(loss.item(), abs=1e-12)

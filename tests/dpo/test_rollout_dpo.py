@@ -162,9 +162,12 @@ def test_simpo_computes_no_reference(tmp_path, world, adder, monkeypatch):
     ("settings", "words"),
     [
         ({"loss": "robust"}, "label_smoothing = 0 says there is none"),
-        ({"loss": "ipo", "label_smoothing": 0.1}, 'belongs to loss = "sigmoid" or "robust", not to "ipo"'),
+        (
+            {"loss": "ipo", "label_smoothing": 0.1},
+            'belongs to the losses sigmoid, sigmoid_norm and robust, not to "ipo"',
+        ),
         ({"target_margin": 0.5}, 'belongs to loss = "simpo"'),
-        ({"loss": "simpo", "length_normalised": False}, "Leave length_normalised out"),
+        ({"length_normalised": True}, 'loss = "sigmoid_norm"'),
         ({"pool": {"samples": 1}}, r"pool\.samples = 1: a pair is a right and a wrong rollout of one prompt"),
         ({"sample_levels": [1]}, r"this key is now pool\.levels"),
     ],

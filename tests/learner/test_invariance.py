@@ -12,6 +12,7 @@ from tests.learner.group import in_group
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Batch, Row, by_prompt, collate, collate_groups, micro_batches, tokens_of
 from whetstone.dpo.loss import PairLoss, pair_rows, weighted
+from whetstone.dpo.settings import Settings
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import token_mean
 from whetstone.run.settings import ParallelSettings
@@ -36,7 +37,11 @@ def sequence_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -
     return -likely, {"likely": float(likely.detach())}
 
 
-LOSSES = {"tokens": token_loss, "sequences": sequence_loss, "pairs": PairLoss(0.3, chosen_nll=0.2)}
+LOSSES = {
+    "tokens": token_loss,
+    "sequences": sequence_loss,
+    "pairs": PairLoss(Settings(kind="dpo", beta=0.3, chosen_nll=0.2)),
+}
 
 
 def ids(rng: random.Random, least: int, most: int) -> list[int]:

@@ -71,6 +71,10 @@ def test_the_papers_stabilisers_come_with_grpo_and_with_no_other():
         ({"clip_high": 0.28}, r"this key is now an option of the algorithm: algorithm = "),
         ({"candidates": 4}, r"this key is now pool\.prompts"),
         ({"kl_coefficient": 0.1}, r"this key is now kl\.coefficient"),
+        ({"kl": {"part_of": "reward"}}, r"this key is now kl\.estimator: k1 is part of the reward"),
+        ({"pool": {"threshold": 0.5}}, r"this key is now an option of the stabilisers prompt_optimization"),
+        ({"tripwires": {"pause": ["kl"]}}, r'this key is now actions = { WIRE = "pause" }'),
+        ({"algorithm": {"name": "dapo", "mask_overlong": True}}, r"rollouts that were cut off are trained on"),
         ({"learning_rate": 0.1}, r"this key is now optimizer\.learning_rate"),
     ],
 )
@@ -85,10 +89,10 @@ def test_sampling_that_is_not_the_policys_is_refused_with_the_reason(name):
         known(**{name: 0.9})
 
 
-@pytest.mark.parametrize("part", ["loss", "reward"])
-def test_a_kl_asks_for_the_reference(part):
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_a_kl_asks_for_the_reference(estimator):
     assert not build(known(), PROBLEMS, 0).reference
-    assert build(known(kl={"coefficient": 0.1, "part_of": part}), PROBLEMS, 0).reference
+    assert build(known(kl={"coefficient": 0.1, "estimator": estimator}), PROBLEMS, 0).reference
     assert build(known(tripwires={"kl": 0.5}), PROBLEMS, 0).reference
 
 

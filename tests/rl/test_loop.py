@@ -170,7 +170,7 @@ EVERY = {
     "dr_grpo": {"algorithm": "dr_grpo"},
     "dapo": {"algorithm": {"name": "dapo", "rounds": 3}, "updates": 2, "samples": 3},
     "srpo": {"algorithm": "srpo", "prompts_per_step": 6},
-    "rloo": {"algorithm": "rloo", "kl": {"coefficient": 0.05, "part_of": "reward", "estimator": "k1"}},
+    "rloo": {"algorithm": "rloo", "kl": {"coefficient": 0.05, "estimator": "k1"}},
     "reinforce_pp": {"algorithm": "reinforce_pp", "updates": 3},
     "gspo": {"algorithm": "gspo", "updates": 2, "passes": 2},
     "cispo": {"algorithm": "cispo", "updates": 2, "old_policy": "learner"},
@@ -238,7 +238,7 @@ LOOSE = UNTRIED | {"steps": 4, "algorithm": "gspo", "checkpoint_every": 1}
 def test_a_paused_run_ends_with_the_model_of_a_run_without_pauses(tmp_path, world, adder):
     never = {"sampler_gap": 1e-12, "patience": 2}
     loop.run(room(tmp_path / "one", world, adder, tripwires=never, **LOOSE))
-    stopping = never | {"pause": ("sampler_gap",)}
+    stopping = never | {"actions": {"sampler_gap": "pause"}}
     stops = 0
     while not (tmp_path / "two" / "one" / "model").exists():
         try:
@@ -249,14 +249,15 @@ def test_a_paused_run_ends_with_the_model_of_a_run_without_pauses(tmp_path, worl
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
 
 
-def test_a_roll_back_restarts_before_the_bad_steps_with_other_rollouts(tmp_path, world, adder):
-    wires = {"sampler_gap": 1e-12, "patience": 2, "rollback": ("sampler_gap",), "rollbacks": 1, "rollback_rate": 0.25}
+def test_a_roll_back_restarts_before_the_bad_steps_with_other_rollouts(tmp_path, world, adder, monkeypatch):
+    monkeypatch.setattr("whetstone.rl.tripwires.MOST_ROLLBACKS", 1)
+    wires = {"sampler_gap": 1e-12, "patience": 2, "actions": {"sampler_gap": "rollback"}}
     stage = room(tmp_path / "r", world, adder, tripwires=wires, **LOOSE)
     with pytest.raises(Paused):  # the second time it is one too many
         loop.run(stage)
     first, second = read_json(tmp_path / "r" / "tripwires.json")
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
-    assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 4] * 2)
+    assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 2] * 2)
     summary = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
     assert [trip["action"] for trip in summary["tripwires"]] == ["rollback", "pause"]
 

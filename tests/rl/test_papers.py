@@ -152,9 +152,9 @@ PAPERS: dict[str, tuple[Callable, Callable]] = {
     "gspo": (partial(made, gspo), gspo_paper),
     "cispo": (partial(made, cispo), cispo_paper),
     "rloo": (partial(made, rloo), rloo_paper),
-    "reinforce_pp": (lambda s: kl_in_reward(made(reinforce_pp, s), 0.1, "k1"), reinforce_pp_paper),
+    "reinforce_pp": (lambda s: kl_in_reward(made(reinforce_pp, s), 0.1), reinforce_pp_paper),
     "reinforce_pp, group": (
-        lambda s: kl_in_reward(made(reinforce_pp, s, baseline="group"), 0.1, "k1"),
+        lambda s: kl_in_reward(made(reinforce_pp, s, baseline="group"), 0.1),
         lambda step: reinforce_pp_paper(step, of_group=True),
     ),
 }

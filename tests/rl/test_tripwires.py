@@ -77,7 +77,7 @@ def test_entropy_and_length_are_measured_against_the_first_step_in_both_directio
 
 
 def test_a_pause_stops_once_and_the_resumed_run_passes_that_step(tmp_path):
-    settings = Tripwires(patience=1, pause=("truncated",))
+    settings = Tripwires(patience=1, actions={"truncated": "pause"})
     steps = [{}, {"truncated": 0.9}, {}]
     with pytest.raises(Paused):
         follow(Watch(tmp_path, settings, ProcessGroup()), steps)
@@ -91,7 +91,7 @@ def test_a_pause_stops_once_and_the_resumed_run_passes_that_step(tmp_path):
 def test_a_roll_back_keeps_earlier_checkpoints_and_changes_seed_and_rate(tmp_path):
     for step in (2, 4, 6):
         (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
-    settings = Tripwires(patience=3, rollback=("truncated",), rollback_rate=0.5)
+    settings = Tripwires(patience=3, actions={"truncated": "rollback"})
     watch = Watch(tmp_path, settings, ProcessGroup())
     assert (watch.rate, watch.stream(7)) == (1.0, 7)
     with pytest.raises(RolledBack) as back:
@@ -103,8 +103,8 @@ def test_a_roll_back_keeps_earlier_checkpoints_and_changes_seed_and_rate(tmp_pat
 
 
 def test_a_wire_pauses_after_the_last_roll_back(tmp_path):
-    settings = Tripwires(patience=1, rollback=("truncated",), rollbacks=2)
-    for _ in range(2):
+    settings = Tripwires(patience=1, actions={"truncated": "rollback"})
+    for _ in range(3):
         with pytest.raises(RolledBack):
             follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
     with pytest.raises(Paused):

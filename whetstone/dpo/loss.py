@@ -1,13 +1,14 @@
 """Losses on pairs of a right and a wrong answer. They differ in what they make of a pair's margin h.
 
 h = beta · (log-ratio of the chosen side - log-ratio of the rejected side). A side's log-ratio is log pi / pi_ref summed over
-its tokens; with `length_normalised` it is divided by their number (Tülu 3, arXiv 2411.15124, section 4.3).
+its tokens. For sigmoid_norm, ipo (as its authors compute it) and simpo it is the mean over them.
 
-sigmoid   -log σ(h)                                   Rafailov et al. 2023, arXiv 2305.18290, eq. 7
-          -(1-ε) log σ(h) - ε log σ(-h)               with label smoothing ε: conservative DPO, Mitchell 2023
-robust    (-(1-ε) log σ(h) + ε log σ(-h)) / (1-2ε)    Chowdhury et al. 2024, arXiv 2403.00409
-ipo       (h/beta - 1/(2 beta))²                      Azar et al. 2023, arXiv 2310.12036, eq. 17
-simpo     -log σ(h - γ)                               Meng et al. 2024, arXiv 2405.14734, eq. 6: no reference, mean per token
+sigmoid       -log σ(h)                                   Rafailov et al. 2023, arXiv 2305.18290, eq. 7
+              -(1-ε) log σ(h) - ε log σ(-h)               with label smoothing ε: conservative DPO, Mitchell 2023
+sigmoid_norm  the same, per token                         Tülu 3, arXiv 2411.15124, section 4.3
+robust        (-(1-ε) log σ(h) + ε log σ(-h)) / (1-2ε)    Chowdhury et al. 2024, arXiv 2403.00409
+ipo           (h/beta - 1/(2 beta))²                      Azar et al. 2023, arXiv 2310.12036, eq. 17
+simpo         -log σ(h - γ)                               Meng et al. 2024, arXiv 2405.14734, eq. 6: without a reference
 
 `chosen_nll` adds the chosen side's cross-entropy per token to any of them (Iterative RPO, arXiv 2404.19733): it keeps the
 chosen side from falling with the rejected one.
@@ -17,7 +18,6 @@ Rows come as chosen, rejected, chosen, rejected, … and a pair stays in one mic
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,35 +25,43 @@ import torch.nn.functional as F
 from whetstone.batch import Batch, Row, answer_row
 from whetstone.dpo.settings import Settings
 
-Contrast = Callable[[torch.Tensor], torch.Tensor]  # (P,) margins -> (P,) losses
+# margins and settings -> losses, (P,) -> (P,)
 
 
-def sigmoid(margin: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """(P,) -> (P,). `smoothing` is the share of pairs whose sides are believed to be the wrong way round."""
-    if not smoothing:
-        return -F.logsigmoid(margin)
+def sigmoid(margin: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """`label_smoothing` is the share of pairs whose sides are believed to be the wrong way round."""
+    smoothing = settings.label_smoothing
     return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
 
 
-def robust(margin: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """(P,) -> (P,). In expectation over sides swapped with that probability, it is the loss of the pairs in the right order."""
+def robust(margin: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """In expectation over sides swapped with that probability, it is the loss of the pairs in the right order."""
+    smoothing = settings.label_smoothing
     return (-(1 - smoothing) * F.logsigmoid(margin) + smoothing * F.logsigmoid(-margin)) / (1 - 2 * smoothing)
 
 
-def ipo(margin: torch.Tensor, beta: float) -> torch.Tensor:
-    return ((margin - 0.5) / beta) ** 2
+def ipo(margin: torch.Tensor, settings: Settings) -> torch.Tensor:
+    return ((margin - 0.5) / settings.beta) ** 2
 
 
-def simpo(margin: torch.Tensor, target: float) -> torch.Tensor:
-    return -F.logsigmoid(margin - target)
+def simpo(margin: torch.Tensor, settings: Settings) -> torch.Tensor:
+    return -F.logsigmoid(margin - settings.target_margin)
+
+
+# loss = "…" of a recipe -> the loss of a margin
+CONTRASTS: dict[str, Callable[[torch.Tensor, Settings], torch.Tensor]] = {
+    "sigmoid": sigmoid,
+    "sigmoid_norm": sigmoid,
+    "robust": robust,
+    "ipo": ipo,
+    "simpo": simpo,
+}
+PER_TOKEN = ("sigmoid_norm", "ipo", "simpo")
 
 
 @dataclass(frozen=True)
 class PairLoss:
-    beta: float = 0.1
-    length_normalised: bool = False
-    chosen_nll: float = 0.0
-    contrast: Contrast = sigmoid
+    settings: Settings
 
     def __call__(
         self, logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch
@@ -65,13 +73,14 @@ class PairLoss:
         sums = batch.sum_by_segment(logprobs)  # (S,)
         tokens = batch.segment["tokens"]  # (S,)
         log_ratio = sums - batch.segment["reference"]  # (S,) log pi / pi_ref of each row
-        if self.length_normalised:
+        if self.settings.loss in PER_TOKEN:
             log_ratio = log_ratio / tokens
-        chosen, rejected = self.beta * log_ratio[0::2], self.beta * log_ratio[1::2]  # (P,) implicit rewards
+        rewards = self.settings.beta * log_ratio  # implicit ones
+        chosen, rejected = rewards[0::2], rewards[1::2]  # (P,)
         share = batch.segment["share"][0::2]  # (P,)
-        loss = (share * self.contrast(chosen - rejected)).sum()
-        if self.chosen_nll:
-            loss = loss - self.chosen_nll * (batch.weights * logprobs).sum()
+        loss = (share * CONTRASTS[self.settings.loss](chosen - rejected, self.settings)).sum()
+        if self.settings.chosen_nll:
+            loss = loss - self.settings.chosen_nll * (batch.weights * logprobs).sum()
         with torch.no_grad():
             per_token = sums / tokens  # (S,)
             metrics = {
@@ -86,21 +95,6 @@ class PairLoss:
                 "rejected_length": tokens[1::2],
             }
             return loss, {name: float((share * value).sum()) for name, value in metrics.items()}
-
-
-# loss = "…" of a recipe -> the contrast
-CONTRASTS: dict[str, Callable[[Settings], Contrast]] = {
-    "sigmoid": lambda settings: partial(sigmoid, smoothing=settings.label_smoothing),
-    "robust": lambda settings: partial(robust, smoothing=settings.label_smoothing),
-    "ipo": lambda settings: partial(ipo, beta=settings.beta),
-    "simpo": lambda settings: partial(simpo, target=settings.target_margin),
-}
-PER_TOKEN = ("ipo", "simpo")  # on log-probabilities per token by default, as IPO's authors compute it
-
-
-def make_loss(settings: Settings) -> PairLoss:
-    per_token = settings.loss in PER_TOKEN if settings.length_normalised is None else settings.length_normalised
-    return PairLoss(settings.beta, per_token, settings.chosen_nll, CONTRASTS[settings.loss](settings))
 
 
 def pair_rows(

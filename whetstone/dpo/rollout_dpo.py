@@ -32,7 +32,7 @@ WITHOUT_REFERENCE = ("simpo",)
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    from whetstone.dpo.loss import make_loss, pair_rows, weighted, with_reference
+    from whetstone.dpo.loss import PairLoss, pair_rows, weighted, with_reference
     from whetstone.learner.order import plan_steps
     from whetstone.learner.parallel import join
     from whetstone.learner.schedule import learning_rate
@@ -61,7 +61,7 @@ def run(stage: Stage) -> dict[str, Any]:
     if settings.loss not in WITHOUT_REFERENCE:
         rows = with_reference(rows, reference_logprobs(stage, learner, [row for pair in rows for row in pair]))
     plan = plan_steps([1] * len(rows), settings.batch_pairs, stage.seed, settings.epochs)
-    loss = make_loss(settings)
+    loss = PairLoss(settings)
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             batch = weighted([rows[i] for i in plan[step]])

@@ -9,9 +9,8 @@ loss    (logprobs, entropy, batch) -> loss
 The state is JSON, goes into the checkpoint, and is the only memory of the answers. It is passed to `draw`, which is asked
 until it has enough, and to `keep`, which is asked once per step.
 
-Each algorithm is a file in `rl/algorithms` with a function of its name, (setup, settings) -> Algorithm, and a class
-`Settings` with its options. Each stabiliser is a file in `rl/stabilisers` with a function of its name,
-(algorithm, setup, settings) -> the algorithm with some answers wrapped (`dataclasses.replace`), and such a class.
+The function of an algorithm is (setup, settings) -> Algorithm; that of a stabiliser is (algorithm, setup, settings) -> the
+algorithm with some answers wrapped (`dataclasses.replace`). rl/registry.py says where they and their settings are.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from pydantic import Field
 
 from whetstone.records import Problem, Rollout, from_row, to_row
 from whetstone.run.settings import Settings
+from whetstone.sample import share_right
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -135,3 +135,12 @@ class StabiliserSettings(Options):
     def unfit(self, rollouts: Sequence[Rollout]) -> str:
         """Why a prompt with these rollouts is dropped before the first step; empty: it is kept."""
         return ""
+
+
+class HardPromptsSettings(StabiliserSettings):
+    """The options of a stabiliser that drops easy prompts."""
+
+    threshold: float = Field(0.5, gt=0, le=1, description="prompts and groups solved more often are dropped")
+
+    def unfit(self, rollouts: Sequence[Rollout]) -> str:
+        return "too easy" if share_right(rollouts) > self.threshold else ""

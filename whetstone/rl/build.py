@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from whetstone.records import Problem
 from whetstone.rl.algorithm import Algorithm, Setup
-from whetstone.rl.kl import kl_in_loss, kl_in_reward
+from whetstone.rl.kl import with_kl
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
@@ -26,8 +26,7 @@ def build(settings: Settings, problems: Sequence[Problem], seed: int) -> Algorit
     for stabiliser in settings.chosen_stabilisers:
         algorithm = STABILISERS.function_of(stabiliser.name)(algorithm, setup, stabiliser)
     if settings.kl.coefficient:
-        add = kl_in_loss if settings.kl.part_of == "loss" else kl_in_reward
-        algorithm = add(algorithm, settings.kl.coefficient, settings.kl.estimator)
+        algorithm = with_kl(algorithm, settings.kl)
     if settings.entropy_bonus:
         from whetstone.rl.loss import with_entropy_bonus
 

@@ -67,9 +67,6 @@ def constant(length: int) -> Average:
     return average
 
 
-AVERAGES: dict[str, Average] = {"rollout": rollout_mean, "token": token_mean}
-
-
 # --- rows
 
 

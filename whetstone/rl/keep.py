@@ -18,7 +18,3 @@ def rewards_differ(group: Group) -> bool:
 def partly_right(group: Group) -> bool:
     """DAPO's condition (eq. 8): some rollouts are right, not all."""
     return 0 < group.accuracy < 1
-
-
-def there_are_any(group: Group) -> bool:
-    return bool(group.rollouts)

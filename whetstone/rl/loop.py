@@ -71,7 +71,7 @@ def train(stage: Stage) -> dict[str, Any]:
                     kept = with_reference(reference, kept)
                 trained = credited(algorithm, kept, groups)
                 if settings.old_policy == "learner":
-                    trained = with_old_policy(learner, trained, step, settings.updates * settings.passes)
+                    trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate)
                 if updated is None:  # training goes back to a checkpoint

@@ -1,12 +1,12 @@
 """Losses of RL: (logprobs, entropy, batch) -> (loss, sums). All are sums over tokens, the denominator is in the weights.
 
-A batch's tokens carry `advantage` and `old`, their log-probability when they were sampled; without `old` the policy that
-sampled is the one that learns. r = pi / pi_old is the ratio of a token, or of its whole rollout.
+A batch's tokens carry `advantage` and `old`, their log-probability when they were sampled. r = pi / pi_old is the ratio of a
+token, or of its whole rollout.
 
 clipped    -min(r A, clip(r, 1 - low, 1 + high) A)       PPO, arXiv 1707.06347, eq. 7; GRPO, DAPO, GSPO, RLOO
 cispo      -sg(min(r, 1 + high)) A log pi                MiniMax-M1, arXiv 2506.13585, eq. 4
 
-A loss can be wrapped: `with_kl`, `with_entropy_bonus`, `observed`. Sums beside the loss add up over micro-batches; divided by
+A loss can be wrapped: `plus`, `without`, `observed`. Sums beside the loss add up over micro-batches; divided by
 the sum `weight` they are means over the step.
 """
 
@@ -20,12 +20,6 @@ from whetstone.learner.learner import Loss
 
 Ratio = Callable[[torch.Tensor, Batch], torch.Tensor]  # (log pi - log pi_old (N,), batch) -> r (N,)
 FURTHEST = 20.0  # nats at which a log-ratio is cut: the exp of a large one overflows
-
-
-def log_ratio_of(logprobs: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """log pi - log pi_old, (N,) -> (N,)."""
-    old = batch.token.get("old")
-    return logprobs - (logprobs.detach() if old is None else old)
 
 
 def token_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -46,7 +40,7 @@ def mean_sequence_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def clipped(low: float, high: float, ratio_of: Ratio = token_ratio) -> Loss:
     def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        ratio = ratio_of(log_ratio_of(logprobs, batch), batch)  # (N,)
+        ratio = ratio_of(logprobs - batch.token["old"], batch)  # (N,)
         advantage = batch.token["advantage"]
         inside = ratio.clamp(1 - low, 1 + high)
         value = -(batch.weights * torch.minimum(ratio * advantage, inside * advantage)).sum()
@@ -60,7 +54,7 @@ def cispo(high: float) -> Loss:
     """Every token keeps its gradient: only its weight is cut."""
 
     def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        ratio = token_ratio(log_ratio_of(logprobs, batch), batch).detach()  # (N,)
+        ratio = token_ratio(logprobs - batch.token["old"], batch).detach()  # (N,)
         importance = ratio.clamp(max=1 + high)
         value = -(batch.weights * importance * batch.token["advantage"] * logprobs).sum()
         return value, {"clipped": float((batch.weights * (importance != ratio)).sum())}
@@ -68,29 +62,40 @@ def cispo(high: float) -> Loss:
     return loss
 
 
+# --- KL to the reference per token (rl/kl.py): log pi, log pi_ref, log pi - log pi_old -> penalty, each (N,)
+
+
+def k2(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor | None = None) -> torch.Tensor:
+    return (reference - logprobs).square() / 2
+
+
+def k3(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor | None = None) -> torch.Tensor:
+    x = (reference - logprobs).clamp(-FURTHEST, FURTHEST)
+    return x.exp() - 1 - x
+
+
+def k3_corrected(logprobs: torch.Tensor, reference: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
+    return log_ratio.clamp(-FURTHEST, FURTHEST).exp() * k3(logprobs, reference)
+
+
+PENALTIES = {"k2": k2, "k3": k3, "k3_corrected": k3_corrected}
+
+
 # --- wrappers
 
 
-def with_kl(loss: Loss, coefficient: float, penalty: Callable[..., torch.Tensor]) -> Loss:
-    """Adds coefficient · KL to the reference, per token; `penalty` is one of `kl.PENALTIES`."""
+def plus(loss: Loss, coefficient: float, term: Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor]) -> Loss:
+    """Adds coefficient · a term per token, (logprobs, entropy, batch) -> (N,), with the tokens' own weights."""
 
-    def penalised(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def total(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         value, sums = loss(logprobs, entropy, batch)
-        kl = penalty(logprobs, batch.token["reference"], log_ratio_of(logprobs, batch))  # (N,)
-        return value + coefficient * (batch.weights * kl).sum(), sums
+        return value + coefficient * (batch.weights * term(logprobs, entropy, batch)).sum(), sums
 
-    return penalised
+    return total
 
 
 def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
-    """Subtracts bonus · entropy of each token, with the tokens' own weights."""
-
-    def rewarded(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        assert entropy.requires_grad or not logprobs.requires_grad, "without its gradient a bonus would do nothing"
-        value, sums = loss(logprobs, entropy, batch)
-        return value - bonus * (batch.weights * entropy).sum(), sums
-
-    return rewarded
+    return plus(loss, -bonus, lambda logprobs, entropy, batch: entropy)
 
 
 def without(loss: Loss, name: str) -> Loss:
@@ -112,7 +117,7 @@ def observed(loss: Loss) -> Loss:
         with torch.no_grad():
             weights = batch.weights
             fresh = weights * batch.segment["fresh"][batch.segments]  # (N,)
-            sampler = batch.token.get("sampler", batch.token.get("old"))
+            sampler = batch.token.get("sampler", batch.token["old"])
             sums |= {
                 "weight": float(weights.sum()),
                 "entropy": float((weights * entropy).sum()),
@@ -120,8 +125,7 @@ def observed(loss: Loss) -> Loss:
                 "sampler_gap": float((fresh * (logprobs - sampler).abs()).sum()),
             }
             if "reference" in batch.token:
-                x = (batch.token["reference"] - logprobs).clamp(-FURTHEST, FURTHEST)  # (N,)
-                sums["kl"] = float((weights * (x.exp() - 1 - x)).sum())
+                sums["kl"] = float((weights * k3(logprobs, batch.token["reference"])).sum())
         return value, sums
 
     return with_sums

@@ -58,13 +58,11 @@ def sampled(
     """Rollouts of all candidates at temperature 1, kept in a journal. If none is to be tried, a few at the temperature of
     training, only to compare sampler and learner.
     """
-    settings, seed = stage.settings, stage.seed
-    if not settings.pool.samples:
-        sampling = Sampling(settings.temperature, settings.max_tokens, seed=seed)
+    settings, samples = stage.settings, stage.settings.pool.samples
+    sampling = Sampling(1.0 if samples else settings.temperature, settings.max_tokens, seed=stage.seed)
+    if not samples:
         return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, process_group=processes)
-    sampling = Sampling(1.0, settings.max_tokens, seed=seed)
     journal, label = stage.folder / "candidates.jsonl", f"{stage.name}: candidate prompts"
-    samples = settings.pool.samples
     return sample_journalled(
         generator, candidates, samples, sampling, verifier, journal, label, process_group=processes
     )
@@ -96,10 +94,7 @@ def unfit(settings: Settings, rollouts: Sequence[Rollout]) -> str:
     """Why a prompt with these rollouts is dropped; empty: it is kept. Undecided rollouts do not count."""
     if all(r.correct is None for r in rollouts):
         return "undecided"
-    accuracy = share_right(rollouts)
-    if accuracy > settings.pool.threshold:
-        return "too easy"
-    if settings.pool.solvable and accuracy == 0:
+    if settings.pool.solvable and share_right(rollouts) == 0:
         return "never solved"
     return next((why for s in settings.chosen_stabilisers if (why := s.unfit(rollouts))), "")
 

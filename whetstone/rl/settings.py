@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from whetstone.pool import PoolSettings
+from whetstone.pool import PoolSettings, StudentSettings
 from whetstone.rl.kl import KLSettings
 from whetstone.rl.registry import STABILISERS, AnyAlgorithm, AnyStabiliser
 from whetstone.rl.reward import file_of
@@ -16,21 +16,22 @@ from whetstone.run.settings import (
     OptimizerSettings,
     Spikes,
     SpikeSettings,
-    TrainingSettings,
 )
 
 BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "length_penalty")
 OF_ALGORITHM = 'an option of the algorithm: algorithm = { name = "…", … }'
+OF_STABILISERS = "an option of the stabilisers prompt_optimization and reward_rebalancing"
 
 
 class RLPoolSettings(PoolSettings):
     """The prompts that are tried before the first step, and which of them are trained on."""
 
     solvable: bool = Field(True, description="whether prompts that no rollout solved are dropped")
-    threshold: float = Field(1.0, gt=0, le=1, description="prompts solved more often are dropped")
+
+    MOVED: ClassVar[Mapping[str, str]] = {"threshold": OF_STABILISERS}
 
 
-class Settings(TrainingSettings):
+class Settings(StudentSettings):
     algorithm: AnyAlgorithm = Field(
         "grpo", validate_default=True, description="a name, or a table with name and options"
     )
@@ -41,8 +42,6 @@ class Settings(TrainingSettings):
     rollouts: int = Field(0, ge=0, description="the stage ends with the step that reaches this number; 0: no limit")
     prompts_per_step: int = Field(32, gt=0, description="groups of one step")
     samples: int = Field(8, gt=1, description="rollouts per prompt")
-    max_tokens: int = Field(512, gt=0, description="longest rollout")
-    temperature: float = Field(1.0, gt=0, description="of the rollouts, without temperature_annealing")
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
@@ -63,18 +62,17 @@ class Settings(TrainingSettings):
     spikes: Spikes = SpikeSettings(spike="ignore")  # the size of a policy's loss means nothing
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        **TrainingSettings.MOVED,
-        **dict.fromkeys(("clip_low", "clip_high", "average", "baseline"), OF_ALGORITHM),
-        **dict.fromkeys(("rounds", "soft_tokens", "mask_overlong"), OF_ALGORITHM),
+        **StudentSettings.MOVED,
+        **dict.fromkeys(("clip_low", "clip_high", "baseline", "rounds", "soft_tokens"), OF_ALGORITHM),
         "kl_coefficient": "kl.coefficient",
         "kl_estimator": "kl.estimator",
-        "kl_in": "kl.part_of",
+        "kl_in": "kl.estimator: k1 is part of the reward, the others of the loss",
         "candidates": "pool.prompts",
         "candidate_levels": "pool.levels",
         "candidate_domains": "pool.domains",
         "candidate_samples": "pool.samples",
         "solvable": "pool.solvable",
-        "threshold": "pool.threshold, and an option of the stabilisers prompt_optimization and reward_rebalancing",
+        "threshold": OF_STABILISERS,
         "length_spread": 'stabilisers = [{ name = "prompt_optimization", length_spread = … }]',
         "oversample": 'stabilisers = [{ name = "reward_rebalancing", oversample = … }]',
         "anneal_to": 'stabilisers = [{ name = "temperature_annealing", to = … }]',

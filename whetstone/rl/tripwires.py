@@ -1,18 +1,19 @@
 """Tripwires: the signs of RL going wrong, watched in every step.
 
-A wire trips if its number is beyond its limit for `patience` consecutive steps. Then training warns and goes on, or does what
-the recipe lists the wire under:
+A wire trips if its number is beyond its limit for `patience` consecutive steps. Its action is one of
 
+warn      training goes on
 pause     stops; the next `whetstone run` goes on from there
-rollback  goes back to the last checkpoint from before the first bad step, with other random streams and `rollback_rate`
-          times the learning rate
+rollback  goes back to the last checkpoint from before the first bad step, with other random streams and half the learning
+          rate; after three roll-backs the wire pauses instead
 
 `tripwires.json` in the stage's folder records what tripped, so that a resumed run does not stop twice for one reason.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
+MOST_ROLLBACKS = 3
+ROLLBACK_RATE = 0.5  # factor of the learning rate after each roll-back
 WINDOW = 16  # tokens; a rollout repeats itself if many windows of this length occur again
 FILE_NAME = "tripwires.json"
 
@@ -45,10 +48,16 @@ class Tripwires(Settings):
         0.02, ge=0, description="mean |log-probability gap| of sampler and learner, nats per token"
     )
     patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
-    pause: tuple[Wire, ...] = Field((), description="wires that stop the run; the next run goes on")
-    rollback: tuple[Wire, ...] = Field((), description="wires that go back to a good checkpoint")
-    rollback_rate: float = Field(0.5, gt=0, le=1, description="factor of the learning rate after each roll-back")
-    rollbacks: int = Field(3, ge=0, description="roll-backs, at most; after that the wire stops the run")
+    actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(
+        {}, description="what a wire does, by its name; after a pause the next run goes on; left out: warn"
+    )
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "pause": 'actions = { WIRE = "pause" }',
+        "rollback": 'actions = { WIRE = "rollback" }',
+        "rollbacks": "gone: it is 3",
+        "rollback_rate": "gone: it is 0.5",
+    }
 
 
 class Paused(KeyboardInterrupt):
@@ -80,7 +89,7 @@ class Watch:
     @property
     def rate(self) -> float:
         """Factor of the learning rate."""
-        return self.settings.rollback_rate**self.rollbacks
+        return ROLLBACK_RATE**self.rollbacks
 
     @property
     def summary(self) -> list[dict[str, Any]]:
@@ -104,8 +113,8 @@ class Watch:
                 self._trip(wire, value, step, onset=watched["since"].pop(wire))
 
     def _trip(self, wire: str, value: float, step: int, onset: int) -> None:
-        action = "rollback" if wire in self.settings.rollback else "pause" if wire in self.settings.pause else "warn"
-        if action == "rollback" and self.rollbacks >= self.settings.rollbacks:
+        action = self.settings.actions.get(wire, "warn")
+        if action == "rollback" and self.rollbacks >= MOST_ROLLBACKS:
             action = "pause"
         trip = {"wire": wire, "step": step, "rollbacks": self.rollbacks}
         if any(trip.items() <= old.items() for old in self.tripped):
@@ -133,7 +142,7 @@ ADVICE: dict[str, str] = {
     "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
     "zero_advantage": "The prompts are too easy or too hard: choose other pool.levels, or algorithm = dapo.",
-    "length_drift": "Look at the rollouts: algorithm = dr_grpo, or average = token, does not reward length.",
+    "length_drift": "Look at the rollouts: algorithm = dr_grpo does not reward length.",
     "sampler_gap": "Use the same dtype for sampling and training.",
 }
 
@@ -165,8 +174,6 @@ def repeats_itself(rollout: Rollout) -> bool:
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Delete checkpoints of more than `step` finished steps: the stage then goes on from the newest one left."""
-    from shutil import rmtree
-
     for checkpoint in folder.glob("step-*"):
         if int(checkpoint.name.removeprefix("step-")) > step:
             rmtree(checkpoint)

@@ -1,8 +1,8 @@
 """The rows of a step's updates, and their gradient.
 
-With one update the ratio's denominator is the sampler's own log-probability, and no pass is made for it. With several the
-same holds, as sampler and learner agree. `old_policy = "learner"` is for samplers that compute in another way: the learner
-then scores the rollouts once before the first update, and the ratio starts at exactly 1.
+The ratio's denominator is the sampler's own log-probability: no pass is made for it, as sampler and learner agree.
+`old_policy = "learner"` is for samplers that compute in another way: the learner then scores the rollouts once before the
+first update, and the ratio starts at exactly 1.
 """
 
 import random
@@ -43,23 +43,16 @@ def tokens_of(groups: "Sequence[Credited]") -> int:
     return sum(len(row.ids) for _, rows in groups for row in rows)
 
 
-def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int, updates: int) -> "list[Credited]":
-    """The groups; the ratio of those that the present weights sampled is to the learner as it is now.
-
-    One update needs no pass: rows without `old` are scored against themselves.
-    """
-    needed = updates > 1 or any(group.step != step for group, _ in groups)
-    return [(group, _rescored(learner, group, rows, step, needed)) for group, rows in groups]
-
-
-def _rescored(learner: "Learner", group: Group, rows: "list[Row]", step: int, needed: bool) -> "list[Row]":
-    tokens = [row.token | {"sampler": row.token["old"]} for row in rows]
-    if not needed:
-        tokens = [{name: values for name, values in token.items() if name != "old"} for token in tokens]
-    elif group.step == step:
-        logprobs = learner.row_logprobs(rows, group.temperature)
-        tokens = [token | {"old": values.tolist()} for token, values in zip(tokens, logprobs, strict=True)]
-    return [replace(row, token=token) for row, token in zip(rows, tokens, strict=True)]
+def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int) -> "list[Credited]":
+    """The groups; the ratio of those that the present weights sampled is to the learner as it is now."""
+    rescored = []
+    for group, rows in groups:
+        tokens = [row.token | {"sampler": row.token["old"]} for row in rows]
+        if group.step == step:
+            logprobs = learner.row_logprobs(rows, group.temperature)
+            tokens = [token | {"old": values.tolist()} for token, values in zip(tokens, logprobs, strict=True)]
+        rescored.append((group, [replace(row, token=token) for row, token in zip(rows, tokens, strict=True)]))
+    return rescored
 
 
 def batches_of(

@@ -17,7 +17,4 @@ Settings = ClippedSettings  # no options of its own
 
 
 def dr_grpo(setup: Setup, settings: Settings) -> Algorithm:
-    from whetstone.rl.loss import clipped
-
-    loss = clipped(settings.clip_low, settings.clip_high)
-    return replace(grpo(setup), credit=credit(centred, constant(setup.max_tokens)), loss=loss)
+    return replace(grpo(setup, settings), credit=credit(centred, constant(setup.max_tokens)))

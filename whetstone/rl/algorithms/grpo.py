@@ -12,21 +12,15 @@ kept are counted too: they are zeros in the paper's sum, and a step that kept li
 of full size.
 """
 
-from typing import ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar
 
 from whetstone.rl.algorithm import Algorithm, ClippedSettings, Setup
-from whetstone.rl.credit import AVERAGES, credit, normalised
+from whetstone.rl.credit import credit, normalised, rollout_mean
 from whetstone.rl.draw import once
 from whetstone.rl.keep import each, rewards_differ
 
 
 class Settings(ClippedSettings):
-    average: Literal["rollout", "token"] = Field(
-        "rollout", description="what weighs the same: each rollout or each token"
-    )
-
     # Phi-4-Mini-Reasoning made these for GRPO
     stabilisers: ClassVar[tuple[str, ...]] = ("prompt_optimization", "reward_rebalancing", "temperature_annealing")
 
@@ -34,13 +28,13 @@ class Settings(ClippedSettings):
 DEFAULT = Settings()
 
 
-def grpo(setup: Setup, settings: Settings = DEFAULT) -> Algorithm:
+def grpo(setup: Setup, settings: ClippedSettings = DEFAULT) -> Algorithm:
     from whetstone.rl.loss import clipped
 
     return Algorithm(
         draw=once(setup),
         reward=setup.reward,
         keep=each(rewards_differ),
-        credit=credit(normalised, AVERAGES[settings.average]),
+        credit=credit(normalised, rollout_mean),
         loss=clipped(settings.clip_low, settings.clip_high),
     )

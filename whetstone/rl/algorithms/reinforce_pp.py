@@ -17,7 +17,7 @@ from pydantic import Field
 from whetstone.rl.algorithm import Algorithm, ClippedSettings, Group, Setup
 from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.credit import row_of, token_mean
-from whetstone.rl.keep import each, there_are_any
+from whetstone.rl.keep import each
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -30,8 +30,6 @@ class Settings(ClippedSettings):
 
 
 def reinforce_pp(setup: Setup, settings: Settings) -> Algorithm:
-    from whetstone.rl.loss import clipped
-
     def credit(kept: Sequence[Group], drawn: Sequence[Group]) -> "list[list[Row]]":
         weight = token_mean(drawn)
         values = whitened([returns_to_go(group, of_group=settings.baseline == "group") for group in kept])
@@ -40,8 +38,7 @@ def reinforce_pp(setup: Setup, settings: Settings) -> Algorithm:
             for group, part in zip(kept, values, strict=True)
         ]
 
-    loss = clipped(settings.clip_low, settings.clip_high)
-    return replace(grpo(setup), keep=each(there_are_any), credit=credit, loss=loss)
+    return replace(grpo(setup, settings), keep=each(lambda group: bool(group.rollouts)), credit=credit)
 
 
 def returns_to_go(group: Group, of_group: bool) -> list[list[float]]:

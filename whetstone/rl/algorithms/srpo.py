@@ -24,9 +24,7 @@ Settings = ClippedSettings  # no options of its own
 
 
 def srpo(setup: Setup, settings: Settings) -> Algorithm:
-    from whetstone.rl.loss import clipped
-
-    base = grpo(setup)
+    base = grpo(setup, settings)
     by_id = {problem.id: problem for problem in setup.problems}
 
     def draw(state: State, step: int, groups: Sequence[Group]) -> Draw:
@@ -37,13 +35,12 @@ def srpo(setup: Setup, settings: Settings) -> Algorithm:
         while len(chosen) < wanted:
             if not state.get("epoch_left"):
                 begin_epoch(state)
-            have = set(chosen)  # a step may span the end of an epoch and the start of the next
-            taken = [name for name in state["epoch_left"] if name not in have][: wanted - len(chosen)]
+            # a step may span the end of an epoch and the start of the next
+            taken = [name for name in state["epoch_left"] if name not in chosen][: wanted - len(chosen)]
             if not taken:  # all that is left of the epoch is in the step already: the step has fewer problems
                 break
             chosen += taken
-            have |= set(taken)
-            state["epoch_left"] = [name for name in state["epoch_left"] if name not in have]
+            state["epoch_left"] = [name for name in state["epoch_left"] if name not in chosen]
         problems = [by_id[name] for name in chosen]
         return Draw(problems, [setup.samples] * len(problems), setup.temperature)
 
@@ -59,8 +56,7 @@ def srpo(setup: Setup, settings: Settings) -> Algorithm:
         state["history"] = state.get("history", {}) | accuracies
         return base.keep(state, step, groups)
 
-    loss = clipped(settings.clip_low, settings.clip_high)
-    return replace(base, draw=draw, keep=keep, credit=credit(finished, token_mean), loss=loss)
+    return replace(base, draw=draw, keep=keep, credit=credit(finished, token_mean))
 
 
 def finished(group: Group) -> list[float]:

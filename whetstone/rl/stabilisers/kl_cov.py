@@ -24,15 +24,14 @@ Settings = CovarianceSettings
 
 
 def kl_cov(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:
+    from whetstone.rl.loss import plus
+
     def choose(covariances: list[float]) -> set[int]:
         order = sorted(range(len(covariances)), key=lambda i: -covariances[i])
         return set(order[: max(1, int(settings.share * len(covariances)))])
 
-    def loss(
-        logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch"
-    ) -> "tuple[torch.Tensor, dict[str, float]]":
-        value, sums = algorithm.loss(logprobs, entropy, batch)
-        distance = (logprobs - batch.token["old"]).abs() if "old" in batch.token else logprobs * 0  # (N,)
-        return value + COEFFICIENT * (batch.weights * batch.token[MARK] * distance).sum(), sums
+    def penalty(logprobs: "torch.Tensor", entropy: "torch.Tensor", batch: "Batch") -> "torch.Tensor":
+        return batch.token[MARK] * (logprobs - batch.token["old"]).abs()  # (N,)
 
+    loss = plus(algorithm.loss, COEFFICIENT, penalty)
     return replace(algorithm, credit=marked(algorithm.credit, MARK, choose), loss=loss)

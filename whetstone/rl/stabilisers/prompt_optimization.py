@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from whetstone.records import Rollout
-from whetstone.rl.algorithm import Algorithm, Setup, StabiliserSettings
-from whetstone.sample import share_right
+from whetstone.rl.algorithm import Algorithm, HardPromptsSettings, Setup
 
 
-class Settings(StabiliserSettings):
-    threshold: float = Field(0.5, gt=0, le=1, description="prompts solved more often are dropped")
+class Settings(HardPromptsSettings):
     length_spread: float = Field(0.3, gt=0, description="most uneven response lengths that are kept (std / mean)")
 
     def unfit(self, rollouts: Sequence[Rollout]) -> str:
-        if share_right(rollouts) > self.threshold:
-            return "too easy"
-        return "uneven lengths" if length_spread(rollouts) > self.length_spread else ""
+        uneven = "uneven lengths" if length_spread(rollouts) > self.length_spread else ""
+        return super().unfit(rollouts) or uneven
 
 
 def prompt_optimization(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:

@@ -14,20 +14,14 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from whetstone.records import Rollout
-from whetstone.rl.algorithm import Algorithm, Draw, Group, Setup, StabiliserSettings, State
-from whetstone.sample import share_right
+from whetstone.rl.algorithm import Algorithm, Draw, Group, HardPromptsSettings, Setup, State
 
 
-class Settings(StabiliserSettings):
-    threshold: float = Field(0.5, gt=0, le=1, description="prompts and groups solved more often are dropped")
+class Settings(HardPromptsSettings):
     oversample: int = Field(16, gt=0, description="rollouts of a hard prompt, at most (paper: 128)")
 
     def most_rollouts(self, rollouts: int, samples: int) -> int:
         return rollouts // samples * max(samples, self.oversample)
-
-    def unfit(self, rollouts: Sequence[Rollout]) -> str:
-        return "too easy" if share_right(rollouts) > self.threshold else ""
 
 
 def reward_rebalancing(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:

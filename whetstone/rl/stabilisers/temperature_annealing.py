@@ -23,5 +23,5 @@ def temperature_annealing(algorithm: Algorithm, setup: Setup, settings: Settings
     return replace(algorithm, draw=draw)
 
 
-def temperature(step: int, steps: int, end: float = 0.6, start: float = 1.0, share: float = 0.5) -> float:
-    return start - (start - end) * min(1.0, step / max(1e-9, share * steps))
+def temperature(step: int, steps: int, to: float) -> float:
+    return 1.0 - (1.0 - to) * min(1.0, step / (0.5 * steps))
