@@ -5,11 +5,14 @@ A term is `coefficient * product of atom ** exponent`. Atoms are
     "#p"     a prime under a root; the exponent is a fraction between 0 and 1 (8 ** (1/2) is 2 * #2 ** (1/2))
     "~i"     the imaginary unit, exponent 0 or 1
     "x"      a symbol; pi, e and oo are symbols too
-    "f:…"    something that is not looked into (sin(x), a root of a sum), named by its canonical text
+    "x:…"    e to the power of the product that is named; sin and cos are sums of these (`elementary.py`)
+    "l:…"    the logarithm of a prime or symbol
+    "w:"     e^(i pi), the exponent a fraction between 0 and 1: a root of unity
+    "f:…"    something that is not looked into (a root of a sum, |x|, f(x)), named by its canonical text
 
 Products of powers of different primes with exponents in [0, 1) are linearly independent over the rationals (Besicovitch
 1940), so two sums without "f:" atoms are equal exactly if their terms are: the answer is a proof both ways, with no
-floating point. Sums that contain "f:" atoms can be shown equal, never different.
+floating point. Sums with an atom that has a colon can be shown equal, never different.
 
 Everything is bounded before it is computed: the bits of a coefficient, the number of terms, the exponent, and the total
 work of one `Algebra`.
@@ -75,11 +78,11 @@ def atoms(value: Scalar) -> set[str]:
 
 def symbols(value: Scalar) -> set[str]:
     """Its free symbols: no primes under roots, constants or opaque parts."""
-    return {a for a in atoms(value) if a[0] != "#" and not a.startswith("f:") and a not in ("~i", "pi", "e", "oo")}
+    return {a for a in atoms(value) if a[0] != "#" and ":" not in a and a not in ("~i", "pi", "e", "oo")}
 
 
 def is_opaque(value: Scalar) -> bool:
-    return any(atom.startswith("f:") for atom in atoms(value))
+    return any(":" in atom for atom in atoms(value))
 
 
 def sum_key(part: Sum) -> str:
@@ -175,6 +178,17 @@ class Algebra:
                 power %= 4
                 if power >= 2:
                     factor, power = -factor, power - 2
+            elif atom == "w:":
+                power %= 2
+                if power >= 1:
+                    factor, power = -factor, power - 1
+            elif atom.startswith("f:abs(") and power.denominator == 1 and not {*atom[6:]} & {*"^:("} and power > 1:
+                bare, even = atom[6:-1], power - power % 2
+                powers_of_it = dict(kept).get(bare, 0) + powers.get(bare, 0) + even
+                kept = [pair for pair in kept if pair[0] != bare]
+                if powers_of_it:
+                    kept.append((bare, powers_of_it))
+                power %= 2
             if power:
                 kept.append((atom, power))
         return tuple(sorted(kept)), factor

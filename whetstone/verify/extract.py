@@ -228,3 +228,8 @@ def _only_formula(text: str) -> str | None:
     if len(words) > LONGEST_SENTENCE or "$" in words or CHANGED_BY_WORDS.search(words):
         return None
     return _inside(found) if re.search(r"[A-Za-z]", words) else None
+
+
+def reference_sentence(gold: str) -> str:
+    """The one formula of a reference that is a sentence: "The mode is $1/3$."; else the reference as it stands."""
+    return _only_formula(gold) or gold
