@@ -6,7 +6,7 @@ from whetstone.verify.policy import Policy
 
 WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
 ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
-LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:\)|\.|:))(?:\s+|\\|$)(?=\S|$)")
+LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:\)|\.|:))(?:\s+|\\\s*|$)")
 OTHER_LABEL = re.compile(r"\(([A-Z])\)|(?<![A-Za-z])([A-Z])(?=\)|\.(?:\s|$)|:\s)")
 STANDING = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
 NAMING = re.compile(
@@ -31,12 +31,19 @@ def choice_of(text: str, policy: Policy) -> str | None:
     if labelled := LABELLED.match(text):
         letter = _allowed(labelled[1] or labelled[2], policy)
         rest = text[labelled.end() :]
-        if letter is None or DENIED.search(rest):
+        new_sentence = labelled[0].rstrip(" \\").endswith(".") and rest[:1].isupper()
+        if letter is None or (DENIED.search(rest) and not new_sentence):
             return None
         others = {_allowed(a or b, policy) for a, b in OTHER_LABEL.findall(rest)} - {None}
         joined = re.match(r"(?:and|or|[,;/&])?\s*\(?([A-Z])\b", rest)
         return letter if others <= {letter} and not (joined and len(rest) < 12 and _allowed(joined[1], policy)) else None
     return _chosen_in_prose(text, policy)
+
+
+def mentions_choice(text: str, policy: Policy) -> bool:
+    """Is there the letter of an option in it, on its own?"""
+    plain = WRAPPED.sub(r"\1", text)
+    return ALONE.fullmatch(plain.strip()) is not None or any(_allowed(m[1], policy) for m in STANDING.finditer(plain))
 
 
 def _chosen_in_prose(text: str, policy: Policy) -> str | None:

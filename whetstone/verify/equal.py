@@ -40,6 +40,7 @@ LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
 CALLED = re.compile(r"(?<![A-Za-z\\])[fghFGOo]'*\(")
 CALLABLE_LETTER = re.compile(r"(?<![A-Za-z\\])?([fghFGOo])(?!['A-Za-z]*\()")
 UNEVALUATED = ("\\sum", "\\prod", "\\int", "\\iint", "\\oint", "\\lim")
+LONGEST_KEPT = 500  # characters of a reference whose reading is kept: what is read takes far more memory than the text
 
 
 class NotRead(Exception):
@@ -156,8 +157,14 @@ def _short_number(text: str, bare: bool) -> Fraction | None:
 # mathematics
 
 
-@lru_cache(maxsize=4096)
 def _read_gold(gold: str, percent: str, products: frozenset[str]) -> tuple[Value, ...] | TooLarge | Unreadable:
+    if len(gold) > LONGEST_KEPT:
+        return _read(gold, percent, True, products)
+    return _read_short_gold(gold, percent, products)
+
+
+@lru_cache(maxsize=4096)
+def _read_short_gold(gold: str, percent: str, products: frozenset[str]) -> tuple[Value, ...] | TooLarge | Unreadable:
     return _read(gold, percent, True, products)
 
 

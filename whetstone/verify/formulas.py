@@ -569,7 +569,7 @@ def repeating(token: str) -> Fraction:
 
 def join_tokens(tokens: list[str]) -> str:
     parts = []
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
         parts.append(f"\\text{{{token[1:]}}}" if token[0] == WORD else token[1:].replace("_", "_{") + "}" if token[0] == BASED else token)
         if (token[0] == "\\" and token[-1:].isalpha() and following[:1].isalpha()) or (
             token[-1:].isdecimal() and following[:1].isdecimal()
