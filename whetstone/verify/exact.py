@@ -384,11 +384,10 @@ def equal_scalars(a: Scalar, b: Scalar) -> bool | None:
 def proportion(a: Scalar, b: Scalar) -> Fraction | bool | None:
     """`a = c * b` for a constant c: c where it is rational, True for another one, False if none, None if not decided.
 
-    Both without denominators in symbols; a constant is a number, roots, pi and i included.
+    Both without denominators in symbols; a constant is a number, roots, pi and i included. Functions are taken for symbols
+    that no others equal, so that "none" is a proof only without them.
     """
-    if a.den is not ONE or b.den is not ONE or is_opaque(a) or is_opaque(b):
-        return Fraction(1) if a == b else None
-    if any(power < 0 for part in (a.num, b.num) for term in part for _, power in term):
+    if a.den is not ONE or b.den is not ONE:
         return Fraction(1) if a == b else None
     left, right = _by_symbols(a.num), _by_symbols(b.num)
     if left.keys() != right.keys() or not left:

@@ -31,6 +31,7 @@ SIGNS = str.maketrans(
 )  # fmt: skip
 UP = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "-+0123456789n")
 DOWN = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋ₙ", "0123456789-n")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SUPERSCRIPTS = re.compile("[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 SUBSCRIPTS = re.compile("[₀₁₂₃₄₅₆₇₈₉₋ₙ]+")
 ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[A-Za-z])?")
@@ -45,7 +46,7 @@ TEXTS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc)?|mathrm|mbox|hbox|textrm|operatorname\*?|unit|ensuremath)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 LETTER = re.compile(r"\s*(?:[eidI]|[A-Z])\s*")
-SPACE = re.compile(r"\\q?quad(?![A-Za-z])|\\(?:thinspace(?![A-Za-z])|hspace\*?\{[^{}]*\})|(?<!\\)\\[;:, >]|~|\s+")
+SPACE = re.compile(r"\\q?quad|\\(?:thinspace(?![A-Za-z])|hspace\*?\{[^{}]*\})|(?<!\\)\\[;:, >]|~|\s+")
 DEGREES = re.compile(
     r"(?:\{\s*\})?\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\\degree(?![A-Za-z])|\{\s*\\degree\s*\}|o(?![A-Za-z]))"
     r"|\\(?:degrees?|textdegree)(?![A-Za-z])"
@@ -71,7 +72,7 @@ def clean(answer: str) -> str:
     """Raises TooLarge where it is too long or too deep to look at."""
     if len(answer) > MOST_CHARACTERS:
         raise TooLarge("too many characters")
-    text = answer.strip()
+    text = CONTROL.sub(" ", answer).strip()
     if not text.isascii():
         text = _ascii(text)
     _measure_depth(text)

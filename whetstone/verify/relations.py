@@ -170,8 +170,11 @@ def _same_inequality(gold: Chain, given: Chain) -> bool | None:
     first, second = difference(gold), difference(given)
     if first is None or second is None:
         return False
-    ratio = proportion(first[1], second[1])
+    try:
+        ratio = proportion(first[1], second[1])
+    except TooLarge:
+        return None
     if not isinstance(ratio, Fraction):
-        return False if ratio is False or ratio is True else None
+        return None if ratio is None or is_opaque(first[1]) or is_opaque(second[1]) else False
     relation = given.relations[0] if ratio > 0 else FLIPPED[given.relations[0]]
     return ratio != 0 and gold.relations[0] == relation
