@@ -20,15 +20,13 @@ BETA = 0.1
 def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
     from whetstone.dpo import rollout_dpo
     from whetstone.run.folder import Stage
-    from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+    from whetstone.run.settings import ModelSettings, OptimizerSettings, ParallelSettings, RunSettings, ScoreSettings
 
     settings = rollout_dpo.Settings(
         kind="dpo",
         source="teacher",  # pairs from disk; with the ids that they hold
         beta=BETA,
-        learning_rate=RATE,
-        schedule="constant",
-        warmup=0.0,
+        optimizer=OptimizerSettings(learning_rate=RATE),
         epochs=EPOCHS,
         batch_pairs=STEP_PAIRS,
         checkpoint_every=10**6,

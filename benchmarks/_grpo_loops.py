@@ -41,7 +41,7 @@ def answer_lengths(step: int) -> list[int]:
 def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
     from whetstone.rl import loop
     from whetstone.run.folder import Stage
-    from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+    from whetstone.run.settings import ModelSettings, OptimizerSettings, ParallelSettings, RunSettings, ScoreSettings
 
     settings = loop.Settings(
         kind="rl",
@@ -52,7 +52,7 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         samples=SAMPLES,
         max_tokens=LONGEST,
         reward=f"{folder / 'reward.py'}:reward",
-        learning_rate=RATE,
+        optimizer=OptimizerSettings(learning_rate=RATE),
         candidates=QUESTIONS,
         candidate_samples=0,
         checkpoint_every=10**6,

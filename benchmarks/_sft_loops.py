@@ -38,7 +38,11 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
 
     Steps.log = log  # type: ignore[method-assign]
     settings = sft.Settings(
-        kind="sft", learning_rate=RATE, batch_tokens=STEP_TOKENS, max_length=ragged.LONGEST, checkpoint_every=10**6
+        kind="sft",
+        optimizer={"learning_rate": RATE},
+        batch_tokens=STEP_TOKENS,
+        max_length=ragged.LONGEST,
+        checkpoint_every=10**6,
     )
     parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": model, "data": data}

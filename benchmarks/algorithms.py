@@ -33,13 +33,13 @@ START = "sft"
 ROLLOUTS = 4096  # of every variant
 RL = {
     "kind": "rl", "model": START, "steps": 64, "rollouts": ROLLOUTS, "prompts_per_step": 16, "samples": 8, "updates": 2,
-    "max_tokens": 224, "candidates": 800, "candidate_levels": [2], "candidate_samples": 0, "learning_rate": 1e-4,
-    "warmup": 0.02, "checkpoint_every": 20, "stabilisers": [],
+    "max_tokens": 224, "candidates": 800, "candidate_levels": [2], "candidate_samples": 0,
+    "optimizer.learning_rate": 1e-4, "optimizer.warmup": 0.02, "checkpoint_every": 20, "stabilisers": [],
 }  # fmt: skip
 DPO = {
     "kind": "dpo", "model": START, "source": "student", "sample_levels": [2], "sample_problems": ROLLOUTS // 8, "samples": 8,
-    "temperature": 0.8, "max_tokens": 224, "pairs_per_problem": 3, "chosen_nll": 1.0, "learning_rate": 1e-4,
-    "batch_pairs": 16, "checkpoint_every": 20,
+    "temperature": 0.8, "max_tokens": 224, "pairs_per_problem": 3, "chosen_nll": 1.0,
+    "optimizer.learning_rate": 1e-4, "batch_pairs": 16, "checkpoint_every": 20,
 }  # fmt: skip
 PAPER = ["prompt_optimization", "reward_rebalancing", "temperature_annealing"]
 # Prompt optimisation tries candidates; what that samples is part of the budget
@@ -60,7 +60,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ipo": DPO | {"loss": "ipo", "beta": 1.0},
     "simpo": DPO | {"loss": "simpo", "beta": 2.0, "target_margin": 0.5},
     "sft_on_right": {
-        "kind": "sft", "model": START, "data": "dpo-{seed}/pairs", "learning_rate": 1e-4, "batch_tokens": 2048,
+        "kind": "sft", "model": START, "data": "dpo-{seed}/pairs", "optimizer.learning_rate": 1e-4, "batch_tokens": 2048,
     },
 }  # fmt: skip
 SHORT = {"prompt_optimization": "P", "reward_rebalancing": "R", "temperature_annealing": "T"}

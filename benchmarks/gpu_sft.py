@@ -46,7 +46,7 @@ from whetstone.batch import Row, collate
 from whetstone.learner.flops import Flops, peak
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any]
     """Steps of training: tokens a second, share of the peak, peak memory, and the largest logits."""
     model = build(size.shape, device, size.row)
     parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **way)
-    learner = Learner(model, size.shape.vocabulary, parallel, weight_decay=0.1)
+    learner = Learner(model, size.shape.vocabulary, parallel, OptimizerSettings(weight_decay=0.1))
 
     def step(number: int) -> float:
         batch = collate(rows(lengths, size.shape.vocabulary, number))

@@ -3,7 +3,7 @@
     WHETSTONE_DATA=data python -m benchmarks programs_per_second --json benchmarks/results/programs_per_second.json
 
 One sandbox process, one program after the other. Rates are per second of wall time and of processor time (the sandbox's and
-its forks'). A level that cannot be had is said with the reason.
+its forks'). A level that this machine does not offer is printed with the reason.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks._labelled import lines
 from benchmarks._measure import hardware, own_cpu, versions, write
-from whetstone.verify.program import LEVELS, Outcome, Sandbox
+from whetstone.verify.isolation.kernel import LEVELS
+from whetstone.verify.program import Outcome, Refused, Sandbox
 
 FILE = "gsm_hard/gsmhardv2.jsonl.gz"
 
@@ -41,12 +42,12 @@ def reached(outcome: Outcome, target: float) -> bool:
 
 
 def measure(level: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    with Sandbox(seconds=10.0, levels=(level,)) as sandbox:
-        if sandbox.level is None:
-            return {"level": level, "refused": sandbox.run("").detail}
     before = own_cpu()
     with Sandbox(seconds=10.0, levels=(level,)) as sandbox:
-        assert sandbox.level == level
+        try:
+            sandbox.require()
+        except Refused as error:
+            return {"level": level, "refused": str(error)}
         begin = time.perf_counter()
         outcomes = [sandbox.run(row["code"]) for row in rows]
         wall = time.perf_counter() - begin
@@ -64,22 +65,22 @@ def measure(level: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = [measure(level, rows) for level in LEVELS]
+    measured = [measure(level, rows) for level in LEVELS]
     print("level        programs   per second   per processor second   slowest s   reach their target")
-    for one in found:
-        if "refused" in one:
-            print(f"{one['level']:12} not to be had here: {one['refused']}")
+    for result in measured:
+        if "refused" in result:
+            print(f"{result['level']:12} not offered by this machine: {result['refused']}")
         else:
             print(
-                f"{one['level']:12} {one['programs']:>8,} {one['per_second']:>12.1f} {one['per_processor_second']:>22.1f} "
-                f"{one['slowest_s']:>11.2f} {one['reached_target']:>20.2%}"
+                f"{result['level']:12} {result['programs']:>8,} {result['per_second']:>12.1f} "
+                f"{result['per_processor_second']:>22.1f} {result['slowest_s']:>11.2f} {result['reached_target']:>20.2%}"
             )
     return {
         "name": "programs_per_second",
         "date": str(date.today()),
         "hardware": hardware(),
         "versions": versions(["sympy", "numpy"]),
-        "levels": found,
+        "levels": measured,
     }
 
 

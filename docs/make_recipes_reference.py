@@ -2,7 +2,7 @@
 
     python docs/make_recipes_reference.py
 
-A setting's meaning is the comment behind it in the source, its default the class's own.
+A setting's meaning is its description, or the comment behind it in the source; its default is the class's own.
 """
 
 import ast
@@ -24,7 +24,7 @@ from whetstone.questions.published import PublishedSource
 from whetstone.questions.sources import Columns, FileSource, Shares
 from whetstone.recipe import KINDS, SHARED, Kind
 from whetstone.rl.tripwires import Tripwires
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import OptimizerSettings, SpikeSettings, StageSettings
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
@@ -61,7 +61,8 @@ def reference() -> str:
             parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
         if name == "rl":
             parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
-    parts += ["### `[stage.spikes]` of a training stage", _first_line(SpikeSettings), _table(SpikeSettings)]
+    for name, settings in {"optimizer": OptimizerSettings, "spikes": SpikeSettings}.items():
+        parts += [f"### `[stage.{name}]` of a training stage", _first_line(settings), _table(settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -91,7 +92,8 @@ def _table(settings: type[BaseModel], left_out: tuple[str, ...] = ()) -> str:
         if name in left_out:
             continue
         default = "(needed)" if field.is_required() else _toml(field.get_default(call_default_factory=True))
-        meaning = "; ".join(part for part in (meanings.get(name, ""), _choices(field.annotation)) if part)
+        described = (field.description or meanings.get(name, "")).replace("|", "\\|")
+        meaning = "; ".join(part for part in (described, _choices(field.annotation)) if part)
         rows.append(f"| `{name}` | {default} | {meaning} |".replace("  |", " |"))
     if not rows:
         return "No settings of its own."
@@ -111,7 +113,7 @@ def _meanings(settings: type[BaseModel]) -> dict[str, str]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.end_lineno, node.lineno - 1, -1)
             comment = next((comments[line] for line in lines if line in comments), "")
-            found[node.target.id] = comment.replace("None:", "left out:").replace("|", "\\|")
+            found[node.target.id] = comment.replace("None:", "left out:")
     return found
 
 
@@ -127,7 +129,10 @@ def _toml(value: Any) -> str:
     if value is None or value == "":
         return "–"
     if isinstance(value, BaseModel):
-        return "see below"
+        own = {name: given for name, given in value if given != type(value).model_fields[name].default}
+        return (
+            f"`{{ {', '.join(f'{name} = {_plain(given)}' for name, given in own.items())} }}`" if own else "see below"
+        )
     return f"`{_plain(value)}`"
 
 

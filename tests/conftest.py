@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, field_validator
 
+from tests.skipped import pytest_terminal_summary  # noqa: F401  (a hook of pytest)
 from whetstone import recipe as recipes
 from whetstone.recipe import Input, Kind
 from whetstone.records import Problem, Score

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import whetstone
+from benchmarks.house import circles, import_graph, read_modules
 
 ROOT = Path(whetstone.__file__).parent
 
@@ -26,7 +27,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Heavy libraries and their only doors; the rest of the house does not name them
 DOORS = {
     "torch.distributed": ("learner/parallel.py", "learner/checkpoint.py"),
-    "ray": ("run/fanout.py",),
+    "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
     "httpx2": ("decode/server_generator.py",),
@@ -53,12 +54,12 @@ def sources() -> list[Path]:
 
 
 def imports(path: Path, top_only: bool = False) -> Iterator[str]:
-    """Dotted names of all imports, those inside functions included; not those that only a type checker sees."""
+    """Dotted names of all imports, those inside functions and for a type checker included; or those that run at the top."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     unseen: list[ast.AST] = [tree]
     while unseen:
         node = unseen.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if top_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             unseen += node.orelse
             continue
         if top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -93,6 +94,21 @@ def test_imports_go_down_and_never_from_room_to_room(path):
         assert there in FLOOR_OF, f"{path} imports {name}, which is on no floor"
         assert not (here in ROOMS and there in ROOMS), f"room {here} imports room {there}: they meet on disk only"
         assert FLOOR_OF[there] <= FLOOR_OF[here], f"{here} (floor {FLOOR_OF[here]}) imports {name} from above it"
+
+
+def test_no_modules_import_each_other():
+    """Not even by way of others, inside functions or for a type checker: a circle has no bottom to begin reading at."""
+    found = circles(import_graph(read_modules(ROOT.parent)))
+    assert not found, "move what they share to a module below: " + "; ".join(" <-> ".join(circle) for circle in found)
+
+
+def test_a_package_is_imported_from_outside_only():
+    """Its `__init__` imports its modules; one that imports the package again would depend on all of them."""
+    packages = {path.parent for path in sources() if path.name == "__init__.py"} - {ROOT}
+    graph = import_graph(read_modules(ROOT.parent))
+    inside = {name for name, imported in graph.items() if name.rpartition(".")[0] in imported}
+    assert packages
+    assert not inside, f"{inside} import their own package: import the module that has the name"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -134,6 +150,11 @@ def test_importing_every_room_that_stands_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_door_exists():
+    doors = {door for doors in DOORS.values() for door in doors}
+    assert not [door for door in doors if not (ROOT / door).exists()], "a door to a file that is not there"
 
 
 def test_no_store_rooms():

@@ -6,7 +6,7 @@ from tests.scripted import Scripted, problem
 from whetstone.answer import best_of, hybrid, majority
 from whetstone.records import PROGRAM_REQUEST, Completion, Sampling
 from whetstone.verify import MathVerifier
-from whetstone.verify.program import Sandbox
+from whetstone.verify.program import Refused, Sandbox
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,14 @@ def test_a_program_answers_and_where_it_fails_a_thought_does():
     assert (raises.by, raises.answer, raises.outcome.reason) == ("thought", "6", "error")
     assert (none.by, none.answer, none.outcome.reason) == ("thought", "4", "no program")
     assert len(generator.asked) == 5, "a thought is asked for only where the program failed"
+
+
+def test_without_isolation_no_program_is_asked_for(monkeypatch):
+    def refuse(self):
+        raise Refused("this machine offers no level of isolation")
+
+    monkeypatch.setattr(Sandbox, "require", refuse)
+    generator = Scripted(lambda prompt, sampling: "")
+    with pytest.raises(ValueError, match="offers no level of isolation"), Sandbox() as sandbox:
+        hybrid(generator, [problem()], Sampling(0.0), sandbox)
+    assert generator.asked == []

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.scripted import Grader, Killed, Scripted, problem
-from whetstone.learner.parallel import Alone
+from whetstone.learner.parallel import ProcessGroup
 from whetstone.records import Sampling, Verdict
 from whetstone.sample import sample_groups, sample_journalled, share_of, share_right
 
@@ -129,9 +129,9 @@ def test_ctrl_c_twice_in_one_block_keeps_both_parts(tmp_path):
 def test_processes_share_what_is_asked_evenly_and_in_order_some_may_have_nothing(count):
     shares = []
     for rank in range(count):
-        ranks = Alone()
-        ranks.rank, ranks.count = rank, count
-        shares.append(share_of(PROBLEMS, ranks))
+        process_group = ProcessGroup()
+        process_group.rank, process_group.count = rank, count
+        shares.append(share_of(PROBLEMS, process_group))
     assert [one for share in shares for one in share] == PROBLEMS
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert share_of(PROBLEMS, None) == PROBLEMS

@@ -20,7 +20,7 @@ def room(folder, world, data="subset", **settings):
 
 
 def test_a_few_steps_lower_the_loss(tmp_path, world):
-    told = sft.run(room(tmp_path / "s", world, learning_rate=4e-3))
+    told = sft.run(room(tmp_path / "s", world, optimizer={"learning_rate": 4e-3}))
     losses = logged(tmp_path / "s", "loss")
     assert losses[-1] < 0.7 * losses[0]
     assert told == {"samples": 8, "left_out": 0, "steps": len(losses), "tokens": sum(logged(tmp_path / "s", "tokens"))}

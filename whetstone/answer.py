@@ -151,7 +151,11 @@ def hybrid(
     sandbox: "Sandbox",
     ask_for_program: str = PROGRAM_REQUEST,
 ) -> list[Hybrid]:
-    """MAmmoTH's hybrid decoding: a program first, run in the sandbox; a chain of thought where it gives no answer."""
+    """MAmmoTH's hybrid decoding: a program first, run in the sandbox; a chain of thought if it gives no answer.
+
+    Raises ValueError before anything is generated if this machine offers no isolation for programs.
+    """
+    sandbox.require()
     questions = {p.id: p.question for p in problems}
     programs = _one_each(generator, {name: text + ask_for_program for name, text in questions.items()}, sampling)
     outcomes = {name: sandbox.run_text(done.text) for name, done in programs.items()}

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from whetstone.run.folder import Stage, alone
 from whetstone.run.progress import say
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
@@ -33,15 +33,9 @@ if TYPE_CHECKING:
     from whetstone.learner.tokenise import Conversation
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     corpus: str | None = None  # the stage (or stage/artifact) with the chains of thought
     model: str | None = None  # the stage whose model is trained; default: from [model]
-    learning_rate: float = Field(default=4e-3, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
-    warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
-    floor: float = Field(default=0.1, ge=0, le=1)  # the last learning rate, as a share of the peak
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices; AdamW for the rest
-    weight_decay: float = Field(default=0.1, ge=0)  # share of a weight lost each step, times the learning rate
     epochs: float = Field(default=1.0, gt=0)  # passes over the corpus
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
@@ -54,8 +48,10 @@ class Settings(StageSettings):
     sentence_dropout: float = Field(default=0, ge=0, lt=1)  # of sentences without a number, the last never
     validate_every: int = Field(default=50, gt=0)  # steps
     patience: int = Field(default=4, ge=0)  # validations without a new best before it ends; 0: never
-    checkpoint_every: int = Field(default=100, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
+    optimizer: Optimizer = OptimizerSettings(
+        learning_rate=4e-3, schedule="cosine", warmup=0.05, floor=0.1, weight_decay=0.1
+    )
+    checkpoint_every: CheckpointEvery = 100
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -92,17 +88,13 @@ def run(stage: Stage) -> dict[str, Any]:
     plan = plan_steps(sizes, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, first)
     if not plan:
         raise ValueError(f"{stage.inputs['corpus']} has no training conversation that fits: nothing to train on.")
-    learner = Learner(
-        model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
-    )
-    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
+    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
+    with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for room in plan[step] for i in rooms[room]])
             tokens = sum(len(row.ids) for row in chosen)
             sums = learner.gradient([[row] for row in chosen], next_token_loss)
-            rate = learning_rate(
-                settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
-            )
+            rate = learning_rate(settings.optimizer, step, len(plan))
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:
                 continue

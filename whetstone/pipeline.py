@@ -175,14 +175,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In words: which setting changed from what to what, which input is another."""
     words = []
     for table in ("settings", "shared"):
-        old, new = then.get(table, {}), now[table]
-        for key in [*new, *(k for k in old if k not in new)]:
-            if key not in new:
-                words.append(f"{key} = {old[key]!r} is no longer a setting")
-            elif key not in old:
-                words.append(f"{key} = {new[key]!r} is a new setting")
-            elif _deciding(old[key]) != _deciding(new[key]):
-                words.append(f"{key} was {old[key]!r} and is {new[key]!r}")
+        words += _changed(then.get(table, {}), now[table])
     old, new = then.get("inputs", {}), now["inputs"]
     for name in [*new, *(k for k in old if k not in new)]:
         before, after = old.get(name), new.get(name)
@@ -196,6 +189,19 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 else f"input {name} ({_source_name(after)}) has other content"
             )
     return words
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], table: str = "") -> Iterator[str]:
+    for key in [*new, *(k for k in old if k not in new)]:
+        name = f"{table}{key}"
+        if key not in new:
+            yield f"{name} = {old[key]!r} is no longer a setting"
+        elif key not in old:
+            yield f"{name} = {new[key]!r} is a new setting"
+        elif isinstance(old[key], dict) and isinstance(new[key], dict) and not old[key].keys() >= REACHED:
+            yield from _changed(old[key], new[key], f"{name}.")
+        elif _deciding(old[key]) != _deciding(new[key]):
+            yield f"{name} was {old[key]!r} and is {new[key]!r}"
 
 
 def _deciding(setting: Any) -> Any:

@@ -383,7 +383,7 @@ def _check_names(stages: Sequence[_Table]) -> None:
 
 
 def _assign(assignment: str, shared: dict[str, _Table], stages: Sequence[_Table]) -> None:
-    """`sft.learning_rate=1e-3`; the value is read as TOML and, where it is none, as a string."""
+    """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML and, where it is none, as a string."""
     target, equals, text = assignment.partition("=")
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}
@@ -508,10 +508,20 @@ def _in_words(settings_class: type[BaseModel], table: _Table, error: Mapping[str
     what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # a room's own check, which says what to do
         return f"{place} {what}{why}."
-    declared = fields.get(path[-1])
-    default = None if declared is None or declared.is_required() else declared.get_default(call_default_factory=True)
+    default = _default_at(settings_class, path)
     remedy = "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
     return f"{place} {what}{why[:1].lower()}{why[1:]}.{remedy}"
+
+
+def _default_at(settings_class: type[BaseModel], path: Sequence[str | int]) -> Any:
+    """The default of the setting at `path`, as the stage has it; None if there is none."""
+    stage_default: Any = settings_class.model_construct()
+    for part in path:
+        stage_default = getattr(stage_default, str(part), None) if isinstance(stage_default, BaseModel) else None
+    if stage_default is not None:
+        return stage_default
+    declared = _fields_at(settings_class, path[:-1]).get(path[-1])
+    return None if declared is None or declared.is_required() else declared.get_default(call_default_factory=True)
 
 
 def _written(path: Sequence[str | int], values: Any, missing: bool) -> str:

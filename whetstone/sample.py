@@ -5,8 +5,8 @@ journal the work survives a kill: problems go through the generator in blocks of
 synced, and a resumed run samples only the missing blocks, each exactly as it would have been. Ctrl-C keeps what is finished
 of the block at hand, too: only the rest of it is sampled then, the same as it would have been but for rounding.
 
-Several processes that train together (`ranks`) sample together: each takes a share of what is asked, and grades it; all are
-given the whole result, and the first one keeps the journal. Who samples a rollout changes it by rounding at most.
+Several processes that train together (`process_group`) sample together: each takes a share of what is asked, and grades
+it; all are given the whole result, and the first one keeps the journal. Who samples a rollout changes it by rounding at most.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,7 +22,7 @@ from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
 
 if TYPE_CHECKING:
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
 
 T = TypeVar("T")
 AT_STOP = "kept_at_stop"  # marks the rows of a journal that Ctrl-C left of an unfinished block
@@ -39,7 +39,7 @@ def sample_groups(
     known: Collection[tuple[str, int]] = (),
     finished: list[Rollout] | None = None,
     reward: Callable[[Problem, Rollout], float | None] | None = None,
-    ranks: "Alone | None" = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> list[list[Rollout]]:
     """P lists of G graded rollouts. `samples` is G, or one G a problem; `first` is the index of a problem's first rollout.
 
@@ -50,7 +50,7 @@ def sample_groups(
     counts = [samples] * len(problems) if isinstance(samples, int) else list(samples)
     gold = {p.id: p for p in problems}
     wanted = [[(p.id, first + i) for i in range(n)] for p, n in zip(problems, counts, strict=True)]
-    asked = share_of([key for keys in wanted for key in keys if key not in known], ranks)
+    asked = share_of([key for keys in wanted for key in keys if key not in known], process_group)
     prompts = [ask(name, gold[name].question, i) for name, i in asked]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
@@ -79,20 +79,24 @@ def sample_groups(
         mine = rollouts()
     if reward:
         mine = [replace(r, reward=reward(gold[r.problem_id], r)) for r in mine]
-    by_key = {(r.problem_id, r.index): r for r in gathered(mine, ranks)}
+    by_key = {(r.problem_id, r.index): r for r in gathered(mine, process_group)}
     return [[by_key[key] for key in keys if key not in known] for keys in wanted]
 
 
-def share_of(items: Sequence[T], ranks: "Alone | None") -> Sequence[T]:
+def share_of(items: Sequence[T], process_group: "ProcessGroup | None") -> Sequence[T]:
     """This process's part, as long as every other's but for one: neighbours stay together, for they share a prompt."""
-    if ranks is None:
+    if process_group is None:
         return items
-    return items[len(items) * ranks.rank // ranks.count : len(items) * (ranks.rank + 1) // ranks.count]
+    return items[
+        len(items) * process_group.rank // process_group.count : len(items)
+        * (process_group.rank + 1)
+        // process_group.count
+    ]
 
 
-def gathered(items: list[T], ranks: "Alone | None") -> list[T]:
+def gathered(items: list[T], process_group: "ProcessGroup | None") -> list[T]:
     """Those of all processes, by rank."""
-    return items if ranks is None else [item for theirs in ranks.gather(items) for item in theirs]
+    return items if process_group is None else [item for theirs in process_group.gather(items) for item in theirs]
 
 
 def as_rollout(done: Completion, verdict: Verdict, temperature: float) -> Rollout:
@@ -120,7 +124,7 @@ def sample_journalled(
     journal: Path,
     label: str,
     block: int = 1024,
-    ranks: "Alone | None" = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> list[list[Rollout]]:
     """`sample_groups` that survives a kill. `block` is how many rollouts are sampled, and kept, together.
 
@@ -128,8 +132,8 @@ def sample_journalled(
     """
     size = max(1, block // samples)
     with ExitStack() as stack:
-        kept = stack.enter_context(Journal(journal)) if ranks is None or ranks.main else None
-        rows = gathered(kept.rows if kept else [], ranks)
+        kept = stack.enter_context(Journal(journal)) if process_group is None or process_group.main else None
+        rows = gathered(kept.rows if kept else [], process_group)
         found = {(r.problem_id, r.index): r for r in (from_row(Rollout, row) for row in rows)}
         kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}
         blocks = [problems[i : i + size] for i in range(0, len(problems), size)]
@@ -141,7 +145,14 @@ def sample_journalled(
                 stopped: list[Rollout] = []
                 try:
                     fresh = sample_groups(
-                        generator, part, samples, sampling, verifier, known=kept_at_stop, finished=stopped, ranks=ranks
+                        generator,
+                        part,
+                        samples,
+                        sampling,
+                        verifier,
+                        known=kept_at_stop,
+                        finished=stopped,
+                        process_group=process_group,
                     )
                 except KeyboardInterrupt:
                     if kept:

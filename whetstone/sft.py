@@ -6,12 +6,12 @@ turn only. The response is masked by its length, never by id: models that ship b
 `data = "dpo/pairs"` trains on the chosen side of a DPO stage's pairs instead: the control that DPO has to beat.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from whetstone.run.folder import Stage
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
@@ -19,21 +19,17 @@ if TYPE_CHECKING:
     from whetstone.learner.tokenise import Conversation
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     data: str | None = None  # a corpus stage's subset, or pairs (their chosen side)
     model: str | None = None  # the stage whose model is trained
-    learning_rate: float = Field(default=1e-3, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"  # from the peak to the floor
-    warmup: float = Field(default=0.05, ge=0, le=1)  # share of the steps
-    floor: float = Field(default=0.05, ge=0, le=1)  # the last learning rate, as a share of the peak
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices; AdamW for the rest
-    weight_decay: float = Field(default=0.1, ge=0)  # share of a weight lost each step, times the learning rate
     epochs: float = Field(default=1.0, gt=0)  # passes over the samples
     tokens: int = Field(default=0, ge=0)  # stop once so many tokens are spent; 0: after the epochs
     batch_tokens: int = Field(default=4096, gt=0)  # tokens of one optimizer step
     max_length: int = Field(default=1024, gt=1)  # longer samples are left out, whole
-    checkpoint_every: int = Field(default=50, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
+    optimizer: Optimizer = OptimizerSettings(
+        learning_rate=1e-3, schedule="cosine", warmup=0.05, floor=0.05, weight_decay=0.1
+    )
+    checkpoint_every: CheckpointEvery = 50
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -61,17 +57,13 @@ def run(stage: Stage) -> dict[str, Any]:
         raise ValueError(
             f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: nothing to train on."
         )
-    learner = Learner(
-        model, chat.size, stage.parallel, weight_decay=settings.weight_decay, optimizer=settings.optimizer
-    )
-    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
+    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
+    with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = token_mean([rows[i] for i in plan[step]])
             tokens = sum(len(row.ids) for row in chosen)
             sums = learner.gradient([[row] for row in chosen], next_token_loss)
-            rate = learning_rate(
-                settings.learning_rate, step, len(plan), settings.warmup, settings.schedule, settings.floor
-            )
+            rate = learning_rate(settings.optimizer, step, len(plan))
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:
                 continue

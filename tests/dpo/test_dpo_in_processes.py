@@ -27,8 +27,8 @@ def begun_again(made: Stage) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["fsdp", "ddp"])
 def test_two_processes_pair_and_prefer_what_one_does(tmp_path, world, adder, shard):
-    alone = divided(room(tmp_path / "one" / "d", world, adder, learning_rate=1e-3), 1)
-    pair = divided(room(tmp_path / "two" / "d", world, adder, learning_rate=1e-3), 2, shard)
+    alone = divided(room(tmp_path / "one" / "d", world, adder, optimizer={"learning_rate": 1e-3}), 1)
+    pair = divided(room(tmp_path / "two" / "d", world, adder, optimizer={"learning_rate": 1e-3}), 2, shard)
     told = rollout_dpo.run(alone)
     for told_too in in_group(tmp_path, 2, rollout_dpo.run, pair):
         assert told_too == pytest.approx(told, **ROUNDING)

@@ -53,7 +53,16 @@ def test_a_teachers_text_is_tokenised_and_closed_a_students_ids_are_taken_as_the
 
 
 def test_the_first_step_starts_at_no_margin_and_later_ones_prefer_the_right_side(tmp_path, world, adder):
-    rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher", learning_rate=1e-3, epochs=6, warmup=0))
+    rollout_dpo.run(
+        room(
+            tmp_path / "d",
+            world,
+            adder,
+            source="teacher",
+            optimizer={"learning_rate": 1e-3, "warmup": 0},
+            epochs=6,
+        )
+    )
     margins, losses = logged(tmp_path / "d", "margin"), logged(tmp_path / "d", "loss")
     assert abs(margins[0]) < 1e-4 and losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert margins[-1] > 0.05 and losses[-1] < losses[0]
@@ -70,13 +79,15 @@ def first_row(folder):
 
 
 def test_a_falling_chosen_side_is_said(tmp_path, world, adder, capsys, monkeypatch):
-    told = rollout_dpo.run(room(tmp_path / "d", world, adder, source="teacher", learning_rate=1e-2, epochs=6))
+    told = rollout_dpo.run(
+        room(tmp_path / "d", world, adder, source="teacher", optimizer={"learning_rate": 1e-2}, epochs=6)
+    )
     assert told["chosen_logprob_fell"] > 0.05
     assert capsys.readouterr().err.count("warning: d makes its own chosen side less likely") == 1
 
 
 def test_a_chosen_side_that_rises_is_not_warned_of(tmp_path, world, adder, capsys):
-    settings = {"source": "teacher", "learning_rate": 1e-3, "epochs": 6, "chosen_nll": 1.0}
+    settings = {"source": "teacher", "optimizer": {"learning_rate": 1e-3}, "epochs": 6, "chosen_nll": 1.0}
     assert rollout_dpo.run(room(tmp_path / "d", world, adder, **settings))["chosen_logprob_fell"] < 0
     assert "warning" not in capsys.readouterr().err
 
@@ -127,7 +138,12 @@ LOSSES = [
 
 @pytest.mark.parametrize("settings", LOSSES, ids=lambda s: "-".join(map(str, s.values())))
 def test_every_loss_and_rule_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, settings):
-    settings = {"source": "teacher", "epochs": 1, "learning_rate": 1e-3, "checkpoint_every": 1} | settings
+    settings = {
+        "source": "teacher",
+        "epochs": 1,
+        "optimizer": {"learning_rate": 1e-3},
+        "checkpoint_every": 1,
+    } | settings
     rollout_dpo.run(room(tmp_path / "one", world, adder, **settings))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 2)

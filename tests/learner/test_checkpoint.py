@@ -22,15 +22,15 @@ from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.run.disk import DiskFull
 from whetstone.run.processes import fork
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 V = 50
 FILES = ("weights-00001.safetensors", "state.json", "SHA256SUMS")
 NEWEST = "step-000002"
 
 
-def learner(kind: str = "phi3", **more) -> Learner:
-    return Learner(random_model(kind, V, more.pop("dtype", torch.float32)), V, ParallelSettings(), **more)
+def learner(kind: str = "phi3", optimizer: str = "adamw", dtype: torch.dtype = torch.float32) -> Learner:
+    return Learner(random_model(kind, V, dtype), V, ParallelSettings(), OptimizerSettings(name=optimizer))
 
 
 def train(one: Learner, steps: int, start: int = 0) -> None:

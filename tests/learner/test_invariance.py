@@ -60,7 +60,7 @@ def learner(kind: str, dtype: torch.dtype, tied: bool = True, **parallel: object
 
 
 def gradient_of(trained: Learner) -> torch.Tensor:
-    return torch.cat([trained.ranks.whole(p.grad).flatten().clone() for p in trained.model.parameters()])
+    return torch.cat([trained.process_group.whole(p.grad).flatten().clone() for p in trained.model.parameters()])
 
 
 def gradient(

@@ -13,7 +13,7 @@ from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.learner.order import plan_steps
 from whetstone.learner.schedule import learning_rate
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 V = 50
 
@@ -94,12 +94,11 @@ def test_the_plan_of_steps_is_a_function_of_the_seed_and_covers_each_epoch():
 
 
 def test_the_learning_rate_rises_then_falls_to_its_floor():
-    rates = [learning_rate(1.0, s, 100, 0.1, "linear", 0.2) for s in range(100)]
+    optimizer = OptimizerSettings(learning_rate=1.0, warmup=0.1, schedule="linear", floor=0.2)
+    rates = [learning_rate(optimizer, step, 100) for step in range(100)]
     assert rates[:2] == pytest.approx([1 / 11, 2 / 11])
     assert max(rates) == rates[10] == 1.0
     assert rates[-1] == pytest.approx(0.2 + 0.8 / 90)
-    with pytest.raises(ValueError, match="schedule 'steps' is unknown"):
-        learning_rate(1.0, 5, 10, 0, "steps")
 
 
 def weights(model) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from tests.tiny_models import random_model
 from whetstone.learner.learner import Learner
 from whetstone.learner.muon import Muon, orthogonalise
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16)])
@@ -46,7 +46,7 @@ def test_its_updates_are_as_large_as_adamws():
 
 def test_every_parameter_has_one_optimizer_and_only_hidden_matrices_have_muon():
     model = random_model("phi3", 50)
-    adamw, muon = Learner(model, 50, ParallelSettings(), optimizer="muon").optimizers
+    adamw, muon = Learner(model, 50, ParallelSettings(), OptimizerSettings(name="muon")).optimizers
     taken = [p for group in muon.param_groups for p in group["params"]]
     left = [p for group in adamw.param_groups for p in group["params"]]
     assert sorted(map(id, [*taken, *left])) == sorted(id(p) for p in model.parameters())

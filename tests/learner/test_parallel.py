@@ -18,15 +18,16 @@ from whetstone.batch import collate
 from whetstone.learner import checkpoint
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
-from whetstone.learner.parallel import Alone, join
-from whetstone.run.settings import ParallelSettings
+from whetstone.learner.parallel import ProcessGroup, join
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
 
 
 def made(optimizer: str = "adamw", **parallel: object) -> Learner:
     settings = ParallelSettings(**{"device": "cpu", "replicas": 1, "micro_batch_tokens": 60} | parallel)
-    return Learner(random_model("phi3", V, torch.float64), USED, settings, weight_decay=0.1, optimizer=optimizer)
+    chosen = OptimizerSettings(name=optimizer, weight_decay=0.1)
+    return Learner(random_model("phi3", V, torch.float64), USED, settings, chosen)
 
 
 def train(trained: Learner, first: int, last: int) -> list[float]:
@@ -42,7 +43,7 @@ def train(trained: Learner, first: int, last: int) -> list[float]:
 
 
 def weights(trained: Learner) -> dict[str, torch.Tensor]:
-    return {name: trained.ranks.whole(tensor).clone() for name, tensor in checkpoint.tensors(trained)}
+    return {name: trained.process_group.whole(tensor).clone() for name, tensor in checkpoint.tensors(trained)}
 
 
 def trained_in_process(folder: Path) -> list:
@@ -136,8 +137,8 @@ def test_gradients_are_sent_once_a_step_and_a_model_is_exported_whole(tmp_path):
 def failures_in_process() -> list[str]:
     said = []
     trained = made(processes=2)
-    rank = trained.ranks.rank
-    assert trained.ranks.any(rank == 1) and not trained.ranks.any(False)
+    rank = trained.process_group.rank
+    assert trained.process_group.any(rank == 1) and not trained.process_group.any(False)
     model = random_model("phi3", V)
     if rank:
         model.model.norm.weight.data[0] += 1
@@ -165,7 +166,7 @@ def test_processes_that_begin_differently_or_blow_up_stop_together(tmp_path):
 
 
 def test_shares_are_of_about_the_same_size_and_lose_nothing():
-    pair = Alone()
+    pair = ProcessGroup()
     pair.count = 2
     sizes = [5, 9, 1, 7, 3, 3]
     mine, theirs = pair.divide(list("abcdef"), sizes)
@@ -208,7 +209,7 @@ def published_in_process() -> list[bool]:
             trained.publish(copy)
             there = {name: p.detach() for name, p in copy.named_parameters()}
             for name, p in trained.model.named_parameters():
-                equal.append(torch.equal(trained.ranks.whole(p.detach()).to(dtype), there.pop(name)))
+                equal.append(torch.equal(trained.process_group.whole(p.detach()).to(dtype), there.pop(name)))
             equal.append(not there)
     return equal
 

@@ -16,7 +16,7 @@ from whetstone.learner import replicas
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.learner.replicas import shares
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked replicas are for Linux")
 V = 50
@@ -38,7 +38,7 @@ def groups(count: int, seed: int = 0) -> list[list[Row]]:
 
 def made_learner(processes: int, dtype=torch.float64, optimizer="adamw") -> Learner:
     parallel = ParallelSettings(device="cpu", replicas=processes)
-    return Learner(random_model("phi3", V, dtype), V, parallel, optimizer=optimizer)
+    return Learner(random_model("phi3", V, dtype), V, parallel, OptimizerSettings(name=optimizer))
 
 
 def trained(

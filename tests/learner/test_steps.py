@@ -18,12 +18,14 @@ from whetstone.learner.flops import Flops
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.learner.steps import Steps
+from whetstone.run.folder import Stage
 from whetstone.run.metrics import read_metrics
 from whetstone.run.processes import Terminated
-from whetstone.run.settings import ParallelSettings, SpikeSettings, StageSettings
+from whetstone.run.settings import ParallelSettings, SpikeSettings, TrainingSettings
 
 V, TOTAL, EVERY = 50, 14, 4
 ONE = ParallelSettings(device="cpu", replicas=1)
+WARN = SpikeSettings()
 GO_BACK = SpikeSettings(not_finite="go_back", spike="go_back", window=8)
 
 
@@ -31,10 +33,14 @@ def rows(step: int) -> list[Row]:
     return token_mean([Row([(7 * step + i * n) % V for n in range(12)], prompt=4) for i in range(1, 4)])
 
 
-def walk(folder: Path, spikes: SpikeSettings | None = None, bumps=None, at=None) -> tuple[dict, torch.Tensor]:
+def training(folder: Path, every: int, spikes: SpikeSettings = WARN) -> Stage:
+    return stage(folder, TrainingSettings(kind="walk", checkpoint_every=every, spikes=spikes))
+
+
+def walk(folder: Path, spikes: SpikeSettings = WARN, bumps=None, at=None) -> tuple[dict, torch.Tensor]:
     """A stage of TOTAL steps. `bumps` are added to losses; `at(step, steps)` is done in each. Its state and weights."""
     learner = Learner(random_model("phi3", V), V, ONE)
-    with Steps(stage(folder, StageSettings(kind="walk")), learner, TOTAL, EVERY, spikes) as steps:
+    with Steps(training(folder, EVERY, spikes), learner, TOTAL) as steps:
         for step in steps:
             data = rows(step)
             sums = learner.gradient([[row] for row in data], next_token_loss)
@@ -177,7 +183,7 @@ def test_a_signal_to_all_processes_lets_them_end_the_step(tmp_path):
     if learner.processes == 1:
         pytest.skip("more processes need Linux and OMP_NUM_THREADS=1")
     data = [Row([i % V for i in range(200)]) for _ in range(4)]
-    with pytest.raises(Terminated), Steps(stage(tmp_path / "w", StageSettings(kind="walk")), learner, 4, 4) as steps:
+    with pytest.raises(Terminated), Steps(training(tmp_path / "w", 4), learner, 4) as steps:
         for step in steps:
             if step == 1:
                 (pid, *_), *_ = learner._replicas[1].children
@@ -211,7 +217,7 @@ def test_the_best_checkpoint_stays_and_is_restored(tmp_path):
 def test_where_the_best_is_damaged_the_last_is_used_and_that_is_said(tmp_path, damaged, capsys):
     learner = Learner(random_model("phi3", V), V, ONE)
     kept = []
-    with Steps(stage(tmp_path / "walk", StageSettings(kind="walk")), learner, 4, 2) as steps:
+    with Steps(training(tmp_path / "walk", 2), learner, 4) as steps:
         for step in steps:
             learner.gradient([[row] for row in rows(step)], next_token_loss)
             steps.update(step, 1.0, 1e-2)
@@ -253,7 +259,7 @@ def test_padding_is_measured(tmp_path, monkeypatch):
     plain = learners.micro_batches
     monkeypatch.setattr(learners, "micro_batches", padded)
     learner = Learner(random_model("phi3", V), V, ONE)
-    with Steps(stage(tmp_path / "walk", StageSettings(kind="walk")), learner, 1, 1) as steps:
+    with Steps(training(tmp_path / "walk", 1), learner, 1) as steps:
         for step in steps:
             learner.gradient([[row] for row in rows(step)], next_token_loss)
             steps.update(step, 1.0, 1e-3)

@@ -172,7 +172,12 @@ EVERY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_every_algorithm_trains_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch, name):
-    settings = {"candidate_samples": 0, "steps": 3, "learning_rate": 1e-3, "checkpoint_every": 1} | EVERY[name]
+    settings = {
+        "candidate_samples": 0,
+        "steps": 3,
+        "optimizer": {"learning_rate": 1e-3},
+        "checkpoint_every": 1,
+    } | EVERY[name]
     told = loop.run(room(tmp_path / "one", world, adder, threshold=None, **settings))
     assert told["updates"] > 0 and hash_folder(tmp_path / "one" / "model") != hash_folder(adder)
     assert max(logged(tmp_path / "one", "sampler_gap")) < 1e-4
@@ -243,7 +248,7 @@ def test_a_roll_back_goes_on_from_before_the_bad_steps_with_other_rollouts(tmp_p
         loop.run(stage)
     first, second = read_json(tmp_path / "r" / "tripwires.json")
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
-    assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.learning_rate / 4] * 2)
+    assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 4] * 2)
     told = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
     assert [trip["action"] for trip in told["tripwires"]] == ["rollback", "pause"]
 

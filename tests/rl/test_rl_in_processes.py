@@ -68,7 +68,7 @@ def same_weights(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "shard"), [("grpo", "fsdp"), ("dapo", "fsdp"), ("srpo", "fsdp"), ("dapo", "ddp")])
 def test_two_processes_sample_and_learn_what_one_does(tmp_path, world, adder, name, shard):
-    settings = {"steps": 4, "learning_rate": 1e-3} | CASES[name]
+    settings = {"steps": 4, "optimizer": {"learning_rate": 1e-3}} | CASES[name]
     alone = room(tmp_path / "one" / "r", world, adder, **settings)
     told, seen = sampled_by(divided(alone, 1))
     pair = divided(room(tmp_path / "two" / "r", world, adder, **settings), 2, shard)
@@ -108,7 +108,7 @@ def stopped_in_process(made: Stage) -> str:
 @pytest.mark.slow
 def test_one_is_asked_to_stop_and_torchrun_goes_on_to_the_same_bits(tmp_path, world, adder):
     """Groups carried over and the pool's order come back with the checkpoint; the prompts were chosen before it."""
-    settings = {"steps": 4, "learning_rate": 1e-3, "checkpoint_every": 9} | CASES["dapo"]
+    settings = {"steps": 4, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 9} | CASES["dapo"]
     undisturbed = divided(room(tmp_path / "one" / "r", world, adder, **settings), 2)
     told, _ = in_group(tmp_path, 2, loop.run, undisturbed)
     made = divided(room(tmp_path / "two" / "r", world, adder, **settings), 2)
@@ -135,4 +135,4 @@ def test_a_tripwire_goes_back_and_pauses_in_all_of_them(tmp_path, world, adder):
     assert in_group(tmp_path, 2, paused_in_process, made) == ["paused", "paused"]
     first, second = read_json(made.folder / "tripwires.json")
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
-    assert logged(made.folder, "learning_rate") == pytest.approx([made.settings.learning_rate / 4] * 2)
+    assert logged(made.folder, "learning_rate") == pytest.approx([made.settings.optimizer.learning_rate / 4] * 2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.scripted import rollout
-from whetstone.learner.parallel import Alone
+from whetstone.learner.parallel import ProcessGroup
 from whetstone.rl.tripwires import (
     Paused,
     RolledBack,
@@ -46,7 +46,7 @@ def follow(watch: Watch, steps: list[dict]) -> dict:
 
 @pytest.mark.parametrize("wire", BAD)
 def test_a_wire_warns_once_its_number_was_beyond_the_limit_for_so_many_steps(tmp_path, capsys, wire):
-    watch = Watch(tmp_path, Tripwires(kl=0.5), Alone())
+    watch = Watch(tmp_path, Tripwires(kl=0.5), ProcessGroup())
     follow(watch, [{}, BAD[wire], BAD[wire], {}, BAD[wire], BAD[wire]])
     assert watch.tripped == [], "never three steps on end"
     follow(watch, [{}, {}, *[BAD[wire]] * 3])
@@ -57,10 +57,10 @@ def test_a_wire_warns_once_its_number_was_beyond_the_limit_for_so_many_steps(tmp
 
 def test_good_steps_trip_nothing_and_a_limit_of_0_takes_a_wire_away(tmp_path):
     off = {wire: 0.0 for wire in BAD}
-    watch = Watch(tmp_path, Tripwires(**off, patience=1), Alone())
+    watch = Watch(tmp_path, Tripwires(**off, patience=1), ProcessGroup())
     everything = {k: v for bad in BAD.values() for k, v in bad.items()}
     follow(watch, [{}, everything, everything])
-    follow(Watch(tmp_path, Tripwires(kl=0.5, patience=1), Alone()), [{}] * 10)
+    follow(Watch(tmp_path, Tripwires(kl=0.5, patience=1), ProcessGroup()), [{}] * 10)
     assert watch.tripped == [] and not (tmp_path / "tripwires.json").exists()
 
 
@@ -80,8 +80,8 @@ def test_a_pause_stops_once_and_the_resumed_run_passes_the_same_step(tmp_path):
     settings = Tripwires(patience=1, pause=("truncated",))
     steps = [{}, {"truncated": 0.9}, {}]
     with pytest.raises(Paused):
-        follow(Watch(tmp_path, settings, Alone()), steps)
-    resumed = Watch(tmp_path, settings, Alone())
+        follow(Watch(tmp_path, settings, ProcessGroup()), steps)
+    resumed = Watch(tmp_path, settings, ProcessGroup())
     follow(resumed, steps)
     assert len(resumed.tripped) == 1
     with pytest.raises(Paused):
@@ -92,13 +92,13 @@ def test_a_roll_back_goes_behind_the_first_bad_step_and_takes_another_way(tmp_pa
     for step in (2, 4, 6):
         (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
     settings = Tripwires(patience=3, rollback=("truncated",), rollback_rate=0.5)
-    watch = Watch(tmp_path, settings, Alone())
+    watch = Watch(tmp_path, settings, ProcessGroup())
     assert (watch.rate, watch.stream(7)) == (1.0, 7)
     with pytest.raises(RolledBack) as back:
         follow(watch, [{}] * 5 + [{"truncated": 0.9}] * 3)
     assert back.value.step == 5, "the steps 0 to 4 were good"
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000002", "step-000004"]
-    again = Watch(tmp_path, settings, Alone())
+    again = Watch(tmp_path, settings, ProcessGroup())
     assert again.rollbacks == 1 and again.rate == 0.5 and again.stream(7) != 7
 
 
@@ -106,9 +106,9 @@ def test_after_so_many_roll_backs_it_stops(tmp_path):
     settings = Tripwires(patience=1, rollback=("truncated",), rollbacks=2)
     for _ in range(2):
         with pytest.raises(RolledBack):
-            follow(Watch(tmp_path, settings, Alone()), [{}, {"truncated": 0.9}])
+            follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
     with pytest.raises(Paused):
-        follow(Watch(tmp_path, settings, Alone()), [{}, {"truncated": 0.9}])
+        follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
 
 
 def test_checkpoints_of_bad_steps_are_dropped_and_none_there_is_no_error(tmp_path):

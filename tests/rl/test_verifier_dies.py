@@ -11,11 +11,11 @@ import pytest
 
 from tests.rl.test_loop import EVERY, room
 from tests.tiny_world import SUMS, logged, problem
-from whetstone import verify
 from whetstone.records import to_row
 from whetstone.rl import groups, loop
 from whetstone.run.folder import hash_folder
 from whetstone.run.tables import write_rows
+from whetstone.verify import verdict_cache
 from whetstone.verify.workers import Worker
 
 NUMBERS = ("reward", "accuracy", "undecided", "rollouts", "kept_groups", "carried_groups", "loss", "gradient_norm")
@@ -73,14 +73,19 @@ def trained(folder: Path, world: dict[str, Path], adder: Path, **settings) -> tu
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups, "sample_step", sample_step)
-        patch.setattr(verify, "MOST_REMEMBERED", 0)  # each rollout is a question of its own
+        patch.setattr(verdict_cache, "MOST_BYTES", 0)  # each rollout is a question of its own
         return loop.run(room(folder, world, adder, **settings)), seen
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc tells which process computes for a worker")
 def test_reward_workers_that_are_killed_change_nothing(tmp_path, hard_prompts, adder):
-    settings = EVERY["dapo"] | {"steps": 3, "candidate_samples": 0, "threshold": None, "learning_rate": 1e-3}
+    settings = EVERY["dapo"] | {
+        "steps": 3,
+        "candidate_samples": 0,
+        "threshold": None,
+        "optimizer": {"learning_rate": 1e-3},
+    }
     expected = trained(tmp_path / "one" / "r", hard_prompts, adder, **settings)
     done: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,8 @@ from whetstone.records import PROGRAM_REQUEST, Problem, Verdict
 from whetstone.rollouts import collect
 from whetstone.rollouts.mammoth import ProgramGrader, program_trace
 from whetstone.verify import MathVerifier
-from whetstone.verify.program import Outcome, programs, run_program
+from whetstone.verify.isolation.kernel import LEVELS
+from whetstone.verify.program import Outcome, Refused, Sandbox, programs, run_program
 
 FORMULAS = {"(2*3+2)*2": 16, "7": 7, "1/3*6": 2, "10/4": Fraction(5, 2), "0.5*3+20-(4+1)": Fraction(33, 2)}
 
@@ -32,6 +33,9 @@ class FakeSandbox:
     def __init__(self, *outcomes: Outcome):
         self.outcomes = list(outcomes)
 
+    def require(self):
+        return "namespaces"
+
     def run_text(self, completion):
         return self.outcomes.pop(0)
 
@@ -45,7 +49,7 @@ def test_a_program_that_does_not_answer_is_wrong_with_its_reason_and_without_a_s
             Verdict(False, "program: timeout"),
         ]
         refused = ProgramGrader(FakeSandbox(Outcome(None, "refused", "no namespaces")), verifier)
-        with pytest.raises(ValueError, match="offers no sandbox: no namespaces"):
+        with pytest.raises(ValueError, match="no longer be run isolated: no namespaces"):
             refused.verdicts([(problem, "")])
 
 
@@ -56,6 +60,21 @@ def test_programs_of_formulas_lie_beside_the_chains_of_thought(tmp_path):
     found = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(made) if t.problem_id == "p1"]
     assert [kind for _, kind, _, _ in found] == ["", "", "program"]
     assert found[-1] == ("p1", "program", True, "program: equal")
+
+
+def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_path, monkeypatch):
+    problems = [Problem("p", "What is 1 + 1?", "2", formula="1+1")]
+    asked = stage(tmp_path / "with", "", problems, teacher="procedural", samples=1, programs=1)
+    assert collect.run(asked)["isolation of programs"] in LEVELS
+
+    def refuse(self):
+        raise Refused("this machine offers no level of isolation")
+
+    monkeypatch.setattr(Sandbox, "require", refuse)
+    with server(lambda *_: None) as (address, world):
+        with pytest.raises(ValueError, match="offers no level of isolation"):
+            collect.run(stage(tmp_path / "without", address, problems, samples=1, programs=1))
+        assert world.bodies == []
 
 
 def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_path):

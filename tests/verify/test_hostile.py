@@ -1,4 +1,4 @@
-"""No input holds a worker beyond its deadline, grows it beyond its cap, or spoils the next check."""
+"""No input holds a worker longer than its deadline, grows it beyond its cap, or affects the next check."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from whetstone.verify import MathVerifier, get_policy
 from whetstone.verify.equal import judge
 
 DEADLINE = 2.0
-SLACK = 1.5  # seconds: killing, and starting no more than one process on a busy machine is not counted below
+SLACK = 1.5  # seconds, for killing a process on a busy machine
 
 HOSTILE = {
     "tower": "9^{9^{9^{9}}}",
@@ -97,7 +97,7 @@ def test_hostile_references_are_undecided_not_wrong(verifier):
     assert verifier.check("9^{9^{9^9}}", "9^{9^{9^9}}").correct is True
 
 
-def test_a_megabyte_is_read_in_milliseconds(verifier):
+def test_a_megabyte_is_read_within_a_second(verifier):
     for text in (
         "7 + " * 250_000,
         r"\boxed{1} " * 100_000,
@@ -110,12 +110,13 @@ def test_a_megabyte_is_read_in_milliseconds(verifier):
         assert time.process_time() - begin < 1.0
 
 
-def test_a_timeout_is_undecided_and_said():
+def test_a_timeout_is_undecided_and_is_the_reason():
     with MathVerifier(deadline=0.5) as verifier:
         verdict = verifier.check(r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}", r"\int_0^1 \sin(x^2) dx")
         assert verdict.correct is None
         assert verdict.reason == "timeout"
-        assert verifier.check(r"\boxed{\cos 0}", "1").correct in (True, None)
+        verifier.deadline = 20.0
+        assert verifier.check(r"\boxed{\cos 0}", "1").correct is True
 
 
 def test_memory_is_capped(monkeypatch):
@@ -142,7 +143,7 @@ def test_the_processes_that_compute_are_under_the_cap():
     from whetstone.verify.workers import Budget, Workers
 
     with Workers(memory_bytes=700 << 20) as pool:
-        assert pool.same(r"\int_0^1 2x dx", r"\int_0^1 1 dx", Budget(60.0)) in (True, False)
+        assert pool.same(r"\int_0^1 2x dx", r"\int_0^1 1 dx", Budget(60.0)) is True
         leader = pool.idle[0].process.pid
         forks = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
         assert forks
@@ -230,7 +231,7 @@ def test_a_busy_worker_ends_when_its_parent_is_killed(tmp_path):
 
 
 def gone(pid: int, seconds: float = 5) -> bool:
-    """Has the process ended (or is it a zombie that nobody reaped) within so many seconds?"""
+    """Whether the process ends, or becomes a zombie that nobody reaps, within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

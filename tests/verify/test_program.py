@@ -1,4 +1,4 @@
-"""Programs of thought: what counts as the answer, how each failure is named, and that a level never sinks unseen."""
+"""Programs of thought: what the answer is, how failures are named, and that no program runs with less isolation."""
 
 import gzip
 import json
@@ -15,17 +15,20 @@ from typing import Any
 import pytest
 
 import whetstone
-from whetstone.verify import jail, program
-from whetstone.verify.program import LEVELS, REASONS, Outcome, Sandbox, programs, run_program
+from whetstone.verify import program
+from whetstone.verify.children import Killed
+from whetstone.verify.isolation import kernel
+from whetstone.verify.program import LEVELS, REASONS, Outcome, Refused, Sandbox, programs, run_program
 
 ROOT = Path(whetstone.__file__).parents[1]
+NO_ISOLATION = "this machine offers no level of isolation"
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(seconds=10.0) as sandbox:
         if sandbox.level is None:
-            pytest.skip(f"no level of isolation is to be had here: {sandbox.run('').detail}")
+            pytest.skip(NO_ISOLATION)
         yield sandbox
 
 
@@ -106,25 +109,8 @@ def test_every_style_is_answered_at_every_level(level: str):
     with Sandbox(seconds=10.0, levels=[level]) as sandbox:
         if sandbox.level is None:
             pytest.skip(f"this machine does not offer the level: {sandbox.run('').detail}")
-        left_out = {"printed before an exit"} if level == "restricted" else set()  # sys is no module of that language
-        said = {name: sandbox.run(code).answer for name, (code, _) in ANSWERS.items() if name not in left_out}
-        assert said == {name: answer for name, (_, answer) in ANSWERS.items() if name not in left_out}
-
-
-def test_the_restricted_language_leaves_ordinary_words_alone():
-    code = (
-        "class Node:\n    def __init__(self, data):\n        self.data = data\n"
-        "data, test, load, f_x, co_x, input, dir, _ = range(8)\n"
-        "import numpy as np\nfrom sympy import sympify\n"
-        "def f(vars, *, public=3):\n    return vars + public\n"
-        "ans = [Node(data).data, f_x, input + dir, f(2), int(np.arange(4).sum()), sympify('x + 1').subs('x', 2)]"
-    )
-    with Sandbox(levels=["restricted"], seconds=10.0) as sandbox:
-        if sandbox.level is None:
-            pytest.skip(f"this machine does not offer the level: {sandbox.run('').detail}")
-        assert sandbox.run(code).answer == "[0, 3, 11, 5, 6, 3]"
-        assert sandbox.run("f = open\nans = f('x')").reason == "forbidden"
-        assert sandbox.run("ans = open('x')\nopen = 3").reason == "error"  # its own name, and there is no builtin
+        answers = {name: sandbox.run(code).answer for name, (code, _) in ANSWERS.items()}
+        assert answers == {name: answer for name, (_, answer) in ANSWERS.items()}
 
 
 @pytest.mark.parametrize("reason", ENDS)
@@ -134,9 +120,13 @@ def test_a_failure_is_a_reason(reason: str, sandbox: Sandbox):
     assert reason in REASONS
 
 
-@pytest.mark.parametrize("code", ["\x00", "\ud800", "x" * 2_000_000, "(" * 5000, "", "#", "\ufeffans = 1"])
-def test_what_is_no_program_raises_nothing(code: str, sandbox: Sandbox):
-    assert sandbox.run(code).reason in ("syntax", "no answer", "memory", "answered")
+NO_PROGRAMS = {"\x00": "syntax", "\ud800": "syntax", "x" * 2_000_000: "syntax", "(" * 5000: "syntax"}
+NO_PROGRAMS |= {"": "no answer", "#": "no answer", "\ufeffans = 1": "syntax"}
+
+
+@pytest.mark.parametrize(("code", "reason"), NO_PROGRAMS.items(), ids=lambda text: repr(text[:10]))
+def test_text_that_is_no_program_has_a_reason_too(code: str, reason: str, sandbox: Sandbox):
+    assert sandbox.run(code).reason == reason
 
 
 def test_what_was_printed_is_kept_to_its_tail(sandbox: Sandbox):
@@ -175,34 +165,35 @@ def test_the_last_program_of_a_completion_is_run(sandbox: Sandbox):
 def test_outcomes_are_in_order_and_from_any_thread():
     with Sandbox(size=2, seconds=10.0) as sandbox:
         if sandbox.level is None:
-            pytest.skip("no level of isolation is to be had here")
-        found: dict[int, str | None] = {}
+            pytest.skip(NO_ISOLATION)
+        answers: dict[int, str | None] = {}
         codes = [f"ans = {n}" for n in range(8)]
         threads = [
-            threading.Thread(target=lambda n=n: found.update({n: sandbox.run(f"ans = {n}").answer})) for n in range(4)
+            threading.Thread(target=lambda n=n: answers.update({n: sandbox.run(f"ans = {n}").answer})) for n in range(4)
         ]
         for thread in threads:
             thread.start()
         assert [outcome.answer for outcome in sandbox.run_many(codes)] == [str(n) for n in range(8)]
         for thread in threads:
             thread.join()
-        assert found == {n: str(n) for n in range(4)}
+        assert answers == {n: str(n) for n in range(4)}
         assert sandbox.started <= 2
 
 
-def test_one_that_all_share():
-    outcome = run_program("ans = 2 + 2", 10.0)
-    assert outcome.answer == "4" or outcome.reason == "refused"
+def test_all_callers_share_one_sandbox(sandbox: Sandbox):  # which skips where programs cannot be run
+    assert run_program("ans = 2 + 2", 10.0).answer == "4"
+    assert run_program("ans = 2 + 3", 10.0).answer == "5"
+    assert program._shared().started == 1
 
 
 def test_a_dead_sandbox_process_is_replaced_at_the_same_level():
     with Sandbox(seconds=10.0) as sandbox:
         level = sandbox.level
         if level is None:
-            pytest.skip("no level of isolation is to be had here")
+            pytest.skip(NO_ISOLATION)
         sandbox.idle[0].process.kill()
         sandbox.idle[0].process.wait()
-        assert sandbox.run("ans = 1").answer == "1"  # it died while idle: no program's doing
+        assert sandbox.run("ans = 1").answer == "1"  # it died while idle, so no program is the cause
         ending = threading.Timer(0.5, lambda: [process.process.kill() for process in list(sandbox.busy)])
         ending.start()
         outcome = sandbox.run("while True:\n    pass")
@@ -211,17 +202,34 @@ def test_a_dead_sandbox_process_is_replaced_at_the_same_level():
         assert (sandbox.started, sandbox.level) == (3, level)
 
 
+def test_a_sandbox_process_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch):
+    class Fragile(program.Process):
+        attempts = 0
+
+        def __init__(self, levels: tuple[str, ...]):
+            Fragile.attempts += 1
+            if Fragile.attempts <= 2:
+                raise Killed("a sandbox process ended with status -9 while it started.")
+            super().__init__(levels)
+
+    monkeypatch.setattr(program, "Process", Fragile)
+    with Sandbox(seconds=10.0) as sandbox:
+        if sandbox.level is None:
+            pytest.skip(NO_ISOLATION)
+        assert (sandbox.run("ans = 1").answer, Fragile.attempts) == ("1", 3)
+
+
 def of_session(leader: int) -> list[int]:
     """Living processes of a session, zombies left out."""
-    found = []
+    members = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
         if int(session) == leader and state != "Z":
-            found.append(int(folder.name))
-    return found
+            members.append(int(folder.name))
+    return members
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
@@ -244,7 +252,7 @@ def test_nothing_survives_a_parent_that_is_killed():
 def test_closing_ends_a_program_in_its_midst():
     sandbox = Sandbox(seconds=60.0)
     if sandbox.level is None:
-        pytest.skip("no level of isolation is to be had here")
+        pytest.skip(NO_ISOLATION)
     leader = sandbox.idle[0].process.pid
     threading.Timer(0.5, sandbox.close).start()
     start = time.monotonic()
@@ -257,14 +265,14 @@ def test_closing_ends_a_program_in_its_midst():
         assert of_session(leader) == []
 
 
-def test_a_weaker_level_is_never_gone_on_with(monkeypatch: pytest.MonkeyPatch):
+def test_a_sandbox_never_continues_at_a_weaker_level(monkeypatch: pytest.MonkeyPatch):
     class Offered:
-        why: dict[str, str] = {}  # noqa: RUF012
+        missing: dict[str, str] = {}  # noqa: RUF012
         asked: list[tuple[str, ...]] = []  # noqa: RUF012
 
         def __init__(self, levels: tuple[str, ...]):
             self.asked.append(tuple(levels))
-            self.level = "seccomp" if len(self.asked) == 1 else "restricted"
+            self.level = "namespaces" if len(self.asked) == 1 else "seccomp"
 
         def run(self, question: dict[str, Any]) -> dict[str, Any]:
             raise program.Died
@@ -274,63 +282,72 @@ def test_a_weaker_level_is_never_gone_on_with(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(program, "Process", Offered)
     sandbox = Sandbox()
-    assert (sandbox.run("ans = 1").reason, sandbox.level) == ("crashed", "seccomp")
+    assert (sandbox.run("ans = 1").reason, sandbox.level) == ("crashed", "namespaces")
     outcome = sandbox.run("ans = 1")
-    assert outcome.reason == "refused" and "only restricted now" in outcome.detail
-    assert Offered.asked == [LEVELS, ("seccomp",)]
+    assert outcome.reason == "refused" and "only seccomp now" in outcome.detail
+    assert Offered.asked == [LEVELS, ("namespaces",)]
 
 
-# A machine that offers less: a filter in front of Python refuses unshare, and prctl's and seccomp's filters with it
+# A machine that offers less: a filter in front of Python refuses unshare, and with "both" prctl's seccomp filters
 LESS = """
-import ctypes, json, struct, sys
-from whetstone.verify import jail
+import json, struct, sys
+from whetstone.verify.isolation import kernel
 from whetstone.verify.program import Sandbox
 def step(code, yes, no, value):
     return struct.pack("=HBBI", code, yes, no, value)
-unshare, prctl = {"x86_64": (272, 157), "aarch64": (97, 167)}[jail.platform.machine()]
+unshare, prctl = {"x86_64": (272, 157), "aarch64": (97, 167)}[kernel.platform.machine()]
 refuse, allow = step(6, 0, 0, 0x00050001), step(6, 0, 0, 0x7fff0000)
 code = step(0x20, 0, 0, 0) + step(0x15, 0, 1, unshare) + refuse
 if sys.argv[1] == "both":
     code += step(0x15, 0, 3, prctl) + step(0x20, 0, 0, 16) + step(0x15, 0, 1, 22) + refuse
-code += allow
-room = ctypes.create_string_buffer(code, len(code))
-jail._prctl("", jail.PR_SET_NO_NEW_PRIVS, 1)
-jail._call("", jail._libc.prctl, 22, 2, ctypes.byref(jail._Program(len(code) // 8, ctypes.addressof(room))), 0, 0)
+kernel.install_filter(code + allow)
 with Sandbox(seconds=10.0, **json.loads(sys.argv[2])) as sandbox:
     outcome = sandbox.run("ans = 6 * 7")
-    print(json.dumps([sandbox.level, sandbox.why, outcome.answer, outcome.reason, outcome.level, outcome.detail]))
+    print(json.dumps([sandbox.level, sandbox.missing, outcome.answer, outcome.reason, outcome.level, outcome.detail]))
 """
 
 
 def with_less(kind: str, **settings: Any) -> list[Any]:
+    if sys.platform != "linux":
+        pytest.skip("seccomp filters are Linux's")
     try:
-        jail.seccomp_filter()
-    except jail.NotObtained as error:
+        kernel.machine()
+    except kernel.NotObtained as error:
         pytest.skip(str(error))
     done = subprocess.run(
         [sys.executable, "-c", LESS, kind, json.dumps(settings)], capture_output=True, text=True, cwd=ROOT
     )
-    if "seccomp" in done.stderr or "prctl" in done.stderr:
+    if "NotObtained" in done.stderr:
         pytest.skip(f"this kernel takes no filter: {done.stderr[-200:]}")
     return json.loads(done.stdout)
 
 
-def test_without_namespaces_the_level_is_seccomp_and_says_why():
-    level, why, answer, reason, level_of_outcome, _ = with_less("namespaces")
+def test_without_namespaces_the_level_is_seccomp_and_the_reason_is_kept():
+    level, missing, answer, reason, level_of_outcome, _ = with_less("namespaces")
     assert (level, answer, reason, level_of_outcome) == ("seccomp", "42", "answered", "seccomp")
-    assert why == {"namespaces": "unshare a user namespace: Operation not permitted"}
+    assert missing == {"namespaces": "unshare a user namespace: Operation not permitted"}
 
 
-def test_without_seccomp_the_level_is_restricted_and_says_why():
-    level, why, answer, _, level_of_outcome, _ = with_less("both")
-    assert (level, answer, level_of_outcome) == ("restricted", "42", "restricted")
-    assert why["seccomp"] == "install the seccomp filter: Operation not permitted"
+def test_without_namespaces_and_seccomp_nothing_is_run_and_the_remedy_is_given():
+    level, _, answer, reason, level_of_outcome, detail = with_less("both")
+    assert (level, answer, reason, level_of_outcome) == (None, None, "refused", None)
+    assert "run isolated or not at all" in detail and "sysctl" in detail and "programs = 0" in detail
+    assert "namespaces: unshare a user namespace: Operation not permitted" in detail
+    assert "seccomp: install the seccomp filter: Operation not permitted" in detail
 
 
-def test_where_no_accepted_level_is_to_be_had_nothing_is_run_and_the_remedy_is_told():
+def test_a_level_that_is_not_accepted_is_not_used():
     level, _, answer, reason, level_of_outcome, detail = with_less("namespaces", levels=["namespaces"])
     assert (level, answer, reason, level_of_outcome) == (None, None, "refused", None)
     assert "unshare a user namespace: Operation not permitted" in detail and "sysctl" in detail
+
+
+def test_a_system_that_is_not_linux_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(program.sys, "platform", "darwin")
+    sandbox = Sandbox()
+    with pytest.raises(Refused, match=r"isolated or not at all, and this is darwin.*Use a Linux machine, container"):
+        sandbox.require()
+    assert (sandbox.level, sandbox.run("ans = 1").reason) == (None, "refused")
 
 
 @pytest.mark.parametrize(
@@ -339,32 +356,31 @@ def test_where_no_accepted_level_is_to_be_had_nothing_is_run_and_the_remedy_is_t
         ({"size": 0}, "size = 0.*Use 1 or more"),
         ({"seconds": 0}, "seconds = 0.*say 2"),
         ({"seconds": float("nan")}, "seconds = nan"),
-        ({"levels": ["docker"]}, "'docker' is no level.*namespaces, seccomp, restricted"),
-        ({"levels": []}, "not run without isolation"),
+        (
+            {"levels": ["restricted"]},
+            "'restricted' is not a level of isolation. Use one or both of namespaces, seccomp",
+        ),
+        ({"levels": []}, "not run unisolated. Use one or both of namespaces, seccomp"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], words: str):
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str):
     with pytest.raises(ValueError, match=words):
         Sandbox(**settings)
 
 
-def test_both_machines_have_a_number_for_every_call_allowed():
-    for _, _, numbers in jail.MACHINES.values():
-        assert len(set(numbers)) == len(numbers) == len(jail.ALLOWED)
+def test_each_machine_has_a_number_for_every_system_call_allowed():
+    for _, _, numbers in kernel.MACHINES.values():
+        assert len(set(numbers)) == len(numbers) == len(kernel.ALLOWED)
 
 
-def test_the_two_ends_name_the_same_levels():
-    assert jail.LEVELS == LEVELS
-
-
-# What sympy imports late that no program of thought comes to: other languages, solvers, drawing, control
+# What sympy imports late that no program of thought needs: other languages, solvers, drawing, control
 NOT_LOADED = ("categories", "physics.control", "testing", "codegen.c", "logic.algorithms", "printing.pytorch")
 NOT_LOADED += ("printing.tensorflow", "printing.preview", "stats.sampling", "holonomic", "interactive", "plotting")
 LATE = r"""
 import json, os, re, sys
-from whetstone.verify import jail
+from whetstone.verify.isolation.inside import load_libraries
 out = os.dup(1)
-jail.load_libraries()
+load_libraries()
 late = set()
 for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None) or ""
@@ -372,21 +388,22 @@ for name, module in list(sys.modules.items()):
         continue
     base = name.split(".") if file.endswith("__init__.py") else name.split(".")[:-1]
     text = open(file, encoding="utf-8").read()
-    for dots, found in re.findall(r"^ +(?:from|import) (\.*)([\w.]*)(?: import|$)", text, flags=re.MULTILINE):
+    for dots, path in re.findall(r"^ +(?:from|import) (\.*)([\w.]*)(?: import|$)", text, flags=re.MULTILINE):
         near = base[: len(base) - len(dots) + 1] if dots else []
-        late.add(".".join([*near, found]).strip("."))
+        late.add(".".join([*near, path]).strip("."))
 late = {name for name in late - set(sys.modules) if name.startswith("sympy.")}
 os.write(out, json.dumps(sorted(late)).encode())
 """
 
 
 @pytest.mark.slow
-def test_what_sympy_imports_when_first_used_is_loaded_beforehand():
+def test_what_sympy_imports_late_is_imported_beforehand():
     """An empty root has no modules: one that is missing here is an ImportError in somebody's program."""
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, cwd=ROOT, check=True)
     known = tuple(f"sympy.{part}" for part in NOT_LOADED)
-    missing = [name for name in json.loads(done.stdout) if not name.startswith(known)]
-    assert missing == []
+    late = json.loads(done.stdout)
+    assert [name for name in late if name.startswith(known)], "the search for late imports matches nothing"
+    assert [name for name in late if not name.startswith(known)] == []
 
 
 def data(name: str) -> list[dict[str, Any]]:
@@ -417,15 +434,15 @@ MISPRINTED = {"math-train-1527-0"}
 
 @pytest.mark.slow
 def test_tora_examples_run_to_their_published_outputs(sandbox: Sandbox):
-    wrong, seen = {}, 0
+    wrong, count = {}, 0
     for row in data("tora_examples/examples.jsonl.gz"):
         text = row["messages"][1]["content"]
         outputs = re.findall(r"```output\n(.*?)\n?```", text, re.DOTALL)
         for code, output in zip(programs(text), outputs, strict=True):
-            seen += 1
+            count += 1
             outcome = sandbox.run(code, 60.0)  # one of them takes the floor of a thousand sympy logarithms
             if outcome.printed.strip() != output.strip():
                 wrong[row["id"]] = outcome
-    assert seen == 25
+    assert count == 25
     assert set(wrong) == MISPRINTED
     assert all(outcome.reason == "error" and "TypeError" in outcome.detail for outcome in wrong.values())

@@ -1,8 +1,8 @@
 """Programs that try to get out, one test each, at every level of isolation that this machine offers.
 
-A program says "breach" when what it tried has worked, so that an attack which is merely misspelt would pass: those that
-do no harm are therefore also run with no sandbox, where they must succeed. After every attack the host is as it was and
-the same sandbox answers the next program.
+A program answers "breach" if its attack has worked. A misspelt attack would never work, so those that do no harm are also
+run without a sandbox, where they must succeed. After every attack the host is as it was, and the same sandbox answers the
+next program.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def subclasses(kind):
 class Attack:
     code: str
     proven: bool = False  # does no harm, so it is shown to work without a sandbox
-    ends: tuple[str, ...] = ()  # the reasons that it may end with; any where empty
+    ends: tuple[str, ...] = ()  # the reasons that it may end with; empty: any
     machine: str = ""  # the one whose system calls it names
 
 
@@ -59,7 +59,7 @@ def calls(arguments: str, proven: bool = False) -> Attack:
 
 
 def endless(code: str, *ends: str) -> Attack:
-    return Attack(code, ends=ends or ("timeout", "forbidden"))
+    return Attack(code, ends=ends or ("timeout"))
 
 
 ATTACKS = {
@@ -135,7 +135,7 @@ ATTACKS = {
     "one large array": endless("x = bytearray(1 << 36)", "memory"),
     "one large numpy array": endless("import numpy\nx = numpy.ones(1 << 36)", "memory"),
     "double a text": endless("x = 'ab'\nwhile True:\n    x += x", "memory"),
-    "fill through anonymous maps": endless("import mmap\nx = mmap.mmap(-1, 1 << 36)", "error", "memory", "forbidden"),
+    "fill through anonymous maps": endless("import mmap\nx = mmap.mmap(-1, 1 << 36)", "error", "memory"),
     "grow and forgive": endless(
         "x = []\nwhile True:\n    try:\n        x.append(bytearray(1 << 24))\n    except MemoryError:\n        pass",
         "timeout",
@@ -147,7 +147,6 @@ ATTACKS = {
         "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n    def __getattr__(self, n):\n        return getattr(self, n)\n"
         "A().x",
         "crashed",
-        "forbidden",
         "error",
         "memory",
     ),
@@ -171,28 +170,27 @@ ATTACKS = {
         "class A:\n    def __str__(self):\n        while True:\n            pass\nans = A()", "timeout"
     ),
     "close everything and stay": endless(
-        "import os\nos.closerange(0, 100)\nwhile True:\n    pass", "timeout", "crashed", "forbidden"
+        "import os\nos.closerange(0, 100)\nwhile True:\n    pass", "timeout", "crashed"
     ),
     # Time bombs
     "act at exit": endless(
-        "import atexit\natexit.register(lambda: open('FOLDER/new', 'w'))\nans = 1", "answered", "forbidden", "error"
+        "import atexit\natexit.register(lambda: open('FOLDER/new', 'w'))\nans = 1", "answered", "error"
     ),
     "act when collected": endless(
-        "class A:\n    def __del__(self):\n        open('FOLDER/new', 'w')\na = A()\nans = 1", "answered", "forbidden"
+        "class A:\n    def __del__(self):\n        open('FOLDER/new', 'w')\na = A()\nans = 1", "answered"
     ),
     "an alarm": does("import signal\nassert signal.setitimer(signal.ITIMER_REAL, 9) == (0, 0)\nsignal.setitimer(0, 0)"),
     "leave a timer behind": does("import threading\nt = threading.Timer(0.01, print)\nt.start()\nt.join()"),
     "poison math for those who follow": endless(
-        "import math, builtins\nmath.sqrt = lambda x: 'breach'\nans = 1", "answered", "forbidden", "error"
+        "import math, builtins\nmath.sqrt = lambda x: 'breach'\nans = 1", "answered", "error"
     ),
     "poison builtins for those who follow": endless(
         "import builtins, math, sys\nbuiltins.str = lambda *a: 'poison'\nsys.modules['math'] = None\nans = 1",
         "answered",
-        "forbidden",
         "error",
         "crashed",
     ),
-    "leave early": endless("import os\nos._exit(0)", "crashed", "forbidden"),
+    "leave early": endless("import os\nos._exit(0)", "crashed"),
     # Signals
     "end the parent": does("import os\nos.kill(PARENT, 0)"),
     "end the sandbox process": Attack(
@@ -203,8 +201,8 @@ ATTACKS = {
     "end the group": does("import os\nos.killpg(0, 0)"),
     "signal through a descriptor": does("import os, signal\nsignal.pidfd_send_signal(os.pidfd_open(PARENT), 0)"),
     "signal oneself": does("import os\nos.kill(os.getpid(), 0)"),
-    "crash": endless("import ctypes\nctypes.string_at(0)", "crashed", "forbidden"),
-    "abort": endless("import os\nos.abort()", "crashed", "forbidden", "timeout"),
+    "crash": endless("import ctypes\nctypes.string_at(0)", "crashed"),
+    "abort": endless("import os\nos.abort()", "crashed", "timeout"),
     # Other processes' memory, /proc
     "trace a neighbour": calls("101, 0x4206, VICTIM, 0, 0"),
     "be traced": calls("101, 0, 0, 0, 0"),
@@ -229,7 +227,7 @@ ATTACKS = {
     "import through the backdoor": reads("got = __import__('os').popen('cat FOLDER/secret').read()"),
     "import through sys": reads("import sys\ngot = sys.modules['builtins'].open('FOLDER/secret').read()"),
     "import a caller's module": reads(
-        "import whetstone.verify.jail as j\ngot = j.os.popen('cat FOLDER/secret').read()"
+        "import whetstone.verify.isolation.host as h\ngot = h.os.popen('cat FOLDER/secret').read()"
     ),
     # Ways to what is hidden
     "subclasses": reads(
@@ -383,20 +381,18 @@ ATTACKS = {
         proven=False,
     ),
     "read what the parent sends": does("import os\nassert os.read(0, 1) or os.read(3, 1)", proven=False),
-    "a report that is no report": endless("import os\nos.write(3, b'[' * 60000)\nos._exit(0)", "crashed", "forbidden"),
+    "a report that is no report": endless("import os\nos.write(3, b'[' * 60000)\nos._exit(0)", "crashed"),
     "a report of another shape": endless(
-        'import os\nos.write(3, b\'{"reason": [], "answer": {"x": NaN}}\')\nos._exit(0)', "no answer", "forbidden"
+        'import os\nos.write(3, b\'{"reason": [], "answer": {"x": NaN}}\')\nos._exit(0)', "no answer"
     ),
     "a report that claims a refusal": endless(
-        'import os\nos.write(3, b\'{"reason": "refused"}\')\nos._exit(0)', "crashed", "forbidden"
+        'import os\nos.write(3, b\'{"reason": "refused"}\')\nos._exit(0)', "crashed"
     ),
-    "a report in two frames": endless(
-        "import os\nos.write(3, b'\\x00\\x00\\x00\\x02{}' * 9)\nans = 1", "crashed", "forbidden"
-    ),
-    "flood the report": endless("import os\nwhile True:\n    os.write(3, b'x' * 9999)", "output", "forbidden"),
+    "a report in two frames": endless("import os\nos.write(3, b'\\x00\\x00\\x00\\x02{}' * 9)\nans = 1", "crashed"),
+    "flood the report": endless("import os\nwhile True:\n    os.write(3, b'x' * 9999)", "output"),
     # Floods
     "print for ever": endless("while True:\n    print('x' * 9999)", "output"),
-    "write for ever": endless("import os\nwhile True:\n    os.write(1, b'x' * 9999)", "output", "forbidden"),
+    "write for ever": endless("import os\nwhile True:\n    os.write(1, b'x' * 9999)", "output"),
     "complain for ever": endless("import sys\nwhile True:\n    sys.stderr.write('x' * 9999)"),
     "a long answer": endless("ans = 'x' * 10**6", "output"),
     "a long error": endless("raise ValueError('x' * 10**7)", "error"),
@@ -404,9 +400,9 @@ ATTACKS = {
         "class E(Exception):\n    def __str__(self):\n        raise self\nraise E()", "error"
     ),
     "an answer that cannot be said": endless(
-        "class A:\n    def __str__(self):\n        raise KeyboardInterrupt\nans = A()", "error", "forbidden"
+        "class A:\n    def __str__(self):\n        raise KeyboardInterrupt\nans = A()", "error"
     ),
-    "another stdout": endless("import sys\nsys.stdout = None\nprint('x')\nans = 1", "answered", "error", "forbidden"),
+    "another stdout": endless("import sys\nsys.stdout = None\nprint('x')\nans = 1", "answered", "error"),
     "leave by an exception": endless("raise SystemExit('breach')", "no answer"),
     "leave by the keyboard": endless("raise KeyboardInterrupt", "error"),
 }
@@ -519,81 +515,49 @@ def test_contained(name: str, sandbox: Sandbox, host: Host):
 
 DRIVER = """
 import json, os, subprocess, sys
-limits = sys.argv[1] == "limited"
-if limits:
-    import numpy, sympy
-    from whetstone.verify import jail, restricted
-    jail.leave_root()
 folder, secret, codes = json.load(sys.stdin)
 for code in codes:
-    if not limits:
-        subprocess.run(["rm", "-rf", folder + "/new"], check=True)
-        with open(folder + "/secret", "w") as file:
-            file.write(secret)
+    subprocess.run(["rm", "-rf", folder + "/new"], check=True)
+    with open(folder + "/secret", "w") as file:
+        file.write(secret)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "nothing"
+        answer = "nothing"
         try:
             names = {"__name__": "__main__", "__builtins__": __builtins__}
-            compiled = compile(code, "x", "exec")
-            if limits:
-                jail.set_limits(5, 1 << 40)
-                sys.addaudithook(restricted._audit)
-            exec(compiled, names)
-            said = str(names.get("ans"))
+            exec(compile(code, "x", "exec"), names)
+            answer = str(names.get("ans"))
         except BaseException as error:
-            said = repr(error)
+            answer = repr(error)
         finally:
-            os.write(writer, said.encode()[:200])
+            os.write(writer, answer.encode()[:200])
             os._exit(0)
     os.close(writer)
     print(json.dumps(os.read(reader, 999).decode()), flush=True)
     os.close(reader)
     os.waitpid(child, 0)
 """
-HARMLESS = {"an alarm", "ask whether a file is there", "find the working folder", "take all cores", "the environment"}
-HARMLESS |= {"a format that walks"}
 PROVEN = {name for name, attack in ATTACKS.items() if attack.proven and attack.machine in ("", platform.machine())}
 
 
-def driven(host: Host, kind: str) -> dict[str, str]:
-    """What the proven attacks say when they are run with no sandbox: bare, or behind hook and limits alone."""
-    found: dict[str, str] = {}
-    environment = {**os.environ, "WHETSTONE_CANARY": SECRET, "PYTHONPATH": os.getcwd()}
-    for name in sorted(PROVEN):
-        found[name] = host.aimed(ATTACKS[name].code)
+@pytest.mark.skipif(sys.platform != "linux", reason="the attacks are written for Linux")
+def test_the_attacks_work_without_a_sandbox(host: Host):
+    """Each in turn, with the secret restored, so that one that removes it does not make the next one look contained."""
+    codes = {name: host.aimed(ATTACKS[name].code) for name in sorted(PROVEN)}
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, kind],
-        input=json.dumps([str(host.folder), SECRET, list(found.values())]),
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([str(host.folder), SECRET, list(codes.values())]),
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "WHETSTONE_CANARY": SECRET, "PYTHONPATH": os.getcwd()},
         timeout=100,
     )
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('"')]
-    assert len(said) == len(found), done.stderr[-2000:]
-    return dict(zip(found, said, strict=True))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the attacks are written for Linux")
-def test_the_attacks_work_where_nothing_contains_them(host: Host):
-    """Each in turn, so that one that removes the secret does not make the next one look contained."""
-    said = driven(host, "bare")
     host.restore()
-    failed = {name: words for name, words in said.items() if words != "breach"}
-    assert not failed, "\n".join(f"{name}: {words}" for name, words in failed.items())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the attacks are written for Linux")
-def test_hook_and_limits_hold_most_of_them_alone(host: Host):
-    """What is left of the restricted level for one who has got round its language.
-
-    (The environment is that of the driver, which has one, unlike a sandbox.)
-    """
-    said = driven(host, "limited")
-    host.assert_unharmed()
-    assert {name for name, words in said.items() if words == "breach"} <= HARMLESS
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('"')]
+    assert len(answers) == len(codes), done.stderr[-2000:]
+    failed = {name: answer for name, answer in zip(codes, answers, strict=True) if answer != "breach"}
+    assert not failed, "\n".join(f"{name}: {answer}" for name, answer in failed.items())
 
 
 def test_there_are_sixty_attacks_and_most_are_proven():

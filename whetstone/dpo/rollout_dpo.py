@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from whetstone.chat import Chat
     from whetstone.learner.cost import Estimate
     from whetstone.learner.learner import Learner
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
     from whetstone.records import Pair
 
 CHOSEN_MAY_FALL = 0.05  # nats a token, against the reference, before it is said
@@ -29,7 +29,7 @@ SCORED_AT_ONCE = 4096  # rows whose tokens' log-probabilities are in memory
 WITHOUT_REFERENCE = ("simpo",)
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     model: str | None = None  # the stage whose model is trained, and is the reference
     prompts: str | None = None  # the corpus stage whose prompts the student tries
     pairs: str | None = None  # the teacher's pairs, used with source = "teacher"
@@ -48,14 +48,10 @@ class Settings(StageSettings):
     target_margin: float = Field(default=0.0, ge=0)  # simpo: its gamma, the margin asked for
     length_normalised: bool | None = None  # log-probabilities a token, not a sequence; None: with ipo and simpo
     chosen_nll: float = Field(default=0.0, ge=0)  # weight of the chosen side's cross-entropy
-    learning_rate: float = Field(default=3e-5, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "linear"  # from the peak down
-    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
-    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
     epochs: float = Field(default=1.0, gt=0)  # passes over the pairs
     batch_pairs: int = Field(default=32, gt=0)  # pairs of one optimizer step
-    checkpoint_every: int = Field(default=20, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings()  # what to do when the loss blows up
+    optimizer: Optimizer = OptimizerSettings(learning_rate=3e-5, schedule="linear", warmup=0.1)
+    checkpoint_every: CheckpointEvery = 20
 
     @model_validator(mode="after")
     def _loss_has_what_is_set(self) -> "Settings":
@@ -90,10 +86,10 @@ def run(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     device = models.choose_device(stage.parallel.device)
     model, tokenizer = models.load(stage.inputs["model"], device, stage.model.dtype, stage.longest)
-    chat, ranks = Chat(tokenizer), join(stage.parallel, model.device.type)
+    chat, process_group = Chat(tokenizer), join(stage.parallel, model.device.type)
     if settings.source == "student":  # before a process keeps only its share of the model
         student = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest)
-        pairs, counts = student_pairs(stage, student, tokenizer, ranks)
+        pairs, counts = student_pairs(stage, student, tokenizer, process_group)
         del student  # a copy's memory is the learner's
     else:
         pairs, counts = teacher_pairs(stage)
@@ -102,9 +98,9 @@ def run(stage: Stage) -> dict[str, Any]:
             f"{stage.name} has no pair: no problem has both a right and a wrong {settings.source} rollout. Sample more "
             "(samples, sample_problems), at other levels (sample_levels), or from a better model."
         )
-    if ranks.main:
+    if process_group.main:
         write_records(stage.output("pairs"), pairs)
-    learner = Learner(model, chat.size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(model, chat.size, stage.parallel, settings.optimizer)
     sides = [side for pair in pairs for side in ids_of(chat, pair)]
     rows = [Row([*prompt, *ids], prompt=len(prompt)) for prompt, ids in sides]
     reference = [0.0] * len(rows) if settings.loss in WITHOUT_REFERENCE else reference_logprobs(stage, learner, rows)
@@ -114,11 +110,11 @@ def run(stage: Stage) -> dict[str, Any]:
     ]
     plan = plan_steps([1] * len(couples), settings.batch_pairs, stage.seed, settings.epochs)
     loss = make_loss(settings)
-    with Steps(stage, learner, len(plan), settings.checkpoint_every, settings.spikes) as steps:
+    with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
             chosen = weigh([couples[i] for i in plan[step]])
             sums = learner.gradient(chosen, loss)
-            rate = learning_rate(settings.learning_rate, step, len(plan), settings.warmup, settings.schedule)
+            rate = learning_rate(settings.optimizer, step, len(plan))
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:
                 continue
@@ -140,13 +136,13 @@ def run(stage: Stage) -> dict[str, Any]:
 def reference_logprobs(stage: Stage, learner: "Learner", rows: Sequence["Row"]) -> list[float]:
     """The summed log-probability of each row under the model as it is now; from disk where they are all there."""
     kept = stage.folder / "reference"
-    there = learner.ranks.main and kept.exists() and any(kept.iterdir())
-    found = learner.ranks.first([row["logprob"] for row in read_rows(kept)] if there else [])
+    there = learner.process_group.main and kept.exists() and any(kept.iterdir())
+    found = learner.process_group.first([row["logprob"] for row in read_rows(kept)] if there else [])
     if len(found) != len(rows):
         found = []
         for at in range(0, len(rows), SCORED_AT_ONCE):
             found += [float(values.sum()) for values in learner.row_logprobs(list(rows[at : at + SCORED_AT_ONCE]))]
-        if learner.ranks.main:
+        if learner.process_group.main:
             write_rows(kept, ({"logprob": value} for value in found))
     return found
 
@@ -162,11 +158,13 @@ def watch_chosen_side(name: str, state: dict[str, Any], gain: float, last: bool)
         state["fall_was_said"] = True
         say(
             f"warning: {name} makes its own chosen side less likely (by {fallen:.3f} nats a token): the model may be "
-            "unlearning right answers. Lower learning_rate, or set chosen_nll = 1.0."
+            "unlearning right answers. Lower optimizer.learning_rate, or set chosen_nll = 1.0."
         )
 
 
-def student_pairs(stage: Stage, model: Any, tokenizer: Any, ranks: "Alone") -> tuple[list["Pair"], dict[str, Any]]:
+def student_pairs(
+    stage: Stage, model: Any, tokenizer: Any, process_group: "ProcessGroup"
+) -> tuple[list["Pair"], dict[str, Any]]:
     """Sample the model the stage starts from on train problems, and pair what it gets right with what it gets wrong."""
     from whetstone.decode.forked_generator import sampler
     from whetstone.dpo.pairs import build_pairs
@@ -184,14 +182,14 @@ def student_pairs(stage: Stage, model: Any, tokenizer: Any, ranks: "Alone") -> t
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            sampler(model, tokenizer, stage.parallel, ranks.count),
+            sampler(model, tokenizer, stage.parallel, process_group.count),
             problems,
             settings.samples,
             sampling,
             verifier,
             stage.folder / "rollouts.jsonl",
             f"{stage.name}: the student's rollouts",
-            ranks=ranks,
+            process_group=process_group,
         )
     pairs = [
         pair

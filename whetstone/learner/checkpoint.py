@@ -38,10 +38,10 @@ def save(
     Those of later steps go, too: they were damaged, or lie on a way that training went back on. Raises DiskFull, with
     every earlier checkpoint as it was and nothing of the new one left.
     """
-    if not learner.ranks.main:  # of several processes one writes, and the others give it their shares
+    if not learner.process_group.main:  # of several processes one writes, and the others give it their shares
         for _, tensor in tensors(learner):
-            learner.ranks.whole(tensor)
-        learner.ranks.wait()
+            learner.process_group.whole(tensor)
+        learner.process_group.wait()
         return
     remove_unfinished(folder)
     aside = folder / f".writing-{os.getpid()}"
@@ -61,7 +61,7 @@ def save(
     for at in steps(folder):
         if at not in kept and at != best:
             shutil.rmtree(_place(folder, at))
-    learner.ranks.wait()
+    learner.process_group.wait()
 
 
 def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | None:
@@ -142,7 +142,7 @@ def _shards(learner: Learner) -> Iterator[dict[str, torch.Tensor]]:
         if shard and size + tensor.nbytes > SHARD:
             yield shard
             shard, size = {}, 0
-        shard[name] = learner.ranks.whole(tensor).contiguous()
+        shard[name] = learner.process_group.whole(tensor).contiguous()
         size += tensor.nbytes
     yield shard
 
@@ -167,7 +167,7 @@ def _restore(found: Path, learner: Learner) -> None:
         holder = {name: file for file in files for name in list(file.keys())}
         _refuse_another_model(found, holder, owned)
         for name, (p, optimizer) in owned.items():
-            p.copy_(learner.ranks.share(holder[f"weight/{name}"].get_tensor(f"weight/{name}"), p))
+            p.copy_(learner.process_group.share(holder[f"weight/{name}"].get_tensor(f"weight/{name}"), p))
             optimizer.state.pop(p, None)
         for full, file in holder.items():
             key, _, name = full.partition("/")
@@ -175,7 +175,7 @@ def _restore(found: Path, learner: Learner) -> None:
                 p, optimizer = owned[name]
                 # a copy, for what is read is a view of the file; fused optimizers count their updates on the device, too
                 value = file.get_tensor(full).to(p.device, copy=True)
-                optimizer.state[p][key] = learner.ranks.share(value, p) if value.dim() else value
+                optimizer.state[p][key] = learner.process_group.share(value, p) if value.dim() else value
 
 
 def _refuse_another_model(found: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,11 +24,13 @@ from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
 from whetstone.run.processes import cores, may_fork
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 # (logprobs (N,), entropy (N,), batch), of a scalar head (values (T,), batch) -> (loss, {name: sum}); sums add up over
 # micro-batches as the loss does.
 Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
+BETAS = 0.9, 0.98  # of AdamW
+UNTRAINED = OptimizerSettings()
 WORK = ("tokens", "positions", "flops")  # what is counted of training: real tokens, computed positions, operations
 
 
@@ -92,11 +94,11 @@ class Learner:
     """A model, its optimizers, and a few verbs.
 
     Args: a transformers causal model, or one for sequence classification with one label (a reward model, a critic); the
-    number of ids in use; and the optimizers' constants. Weight decay spares norms and embeddings; so does Muon, which leaves
+    number of ids in use; and the optimizer's settings. Weight decay spares norms and embeddings; so does Muon, which leaves
     them to AdamW.
 
     Where several processes train (`parallel.processes`) each makes a learner, calls the same verbs with the same rows, and
-    is given the same sums; `ranks` is the group, `ranks.main` the one that writes.
+    is given the same sums; `process_group` is the group, `process_group.main` the one that writes.
     """
 
     def __init__(
@@ -104,35 +106,37 @@ class Learner:
         model: Any,
         vocabulary: int,
         parallel: ParallelSettings,
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.98),
-        clip: float = 1.0,
-        optimizer: Literal["adamw", "muon"] = "adamw",
+        optimizer: OptimizerSettings = UNTRAINED,
     ):
         self.model = model
         self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
         self.parallel = parallel
-        self.clip = clip
+        self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
         # of weights, losses and log-probabilities
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         self._flops = Flops(model, vocabulary)
-        self.ranks = join(parallel, self.device)
-        self.ranks.prepare(self.root)  # before the optimizers are made: parameters are replaced by shares of them
+        self.process_group = join(parallel, self.device)
+        self.process_group.prepare(
+            self.root
+        )  # before the optimizers are made: parameters are replaced by shares of them
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
         spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
-        matrices = {"params": decayed, "weight_decay": weight_decay}
+        matrices = {"params": decayed, "weight_decay": optimizer.weight_decay}
         others = {"params": spared, "weight_decay": 0.0}
-        if optimizer == "muon":
-            elementwise = [others, {"params": [p for p in decayed if p.dim() != 2], "weight_decay": weight_decay}]
+        if optimizer.name == "muon":
+            elementwise = [
+                others,
+                {"params": [p for p in decayed if p.dim() != 2], "weight_decay": optimizer.weight_decay},
+            ]
             muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
-            muon.orthogonalise_all = self.ranks.orthogonalise
+            muon.orthogonalise_all = self.process_group.orthogonalise
         else:
             elementwise, muon = [matrices, others], None
         self.muon: Muon | None = muon
-        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=betas, fused=True)
+        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=BETAS, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
@@ -141,8 +145,8 @@ class Learner:
     @property
     def processes(self) -> int:
         """That share a step's gradient."""
-        if self.ranks.count > 1:
-            return self.ranks.count
+        if self.process_group.count > 1:
+            return self.process_group.count
         return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
@@ -161,9 +165,9 @@ class Learner:
         Several processes divide the groups. On a CPU with one thread, `parallel.replicas` processes divide them as well: they
         are forked at a loss's first step and know the loss as it was then. Returns the summed loss and the loss's own sums.
         """
-        if self.ranks.count > 1:
-            mine = self.ranks.divide(groups, list(map(tokens_of, groups)))[self.ranks.rank]
-            return self._counted(self.ranks.sum(self._gradient(mine, loss, temperature)))
+        if self.process_group.count > 1:
+            mine = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
+            return self._counted(self.process_group.sum(self._gradient(mine, loss, temperature)))
         count = self.processes
         if count == 1:
             return self._counted(self._gradient(groups, loss, temperature))
@@ -202,7 +206,7 @@ class Learner:
             self._replicas[1].close()
             self._replicas = None
             if self.muon:
-                self.muon.orthogonalise_all = self.ranks.orthogonalise
+                self.muon.orthogonalise_all = self.process_group.orthogonalise
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0
@@ -214,7 +218,7 @@ class Learner:
         """
         self.model.train()
         totals: dict[str, float] = {"loss": 0.0}
-        for batch, counts in self.ranks.turns(self.root, batches):
+        for batch, counts in self.process_group.turns(self.root, batches):
             batch = batch.to(self.device)
             self.phase("forward")
             with self._compute():
@@ -233,7 +237,7 @@ class Learner:
         Raises FloatingPointError when the gradient is not finite: nothing is updated then.
         """
         self.phase("step")
-        norm = float(self.ranks.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
+        norm = float(self.process_group.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
         if not norm < float("inf"):
             self.clear()
             raise FloatingPointError(f"the gradient's norm is {norm}")
@@ -261,7 +265,7 @@ class Learner:
     def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
         seen = []
-        for batch, counts in self.ranks.forward_turns(self.root, batches):
+        for batch, counts in self.process_group.forward_turns(self.root, batches):
             with self._compute():
                 output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
             if counts:
@@ -282,13 +286,15 @@ class Learner:
                 parts.append([])
                 size = sizes[i]
             parts[-1].append(i)
-        mine = self.ranks.divide(parts, [sum(sizes[i] for i in part) for part in parts])[self.ranks.rank]
+        mine = self.process_group.divide(parts, [sum(sizes[i] for i in part) for part in parts])[
+            self.process_group.rank
+        ]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         found: dict[int, torch.Tensor] = {}
         for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
             found |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
-        for theirs in self.ranks.gather(found):
+        for theirs in self.process_group.gather(found):
             found |= theirs
         return [found[i] for i in range(len(rows))]
 
@@ -303,15 +309,15 @@ class Learner:
         theirs = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
-                theirs[name].copy_(self.ranks.whole(weight.detach()))
+                theirs[name].copy_(self.process_group.whole(weight.detach()))
 
     def save_model(self, tokenizer: Any, folder: Path) -> None:
         """A plain Hugging Face folder of the whole model, written by the main process; all must call it."""
         saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-            whole = self.ranks.whole(tensor.detach())
-            if self.ranks.main and name in saved:
+            whole = self.process_group.whole(tensor.detach())
+            if self.process_group.main and name in saved:
                 weights[name] = whole.cpu()
-        if self.ranks.main:
+        if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights)
-        self.ranks.wait()
+        self.process_group.wait()

@@ -33,7 +33,7 @@ BUCKET = 1 << 24  # numbers of gradient that are sent at once
 Item = TypeVar("Item")
 
 
-class Alone:
+class ProcessGroup:
     """One process: what the learner asks of its group, answered without any other. The parent of groups of several."""
 
     rank, count = 0, 1
@@ -96,7 +96,7 @@ class Alone:
         return [orthogonalise(matrix) for matrix in matrices]
 
 
-class Replicated(Alone):
+class Replicated(ProcessGroup):
     """Each process has the whole model; their gradients are added once a step."""
 
     def __init__(self, device: str):
@@ -197,7 +197,7 @@ class Sharded(Replicated):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def join(settings: ParallelSettings, device: str) -> Alone:
+def join(settings: ParallelSettings, device: str) -> ProcessGroup:
     """The group of processes that this one was started in; this process alone where it was started in none.
 
     Raises ValueError when the environment and the settings disagree about their number.
@@ -209,7 +209,7 @@ def join(settings: ParallelSettings, device: str) -> Alone:
             f"`whetstone run`, or with torchrun --nproc-per-node {settings.processes}."
         )
     if count == 1:
-        return Alone()
+        return ProcessGroup()
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return {"ddp": Replicated, "fsdp": Sharded}[settings.shard](device)

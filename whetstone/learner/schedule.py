@@ -2,19 +2,16 @@
 
 import math
 
+from whetstone.run.settings import OptimizerSettings
 
-def learning_rate(peak: float, step: int, steps: int, warmup: float, shape: str, floor: float = 0.0) -> float:
-    """`step` counts from 0 of `steps`; `warmup` and `floor` are fractions of the steps and of the peak."""
-    rising = warmup * steps
+
+def learning_rate(optimizer: OptimizerSettings, step: int, steps: int) -> float:
+    """The learning rate of a step; `step` counts from 0 to `steps` - 1."""
+    rising = optimizer.warmup * steps
     if step < rising:
-        return peak * (step + 1) / (rising + 1)
-    if shape == "constant":
-        return peak
+        return optimizer.learning_rate * (step + 1) / (rising + 1)
+    if optimizer.schedule == "constant":
+        return optimizer.learning_rate
     gone = (step - rising) / max(1.0, steps - rising)
-    if shape == "linear":
-        kept = 1 - gone
-    elif shape == "cosine":
-        kept = 0.5 * (1 + math.cos(math.pi * gone))
-    else:
-        raise ValueError(f"schedule {shape!r} is unknown: constant, linear or cosine.")
-    return peak * (floor + (1 - floor) * kept)
+    kept = 1 - gone if optimizer.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+    return optimizer.learning_rate * (optimizer.floor + (1 - optimizer.floor) * kept)

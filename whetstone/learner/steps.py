@@ -1,6 +1,6 @@
 """The steps of a training stage as an iterator that resumes, shows progress, logs, checkpoints, and stops cleanly.
 
-    with Steps(stage, learner, total=len(plan), every=settings.checkpoint_every, spikes=settings.spikes) as steps:
+    with Steps(stage, learner, total=len(plan)) as steps:
         for step in steps:
             …
             norm = steps.update(step, loss, rate)
@@ -30,7 +30,7 @@ from whetstone.run.folder import Stage
 from whetstone.run.metrics import Metrics, open_sinks
 from whetstone.run.processes import Terminated
 from whetstone.run.progress import progress, say
-from whetstone.run.settings import SpikeSettings
+from whetstone.run.settings import TrainingSettings
 from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}
@@ -57,22 +57,15 @@ class Steps:
     Of its keys `losses`, `left_out`, `best_loss`, `best_step` and `worse` are written here.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        learner: Learner,
-        total: int,
-        every: int,
-        spikes: SpikeSettings | None = None,
-        unit: str = "steps",
-    ):
-        self.stage, self.learner, self.total, self.every, self.unit = stage, learner, total, every, unit
-        self.spikes = spikes or SpikeSettings()
+    def __init__(self, stage: Stage, learner: Learner, total: int):
+        settings: TrainingSettings = stage.settings
+        self.stage, self.learner, self.total = stage, learner, total
+        self.every, self.spikes = settings.checkpoint_every, settings.spikes
         self.state: dict[str, Any] = {}
         self.folder = stage.folder / "checkpoints"
         # of several processes one keeps the stage's metrics, the others have a folder of their own
-        self.main = learner.ranks.main
-        self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.ranks.rank)
+        self.main = learner.process_group.main
+        self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.process_group.rank)
         self.own.mkdir(parents=True, exist_ok=True)
         self.watchdog = Watchdog(self.own, stage.run.watchdog, stage.run.on_hang == "end")
         self._at = 0
@@ -99,7 +92,7 @@ class Steps:
         elif "go_back" in (self.spikes.not_finite, self.spikes.spike):
             self._save(0)  # there must be somewhere to go back to
         self.metrics.rewind(self.first)
-        self._bar = stack.enter_context(progress(self.total, name, unit=self.unit, done=self.first))
+        self._bar = stack.enter_context(progress(self.total, name, unit="steps", done=self.first))
         self._pace = Pace(self.learner, self.total)
         with suppress(ValueError):  # not in the main thread: signals stay as they are
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -129,7 +122,7 @@ class Steps:
                     continue
             step += 1
             best = self.state.get("best_step") == step
-            stop = self.learner.ranks.any(bool(self._stop_signal))  # one is asked, all stop after the same step
+            stop = self.learner.process_group.any(bool(self._stop_signal))  # one is asked, all stop after the same step
             if step % self.every == 0 or step == self.total or best or stop:
                 self._save(step)
             if stop:
@@ -175,9 +168,9 @@ class Steps:
         if then == "go_back":
             return self.go_back(step, why)
         raise FloatingPointError(
-            f"{self.stage.name}: step {step + 1}: {why}; nothing was updated. Lower the stage's learning_rate, or let it go "
-            'back and leave such steps out (spikes.not_finite or spikes.spike = "go_back"), and run again: it goes on from '
-            "the last checkpoint."
+            f"{self.stage.name}: step {step + 1}: {why}; nothing was updated. Lower the stage's optimizer.learning_rate, or "
+            'let it go back and leave such steps out (spikes.not_finite or spikes.spike = "go_back"), and run again: it '
+            "goes on from the last checkpoint."
         )
 
     def go_back(self, step: int, why: str) -> None:
@@ -190,7 +183,8 @@ class Steps:
             steps = ", ".join(str(at + 1) for at in left_out) or "none"
             raise FloatingPointError(
                 f"{self.stage.name}: step {step + 1}: {why}; it went back {len(left_out)} times already (steps left out: "
-                f"{steps}), and spikes.go_backs = {self.spikes.go_backs}. Lower the stage's learning_rate, or raise go_backs."
+                f"{steps}), and spikes.go_backs = {self.spikes.go_backs}. Lower the stage's optimizer.learning_rate, or raise "
+                "go_backs."
             )
         self._going_back = why
 
@@ -244,5 +238,5 @@ class Steps:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
         # the room may have left the loop of its own accord in the step in which one was asked to stop
-        if error[0] is None and self.learner.ranks.any(bool(self._stop_signal)):
+        if error[0] is None and self.learner.process_group.any(bool(self._stop_signal)):
             raise self._stopped()

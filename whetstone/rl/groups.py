@@ -10,7 +10,7 @@ from whetstone.rl.keep import rewards_differ
 from whetstone.rl.tripwires import repeats_itself
 
 if TYPE_CHECKING:
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
 
 
 def sample_step(
@@ -21,7 +21,7 @@ def sample_step(
     step: int,
     max_tokens: int,
     seed: int,
-    ranks: "Alone | None" = None,
+    process_group: "ProcessGroup | None" = None,
 ) -> tuple[list[Group], float]:
     """(the step's groups, the temperature they were last sampled at). `seed` is the stage's.
 
@@ -42,7 +42,14 @@ def sample_step(
             asked = [(p, n) for p, n in drawn if have[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
             fresh = sample_groups(
-                generator, problems, counts, sampling, verifier, first=first, reward=algorithm.reward, ranks=ranks
+                generator,
+                problems,
+                counts,
+                sampling,
+                verifier,
+                first=first,
+                reward=algorithm.reward,
+                process_group=process_group,
             )
             for problem, sampled in zip(problems, fresh, strict=True):
                 have[problem.id] = grown(have[problem.id], sampled)

@@ -19,7 +19,14 @@ from whetstone.rl.prompts import choose_prompts
 from whetstone.rl.reward import file_of
 from whetstone.rl.tripwires import RolledBack, Tripwires, Watch
 from whetstone.run.folder import Stage
-from whetstone.run.settings import SpikeSettings, StageSettings
+from whetstone.run.settings import (
+    CheckpointEvery,
+    Optimizer,
+    OptimizerSettings,
+    Spikes,
+    SpikeSettings,
+    TrainingSettings,
+)
 
 if TYPE_CHECKING:
     from whetstone.learner.cost import Estimate
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 BIASED = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "length_penalty")
 
 
-class Settings(StageSettings):
+class Settings(TrainingSettings):
     model: str | None = None  # the stage whose model is trained
     problems: str | None = None
     prompts: str | None = None  # the corpus stage whose prompts are candidates
@@ -48,10 +55,6 @@ class Settings(StageSettings):
     reward: str | dict[str, float] = (
         "plus_minus_one"  # plus_minus_one, zero_one, format, "file.py:function", or weights
     )
-    learning_rate: float = Field(default=2e-4, gt=0)  # the peak
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # from the peak down
-    warmup: float = Field(default=0.0, ge=0, le=1)  # share of the steps
-    weight_decay: float = Field(default=0.0, ge=0)  # AdamW's
     clip_low: float | None = Field(default=None, gt=0)  # how far the ratio may fall below 1; None: the algorithm's own
     clip_high: float | None = Field(default=None, gt=0)  # how far it may rise above 1; None: the algorithm's own
     average: Literal["rollout", "token"] | None = (
@@ -81,10 +84,9 @@ class Settings(StageSettings):
     covariance_share: float = Field(default=2e-4, gt=0, lt=1)  # clip_cov, kl_cov: share of the tokens held back
     sampler_tolerance: float = Field(default=0.05, gt=0)  # mean |log-prob gap| sampler-learner at which training stops
     tripwires: Tripwires = Tripwires()  # see below
-    checkpoint_every: int = Field(default=5, gt=0)  # steps
-    spikes: SpikeSettings = SpikeSettings(
-        spike="ignore"
-    )  # when the loss blows up; the size of a policy's means nothing
+    optimizer: Optimizer = OptimizerSettings(learning_rate=2e-4)
+    checkpoint_every: CheckpointEvery = 5
+    spikes: Spikes = SpikeSettings(spike="ignore")  # the size of a policy's loss means nothing
 
     @model_validator(mode="before")
     @classmethod
@@ -135,17 +137,19 @@ def train(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     model, tokenizer = load(stage)
-    learner = Learner(model, Chat(tokenizer).size, stage.parallel, weight_decay=settings.weight_decay)
+    learner = Learner(model, Chat(tokenizer).size, stage.parallel, settings.optimizer)
     # after the learner kept only its share
-    policy = models.sampled_from(model, stage.inputs["model"], stage.parallel, stage.longest, learner.ranks.sharded)
-    engine = sampler(policy, tokenizer, stage.parallel, learner.ranks.count)
-    watch = Watch(stage.folder, settings.tripwires, learner.ranks)
+    policy = models.sampled_from(
+        model, stage.inputs["model"], stage.parallel, stage.longest, learner.process_group.sharded
+    )
+    engine = sampler(policy, tokenizer, stage.parallel, learner.process_group.count)
+    watch = Watch(stage.folder, settings.tripwires, learner.process_group)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, lambda gap: stop_on_mismatch(settings, 0, gap))
         algorithm = build(settings, pool, stage.seed)
         loss = observed(algorithm.loss)
         reference = load_reference(stage) if algorithm.reference else None
-        with Steps(stage, learner, settings.steps, settings.checkpoint_every, settings.spikes) as steps:
+        with Steps(stage, learner, settings.steps) as steps:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
@@ -157,7 +161,7 @@ def train(stage: Stage) -> dict[str, Any]:
                     step,
                     settings.max_tokens,
                     watch.stream(stage.seed),
-                    learner.ranks,
+                    learner.process_group,
                 )
                 kept = algorithm.keep(steps.state, step, groups)
                 values = describe(groups, kept, temperature, step)
@@ -191,7 +195,7 @@ def train_on(
     from whetstone.rl.update import update
 
     settings: Settings = stage.settings
-    rate = factor * learning_rate(settings.learning_rate, step, settings.steps, settings.warmup, settings.schedule)
+    rate = factor * learning_rate(settings.optimizer, step, settings.steps)
     made = update(
         learner,
         loss,

@@ -15,7 +15,7 @@ from whetstone.run.tables import read_records, write_rows
 
 if TYPE_CHECKING:
     from whetstone.learner.learner import Learner
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
 
 PROBE = 8  # prompts whose rollouts are scored by the learner before the first step
 PROBE_SAMPLES = 2  # of each, where no candidate is tried
@@ -25,24 +25,24 @@ def choose_prompts(
     stage: Stage, generator: Generator, learner: "Learner", verifier: Verifier, check: Callable[[float], None]
 ) -> tuple[list[Problem], dict[str, Any]]:
     """(the prompts, facts for the manifest). `check` is given the gap between sampler and learner."""
-    settings, ranks = stage.settings, learner.ranks
+    settings, process_group = stage.settings, learner.process_group
     candidates = candidates_of(stage)
     done = stage.folder / "prompts.json"
-    if known := ranks.first(read_json(done) if done.exists() else None):
+    if known := process_group.first(read_json(done) if done.exists() else None):
         kept = set(known["kept"])
         return [p for p in candidates if p.id in kept], known["facts"]
     if settings.candidate_samples:
-        groups = tried(stage, generator, verifier, candidates, ranks)
+        groups = tried(stage, generator, verifier, candidates, process_group)
         pool, counts, dropped = chosen(stage, candidates, groups)
-        if ranks.main:
+        if process_group.main:
             write_rows(stage.output("dropped"), dropped)
     else:
-        groups = probed(stage, generator, verifier, candidates, ranks)
+        groups = probed(stage, generator, verifier, candidates, process_group)
         pool, counts = candidates, {"untried": len(candidates)}
     gap = probe([r for group in groups[:PROBE] for r in group], learner)
     check(gap)
     facts = {"candidates": counts, "probe_gap": gap}
-    if ranks.main:
+    if process_group.main:
         write_json(done, {"kept": [p.id for p in pool], "facts": facts})
     say(f"   {len(pool)} of {len(candidates)} prompts kept: {counts}; sampler-learner gap {gap:.1e}")
     return pool, facts
@@ -66,7 +66,7 @@ def candidates_of(stage: Stage) -> list[Problem]:
 
 
 def tried(
-    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], ranks: "Alone"
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], process_group: "ProcessGroup"
 ) -> list[list[Rollout]]:
     """`candidate_samples` rollouts of each candidate, at temperature 1; kept in a journal."""
     from whetstone.sample import sample_journalled
@@ -79,18 +79,18 @@ def tried(
         verifier,
         stage.folder / "candidates.jsonl",
         f"{stage.name}: candidate prompts",
-        ranks=ranks,
+        process_group=process_group,
     )
 
 
 def probed(
-    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], ranks: "Alone"
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], process_group: "ProcessGroup"
 ) -> list[list[Rollout]]:
     """A few rollouts, at the temperature of training, for the probe alone."""
     from whetstone.sample import sample_groups
 
     sampling = Sampling(stage.settings.temperature, stage.settings.max_tokens, seed=stage.seed)
-    return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, ranks=ranks)
+    return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, process_group=process_group)
 
 
 def chosen(

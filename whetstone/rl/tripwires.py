@@ -23,7 +23,7 @@ from whetstone.run.progress import say
 from whetstone.run.settings import Settings
 
 if TYPE_CHECKING:
-    from whetstone.learner.parallel import Alone
+    from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
 WINDOW = 16  # tokens that come again as they were, for a rollout to repeat itself
@@ -67,9 +67,9 @@ class Watch:
     Several processes see the same numbers and decide alike; the first one writes.
     """
 
-    def __init__(self, folder: Path, settings: Tripwires, ranks: "Alone"):
-        self.path, self.settings, self.ranks = folder / FILE_NAME, settings, ranks
-        self.tripped: list[dict[str, Any]] = ranks.first(read_json(self.path) if self.path.exists() else [])
+    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
+        self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
+        self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
 
     @property
     def rollbacks(self) -> int:
@@ -110,13 +110,13 @@ class Watch:
             f"{ADVICE[wire]}"
         )
         self.tripped.append({**trip, "value": value, "limit": limit, "onset": onset, "action": action})
-        if self.ranks.main:
+        if self.process_group.main:
             if action == "rollback":
                 drop_checkpoints_after(
                     self.path.parent / "checkpoints", onset
                 )  # first: a kill after it only trips again
             write_json(self.path, self.tripped)
-        self.ranks.wait()  # the others go back to what is left
+        self.process_group.wait()  # the others go back to what is left
         if action == "pause":
             raise Paused
         if action == "rollback":
@@ -124,9 +124,9 @@ class Watch:
 
 
 ADVICE: dict[str, str] = {
-    "entropy": "Lower learning_rate, raise clip_high or entropy_bonus, or add the stabiliser clip_cov.",
-    "kl": "Lower learning_rate, or set kl_coefficient.",
-    "repetition": "Look at the rollouts: lower learning_rate, or reward the format.",
+    "entropy": "Lower optimizer.learning_rate, raise clip_high or entropy_bonus, or add the stabiliser clip_cov.",
+    "kl": "Lower optimizer.learning_rate, or set kl_coefficient.",
+    "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
     "zero_advantage": "The prompts are too easy or too hard: choose other candidate_levels, or algorithm = dapo.",
     "length_drift": "Look at the rollouts: average = token or algorithm = dr_grpo do not pay for length.",

@@ -117,6 +117,7 @@ def run(stage: Stage) -> dict[str, Any]:
         "wrong": verdicts["wrong"],
         "undecided": verdicts["undecided"],
         **({"rollouts that failed": collection.failures} if collection.failures else {}),
+        **({"isolation of programs": grader.isolation} if grader else {}),
         **{name: value for name, value in told.items() if value},
     }
     write_json(finished, summary)

@@ -62,9 +62,10 @@ def program_prompts(
 
 
 class ProgramGrader:
-    """Runs programs and compares what they compute. Raises ValueError where no sandbox can be had: never without one."""
+    """Runs programs and compares what they compute. Raises ValueError if this machine offers no isolation for them."""
 
     def __init__(self, sandbox: Sandbox, verifier: Verifier):
+        self.isolation = sandbox.require()
         self.sandbox, self.verifier = sandbox, verifier
 
     def verdicts(self, items: list[tuple[Problem, str]]) -> list[Verdict]:
@@ -73,9 +74,7 @@ class ProgramGrader:
 
     def _verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
         if outcome.reason == "refused":
-            raise ValueError(
-                f"programs = … runs what a model wrote, and this machine offers no sandbox: {outcome.detail}"
-            )
+            raise ValueError(f"programs can no longer be run isolated: {outcome.detail}")
         if outcome.answer is None:
             return Verdict(False, f"program: {outcome.reason}")
         verdict = self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)

@@ -1,105 +1,209 @@
-"""The shared tables of a recipe. Rooms declare their own stage settings at the top of their own files.
+"""The settings that several kinds of stage share. Each room declares the settings of its own stage in its own file.
 
-No torch here: reading a recipe is instant.
+A setting's description is its documentation: the reference in docs/recipes.md is made from it. This file imports no torch, so
+that reading a recipe takes no time.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Settings(BaseModel):
-    """Frozen, unknown keys refused. The parent of every table in a recipe."""
+    """The parent of every table in a recipe. Tables are frozen and refuse unknown keys.
+
+    A nested table that is given in part keeps the other values of the field's default, and a plain string sets its `name`:
+
+    >>> class Stage(Settings):
+    ...     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-5, schedule="linear")
+    >>> Stage.model_validate({"optimizer": {"learning_rate": 0.1}}).optimizer.schedule
+    'linear'
+    >>> Stage.model_validate({"optimizer": "muon"}).optimizer.learning_rate
+    3e-05
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    MOVED: ClassVar[Mapping[str, str]] = {}  # key of an earlier version -> what it is called now
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_moved_keys(cls, values: Any) -> Any:
+        moved = [key for key in cls.MOVED if isinstance(values, dict) and key in values]
+        if moved:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._moved(key, values[key]) for key in moved])
+        return values
+
+    @classmethod
+    def _moved(cls, key: str, value: Any) -> InitErrorDetails:
+        reason = PydanticCustomError("value_error", "this key is now {new}", {"new": cls.MOVED[key]})
+        return InitErrorDetails(type=reason, loc=(key,), input=value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_tables_from_their_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
+        return values | {name: _completed(values[name], default) for name, default in defaults.items()}
+
+
+def _completed(value: Any, default: Any) -> Any:
+    """A table as written, with the values of `default` for the keys that it leaves out."""
+    if not isinstance(default, Settings):
+        return value
+    if isinstance(value, str) and "name" in type(default).model_fields:
+        value = {"name": value}
+    if not isinstance(value, dict):
+        return value
+    written = {key: _completed(inner, getattr(default, key, None)) for key, inner in value.items()}
+    return dict(default) | written
+
 
 class StageSettings(Settings):
-    """What every `[[stage]]` has. A room's settings add a field of type `str | None` for each input that can be named."""
+    """What every `[[stage]]` has."""
 
     kind: str
-    name: str = ""  # default: the kind
+    name: str = Field("", description="of the stage and its folder; default: the kind")
 
 
 class RunSettings(Settings):
-    name: str  # the run folder is `folder/name`
-    folder: Path = Path("runs")  # where run folders lie
-    seed: int = 0  # of everything drawn at random
-    threads: int = Field(default=0, ge=0)  # 0: all the cores this process may use
-    keep_checkpoints: int = Field(default=2, gt=0)  # newest of a stage that stay, beside the best by validation
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # where each step's numbers go, too
-    watchdog: float = Field(default=1800, ge=0)  # seconds a phase of a step may last before it is named; 0: any
-    on_hang: Literal["say", "end"] = "say"  # whether such a process is ended as well (status 137)
+    name: str = Field(description="the run folder is `folder/name`; default: the recipe's file name")
+    folder: Path = Field(Path("runs"), description="where run folders lie")
+    seed: int = Field(0, description="of everything that is drawn at random")
+    threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
+    keep_checkpoints: int = Field(
+        2, gt=0, description="newest checkpoints kept per stage, besides the best by validation"
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (), description="where the metrics of each step are sent as well"
+    )
+    watchdog: float = Field(
+        1800, ge=0, description="seconds after which a phase of a step is reported as hanging; 0: never"
+    )
+    on_hang: Literal["say", "end"] = Field("say", description="report it only, or end the process too (status 137)")
 
 
 class ModelSettings(Settings):
-    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model made from nothing."""
+    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model with random weights."""
 
-    path: str | None = None  # a folder or a hub name; the shape fields below then only serve `plan`, before a download
-    layers: int = 3  # transformer blocks
-    hidden: int = 128  # width
-    mlp: int = 384  # inner width of the feed-forward part
-    heads: int = 4  # of the queries; hidden / heads is the size of a head
-    kv_heads: int = 2  # of keys and values; must divide heads
-    partial_rotary: float = 0.5  # share of each head's dimensions that carry the position (Phi-4-mini: 0.75)
-    rope_theta: float = 500.0  # Phi-4-mini's 10,000 is made for contexts of thousands of tokens
-    vocabulary: int = 512  # upper bound for the tokenizer trained on the corpus
-    context: int = 1024  # positions
-    longest: int = Field(default=0, ge=0)  # tokens of the longest sequence, for LongRoPE; 0: what the stages ask for
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of stored weights; bfloat16 rounds small updates away
+    path: str | None = Field(
+        None, description="a folder or a hub name; the shape below then only serves `plan`, before the download"
+    )
+    layers: int = Field(3, description="transformer blocks")
+    hidden: int = Field(128, description="width")
+    mlp: int = Field(384, description="inner width of the feed-forward part")
+    heads: int = Field(4, description="query heads; the size of a head is hidden / heads")
+    kv_heads: int = Field(2, description="key and value heads; must divide heads")
+    partial_rotary: float = Field(0.5, description="share of a head's dimensions that are rotated (Phi-4-mini: 0.75)")
+    rope_theta: float = Field(500.0, description="Phi-4-mini's 10,000 is meant for contexts of thousands of tokens")
+    vocabulary: int = Field(512, description="upper bound for the tokenizer that is trained on the corpus")
+    context: int = Field(1024, description="positions")
+    longest: int = Field(0, ge=0, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the stored weights; bfloat16 loses small updates to rounding"
+    )
 
 
 class ParallelSettings(Settings):
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    compute: Literal["float32", "bfloat16"] = "float32"  # of the matrix products in training
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
     samplers: int = Field(
-        default=0, ge=0
-    )  # processes that sample at once on CPU with threads = 1; 0: one a core, or `processes`
-    replicas: int = Field(default=0, ge=0)  # processes that share a training step, likewise; 0: one a core
+        0, ge=0, description="processes that sample, on a CPU with threads = 1; 0: one per core, or `processes`"
+    )
+    replicas: int = Field(
+        0, ge=0, description="processes that share a training step, on a CPU with threads = 1; 0: one per core"
+    )
     processes: int = Field(
-        default=1, ge=1
-    )  # that train together, and sample in dpo and rl, each on a GPU or some cores
-    shard: Literal["ddp", "fsdp"] = "ddp"  # of several: each has the whole model, or a share of weights and moments
-    micro_batch_tokens: int = Field(default=8192, gt=0)  # tokens in one forward/backward; never changes the gradient
-    activation_checkpointing: int = Field(default=0, ge=0)  # of each n-th layer, computed again; 0: all are kept
-    compile: bool = False  # torch.compile for the layers: faster after a minute; the same numbers but for rounding
+        1, ge=1, description="processes that train, and sample in dpo and rl, each on its own GPU or cores"
+    )
+    shard: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="with several processes: each holds the whole model, or a share of weights and moments"
+    )
+    micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
+    activation_checkpointing: int = Field(
+        0, ge=0, description="recompute the activations of every n-th layer in the backward pass; 0: of none"
+    )
+    compile: bool = Field(
+        False, description="torch.compile for the layers: faster after a minute, equal up to rounding"
+    )
     accelerator: Literal[
         "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
-    ] = ""  # for `plan`'s hours
+    ] = Field("", description="for the hours that `plan` estimates")
 
     def sampling_dtype(self, device: str, dtype: str) -> str:
-        """The type of a model that is sampled from, where weights are stored in `dtype`.
+        """The type of the model that samples if the stored weights are of type `dtype`.
 
-        On a GPU the type that is computed in, as decoding reads all weights for each token. On a CPU our kernels compute in
-        fp32 whatever the type, and weights are shared.
+        On a GPU it is the type of the matrix products, because decoding reads all weights for each token. On a CPU it is
+        `dtype`: the kernels there compute in fp32 whatever the type, and the sampler shares the learner's weights.
 
-        >>> halves = ParallelSettings(compute="bfloat16")
-        >>> halves.sampling_dtype("cuda", "float32"), halves.sampling_dtype("cpu", "float32")
+        >>> half = ParallelSettings(compute="bfloat16")
+        >>> half.sampling_dtype("cuda", "float32"), half.sampling_dtype("cpu", "float32")
         ('bfloat16', 'float32')
         """
         return self.compute if device == "cuda" and self.compute != "float32" else dtype
 
 
-class SpikeSettings(Settings):
-    """A loss or gradient that is not finite, and a loss that jumps: above the median of the last steps' losses by so many of
-    their deviations (1.4826 times the median absolute one, and at least 1 % of the median). Going back restores the newest
-    checkpoint and leaves out the step at which it happened.
-    """
-
-    not_finite: Literal["stop", "go_back"] = "stop"  # a loss or gradient that is NaN or infinite
-    spike: Literal["ignore", "warn", "stop", "go_back"] = "warn"  # a loss that jumps
-    window: int = Field(default=64, ge=8)  # steps it is compared with; in the first eighth of them nothing is a spike
-    deviations: float = Field(default=10.0, gt=0)  # above the median
-    go_backs: int = Field(default=3, ge=0)  # at most so many in a stage, then it stops
-
-
 class ScoreSettings(Settings):
     """How the pipeline scores the base and every training stage."""
 
-    main: str = ""  # benchmark name of the headline problem set; default: the first
-    samples: int = Field(default=8, ge=1)  # answers a problem
-    base_samples: int = Field(default=0, ge=0)  # answers a problem of the base, which wanders on to the end; 0: as many
-    temperature: float = Field(default=0.6, ge=0)  # of the answers; 0 is greedy
-    max_tokens: int = Field(default=512, ge=1)  # longest answer; longer ones count as truncated
-    problems: int = Field(default=0, ge=0)  # at most so many of each set; 0: all
+    main: str = Field("", description="name of the headline problem set; default: the first")
+    samples: int = Field(8, ge=1, description="answers per problem")
+    base_samples: int = Field(0, ge=0, description="answers per problem of the untrained base; 0: as many as `samples`")
+    temperature: float = Field(0.6, ge=0, description="of the answers; 0: greedy")
+    max_tokens: int = Field(512, ge=1, description="longest answer; a longer one counts as truncated")
+    problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
+
+
+class OptimizerSettings(Settings):
+    """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values."""
+
+    name: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: for the hidden layers' matrices, with AdamW for the other parameters"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="the peak")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the rate goes from the peak to the floor"
+    )
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises to the peak")
+    floor: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the peak; not used if constant")
+    weight_decay: float = Field(0.0, ge=0, description="share of a weight lost per step, times the learning rate")
+    clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
+
+
+class SpikeSettings(Settings):
+    """What to do if a loss or gradient is not finite, or a loss jumps: exceeds the median of the last losses by `deviations`
+    times their deviation (1.4826 times the median absolute deviation, and at least 1 % of the median). Going back restores
+    the newest checkpoint and leaves out the step at which it happened.
+    """
+
+    not_finite: Literal["stop", "go_back"] = Field("stop", description="if a loss or gradient is NaN or infinite")
+    spike: Literal["ignore", "warn", "stop", "go_back"] = Field("warn", description="if a loss jumps")
+    window: int = Field(64, ge=8, description="steps a loss is compared with; the first eighth of them only fills it")
+    deviations: float = Field(10.0, gt=0, description="above the median")
+    go_backs: int = Field(3, ge=0, description="times a stage goes back, at most; then it stops")
+
+
+# The stages have their own defaults; meaning and bounds are declared here.
+Optimizer = Annotated[OptimizerSettings, Field(description="learning rate, schedule, weight decay")]
+CheckpointEvery = Annotated[int, Field(gt=0, description="steps between two checkpoints")]
+Spikes = Annotated[SpikeSettings, Field(description="what to do if the loss jumps or is not finite")]
+
+
+class TrainingSettings(StageSettings):
+    """What every stage that trains a model has."""
+
+    optimizer: Optimizer = OptimizerSettings()
+    checkpoint_every: CheckpointEvery = 50
+    spikes: Spikes = SpikeSettings()
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "optimizer.learning_rate",
+        "schedule": "optimizer.schedule",
+        "warmup": "optimizer.warmup",
+        "floor": "optimizer.floor",
+        "weight_decay": "optimizer.weight_decay",
+    }

@@ -18,29 +18,21 @@ arithmetic in this process; what needs computer algebra is asked of processes th
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge
 from whetstone.verify.extract import extract, percent_after_box
 from whetstone.verify.policy import POLICIES, Policy, get_policy
+from whetstone.verify.verdict_cache import Question, VerdictCache
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 __all__ = ["POLICIES", "MathVerifier", "Policy", "extract", "get_policy", "verify"]
 
-MOST_REMEMBERED = 100_000  # verdicts; then all are forgotten
 SHORT = 36  # digits of two whole numbers that are compared at once
 AHEAD = 256  # answers that `check_many` reads further than the one whose verdict is waited for
-
-
-class Question(NamedTuple):
-    """What a verdict is remembered by."""
-
-    answer: str
-    gold: str
-    policy: str
 
 
 class NeedsAlgebra(Exception):
@@ -64,7 +56,7 @@ class MathVerifier:
             )
         self.deadline = deadline
         self.pool = Workers(workers)
-        self._remembered: dict[Question, Verdict] = {}
+        self._remembered = VerdictCache()
 
     def __reduce__(self) -> tuple[type["MathVerifier"], tuple[int, float]]:
         return type(self), (self.pool.size, self.deadline)
@@ -173,9 +165,7 @@ class MathVerifier:
     def _judge(self, question: Question, ask: Ask | None = None) -> Verdict:
         verdict = judge(question.answer, question.gold, get_policy(question.policy), ask or self._asker())
         if verdict.correct is not None:  # a timeout may be the machine's, so it is tried again
-            if len(self._remembered) >= MOST_REMEMBERED:
-                self._remembered = {}
-            self._remembered[question] = verdict
+            self._remembered.put(question, verdict)
         return verdict
 
     def _asker(self) -> Ask:

@@ -33,6 +33,7 @@ WORK = dict.fromkeys(UNEVALUATED, 2) | {
 MOST_WORK = 4
 MOST_DIGITS = 4  # of a number beside any of these
 CRASHED = {"problem": "crashed"}
+KILLED = {"problem": "killed"}  # by a signal that others sent: no fault of the question
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
 
@@ -69,7 +70,7 @@ def serve() -> None:
             return
         began = time.monotonic()
         reply = child.asked(question, stop=questions)
-        if reply == CRASHED:  # somebody else may have killed it; a question that ends a process does so again
+        if reply == CRASHED:  # an earlier question may have spoiled it; a question that ends a process does so again
             child = _Forked(questions, replies)
             question["seconds"] = max(0.0, question["seconds"] - (time.monotonic() - began))
             reply = child.asked(question, stop=questions)
@@ -98,7 +99,7 @@ class _Forked:
         os.close(ours)
 
     def asked(self, question: dict[str, Any], stop: int) -> dict[str, Any] | None:
-        """Its reply, or the problem with it; None when the input `stop` ended first. Anything but a plain reply kills it."""
+        """Its reply, or the problem with it; None if the input `stop` ended first. Anything but a plain reply kills it."""
         reply: dict[str, Any] | None = {"problem": "timeout"}
         try:
             deadline = time.monotonic() + question["seconds"]
@@ -112,16 +113,20 @@ class _Forked:
         except OSError:
             reply = CRASHED
         if reply is None or reply.get("problem") in ("timeout", "crashed", "out of memory"):
-            self._end()
+            status = self._end()
+            if reply == CRASHED and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGTERM):
+                return KILLED
         return reply
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """Kills it and returns its wait status, which stays as it was if it had ended before."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         os.close(self.questions)
         os.close(self.replies)
         self.alive = False
+        return status
 
 
 def _answer_all(questions: int, replies: int) -> None:

@@ -1,10 +1,10 @@
-r"""Dates, times of the day, and amounts of several units: `October 30`, `4:51:06 p.m.`, `2 hours 30 minutes`.
+r"""Dates, times of the day, and amounts with several units: `October 30`, `4:51:06 p.m.`, `2 hours 30 minutes`.
 
-Read as formulas they would be products of letters, in which order does not matter: 2 hours 30 minutes is not 30 hours
-2 minutes, and 2020-03-05 is no difference. Only texts that are nothing else are read here.
+As formulas they would be products of letters, in which order does not matter, or differences: but 2 hours 30 minutes is not
+30 hours 2 minutes, and 2020-03-05 is not 2012. Only texts that are nothing but a date, a time or an amount are read here.
 
-A time of the day with a.m. or p.m. wants the same of the answer, or a 24-hour clock; the answer to a bare `3:30` may add it.
-Dates are compared by their parts; 3/5/2020 is only itself, as nobody can say which number is the month.
+An answer to a time with a.m. or p.m. must have the same, or use a 24-hour clock; an answer to a bare `3:30` may add one.
+Dates are compared by their parts. 3/5/2020 equals only itself, because the month may be either number.
 """
 
 import re
@@ -40,7 +40,7 @@ DATES = [
         r"(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d{4})",
     )
 ]
-ISO = re.compile(r"\d{4}-\d\d-\d\d")  # beside it a clock has 24 hours
+ISO = re.compile(r"\d{4}-\d\d-\d\d")  # a time beside it is on a 24-hour clock
 CLOCK = re.compile(
     r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*(?:o'?\s*clock)?\s*(?:in the )?([ap]m|morning|evening|noon|midnight)?"
 )
@@ -82,11 +82,11 @@ SIZES: dict[tuple[str, Fraction], str] = {
     ("money", Fraction(100)): "dollar dollars",
 }
 UNITS = {name: kind for kind, names in SIZES.items() for name in names.split()}
-NO_THINGS_TEXT = """
+NOT_UNITS_TEXT = """
 and or not is to of by the mod plus minus times over if for with base hundred thousand million billion trillion dozen
 half halves third thirds quarter quarters percent sin cos tan cot sec csc log ln exp pi sqrt
 """
-NO_THINGS = frozenset(NO_THINGS_TEXT.split())  # words between numbers that count nothing
+NOT_UNITS = frozenset(NOT_UNITS_TEXT.split())  # words between numbers that are neither units nor things counted
 HINT = re.compile(
     r"\d\s*:\s*\d\d|\d\s*(?:[ap]\s*\.?\s*m\b|o'?clock)|noon|midnight|\d{4}[-/]\d\d[-/]\d|\d/\d{1,2}/\d{4}|"
     r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,?\s*\d|\d(?:st|nd|rd|th)?\s*(?:of\s+)?"
@@ -95,7 +95,7 @@ HINT = re.compile(
 
 
 class Moment(NamedTuple):
-    """A date, a time of the day, or both; what was not said is None."""
+    """A date, a time of the day, or both. Parts that the text does not give are None."""
 
     year: int | None = None
     month: int | None = None
@@ -103,24 +103,24 @@ class Moment(NamedTuple):
     ambiguous: tuple[int, int] | None = None  # the first two numbers of 3/5/2020
     weekday: int | None = None
     seconds: int | None = None  # since midnight; without a.m. or p.m. as on a clock of 12 hours
-    half: bool = False  # is it known which half of the day that is?
+    half: bool = False  # whether it is known which half of the day that is
 
     @property
     def bare(self) -> bool:
-        """Nothing but digits and a colon: as well a ratio."""
+        """Nothing but digits and colons, so it may be a ratio."""
         return self == Moment(seconds=self.seconds)
 
 
 class Amounts(NamedTuple):
-    """Several numbers with units: the whole in one unit where they measure one thing, else each unit's number."""
+    """Several numbers with units."""
 
-    dimension: str  # "" where they measure, or count, different things
-    values: Mapping[str, Fraction]
+    dimension: str  # what all of them measure; "" if they measure, or count, different things
+    values: Mapping[str, Fraction]  # by unit; the sum under "" if all measure one thing
     several: bool
 
 
 def same(gold: str, answer: str) -> bool | None:
-    """Do they say the same date, time or amount? None where the reference says no such thing.
+    """Whether both are the same date, time or amount; None if the reference is none of these, or if this cannot tell.
 
     >>> same("3:30 PM", "15:30"), same("2 hours 30 minutes", "30 hours 2 minutes"), same("3:2", "3:2")
     (True, False, None)
@@ -136,15 +136,17 @@ def same(gold: str, answer: str) -> bool | None:
     if not isinstance(given, Amounts):
         return False if wanted.several and wanted.dimension else None
     if not (wanted.several or given.several):
-        return None  # one number with its unit, which is set aside
+        return None  # a single number with a unit, which others compare
     return wanted.dimension == given.dimension and wanted.values == given.values
 
 
-@lru_cache(maxsize=4096)
 def read(text: str) -> Moment | Amounts | None:
-    """What the text says, if it is nothing but a date, a time or an amount with units."""
-    if len(text) > 2 * LONGEST:
-        return None
+    """The text as a date, a time or an amount with units; None if it is anything else."""
+    return None if len(text) > 2 * LONGEST else _read(text)
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Moment | Amounts | None:
     plain = _plain(text)
     if len(plain) > LONGEST or not (HINT.search(plain) or AMOUNT.fullmatch(plain)):
         return None
@@ -152,9 +154,9 @@ def read(text: str) -> Moment | Amounts | None:
 
 
 def _plain(text: str) -> str:
-    r"""Without LaTeX around it: `4\!:\!30 \text{ p.m.}` -> `4:30 pm`."""
+    r"""The text without LaTeX: `4\!:\!30 \text{ p.m.}` -> `4:30 pm`."""
     text = TEXT_ANYWHERE.sub(r" \1 ", text)
-    text = re.sub(r"\\[!,;: ]|\$|~|\\q?quad", lambda found: " " if found[0] != "\\!" else "", text)
+    text = re.sub(r"\\[!,;: ]|\$|~|\\q?quad", lambda match: "" if match[0] == "\\!" else " ", text)
     text = text.replace("’", "'").replace("{:}", ":").casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text) if "/" not in text and ":" not in text else text
     text = re.sub(r"\b([ap])\s?\.?\s?m\b\.?", r"\1m", text)
@@ -167,7 +169,7 @@ def _plain(text: str) -> str:
 
 
 def _moment(text: str) -> Moment | None:
-    """A date, a clock, or both in either order, with the name of a weekday before or between."""
+    """A date, a time, or both in either order, with the name of a weekday before or between them."""
     for first, second in _halves(text):
         day, clock = _date(first), _clock(second)
         if day is not None and clock is not None:
@@ -181,9 +183,9 @@ def _moment(text: str) -> Moment | None:
 
 
 def _halves(text: str) -> Iterator[tuple[str, str]]:
-    """(date, time) by each way of cutting the text in two."""
-    for found in re.finditer(r"\s*,\s*(?:at |on )?|\s+(?:at |on )?|(?<=\d)t(?=\d)", text):
-        before, after = text[: found.start()], text[found.end() :]
+    """(date, time) for each way to cut the text in two."""
+    for cut in re.finditer(r"\s*,\s*(?:at |on )?|\s+(?:at |on )?|(?<=\d)t(?=\d)", text):
+        before, after = text[: cut.start()], text[cut.end() :]
         yield before, after
         yield after, before
 
@@ -195,13 +197,13 @@ def _date(text: str) -> Moment | None:
     if not rest:
         return Moment(weekday=named)
     for pattern in DATES:
-        if found := pattern.fullmatch(rest):
-            return _checked(found.groupdict(), named)
+        if match := pattern.fullmatch(rest):
+            return _checked(match.groupdict(), named)
     return None
 
 
 def _checked(parts: dict[str, str | None], weekday: int | None) -> Moment | None:
-    """The date that was read; None where there is no such day."""
+    """The date with these parts; None if there is no such day."""
     year = int(parts["year"]) if parts.get("year") else None
     if "first" in parts:
         pair = int(parts["first"]), int(parts["second"])
@@ -232,17 +234,14 @@ def _clock(text: str) -> tuple[int, bool] | None:
     """(seconds since midnight, whether the half of the day is known)."""
     if text in ("noon", "midnight"):
         return HALVES[text] * 3600, True
-    found = CLOCK.fullmatch(re.sub(r"^at ", "", text))
-    if found is None or (found[2] is None and found[4] is None):
+    match = CLOCK.fullmatch(re.sub(r"^at ", "", text))
+    if match is None or (match[2] is None and match[4] is None):
         return None
-    hour, minute, second = (int(number or 0) for number in found.groups()[:3])
-    half = found[4]
-    if (
-        minute > 59
-        or second > 59
-        or hour > 24
-        or (half in ("noon", "midnight") and (hour, minute, second) != (12, 0, 0))
-    ):
+    hour, minute, second = (int(number or 0) for number in match.groups()[:3])
+    half = match[4]
+    if minute > 59 or second > 59 or hour > 24:
+        return None
+    if half in ("noon", "midnight") and (hour, minute, second) != (12, 0, 0):
         return None
     if half is None:
         return (hour % 24 * 60 + minute) * 60 + second, hour > 12 or hour == 0
@@ -252,7 +251,7 @@ def _clock(text: str) -> tuple[int, bool] | None:
 
 
 def _same_clock(gold: Moment, given: Moment | Amounts | None) -> bool | None:
-    """A bare 3:30 is 3:30 p.m., too; beside what names no time of the day it may be a ratio: None."""
+    """Compares an answer with a bare reference: 3:30 p.m. is a right answer to 3:30. None if both may be ratios."""
     if not isinstance(given, Moment) or given.bare or given.seconds is None:
         return None
     return gold.seconds % 43200 == given.seconds % 43200 and (not gold.half or gold.seconds == given.seconds)
@@ -270,22 +269,23 @@ def _amounts(text: str) -> Amounts | None:
             sizes = ("hours", "minutes", "seconds")
             parts += [(Fraction(n), name) for n, name in zip(hours.groups(), sizes, strict=True) if n is not None]
             break
-        found = AMOUNT.match(text, at)
-        if found is None or found[2] in NO_THINGS or (found[2] not in UNITS and len(found[2]) < 3):
+        amount = AMOUNT.match(text, at)
+        if amount is None or amount[2] in NOT_UNITS or (amount[2] not in UNITS and len(amount[2]) < 3):
             return None
-        parts.append((Fraction(found[1]), found[2]))
-        at = BETWEEN.match(text, found.end()).end()
+        parts.append((Fraction(amount[1]), amount[2]))
+        at = BETWEEN.match(text, amount.end()).end()
     return _measured(parts) if parts else None
 
 
 def _measured(parts: list[tuple[Fraction, str]]) -> Amounts | None:
+    """None if a unit occurs twice, unless all parts measure one thing."""
     dimensions = {UNITS[name][0] if name in UNITS else "" for _, name in parts}
     if any(name in ("m", "d") for _, name in parts) and "time" in dimensions:
         parts = [(value, "min" if name == "m" else name) for value, name in parts]  # 2 h 30 m
         dimensions = {UNITS[name][0] if name in UNITS else "" for _, name in parts}
     if len(dimensions) == 1 and "" not in dimensions:
-        whole = sum((value * UNITS[name][1] for value, name in parts), Fraction(0))
-        return Amounts(dimensions.pop(), {"": whole}, len(parts) > 1)
+        total = sum((value * UNITS[name][1] for value, name in parts), Fraction(0))
+        return Amounts(dimensions.pop(), {"": total}, len(parts) > 1)
     values: dict[str, Fraction] = {}
     for value, name in parts:
         thing = name.removesuffix("s")

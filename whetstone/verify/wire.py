@@ -1,6 +1,6 @@
-"""Messages between us and our children: four bytes of length, then JSON. Both ends read and write them here.
+"""Messages between this process and its children: four bytes of length, then JSON. Both ends use these functions.
 
-Only the standard library: a child imports this before it has shut itself in.
+Only the standard library is imported: a child imports this file before it isolates itself.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
-    """Writes a message whole. OSError when no one reads any more."""
+    """Writes a whole message. Raises OSError if the other end is closed."""
     body = json.dumps(message).encode()
     data = memoryview(struct.pack(">I", len(body)) + body)
     while data:
@@ -21,34 +21,35 @@ def send(descriptor: int, message: dict[str, Any]) -> None:
 
 
 def receive(descriptor: int, deadline: float | None = None) -> dict[str, Any] | None:
-    """The next message; None at the end of input. TimeoutError past `deadline` (of `time.monotonic`)."""
+    """The next message; None at the end of the input. Raises TimeoutError after `deadline` (of `time.monotonic`)."""
     head = _read(descriptor, 4, deadline)
     body = _read(descriptor, struct.unpack(">I", head)[0], deadline) if head else b""
     return json.loads(body) if body else None
 
 
-def _read(descriptor: int, wanted: int, deadline: float | None) -> bytes:
-    data = b""
-    while len(data) < wanted:
+def _read(descriptor: int, length: int, deadline: float | None) -> bytes:
+    """So many bytes; b"" if the input ends before."""
+    data = bytearray()
+    while len(data) < length:
         if deadline is not None and not readable(descriptor, deadline - time.monotonic()):
             raise TimeoutError
-        piece = os.read(descriptor, wanted - len(data))
+        piece = os.read(descriptor, length - len(data))
         if not piece:
             return b""
         data += piece
-    return data
+    return bytes(data)
 
 
 def readable(descriptor: int, seconds: float) -> bool:
-    """Is there something to read, or the end, within so many seconds?"""
+    """Whether the descriptor has input, or is at its end, within so many seconds."""
     return first_readable((descriptor,), seconds) is not None
 
 
 def first_readable(descriptors: Sequence[int], seconds: float) -> int | None:
-    """The first of the descriptors with something to read, or at its end; None when none is within so many seconds."""
+    """The first descriptor that has input, or is at its end; None if none has within so many seconds."""
     if seconds <= 0:
         return None
-    poll = select.poll()  # unlike select(), also for descriptors above 1023
+    poll = select.poll()  # select.select() takes no descriptor above 1023
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN | select.POLLHUP)
     ready = {descriptor for descriptor, _ in poll.poll(max(1, int(seconds * 1000)))}
@@ -56,7 +57,7 @@ def first_readable(descriptors: Sequence[int], seconds: float) -> int | None:
 
 
 def as_table(text: str) -> dict[str, Any] | None:
-    """A JSON object that someone untrusted wrote; None where it is none."""
+    """The JSON object in untrusted text; None if it holds none."""
     try:
         table = json.loads(text)
     except (ValueError, RecursionError):
