@@ -26,13 +26,13 @@ GOLD_OF_SLOW = r"\int_0^1 \sin(x^2) dx"
 @pytest.fixture(scope="module")
 def verifier():
     with MathVerifier(workers=2, deadline=20) as shared:
-        assert shared.check(r"\boxed{\sin(\pi/6)}", "1/2").correct is True  # a process is up
+        assert shared.check(r"\boxed{\sum_{k=0}^{1}\frac{k}{2}}", "1/2").correct is True  # a process is up
         yield shared
 
 
 def hard(n: int) -> tuple[str, str, str]:
     """Right for odd n; computer algebra has to be asked."""
-    return rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n if n % 2 else n + 1}.5", "math"
+    return rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n if n % 2 else n + 1}.5", "math"
 
 
 def easy(n: int) -> tuple[str, str, str]:
@@ -131,13 +131,13 @@ def test_a_question_whose_fork_is_killed_is_asked_again_with_its_whole_budget(mo
             return plain(self, question, seconds)
 
         monkeypatch.setattr(Worker, "ask", ask)
-        assert pool.same("1/2", r"\sin(\pi/6)", Budget(20.0)) is True
+        assert pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0)) is True
         assert budgets == [20.0, 20.0] and pool.started == 1
 
 
 def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_the_end(monkeypatch):
     with Workers(memory_bytes=1 << 20) as pool, pytest.raises(NotStarted, match=r"memory cap of 1 MiB is too small"):
-        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+        pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0))
     starts = []
 
     def start(self):
@@ -147,7 +147,7 @@ def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_th
     monkeypatch.setattr(Workers, "start", start)
     monkeypatch.setattr(children, "PATIENCE_SECONDS", 0.3)
     with Workers() as pool, pytest.raises(NotStarted, match="The kernel does so when memory runs out"):
-        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+        pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0))
     assert len(starts) > 1
 
 
@@ -220,7 +220,7 @@ def test_a_forked_child_has_workers_of_its_own(tmp_path):
         import asyncio, os, threading, time
         from whetstone.verify import MathVerifier
         verifier = MathVerifier(deadline=20)
-        items = [(rf"\\\\boxed{{\\\\sin(\\\\pi/6)+{n}}}", f"{n}.5", "math") for n in range(40)]
+        items = [(rf"\\\\boxed{{{n}+\\\\sum_{{k=0}}^{{1}}\\\\frac{{k}}{{2}}}}", f"{n}.5", "math") for n in range(40)]
         assert next(verifier.check_many(items[:1])).correct
         stop = threading.Event()
         def busy():  # holds locks, and the worker, at the moment of the fork
