@@ -178,11 +178,12 @@ def _named(value: Value) -> dict[str, Value] | None:
 
 
 def _by_name(value: Value, named: dict[str, Value] | None) -> Value:
-    """Named values as a tuple in the order of their names: letters of the alphabet, x_1 before x_2."""
+    """Named values as a tuple: x before y and x_1 before x_2; names that are no such series in the order in which they stand."""
     if named is None:
         return value
-    alphabetical = len({name[0] for name in named}) == 1 or all(len(name) == 1 for name in named)
-    order = sorted(named) if alphabetical else list(named)
+    order = sorted(named)
+    series = all(len(name) == 1 and ord(name) - ord(order[0]) == k for k, name in enumerate(order))
+    order = order if series or len({name[0] for name in named}) == 1 else list(named)
     return Bracket("(", tuple(named[name] for name in order), ")")
 
 

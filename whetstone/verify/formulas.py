@@ -544,11 +544,12 @@ def quotient(above: Term, below: Term) -> Term:
 def several(name: str, values: list[Term]) -> Term:
     """gcd, lcm, max and min: of rational numbers at once."""
     numbers = [as_rational(value_of(value)) for value in values]
-    if None in numbers or (name in ("gcd", "lcm") and any(n.denominator != 1 for n in numbers)):
+    if None in numbers:
         return ("f", name, *sorted(values, key=repr))
     if name in ("gcd", "lcm"):
+        below = lcm(*(n.denominator for n in numbers))
         whole = gcd if name == "gcd" else lcm
-        return number(whole(*(int(n) for n in numbers)))
+        return number(Fraction(whole(*(int(n * below) for n in numbers)), below))
     return number(max(numbers) if name == "max" else min(numbers))
 
 

@@ -149,8 +149,8 @@ def _without_dollars(text: str) -> str:
 
 def _marked(found: re.Match[str]) -> str:
     content = found[1]
-    if content.strip() in FUNCTION_NAMES:
-        return f"\\{content.strip()} "
+    if (name := OTHER_NAMES.get(content.strip(), content.strip())) in FUNCTION_NAMES:
+        return f"\\{name} "
     if found[0].startswith(("\\mathrm", "\\operatorname")) and LETTER.fullmatch(content):
         return f" {content} "
     return f"{TEXT}{content}{END}"
@@ -178,4 +178,5 @@ def _digits(word: str) -> str:
 
 FUNCTION_NAMES = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp gcd lcm max min det arg Re Im".split()
-) | {"tr", "abs", "floor", "ceil"}
+) | {"tr", "abs", "floor", "ceil", "arcsinh", "arccosh", "arctanh"}
+OTHER_NAMES = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh", "asinh": "arcsinh", "atanh": "arctanh"}

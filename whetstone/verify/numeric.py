@@ -36,7 +36,7 @@ FUNCTIONS = {
         "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
         "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "ln": "log", "log": "log10",
         "lg": "log10", "abs": "fabs", "factorial": "factorial", "binomial": "binomial", "exp": "exp", "gamma": "gamma",
-        "floor": "floor", "ceil": "ceil",
+        "floor": "floor", "ceil": "ceil", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
     }.items()
 }  # fmt: skip
 STEPS = frozenset(("floor", "ceil"))  # never evaluated beside a jump

@@ -37,7 +37,7 @@ from whetstone.verify.tokens import BASED, JOINING, WORD
 from whetstone.verify.units import NO_UNIT, Unit, known, measure, multipliers
 
 MOST_ITEMS = 100
-THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
+THOUSANDS = re.compile(r"(?<![\d.(,])\d{1,3}(?:,\d{3})+(?!\d)")
 WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])\d{1,3}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 RELATIONS = {
     "=": "=", "\\equiv": "=", "<": "<", "\\lt": "<", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",

@@ -107,7 +107,8 @@ def letters(run: str, gap: bool, before: str) -> list[str]:
     if len(run) == 1:
         return [run] if run.isascii() else [WORD + run]
     after_number = before[:1].isdecimal() or before in (")", "}", "\\pi", "\\degree", "%")
-    if run in JOINING or run.casefold() in CHANGING or run.casefold() in CARDINALS:
+    spelled = run.casefold() in CHANGING or run.casefold() in CARDINALS
+    if run in JOINING or (spelled and not (run.isupper() and len(run) < 3)):
         return [WORD + run]
     if known(run) and (before.startswith(WORD) or before in "/*" and before or (after_number and (gap or run in GLUED_UNITS))):
         return [WORD + run]
