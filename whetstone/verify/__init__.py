@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge
-from whetstone.verify.extract import extract, percent_after_box
+from whetstone.verify.extract import extract, last_box, percent_after_box
 from whetstone.verify.policy import POLICIES, Policy, get_policy
 from whetstone.verify.verdict_cache import Question, VerdictCache
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["POLICIES", "MathVerifier", "Policy", "extract", "get_policy", "verify"]
+__all__ = ["POLICIES", "MathVerifier", "Policy", "extract", "get_policy", "last_box", "verify"]
 
 SHORT = 36  # digits of two whole numbers that are compared at once
 AHEAD = 256  # answers that `check_many` reads further than the one whose verdict is waited for

@@ -19,6 +19,7 @@ from whetstone.verify.forms import (
     Value,
 )
 from whetstone.verify.relations import same_relation, same_value, stated
+from whetstone.verify.stated import ASKING
 from whetstone.verify.terms import names, number
 from whetstone.verify.units import SILENT, ratio, stem
 
@@ -315,7 +316,9 @@ def _said(value: Value) -> Value | None:
     values = [k for k, part in enumerate(parts) if not isinstance(part, str)]
     if not values:
         return None
-    if (isinstance(parts[0], str) and parts[0] in QUANTIFIERS) or any(isinstance(part, str) and part.casefold() in DENYING for part in parts):
+    if (isinstance(parts[0], str) and parts[0] in QUANTIFIERS) or any(
+        isinstance(part, str) and (part.casefold() in DENYING or ASKING.fullmatch(part)) for part in parts
+    ):
         return None
     after = parts[values[0] + 1 :]
     if values[0] == 0:

@@ -49,8 +49,8 @@ class Elementary(Algebra):
     def power(self, base: Scalar, exponent: Scalar) -> Scalar:
         if base == symbol("e"):
             return self.f_exp(exponent)
-        if as_rational(exponent) is not None:
-            return super().power(base, exponent)
+        if (power := as_rational(exponent)) is not None:
+            return super().power(base, exponent) if power.denominator <= 64 else self.opaque("power", base, exponent)
         number = as_rational(base)
         one_term = len(base.num) == 1 and base.den is ONE
         if one_term and (number is None or number > 0):

@@ -37,8 +37,8 @@ SHORT_UNIT = re.compile(r"(-?[\d.,/]*\d)\s*\\text\{ ?([A-Za-z]{2,})\}")
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d|\d{4,})")
 OPTION = re.compile(r"(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\s*\}?")
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
-CALLED = re.compile(r"(?<![A-Za-z\\])[fghFGOo]'*\(")
-CALLABLE_LETTER = re.compile(r"(?<![A-Za-z\\])?([fghFGOo])(?!['A-Za-z]*\()")
+CALLED = re.compile(r"(?<![A-Za-z\\])(?:[fghFGOo]'*\(|[A-Za-z]\(\d+\))")
+BARE_LETTER = re.compile(r"([A-Za-z])(?!'*\()(?![A-Za-z]*\()")
 UNEVALUATED = ("\\sum", "\\prod", "\\int", "\\iint", "\\oint", "\\lim")
 LONGEST_KEPT = 500  # characters of a reference whose reading is kept: what is read takes far more memory than the text
 
@@ -56,6 +56,8 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
     """
     if not gold or gold.isspace():
         return Verdict(None, "reference answer is empty", answer)
+    if answer.strip() == gold.strip() and policy.kind == "math":
+        return Verdict(True, "equal", answer)
     gold = reference(gold)
     if policy.kind == "choice":
         return _judge_choice(answer, gold, policy)
@@ -231,7 +233,7 @@ def _is_option(answer: str, gold: str) -> bool:
 
 def _products(answer: str, gold: str) -> frozenset[str]:
     """Letters such as h that stand somewhere without a bracket: there they are factors, so h(a+b) is a product."""
-    return frozenset(CALLABLE_LETTER.findall(answer) + CALLABLE_LETTER.findall(gold))
+    return frozenset(BARE_LETTER.findall(answer) + BARE_LETTER.findall(gold))
 
 
 def _same_tokens(answer: str, gold: str) -> bool:

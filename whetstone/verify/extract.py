@@ -229,7 +229,7 @@ def _bare(text: str) -> Extracted:
 
 def reference_sentence(gold: str) -> str:
     """The one formula of a reference that is a sentence: "The mode is $1/3$."; else the reference as it stands."""
-    return only_formula(gold) or gold
+    return (only_formula(gold) or gold) if gold.rstrip(" .").endswith(("$", "\\)", "\\]")) else gold
 
 
 __all__ = ["DELIMITED", "FORMULA", "Extracted", "extract", "inside", "last_box", "percent_after_box", "reference_sentence"]

@@ -394,7 +394,8 @@ class Formulas:
             name += "_" + self.raw_group().replace(" ", "").replace(WORD, "")
         while self.peek() == "'":
             name += self.take()
-        if name.rstrip("'") in CALLS and name not in self.products and self.peek() == "(":
+        of_number = self.ahead(1).isdecimal() and self.ahead(2) == ")"
+        if self.peek() == "(" and name not in self.products and (of_number or name.rstrip("'") in CALLS):
             self.position += 1
             inside = [self.sum()]
             while self.peek() == ",":

@@ -3,6 +3,11 @@ r"""How an answer is stated in words: "the answer is …" in some languages, `##
 import json
 import re
 
+ASKING = re.compile(  # sentences that ask for an answer give none
+    r"\b(?:evaluate|find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|who|why|given|"
+    r"suppose|let|consider|prove|rationalize|convert|rewrite|reduce|combine|multiply|divide|add|subtract|round|estimate|graph|order|arrange)\b",
+    re.IGNORECASE,
+)
 LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
 LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 
@@ -10,6 +15,7 @@ WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
 STATED = re.compile(
     WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*", re.IGNORECASE
 )
+ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
 HASHES = re.compile(r"(?m:^[ \t]*)####")
 HEADING = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*(?:\*\*)?(?:final[ \t]+)?answer:?(?:\*\*)?|\*\*(?:final[ \t]+)?answer:?\*\*:?)[ \t]*\n+",
@@ -28,7 +34,7 @@ POLITE_END = re.compile(r"\s*(?:です|である|だ|になります|입니다|�
 FINAL = re.compile(r"\bfinal\s+answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*(?=\s*(?:\$|\\[(\[]))", re.IGNORECASE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them
-    r"[\d=<>+*/^\\]|n[o'’]t\b|\b(?:no|never|neither|nor|or|and|unless|except|wrong|false|incorrect|impossible|if|half|third|"
+    r"[\d=<>+*/^\\?]|n[o'’]t\b|\b(?:no|never|neither|nor|or|and|unless|except|wrong|false|incorrect|impossible|if|half|third|"
     r"quarter|twice|thrice|double|triple|times|plus|minus|less|more|than|over|under|above|below|least|most|square[ds]?|"
     r"cube[ds]?|root|roots|power|mod|modulo|percent|factorial|negative|opposite|inverse|reciprocal|approximately|about|"
     r"one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion)\b",
@@ -59,6 +65,7 @@ def statement_end(tail: str) -> int:
         at = tail.find(letters)
         while at >= 0:
             found = STATED.match(tail, at - 1) if at else None
+            found = None if found and ASKED.search(tail[max(0, at - 40) : at - 1]) else found
             end = max(end, found.end() if found else -1)
             at = tail.find(letters, at + len(letters))
     for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE), ("nswer", HEADING)):
@@ -140,6 +147,6 @@ def only_formula(text: str) -> str | None:
     if found is None:
         return None
     words = text[: found.start()] + " " + text[found.end() :]
-    if len(words) > LONGEST_SENTENCE or "$" in words or CHANGED_BY_WORDS.search(words):
+    if len(words) > LONGEST_SENTENCE or "$" in words or CHANGED_BY_WORDS.search(words) or ASKING.search(words):
         return None
     return inside(found) if re.search(r"[^\W\d_]", words) else None
