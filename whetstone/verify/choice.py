@@ -54,7 +54,7 @@ def _chosen_in_prose(text: str, policy: Policy) -> str | None:
     for match in STANDING.finditer(text):
         after = text[match.end() :]
         pronoun = match[1] == "I" and re.match(r"\s+[a-z]", after)
-        article = match[1] == "A" and re.match(r"\s+[a-z]", after) and not NAMING.search(text[: match.start()])
+        article = match[1] == "A" and re.match(r"\s+(?!because|since|as\b|so\b)[a-z]", after) and not NAMING.search(text[: match.start()])
         if not pronoun and not article and _allowed(match[1], policy):
             found.append(match)
     if len({match[1] for match in found}) != 1:

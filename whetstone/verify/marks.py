@@ -40,7 +40,7 @@ DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}%$])")
 NOISE = re.compile(
     r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|"
     r"boldsymbol|mathbf|mathit|mathsf|mathtt|bm|underline|boxed|fbox|bf|it|rm|large|Large|huge|emph|"
-    r"(?:text)?color\s*\{[^{}]*\}|phantom\s*\{[^{}]*\})(?![A-Za-z])|\\[()]|(?<!\\)\\[\[\]]|`|\*\*"
+    r"(?:text)?color\s*\{[^{}]*\}|phantom\s*\{[^{}]*\})(?![A-Za-z])|\\[()]|(?<!\\)\\[\[\]]|`|^\s*\*\*|\*\*\s*$"
 )
 TEXTS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc)?|mathrm|mbox|hbox|textrm|operatorname\*?|unit|ensuremath)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
@@ -58,6 +58,7 @@ JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)\s*(?=\d{3}(?!\d))")
 SPACED_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:[.,]\d+)?")
 POINTED = re.compile(r"[-+]?\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+)")
 APOSTROPHES = re.compile(r"[-+]?\d{1,3}(?:'\d{3})+")
+MONEY = re.compile(r"(?:\\\$|[€£¥₹])\s*")
 REPEATED = re.compile(r"([-+]?\d+\.\d*)\((\d+)\)")
 DIGIT_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
 BASE = re.compile(
@@ -91,7 +92,7 @@ def clean(answer: str) -> str:
         if (new := TEXTS.sub(_marked, text)) == text:
             break
         text = new
-    text = SPACE.sub(" ", DOTS.sub(r"\\ldots ", text)).strip(" .,;:\"")
+    text = SPACE.sub(" ", DOTS.sub(r"\\ldots ", text)).rstrip(" .,;:\"").lstrip(" ,;:\"")
     if "\\degree" in text:
         text = SCALE.sub(rf"{TEXT}°\1{END}", text)
     text = BRACED_WORD.sub(rf"{TEXT}\1\2{END}", ORDINAL.sub("", text).strip())
@@ -149,6 +150,9 @@ def _without_dollars(text: str) -> str:
 
 def _marked(found: re.Match[str]) -> str:
     content = found[1]
+    called = found.string[found.end() :].lstrip()[:1] in "({\\_" and found.end() < len(found.string)
+    if content.strip() in ("min", "max") and not called:
+        return f"{TEXT}{content}{END}"
     if (name := OTHER_NAMES.get(content.strip(), content.strip())) in FUNCTION_NAMES:
         return f"\\{name} "
     if found[0].startswith(("\\mathrm", "\\operatorname")) and LETTER.fullmatch(content):
@@ -159,6 +163,8 @@ def _marked(found: re.Match[str]) -> str:
 def _numbers(text: str) -> str:
     """Groups of thousands that stand alone, repeating decimals and bases in one spelling each."""
     plain = text.replace(TEXT, "").replace(END, "").strip()
+    if (money := MONEY.match(plain)) and (amount := _numbers(plain[money.end() :])) != plain[money.end() :]:
+        return money[0] + amount
     if SPACED_THOUSANDS.fullmatch(plain) or APOSTROPHES.fullmatch(plain):
         return plain.replace(" ", "").replace("'", "").replace(",", ".")
     if POINTED.fullmatch(plain):
