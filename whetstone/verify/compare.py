@@ -63,6 +63,9 @@ def compare(gold: Value, given: Value, ask: Ask = ask_nobody) -> bool:
 
 def _alone(value: Value, other: Value) -> Value:
     """The element of a set of one, beside what is no set."""
+    if isinstance(value, Items) and not value.braces and isinstance(value.items[-1], Statement):
+        if _adds_nothing(list(value.items[-1].parts)):
+            value = Items(value.items[:-1], False, value.joint)
     single = isinstance(value, Items) and len(value.items) == 1
     return value.items[0] if single and not isinstance(other, Items) else value
 

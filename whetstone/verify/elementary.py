@@ -57,6 +57,17 @@ class Elementary(Algebra):
             return self.f_exp(self.multiply(exponent, self.f_ln(base)))
         return self.opaque("power", base, exponent)
 
+    def whole_power(self, base: Scalar, power: int) -> Scalar:
+        """A power of a sum that is too large to multiply out stays a power."""
+        products, bits = self.products, self.bits
+        try:
+            return super().whole_power(base, power)
+        except TooLarge:
+            if len(base.num) < 2 or base.den is not ONE or abs(power) > 10**6:
+                raise
+            self.products, self.bits = products, bits
+            return self.opaque("power", base, rational(power))
+
     def root(self, base: Scalar, degree: int, power: int = 1) -> Scalar:
         if degree == 2 and len(base.num) == 1 and base.den is ONE:
             ((term, coefficient),) = base.num.items()

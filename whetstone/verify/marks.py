@@ -65,7 +65,9 @@ BASE = re.compile(
     rf"([0-9A-Z]+)\s*(?:,\s*)?{TEXT}?\s*\(?\s*{TEXT}?(?:in\s+)?base[-\s]*\$?(\d+|{'|'.join(DIGIT_WORDS)}){END}?\)?{END}?$"
 )
 BASED = re.compile(rf"(?<![A-Za-z\d.])\(([0-9A-Z]+)\)(?=_)|_\s*\{{\s*[({TEXT}]*\s*(\d+|[a-z]+)\s*[){END}]*\s*\}}")
-BRACED_WORD = re.compile(r"(?<![A-Za-z\\}^_])\{\s*([A-Za-z]{2,})\s*\}$|(?<=\d)\{\s*([A-Za-z])\s*\}$")
+BRACED_WORD = re.compile(
+    r"(?:(?<![A-Za-z\\}^_])\{\s*([A-Za-z]{2,})\s*\}|(?<=\d)\{\s*([A-Za-z])\s*\})(?=(?:\s*\^\s*\{?\d\}?)?$)"
+)
 SYSTEM = re.compile(r"\\\{\s*\\begin\s*\{(?:array|aligned|matrix)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\w+\}", re.DOTALL)
 
 
@@ -92,6 +94,7 @@ def clean(answer: str) -> str:
         if (new := TEXTS.sub(_marked, text)) == text:
             break
         text = new
+    text = text.removesuffix("\\") if not text.endswith("\\\\") else text
     text = SPACE.sub(" ", DOTS.sub(r"\\ldots ", text)).rstrip(" .,;:\"").lstrip(" ,;:\"")
     if "\\degree" in text:
         text = SCALE.sub(rf"{TEXT}°\1{END}", text)

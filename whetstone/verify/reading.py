@@ -39,6 +39,7 @@ from whetstone.verify.units import NO_UNIT, Unit, known, measure, multipliers
 MOST_ITEMS = 100
 THOUSANDS = re.compile(r"(?<![\d.(,])\d{1,3}(?:,\d{3})+(?!\d)")
 WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])\d{1,3}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
+GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
 RELATIONS = {
     "=": "=", "\\equiv": "=", "<": "<", "\\lt": "<", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
     ">": ">", "\\gt": ">", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\ne": "!=", "\\neq": "!=",
@@ -81,6 +82,8 @@ def read(
     joined = thousands.sub(lambda found: found.group().replace(",", ""), text)
     alone = bracketed and joined.count(",") == 0 and joined.count(";") == 0  # (11,111): not one number in brackets
     texts = [text] if joined == text or alone else [text, joined] if bracketed else [joined] if gold else [joined, text]
+    if not gold and (glued := GLUED_METRES.fullmatch(text)):
+        texts.insert(0, f"{glued[1]} {glued[2]}")
     return [Reader(each, percent, products).answer() for each in texts]
 
 
@@ -374,6 +377,8 @@ class Reader(Formulas):
                 words.extend("/" if token == "/" else "")
             elif token is not None and len(token) == 1 and known(token) and (words or self.lone_unit()):
                 words.append(token)
+            elif token == "." and words:
+                pass  # sq. ft
             elif token == "\\degree" and not words:
                 words.append("deg")
             elif token == "^" and words and (power := self.plain_power()) is not None:

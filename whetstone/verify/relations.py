@@ -125,7 +125,7 @@ def same_equation(gold: Chain, given: Chain, compare: Compare) -> bool | None:
     if first is None or second is None or not names(first[0]) or not names(second[0]):
         pairs = (given.items, given.items[::-1])
         return any(all(map(compare, gold.items, items)) for items in pairs)
-    if names(first[0]) != names(second[0]):
+    if names(first[0]) != names(second[0]) or not first[1].num or not second[1].num:
         return False
     try:
         ratio = proportion(first[1], second[1])

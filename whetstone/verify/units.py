@@ -118,7 +118,7 @@ approximately roughly nearly almost around plus minus times divided multiplied m
 roots log ln sin cos tan exp sqrt base power raised th rd nd st negative positive opposite inverse reciprocal loss
 losses deficit debt owed short ago before after until since maybe perhaps otherwise twice thrice it that this which
 only these those there undefined infinity infinite repeating recurring rounded decimal decimals fraction odd even prime
-composite yes true none all dne rational irrational real imaginary increasing decreasing increases decreases of per in on as
+composite yes true none all dne rational irrational real imaginary increasing decreasing increases decreases of per in on as percent percentage pct factorial factorials
 """
 CHANGING = frozenset(CHANGING_TEXT.split())  # these words in front make another statement of the number before them
 INSIDE = frozenset("of per a an the in on each every old long wide high tall".split())  # may follow a noun
