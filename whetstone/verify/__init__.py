@@ -9,14 +9,16 @@ r"""Is a text's answer right? Exact, bounded in time and memory, safe from any t
             …
         verdict = await verifier.check_async(text, gold)                   # in an event loop
 
-A verdict's `correct` is None when nobody could decide (a timeout, a crash, an unreadable reference): count such an
-answer, never score it as wrong. How an answer is found is in `extract.py`, what counts as equal in `policy.py` and
-`equal.py`. Integers, fractions, roots, polynomials, tuples, sets, intervals and equations are decided by exact
-arithmetic in this process; what needs computer algebra is asked of processes that are killed at the deadline.
+A verdict's `correct` is None if neither equal nor different was shown (a timeout, a crash, an unreadable reference). Such an
+answer is wrong in a score and counted beside it; only RL leaves it out, so that it is not rewarded either way. How an answer
+is found is in `extract.py`, what counts as equal in `policy.py` and `compare.py`. Our own reader and exact arithmetic decide
+in this process; only sums, integrals and limits are asked of processes that are killed at the deadline.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -62,7 +64,10 @@ class MathVerifier:
         return type(self), (self.pool.size, self.deadline)
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict:
-        """The verdict on a whole completion or a bare answer. Raises only for an unknown policy."""
+        """The verdict on a whole completion or a bare answer.
+
+        Raises ValueError for an unknown policy, TypeError for a text or reference that is neither text nor number.
+        """
         found = self._check_here(text, gold, policy)
         return found if isinstance(found, Verdict) else self._judge(found)
 
@@ -151,6 +156,7 @@ class MathVerifier:
 
     def _read(self, text: str, gold: str, policy: str) -> Verdict | Question:
         rules = get_policy(policy)
+        text, gold = _as_text(text, "text"), _as_text(gold, "gold")
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
@@ -174,6 +180,17 @@ class MathVerifier:
 
         budget = Budget(self.deadline)
         return lambda gold, answer: self.pool.same(gold, answer, budget)
+
+
+def _as_text(value: object, name: str) -> str:
+    """Texts, and numbers as one writes them. Raises TypeError for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(
+        f"{name} = {value!r:.60} is of type {type(value).__name__}: an answer is compared as text. Pass a str, or a number."
+    )
 
 
 def _later(gold: str, answer: str) -> bool:

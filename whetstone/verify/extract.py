@@ -127,6 +127,8 @@ def _last_boxes(text: str, at: int) -> Extracted:
     answer, end = _boxed(text, at)
     if answer.answer is None:
         return answer
+    if text[at - 1 : at] == "\\":  # written with each backslash doubled
+        return Extracted(answer.answer.replace("\\\\", "\\"), "box")
     if text.find("inal", end) >= 0 and (formula := stated_formula_after(text, end)):
         return Extracted(formula, "stated")
     nearby = max(0, at - LONGEST_ANSWER)

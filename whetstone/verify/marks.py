@@ -36,7 +36,6 @@ SUPERSCRIPTS = re.compile("[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 SUBSCRIPTS = re.compile("[₀₁₂₃₄₅₆₇₈₉₋ₙ]+")
 ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[A-Za-z])?")
 PLAIN_ROOT = re.compile(r"(?:\\|(?<![\\A-Za-z]))sqrt\s*(?=\d\d|\d\.\d)(\d+(?:\.\d+)?)|(?<![\\A-Za-z])sqrt(?![A-Za-z])")
-DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}%$])")
 NOISE = re.compile(
     r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|"
     r"boldsymbol|mathbf|mathit|mathsf|mathtt|bm|underline|boxed|fbox|bf|it|rm|large|Large|huge|emph|"
@@ -80,8 +79,6 @@ def clean(answer: str) -> str:
         text = _ascii(text)
     _measure_depth(text)
     text = ROOT.sub(_root, text)
-    if "\\\\" in text and "\\begin" not in text:
-        text = DOUBLED.sub(r"\\", text)
     text = PLAIN_ROOT.sub(lambda found: rf"\sqrt{{{found[1]}}}" if found[1] else r"\sqrt", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
     text = text.replace("\\nicefrac", "\\frac").replace("\\sfrac", "\\frac").replace("\\lbrace", "\\{")
