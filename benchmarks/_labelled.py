@@ -73,7 +73,7 @@ def mathcoder(folder: Path) -> Iterator[Labelled]:
         _, question_set, label, *_ = path.name.rsplit(".", 4)
         for row in lines(path):
             gold = row["ground_truth"]["answer"]
-            gold = ", ".join(map(str, gold)) if isinstance(gold, list) else gold if isinstance(gold, str) else json.dumps(gold)
+            gold = gold if isinstance(gold, str) else json.dumps(gold)
             plain = PLAIN.fullmatch(row["completion"]) and PLAIN.fullmatch(gold)
             group = f"labelled_mathcoder {question_set}, {'plain numbers' if plain else 'other answers'}"
             yield bare(group, row["completion"], gold, label == "correct")

@@ -262,11 +262,11 @@ def test_a_spawned_child_can_be_given_a_verifier(tmp_path):
 
             def grade(verifier, queue):
                 with verifier:
-                    queue.put([v.correct for v in verifier.check_many([(r"\\\\cos 0", "1", "math"), ("2", "3", "math")])])
+                    queue.put([v.correct for v in verifier.check_many([(r"\\cos 0", "1", "math"), ("2", "3", "math")])])
 
             if __name__ == "__main__":
                 with MathVerifier(deadline=20) as verifier:
-                    assert verifier.check(r"\\\\cos 0", "1").correct
+                    assert verifier.check(r"\\cos 0", "1").correct
                     context = multiprocessing.get_context("spawn")
                     queue = context.Queue()
                     child = context.Process(target=grade, args=(verifier, queue))

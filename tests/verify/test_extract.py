@@ -57,7 +57,6 @@ NONE = [
     (r"\boxed{4} and then \boxed{\frac{1}{2}", "cut off"),
     (r"\boxed{4} and then \boxed", "cut off"),
     (r"The answer is 4. \boxed{", "cut off"),
-    (r"Put it in \boxed{}.", "neither"),
     (r"\boxed{ }", "empty"),
     ("The answer is 4. So the final answer is", "cut off"),
     (r"<think>\boxed{5}", "thinking not finished"),

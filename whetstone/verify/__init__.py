@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
-from whetstone.verify.equal import Ask, judge
+from whetstone.verify.equal import Ask, judge, same_short_numbers
 from whetstone.verify.extract import extract, last_box, percent_after_box
 from whetstone.verify.policy import POLICIES, Policy, get_policy
 from whetstone.verify.verdict_cache import Question, VerdictCache
@@ -156,7 +156,8 @@ class MathVerifier:
 
     def _read(self, text: str, gold: str, policy: str) -> Verdict | Question:
         rules = get_policy(policy)
-        text, gold = _as_text(text, "text"), _as_text(gold, "gold")
+        if type(text) is not str or type(gold) is not str:
+            text, gold = _as_text(text, "text"), _as_text(gold, "gold")
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
@@ -165,6 +166,8 @@ class MathVerifier:
             return Verdict(True, "equal", answer) if int(answer) == int(gold) else Verdict(False, "different", answer)
         if how == "box" and "%" in gold and percent_after_box(text):
             answer += "\\%"
+        if rules.kind == "math" and len(gold) <= SHORT and (same := same_short_numbers(answer, gold)) is not None:
+            return Verdict(True, "equal", answer) if same else Verdict(False, "different", answer)
         question = Question(answer, gold, policy)
         return self._remembered.get(question) or question
 

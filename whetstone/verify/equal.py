@@ -56,7 +56,7 @@ def judge(answer: str, gold: str, policy: Policy, ask: Ask = ask_nobody) -> Verd
     """
     if not gold or gold.isspace():
         return Verdict(None, "reference answer is empty", answer)
-    if answer.strip() == gold.strip() and policy.kind == "math":
+    if policy.kind == "math" and (answer == gold or answer.strip() == gold.strip()):
         return Verdict(True, "equal", answer)
     gold = reference(gold)
     if policy.kind == "choice":
@@ -136,6 +136,13 @@ def _is_unit(word: str) -> bool:
     return measure([word]) is not None
 
 
+def same_short_numbers(answer: str, gold: str) -> bool | None:
+    """The verdict on two numbers in the commonest spellings; None for anything else."""
+    wanted = _short_number(gold, bare=True)
+    given = _short_number(answer, bare=False) if wanted is not None else None
+    return None if given is None else wanted == given
+
+
 def _short_number(text: str, bare: bool) -> Fraction | None:
     """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `1,234`, `\\frac{3}{4}`, `5\\text{ cm}`."""
     if not bare and text.endswith("}") and (unit := SHORT_UNIT.fullmatch(text)) and _is_unit(unit[2]):
@@ -180,11 +187,9 @@ def _read(text: str, percent: str, gold: bool, products: frozenset[str]) -> tupl
 
 
 def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
-    if answer.strip() == gold.strip():
-        return Verdict(True, "equal", answer)
-    wanted = _short_number(gold.strip(), bare=True)
-    if wanted is not None and (given := _short_number(answer.strip(), bare=False)) is not None:
-        return _verdict(wanted == given, answer)
+    same = same_short_numbers(answer.strip(), gold.strip())
+    if same is not None:
+        return _verdict(same, answer)
     if _is_decimal_comma(answer, gold) or _is_option(answer, gold):
         return Verdict(True, "equal", answer)
     moment = moments.same(gold, answer)

@@ -27,6 +27,7 @@ STATEMENT_TAIL = 20_000  # characters at the end of a text in which a stated ans
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 SIMPLE_BOX = re.compile(r"\\(?:boxed|fbox)\{([^{}\\]{1,100})\}")  # what most are: read at once
+EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{\s{0,9}(?:\.\.\.|…|\\text\{\}|\\?c?dots)?\s{0,9}\}")
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 BETWEEN_BOXES = re.compile(r"\\text\s*\{([^{}]*)\}|\\q?quad|\\[,;: ()\[\]]|[$*]")
 NAME = r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?"
@@ -37,6 +38,7 @@ MOST_BOXES = 20
 PERCENT_AFTER = re.compile(r"\s*(?:\$|\\\)|\*\*)?\s*(?:\\?%|percent\b|pct\b)")
 TAGS = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 THINKING = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<thinking>", "</thinking>"))
+START, SPECIAL_TAIL = 200, 200  # characters in which `<thinking>`, and special tokens at the end, are looked for
 SPECIAL = re.compile(r"(?:\s*<(?:\|[a-z_]+\||/?s|eos|end_of_turn|/answer)>)+\s*\Z")
 ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 
@@ -56,16 +58,14 @@ class Extracted(NamedTuple):
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
     if "<" in text:
-        if not policy.thinking_counts:
-            for opening, closing in THINKING:
-                if opening[1:] not in text and closing not in text:
-                    continue
-                closed = text.rfind(closing)
-                if text.rfind(opening) > closed:
-                    return Extracted(None, "no answer: thinking not finished")
-                if closed >= 0:
-                    text = text[closed + len(closing) :]
-        text = _last_tag(SPECIAL.sub("", text)) if "<" in text else text
+        if not policy.thinking_counts and (
+            "think>" in text or "thinking>" in text[:START] or "_of_thought|>" in text
+        ):
+            thought = _after_thinking(text)
+            if thought is None:
+                return Extracted(None, "no answer: thinking not finished")
+            text = thought
+        text = _last_tag(_without_special_end(text)) if "<" in text else text
     at = _last_box_start(text)
     if at >= 0:
         found = _last_boxes(text, at)
@@ -99,12 +99,30 @@ def percent_after_box(text: str) -> bool:
     return box.answer is not None and not box.answer.endswith("%") and PERCENT_AFTER.match(text, end) is not None
 
 
+def _after_thinking(text: str) -> str | None:
+    """What follows the thinking; None if that does not end."""
+    for opening, closing in THINKING:
+        closed = text.rfind(closing)
+        if text.rfind(opening) > closed:
+            return None
+        if closed >= 0:
+            text = text[closed + len(closing) :]
+    return text
+
+
+def _without_special_end(text: str) -> str:
+    """A text without the special tokens it ends in."""
+    end = text[-SPECIAL_TAIL:]
+    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end else text
+
+
 def _last_tag(text: str) -> str:
     """What the last `<answer>` holds, unless a box stands behind it."""
-    if "<answer>" not in text.lower():
+    start = max(0, len(text) - STATEMENT_TAIL)
+    if "nswer>" not in text[start:]:
         return text
     found = None
-    for found in TAGS.finditer(text):
+    for found in TAGS.finditer(text, start):
         pass
     return text if found is None or text.find("\\boxed", found.end()) >= 0 else found[1]
 
@@ -117,7 +135,7 @@ def _last_box_start(text: str) -> int:
     at = text.rfind("\\boxed")
     if "\\fbox" in text:
         at = max(at, text.rfind("\\fbox"))
-    while at >= 0 and re.match(r"\\(?:boxed|fbox)\s*\{\s*(?:\.\.\.|…|\\text\{\s*\}|\\?cdots|\\?dots)?\s*\}", text[at : at + 40]):
+    while at >= 0 and EMPTY_BOX.match(text, at):
         at = max(text.rfind("\\boxed", 0, at), text.rfind("\\fbox", 0, at))
     return at
 

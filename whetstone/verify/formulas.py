@@ -57,6 +57,7 @@ class Formulas:
         self.split_sign = False  # a \pm was met
         self.bars = 0  # open absolute bars
         self.angles = 0  # open arguments in which a degree is pi/180
+        self.matrices = False  # one was met
         self.degrees = False  # a degree sign was met elsewhere
         self.currency: Unit | None = None
         self.began = 0  # the first token of the quantity that is read
@@ -205,7 +206,7 @@ class Formulas:
             token = self.peek()
             if token == "^":
                 self.take()
-                if has_matrix(value) and self.exponent_is_transpose():
+                if self.matrices and has_matrix(value) and self.exponent_is_transpose():
                     value = ("f", "transpose", value)
                 else:
                     value = ("^", value, self.exponent())
@@ -491,6 +492,7 @@ class Formulas:
         return number(found.__floor__() if closing == "\\rfloor" else found.__ceil__())
 
     def matrix(self, begin: str) -> Term:
+        self.matrices = True
         rows: list[tuple[Term, ...]] = []
         row: list[Term] = []
         while True:
@@ -570,6 +572,8 @@ def repeating(token: str) -> Fraction:
 
 
 def join_tokens(tokens: list[str]) -> str:
+    if len(tokens) == 1 and tokens[0].isalnum():
+        return tokens[0]
     parts = []
     for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
         parts.append(f"\\text{{{token[1:]}}}" if token[0] == WORD else token[1:].replace("_", "_{") + "}" if token[0] == BASED else token)

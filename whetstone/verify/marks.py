@@ -68,35 +68,54 @@ BRACED_WORD = re.compile(
     r"(?:(?<![A-Za-z\\}^_])\{\s*([A-Za-z]{2,})\s*\}|(?<=\d)\{\s*([A-Za-z])\s*\})(?=(?:\s*\^\s*\{?\d\}?)?$)"
 )
 SYSTEM = re.compile(r"\\\{\s*\\begin\s*\{(?:array|aligned|matrix)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\w+\}", re.DOTALL)
+OTHER_COMMANDS = (
+    ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\cfrac", "\\frac"), ("\\nicefrac", "\\frac"), ("\\sfrac", "\\frac"),
+    ("\\lbrace", "\\{"), ("\\rbrace", "\\}"), ("\\backslash", "\\setminus "),
+)  # fmt: skip
 
 
 def clean(answer: str) -> str:
     """Raises TooLarge where it is too long or too deep to look at."""
     if len(answer) > MOST_CHARACTERS:
         raise TooLarge("too many characters")
-    text = CONTROL.sub(" ", answer).strip()
+    text = (answer if answer.isprintable() else CONTROL.sub(" ", answer)).strip()
     if not text.isascii():
         text = _ascii(text)
     _measure_depth(text)
-    text = ROOT.sub(_root, text)
-    text = PLAIN_ROOT.sub(lambda found: rf"\sqrt{{{found[1]}}}" if found[1] else r"\sqrt", text)
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
-    text = text.replace("\\nicefrac", "\\frac").replace("\\sfrac", "\\frac").replace("\\lbrace", "\\{")
-    text = text.replace("\\rbrace", "\\}").replace("\\backslash", "\\setminus ")
-    text = _without_dollars(JOINED.sub("", text))
+    if "sqrt" in text:
+        text = PLAIN_ROOT.sub(lambda found: rf"\sqrt{{{found[1]}}}" if found[1] else r"\sqrt", text)
+    if "," in text or "\\" in text:
+        text = JOINED.sub("", text)
+    text = _without_dollars(text)
+    if "\\" in text:
+        text = _without_commands(text)
+    if "*" in text or "`" in text:
+        text = NOISE.sub(" ", text)
+    if "^" in text or "\\deg" in text:
+        text = DEGREES.sub(r"\\degree ", text)
+    if "\\degree" in text:
+        text = SCALE.sub(rf"{TEXT}°\1{END}", text)
+    if ".." in text or "dots" in text:
+        text = DOTS.sub(r"\\ldots ", text)
+    text = SPACE.sub(" ", text).rstrip(" .,;:\"").lstrip(" ,;:\"")
+    text = ORDINAL.sub("", text).strip()
+    if text[-1:] == "}" or "}^" in text:
+        text = BRACED_WORD.sub(rf"{TEXT}\1\2{END}", text)
+    return _numbers(text.removeprefix("=").strip())
+
+
+def _without_commands(text: str) -> str:
+    """LaTeX without styles, delimiters and other spellings of one command; text between TEXT and END."""
+    for other, command in OTHER_COMMANDS:
+        text = text.replace(other, command)
     text = NOISE.sub(" ", text).replace("\\!", "")
-    text = SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
-    text = DEGREES.sub(r"\\degree ", text)
+    if "\\begin" in text:
+        text = SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
     for _ in range(4):
         if (new := TEXTS.sub(_marked, text)) == text:
             break
         text = new
-    text = text.removesuffix("\\") if not text.endswith("\\\\") else text
-    text = SPACE.sub(" ", DOTS.sub(r"\\ldots ", text)).rstrip(" .,;:\"").lstrip(" ,;:\"")
-    if "\\degree" in text:
-        text = SCALE.sub(rf"{TEXT}°\1{END}", text)
-    text = BRACED_WORD.sub(rf"{TEXT}\1\2{END}", ORDINAL.sub("", text).strip())
-    return _numbers(text.removeprefix("=").strip())
+    return text.removesuffix("\\") if not text.endswith("\\\\") else text
 
 
 def _ascii(text: str) -> str:
@@ -104,7 +123,7 @@ def _ascii(text: str) -> str:
     text = "".join(_character(c) for c in text if unicodedata.category(c) != "Cf")
     text = SUPERSCRIPTS.sub(lambda found: "^{" + found.group().translate(UP) + "}", text)
     text = SUBSCRIPTS.sub(lambda found: "_{" + found.group().translate(DOWN) + "}", text)
-    return text.translate(SIGNS)
+    return ROOT.sub(_root, text.translate(SIGNS))
 
 
 def _character(c: str) -> str:

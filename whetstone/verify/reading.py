@@ -329,7 +329,7 @@ class Reader(Formulas):
         term = self.sum()
         if term[0] == "m":
             return Matrix(tuple(tuple(Expression(e, value_of(e), "") for e in row) for row in term[1]))
-        if has_matrix(term):
+        if self.matrices and has_matrix(term):
             value = grid(term, Elementary())
             if isinstance(value, list):
                 return Matrix(tuple(tuple(Expression((), entry, "") for entry in row) for row in value))
@@ -347,6 +347,8 @@ class Reader(Formulas):
 
     def with_unit(self, term: Term, unit: Unit | None) -> tuple[Term, Unit | None]:
         """The term with the words after it that multiply or measure it; words that say something else are left there."""
+        if self.position == len(self.tokens):
+            return term, unit
         if self.peek() in CURRENCY:
             return term, known(CURRENCY[self.take()])
         start = self.position

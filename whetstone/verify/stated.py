@@ -4,13 +4,14 @@ import json
 import re
 
 ASKING = re.compile(  # sentences that ask for an answer give none
-    r"\b(?:evaluate|find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|who|why|given|"
+    r"\b(?:evaluate|(?<!we )(?<!I )find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|who|why|given|"
     r"suppose|let|consider|prove|rationalize|convert|rewrite|reduce|combine|multiply|divide|add|subtract|round|estimate|graph|order|arrange)\b",
     re.IGNORECASE,
 )
 LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
 LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 
+NEAR_THE_END = 2_000  # characters in which an answer in another language is looked for
 WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
 STATED = re.compile(
     WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*", re.IGNORECASE
@@ -66,13 +67,17 @@ def statement_end(tail: str) -> int:
         while at >= 0:
             found = STATED.match(tail, at - 1) if at else None
             found = None if found and ASKED.search(tail[max(0, at - 40) : at - 1]) else found
-            end = max(end, found.end() if found else -1)
+            heading = HEADING.match(tail, tail.rfind("\n", 0, at) + 1)
+            end = max(end, found.end() if found else -1, heading.end() if heading else -1)
             at = tail.find(letters, at + len(letters))
-    for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE), ("nswer", HEADING)):
+    for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE)):
         if sign in tail:
             end = max([end, *(found.end() for found in pattern.finditer(tail))])
-    if not tail.isascii() or any(mark in tail for mark in MARKS_OF_OTHERS):
-        end = max([end, *(found.end() for found in ELSEWHERE.finditer(tail) if found.end() > found.start() + 1)])
+    start = max(0, len(tail) - NEAR_THE_END)
+    near = tail[start:]
+    if not near.isascii() or any(map(near.__contains__, MARKS_OF_OTHERS)):
+        found = [match for match in ELSEWHERE.finditer(near) if match.end() > match.start() + 1]
+        end = max([end, *(start + match.end() for match in found)])
     return end
 
 
@@ -117,6 +122,8 @@ def unwrapped(answer: str) -> str:
         answer = fenced[1].strip()
     if answer[:1] == "{" and '"' in answer and (said := said_in_json(answer)) is not None:
         answer = said
+    if answer[:1] not in ("$", "\\", "*", "`"):
+        return answer
     for opening, closing in WRAPPERS:
         content = answer[len(opening) : len(answer) - len(closing)]
         if answer.startswith(opening) and answer.endswith(closing) and len(answer) > len(opening) + len(closing):

@@ -93,6 +93,8 @@ def evaluate(term: Term, algebra: Elementary) -> Scalar:
 
 def value_of(term: Term) -> Scalar:
     """The exact value of a whole formula; infinity is only read alone, with a sign."""
+    if term[0] == "n":
+        return rational(term[1])
     if any(part == ("s", "oo") for part in walk(term)) and term not in (("s", "oo"), ("-", ("s", "oo"))):
         raise Unreadable("arithmetic with infinity")
     return evaluate(term, Elementary())

@@ -6,6 +6,7 @@ it looks like one, else a product of letters.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from whetstone.verify.exact import TooLarge, Unreadable
@@ -53,7 +54,7 @@ def lex(text: str) -> Tokens:
             gap = gap or token == END
         else:
             if kind == "letters":
-                tokens = [word(token)] if worded else letters(token, gap, found.texts[-1] if found.texts else "")
+                tokens = [word(token)] if worded else letters(token, gap, context(found.texts[-1]) if found.texts else "")
             elif kind == "based":
                 tokens = [based(token)] if based(token) else relexed(token, worded)
             else:
@@ -100,17 +101,25 @@ def relexed(token: str, worded: bool) -> list[str]:
     return ([head] if head else []) + [c for c in rest if not c.isspace()]
 
 
+def context(before: str) -> str:
+    """What of the token before a run of letters matters: is it a number, a word, or a sign between units?"""
+    if before[0].isdecimal() or before in (")", "}", "\\pi", "\\degree", "%"):
+        return "number"
+    return "unit" if before[0] == WORD or before in "/*" else ""
+
+
+@lru_cache(maxsize=4096)
 def letters(run: str, gap: bool, before: str) -> list[str]:
-    """The tokens of a run of letters outside `\\text`."""
+    """The tokens of a run of letters outside `\\text`, after what `context` tells."""
     if run in NAMES:
         return [NAMES[run]]
     if len(run) == 1:
         return [run] if run.isascii() else [WORD + run]
-    after_number = before[:1].isdecimal() or before in (")", "}", "\\pi", "\\degree", "%")
+    after_number = before == "number"
     spelled = run.casefold() in CHANGING or run.casefold() in CARDINALS
     if run in JOINING or (spelled and not (run.isupper() and len(run) < 3)):
         return [WORD + run]
-    if known(run) and (before.startswith(WORD) or before in "/*" and before or (after_number and (gap or run in GLUED_UNITS))):
+    if known(run) and (before == "unit" or (after_number and (gap or run in GLUED_UNITS))):
         return [WORD + run]
     if after_number and run.casefold() in multipliers():
         return [WORD + run]
