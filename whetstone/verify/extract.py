@@ -38,7 +38,7 @@ MOST_BOXES = 20
 PERCENT_AFTER = re.compile(r"\s*(?:\$|\\\)|\*\*)?\s*(?:\\?%|percent\b|pct\b)")
 TAGS = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 THINKING = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<thinking>", "</thinking>"))
-START, SPECIAL_TAIL = 200, 200  # characters in which `<thinking>`, and special tokens at the end, are looked for
+START, SPECIAL_TAIL, TAG_TAIL = 200, 200, 2_000  # characters in which tags at the start and at the end are looked for
 SPECIAL = re.compile(r"(?:\s*<(?:\|[a-z_]+\||/?s|eos|end_of_turn|/answer)>)+\s*\Z")
 ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 
@@ -118,11 +118,10 @@ def _without_special_end(text: str) -> str:
 
 def _last_tag(text: str) -> str:
     """What the last `<answer>` holds, unless a box stands behind it."""
-    start = max(0, len(text) - STATEMENT_TAIL)
-    if "nswer>" not in text[start:]:
+    if "nswer>" not in text[-TAG_TAIL:]:
         return text
     found = None
-    for found in TAGS.finditer(text, start):
+    for found in TAGS.finditer(text, max(0, len(text) - STATEMENT_TAIL)):
         pass
     return text if found is None or text.find("\\boxed", found.end()) >= 0 else found[1]
 
