@@ -53,14 +53,13 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         max_tokens=LONGEST,
         reward=f"{folder / 'reward.py'}:reward",
         optimizer=OptimizerSettings(learning_rate=RATE),
-        candidates=QUESTIONS,
-        candidate_samples=0,
+        pool={"prompts": QUESTIONS, "samples": 0},
         checkpoint_every=10**6,
     )
     parallel = ParallelSettings(
         device="cpu", compute=compute, replicas=1, samplers=1, micro_batch_tokens=micro_batch_tokens
     )
-    inputs = {"model": folder / "model", "problems": folder / "prompts", "prompts": folder / "prompts"}
+    inputs = {"model": folder / "model", "prompts": folder / "prompts"}
     run = RunSettings(name="run", folder=folder)
     return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
 
@@ -171,8 +170,8 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
+    from whetstone.pool import pool_of
     from whetstone.rl.draw import window
-    from whetstone.rl.prompts import candidates_of
 
     class Ends(transformers.LogitsProcessor):
         """Each row's answer ends with its own length, and not before."""
@@ -190,7 +189,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
 
     phases = Phases()
     made = written(stage(folder, compute, 1))
-    pool = candidates_of(made)
+    pool = pool_of(made.inputs["prompts"], made.settings.pool, f"{made.seed}/candidates")
     asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, made.seed)]
 
     class Paced(GRPOTrainer):

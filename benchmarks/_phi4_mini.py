@@ -86,6 +86,7 @@ class Ids:
 def engine_over(model: Any, vocabulary: int, **settings: Any) -> Engine:
     engine = Engine(model, models.train_tokenizer(["a"], 300), **settings)
     engine.chat = Ids(vocabulary)
+    engine.runner.vocabulary = vocabulary
     return engine
 
 

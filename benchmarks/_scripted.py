@@ -1,12 +1,12 @@
 """Answers that end where a script says, so that neither side of a benchmark gains by stopping."""
 
-from whetstone.decode.decoding import Edit
+from whetstone.decode.sequence import Edit
 
 
 class Script:
     """Ends an answer at a length of its own, and nowhere else."""
 
-    held = ()
+    removable = ()
 
     def __init__(self, length: int, stop: str = "length"):
         self.length, self.stop = length, stop

@@ -33,22 +33,22 @@ START = "sft"
 ROLLOUTS = 4096  # of every variant
 RL = {
     "kind": "rl", "model": START, "steps": 64, "rollouts": ROLLOUTS, "prompts_per_step": 16, "samples": 8, "updates": 2,
-    "max_tokens": 224, "candidates": 800, "candidate_levels": [2], "candidate_samples": 0,
+    "max_tokens": 224, "pool.prompts": 800, "pool.levels": [2], "pool.samples": 0,
     "optimizer.learning_rate": 1e-4, "optimizer.warmup": 0.02, "checkpoint_every": 20, "stabilisers": [],
 }  # fmt: skip
 DPO = {
-    "kind": "dpo", "model": START, "source": "student", "sample_levels": [2], "sample_problems": ROLLOUTS // 8, "samples": 8,
+    "kind": "dpo", "model": START, "source": "student", "pool.levels": [2], "pool.prompts": ROLLOUTS // 8, "pool.samples": 8,
     "temperature": 0.8, "max_tokens": 224, "pairs_per_problem": 3, "chosen_nll": 1.0,
     "optimizer.learning_rate": 1e-4, "batch_pairs": 16, "checkpoint_every": 20,
 }  # fmt: skip
 PAPER = ["prompt_optimization", "reward_rebalancing", "temperature_annealing"]
 # Prompt optimisation tries candidates; what that samples is part of the budget
-TRIED = {"candidates": 300, "candidate_samples": 2, "solvable": False, "rollouts": ROLLOUTS - 600}
+TRIED = {"pool.prompts": 300, "pool.samples": 2, "pool.solvable": False, "rollouts": ROLLOUTS - 600}
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": RL | {"algorithm": "grpo"},
     "dr_grpo": RL | {"algorithm": "dr_grpo"},
-    "dapo": RL | {"algorithm": "dapo", "rounds": 4, "soft_tokens": 40},
+    "dapo": RL | {"algorithm.name": "dapo", "algorithm.rounds": 4, "algorithm.soft_tokens": 40},
     "srpo": RL | {"algorithm": "srpo"},
     "gspo": RL | {"algorithm": "gspo"},
     "cispo": RL | {"algorithm": "cispo"},

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, own_cpu, resident_memory, versions, write
 from whetstone.corpus.contamination import CONTAMINATED, RULES, Match, TestQuestions
+from whetstone.problems.table import read_table
 from whetstone.records import Problem
-from whetstone.run.tables import read_table
 
 LEAKED = ("math500", "aime24", "gsm8k/test")
 TRAINING = ("gsm8k/train", "math/train", "aqua_rat/dev", "asdiv", "mawps", "openmathinstruct2_sample")

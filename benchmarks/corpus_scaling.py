@@ -25,11 +25,11 @@ from typing import Any
 from benchmarks._measure import hardware, machine_speed, resident_memory, versions, write
 from whetstone.corpus import build, label
 from whetstone.corpus.contamination import TestQuestions
-from whetstone.pipeline import measured
 from whetstone.records import Problem, Trace, to_row
 from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import TableWriter, write_records
+from whetstone.run.usage import measured
 
 PER_PROBLEM = 8
 SHORTEST, LONGEST = 1_000, 16_000  # tokens
@@ -83,7 +83,7 @@ def tests() -> list[Problem]:
     if not folder:
         made = questions(7000, random.Random(1))
         return [Problem(f"test/{n}", text, "0", "test", "synthetic") for n, text in enumerate(made)]
-    from whetstone.run.tables import read_table
+    from whetstone.problems.table import read_table
 
     rows = [(path, row[column]) for path, column in TESTS for _, row in read_table(Path(folder) / path)]
     return [Problem(f"{path}/{n}", text, "0", "test", path.split("/")[0]) for n, (path, text) in enumerate(rows)]

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, versions, write
-from whetstone.pipeline import run_recipe
+from whetstone.pipeline.running import run_recipe
 from whetstone.recipe import Recipe, read_recipe
 from whetstone.records import Problem, Trace
 from whetstone.run.folder import read_json

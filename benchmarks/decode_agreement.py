@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,7 +36,7 @@ from whetstone.batch import Row
 from whetstone.chat import ask
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.engine import Engine
-from whetstone.decode.sampling import uniforms
+from whetstone.decode.sampling import draws
 from whetstone.learner.learner import Learner
 from whetstone.records import Prompt, Sampling
 from whetstone.run.settings import ModelSettings, ParallelSettings
@@ -245,7 +246,7 @@ def _border(model: Any, words: Any, one: Any, fast: Any, sampling: Sampling) -> 
     at = next(i for i, (a, b) in enumerate(zip(one.ids, fast.ids, strict=False)) if a != b)
     ids = torch.tensor([[*one.prompt_ids, *one.ids[:at]]])
     logits = model(ids, use_cache=False).logits[0, -1, : len(words)]
-    draw = float(uniforms(sampling.seed, one.problem_id, one.index, at + 1)[at])
+    draw = next(islice(draws(sampling.seed, one.problem_id, one.index), at, None))
     return float((logits.double().softmax(-1).cumsum(-1) - draw).abs().min())
 
 
@@ -258,11 +259,11 @@ def groups(count: int) -> dict[str, Any]:
     for samples in (1, 8):
         asked = [ask(p.problem_id, p.messages[0].content * 8, p.index) for p in prompts(count, samples)]
         decoding = engine.decode(asked, Sampling(max_tokens=2))
-        lengths = {line.prompt.problem_id: len(line.prompt_ids) for line in decoding.scheduler.waiting}
+        lengths = {waiting.prompt.problem_id: len(waiting.prompt_ids) for waiting in decoding.scheduler.waiting}
         start = time.process_time()
-        planned = decoding.scheduler.plan()
+        planned = decoding.scheduler.schedule()
         run = sum(n for _, n in planned[0]) + len(planned[1])
-        decoding.scheduler.plan = lambda planned=planned: planned
+        decoding.scheduler.schedule = lambda planned=planned: planned
         decoding.step()
         found[samples] = {
             "prompt_tokens": sum(lengths.values()),
@@ -295,13 +296,13 @@ def budget(count: int) -> dict[str, Any]:
             answers += 1
         blocks = decoding.scheduler.blocks
         most = max(most, blocks.capacity - blocks.free)
-    store = blocks.store
-    used = (store.keys.nbytes + store.values.nbytes) * most // store.capacity
+    cache = blocks.cache
+    used = (cache.keys.nbytes + cache.values.nbytes) * most // cache.capacity
     result = {
         "requests": count,
         "answered": len(seen),
         "answered_twice": answers - len(seen),
-        "budget_bytes": engine.cache_bytes,
+        "budget_bytes": engine.runner.cache_bytes,
         "most_used_bytes": used,
         "sent_back": decoding.scheduler.preemptions,
         "mb_to_queue": (queued - before) / 1e6,
@@ -309,7 +310,7 @@ def budget(count: int) -> dict[str, Any]:
     }
     print(
         f"budget      {count:,} requests, {len(seen):,} answered, {result['answered_twice']} twice; cache {used:,} of "
-        f"{engine.cache_bytes:,} bytes, {result['sent_back']:,} sent back; memory +{result['mb_to_queue']:.0f} MB to "
+        f"{engine.runner.cache_bytes:,} bytes, {result['sent_back']:,} sent back; memory +{result['mb_to_queue']:.0f} MB to "
         f"queue, +{result['mb_to_decode']:.0f} MB to decode",
         flush=True,
     )

@@ -46,10 +46,9 @@ from benchmarks._phi4_mini import (
 )
 from whetstone import model as models
 from whetstone.chat import ask
-from whetstone.decode.continuous_batching import Line
-from whetstone.decode.decoding import Decoding
 from whetstone.decode.kv_cache import BLOCK, KVCache, blocks_for
 from whetstone.decode.sampling import draws
+from whetstone.decode.sequence import Sequence as Sampled
 from whetstone.learner.accelerators import known
 from whetstone.records import Sampling
 
@@ -130,17 +129,17 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
     needed = cache_needed(model, size, sequences, context)
     answer = answer_tokens(size, sequences, context)
     sampling = Sampling(max_tokens=answer + 1)
-    lines = [
-        Line(ask(str(i), "", 0), ids, sampling, draws(0, str(i), 0))
+    sampled = [
+        Sampled(ask(str(i), "", 0), ids, sampling, draws(0, str(i), 0))
         for i, ids in enumerate(random_ids(sequences, context - answer - 1, size.shape.vocabulary))
     ]
     engine = engine_over(
         model, size.shape.vocabulary, max_batch=sequences, cache_bytes=needed, prefill_tokens=size.prefill
     )
     forget_peak(device)
-    decoding = Decoding(engine, lines)
+    decoding = engine.decode_sequences(sampled)
     prefill: list[float] = []
-    while not all(line.ids for line in lines):
+    while not all(sequence.ids for sequence in sampled):
         with timed(device, prefill):
             decoding.step()
     for _ in range(size.warm):
@@ -148,18 +147,20 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
     taken: list[float] = []
     tokens = []
     for _ in range(size.steps):
-        tokens.append(sum(line.length for line in lines))
+        tokens.append(sum(sequence.length for sequence in sampled))
         with timed(device, taken):
             decoding.step()
     assert not decoding.scheduler.preemptions, "a sequence was sent back: this is no step of all sequences"
-    assert all(line.cached == line.length - 1 for line in lines), "a prompt was still run in a measured step"
-    store = decoding.scheduler.blocks.store
+    assert all(sequence.cached == sequence.length - 1 for sequence in sampled), (
+        "a prompt was still run in a measured step"
+    )
+    cache = decoding.scheduler.blocks.cache
     return {
         "step_seconds": statistics.median(taken), "fastest_step": min(taken), "slowest_step": max(taken),
         "tokens_read": statistics.mean(tokens),
-        "prompt_tokens": sum(len(line.prompt_ids) for line in lines), "prefill_seconds": sum(prefill),
+        "prompt_tokens": sum(len(sequence.prompt_ids) for sequence in sampled), "prefill_seconds": sum(prefill),
         "peak_memory": peak_memory(device), "cache_bytes": needed, "block": BLOCK,
-        "kernels": store.kernels is not None, "shapes_captured": len(store.steps.replays) if store.steps else 0,
+        "kernels": cache.kernels is not None, "shapes_captured": len(cache.graphs.graphs) if cache.graphs else 0,
     }  # fmt: skip
 
 

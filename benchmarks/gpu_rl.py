@@ -47,16 +47,15 @@ from benchmarks._phi4_mini import (
 )
 from whetstone.batch import Row
 from whetstone.chat import ask
-from whetstone.decode.continuous_batching import Line
-from whetstone.decode.decoding import Decoding
 from whetstone.decode.sampling import draws
+from whetstone.decode.sequence import Sequence as Sampled
 from whetstone.learner.flops import peak
 from whetstone.learner.learner import Learner
 from whetstone.records import Problem, Rollout, Sampling
 from whetstone.rl.algorithm import Algorithm, Group, Setup
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.loss import observed
-from whetstone.rl.update import parts_of, update
+from whetstone.rl.update import batches_of, credited, gradient, sampler_gap
 from whetstone.run.settings import ParallelSettings
 
 TARGET, AIM, PUBLISHED = 0.30, 0.40, 0.139  # MFU
@@ -144,16 +143,17 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
         kept = groups(learner, size, lengths)
         before = dict(learner.work)
         with timed(device, taken):
-            parts = parts_of(kept, algorithm.credit(kept, kept), step=0)
-            made = update(learner, loss, parts, apply=lambda _: learner.step(RATE), check=gaps.append)
-    assert made is not None
+            (batch,) = batches_of(credited(algorithm, kept, kept), step=0, updates=1, passes=1, order="0")
+            sums = gradient(learner, loss, batch)
+            norm = learner.step(RATE)
+        gaps.append(sampler_gap(sums) or 0.0)
     tokens, flops = (learner.work[name] - before[name] for name in ("tokens", "flops"))
     seconds = statistics.median(taken)
     return {
         "seconds": seconds, "fastest": min(taken), "slowest": max(taken),
         "tokens": int(tokens), "tokens_per_second": tokens / seconds,
         "flops": flops, "mfu": flops / seconds / most, "peak_flops": most,
-        "peak_memory": peak_memory(device), "loss": made["loss"], "gradient_norm": made["gradient_norm"],
+        "peak_memory": peak_memory(device), "loss": sums["loss"], "gradient_norm": norm,
         "largest_gap_to_its_own_scores": max(gaps),
     }  # fmt: skip
 
@@ -168,12 +168,12 @@ def draw(learner: Learner, policy: Any, size: Size, device: str) -> dict[str, An
 
     def drawn(length: int, into: list[float]) -> list[Any]:
         sampling = Sampling(max_tokens=length)
-        lines = [
-            Line(ask(str(g), "", i), start, sampling, draws(0, str(g), i))
+        sequences = [
+            Sampled(ask(str(g), "", i), start, sampling, draws(0, str(g), i))
             for g, start in enumerate(starts)
             for i in range(4)
         ]
-        decoding, done = Decoding(engine, lines), []
+        decoding, done = engine.decode_sequences(sequences), []
         with timed(device, into):
             while decoding.busy:
                 done += decoding.step()

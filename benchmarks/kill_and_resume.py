@@ -34,8 +34,8 @@ from pathlib import Path
 
 import whetstone
 from benchmarks._measure import hardware, write
-from whetstone.pipeline import run_recipe
-from whetstone.recipe import KINDS, Recipe, RecipeStage, read_recipe
+from whetstone.pipeline.running import run_recipe
+from whetstone.recipe import Recipe, RecipeStage, read_recipe
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
 from whetstone.run.processes import fork
@@ -215,7 +215,7 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
     words = [word for value in sets for word in ("--set", value)]
     trials = []
     for stage in recipe.stages:
-        if not KINDS[stage.kind].trains:
+        if not stage.room.trains:
             continue
         undisturbed = recipe.folder / stage.folder_name
         if not (undisturbed / "manifest.json").exists():

@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks._labelled import data
 from benchmarks._measure import hardware, own_cpu, versions, write
 from whetstone.arithmetic.number_words import mentions
+from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
-from whetstone.questions.published import PublishedSource, Shipped, read_published
-from whetstone.questions.sources import Drop
+from whetstone.questions.sources.published import PublishedSource
 from whetstone.records import Problem
 
 MANY = 99  # questions of one kind that are asked for: all there are
@@ -29,7 +29,7 @@ KINDS = ("fobar", "self_verification", "resampled")
 
 def gsm8k() -> list[Problem]:
     source = PublishedSource(kind="published", set="gsm8k", path=str(data() / "gsm8k" / "train.jsonl.gz"))
-    return [item.problem for item in read_published(source, "gsm8k") if isinstance(item, Shipped)]
+    return [item.problem for item in source.problems("gsm8k", "train", 0) if isinstance(item, Shipped)]
 
 
 def run(problems: Sequence[Problem]) -> tuple[dict[str, Any], dict[str, list[Problem]]]:

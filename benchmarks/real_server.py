@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import hardware, versions, write
-from whetstone.answer import ASKED as JUDGE_ASKED
 from whetstone.decode.server_generator import ServerError, ServerGenerator
-from whetstone.pipeline import run_recipe
+from whetstone.judge import PROMPT as JUDGE_PROMPT
+from whetstone.pipeline.running import run_recipe
 from whetstone.questions.rephrase import ASKED as REPHRASE_ASKED
 from whetstone.recipe import Recipe, read_recipe
 from whetstone.records import Completion, Prompt
@@ -78,7 +78,7 @@ def build_model(folder: Path) -> None:
     width = 512  # at least as many as there are tokens: each has a direction of its own
     shape = ModelSettings(layers=1, hidden=width, mlp=64, heads=8, kv_heads=8, vocabulary=width, context=4096)
     texts = [text for times, text in CANNED for _ in range(times)]
-    model, tokenizer = models.build_tiny(shape, [*texts, REPHRASE_ASKED, JUDGE_ASKED], seed=0)
+    model, tokenizer = models.build_tiny(shape, [*texts, REPHRASE_ASKED, JUDGE_PROMPT], seed=0)
     start = Chat(tokenizer).question_ids("?")[-1]
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     seen = torch.zeros(len(tokenizer), len(tokenizer))  # (last token, next token)
@@ -168,7 +168,7 @@ def role_of(prompt: Prompt) -> str:
     said = prompt.messages[-1].content
     if said.startswith(REPHRASE_ASKED[:40]):
         return "rephrase"
-    return "judge" if said.startswith(JUDGE_ASKED[:40]) else "answer"
+    return "judge" if said.startswith(JUDGE_PROMPT[:40]) else "answer"
 
 
 class Ledger:
@@ -230,7 +230,7 @@ class Ledger:
 # --- the run ---
 
 # the judge is still trying when its server is there again; the others give up
-RETRIES, JUDGES_RETRIES = "retries = 1, first_pause = 0.1", "retries = 40, first_pause = 0.5, longest_pause = 2"
+RETRIES, JUDGES_RETRIES = "retries = 1, longest_pause = 0.1", "retries = 40, longest_pause = 2"
 RECIPE = """
 [run]
 name = "real_server"

@@ -23,11 +23,11 @@ from typing import Any
 from benchmarks._measure import hardware, versions, write
 from whetstone.corpus import label
 from whetstone.corpus.build import with_traces
-from whetstone.pipeline import MANIFEST, run_recipe, stage_for
+from whetstone.pipeline.running import run_recipe, stage_for
 from whetstone.recipe import Recipe, RecipeStage, read_recipe
 from whetstone.records import Rollout, from_row
 from whetstone.rl.stabilisers.prompt_optimization import length_spread
-from whetstone.run.folder import read_json
+from whetstone.run.folder import MANIFEST, read_json
 from whetstone.run.tables import read_rows
 
 SHOWN = 6  # levels or reasons named in a line

@@ -38,13 +38,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no_fobar": ("questions.metamath.fobar=0",),
     "no_self_verification": ("questions.metamath.self_verification=0",),
     "no_inverse": ("questions.metamath.fobar=0", "questions.metamath.self_verification=0"),
-    "no_given": ("rollouts.given=false",),
+    "no_given": ("rollouts.procedural.given=false",),
     "no_question_dropout": NO_DROPOUT,
     "words_alone_dropped": NO_DROPOUT[1:],
     "programs_too": (
         "rollouts.programs=1",
     ),  # MAmmoTH's hybrid: a program of thought for every problem beside the chains
-    "limo_subset": ("corpus.subset_by=quality", "corpus.subset_problems=817"),  # LIMO's quality score and its number
+    "limo_subset": ("corpus.subset.by=quality", "corpus.subset.problems=817"),  # LIMO's quality score and its number
     "one_answer_more": ("corpus.traces_per_problem=2",),  # MetaMath's answer augmentation
 }
 

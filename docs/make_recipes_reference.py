@@ -1,142 +1,141 @@
-"""Writes the settings part of docs/recipes.md from the settings classes themselves: a test holds the two together.
+"""Writes the settings part of docs/recipes.md from the settings classes: a test checks that the page is up to date.
 
     python docs/make_recipes_reference.py
 
-A setting's meaning is its description, or the comment behind it in the source; its default is the class's own.
+Meanings are the descriptions of the fields, defaults those of the classes. Tables within tables are found by their types.
 """
 
-import ast
 import inspect
-import io
-import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whetstone.corpus.build import EvaluationSet, PairFile
-from whetstone.decode.server_generator import Server
-from whetstone.questions.asdiv import AsdivSource
-from whetstone.questions.gather import ProceduralSource
-from whetstone.questions.gym import GymSource
-from whetstone.questions.metamath import MetamathSettings
-from whetstone.questions.published import PublishedSource
-from whetstone.questions.sources import Columns, FileSource, Shares
-from whetstone.recipe import KINDS, SHARED, Kind
-from whetstone.rl.tripwires import Tripwires
-from whetstone.run.settings import OptimizerSettings, SpikeSettings, StageSettings
+from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
+from whetstone.run.fields import registry_in, tables_in
+from whetstone.run.room import Room
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by make_recipes_reference.py -->", "<!-- end of settings -->"
-BELOW: dict[str, dict[str, type[BaseModel]]] = {
-    "questions": {
-        '`[[stage.source]]` with `kind = "procedural"`': ProceduralSource,
-        '`[[stage.source]]` with `kind = "file"`': FileSource,
-        "`columns = { … }` of a file": Columns,
-        "`split = { … }` of a file": Shares,
-        '`[[stage.source]]` with `kind = "published"`': PublishedSource,
-        '`[[stage.source]]` with `kind = "asdiv"`': AsdivSource,
-        '`[[stage.source]]` with `kind = "reasoning_gym"`': GymSource,
-        "`[stage.metamath]`": MetamathSettings,
-    },
-    "rollouts": {"`teacher = { … }` and `judge = { … }`": Server},
-    "corpus": {"`[[stage.against]]`": EvaluationSet, "`[[stage.imported_pairs]]`": PairFile},
-}
-UNIVERSAL = ("kind", *StageSettings.model_fields)
+
+
+@dataclass
+class Inner:
+    """A table inside a stage's."""
+
+    headings: list[str] = field(default_factory=list)  # `[stage.metamath]`
+    left_out: set[str] = field(default_factory=set)  # keys that the heading tells
+
+
+Tables = dict[type[BaseModel], Inner]
 
 
 def reference() -> str:
+    rooms = {kind: load_room(kind) for kind in KINDS}
+    inner = {kind: tables_below(room.settings, "stage") for kind, room in rooms.items()}
+    several: Tables = {}
+    for tables in inner.values():
+        several |= {t: found for t, found in tables.items() if sum(t in others for others in inner.values()) > 1}
     parts = ["## Shared tables"]
     for name, settings in SHARED.items():
-        parts += [f"### `[{name}]`", _first_line(settings), _table(settings)]
-    parts.append("## Stages")
-    for name, kind in KINDS.items():
-        parts.append(f'### `kind = "{name}"`')
-        if kind.missing:
-            parts.append(f"Not there yet: {kind.missing}.")
-            continue
-        module = kind.load()
-        parts += [_first_line(module), _reads(kind), _table(module.Settings, (*UNIVERSAL, *kind.inputs))]
-        for heading, settings in BELOW.get(name, {}).items():
-            parts += [f"#### {heading}", _first_line(settings), _table(settings, ("kind",))]
-        if name == "rl":
-            parts += ["#### `[stage.tripwires]`", _first_line(Tripwires), _table(Tripwires)]
-    for name, settings in {"optimizer": OptimizerSettings, "spikes": SpikeSettings}.items():
-        parts += [f"### `[stage.{name}]` of a training stage", _first_line(settings), _table(settings)]
+        parts += [f"### `[{name}]`", _first_paragraph(settings), _rows(settings)]
+    parts += ["## Stages", "Every stage has a `kind`, and a `name` for itself and its folder (default: the kind)."]
+    for kind, room in rooms.items():
+        parts += [f'### `kind = "{kind}"`', _first_paragraph(import_module(KINDS[kind])), _inputs(room)]
+        parts += [_rows(room.settings, ("kind", "name"))]
+        parts += _sections({t: found for t, found in inner[kind].items() if t not in several}, "####")
+    parts += [f'### `kind = "{kind}"`\n\nNot there yet: {why}.' for kind, why in ABSENT.items()]
+    parts += ["## Tables that several kinds of stage have", *_sections(several, "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _first_line(thing: Any) -> str:
-    text = inspect.cleandoc(thing.__dict__.get("__doc__") or "")
-    paragraph = " ".join(text.partition("\n\n")[0].split())
-    return "" if paragraph.startswith("Settings") else paragraph.removesuffix(":")
+def tables_below(settings: type[BaseModel], path: str) -> Tables:
+    """The tables inside a table, at any depth, in the order of its fields."""
+    tables: Tables = {}
+    for name, declared in settings.model_fields.items():
+        registry, inner_path = registry_in(declared), f"{path}.{name}"
+        for table, names in tables_in(declared).items():
+            types = (declared.annotation, *get_args(declared.annotation))
+            several = any(get_origin(part) is tuple for part in types)
+            heading = f"`[[{inner_path}]]`" if several else f"`[{inner_path}]`"
+            inner = tables.setdefault(table, Inner())
+            if registry:
+                heading += f" with `{registry.by} = " + ", ".join(f'"{name}"' for name in names) + "`"
+                inner.left_out.add(registry.by)
+            inner.headings.append(heading)
+            for deeper, found in tables_below(table, inner_path).items():
+                own = tables.setdefault(deeper, Inner(left_out=found.left_out))
+                own.headings += [heading for heading in found.headings if heading not in own.headings]
+    return tables
 
 
-def _reads(kind: Kind) -> str:
-    told = []
-    if kind.inputs:
-        inputs = [
-            f"`{name}` ({' or '.join(wanted.accepts)}{', optional' if wanted.optional else ''})"
-            for name, wanted in kind.inputs.items()
-        ]
-        told.append(f"Inputs: {', '.join(inputs)}.")
-    if kind.gives:
-        told.append(f"Gives: {', '.join(kind.gives)}.")
-    return " ".join(told)
+def _sections(tables: Tables, mark: str) -> list[str]:
+    parts: list[str] = []
+    for table, inner in tables.items():
+        if table.model_fields.keys() - inner.left_out:
+            headings = f"{mark} {' and '.join(dict.fromkeys(inner.headings))}"
+            parts += [headings, _first_paragraph(table), _rows(table, tuple(inner.left_out))]
+    return parts
 
 
-def _table(settings: type[BaseModel], left_out: tuple[str, ...] = ()) -> str:
-    meanings = _meanings(settings)
+def _first_paragraph(documented: Any) -> str:
+    """Of a docstring of the class's or module's own."""
+    text = inspect.cleandoc(documented.__dict__.get("__doc__") or "")
+    return " ".join(text.partition("\n\n")[0].split()).removesuffix(":")
+
+
+def _inputs(room: Room) -> str:
+    inputs = []
+    for name, wanted in room.inputs.items():
+        facts = [" or ".join(wanted.accepts), wanted.description, "only if named" * wanted.only_named]
+        facts += ["optional" * (wanted.optional and not wanted.only_named)]
+        inputs.append(f"`{name}` ({'; '.join(filter(None, facts))})")
+    lines = [f"Inputs: {', '.join(inputs)}."] if inputs else []
+    if room.reads_run:
+        lines.append("Reads everything above it and the scores; made again whenever they change.")
+    return " ".join([*lines, f"Gives: {', '.join(room.gives)}."])
+
+
+def _rows(settings: type[BaseModel], left_out: Sequence[str] = ()) -> str:
     rows = []
-    for name, field in settings.model_fields.items():
-        if name in left_out:
-            continue
-        default = "(needed)" if field.is_required() else _toml(field.get_default(call_default_factory=True))
-        described = (field.description or meanings.get(name, "")).replace("|", "\\|")
-        meaning = "; ".join(part for part in (described, _choices(field.annotation)) if part)
-        rows.append(f"| `{name}` | {default} | {meaning} |".replace("  |", " |"))
+    for name, declared in settings.model_fields.items():
+        if name not in left_out:
+            default = "(needed)" if declared.is_required() else _toml(declared.get_default(call_default_factory=True))
+            meaning = (declared.description or "").replace("|", "\\|").replace("None:", "left out:")
+            choices = _choices(declared.annotation)
+            rows.append(f"| `{name}` | {default} | {'; '.join(part for part in (meaning, choices) if part)} |")
     if not rows:
         return "No settings of its own."
     return "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *rows])
 
 
-def _meanings(settings: type[BaseModel]) -> dict[str, str]:
-    """Field -> the comment at the end of its line, or of its last line."""
-    source = inspect.getsource(settings)
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    found: dict[str, str] = {}
-    for node in ast.parse(source).body[0].body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            lines = range(node.end_lineno, node.lineno - 1, -1)
-            comment = next((comments[line] for line in lines if line in comments), "")
-            found[node.target.id] = comment.replace("None:", "left out:")
-    return found
-
-
 def _choices(annotation: Any) -> str:
-    """The values a setting can take, where they are few."""
+    """The values that a setting can take, if they are few."""
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(f"`{_plain(value)}`" for value in get_args(annotation))
-    found = [text for inner in get_args(annotation) if (text := _choices(inner))]
-    return found[0].replace("one of", "any of") if found and get_origin(annotation) is tuple else "".join(found[:1])
+    choices = next(filter(None, map(_choices, get_args(annotation))), "")
+    return choices.replace("one of", "any of") if get_origin(annotation) is tuple else choices
 
 
 def _toml(value: Any) -> str:
     if value is None or value == "":
         return "–"
-    if isinstance(value, BaseModel):
-        own = {name: given for name, given in value if given != type(value).model_fields[name].default}
-        return (
-            f"`{{ {', '.join(f'{name} = {_plain(given)}' for name, given in own.items())} }}`" if own else "see below"
-        )
+    if isinstance(value, BaseModel) and not _changed(value):
+        return "see below"
     return f"`{_plain(value)}`"
 
 
+def _changed(table: BaseModel) -> dict[str, Any]:
+    """What differs from the defaults of the table's class."""
+    return {name: value for name, value in table if value != type(table).model_fields[name].default}
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return f"{{ {', '.join(f'{name} = {_plain(inner)}' for name, inner in _changed(value).items())} }}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
@@ -145,7 +144,7 @@ def _plain(value: Any) -> str:
 
 
 def with_reference(page: str) -> str:
-    """The page with its settings part made anew; what stands around it stays."""
+    """The page with its settings part made anew; the text around it stays."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert begin and end, f"{PAGE} has lost its marks {BEGIN} and {END}"

@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, field_validator
 
 from tests.skipped import pytest_terminal_summary  # noqa: F401  (a hook of pytest)
 from whetstone import recipe as recipes
-from whetstone.recipe import Input, Kind
 from whetstone.records import Problem, Score
 from whetstone.run.folder import Stage, write_text
+from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import Settings, StageSettings
 from whetstone.run.tables import write_records, write_rows
 
@@ -28,6 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 class Columns(Settings):
     question: str = "question"
+
+    MOVED: ClassVar[dict[str, str]] = {"prompt": "question"}
 
 
 class Made(Settings):
@@ -58,8 +60,6 @@ class QuestionSettings(StageSettings):
 
 class TrainSettings(StageSettings):
     learning_rate: float = 1e-3
-    model: str | None = None
-    data: str | None = None
 
 
 class ReportSettings(StageSettings):
@@ -83,15 +83,15 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
     """Kinds questions, corpus, midtrain, sft and report, done by fake rooms; `score_model` gives 0.5 everywhere."""
     seen = Rooms()
 
-    def room(name: str, settings: type[StageSettings], work: Callable[[Stage], dict[str, Any]]) -> str:
-        module = ModuleType(f"fake_{name}")
-        module.Settings = settings
+    def room(name: str, settings: type[StageSettings], work: Callable[[Stage], dict[str, Any]], **facts: Any) -> str:
+        """The name of a module with a ROOM."""
 
         def run(stage: Stage) -> dict[str, Any]:
             seen.calls.append(stage.name)
             return work(stage)
 
-        module.run = run
+        module = ModuleType(f"fake_{name}")
+        module.ROOM = Room(settings=settings, run=run, **facts)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         return module.__name__
 
@@ -134,35 +134,38 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         return {}
 
     kinds = {
-        "questions": Kind(room("questions", QuestionSettings, questions), gives=("problems",)),
-        "corpus": Kind(
-            room("corpus", StageSettings, corpus),
-            {"problems": Input(("problems",))},
-            ("subset", "pairs"),
-            ("run.seed",),
+        "questions": room(
+            "questions",
+            QuestionSettings,
+            questions,
+            gives=("problems",),
+            reads=lambda settings: [Path(settings.file)] if settings.file else [],
+            plan=lambda stage: Estimate({"problems": str(3 * stage.settings.count)}),
         ),
-        "midtrain": Kind(
-            room("midtrain", TrainSettings, train),
-            {"data": Input(("subset",)), "model": Input(("model",), optional=True)},
-            ("model",),
-            ("run.seed", "model"),
+        "corpus": room(
+            "corpus", StageSettings, corpus, inputs={"problems": Input(("problems",))}, gives=("subset", "pairs")
+        ),
+        "midtrain": room(
+            "midtrain",
+            TrainSettings,
+            train,
+            inputs={"data": Input(("subset",)), "model": Input(("model",), optional=True)},
+            gives=("model",),
+            uses=("run.seed", "model"),
             trains=True,
         ),
-        "sft": Kind(
-            room("sft", TrainSettings, train),
-            {"model": Input(("model",)), "data": Input(("subset", "pairs"))},
-            ("model",),
+        "sft": room(
+            "sft",
+            TrainSettings,
+            train,
+            inputs={"model": Input(("model",)), "data": Input(("subset", "pairs"))},
+            gives=("model",),
             trains=True,
         ),
-        "report": Kind(room("report", ReportSettings, report), gives=("report",), uses=(), reads_run=True),
-        "reward": Kind("", missing="it comes later. Use an `rl` stage"),
+        "report": room("report", ReportSettings, report, gives=("report",), uses=(), reads_run=True),
     }
-    asks = sys.modules["fake_questions"]
-    asks.reads = lambda settings: [Path(settings.file)] if settings.file else []
-    asks.plan = lambda stage: {"problems": 3 * stage.settings.count}
     monkeypatch.setattr(recipes, "KINDS", kinds)
-    monkeypatch.setattr("whetstone.pipeline.KINDS", kinds)
-    monkeypatch.setattr("whetstone.pipeline.PROBE_SECONDS", 0.005)
+    monkeypatch.setattr("whetstone.pipeline.machine.PROBE_SECONDS", 0.005)
 
     def score_model(
         model: Path,

@@ -11,7 +11,7 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 
 def run_interpreted(script: str) -> None:
-    """The script in a process of its own, as a kernel is interpreted or compiled for good when it is defined."""
-    there = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=there)
+    """Run the script in its own process, as a kernel is interpreted or compiled for good when it is defined."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

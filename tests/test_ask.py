@@ -1,4 +1,4 @@
-"""`generate` and `chat`: what is shown, piped and on a terminal; Ctrl-C ends an answer, not the chat."""
+"""`generate` and `chat`: what is shown in a pipe and on a terminal; Ctrl-C ends an answer, not the chat."""
 
 import io
 
@@ -7,9 +7,10 @@ import pytest
 from tests.tiny_models import random_model, tiny
 from whetstone import model as models
 from whetstone.ask import Asking, Printer, chat, generate, model_folder, without_thinking
+from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
-from whetstone.records import Completion, Sampling
+from whetstone.records import Completion, Message, Prompt, Sampling
 
 
 class Terminal(io.StringIO):
@@ -35,11 +36,11 @@ def test_thinking_is_shown_folded_or_hidden():
     assert printed(PIECES, "hide") == "\nIt is 5.\n"
 
 
-def test_a_terminal_dims_thinking_and_counts_it_while_it_lasts():
+def test_a_terminal_dims_thinking_and_counts_its_characters_while_it_lasts():
     assert printed(PIECES, "show", Terminal) == "\033[2m<think>\n2+3\n</think>\033[0m\nIt is 5.\n"
-    told = printed(PIECES, "fold", Terminal)
-    assert "\r\033[2m(thought 3 characters …)" in told and "(thought 5 characters)\033[0m" in told
-    assert "2+3" not in told and told.endswith("It is 5.\n")
+    folded = printed(PIECES, "fold", Terminal)
+    assert "\r\033[2m(thought 3 characters …)" in folded and "(thought 5 characters)\033[0m" in folded
+    assert "2+3" not in folded and folded.endswith("It is 5.\n")
 
 
 def test_an_answer_that_never_stops_thinking_leaves_the_terminal_as_it_was():
@@ -57,52 +58,55 @@ def asking(**more) -> Asking:
     return Asking(Sampling(0.6, 12, seed=1), **more)
 
 
-def test_answers_come_in_the_order_asked(engine):
-    out = io.StringIO()
-    generate(engine, ["1+1?", "2+2?"], 2, asking(), out)
-    told = out.getvalue()
-    assert [line for line in told.splitlines() if line.startswith("--- ")] == ["--- 1+1?"] * 2 + ["--- 2+2?"] * 2
+def user(question, problem_id="0", index=0) -> Prompt:
+    return Prompt(problem_id, index, (Message("user", question),))
 
 
-def test_one_answer_is_the_same_streamed_in_a_beam_search_or_not(engine, capsys):
+def test_each_question_has_its_answers_below_it_in_the_order_asked(engine):
+    questions, out = ["1+1?", "2+2?"], io.StringIO()
+    generate(engine, questions, 2, asking(), out)
+    prompts = [user(question, str(number), index) for number, question in enumerate(questions) for index in range(2)]
+    texts = {(c.problem_id, c.index): c.text for c in engine.generate(prompts, asking().sampling)}
+    assert len(set(texts.values())) > 2
+    assert out.getvalue() == "".join(f"--- {p.messages[0].content}\n{texts[p.problem_id, p.index]}\n" for p in prompts)
+
+
+def test_a_single_answer_is_streamed_and_says_when_it_was_cut_off(engine, capsys):
     out = io.StringIO()
     generate(engine, ["1+1?"], 1, asking(), out)
-    (alone,) = engine.generate([engine_prompt("1+1?")], asking().sampling)
+    (alone,) = engine.generate([user("1+1?")], asking().sampling)
     assert out.getvalue() == alone.text + "\n"
     assert "cut off after 12 tokens: --max-tokens" in capsys.readouterr().err
-    beams = io.StringIO()
-    generate(engine, ["1+1?"], 2, asking(beams=3), beams)
-    assert beams.getvalue().count("--- 1+1?") == 2
 
 
-def engine_prompt(question):
-    from whetstone.records import Message, Prompt
-
-    return Prompt("0", 0, (Message("user", question),))
-
-
-def test_a_chat_remembers_what_was_said_and_begins_anew_when_asked(engine, monkeypatch):
-    seen = []
-    plain = Engine.stream
-
-    def watched(self, prompts, sampling, control=None):
-        seen.append([(m.role, m.content) for m in prompts[0].messages])
-        return plain(self, prompts, sampling, control)
-
-    monkeypatch.setattr(Engine, "stream", watched)
+def test_several_answers_of_a_beam_search_are_its_best(engine):
     out = io.StringIO()
-    chat(engine, asking(), "be brief", io.StringIO("hello\n\nagain\n/new\nfresh\n"), out)
-    assert [[role for role, _ in messages] for messages in seen] == [
-        ["system", "user"],
-        ["system", "user", "assistant", "user"],
-        ["system", "user"],
+    generate(engine, ["1+1?"], 2, asking(beams=3), out)
+    (answers,) = beam_search(engine, [user("1+1?")], Beams(3, 12, best=2))
+    assert out.getvalue() == "".join(f"--- 1+1?\n{answer.completion.text}\n" for answer in answers)
+
+
+def test_a_chat_keeps_its_turns_without_their_thinking_and_begins_anew_when_asked(engine, monkeypatch):
+    asked = []
+
+    def scripted(self, prompts, sampling, control=None):
+        asked.append([(m.role, m.content) for m in prompts[0].messages])
+        yield Completion("chat", 0, f"<think>\n2+3\n</think>\nanswer {len(asked)}", "end")
+
+    monkeypatch.setattr(Engine, "stream", scripted)
+    chat(engine, asking(), "be brief", io.StringIO("hello\n\nagain\n/new\nfresh\n"), io.StringIO())
+    system = ("system", "be brief")
+    assert asked == [
+        [system, ("user", "hello")],
+        [system, ("user", "hello"), ("assistant", "answer 1"), ("user", "again")],
+        [system, ("user", "fresh")],
     ]
-    assert seen[1][2][1] == without_thinking(out.getvalue().splitlines()[0]) or seen[1][2][1]
+    assert without_thinking("no tags") == "no tags"
 
 
 def test_ctrl_c_ends_an_answer_and_not_the_chat():
     class Interrupted:
-        """Answers the first question half."""
+        """An engine whose first answer is interrupted halfway."""
 
         def __init__(self):
             self.asked = []

@@ -1,5 +1,6 @@
-"""Packed = each sequence alone, for every class; windows are kept; the GPU kernels are called as they are declared."""
+"""Packed = each sequence alone, for every class; windows are kept; the GPU kernel is called by its signature."""
 
+import inspect
 import random
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny_models import CLASSES, WINDOWED, random_model, tiny, windowed_model
-from whetstone.attention import Segments, _Once, _Whole, attend, flash_kernel, packed_attention, torch_kernel
+from whetstone.attention import Segments, _Share, _Unshare, attend, kernel_of, packed_attention
 from whetstone.batch import Row, collate
 from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
@@ -26,7 +27,7 @@ def ids_of(lengths: list[int], seed: int = 0) -> list[list[int]]:
 
 
 def rows_keep_their_bits(model: torch.nn.Module, lengths: list[int]) -> bool:
-    """Whether this machine's products with the model's matrices give rows the same bits beside others: then so must it."""
+    """Whether this machine's products with the model's matrices give a row the same bits beside other rows as alone."""
     for linear in (module for module in model.modules() if isinstance(module, torch.nn.Linear)):
         torch.manual_seed(0)
         x, weight = torch.randn(sum(lengths), linear.in_features), linear.weight.detach()
@@ -55,9 +56,9 @@ def test_packed_logits_equal_those_of_each_sequence_alone_to_the_bit(kind, lengt
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("kind", [*CLASSES, *(f"{kind} windowed" for kind in WINDOWED)])
 def test_packed_gradients_equal_those_of_plain_transformers(kind, tied):
-    """The oracle: each sequence alone through transformers' own attention and head, in float64 and in float32."""
+    """The oracle is each sequence alone through transformers' own attention and head, in float64 and in float32."""
     name, _, windowed = kind.partition(" ")
-    exact = 1e-7 if name == "gemma3" else 1e-10  # Gemma's norms compute in float32 whatever comes in
+    exact = 1e-7 if name == "gemma3" else 1e-10  # Gemma's norms always compute in float32
     for dtype, bound in ((torch.float64, exact), (torch.float32, 1e-5)):
         make = windowed_model if windowed else random_model
         model = make(name, V, dtype, tie_word_embeddings=tied)
@@ -84,8 +85,8 @@ def reference(query, key, value, lengths, scaling, window):
     key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
     segment = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     behind = torch.arange(len(segment))[:, None] - torch.arange(len(segment))
-    seen = (segment[:, None] == segment) & (behind >= 0) & (behind < (window or len(segment)))
-    scores = (query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)).masked_fill(~seen, float("-inf"))
+    visible = (segment[:, None] == segment) & (behind >= 0) & (behind < (window or len(segment)))
+    scores = (query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)).masked_fill(~visible, float("-inf"))
     return scores.softmax(-1) @ value
 
 
@@ -100,9 +101,9 @@ def tensors(lengths, dtype=torch.float32):
 def test_segments_and_windows_are_those_of_a_mask_made_by_hand(window, scaling):
     lengths = [7, 1, 22, 16]
     query, key, value = tensors(lengths)
-    found = packed_attention(query, key, value, lengths, scaling, window)
+    result = packed_attention(query, key, value, lengths, scaling, window)
     torch.testing.assert_close(
-        found.double(), reference(query, key, value, lengths, scaling, window), rtol=0, atol=1e-6
+        result.double(), reference(query, key, value, lengths, scaling, window), rtol=0, atol=1e-6
     )
 
 
@@ -129,28 +130,28 @@ def test_sequences_that_share_a_prompt_attend_to_the_bit_as_if_each_had_its_own(
     lengths, shared = SHARED
     segments = Segments(lengths, shared=shared)
     query, key, value = tensors([sum(lengths) - sum(shared)])
-    found = packed_attention(query, key, value, segments, 0.3, window)
+    result = packed_attention(query, key, value, segments, 0.3, window)
     whole = packed_attention(*map(unshared, (query, key, value)), lengths, 0.3, window)
-    assert torch.equal(found, whole[:, :, segments.places()[1]])
-    torch.testing.assert_close(unshared(found), whole, rtol=0, atol=1e-6)
+    assert torch.equal(result, whole[:, :, segments.make_indices().kept])
+    torch.testing.assert_close(unshared(result), whole, rtol=0, atol=1e-6)
 
 
-def test_the_places_of_a_gpu_are_those_of_the_pieces():
+def test_the_indices_for_a_gpu_give_what_the_pieces_give():
     segments = Segments(SHARED[0], shared=SHARED[1])
-    at = segments.places()
+    indices = segments.make_indices()
     row = torch.randn(1, 2, sum(segments.pieces), 4)
-    whole = row[:, :, at.gathered]
-    assert torch.equal(whole, torch.cat(segments.whole(row), 2)) and torch.equal(whole, unshared(row))
-    assert torch.equal(whole[:, :, at.kept], row)
+    whole = row[:, :, indices.unshared]
+    assert torch.equal(whole, torch.cat(segments.unshare(row), 2)) and torch.equal(whole, unshared(row))
+    assert torch.equal(whole[:, :, indices.kept], row)
     tokens = row[0].transpose(0, 1).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: _Whole.apply(x, at), tokens)
-    there = _Whole.apply(tokens, at).detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: _Once.apply(x, at), there)
-    assert torch.equal(_Once.apply(there, at), tokens)
+    assert torch.autograd.gradcheck(lambda x: _Unshare.apply(x, indices), tokens)
+    sequences = _Unshare.apply(tokens, indices).detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: _Share.apply(x, indices), sequences)
+    assert torch.equal(_Share.apply(sequences, indices), tokens)
 
 
-def test_on_cpu_attention_is_in_fp32_whatever_autocast_says():
-    """Under autocast the rotary embedding leaves queries and keys in fp32, and values are in bf16."""
+def test_on_a_cpu_attention_is_in_fp32_even_under_autocast():
+    """Under autocast the rotary embedding gives queries and keys in fp32, and values are in bf16."""
     query, key, value = tensors([7, 22])
     value = value.bfloat16()
     alone = packed_attention(query, key, value, [7, 22], None)
@@ -167,9 +168,9 @@ def test_decoding_keeps_the_window(kind):
     tokenizer = tiny()[1]
     model = windowed_model(kind, len(tokenizer))
     prompts = [Prompt(f"p{i}", 0, (Message("user", "Compute 1 + 2." * (i + 1)),)) for i in range(3)]
-    found = list(Engine(model, tokenizer).generate(prompts, Sampling(0.0, 21)))
+    result = list(Engine(model, tokenizer).generate(prompts, Sampling(0.0, 21)))
     model.set_attn_implementation("sdpa")
-    for completion in found:
+    for completion in result:
         ids = torch.tensor([[*completion.prompt_ids, *completion.ids]])
         logits = model(ids, use_cache=False).logits[0, len(completion.prompt_ids) - 1 : -1]
         assert logits.argmax(-1).tolist() == completion.ids
@@ -187,7 +188,7 @@ def test_what_is_not_supported_is_refused():
         attend(torch.nn.Linear(1, 1), query.expand(2, -1, -1, -1), key, value, None)
 
 
-# --- the kernels of GPUs, as declared by torch 2.11, torch 2.13 and flash-attn; computed here by the mask
+# --- the GPU kernel, with the signatures of torch 2.11 and 2.13; computed here with a mask
 
 
 def masked(query, key, value, ends, scale, window_size):
@@ -215,32 +216,22 @@ def torch_2_13(
     return masked(query, key, value, cu_seq_q, scale, window_size)
 
 
-def flash_attn(
-    q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False,
-    window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False, block_table=None,
-):  # fmt: skip
-    assert causal and dropout_p == 0.0
-    return masked(q, k, v, cu_seqlens_q, softmax_scale, window_size)
-
-
 @pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("kernel", [torch_kernel(torch_2_11), torch_kernel(torch_2_13), flash_kernel(flash_attn)])
-def test_gpu_kernels_are_asked_for_what_the_loop_computes(kernel, window):
+@pytest.mark.parametrize("kernel", [kernel_of(torch_2_11), kernel_of(torch_2_13)])
+def test_the_gpu_kernel_is_asked_for_what_the_loop_computes(kernel, window):
     lengths = [7, 1, 22]
     query, key, value = tensors(lengths)
     segments = Segments(lengths, "meta")
-    segments.begins = torch.tensor([0, 7, 8, 30]).int()
-    found = kernel(*(x[0].transpose(0, 1) for x in (query, key, value)), segments, 0.3, window)
+    segments.cu_seqlens = torch.tensor([0, 7, 8, 30]).int()
+    result = kernel(*(x[0].transpose(0, 1) for x in (query, key, value)), segments, 0.3, window)
     expected = packed_attention(query, key, value, lengths, 0.3, window)[0].transpose(0, 1)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
 def test_the_installed_signature_is_one_of_those():
-    import inspect
+    from torch.nn.attention.varlen import varlen_attn
 
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
-    asked = {"scale", "window_size"}
-    assert asked <= set(inspect.signature(varlen.varlen_attn).parameters)
+    assert {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -248,21 +239,21 @@ def test_the_installed_signature_is_one_of_those():
 def test_on_a_gpu_the_kernel_gives_what_the_loop_gives(window):
     lengths = [7, 1, 22]
     query, key, value = (x.to("cuda", torch.bfloat16) for x in tensors(lengths))
-    found, _ = attend(torch.nn.Identity(), query, key, value, None, lengths=lengths, sliding_window=window)
+    result, _ = attend(torch.nn.Identity(), query, key, value, None, lengths=lengths, sliding_window=window)
     expected = reference(*(x.cpu() for x in (query, key, value)), lengths, None, window).transpose(1, 2)
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=2e-2)
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=0, atol=2e-2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_shared_prompts_are_seen_by_all_that_share_them():
     lengths, shared = SHARED
     row = tensors([sum(lengths) - sum(shared)])
-    there = [x.to("cuda", torch.bfloat16).requires_grad_() for x in row]
-    found, _ = attend(torch.nn.Identity(), *there, None, lengths=Segments(lengths, "cuda", shared))
-    found.float().square().sum().backward()
-    here = [x.detach().cpu().double().requires_grad_() for x in there]
-    expected = packed_attention(*here, Segments(lengths, shared=shared), None).transpose(1, 2)
+    on_gpu = [x.to("cuda", torch.bfloat16).requires_grad_() for x in row]
+    result, _ = attend(torch.nn.Identity(), *on_gpu, None, lengths=Segments(lengths, "cuda", shared))
+    result.float().square().sum().backward()
+    on_cpu = [x.detach().cpu().double().requires_grad_() for x in on_gpu]
+    expected = packed_attention(*on_cpu, Segments(lengths, shared=shared), None).transpose(1, 2)
     expected.square().sum().backward()
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=2e-2)
-    for gpu, cpu in zip(there, here, strict=True):
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=0, atol=2e-2)
+    for gpu, cpu in zip(on_gpu, on_cpu, strict=True):
         torch.testing.assert_close(gpu.grad.cpu().double(), cpu.grad, rtol=0.05, atol=0.05)

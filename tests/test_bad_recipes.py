@@ -1,4 +1,4 @@
-"""Every mistake in a recipe is named with its place, the reason and the remedy, before anything runs."""
+"""Every mistake in a recipe is reported with its place, the reason and the remedy, before anything runs."""
 
 import pytest
 
@@ -56,7 +56,10 @@ MISTAKES = {
         [":5:", "kind = 'midtrian'", "did you mean 'midtrain'?", "Kinds are questions, corpus"],
     ),
     "no kind": (HEAD + '[[stage]]\nname = "x"\n', ["has no kind", 'add kind = "…"']),
-    "a kind of a later version": (HEAD + '[[stage]]\nkind = "reward"\n', ["'reward'", "comes later", "`rl` stage"]),
+    "a kind of a later version": (
+        HEAD + '[[stage]]\nkind = "reward"\n',
+        ["'reward'", "not part of this version", "`rl` stage"],
+    ),
     "a name twice": (
         HEAD + QUESTIONS + QUESTIONS,
         [":6:", "second stage of that name", "names must differ", 'name = "questions_2"'],
@@ -95,26 +98,30 @@ MISTAKES = {
         HEAD + '[parallel]\ncompute = "fp8"\n' + QUESTIONS,
         ["compute = 'fp8'", "'float32' or 'bfloat16'", "The default is 'float32'"],
     ),
+    "a key that has moved": (
+        HEAD + QUESTIONS + "columns.prompt = 'q'\n",
+        [":6:", "columns.prompt = 'q'", "this key is now question"],
+    ),
     "broken TOML": ("[run\nname = 3", ["not valid TOML", "line 1", "Strings need quotes"]),
     "a shared table that is none": ("run = 3\n" + QUESTIONS, ["run = 3 is not a table", "write [run]"]),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_with_place_reason_and_remedy(mistake, tmp_path, rooms):
+def test_a_mistake_is_reported_with_place_reason_and_remedy(mistake, tmp_path, rooms):
     text, wanted = MISTAKES[mistake]
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(ValueError) as error:
         read_recipe(path)
-    said = str(error.value)
-    assert str(path) in said
+    message = str(error.value)
+    assert str(path) in message
     for words in wanted:
-        assert words in said, f"{words!r} is not in: {said}"
+        assert words in message, f"{words!r} is not in: {message}"
     assert rooms.calls == []
 
 
-def test_all_mistakes_of_a_table_are_told_at_once(tmp_path, rooms):
+def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path, rooms):
     path = tmp_path / "bad.toml"
     path.write_text(HEAD + QUESTIONS + 'coutn = 3\nwait = "long"\n')
     with pytest.raises(ValueError, match=r"(?s)wait = 'long'.*coutn|coutn.*wait = 'long'"):
@@ -127,6 +134,13 @@ def test_a_recipe_that_is_not_there_or_not_utf8(tmp_path, rooms):
         read_recipe(tmp_path / "tinny.toml")
     with pytest.raises(ValueError, match=r"not UTF-8 \(byte 17\)"):
         read_recipe(tmp_path / "tiny.toml")
+
+
+def test_the_file_of_a_kind_of_the_users_own_must_exist(tmp_path, rooms):
+    path = tmp_path / "own.toml"
+    path.write_text(HEAD + '[[stage]]\nkind = "none.py:ROOM"\n')
+    with pytest.raises(FileNotFoundError, match=r"own\.toml:5: .*none\.py:ROOM.*no such file.*write the whole path"):
+        read_recipe(path)
 
 
 def test_extends_puts_the_base_first_and_overrides_key_by_key(tmp_path, rooms):
@@ -147,7 +161,7 @@ def test_extends_puts_the_base_first_and_overrides_key_by_key(tmp_path, rooms):
     }
 
 
-def test_extends_of_nothing_and_in_a_ring(tmp_path, rooms):
+def test_extends_of_a_missing_file_and_in_a_circle(tmp_path, rooms):
     one, two = tmp_path / "one.toml", tmp_path / "two.toml"
     one.write_text('extends = "two.toml"\n')
     with pytest.raises(FileNotFoundError, match=r"extends 'two.toml', but there is no .*relative to the recipe"):

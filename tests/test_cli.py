@@ -1,4 +1,4 @@
-"""The command line: quick to answer, errors in words, interrupted cleanly."""
+"""The command line answers quickly, explains errors, and stops cleanly."""
 
 import json
 import os
@@ -46,30 +46,30 @@ def test_version():
 
 @pytest.mark.parametrize("command", ["run", "plan", "show", "verify", "evaluate", "generate", "report"])
 def test_every_command_explains_itself(command):
-    told = whetstone(command, "--help")
-    assert told.returncode == 0 and "Usage" in told.stdout
+    done = whetstone(command, "--help")
+    assert done.returncode == 0 and "Usage" in done.stdout
 
 
 def test_a_mistake_is_one_line_and_status_2_and_debug_shows_where(tmp_path):
-    told = whetstone("run", tmp_path / "none.toml")
-    assert told.returncode == 2
-    assert told.stderr.startswith("error: There is no recipe") and "Traceback" not in told.stderr
-    told = whetstone("run", tmp_path / "none.toml", "--debug")
-    assert told.returncode == 1 and "Traceback" in told.stderr and "read_recipe" in told.stderr
+    done = whetstone("run", tmp_path / "none.toml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: There is no recipe") and "Traceback" not in done.stderr
+    done = whetstone("run", tmp_path / "none.toml", "--debug")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "read_recipe" in done.stderr
 
 
 def test_run_prints_the_table_and_plan_the_states(walk, rooms, monkeypatch, capsys):
     assert call(monkeypatch, "plan", walk) == 0
-    told = capsys.readouterr().out
-    assert "01-questions (questions): to do\n    problems: 12" in told
-    assert "04-sft (sft; model = midtrain/model, data = corpus/subset): to do" in told
+    output = capsys.readouterr().out
+    assert "01-questions (questions): to do\n    problems: 12" in output
+    assert "04-sft (sft; model = midtrain/model, data = corpus/subset): to do" in output
     assert call(monkeypatch, "run", walk) == 0
-    said = capsys.readouterr()
-    assert "== 04-sft (sft)" in said.err and "s wall" in said.err and "s CPU" in said.err
-    assert "easy mean@2" in said.out and "40.0 … 60.0" in said.out and "GFLOP/s" in said.out
+    printed = capsys.readouterr()
+    assert "== 04-sft (sft)" in printed.err and "s wall" in printed.err and "s CPU" in printed.err
+    assert "easy mean@2" in printed.out and "40.0 … 60.0" in printed.out and "GFLOP/s" in printed.out
     assert call(monkeypatch, "plan", walk, "--set", "sft.learning_rate=2e-4") == 0
-    told = capsys.readouterr().out
-    assert "stale\n    learning_rate was 0.0001 and is 0.0002" in told and "took" in told
+    output = capsys.readouterr().out
+    assert "stale\n    learning_rate was 0.0001 and is 0.0002" in output and "took" in output
     assert call(monkeypatch, "run", walk, "--set", "sft.learning_rate=2e-4") == 2
     assert "--force" in capsys.readouterr().err
     assert call(monkeypatch, "run", walk, "--set", "sft.learning_rate=2e-4", "--force") == 0
@@ -77,23 +77,21 @@ def test_run_prints_the_table_and_plan_the_states(walk, rooms, monkeypatch, caps
 
 INTERRUPTED = """
 import signal, sys, time, types
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # and blocked in what some job runners start
-from whetstone import cli, pipeline, recipe
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in background processes
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # and some job runners block it
+from whetstone import cli, recipe
+from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
-
-room = types.ModuleType("slow_room")
-room.Settings = StageSettings
 
 def run(stage):
     print("ready", flush=True)
-    for _ in range(600):  # a signal that comes just before a sleep is seen just after it: many short ones
+    for _ in range(600):  # a signal just before a sleep is handled after it, so sleep briefly
         time.sleep(0.1)
 
-room.run = run
+room = types.ModuleType("slow_room")
+room.ROOM = Room(settings=StageSettings, run=run, gives=("problems",))
 sys.modules["slow_room"] = room
-kinds = {"questions": recipe.Kind("slow_room", gives=("problems",))}
-recipe.KINDS = pipeline.KINDS = kinds
+recipe.KINDS = {"questions": "slow_room"}
 cli.main()
 """
 
@@ -101,16 +99,16 @@ cli.main()
 @pytest.mark.parametrize(
     ("number", "status", "name"), [(signal.SIGINT, 130, "KeyboardInterrupt"), (signal.SIGTERM, 143, "Terminated")]
 )
-def test_who_stops_a_run_is_told_how_to_continue(tmp_path, number, status, name):
+def test_a_stopped_run_says_how_to_continue(tmp_path, number, status, name):
     path = tmp_path / "slow.toml"
     path.write_text(f'[run]\nfolder = "{tmp_path}/runs"\n[[stage]]\nkind = "questions"\n')
     command = [sys.executable, "-c", INTERRUPTED, "run", str(path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
     os.kill(child.pid, number)
-    _, said = child.communicate(timeout=30)
+    _, printed = child.communicate(timeout=30)
     assert child.returncode == status
-    assert f"Continue with\n    whetstone run {path}" in said and "Traceback" not in said
+    assert f"Continue with\n    whetstone run {path}" in printed and "Traceback" not in printed
     assert not (tmp_path / "runs" / "slow" / "01-questions" / "manifest.json").exists()
     history = json.loads((tmp_path / "runs" / "slow" / "run.json").read_text())["history"]
     assert history[0]["ended_by"] == name
@@ -130,12 +128,12 @@ def table(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["table", "table/part-00000.parquet", "table.jsonl"])
-def test_show_leafs_through_tables_of_every_kind(name, table, monkeypatch, capsys):
+def test_show_prints_rows_of_tables_of_every_kind(name, table, monkeypatch, capsys):
     assert call(monkeypatch, "show", table / name, "--where", "correct=false", "--n", "1", "--index", "2") == 0
-    told = capsys.readouterr().out
-    assert told.startswith("--- row 3\n") and "--- row 5" not in told
-    assert "correct  false" in told and "about 3\n</think>" in told
-    assert "\033" not in told, "no colours in a pipe"
+    output = capsys.readouterr().out
+    assert output.startswith("--- row 3\n") and "--- row 5" not in output
+    assert "correct  false" in output and "about 3\n</think>" in output
+    assert "\033" not in output, "no colours in a pipe"
     assert call(monkeypatch, "show", table / name, "--grep", "BOXED{1}") == 0
     assert "p1" in capsys.readouterr().out
 
@@ -157,16 +155,16 @@ def test_show_of_csv_of_a_stage_folder_and_with_mistakes(table, monkeypatch, cap
 def test_thinking_is_dimmed_on_a_terminal():
     from whetstone.show import render
 
-    told = render(0, {"text": "<think>\nwell\n</think>\n42"}, colour=True)
-    assert "\033[2m<think>\nwell\n</think>\033[0m\n42" in told
+    output = render(0, {"text": "<think>\nwell\n</think>\n42"}, colour=True)
+    assert "\033[2m<think>\nwell\n</think>\033[0m\n42" in output
 
 
-def test_verify_says_its_reasons_in_words_and_exits_0(tmp_path, monkeypatch, capsys):
+def test_verify_counts_its_reasons_and_exits_with_0(tmp_path, monkeypatch, capsys):
     (tmp_path / "out.jsonl").write_text('{"pred": "7", "gold": "7"}\n{"pred": "8", "gold": "7"}\n{"pred\n')
     assert call(monkeypatch, "verify", tmp_path / "out.jsonl", "--prediction-field", "pred") == 0
-    said = capsys.readouterr()
-    assert [json.loads(line)["correct"] for line in said.out.splitlines()] == [True, False, False]
-    assert said.err == "rows 3  correct 1  undecided 0  (equal 1, different 1, not JSON 1)\n"
+    printed = capsys.readouterr()
+    assert [json.loads(line)["correct"] for line in printed.out.splitlines()] == [True, False, False]
+    assert printed.err == "rows 3  correct 1  undecided 0  (equal 1, different 1, not JSON 1)\n"
 
 
 def test_run_without_a_score_has_no_score_columns(walk, rooms, monkeypatch, capsys):
@@ -175,23 +173,23 @@ def test_run_without_a_score_has_no_score_columns(walk, rooms, monkeypatch, caps
     assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["stage", "wall s", "CPU s", "peak"]
 
 
-def test_an_unknown_key_is_told_with_each_known_one_once(walk, rooms, monkeypatch, capsys):
+def test_the_error_about_an_unknown_key_names_each_known_one_once(walk, rooms, monkeypatch, capsys):
     assert call(monkeypatch, "plan", walk, "--set", "sft.lerning_rate=1") == 2
-    said = capsys.readouterr().err
-    assert "did you mean 'learning_rate'?" in said and said.count(" data") == 1
+    printed = capsys.readouterr().err
+    assert "did you mean 'learning_rate'?" in printed and printed.count(" data") == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("show", "none"), "There is no none"),
         (("report", "none"), "There is no run folder none"),
         (("evaluate", "-m", "none", "-b", "none.jsonl"), "model 'none' is neither"),
         (("verify", "none.jsonl"), "none.jsonl is not a file"),
-        (("generate", "-m", "./none", "hi"), "none holds no config.json"),
+        (("generate", "-m", "./none", "hi"), "none has no config.json"),
     ],
 )
-def test_what_is_not_there_is_told(words, told, tmp_path, monkeypatch, capsys):
+def test_a_missing_file_is_named(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *words) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

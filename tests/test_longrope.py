@@ -1,4 +1,4 @@
-"""One LongRoPE table a run: equal logits on both sides of the limit, packed, alone, and in plain transformers."""
+"""One LongRoPE table per run: equal logits on both sides of the limit, packed, separate, and in plain transformers."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CROSSING = [ORIGINAL // 2, ORIGINAL, ORIGINAL + 1, 2 * ORIGINAL]  # tokens
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The folder as its makers publish it: two tables."""
+    """The folder as it is published, with two tables."""
     folder = tmp_path_factory.mktemp("base")
     models.save(*phi4_mini(TEXTS), folder)
     rope = AutoConfig.from_pretrained(folder).rope_parameters
@@ -34,8 +34,8 @@ def packed_logits(model, parts: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def test_without_it_a_short_sequence_changes_beside_a_long_one(base):
-    """What transformers does by itself, and why the table is fixed."""
+def test_without_fixing_the_table_a_short_sequence_changes_beside_a_long_one(base):
+    """What transformers does by itself: the reason for fixing the table."""
     model = AutoModelForCausalLM.from_pretrained(base, attn_implementation=models.ATTENTION)
     parts = sequences(model.config.vocab_size)
     alone, beside = packed_logits(model, parts[:1])[0], packed_logits(model, parts)[0]
@@ -67,7 +67,7 @@ def test_one_table_on_both_sides_of_the_limit_packed_alone_and_exported(base, tm
 @torch.no_grad()
 @pytest.mark.parametrize("longest", [ORIGINAL, ORIGINAL + 1])
 def test_the_table_is_the_one_that_transformers_uses_for_such_lengths(base, longest):
-    """Below the limit the published model's own logits, beyond it likewise; the factor on the logits included."""
+    """The published model's own logits, below and beyond the limit, with the factor on the logits."""
     model, _ = models.load(base, longest=longest)
     part = sequences(model.config.vocab_size)[1 if longest == ORIGINAL else 2]
     plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="sdpa")
@@ -77,16 +77,18 @@ def test_the_table_is_the_one_that_transformers_uses_for_such_lengths(base, long
     assert model.base_model.rotary_emb.attention_scaling == pytest.approx((1 + 2.3671236 / 3.8712010) ** 0.5)
 
 
-def test_the_table_stays_that_of_the_training(base, tmp_path):
+def test_a_folder_keeps_its_table_and_a_run_on_the_other_side_of_the_limit_is_refused(base, tmp_path):
     models.save(*models.load(base, longest=ORIGINAL), tmp_path)
     again, _ = models.load(tmp_path)  # asked for nothing, it stays
     rope = again.config.rope_parameters
     assert rope["short_factor"] == rope["long_factor"] == [1.0] * len(rope["short_factor"])
-    with pytest.raises(ValueError, match=rf"sequences of up to {ORIGINAL} tokens, and this run has up to 500"):
+    with pytest.raises(
+        ValueError, match=rf"sequences of up to {ORIGINAL} tokens, and this run has sequences of up to 500"
+    ):
         models.load(tmp_path, longest=500)
 
 
-def test_other_models_are_left_alone():
+def test_other_models_are_unchanged():
     config = AutoConfig.for_model("qwen3")
     before = config.to_dict()
     fix_table(config, 100_000)

@@ -1,5 +1,6 @@
 """Scores against brute force, oracles and hand-worked numbers."""
 
+import doctest
 import itertools
 import math
 import random
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.scripted import TINY
+from tests.scripted import TINY, Grader
 from tests.tiny_models import TEXTS
 from whetstone import measure
 from whetstone import model as models
@@ -17,13 +18,18 @@ from whetstone.measure import majority_right, mean_interval, paired_bootstrap, p
 from whetstone.records import Problem
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import read_rows
+from whetstone.verify import MathVerifier
 
 
 def marks(name: str, right: str, **more) -> list[dict]:
     """`+` right, `-` wrong, `?` undecided."""
     known = {"+": True, "-": False, "?": None}
-    base = {"problem_id": name, "stop": "end", "tokens": 4, **more}
+    base = {"problem_id": name, "policy": "math", "stop": "end", "tokens": 4, **more}
     return [base | {"index": i, "answer": mark, "correct": known[mark]} for i, mark in enumerate(right)]
+
+
+def test_docstring_examples_are_true():
+    assert doctest.testmod(measure).failed == 0
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -35,17 +41,34 @@ def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one(n):
             assert pass_at_k(n, right, k) == pytest.approx(share)
 
 
-def votes(*pairs: tuple[str, bool]) -> list[dict]:
-    return [{"answer": answer, "correct": correct} for answer, correct in pairs]
+def majority(*answers: tuple[str, bool], verifier=None) -> float:
+    rows = [{"answer": answer, "correct": correct, "policy": "math"} for answer, correct in answers]
+    return majority_right(rows, verifier or Grader())
 
 
 def test_the_majority_shares_the_point_of_a_tie_and_silence_does_not_vote():
-    assert majority_right(votes(("7", True), ("7", True), ("8", False))) == 1.0
-    assert majority_right(votes(("7", True), ("8", False), ("8", False))) == 0.0
-    assert majority_right(votes(("7", True), ("8", False))) == 0.5
-    assert majority_right(votes(("7", True), ("8", False), ("9", False))) == pytest.approx(1 / 3)
-    assert majority_right(votes(("", False), ("", False), ("7", True))) == 1.0
-    assert majority_right(votes(("", False))) == 0.0
+    assert majority(("7", True), ("7", True), ("8", False)) == 1.0
+    assert majority(("7", True), ("8", False), ("8", False)) == 0.0
+    assert majority(("7", True), ("8", False)) == 0.5
+    assert majority(("7", True), ("8", False), ("9", False)) == pytest.approx(1 / 3)
+    assert majority(("", False), ("", False), ("7", True)) == 1.0
+    assert majority(("", False)) == 0.0
+
+
+def test_equal_answers_vote_together_in_a_score():
+    halves = [("1/2", True), ("0.5", True), (r"\frac{1}{2}", True)]
+    with MathVerifier() as verifier:
+        assert majority(*halves, ("3", False), ("3", False), verifier=verifier) == 1.0
+        assert majority(*halves[:2], ("3", False), ("3.0", False), verifier=verifier) == 0.5
+
+
+def test_answers_that_are_all_right_or_all_wrong_are_not_compared():
+    class Silent(Grader):
+        def check_many(self, items):
+            pytest.fail("the verifier was asked")
+
+    assert majority(("1/2", True), ("0.5", True), ("", False), verifier=Silent()) == 1.0
+    assert majority(("1", False), ("2", False), verifier=Silent()) == 0.0
 
 
 def test_wilsons_interval_of_7_in_10():
@@ -100,21 +123,21 @@ def test_the_bootstrap_interval_is_that_of_plain_resampling_and_repeats():
     rng = random.Random(1)
     ours = [row for i in range(80) for row in marks(f"p{i}", "".join(rng.choice("++-") for _ in range(4)))]
     theirs = [row for i in range(80) for row in marks(f"p{i}", "".join(rng.choice("+--") for _ in range(4)))]
-    found = paired_bootstrap(ours, theirs, seed=3)
-    assert found == paired_bootstrap(ours, theirs, seed=3) != paired_bootstrap(ours, theirs, seed=4)
+    interval = paired_bootstrap(ours, theirs, seed=3)
+    assert interval == paired_bootstrap(ours, theirs, seed=3) != paired_bootstrap(ours, theirs, seed=4)
     share = [[sum(r["correct"] for r in rows[4 * i : 4 * i + 4]) / 4 for i in range(80)] for rows in (ours, theirs)]
     gaps = np.array(share[0]) - np.array(share[1])
     picks = np.random.default_rng(0).integers(0, 80, (20_000, 80))
     low, high = np.quantile(gaps[picks].mean(1), [0.025, 0.975])
-    assert found[0] == pytest.approx(gaps.mean())
-    assert found[1:] == pytest.approx((low, high), abs=0.01)
+    assert interval[0] == pytest.approx(gaps.mean())
+    assert interval[1:] == pytest.approx((low, high), abs=0.01)
     assert high - low == pytest.approx(2 * 1.96 * gaps.std() / math.sqrt(80), rel=0.05)
 
 
 @given(st.lists(st.text("+-?", min_size=1, max_size=8), min_size=1, max_size=12))
 def test_a_score_is_consistent_with_itself(problems):
     rows = [row for i, right in enumerate(problems) for row in marks(f"p{i}", right)]
-    score = summarise(rows, "s", "b", True, 0.6)
+    score = summarise(rows, Grader(), "s", "b", True, 0.6)
     assert 0 <= score.low <= score.mean <= score.high <= 1
     assert 0 <= score.majority <= 1
     assert score.problems == len(problems) and score.samples == max(map(len, problems))
@@ -126,7 +149,8 @@ def test_a_score_is_consistent_with_itself(problems):
 
 
 def test_an_undecided_answer_lowers_neither_pass_at_k_nor_the_majority():
-    score = summarise([*marks("a", "+?"), *marks("b", "++"), *marks("c", "??")], "s", "b", True, 0.6)
+    rows = [*marks("a", "+?"), *marks("b", "++"), *marks("c", "??")]
+    score = summarise(rows, Grader(), "s", "b", True, 0.6)
     assert score.mean == score.majority == 1.0
     assert score.pass_at_k == {"1": 1.0, "2": 1.0}
 
@@ -136,6 +160,7 @@ COLUMNS = [
     "index",
     "question",
     "gold",
+    "policy",
     "level",
     "domain",
     "text",
@@ -180,7 +205,7 @@ def test_a_scored_model_leaves_its_generations_and_a_score_for_each_problem_set(
             (f"{score.benchmark}{i}", g) for i in range(3) for g in range(2)
         ]
         assert all(r["tokens"] <= 12 and r["gold"] == str(int(r["problem_id"][4:]) + 1) for r in rows)
-        assert summarise(rows, "sft", score.benchmark, score.main, 0.6) == score
+        assert summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6) == score
         assert not (tmp_path / score.benchmark / "journal.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""Mid-training learns, keeps its best weights, leaves out nothing unsaid, and goes on after a kill to the same bits."""
+"""Mid-training learns, keeps its best weights, reports what it leaves out, and resumes after a kill to the same bits."""
 
 import random
 
@@ -34,7 +34,7 @@ def test_a_few_steps_lower_the_loss(tmp_path, world):
     assert told["validation_loss"] == min(logged(tmp_path / "m", "validation_loss"))
 
 
-def test_a_model_made_from_nothing_is_kept_as_the_base(tmp_path, world):
+def test_a_tiny_model_with_random_weights_is_kept_as_the_base(tmp_path, world):
     midtrain.run(room(tmp_path / "m", world, model=False, epochs=1))
     base, _ = load(tmp_path / "m" / "base")
     trained, _ = load(tmp_path / "m" / "model")
@@ -42,7 +42,7 @@ def test_a_model_made_from_nothing_is_kept_as_the_base(tmp_path, world):
     assert first.shape == last.shape and not torch.equal(first, last)
 
 
-def test_with_a_model_above_there_is_no_base(tmp_path, world):
+def test_with_an_input_model_there_is_no_base(tmp_path, world):
     midtrain.run(room(tmp_path / "m", world, epochs=1))
     assert not (tmp_path / "m" / "base").exists()
 
@@ -63,7 +63,7 @@ def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(tmp_pat
 
 
 def validations(monkeypatch, losses) -> list[torch.Tensor]:
-    """Held-out losses by a script; gives the first weight as it was at each validation."""
+    """Scripted held-out losses; returns the first weight at each validation."""
     seen: list[torch.Tensor] = []
 
     def mean_loss(learner, rows):
@@ -94,7 +94,7 @@ def test_patience_ends_the_stage_and_the_best_weights_are_kept(
     assert len({float(weight.sum()) for weight in seen}) == steps, "every step changes the weights"
 
 
-def test_conversations_that_are_too_long_are_counted_and_said(tmp_path, world, capsys):
+def test_conversations_that_are_too_long_are_counted_and_reported(tmp_path, world, capsys):
     rows = list(read_rows(world["corpus"]))
     rows[0] = rows[0] | {"text": answer(1, 1) * 20}
     write_rows(tmp_path / "corpus", rows)
@@ -105,8 +105,8 @@ def test_conversations_that_are_too_long_are_counted_and_said(tmp_path, world, c
     assert (row, reason) == (0, "longer than 128 tokens")
 
 
-def test_nothing_that_fits_is_an_error(tmp_path, world):
-    with pytest.raises(ValueError, match="no training conversation that fits"):
+def test_a_corpus_without_a_fitting_conversation_is_an_error(tmp_path, world):
+    with pytest.raises(ValueError, match="no training conversation of at most 8 tokens"):
         midtrain.run(room(tmp_path / "m", world, sequence_length=8))
 
 
@@ -121,7 +121,7 @@ def test_the_curriculum_brings_short_conversations_first():
     assert all(sum(lengths[i] for i in room) <= 128 for room in rooms)
 
 
-def test_what_a_curriculum_ends_with_is_like_the_whole():
+def test_the_end_of_a_curriculum_is_like_the_whole_corpus():
     lengths = [1 + (37 * i) % 200 for i in range(1000)]
     order = short_first(lengths, 1, 0.4)
     assert sorted(order) == list(range(1000))

@@ -1,4 +1,4 @@
-"""Any class that can be packed is loaded, any other is refused; Phi-4-mini's tokenizer and template hold no trap."""
+"""Any class that can be packed is loaded, any other is refused; Phi-4-mini's tokenizer and template are handled."""
 
 import pytest
 import torch
@@ -48,12 +48,12 @@ def tokenizer():
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("kind", [*CLASSES, *(f"{kind} windowed" for kind in WINDOWED)])
-def test_a_folder_of_each_class_comes_back_as_it_went(kind, tied, tokenizer, tmp_path):
+def test_a_saved_folder_of_each_class_loads_unchanged(kind, tied, tokenizer, tmp_path):
     name, _, windowed = kind.partition(" ")
-    made = (windowed_model if windowed else random_model)(name, len(tokenizer) + 7, tie_word_embeddings=tied)
-    models.save(made, tokenizer, tmp_path)
+    original = (windowed_model if windowed else random_model)(name, len(tokenizer) + 7, tie_word_embeddings=tied)
+    models.save(original, tokenizer, tmp_path)
     model, _ = models.load(tmp_path)
-    assert type(model) is type(made) and models.parameters(model) == models.parameters(made)
+    assert type(model) is type(original) and models.parameters(model) == models.parameters(original)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -66,10 +66,10 @@ REFUSED = {  # class -> why
     "a scaled head": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}, "more than a product with the head"),
     "a head with a bias": (PhiConfig, PhiForCausalLM, {}, "more than a product with the head"),
     "its own attention": (
-        BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "other logits to packed sequences than to each alone",
+        BloomConfig, BloomForCausalLM, {"n_layer": 2, "n_head": 4}, "packed sequences other logits than separate ones",
     ),
     "a recurrent layer": (
-        MambaConfig, MambaForCausalLM, {"state_size": 4}, "other logits to packed sequences than to each alone",
+        MambaConfig, MambaForCausalLM, {"state_size": 4}, "packed sequences other logits than separate ones",
     ),
 }  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_a_class_that_cannot_be_packed_is_refused_with_the_reason(what, tokenize
         models.load(tmp_path)
 
 
-def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_off(tokenizer, tmp_path, capsys):
+def test_a_class_with_other_module_names_is_packed_and_its_dropout_is_switched_off(tokenizer, tmp_path, capsys):
     """GPT-2 calls its base model `transformer` and has dropout in three places."""
     torch.manual_seed(0)
     shape = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
@@ -105,7 +105,7 @@ def test_a_class_with_other_names_inside_is_packed_all_the_same_and_dropout_is_o
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tokenizer, tmp_path):
     models.save(random_model("qwen2", len(tokenizer) - 1), tokenizer, tmp_path)
-    with pytest.raises(ValueError, match=r"the tokenizer has an id \d+, the model's embedding \d+ rows"):
+    with pytest.raises(ValueError, match=r"the tokenizer has an id \d+, but the model's embedding has \d+ rows"):
         models.load(tmp_path)
 
 
@@ -129,10 +129,10 @@ def test_special_ids_behind_a_gap_are_in_use_and_slots_behind_them_are_not(phi):
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert chat.end == ids["<|end|>"] and set(chat.stops) == {chat.end, tokenizer.eos_token_id}
     learner = Learner(model, chat.size, ParallelSettings())
-    (seen,) = learner.row_logprobs([Row([1, 2, chat.end], prompt=1)])
+    (logprobs,) = learner.row_logprobs([Row([1, 2, chat.end], prompt=1)])
     with torch.no_grad():
         logits = model(torch.tensor([[1, 2, chat.end]]), use_cache=False).logits[0, :2, : chat.size]
-    torch.testing.assert_close(seen, logits.log_softmax(-1)[[0, 1], [2, chat.end]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[[0, 1], [2, chat.end]], rtol=0, atol=1e-5)
 
 
 def test_the_template_has_no_newline_and_a_turn_ends_with_its_own_token(phi):
@@ -145,8 +145,8 @@ def test_the_template_has_no_newline_and_a_turn_ends_with_its_own_token(phi):
     assert chat.text(ids) == "2"
 
 
-def test_the_end_of_the_turn_is_learnt_though_bos_eos_and_pad_are_one(phi):
-    """Masked by length, never by id: the end and even the end of text are scored where the model wrote them."""
+def test_the_end_of_the_turn_is_scored_although_bos_eos_and_pad_are_one_id(phi):
+    """Masked by length, never by id: end of turn and end of text are scored if the model wrote them."""
     chat = Chat(phi[1])
     eos = phi[1].eos_token_id
     batch = collate([Row([eos, 5, 6, chat.end], prompt=2), Row([7, eos], prompt=1)])
@@ -154,22 +154,22 @@ def test_the_end_of_the_turn_is_learnt_though_bos_eos_and_pad_are_one(phi):
 
 
 def test_an_exported_folder_stops_at_the_end_of_the_turn(phi, tmp_path):
-    """A base that names only its end of text would talk on behind its turn in vLLM."""
+    """A base whose configuration lists only the end of text would not stop after its turn in vLLM."""
     model, tokenizer = phi
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
     models.save(model, tokenizer, tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == list(Chat(tokenizer).stops)
 
 
-def test_unused_slots_are_never_sampled(phi):
+def test_unused_slots_of_the_embedding_are_never_sampled(phi):
     model, tokenizer = phi
     with torch.no_grad():
         kept = model.lm_head.weight.clone()
         model.lm_head.weight[Chat(tokenizer).size :] = 50.0 * kept[:UNUSED].sign()  # far likelier than all the others
     prompts = [Prompt("p", i, (Message("user", "1 + 1?"),)) for i in range(8)]
-    found = list(Engine(model, tokenizer).generate(prompts, Sampling(1.0, 20, seed=1)))
+    completions = list(Engine(model, tokenizer).generate(prompts, Sampling(1.0, 20, seed=1)))
     model.lm_head.weight.data.copy_(kept)
-    assert max(max(c.ids) for c in found) < Chat(tokenizer).size
+    assert max(max(c.ids) for c in completions) < Chat(tokenizer).size
 
 
 def test_partial_rotary_covers_three_quarters_of_each_head(phi):

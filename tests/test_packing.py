@@ -17,7 +17,7 @@ SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
 
 def best_fit_decreasing(lengths, room):
-    """One sequence after the other."""
+    """Reference: one sequence after the other."""
     open_rows, rows = [], []  # (room left, row), sorted
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if lengths[i] > room:
@@ -48,7 +48,7 @@ def next_fit(lengths, indices, room):
 
 
 def walk(sizes, budget, seed, epochs, tokens, first):
-    """Step after step, item after item."""
+    """Reference: step after step, item after item."""
     limit = min(int(epochs * sum(sizes)), tokens or int(epochs * sum(sizes)))
     steps, step, used, spent, epoch = [], [], 0, 0, 0
     while spent < limit:
@@ -68,7 +68,7 @@ def walk(sizes, budget, seed, epochs, tokens, first):
 
 
 @given(LENGTHS, st.integers(1, 60))
-def test_best_fit_decreasing_is_that_of_one_sequence_after_the_other(lengths, room):
+def test_best_fit_decreasing_equals_placing_one_sequence_after_the_other(lengths, room):
     packed = pack(lengths, room)
     assert list(packed) == best_fit_decreasing(lengths, room)
     assert sorted(i for row in packed for i in row) == [i for i, n in enumerate(lengths) if n <= room]
@@ -77,13 +77,13 @@ def test_best_fit_decreasing_is_that_of_one_sequence_after_the_other(lengths, ro
 
 
 @given(LENGTHS, st.integers(1, 60), st.randoms(use_true_random=False))
-def test_rows_filled_in_order_keep_it(lengths, room, rng):
+def test_rows_filled_in_order_keep_the_order(lengths, room, rng):
     indices = list(range(len(lengths)))
     rng.shuffle(indices)
     assert list(pack_in_order(lengths, indices, room)) == next_fit(lengths, indices, room)
 
 
-def test_twenty_thousand_lengths_are_packed_tight_and_as_by_the_reference():
+def test_twenty_thousand_lengths_are_packed_tightly_and_as_by_the_reference():
     rng = random.Random(0)
     lengths = [min(4096, int(rng.lognormvariate(6.5, 0.8)) + 1) for _ in range(20_000)]
     packed = pack(lengths, 4096)
@@ -116,7 +116,7 @@ def test_devices_with_equal_shares_of_a_step_wait_little_for_each_other():
     st.sampled_from([0, 1, 50, 500]),
     st.booleans(),
 )
-def test_the_plan_is_the_walk_and_every_step_is_looked_up_without_it(sizes, budget, seed, epochs, tokens, ordered):
+def test_the_plan_equals_the_reference_for_every_step(sizes, budget, seed, epochs, tokens, ordered):
     first = range(len(sizes)) if ordered else None
     plan, steps = (
         plan_steps(sizes, budget, seed, epochs, tokens, first),
@@ -129,7 +129,7 @@ def test_the_plan_is_the_walk_and_every_step_is_looked_up_without_it(sizes, budg
 
 
 @given(SIZES, st.integers(1, 80), st.integers(1, 3))
-def test_every_item_comes_once_an_epoch(sizes, budget, epochs):
+def test_every_item_comes_once_per_epoch(sizes, budget, epochs):
     walked = (i for step in plan_steps(sizes, budget, 0, epochs) for i in step)
     for _ in range(epochs):
         assert sorted(islice(walked, len(sizes))) == list(range(len(sizes)))
@@ -144,7 +144,7 @@ def test_no_items_make_no_steps():
 
 @given(st.integers(1, 300), st.integers(0, 3), st.sampled_from([0.0, 0.4, 1.0]))
 @settings(max_examples=30)
-def test_orders_are_those_of_python_lists(count, seed, share):
+def test_orders_equal_those_of_python_lists(count, seed, share):
     indices = list(range(count))
     random.Random(f"{seed}/2").shuffle(indices)
     assert order(count, seed, 2).tolist() == indices

@@ -12,7 +12,7 @@ from tests.tiny_models import ORIGINAL, TEXTS, phi4_mini
 from tests.tiny_world import logged
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.pipeline import estimate, run_recipe
+from whetstone.pipeline.running import estimate, run_recipe
 from whetstone.recipe import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "phi4_mini.toml"
@@ -27,14 +27,15 @@ SHRUNKEN = {
     "parallel.compile": "false",  # a minute for layers this small
     "parallel.micro_batch_tokens": 1024, "parallel.accelerator": '""',
     "scores.samples": 4, "scores.base_samples": 1, "scores.max_tokens": 96,
-    "corpus.subset_problems": 12, "corpus.validation_problems": 2,
+    "corpus.subset.problems": 12, "corpus.validation_problems": 2,
     "midtrain.optimizer.learning_rate": 8e-3, "midtrain.sequence_length": 256, "midtrain.batch_tokens": 512,
     "midtrain.epochs": 100, "midtrain.validate_every": 60, "midtrain.patience": 0,
     "sft.optimizer.learning_rate": 1e-3, "sft.max_length": 256, "sft.batch_tokens": 1024, "sft.epochs": 2,
     "dpo.batch_pairs": 4, "dpo.max_tokens": 96,
-    "rl.steps": 2, "rl.prompts_per_step": 4, "rl.samples": 4, "rl.max_tokens": 96, "rl.oversample": 8,
-    "rl.candidates": 12, "rl.candidate_samples": 8, "rl.threshold": 1.0, "rl.checkpoint_every": 1,
-    "rl.stabilisers": '["reward_rebalancing", "temperature_annealing"]',  # of so few prompts, all that are solved are wanted
+    "rl.steps": 2, "rl.prompts_per_step": 4, "rl.samples": 4, "rl.max_tokens": 96,
+    "rl.pool.prompts": 12, "rl.pool.samples": 8, "rl.checkpoint_every": 1,
+    # of so few prompts, all that are solved are kept
+    "rl.stabilisers": '[{ name = "reward_rebalancing", threshold = 1.0, oversample = 8 }, "temperature_annealing"]',
 }  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def test_every_stage_trains(run):
 
 @pytest.mark.slow
 def test_it_learns_to_stop(run):
-    """Answers of the base go on to the end; after training they end by themselves, with the end of the turn."""
+    """The base's answers are cut off; after training, answers end with the end of the turn."""
     truncated = {s["stage"]: s["truncated"] for s in json.loads((run / "scores.json").read_text())["scores"]}
     assert truncated["base"] > 0.9 and truncated["sft"] < 0.5
 
@@ -84,19 +85,21 @@ def test_each_folder_is_read_by_plain_transformers_with_the_same_logits_on_both_
         torch.testing.assert_close(plain(ids).logits, ours(ids).logits, rtol=0, atol=1e-4)
     assert plain.generation_config.eos_token_id == list(Chat(tokenizer).stops)
     turn = [{"role": "user", "content": "1 + 1?"}]
-    told = AutoTokenizer.from_pretrained(run / stage / "model").apply_chat_template(
+    prompt = AutoTokenizer.from_pretrained(run / stage / "model").apply_chat_template(
         turn, tokenize=False, add_generation_prompt=True
     )
-    assert told == "<|user|>1 + 1?<|end|><|assistant|>"
+    assert prompt == "<|user|>1 + 1?<|end|><|assistant|>"
 
 
-def test_the_recipe_says_what_it_takes_before_anything_is_there(capsys):
+def test_the_recipe_is_estimated_before_any_input_exists(capsys):
     """The paper's 150 B tokens in steps of 128 rows of 16,384, for 3.8 B parameters."""
     recipe = read_recipe(RECIPE)
-    told = {stage.name: estimate(recipe, stage) for stage in recipe.stages}
+    estimates = {stage.name: estimate(recipe, stage) for stage in recipe.stages}
     assert recipe.longest == 32768
-    assert told["midtrain"].tokens == 150_000_000_000 and told["midtrain"].steps == 71_526
-    assert told["midtrain"].lines["model"] == "3,836,021,760 parameters"
+    assert estimates["midtrain"].tokens == 150_000_000_000 and estimates["midtrain"].steps == 71_526
+    assert estimates["midtrain"].lines["model"] == "3,836,021,760 parameters"
     for name in TRAINED:
-        assert 20e9 < told[name].memory < 141e9 and told[name].disk > 100e9 and told[name].seconds > 3600, name
-        assert "does not fit" not in told[name].lines
+        assert (
+            20e9 < estimates[name].memory < 141e9 and estimates[name].disk > 100e9 and estimates[name].seconds > 3600
+        ), name
+        assert "does not fit" not in estimates[name].lines

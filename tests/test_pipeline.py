@@ -1,4 +1,4 @@
-"""Stages are done once, redone only when asked, and never mixed with another recipe's."""
+"""Stages run once, are redone only on request, and never mix with another recipe's."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from whetstone import __version__
-from whetstone.pipeline import _differences, lock, plan_recipe, run_recipe
+from whetstone.pipeline.running import lock, run_recipe
+from whetstone.pipeline.staleness import differences, plan_recipe
 from whetstone.recipe import read_recipe
 from whetstone.rollouts import collect
 from whetstone.run.folder import hash_folder
@@ -51,20 +52,24 @@ def test_plan_runs_and_writes_nothing(walk, rooms):
 
 def test_the_manifest_says_what_was_done(walk, rooms):
     run(walk)
-    made = manifest(walk, "04-sft")
+    written = manifest(walk, "04-sft")
     corpus = walk.parent / "runs" / "walk" / "02-corpus"
-    assert (made["kind"], made["name"], made["number"]) == ("sft", "sft", 4)
-    assert made["settings"] == {"learning_rate": 1e-4}
-    assert made["inputs"]["data"] == {"stage": "corpus", "artifact": "subset", "hash": hash_folder(corpus / "subset")}
-    assert made["inputs"]["model"]["stage"] == "midtrain"
-    assert made["outputs"] == {"model": hash_folder(walk.parent / "runs" / "walk" / "04-sft" / "model")}
-    assert made["shared"] == {"run.seed": 3}
-    assert made["summary"] == {"steps": 1}
-    assert made["versions"]["whetstone"] == __version__ and made["versions"]["torch"]
-    assert made["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert made["wall_seconds"] >= 0 and made["cpu_seconds"] >= 0 and made["peak_memory"] > 1e6
-    assert made["started"] <= made["finished"]
-    assert made["attempts"] == 1 and isinstance(made["seed"], int)
+    assert (written["kind"], written["name"], written["number"]) == ("sft", "sft", 4)
+    assert written["settings"] == {"learning_rate": 1e-4}
+    assert written["inputs"]["data"] == {
+        "stage": "corpus",
+        "artifact": "subset",
+        "hash": hash_folder(corpus / "subset"),
+    }
+    assert written["inputs"]["model"]["stage"] == "midtrain"
+    assert written["outputs"] == {"model": hash_folder(walk.parent / "runs" / "walk" / "04-sft" / "model")}
+    assert written["shared"] == {"run.seed": 3}
+    assert written["summary"] == {"steps": 1}
+    assert written["versions"]["whetstone"] == __version__ and written["versions"]["torch"]
+    assert written["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert written["wall_seconds"] >= 0 and written["cpu_seconds"] >= 0 and written["peak_memory"] > 1e6
+    assert written["started"] <= written["finished"]
+    assert written["attempts"] == 1 and isinstance(written["seed"], int)
     assert "dropped" in manifest(walk, "02-corpus")["outputs"]
 
 
@@ -133,9 +138,9 @@ def test_an_interrupted_stage_is_continued(walk, rooms):
         run(walk)
     assert states(walk)["questions"] == "half done"
     run(walk)
-    made = manifest(walk, "01-questions")
-    assert made["summary"]["continued_at"] == 2
-    assert made["attempts"] == 2
+    written = manifest(walk, "01-questions")
+    assert written["summary"]["continued_at"] == 2
+    assert written["attempts"] == 2
 
 
 def test_half_done_work_of_other_settings_is_not_continued(walk, rooms):
@@ -188,7 +193,7 @@ def test_every_model_is_scored_once_on_every_test_set(walk, rooms, tmp_path):
     assert timing["wall_seconds"] >= 0 and timing["cpu_seconds"] >= 0
 
 
-def test_missing_scores_are_made_up_and_changed_ones_redone_without_training(walk, rooms, tmp_path):
+def test_missing_and_changed_scores_are_made_again_without_training(walk, rooms, tmp_path):
     run(walk)
     (tmp_path / "runs" / "walk" / "scores" / "midtrain" / "manifest.json").unlink()
     run(walk)
@@ -227,12 +232,12 @@ def test_selected_stages_only(walk, rooms):
         run(walk, first="sft", last="corpus")
 
 
-def test_run_json_tells_the_recipe_and_the_machine(walk, rooms, tmp_path):
+def test_run_json_holds_the_recipe_and_the_machine(walk, rooms, tmp_path):
     run(walk)
-    told = json.loads((tmp_path / "runs" / "walk" / "run.json").read_text())
-    assert told["recipe"]["run"]["seed"] == 3
-    assert told["recipe"]["stage"][3]["inputs"] == {"model": "midtrain/model", "data": "corpus/subset"}
-    (entry,) = told["history"]
+    run_file = json.loads((tmp_path / "runs" / "walk" / "run.json").read_text())
+    assert run_file["recipe"]["run"]["seed"] == 3
+    assert run_file["recipe"]["stage"][3]["inputs"] == {"model": "midtrain/model", "data": "corpus/subset"}
+    (entry,) = run_file["history"]
     assert entry["matmul_gflops"]["before"] > 0 and entry["matmul_gflops"]["after"] > 0
     assert {*ALL, "scores/base", "scores/sft"} <= set(entry["stages"])
     run(walk)
@@ -242,7 +247,7 @@ def test_run_json_tells_the_recipe_and_the_machine(walk, rooms, tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from whetstone.pipeline import lock
+from whetstone.pipeline.running import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -275,10 +280,67 @@ def test_a_kill_while_old_work_is_thrown_away_leaves_nothing_that_looks_complete
 
 
 def test_the_same_model_at_another_address_makes_nothing_stale():
-    def told(**server):
-        teacher = collect.Settings(kind="rollouts", teacher={"server": "http://a/v1", "model": "m"} | server)
-        return {"settings": teacher.model_dump(mode="json"), "shared": {}, "inputs": {}}
+    def settings(**server):
+        return collect.Settings(kind="rollouts", teacher={"server": "http://a/v1", "model": "m"} | server)
 
-    assert _differences(told(), told(server="http://b/v1", in_flight=2, timeout=5)) == []
-    (why,) = _differences(told(), told(server="http://b/v1", temperature=1.0))
-    assert why.startswith("teacher was ")
+    def changes(then: collect.Settings, now: collect.Settings) -> list[str]:
+        before, after = ({"settings": s.model_dump(mode="json"), "shared": {}, "inputs": {}} for s in (then, now))
+        return differences(before, after, now)
+
+    assert changes(settings(), settings(server="http://b/v1", in_flight=2, timeout=5)) == []
+    changed = changes(settings(), settings(server="http://b/v1", temperature=1.0))
+    assert changed == ["teacher.temperature was 0.6 and is 1.0"]
+
+
+OWN_ROOM = """
+from pydantic import Field
+from whetstone.run.folder import write_text
+from whetstone.run.room import Input, Room
+from whetstone.run.settings import StageSettings
+
+class Settings(StageSettings):
+    words: str = Field("nothing", description="to write")
+
+def check(settings):
+    if settings.words == "impossible":
+        raise ValueError("this machine cannot write that")
+
+def run(stage):
+    write_text(stage.output("notes") / "notes.txt", stage.settings.words)
+    return {"model": str(stage.inputs["model"].parent.name)}
+
+ROOM = Room(settings=Settings, run=run, inputs={"model": Input(("model",))}, gives=("notes",), check=check)
+"""
+
+
+@pytest.fixture
+def own_room(walk, tmp_path, monkeypatch):
+    """The recipe with a stage of a kind that its user wrote."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.py").write_text(OWN_ROOM)
+    edit(walk, '[[stage]]\nkind = "report"', '[[stage]]\nkind = "notes.py:ROOM"\nwords = "done"\nmodel = "midtrain"')
+    return walk
+
+
+def test_a_kind_of_stage_may_be_the_users_own_and_depends_on_its_file(own_room, rooms, tmp_path):
+    run(own_room)
+    written = manifest(own_room, "05-notes")
+    assert written["summary"] == {"model": "03-midtrain"} and written["settings"] == {"words": "done"}
+    assert states(own_room)["notes"] == "done"
+    (tmp_path / "notes.py").write_text(OWN_ROOM + "# another version\n")
+    with pytest.raises(ValueError, match=r"05-notes: input file 1 \(notes\.py\) has other content"):
+        run(own_room)
+
+
+def test_what_a_room_cannot_do_on_this_machine_is_said_before_the_first_stage(own_room, rooms):
+    with pytest.raises(ValueError, match="cannot write that"):
+        run(own_room, "notes.words=impossible")
+    assert rooms.calls == []
+
+
+def test_the_inputs_of_a_stage_are_hashed_a_few_times_however_long_the_recipe(walk, rooms, monkeypatch):
+    asked = []
+    monkeypatch.setattr("whetstone.pipeline.staleness.hash_of", lambda path: asked.append(path) or "0")
+    edit(walk, "count = 4", 'count = 4\nfile = "mine.jsonl"')
+    run(walk)
+    assert sum(path == Path("mine.jsonl") for path in asked) <= 3

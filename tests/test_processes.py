@@ -1,4 +1,4 @@
-"""One controller, several processes: what they make, how they stop, what is said when one fails or dies."""
+"""Several processes under one controller: what they compute, how they stop, what is reported if one fails or dies."""
 
 import json
 import os
@@ -17,12 +17,10 @@ from tests.scripted import stage
 from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.learner.steps import Steps
-from whetstone.pipeline import run_recipe
-from whetstone.recipe import read_recipe
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ParallelSettings
 from whetstone.run.torchrun import run_processes
-from whetstone.worker import read, run_in_processes, written
+from whetstone.worker import read_stage, run_in_processes, to_json
 
 
 def start(folder: Path, what: str) -> None:
@@ -38,12 +36,12 @@ def start(folder: Path, what: str) -> None:
         (
             "killed",
             RuntimeError,
-            "training process 1 of 2 ended with status -9 without a word .* goes on from the last",
+            "training process 1 of 2 ended with status -9 without a message .* continues from the last",
         ),
     ],
 )
-def test_a_failure_in_one_ends_all_and_is_told_in_words(what, error, words, tmp_path, capfd):
-    """The first speaks to the user, the others into files, and torchrun's own words go to its log."""
+def test_the_failure_of_one_ends_all_and_is_reported(what, error, words, tmp_path, capfd):
+    """The first writes to the user's standard error, the others to files, torchrun to its log."""
     with pytest.raises(error, match=words):
         start(tmp_path, what)
     assert capfd.readouterr().err == "rank 0 speaks\n"
@@ -58,12 +56,12 @@ def interruptible():
     signal.signal(signal.SIGINT, kept)
 
 
-def when(there, act) -> threading.Thread:
-    """Do something as soon as something is there."""
+def when(ready, act) -> threading.Thread:
+    """Call `act` as soon as `ready()` is true."""
 
     def wait() -> None:
         until = time.monotonic() + 120
-        while not there() and time.monotonic() < until:
+        while not ready() and time.monotonic() < until:
             time.sleep(0.02)
         act()
 
@@ -96,8 +94,8 @@ def test_processes_end_when_their_controller_is_killed(tmp_path):
 
 def with_argument(path: Path) -> list[str]:
     """Living processes that were given this file."""
-    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in told.splitlines() if str(path) in line.split()]
+    result = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in result.splitlines() if str(path) in line.split()]
 
 
 # --- a training stage
@@ -113,10 +111,10 @@ def room(folder: Path, world: dict[str, Path], processes: int = 1, shard: str = 
     )
 
 
-def test_a_stage_is_written_and_read_whole(tmp_path, world):
+def test_a_stage_survives_being_written_and_read(tmp_path, world):
     made = replace(room(tmp_path / "s", world, processes=2), longest=4096)
-    (tmp_path / "stage.json").write_text(json.dumps(written(made)))
-    assert read(tmp_path / "stage.json") == made
+    (tmp_path / "stage.json").write_text(json.dumps(to_json(made)))
+    assert read_stage(tmp_path / "stage.json") == made
 
 
 def losses(folder: Path) -> list[float]:
@@ -125,10 +123,10 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["ddp", "fsdp"])
-def test_a_stage_of_two_processes_teaches_what_one_does(shard, tmp_path, world):
-    told = sft.run(room(tmp_path / "one", world))
+def test_two_processes_train_like_one(shard, tmp_path, world):
+    result = sft.run(room(tmp_path / "one", world))
     given = room(tmp_path / "two" / "one", world, processes=2, shard=shard)
-    assert in_group(tmp_path, 2, sft.run, given)[0] == told
+    assert in_group(tmp_path, 2, sft.run, given)[0] == result
     for name in ("loss", "gradient_norm", "entropy", "tokens"):
         assert logged(given.folder, name) == pytest.approx(logged(tmp_path / "one", name), rel=1e-4), name
 
@@ -152,22 +150,14 @@ def stopped_in_process(given: Stage) -> str:
 
 
 @pytest.mark.slow
-def test_one_is_asked_and_all_stop_after_the_same_step_and_torchrun_goes_on_to_the_same_bits(tmp_path, world):
+def test_all_stop_after_the_same_step_if_one_is_asked_and_continue_to_the_same_bits(tmp_path, world):
     undisturbed = room(tmp_path / "undisturbed" / "s", world, processes=2)
     in_group(tmp_path, 2, sft.run, undisturbed)
     given = room(tmp_path / "s", world, processes=2, checkpoint_every=1000)
     assert in_group(tmp_path, 2, stopped_in_process, given) == ["stopped", "stopped"]
     assert [found.name for found in (given.folder / "checkpoints").glob("step-*")] == ["step-000004"]
     assert len(losses(given.folder)) == 4 < len(losses(undisturbed.folder))
-    told = run_in_processes(given)
-    assert told["summary"]["steps"] == len(losses(given.folder)) and told["peak_memory"] > 1e7
+    result = run_in_processes(given)
+    assert result["summary"]["steps"] == len(losses(given.folder)) and result["peak_memory"] > 1e7
     assert hash_folder(given.folder / "model") == hash_folder(undisturbed.folder / "model")
     assert losses(given.folder) == losses(undisturbed.folder)
-
-
-def test_a_stage_that_only_one_process_can_do_is_refused_before_anything_runs(walk, rooms):
-    text = walk.read_text().replace("[scores]", "[parallel]\nprocesses = 2\n\n[scores]")
-    walk.write_text(text)
-    with pytest.raises(ValueError, match=r"processes = 2: midtrain \(midtrain\) trains in one process in this version"):
-        run_recipe(read_recipe(walk))
-    assert rooms.calls == []

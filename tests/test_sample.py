@@ -67,11 +67,11 @@ def test_after_a_kill_the_result_is_that_of_an_undisturbed_run(tmp_path, dies_af
 def test_a_block_of_which_a_kill_left_a_part_is_sampled_again_whole(tmp_path, cut):
     undisturbed = journalled(tmp_path, Scripted())
     journal = tmp_path / "journal.jsonl"
-    whole = journal.read_bytes()
+    lines = journal.read_bytes()
     for _ in range(2):  # and once more, over what the first repair appended
         journal.write_bytes(journal.read_bytes()[:-cut])
         assert journalled(tmp_path, Scripted()) == undisturbed
-    assert len(whole.splitlines()) == 15
+    assert len(lines.splitlines()) == 15
 
 
 def test_a_finished_journal_asks_for_nothing(tmp_path):

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: whole samples, the response alone, the end of turn learnt even where it is also the padding."""
+"""Supervised fine-tuning: whole samples, loss on the response only, the end of turn learnt even if it is also the padding."""
 
 import pytest
 
@@ -51,7 +51,7 @@ def row_of(chat, of_table) -> Row:
 
 @pytest.mark.parametrize("special", [{}, dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|end|>")])
 def test_the_response_and_its_end_of_turn_are_scored_and_nothing_else(world, special):
-    """Masked by length: where bos, eos and padding are one id, a mask by id would hide the end from the loss."""
+    """Masked by length: if bos, eos and padding are one id, a mask by id would hide the end from the loss."""
     chat = chat_of(world, **special)
     row = row_of(chat, {"question": "Compute 1 + 2.", "text": answer(1, 2)})
     batch = collate([row])
@@ -71,7 +71,7 @@ def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
         sft.run(room(tmp_path / "t", world, max_length=5))
 
 
-def test_of_a_pair_the_chosen_side_is_taught_as_the_ids_that_were_sampled(world):
+def test_the_chosen_side_of_a_pair_is_trained_on_as_its_sampled_ids(world):
     chat = chat_of(world)
     pair = {"question": "Compute 1 + 2.", "chosen": "a", "rejected": "b", "prompt_ids": [], "chosen_ids": []}
     assert chat.text(row_of(chat, pair).ids[-2:]) == "a"
@@ -86,6 +86,6 @@ def test_the_chosen_side_of_pairs_trains(tmp_path, world):
     assert sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "pairs"}, epochs=1))["samples"] == 1
 
 
-def test_without_a_model_it_says_where_one_comes_from(tmp_path, world):
+def test_without_a_model_it_says_how_to_get_one(tmp_path, world):
     with pytest.raises(ValueError, match="has no model to train: put a midtrain stage above it"):
         sft.run(stage(tmp_path / "s", sft.Settings(kind="sft"), data=world["subset"]))

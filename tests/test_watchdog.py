@@ -1,4 +1,4 @@
-"""A hang is named, with its stacks, whoever holds the interpreter's lock; and ended where that is asked for."""
+"""A phase that hangs is reported with its stacks, whether or not it holds the interpreter's lock, and ended on request."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ from whetstone.run.watchdog import Watchdog
 
 ROOT = Path(__file__).parent.parent
 HANGS = {
-    "waits": "def hang():\n    time.sleep(60)",  # lets go of the lock
-    "holds the lock": "def hang():\n    re.match('(a+)+$', 'a' * 60 + 'b')",  # in C, for years
+    "waits": "def hang():\n    time.sleep(60)",  # releases the lock
+    "holds the lock": "def hang():\n    re.match('(a+)+$', 'a' * 60 + 'b')",  # in C, for years, with the lock held
 }
 CHILD = """
 import re, sys, time
@@ -39,33 +39,33 @@ def start(folder: Path, hang: str, end: bool) -> subprocess.Popen[str]:
 
 
 def waited_for(condition, seconds: float = 60.0):
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it never came"
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.05)
-    return found
+    return result
 
 
 @pytest.mark.parametrize("hang", HANGS)
 @pytest.mark.parametrize("end", [True, False])
-def test_a_hang_is_named_with_its_stacks(tmp_path, hang, end):
+def test_a_hang_is_reported_with_its_stacks(tmp_path, hang, end):
     child = start(tmp_path, hang, end)
     try:
         assert child.stdout.readline() == "ready\n"
         path = tmp_path / f"hang-{child.pid}.txt"
-        told = waited_for(lambda: path.exists() and "most recent call first" in (text := path.read_text()) and text)
-        assert f"process {child.pid} hangs: backward of step 7 has lasted" in told and "in hang" in told
+        report = waited_for(lambda: path.exists() and "most recent call first" in (text := path.read_text()) and text)
+        assert f"process {child.pid} hangs: backward of step 7 has lasted" in report and "in hang" in report
         if end:
-            assert child.wait(timeout=60) == -signal.SIGKILL and "It is ended now; run again" in told
+            assert child.wait(timeout=60) == -signal.SIGKILL and "It is killed now. Run again" in report
         else:
-            assert child.poll() is None and "It is left to go on" in told
+            assert child.poll() is None and "It is left running" in report
     finally:
         child.kill()
-    said = child.communicate()[1]  # the end of it comes once the watcher is gone, too
-    assert told in said and said.count("hangs:") == 1
+    stderr = child.communicate()[1]  # waits for the watcher, which has the same standard error
+    assert report in stderr and stderr.count("hangs:") == 1
 
 
-def test_heartbeats_keep_it_quiet_and_it_leaves_with_what_it_watches(tmp_path, capfd):
+def test_phases_that_end_in_time_are_not_reported_and_the_watcher_ends_with_its_process(tmp_path, capfd):
     with Watchdog(tmp_path, 3) as watchdog:
         watcher = watchdog._watcher
         for step in range(80):
@@ -81,7 +81,7 @@ def test_zero_seconds_watch_nothing(tmp_path):
         assert not hasattr(watchdog, "_watcher")
 
 
-def test_a_forked_child_does_not_speak_for_its_parent(tmp_path):
+def test_phases_of_a_forked_child_are_ignored(tmp_path):
     with Watchdog(tmp_path, 100) as watchdog:
         watchdog.phase("draw", 3)
         before = bytes(watchdog._place[:64])

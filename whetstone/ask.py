@@ -1,7 +1,7 @@
-"""`whetstone generate` and `whetstone chat`: ask a model, see it think.
+"""`whetstone generate` and `whetstone chat`: ask a model and see it think.
 
-On a terminal an answer appears as it is written, with its thinking dimmed, or folded into one line that counts its tokens;
-in a pipe it is plain text. Ctrl-C ends an answer; in a chat the conversation goes on.
+On a terminal an answer appears as it is written, with its thinking dimmed or folded into one line that counts its characters;
+in a pipe it is plain text. Ctrl-C ends an answer; a chat then continues.
 """
 
 import sys
@@ -22,11 +22,11 @@ HELP = "an empty line or Ctrl-D leaves; /new begins anew; Ctrl-C ends an answer"
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How to ask: what the commands' options say."""
+    """How to ask: the options of the commands. Raises ValueError for options that exclude each other."""
 
     sampling: Sampling
     beams: int = 1  # above 1: beam search
-    length_penalty: float = 1.0
+    length_penalty: float = 1.0  # of beam search
     think_most: int | None = None  # tokens of thinking at most
     think_least: int = 0  # and at least
     thinking: str = "show"  # show | fold | hide
@@ -41,96 +41,84 @@ class Asking:
 
 
 def model_folder(name: str) -> str:
-    """A run's folder stands for the last model trained in it, a stage's folder for its model."""
+    """The model that a name stands for: of a run's folder the model trained last, of a stage's folder its own."""
     if (Path(name) / "model" / "config.json").exists():
         return str(Path(name) / "model")
-    models = [
-        path for path in sorted(Path(name).glob("[0-9][0-9]-*/model")) if (path.parent / "manifest.json").exists()
-    ]
-    return str(models[-1]) if models else name
+    stages = sorted(Path(name).glob("[0-9][0-9]-*/model"))
+    finished = [path for path in stages if (path.parent / "manifest.json").exists()]
+    return str(finished[-1]) if finished else name
 
 
 class Printer:
-    """Writes an answer's pieces. `fold` and `hide` need to see the tags: what may be a part of one is held back."""
+    """Writes the pieces of an answer. Text that may become a tag is held back until the rest of it arrives."""
 
     def __init__(self, thinking: str, out: TextIO):
         self.thinking = thinking
         self.out = out
         self.live = out.isatty()
-        self._inside = False
+        self._inside = False  # the thinking
         self._waiting = ""
-        self._thought = 0  # characters of it so far
+        self._thought = 0  # characters of thinking so far
 
     def write(self, piece: str) -> None:
         self._waiting += piece
         while True:
             tag = CLOSE if self._inside else OPEN
-            before, found, after = self._waiting.partition(tag)
-            if not found:
-                kept = next((n for n in range(len(tag) - 1, 0, -1) if before.endswith(tag[:n])), 0)
-                self._text(before[: len(before) - kept])
-                self._waiting = before[len(before) - kept :]
+            text, match, rest = self._waiting.partition(tag)
+            if not match:
+                held = next((n for n in range(len(tag) - 1, 0, -1) if text.endswith(tag[:n])), 0)
+                self._text(text[: len(text) - held])
+                self._waiting = text[len(text) - held :]
                 break
-            if self._inside:
-                self._text(before)
-                self._close()
-            else:
-                self._text(before)
-                self._open()
-            self._waiting = after
+            self._text(text)
+            self._pass_tag()
+            self._waiting = rest
         self.out.flush()
 
     def end(self) -> None:
-        """The answer is over, or was ended."""
+        """The answer is over, or was interrupted."""
         self._text(self._waiting)
-        self._waiting = ""
-        if self._inside:
-            self._inside = False
-            self._raw(PLAIN if self.live and self.thinking == "show" else "")
-        self._raw("\n")
+        if self._inside and self.live and self.thinking == "show":
+            self.out.write(PLAIN)
+        self._inside, self._waiting = False, ""
+        self.out.write("\n")
         self.out.flush()
 
-    def _raw(self, text: str) -> None:
-        self.out.write(text)
-
-    def _open(self) -> None:
-        self._inside, self._thought = True, 0
+    def _pass_tag(self) -> None:
+        self._inside = not self._inside
         if self.thinking == "show":
-            self._raw((DIM if self.live else "") + OPEN)
-
-    def _close(self) -> None:
-        self._inside = False
-        if self.thinking == "show":
-            self._raw(CLOSE + (PLAIN if self.live else ""))
+            dim, plain = (DIM, PLAIN) if self.live else ("", "")
+            self.out.write(dim + OPEN if self._inside else CLOSE + plain)
+        elif self._inside:
+            self._thought = 0
         elif self.thinking == "fold":
             self._fold(ended=True)
 
     def _text(self, text: str) -> None:
         if not self._inside or self.thinking == "show":
-            self._raw(text)
+            self.out.write(text)
         elif text:
             self._thought += len(text)
             if self.thinking == "fold" and self.live:
                 self._fold(ended=False)
 
     def _fold(self, ended: bool) -> None:
-        """One line that counts while the model thinks, and stays as it is at the end."""
+        """One line that counts the characters while the model thinks, and stays with the last count."""
         if self.live:
-            self._raw(f"\r{DIM}(thought {self._thought:,} characters{'' if ended else ' …'}){PLAIN}\033[K")
+            self.out.write(f"\r{DIM}(thought {self._thought:,} characters{'' if ended else ' …'}){PLAIN}\033[K")
         else:
-            self._raw(f"(thought {self._thought:,} characters)")
+            self.out.write(f"(thought {self._thought:,} characters)")
 
 
 def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Iterator[Any]:
-    """`Piece`s and `Completion`s: from a beam search only the latter, for it knows the best at the end."""
+    """`Piece`s and `Completion`s. A beam search gives completions alone, as it knows the best only at the end."""
     if asking.beams > 1:
         from whetstone.decode.beam_search import Beams, beam_search
 
         best = max(prompt.index for prompt in prompts) + 1
         settings = Beams(max(asking.beams, best), asking.sampling.max_tokens, asking.length_penalty, best=best)
-        firsts = [prompt for prompt in prompts if prompt.index == 0]
-        for found in beam_search(engine, firsts, settings):
-            yield from (scored.completion for scored in found)
+        for answers in beam_search(engine, [prompt for prompt in prompts if prompt.index == 0], settings):
+            yield from (scored.completion for scored in answers)
         return
     yield from engine.stream(prompts, asking.sampling, _control(engine, asking))
 
@@ -146,7 +134,7 @@ def _control(engine: "Engine", asking: Asking) -> Callable[[Prompt], Any] | None
 def generate(
     engine: "Engine", questions: Sequence[str], samples: int, asking: Asking, out: TextIO | None = None
 ) -> None:
-    """Answers in the order asked. One alone is shown as it is written, several as soon as all before them are done."""
+    """Print answers in the order of the questions: a single one as it is written, several as soon as those before are done."""
     out = out or sys.stdout
     prompts = [
         Prompt(str(number), index, (Message("user", question),))
@@ -170,7 +158,7 @@ def generate(
 
 
 def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Asking | None:
-    """With as many tokens at most as the model's context leaves; None where it leaves none."""
+    """With `max_tokens` lowered to what the longest prompt leaves of the model's context; None if it leaves nothing."""
     longest = max(len(engine.chat.prompt_ids(prompt.messages)) for prompt in prompts)
     room = engine.model.config.max_position_embeddings - longest
     if room < 1:
@@ -178,37 +166,34 @@ def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking)
     return replace(asking, sampling=replace(asking.sampling, max_tokens=min(room, asking.sampling.max_tokens)))
 
 
-def _show(events: Iterable[Any], asking: Asking, out: TextIO) -> Completion | None:
-    """Print an answer's events. The completion, or None when Ctrl-C ended it."""
+def _show(events: Iterable[Any], asking: Asking, out: TextIO) -> None:
+    """Print one answer."""
     printer = Printer(asking.thinking, out)
     streamed = False
     for event in events:
         if not isinstance(event, Completion):
             streamed = True
-            printer.write(event.text)
-            continue
-        if not streamed:
-            printer.write(event.text)
-        printer.end()
-        if event.stop == "length":
-            most = asking.sampling.max_tokens
-            print(f"(cut off after {most} tokens: --max-tokens allows more)", file=sys.stderr)
-        return event
-    return None
+        elif streamed:
+            break
+        printer.write(event.text)
+    printer.end()
+    if event.stop == "length":
+        most = asking.sampling.max_tokens
+        print(f"(cut off after {most} tokens: --max-tokens allows more)", file=sys.stderr)
 
 
 def without_thinking(text: str) -> str:
-    """What is said of an answer in the next turn, as reasoning models' templates do: the answer alone."""
+    """The answer alone, as reasoning models' templates keep it in the next turn."""
     return text.rpartition(CLOSE)[2].strip() if CLOSE in text else text
 
 
 def chat(
     engine: "Engine", asking: Asking, system: str = "", source: TextIO | None = None, out: TextIO | None = None
 ) -> None:
-    """Turn by turn. Lines are read from `source`; when it is no terminal, nothing but the answers is written."""
+    """Talk turn by turn, with questions from the lines of `source`. If that is no terminal, only the answers are written."""
     source, out = source or sys.stdin, out or sys.stdout
-    first = (Message("system", system),) if system else ()
-    messages = first
+    start = (Message("system", system),) if system else ()
+    messages = start
     terminal = source.isatty()
     if terminal:
         print(f"{DIM}{HELP}{PLAIN}", file=sys.stderr)
@@ -218,16 +203,16 @@ def chat(
         if question is None:
             return
         if question == "/new":
-            messages = first
+            messages = start
             continue
         messages = (*messages, Message("user", question))
-        said = _turn(engine, Prompt("chat", turn, messages), asking, out)
-        messages = messages[:-1] if said is None else (*messages, Message("assistant", without_thinking(said)))
+        text = _turn(engine, Prompt("chat", turn, messages), asking, out)
+        messages = messages[:-1] if text is None else (*messages, Message("assistant", without_thinking(text)))
         turn += 1
 
 
 def _question(source: TextIO, terminal: bool) -> str | None:
-    """The next line that says something; None at the end, and on a terminal for an empty one."""
+    """The next line that is not empty; None at the end, and on a terminal for an empty line."""
     try:
         while True:
             if terminal:
@@ -243,24 +228,23 @@ def _question(source: TextIO, terminal: bool) -> str | None:
 
 
 def _turn(engine: "Engine", prompt: Prompt, asking: Asking, out: TextIO) -> str | None:
-    """What was said; None when nothing came of it. Ctrl-C keeps what is there already."""
+    """The text of the answer, of which Ctrl-C keeps what is written so far; None if there is none."""
     fitting = _within_context(engine, [prompt], asking)
     if fitting is None:
         print("(the conversation is longer than the model's context: /new begins anew)", file=sys.stderr)
         return None
-    asking = fitting
-    printer = Printer(asking.thinking, out)
-    said = ""
+    printer = Printer(fitting.thinking, out)
+    text = ""
     try:
-        for event in answer(engine, [prompt if asking.beams == 1 else replace(prompt, index=0)], asking):
+        for event in answer(engine, [prompt if fitting.beams == 1 else replace(prompt, index=0)], fitting):
             if isinstance(event, Completion):
-                if not said:
+                if not text:
                     printer.write(event.text)
-                said = event.text
+                text = event.text
             else:
-                said += event.text
+                text += event.text
                 printer.write(event.text)
     except KeyboardInterrupt:
         pass
     printer.end()
-    return said or None
+    return text or None

@@ -1,19 +1,22 @@
-"""Ids -> tensors: shift, pack, mask, segments, weights. Nobody else pads or shifts.
+"""Ids -> tensors: shift, pack, mask, segments, weights. All of this is done here and nowhere else.
 
-A Row is one sequence of ids; a Batch is several rows end to end, without padding: one micro-batch. Rows of a group that begin
-with the same prompt (a pair, the rollouts of a problem) share it: the first one's is there, the others bring the rest.
-Only tokens that are scored (predicted and counted) reach the head, so per-token tensors have N entries, one a scored
-token, not T.
+A Row is one sequence of ids. A Batch is several rows end to end, without padding: one micro-batch. Rows of a group that begin
+with the same prompt (a pair, the rollouts of a problem) share it: only the first of them contains the prompt's ids.
 
-Shift: the token at flat position t is predicted from position t-1, so `scored` holds t-1 and `targets` the id at t.
+Letters: T tokens of a batch, S its rows (segments), N its scored tokens. Only scored tokens, those that are predicted and
+counted, reach the head, so tensors over tokens are (N,), not (T,).
 
-`weights` carry the whole denominator of the optimizer step: every token loss ends in `(batch.weights * per_token).sum()`
-and the sum over micro-batches is the step's loss, for any split into micro-batches.
+Shift: the token at flat position t is predicted from position t - 1, so `scored` holds t - 1 and `targets` the id at t.
+
+`weights` carry the whole denominator of the optimizer step. Every token loss ends in `(batch.weights * per_token).sum()`, and
+the sum over micro-batches is the loss of the step, however it is split.
 """
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +33,8 @@ class Row:
 
     ids: list[int]
     prompt: int = 1
-    weights: float | list[float] = 1.0  # of each scored token
-    token: dict[str, list[float]] = field(default_factory=dict)  # name -> one number a scored token
+    weights: float | list[float] = 1.0  # per scored token, or the same for all
+    token: dict[str, list[float]] = field(default_factory=dict)  # name -> one number per scored token
     segment: dict[str, float] = field(default_factory=dict)  # name -> one number for the row
 
     @property
@@ -39,18 +42,26 @@ class Row:
         return len(self.ids) - self.prompt
 
 
+def answer_row(
+    prompt: Sequence[int], answer: Sequence[int], weights: float | list[float] = 1.0,
+    token: Mapping[str, list[float]] = MappingProxyType({}), segment: Mapping[str, float] = MappingProxyType({}),
+) -> Row:  # fmt: skip
+    """The row of an answer (for instance a rollout) after its prompt. Only the answer is scored."""
+    return Row([*prompt, *answer], len(prompt), weights, dict(token), dict(segment))
+
+
 @dataclass(slots=True)
 class Batch:
-    """Rows end to end: T tokens, S segments (rows), N scored tokens."""
+    """Rows end to end, without padding."""
 
     ids: torch.Tensor  # (1, T)
     positions: torch.Tensor  # (1, T), from 0 in each segment
-    lengths: list[int]  # S lengths that add up to T and what is shared
-    shared: list[int]  # how many of these tokens are those of the last segment that shares none
+    lengths: list[int]  # (S,) ids of each row; their sum is T plus the sum of `shared`
+    shared: list[int]  # (S,) how many of them are those of the last row before it that shares none
     scored: torch.Tensor  # (N,) flat position whose hidden state predicts the token
     targets: torch.Tensor  # (N,)
     weights: torch.Tensor  # (N,)
-    segments: torch.Tensor  # (N,) which row the token is in
+    segments: torch.Tensor  # (N,) index of the token's row
     token: dict[str, torch.Tensor]  # (N,) each
     segment: dict[str, torch.Tensor]  # (S,) each
 
@@ -65,32 +76,25 @@ class Batch:
         return torch.tensor(own, device=self.ids.device).cumsum(0) - 1
 
     def sum_by_segment(self, values: torch.Tensor) -> torch.Tensor:
-        """(N,) -> (S,): a sequence's log-probability from its tokens'."""
-        return torch.zeros(len(self.lengths), dtype=values.dtype, device=values.device).index_add(
-            0, self.segments, values
-        )
+        """(N,) -> (S,), for instance log-probabilities of tokens to those of sequences."""
+        zeros = torch.zeros(len(self.lengths), dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, self.segments, values)
 
     def to(self, device: str) -> "Batch":
         if device == "cpu":
             return self
-        return Batch(
-            self.ids.to(device),
-            self.positions.to(device),
-            self.lengths,
-            self.shared,
-            self.scored.to(device),
-            self.targets.to(device),
-            self.weights.to(device),
-            self.segments.to(device),
-            {k: v.to(device) for k, v in self.token.items()},
-            {k: v.to(device) for k, v in self.segment.items()},
-        )
+        names = ("ids", "positions", "scored", "targets", "weights", "segments")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        moved["token"] = {name: values.to(device) for name, values in self.token.items()}
+        moved["segment"] = {name: values.to(device) for name, values in self.segment.items()}
+        return replace(self, **moved)
 
 
 def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32, shared: Sequence[int] = ()) -> Batch:
-    """One micro-batch of rows in the order given. Raises ValueError when a row has nothing before its first scored id.
+    """One micro-batch of rows in the given order.
 
-    `shared`: of each row, how many ids it shares with the last row that shares none: its whole prompt, or none.
+    `shared` says per row how many ids it shares with the last row before it that shares none: its whole prompt, or 0. Raises
+    ValueError if a row has no id before its first scored one.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -98,19 +102,19 @@ def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32, shared: Seq
     targets: list[int] = []
     weights: list[float] = []
     segments: list[int] = []
-    begin = 0  # of the last row that shares none
+    begin = 0  # where the last row that shares none begins
     for s, row in enumerate(rows):
         if row.prompt < 1 or len(row.ids) < row.prompt:
             raise ValueError(
                 f"a row of {len(row.ids)} ids with prompt = {row.prompt}: the first id can never be predicted."
             )
-        there = shared[s] if shared else 0
-        begin = begin if there else len(ids)
-        start, n = len(ids) - there, len(row.ids)  # where the row would begin, were it whole
-        ids += row.ids[there:]
-        positions += range(there, n)
+        common = shared[s] if shared else 0
+        begin = begin if common else len(ids)
+        start, n = len(ids) - common, len(row.ids)  # the flat position of the row's id i is start + i, for i >= common
+        ids += row.ids[common:]
+        positions += range(common, n)
         if row.scored:
-            scored.append((begin if there else start) + row.prompt - 1)
+            scored.append((begin if common else start) + row.prompt - 1)
             scored += range(start + row.prompt, start + n - 1)
         targets += row.ids[row.prompt :]
         weights += row.weights if isinstance(row.weights, list) else [row.weights] * row.scored
@@ -132,23 +136,23 @@ def collate(rows: Sequence[Row], dtype: torch.dtype = torch.float32, shared: Seq
 
 
 def shared_prompts(group: Sequence[Row]) -> list[int]:
-    """Of each row, how many ids it shares with the last row that shares none: rows that follow one with the same prompt."""
-    found: list[int] = []
+    """How many ids each row shares with the last row before it that shares none: its prompt, if that is the same, or 0."""
+    shared: list[int] = []
     prompt: list[int] = []
     for row in group:
-        same = bool(found and row.scored) and row.ids[: row.prompt] == prompt
-        found.append(row.prompt if same else 0)
+        same = bool(shared and row.scored) and row.ids[: row.prompt] == prompt
+        shared.append(row.prompt if same else 0)
         prompt = prompt if same else row.ids[: row.prompt]
-    return found
+    return shared
 
 
 def tokens_of(group: Sequence[Row]) -> int:
-    """What a group comes to, its prompts counted once."""
+    """The tokens of a group; a shared prompt counts once."""
     return sum(len(row.ids) for row in group) - sum(shared_prompts(group))
 
 
 def by_prompt(rows: Iterable[Row], budget: int) -> list[list[Row]]:
-    """Rows that follow one another with the same prompt as one group, divided where it would exceed `budget` tokens."""
+    """Group rows that follow one another with the same prompt, in groups of at most `budget` tokens."""
     groups: list[list[Row]] = []
     size = 0
     for row in rows:
@@ -164,37 +168,36 @@ def by_prompt(rows: Iterable[Row], budget: int) -> list[list[Row]]:
 
 
 def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
-    """Split a step into micro-batches of at most `budget` tokens; a group (a row, or the two rows of a pair) stays whole.
+    """Split a step into micro-batches of at most `budget` tokens. A group (a row, or the two rows of a pair) is not split.
 
-    Longest groups first, each into the first micro-batch with room, so that the micro-batches are few and full. A group
-    longer than the budget gets a micro-batch of its own. Devices that each split an equal share of a step get micro-batches
-    of about equal cost turn by turn, since the long ones come first on all: levelling them further gains little.
+    The longest groups come first, each into the first micro-batch with room, so that the micro-batches are few and full. A
+    group longer than the budget gets a micro-batch of its own.
     """
     sized = sorted(((tokens_of(group), group) for group in groups), key=lambda pair: -pair[0])
     bins: list[tuple[int, list[Sequence[Row]]]] = []
     for size, group in sized:
-        for i, (used, there) in enumerate(bins):
+        for i, (used, members) in enumerate(bins):
             if used + size <= budget:
-                bins[i] = (used + size, [*there, group])
+                bins[i] = (used + size, [*members, group])
                 break
         else:
             bins.append((size, [group]))
-    for _, there in bins:
-        yield collate_groups(there, dtype)
+    for _, members in bins:
+        yield collate_groups(members, dtype)
 
 
 def collate_groups(groups: Sequence[Sequence[Row]], dtype: torch.dtype = torch.float32) -> Batch:
-    """One micro-batch of groups in the order given; the rows of a group share their prompts."""
+    """One micro-batch of groups in the given order; the rows of a group share their prompts."""
     shared = [count for group in groups for count in shared_prompts(group)]
     return collate([row for group in groups for row in group], dtype, shared)
 
 
 class Packed(Sequence[list[int]]):
-    """Packed rows: `packed[k]` are the indices of the sequences in row k, in the order they were put there."""
+    """Packed rows: `packed[k]` are the indices of the sequences in row k."""
 
     def __init__(self, members: np.ndarray, starts: np.ndarray):
         self.members = members  # (n,) indices, row after row
-        self.starts = starts  # (rows + 1,) where each row begins among them
+        self.starts = starts  # (rows + 1,) where each row begins in `members`
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -205,16 +208,16 @@ class Packed(Sequence[list[int]]):
         return self.members[self.starts[row] : self.starts[row + 1]].tolist()
 
     def sizes(self, lengths: Sequence[int]) -> np.ndarray:
-        """Tokens of each row."""
+        """The number of tokens of each row, (rows,)."""
         ends = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64)[self.members])])
         return np.diff(ends[self.starts])
 
 
 def pack(lengths: Sequence[int], room: int) -> Packed:
-    """Best-fit-decreasing: packed rows of at most `room` tokens; nothing is cut.
+    """Pack sequences into rows of at most `room` tokens by best-fit decreasing; no sequence is cut.
 
-    Longest first, each into the row that it fills best. A sequence longer than `room` is left out of every row (the caller
-    counts it). Lengths are at least 1.
+    The longest come first, each into the row that it fills best. A sequence longer than `room` is in no row. Lengths are at
+    least 1.
 
     >>> list(pack([5, 200, 6, 3], room=11))
     [[2, 0], [3]]
@@ -228,13 +231,13 @@ def pack(lengths: Sequence[int], room: int) -> Packed:
 
 
 def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
-    """The row of each of the descending lengths: the one with the least room that is enough, the first of equal ones.
+    """The row of each of the descending lengths: the one with the least sufficient room, the first of equal ones.
 
-    A row that a length fills best is also best for the next of the same length while there is room, as it has less left than
-    before. So equal lengths are placed together, and a million take as many steps as there are different lengths.
+    A row that a length fills best is also the best for the next of the same length while it has room, because it has less
+    left than before. So equal lengths are placed together, in as many steps as there are different lengths.
     """
     row_of = np.empty(len(lengths), np.int64)
-    left: list[int] = []  # the different rooms left, ascending
+    left: list[int] = []  # the different amounts of room left, ascending
     rows_with: dict[int, list[np.ndarray]] = {}  # room left -> its rows
 
     def reopen(rows: np.ndarray, remaining: int) -> None:
@@ -244,7 +247,7 @@ def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
             bisect.insort(left, remaining)
         rows_with.setdefault(remaining, []).append(rows)
 
-    made = at = 0
+    opened = at = 0
     for length, run in zip(*_runs(lengths), strict=True):
         end = at + run
         while at < end:
@@ -254,8 +257,8 @@ def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
                 parts = rows_with.pop(space)
                 rows = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
             else:
-                space, rows = room, made + np.arange(-(-(end - at) // (room // length)))
-                made += len(rows)
+                space, rows = room, opened + np.arange(-(-(end - at) // (room // length)))
+                opened += len(rows)
             each = space // length  # of this length in a row
             count = min(end - at, each * len(rows))
             filled, rest = divmod(count, each)
@@ -269,13 +272,13 @@ def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
 
 
 def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
-    """The values that follow each other, and how often each does."""
+    """Runs of equal values: the values, and the length of each run."""
     starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
     return values[starts].tolist(), np.diff(starts, append=len(values)).tolist()
 
 
 def pack_in_order(lengths: Sequence[int], order: Sequence[int], room: int) -> Packed:
-    """Rows of at most `room` tokens, filled in the order given; a sequence longer than `room` is left out."""
+    """Rows of at most `room` tokens, filled in the given order; a sequence longer than `room` is in no row."""
     lengths, order = np.asarray(lengths, np.int64), np.asarray(order, np.int64)
     order = order[lengths[order] <= room]
     ends = np.cumsum(lengths[order])

@@ -1,7 +1,7 @@
-"""Text <-> ids, and which ids the model itself wrote: the one place that knows the chat template.
+"""Text <-> ids, with the chat template.
 
-A training row is prompt ids (template, generation prompt included), completion ids, and the end-of-turn id. What a student
-sampled is never tokenised again: `Rollout.ids` go into rows as they are.
+A training row consists of prompt ids (with the template and its generation prompt), completion ids, and the end-of-turn id.
+Ids that a student sampled are never made from text again: `Rollout.ids` go into rows as they are.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 
 
 def stops(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end a completion: the one that closes the assistant's turn, and the end of text."""
+    """The ids that end a completion: end of turn, end of text."""
     known = tokenizer.get_vocab()
     turn = next((known[t] for t in END_OF_TURN if t in known), tokenizer.eos_token_id)
     return tuple(dict.fromkeys((turn, tokenizer.eos_token_id)))
@@ -25,9 +25,11 @@ def stops(tokenizer: Any) -> tuple[int, ...]:
 class Chat:
     """A tokenizer with its chat template.
 
-    `end` is the id that closes the assistant's turn; `stops` are all ids that end a completion. Ids from `size` on are
-    unused slots of the embedding: neither sampled nor counted. `size` is the highest id and one, not the number of tokens:
-    Phi-4-mini's special tokens lie behind a gap.
+    `end` is the end-of-turn id; `stops` are all ids that end a completion. Ids from `size` on are unused slots of the
+    embedding, neither sampled nor counted. `size` is the highest id plus one, not the number of tokens: Phi-4-mini has a gap
+    before its special tokens.
+
+    Raises ValueError if the tokenizer has no chat template.
     """
 
     def __init__(self, tokenizer: Any):
@@ -54,10 +56,10 @@ class Chat:
         return self.prompt_ids((Message("user", question),))
 
     def many_question_ids(self, questions: Sequence[str]) -> list[list[int]]:
-        """`question_ids` of each, encoded together: for a corpus. Rollouts of one question follow each other there."""
-        once = list(dict.fromkeys(questions))
-        known = dict(zip(once, self._encode_prompts([(Message("user", q),) for q in once]), strict=True))
-        return [known[question] for question in questions]
+        """`question_ids` of each question. They are encoded together, each different one once."""
+        unique = list(dict.fromkeys(questions))
+        ids = dict(zip(unique, self._encode_prompts([(Message("user", q),) for q in unique]), strict=True))
+        return [ids[question] for question in questions]
 
     def _encode_prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         if not prompts:
@@ -70,26 +72,26 @@ class Chat:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def completion_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of whole completions, each closed with the end of turn: a model learns to stop from that id."""
+        """The ids of whole completions, each with the end-of-turn id, from which a model learns to stop."""
         if not texts:
             return []
         return [[*ids, self.end] for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def fingerprint(self) -> str:
-        """A hash of all that ids depend on: the tokenizer, its special tokens and template."""
+        """A hash of everything that ids depend on: the tokenizer, its special tokens, its template."""
         with TemporaryDirectory() as folder:
             self.tokenizer.save_pretrained(folder)
             return hash_folder(Path(folder))
 
     def ids(self, text: str) -> list[int]:
-        """Of a piece of a completion, for instance one that is forced upon it."""
+        """The ids of a part of a completion, for instance one that is inserted during decoding."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What was written, without the end of turn."""
+        """The text of ids, without the ids that end a completion."""
         return self.tokenizer.decode([i for i in ids if i not in self.stops], skip_special_tokens=False)
 
 
 def ask(problem_id: str, question: str, index: int) -> Prompt:
-    """A question as the one user turn of a prompt."""
+    """A prompt with the question as its only turn."""
     return Prompt(problem_id, index, (Message("user", question),))

@@ -1,25 +1,26 @@
 """LongRoPE (Ding et al. 2024, arXiv 2402.13753): one table of factors for a whole run.
 
-A LongRoPE model (Phi-3 with 128k, Phi-4-mini) has two tables that stretch its rotary embedding: `short_factor` up to the
-context it was first trained with (4,096 tokens), `long_factor` beyond. transformers chooses anew in every call, by the
-largest position of the row: a short sequence packed beside a long one gets other logits, and a cache that grows past the
-limit is that of another model. So the table is chosen once, from the longest sequence the run can see, and written into
-both places of the configuration: whatever transformers, vLLM or llama.cpp choose then, they choose the same.
+A LongRoPE model (Phi-3 with 128k, Phi-4-mini) has two tables that scale its rotary embedding: `short_factor` up to the
+context of its first training (4,096 tokens), `long_factor` beyond. transformers chooses one in every call, by the largest
+position in the row. A short sequence that is packed beside a long one would get other logits, and a cache that grows past the
+limit would be one of another model. So the table is chosen once, by the longest sequence of the run, and written into both
+places of the configuration: transformers, vLLM and llama.cpp then use this table, whichever they choose.
 
-The factor on the attention's logits (sqrt(1 + ln(s) / ln(original)), s = context / original) is the same for both tables
-in Phi's classes; where a class has one for each (`short_mscale`, `long_mscale`), it goes with its table.
+The factor on the attention's logits (sqrt(1 + ln(s) / ln(original)), s = context / original) is the same for both tables in
+Phi's classes. If a class has one per table (`short_mscale`, `long_mscale`), it goes with its table.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-CHOSEN_FOR = "longrope_longest"  # kept in config.json: the sequence length that the table was chosen for
+CHOSEN_FOR = "longrope_longest"  # key in config.json: the sequence length for which the table was chosen
 
 
 def fix_table(config: Any, longest: int = 0) -> None:
-    """Write the table for sequences of up to `longest` tokens into both places; 0: as it was trained, or the whole context.
+    """Write the table for sequences of up to `longest` tokens into both places of the configuration.
 
-    Raises ValueError when another was written before, by which the weights were trained.
+    0 stands for the length that the model was trained with here, or else for its whole context. Raises ValueError if the
+    weights were trained with the other table.
     """
     config = config.get_text_config()
     before = getattr(config, CHOSEN_FOR, None)
@@ -29,8 +30,8 @@ def fix_table(config: Any, longest: int = 0) -> None:
         if before is not None and (before > limit) != (longest > limit):
             raise ValueError(
                 f"the model was trained with the LongRoPE table for sequences of up to {before:,} tokens, and this run has "
-                f"up to {longest:,}: they lie on two sides of {limit:,}, where the table changes. Train it again from the "
-                f"base with [model] longest = {longest}, or keep [model] longest = {before}."
+                f"sequences of up to {longest:,}: the table changes at {limit:,}. Train it again from the base with [model] "
+                f"longest = {longest}, or keep [model] longest = {before}."
             )
         wanted, other = ("long_", "short_") if longest > limit else ("short_", "long_")
         for key in [key for key in rope if key.startswith(wanted)]:
@@ -39,8 +40,8 @@ def fix_table(config: Any, longest: int = 0) -> None:
 
 
 def tables(config: Any) -> Iterator[dict[str, Any]]:
-    """The LongRoPE parameters of a configuration: none, one set, or one for each type of layer."""
+    """The LongRoPE parameters of a configuration: none, one set, or one per type of layer."""
     rope = getattr(config, "rope_parameters", None) or {}
-    for one in (rope, *(inner for inner in rope.values() if isinstance(inner, dict))):
-        if one.get("rope_type") == "longrope":
-            yield one
+    for parameters in (rope, *(inner for inner in rope.values() if isinstance(inner, dict))):
+        if parameters.get("rope_type") == "longrope":
+            yield parameters

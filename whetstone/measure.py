@@ -1,20 +1,21 @@
-"""A problem set's score, never bare: mean@n with its 95 % interval, pass@k, majority vote, truncation, tokens.
+"""A problem set's score: mean@n with its 95 % interval, pass@k, majority vote, share of truncated answers, tokens.
 
-Samples of one problem are not independent, so everything that varies is resampled or averaged by problem.
+Samples of one problem are not independent, so the unit of every interval and of resampling is the problem.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from whetstone.records import Problem, Rollout, Sampling, Score
+from whetstone.answer import count_votes
+from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
 
-Z = 1.959964  # of a 95 % interval
-RESAMPLES = 10_000
+Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
+RESAMPLES = 10_000  # of the bootstrap
 
 
 def score_model(
@@ -29,7 +30,7 @@ def score_model(
 ) -> list[Score]:
     """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/.
 
-    `longest` is the longest sequence of the run that it belongs to, 0: of the model's context (`model.load`).
+    `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).
     """
     from whetstone import model as models
     from whetstone.decode.forked_generator import sampler
@@ -41,7 +42,7 @@ def score_model(
     engine = sampler(*loaded, parallel)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
-    found = []
+    results = []
     with MathVerifier() as verifier:
         for benchmark in dict.fromkeys(p.benchmark for p in problems):
             chosen = [p for p in problems if p.benchmark == benchmark]
@@ -52,10 +53,11 @@ def score_model(
             groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=2048)
             rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
             write_rows(folder, rows)
-            found.append(summarise(rows, stage, benchmark, benchmark == scores.main, scores.temperature))
-    for benchmark in dict.fromkeys(p.benchmark for p in problems):  # all are scored: no kill can cost any of them now
+            main = benchmark == scores.main
+            results.append(summarise(rows, verifier, stage, benchmark, main, scores.temperature))
+    for benchmark in dict.fromkeys(p.benchmark for p in problems):  # only now: until all are scored a kill may come
         (out_folder / benchmark / "journal.jsonl").unlink()
-    return found
+    return results
 
 
 def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
         "index": rollout.index,
         "question": problem.question,
         "gold": problem.answer,
+        "policy": problem.policy,
         "level": problem.level,
         "domain": problem.domain,
         "text": rollout.text,
@@ -75,11 +78,13 @@ def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: bool, temperature: float) -> Score:
-    """A Score from the generations behind it.
+def summarise(
+    rows: Sequence[dict[str, Any]], verifier: Verifier, stage: str, benchmark: str, main: bool, temperature: float
+) -> Score:
+    """The Score of these generations (`as_row`); `verifier` compares the answers that vote.
 
     An undecided answer (correct is None) counts as neither right nor wrong and has no vote; pass@k is the mean over the
-    problems with at least k decided ones.
+    problems with at least k decided answers.
     """
     by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -100,7 +105,7 @@ def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: 
         low=low,
         high=high,
         pass_at_k={str(k): sum(shares) / len(shares) for k, shares in passed.items() if shares},
-        majority=sum(map(majority_right, decided)) / max(1, len(decided)),
+        majority=sum(majority_right(group, verifier) for group in decided) / max(1, len(decided)),
         truncated=sum(row["stop"] == "length" for row in rows) / max(1, len(rows)),
         mean_tokens=sum(row["tokens"] for row in rows) / max(1, len(rows)),
         temperature=temperature,
@@ -110,16 +115,13 @@ def summarise(rows: Sequence[dict[str, Any]], stage: str, benchmark: str, main: 
 def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, int]:
     """(mean, low, high, problems): the mean over problems of the share of right samples, undecided ones left out.
 
-    The interval is Wilson's for as many independent problems as would have the variance seen between problem means;
-    where all problems agree, for the number of problems. So a perfect score on ten problems does not claim certainty.
+    The interval is Wilson's for the number of independent trials that would have the observed variance between problem
+    means; if all problems have the same mean, for the number of problems. So a perfect score on ten problems does not claim
+    certainty.
     """
-    marks: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        if row["correct"] is not None:
-            marks[row["problem_id"]].append(row["correct"])
-    if not marks:
+    means = _means(rows).values()
+    if not means:
         return 0.0, 0.0, 1.0, 0
-    means = [sum(right) / len(right) for right in marks.values()]
     problems = len(means)
     mean = sum(means) / problems
     between = sum((m - mean) ** 2 for m in means) / max(problems - 1, 1) / problems
@@ -127,8 +129,17 @@ def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, 
     return mean, *wilson(mean, effective), problems
 
 
+def _means(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Problem id -> the share of right samples among the decided ones."""
+    marks: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["correct"] is not None:
+            marks[row["problem_id"]].append(row["correct"])
+    return {problem: sum(right) / len(right) for problem, right in marks.items()}
+
+
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in `n` trials.
+    """Wilson's 95 % interval for a share observed in `n` trials.
 
     >>> [round(x, 3) for x in wilson(1.0, 10)]
     [0.722, 1.0]
@@ -140,7 +151,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Unbiased chance that one of k of the n samples is right (Chen et al. 2021, arXiv 2107.03374).
+    """Unbiased estimate of the probability that one of k samples is right (Chen et al. 2021, arXiv 2107.03374).
 
     >>> round(pass_at_k(4, 1, 2), 3)
     0.5
@@ -148,38 +159,35 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def majority_right(group: Sequence[dict[str, Any]]) -> float:
-    """Is the most frequent answer right? Ties share the point; samples without an answer do not vote."""
-    votes = Counter(row["answer"] for row in group if row["answer"])
-    if not votes:
-        return 0.0
-    top = max(votes.values())
-    winners = {answer for answer, count in votes.items() if count == top}
-    right = {row["answer"] for row in group if row["correct"] is True}
-    return len(winners & right) / len(winners)
+def majority_right(rows: Sequence[dict[str, Any]], verifier: Verifier) -> float:
+    """Is the most frequent answer to one problem right? Equally frequent ones share the point.
+
+    Equal answers vote together (`answer.count_votes`); samples without an answer do not vote.
+    """
+    voters = [row for row in rows if row["answer"]]
+    right = {row["answer"]: row["correct"] is True for row in voters}
+    if len(set(right.values())) < 2:  # all right, all wrong, or no answer: no need to compare them
+        return float(any(right.values()))
+    votes = count_votes([row["answer"] for row in voters], verifier, voters[0]["policy"])
+    winners = [vote.answer for vote in votes if vote.votes == votes[0].votes]
+    return sum(right[answer] for answer in winners) / len(winners)
 
 
 def paired_bootstrap(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], seed: int = 0
 ) -> tuple[float, float, float]:
-    """(difference of means, low, high): problems are resampled, each with all its samples in both sets of generations.
+    """(difference of means, low, high), a 95 % interval: problems are resampled, each with all its samples on both sides.
 
-    Raises ValueError when the two have no problem in common.
+    Raises ValueError if the two sets of generations have no problem in common.
     """
     import numpy as np
 
-    def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-        marks: dict[str, list[bool]] = defaultdict(list)
-        for row in rows:
-            if row["correct"] is not None:
-                marks[row["problem_id"]].append(row["correct"])
-        return {problem: sum(right) / len(right) for problem, right in marks.items()}
-
-    a, b = means(ours), means(theirs)
+    a, b = _means(ours), _means(theirs)
     shared = [problem for problem in a if problem in b]
     if not shared:
         raise ValueError(
-            "the two sets of generations share no problem: only scores on the same problems can be compared."
+            "the two sets of generations share no problem, and only scores on the same problems can be compared: "
+            "evaluate both models on one problem set."
         )
     differences = np.array([a[problem] - b[problem] for problem in shared])
     rng = np.random.default_rng(seed)

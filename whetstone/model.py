@@ -1,8 +1,10 @@
 """A Hugging Face folder <-> module and tokenizer; the tiny Phi-3-class default.
 
-Every model is a plain transformers causal model of any class whose layers call transformers' attention interface: it gets
-our attention (attention.py) and is fed flat rows of sequences end to end. Whether it really does the same then as by itself
-is tried out on a few tokens when it is loaded, so that a class which cannot be packed is refused and never trained wrongly.
+A model is a plain transformers causal model of any class whose layers call transformers' attention interface. It gets our
+attention (attention.py) and flat rows of sequences end to end. When it is loaded, a few tokens are computed both ways, so that
+a class that cannot be packed is refused and never trained wrongly.
+
+Letters: T tokens of a flat row, C hidden width, V vocabulary.
 """
 
 import json
@@ -20,17 +22,17 @@ from whetstone.chat import stops
 from whetstone.longrope import fix_table
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
-from whetstone.run.settings import ModelSettings, ParallelSettings
+from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-transformers_logging.disable_progress_bar()  # a bar for each file read or written tells nobody anything
+transformers_logging.disable_progress_bar()  # else there is a bar per file
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
 
-# Phi-4-mini's template: no newline after a role or an end; without a generation prompt it closes with the eos token.
+# Phi-4-mini's template: no newlines; without a generation prompt it ends with the eos token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
@@ -38,16 +40,16 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose digits and punctuation stay single tokens, with Phi-4-mini's special tokens and template."""
+    """A byte-level BPE tokenizer that keeps digits and punctuation as single tokens.
+
+    It has Phi-4-mini's special tokens and template.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\d|[^\w\s]"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    single = pre_tokenizers.Split(Regex(r"\d|[^\w\s]"), behavior="isolated")
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([single, by_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -56,27 +58,27 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    ends = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|endoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, **ends
     )
 
 
 def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tuple["PreTrainedModel", Any]:
-    """A Phi-3-class model with random weights (grouped queries, partial rotary, tied embeddings) and its tokenizer."""
+    """A Phi-3-class model with random weights (grouped queries, partial rotary, tied embeddings), and its tokenizer.
+
+    Raises ValueError if the shape is impossible.
+    """
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
     if settings.hidden % settings.heads or settings.heads % settings.kv_heads:
         raise ValueError(
             f"[model] hidden = {settings.hidden}, heads = {settings.heads}, kv_heads = {settings.kv_heads}: heads must "
-            "divide hidden, and kv_heads must divide heads."
+            "divide hidden, and kv_heads must divide heads. Change one of them."
         )
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     end = tokenizer.convert_tokens_to_ids("<|end|>")
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = Phi3Config(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
@@ -92,35 +94,27 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
             "partial_rotary_factor": settings.partial_rotary,
         },
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attention_dropout=0.0,
         attn_implementation=ATTENTION,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attention_dropout"), 0.0),
+        **ids,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=[end, tokenizer.eos_token_id],
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=True,
-        temperature=0.6,
-    )
+    ids["eos_token_id"] = [end, tokenizer.eos_token_id]
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, **ids)
     return model, tokenizer
 
 
 def initialise(model: torch.nn.Module, layers: int) -> None:
     """Random weights for a narrow model and a short run.
 
-    transformers' 0.02 everywhere suits widths in the thousands. At width 128 it leaves attention and the tied head so flat
-    that a million tokens go by before anything is copied: matrices start at 1/sqrt(inputs), residual branches smaller by
-    the root of their number, embeddings at 0.2. (Measured with embeddings at 0.3 and AdamW's second beta at 0.98 instead of
-    0.95: teacher-forced accuracy after 0.3 M tokens 58 % -> 81 %, both with such matrices; 0.2 was not compared.)
+    transformers' standard deviation of 0.02 suits widths in the thousands. At width 128 attention and the tied head are then
+    so flat that the model copies nothing for a million tokens. Here matrices start at 1/sqrt(inputs), those that end a
+    residual branch smaller by the root of the number of branches, embeddings at 0.2. (Measured with embeddings at 0.3 and
+    AdamW's second beta at 0.98 instead of 0.95, both with such matrices: teacher-forced accuracy after 0.3 M tokens rose from
+    58 % to 81 %. 0.2 was not compared.)
     """
     for name, weight in model.named_parameters():
         if "embed" in name:
@@ -133,17 +127,18 @@ def initialise(model: torch.nn.Module, layers: int) -> None:
 def load(
     path: Path | str, device: str = "cpu", dtype: str = "float32", longest: int = 0
 ) -> tuple["PreTrainedModel", Any]:
-    """A model folder (or hub name) and its tokenizer. No remote code is ever run.
+    """The model of a folder or hub name, and its tokenizer. No remote code is ever run.
 
-    `longest` is the length of the longest sequence that the run will see, 0 for the model's whole context: it chooses the
-    LongRoPE table (longrope.py). Dropout is off: the gradient of a row must not depend on how often it is computed.
+    `longest` is the length of the longest sequence of the run, 0 the model's whole context. It chooses the LongRoPE table
+    (longrope.py). Dropout is switched off: the gradient of a row must not depend on how often it is computed.
 
-    Raises FileNotFoundError when a path is not a model folder, ValueError when the model's class cannot be packed.
+    Raises FileNotFoundError if a path is not a model folder, and ValueError if the model's class cannot be packed, or if
+    tokenizer and embedding do not belong together.
     """
     folder = Path(path)
     if (folder.exists() or str(path).startswith((".", "/"))) and not (folder / "config.json").exists():
         raise FileNotFoundError(
-            f"{path} holds no config.json: a model is a Hugging Face folder, as a training stage writes."
+            f"{path} has no config.json, so it is no model. Name a Hugging Face folder, as training stages write them."
         )
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     fix_table(config, longest)
@@ -155,37 +150,28 @@ def load(
     rows, last = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
     if last >= rows:
         raise ValueError(
-            f"{path}: the tokenizer has an id {last}, the model's embedding {rows} rows: they do not belong together. Take "
-            "the tokenizer that the model was trained with, or resize the embedding (resize_token_embeddings)."
+            f"{path}: the tokenizer has an id {last}, but the model's embedding has {rows} rows: they do not belong together. "
+            "Use the tokenizer that the model was trained with, or resize the embedding (resize_token_embeddings)."
         )
     model = model.to(device)
     try_out(model)
     return model, tokenizer
 
 
-def sampled_from(
-    model: "PreTrainedModel", path: Path | str, parallel: ParallelSettings, longest: int = 0, copied: bool = False
-) -> "PreTrainedModel":
-    """What samples where `model`, loaded from `path`, learns: itself, or a copy where that is in another type or is wanted."""
-    device, dtype = model.device.type, str(model.dtype).removeprefix("torch.")
-    sampled = parallel.sampling_dtype(device, dtype)
-    return load(path, device, sampled, longest)[0] if copied or sampled != dtype else model
-
-
 def without_dropout(config: Any) -> None:
-    """Set every dropout of a configuration to 0, and say so where one was not."""
+    """Set every dropout of a configuration to 0, and say so if one was not 0."""
     inner = config.get_text_config()
-    found = {name: p for name, p in vars(inner).items() if name.endswith(("dropout", "pdrop")) and isinstance(p, float)}
-    if any(found.values()):
-        say(f"dropout is switched off: {', '.join(f'{name} was {p}' for name, p in found.items() if p)}")
-    for name in found:
+    rates = {name: p for name, p in vars(inner).items() if name.endswith(("dropout", "pdrop")) and isinstance(p, float)}
+    if any(rates.values()):
+        say(f"dropout is switched off: {', '.join(f'{name} was {p}' for name, p in rates.items() if p)}")
+    for name in rates:
         setattr(inner, name, 0.0)
 
 
 def hidden_states(
     model: "PreTrainedModel", ids: torch.Tensor, positions: torch.Tensor, **attention: Any
 ) -> torch.Tensor:
-    """What goes into the head, (1, T, C), for a flat row: ids and positions (1, T), and a keyword of attention.py."""
+    """The hidden states below the head, (1, T, C), of a flat row: ids and positions (1, T), and a keyword of attention.py."""
     if isinstance(attention.get("lengths"), list):
         attention["lengths"] = Segments(attention["lengths"], ids.device)
     return model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **attention).last_hidden_state
@@ -193,36 +179,36 @@ def hidden_states(
 
 @torch.no_grad()
 def try_out(model: "PreTrainedModel") -> None:
-    """Run two short sequences packed, and each alone with the class's own attention and head.
+    """Run two short sequences packed, and each of them separately with the class's own attention and head.
 
-    Raises ValueError where the logits differ: attention that passes our interface by or wants something it does not do,
-    layers in which packed sequences mix (recurrent ones), a head that is more than a matrix.
+    Raises ValueError if the logits differ: because of attention that does not use the interface or needs more than it offers,
+    layers in which packed sequences mix (recurrent ones), or a head that is more than a matrix.
     """
     weight = model.get_output_embeddings().weight
     lengths = [5, 3]
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
     name = type(model).__name__
-    packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T
-    whole = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]
-    if not alike(packed, whole):
+    packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
+    own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
+    if not alike(packed, own_head):
         raise ValueError(
-            f"{name} makes its logits of more than a product with the head's weight (a soft cap, a scale, a bias): its "
+            f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
             "log-probabilities would be wrong here. Use a model of another class, such as Phi-3, Qwen 2 or 3, or Llama."
         )
     model.set_attn_implementation("eager")
-    alone = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
+    separate = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
     model.set_attn_implementation(ATTENTION)
-    if not alike(packed, torch.cat(alone)):
+    if not alike(packed, torch.cat(separate)):
         raise ValueError(
-            f"{name} gives other logits to packed sequences than to each alone: its attention is not transformers' "
-            "interface, or its layers mix what stands in one row. Use a model of another class, such as Phi-3, Qwen 2 or "
-            "3, or Llama."
+            f"{name} gives packed sequences other logits than separate ones: its attention does not use transformers' "
+            "interface, or its layers mix the sequences of a row. Use a model of another class, such as Phi-3, Qwen 2 or 3, "
+            "or Llama."
         )
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Within the rounding of the type: a mistake shows far above it."""
+    """Whether two tensors agree within the rounding of their type. A mistake differs by far more."""
     bound = 0.1 if a.dtype.itemsize < 4 else 1e-3
     return bool((a - b).abs().max() <= bound * b.abs().max())
 
@@ -230,18 +216,20 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """A plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
 
-    `weights` are written instead of the model's own, where this process has only a share of those.
+    `weights` are written instead of the model's own, for a process that has only a share of these.
     """
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if missing := [i for i in stops(tokenizer) if i not in ends]:  # or whoever samples from it goes on after its turn
+    if missing := [
+        i for i in stops(tokenizer) if i not in ends
+    ]:  # without these, a sampler would not stop at the end of the turn
         model.generation_config.eos_token_id = [*missing, *ends]
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
-    # The attention is ours alone; other readers of the folder choose their own.
+    # our attention is unknown to other readers of the folder: they choose their own
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
         config.pop(key, None)
@@ -249,11 +237,12 @@ def save(
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """Distinct parameters: a tied head counts once."""
+    """The number of distinct parameters; a tied head counts once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
 def choose_device(device: str) -> str:
+    """`auto` is a GPU if there is one."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"

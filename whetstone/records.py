@@ -1,7 +1,7 @@
-"""The nouns of the house and the seams between its floors.
+"""The data types that every part of the package shares, and the protocols between the parts.
 
-Problem -> Trace (a teacher's text) or Rollout (ids the student sampled) -> verdict -> Pair or group -> Batch.
-Everything here is plain data: no torch, no file formats (those are in `run/tables.py`).
+Problem -> Trace (a teacher's text) or Rollout (ids that the student sampled) -> verdict -> Pair or group -> Batch.
+These are plain data: no torch, and no file formats, which are in `run/tables.py`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 
-PROGRAM_REQUEST = " Let's write a program."  # added to a question, asks for a program of thought (MAmmoTH)
+PROGRAM_REQUEST = " Let's write a program."  # added to a question, it asks for a program of thought (MAmmoTH)
+PROGRAM = "program"  # the augmentation of traces that are programs of thought
+NO_REFERENCE = "no reference answer"  # the reason of a trace that cannot be verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,22 @@ class Problem:
     question: str
     answer: str
     split: str = "train"  # train | validation | test
-    benchmark: str = ""  # name of the problem set that a test problem is scored in
-    level: int | None = None  # 1 is easiest; None where the source does not say
+    benchmark: str = ""  # the problem set that a test problem is scored in
+    level: int | None = None  # 1 is easiest; None: the source does not say
     domain: str = ""  # family or subject: chain, equation, word, algebra, …
     source: str = ""  # where it came from
     licence: str = ""
-    policy: str = "math"  # the answer policy it is verified under (verify/)
-    formula: str = ""  # an arithmetic expression that a procedural teacher can explain, "" where unknown
-    origin: str = ""  # id of the problem it was made from (MetaMath), "" for an original
+    policy: str = "math"  # the policy that its answers are verified under (verify/)
+    formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
+    origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One teacher's answer to one problem, as text: the teacher's vocabulary is not ours."""
+    """A teacher's answer to a problem. It is text, because the teacher's vocabulary is not ours."""
 
     problem_id: str
-    index: int  # 0 … n-1 among the rollouts of the problem
+    index: int  # 0 … G-1 among the rollouts of the problem
     text: str  # the whole completion, `<think>…</think>` included
     teacher: str = ""
     correct: bool | None = None  # None: not verified, or the verifier could not decide
@@ -50,12 +52,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One student's answer, as the ids it sampled; they are never tokenised again from text."""
+    """A student's answer, as the ids that it sampled. They are never tokenised again from text."""
 
     problem_id: str
     index: int
     prompt_ids: list[int]
-    ids: list[int]  # the completion, end token included when it stopped by itself
+    ids: list[int]  # the completion, with the end token if it stopped by itself
     logprobs: list[float]  # of `ids`, under softmax(logits / temperature)
     temperature: float
     stop: str  # "end" | "stop" | "length"
@@ -68,7 +70,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A right and a wrong answer to one problem. Ids where a student sampled them, text where a teacher wrote them."""
+    """A right and a wrong answer to a problem. A student's answers have ids, a teacher's are text only."""
 
     problem_id: str
     question: str
@@ -82,7 +84,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One stage on one problem set. Fractions in 0–1; `low`, `high` the 95 % interval of `mean`."""
+    """The score of a stage on a problem set. Fractions are in 0–1; `low` and `high` bound the 95 % interval of `mean`."""
 
     stage: str
     benchmark: str
@@ -107,7 +109,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a Generator is asked: one completion, with the name of its random stream."""
+    """A request for one completion. Problem and index name its random stream."""
 
     problem_id: str
     index: int  # which of the problem's rollouts
@@ -116,7 +118,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to pick tokens, and when to stop. `temperature` 0 is greedy.
+    """How to sample tokens, and when to stop. `temperature` 0 is greedy.
 
     >>> Sampling(temperature=0.6).plain, Sampling(top_p=0.9).plain
     (True, False)
@@ -124,14 +126,14 @@ class Sampling:
 
     temperature: float = 1.0
     max_tokens: int = 512
-    top_k: int = 0  # only the k likeliest; 0: off
-    top_p: float = 1.0  # only the fewest likeliest that hold this share of the mass; 1: off
+    top_k: int = 0  # sample from the k likeliest tokens; 0: off
+    top_p: float = 1.0  # from the fewest tokens that hold this share of the probability mass; 1: off
     seed: int = 0
-    min_p: float = 0.0  # only those at least so many times as likely as the likeliest; 0: off
-    repetition_penalty: float = 1.0  # above 1 makes ids rarer that occur in prompt or completion; 1: off
+    min_p: float = 0.0  # from tokens at least this many times as likely as the likeliest; 0: off
+    repetition_penalty: float = 1.0  # above 1, ids of the prompt and the completion become less likely; 1: off
     bias: tuple[tuple[int, float], ...] = ()  # (id, number added to its logit); minus infinity forbids it
     stop: tuple[str, ...] = ()  # a completion ends before the first of these strings
-    stop_ids: tuple[int, ...] = ()  # ids that end it beside those of the model's own
+    stop_ids: tuple[int, ...] = ()  # ids that end it, besides the model's own
 
     def __post_init__(self) -> None:
         bounds = {
@@ -152,7 +154,7 @@ class Sampling:
 
     @property
     def plain(self) -> bool:
-        """Whether tokens come from the model's own distribution at the temperature: what a policy gradient assumes."""
+        """Whether tokens are sampled from the model's own distribution at the temperature, as a policy gradient assumes."""
         return (
             self.temperature > 0
             and (self.top_k, self.top_p, self.min_p, self.repetition_penalty) == (0, 1.0, 0.0, 1.0)
@@ -165,16 +167,16 @@ class Completion:
     problem_id: str
     index: int
     text: str
-    stop: str  # end | stop (a string or id of the sampling's) | length | cancelled
-    prompt_ids: list[int] = field(default_factory=list)  # empty where a server does not say
+    stop: str  # end | stop (a string or id of `Sampling`) | length | cancelled
+    prompt_ids: list[int] = field(default_factory=list)  # empty if a server does not return them
     ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)  # of `ids`, in the distribution they were drawn from
-    usage: tuple[int, int] = (0, 0)  # tokens of prompt and completion that a server counted
+    logprobs: list[float] = field(default_factory=list)  # of `ids`, under the distribution they were sampled from
+    usage: tuple[int, int] = (0, 0)  # tokens of prompt and completion, as a server counted them
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`correct` is None when the verifier could not decide (a timeout): such an answer is counted, never scored wrong."""
+    """`correct` is None if the verifier could not decide, as after a timeout. RL leaves such an answer out and counts it."""
 
     correct: bool | None
     reason: str  # one short phrase: "equal", "different", "no answer", "timeout", …
@@ -182,19 +184,19 @@ class Verdict:
 
 
 class Generator(Protocol):
-    """Anything that completes prompts: the in-process engine, a server, a script. Completions come as they finish."""
+    """Completes prompts: the engine of this process, a server, a script. Completions come as they finish."""
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
 
 
 class Scorer(Protocol):
-    """A number for a completion: verifier-as-reward, reward model, a user's function."""
+    """A number for a completion: a verifier's verdict, a reward model, a user's function."""
 
     def __call__(self, problem: Problem, completion: str) -> float: ...
 
 
 class Verifier(Protocol):
-    """Is this text's answer right? Bounded in time and memory: callers never guard it."""
+    """Decides whether a text's answer is right, in bounded time and memory: callers need no guard."""
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
 
@@ -206,6 +208,6 @@ def to_row(record: Any) -> dict[str, Any]:
 
 
 def from_row(kind: type[R], row: dict[str, Any]) -> R:
-    """Build a record from a table row; columns the record does not know are left aside."""
+    """A record from a row of a table. Columns that the record does not have are ignored."""
     names = {f.name for f in fields(kind)}
     return kind(**{k: v for k, v in row.items() if k in names})

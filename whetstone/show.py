@@ -1,59 +1,43 @@
-"""Leaf through records: the rows of a Parquet folder or file, JSONL or CSV, one at a time, as text to read."""
+"""Leaf through records: the rows of a table's folder or of a file, one at a time, as text to read."""
 
-import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from whetstone.recipe import suggestion
+from whetstone.problems.table import FORMATS, SURROGATE, BrokenRow, read_table
+from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import read_rows
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows in order, in constant memory."""
+    """Rows in order, in constant memory. Raises ValueError for a row that cannot be read, FileNotFoundError."""
     if path.is_dir():
         yield from read_rows(path)
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as table:
-            for group in table.iter_batches(batch_size=1024):
-                yield from group.to_pylist()
-    elif path.suffix in (".jsonl", ".ndjson"):
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _object(path, number, line)
-    elif path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as lines:
-            yield from csv.DictReader(lines)
-    elif not path.exists():
-        raise FileNotFoundError(f"There is no {path}: name a table's folder or a .parquet, .jsonl or .csv file.")
-    else:
-        raise ValueError(f"{path} is no table: show reads folders of part-*.parquet, .parquet, .jsonl and .csv files.")
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number} is not JSON ({error}): a .jsonl file has one JSON object a line.") from error
-    return row if isinstance(row, dict) else {"value": row}
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}: name a table's folder, or a file ending in {', '.join(FORMATS)}.")
+    for line, row in read_table(path):
+        fields = row.row if isinstance(row, BrokenRow) else row
+        if fields is None:
+            raise ValueError(f"{path}:{line} is {row}. Mend the row or remove it: show needs rows of fields.")
+        yield fields
 
 
 def tables_below(folder: Path) -> list[tuple[Path, int, list[str]]]:
     """(folder, rows, columns) of every table in a stage's or a run's folder."""
     import pyarrow.parquet as pq
 
-    found = []
+    tables = []
     for table in sorted({part.parent for part in folder.rglob("part-*.parquet")}):
         shards = [pq.ParquetFile(shard) for shard in sorted(table.glob("part-*.parquet"))]
-        found.append((table, sum(shard.metadata.num_rows for shard in shards), shards[0].schema_arrow.names))
-    return found
+        tables.append((table, sum(shard.metadata.num_rows for shard in shards), shards[0].schema_arrow.names))
+    return tables
 
 
 def chosen(
@@ -64,14 +48,14 @@ def chosen(
     At most `count`; 0 is all.
     """
     conditions = [_condition(text) for text in where]
-    found = (
+    matching = (
         (number, row)
         for number, row in enumerate(rows)
         if number >= first
         and all(_equals(row, field, value) for field, value in conditions)
         and (not grep or any(grep.lower() in _text(value).lower() for value in row.values()))
     )
-    return islice(found, count or None)
+    return islice(matching, count or None)
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -102,12 +86,22 @@ def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
     width = max((len(name) for name in row), default=0)
     lines = [f"{bold}--- row {number}{plain}"]
     for name, value in row.items():
-        text = _text(value)
+        name, text = printable(name), printable(_text(value))
         if "\n" in text or len(text) > 100:
             lines.append(f"{bold}{name}{plain}\n{dim_thinking(text) if colour else text}")
         else:
             lines.append(f"{bold}{name:{width}}{plain}  {text}")
     return "\n".join(lines) + "\n"
+
+
+def printable(text: str) -> str:
+    r"""The text without what would steer a terminal or cannot be written: control characters are shown as escapes.
+
+    >>> printable("a\x1b[2J\n")
+    'a\\x1b[2J\n'
+    """
+    text = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return SURROGATE.sub("\ufffd", text)
 
 
 def dim_thinking(text: str) -> str:

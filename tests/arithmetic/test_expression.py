@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.arithmetic import expression, number_words
+from whetstone.arithmetic import expression, number_words, search
 from whetstone.arithmetic.expression import (
     MAX_BRACKETS,
     Expression,
@@ -32,6 +32,7 @@ trees = st.recursive(
 def test_docstring_examples_are_true():
     assert doctest.testmod(expression).failed == 0
     assert doctest.testmod(number_words).failed == 0
+    assert doctest.testmod(search).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def test_every_variant_of_every_seed_starts_from_the_same_model_with_as_many_rol
                 assert str(stage.sources["model"]) == "sft/model" and stage.kind == settings["kind"]
                 known = stage.settings
                 if stage.kind == "rl":
-                    assert known.rollouts + known.candidates * known.candidate_samples == ROLLOUTS
+                    assert known.rollouts + known.pool.prompts * known.pool.samples == ROLLOUTS
                 if stage.kind == "dpo":
-                    assert known.sample_problems * known.samples == ROLLOUTS
+                    assert known.pool.prompts * known.pool.samples == ROLLOUTS
         assert read.run.name == name and read.run.folder == tmp_path
 
 

@@ -25,7 +25,7 @@ def test_settings_are_found_by_their_parents_even_under_another_name():
     modules = {
         "run.settings": "class Settings(BaseModel):\n    pass\n",
         "x": "from whetstone.run.settings import Settings as Table\nclass A(Table):\n    one: int = 1\n    two: str\n",
-        "y": "class B(A):\n    MOVED: ClassVar[dict] = {}\n    _hidden: int = 0\n    three: float = 0.5\nclass C:\n    no: int\n",
+        "y": "class B(A):\n    MOVED: ClassVar[dict] = {}\n    _hidden: int = 0\n    three: float\nclass C:\n    no: int\n",
     }
     assert settings_fields(modules) == {"run.settings.Settings": 0, "x.A": 2, "y.B": 1}
 

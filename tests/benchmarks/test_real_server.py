@@ -63,7 +63,7 @@ class Mortal:
 def done(tmp_path_factory):
     folder, ledger = tmp_path_factory.mktemp("real_server"), Ledger(Mortal())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(real_server, "JUDGES_RETRIES", "retries = 9, first_pause = 0.02, longest_pause = 0.1")
+        patched.setattr(real_server, "JUDGES_RETRIES", "retries = 9, longest_pause = 0.1")
         return folder, ledger, run(folder, ledger)
 
 

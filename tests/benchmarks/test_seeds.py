@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks.seeds import as_json, control_table, cost_table, differences, read_run, score_table
+from tests.scripted import Grader
 from tests.test_measure import marks
 from whetstone.measure import paired_bootstrap, summarise
 from whetstone.records import to_row
@@ -32,7 +33,7 @@ def run_folder(folder, seed: int, sft: str):
         ]
         write_rows(folder / "scores" / stage / "easy", rows)
         write_json(folder / "scores" / stage / "manifest.json", {**used, "wall_seconds": 1.0})
-        scores.append(to_row(summarise(rows, stage, "easy", True, 0.6)))
+        scores.append(to_row(summarise(rows, Grader(), stage, "easy", True, 0.6)))
     write_json(folder / "scores.json", {"scores": scores})
     write_json(folder / "run.json", {"history": [{"matmul_gflops": {"before": 80.0, "after": 81.0}}]})
     return read_run(folder, seed)

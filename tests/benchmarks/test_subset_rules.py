@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.subset_rules import chosen_prompts, furthest, gaps, main, rules, table
 from tests.scripted import rollout
-from whetstone.pipeline import run_recipe
+from whetstone.pipeline.running import run_recipe
 from whetstone.recipe import read_recipe
 from whetstone.records import to_row
 from whetstone.run.tables import count_rows

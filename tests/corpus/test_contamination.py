@@ -7,8 +7,8 @@ import random
 import pytest
 
 from whetstone.corpus import build, spelling
-from whetstone.corpus.build import EvaluationSet, evaluation_questions
-from whetstone.corpus.contamination import TestQuestions
+from whetstone.corpus.contamination import ContaminationSettings, TestQuestions
+from whetstone.corpus.files import EvaluationSet
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem
 
@@ -20,7 +20,8 @@ WALK = (
 
 
 def index(*questions: str, **settings) -> TestQuestions:
-    return TestQuestions([Problem(f"t{n}", q, "", "test", "set") for n, q in enumerate(questions)], **settings)
+    problems = [Problem(f"t{n}", question, "", "test", "set") for n, question in enumerate(questions)]
+    return TestQuestions(problems, ContaminationSettings(**settings))
 
 
 def rule(tests: TestQuestions, question: str, formula: str = "") -> str | None:
@@ -79,7 +80,7 @@ def test_the_same_text_with_other_numbers_is_counted_and_is_not_contamination():
 
 def test_what_is_like_a_test_question_but_for_its_numbers_is_a_look_alike_where_that_is_asked_for():
     question = BAKER.format(12, 30, 99)
-    tests = TestQuestions([Problem("t", question, "", "test")], look_alike=0.75)
+    tests = index(question, look_alikes=0.75)
     told_anew = question.replace("baker", "cook", 1).replace("12", "47")
     assert told_anew != question and tests.match(told_anew).rule == "look-alike"
     assert not tests.match(told_anew).contaminated
@@ -121,8 +122,8 @@ def test_similar_sets_are_found_exactly_as_by_comparing_all():
         rng.shuffle(parts)
     tests = index(*questions, near=0.8)
     for parts in changed + [rng.choices(words, k=15) for _ in range(40)]:
-        found = tests._bags.similar(parts, unknown=0)
-        assert found == [n for n, q in enumerate(questions) if _multiset_jaccard(parts, q.split()) >= 0.8]
+        similar = tests._bags.similar(parts, unknown=0)
+        assert similar == [n for n, q in enumerate(questions) if _multiset_jaccard(parts, q.split()) >= 0.8]
 
 
 def _multiset_jaccard(one: list[str], other: list[str]) -> float:
@@ -133,11 +134,11 @@ def _multiset_jaccard(one: list[str], other: list[str]) -> float:
 def test_evaluation_sets_beside_the_recipe_are_read_and_a_wrong_column_is_named(tmp_path):
     path = tmp_path / "aime.jsonl"
     path.write_text(json.dumps({"problem": "What is 1 + 1?"}) + "\n")
-    (one,) = evaluation_questions(EvaluationSet(path=str(path), question="problem"))
+    (one,) = EvaluationSet(path=str(path), question="problem").questions()
     assert (one.question, one.split, one.benchmark) == ("What is 1 + 1?", "test", tmp_path.name)
     with pytest.raises(ValueError, match=r"row 1, has no text in the column 'question': it has 'problem'"):
-        list(evaluation_questions(EvaluationSet(path=str(path))))
-    assert build.reads(build.Settings(kind="corpus", against=[{"path": str(path)}])) == [path]
+        list(EvaluationSet(path=str(path)).questions())
+    assert build.reads(build.Settings(kind="corpus", contamination={"against": [{"path": str(path)}]})) == [path]
 
 
 def test_no_test_questions_match_nothing():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from whetstone.corpus import build, label, limo
+from whetstone.corpus import build, label, limo, subset
 from whetstone.corpus.accept import reason_to_drop
 from whetstone.corpus.duplicates import mark_duplicates
 from whetstone.corpus.limo import quality
 from whetstone.corpus.pairs import make_pairs
-from whetstone.corpus.subset import Subset, allocate
+from whetstone.corpus.subset import Subset, SubsetSettings, allocate
 from whetstone.records import Pair, Problem, Trace, from_row
 from whetstone.run.folder import Stage, read_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
@@ -28,7 +28,7 @@ def problem(name="p1", question="What is 2 + 3?", answer="5", **more) -> Problem
     return Problem(name, question, answer, **more)
 
 
-def stage(folder: Path, problems: list[Problem], traces: list[Trace], **settings) -> Stage:
+def build_stage(folder: Path, problems: list[Problem], traces: list[Trace], **settings) -> Stage:
     write_records(folder / "problems", problems)
     write_records(folder / "rollouts", traces)
     return Stage(
@@ -96,7 +96,7 @@ def test_quality_prefers_the_trace_that_checks_itself():
 
 
 def test_pairs_never_mix_problems():
-    with pytest.raises(ValueError, match="never mix"):
+    with pytest.raises(AssertionError, match="never mix"):
         make_pairs(problem("p1"), [trace("p1")], [trace("p2", correct=False)], 1, True)
 
 
@@ -120,7 +120,7 @@ def test_the_subset_by_quality_takes_the_best_and_by_hash_does_not_care_for_orde
     offers = [(f"p{i}", ("1", "a"), i / 10, [i]) for i in range(10)]
 
     def chosen(by, order):
-        subset = Subset(3, by, "proportional", key=lambda name: build.shuffle_key(0, name))
+        subset = Subset(SubsetSettings(problems=3, by=by), key=lambda name: build.shuffle_key(0, name))
         for offer in order:
             subset.offer(*offer)
         return subset.choose()
@@ -146,10 +146,10 @@ def small_world() -> tuple[list[Problem], list[Trace]]:
 
 
 def test_the_stage_writes_what_the_later_stages_read(tmp_path):
-    made = stage(tmp_path, *small_world(), subset_problems=6, subset_traces=2, validation_problems=2)
-    summary = build.run(made)
+    stage = build_stage(tmp_path, *small_world(), subset={"problems": 6, "traces": 2}, validation_problems=2)
+    summary = build.run(stage)
 
-    corpus = rows(made, "corpus")
+    corpus = rows(stage, "corpus")
     train = [row for row in corpus if row["split"] == "train"]
     assert {row["split"] for row in corpus} == {"train", "validation"}
     assert len({row["problem_id"] for row in corpus if row["split"] == "validation"}) == 2
@@ -177,21 +177,21 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
         ]
     )
 
-    subset = rows(made, "subset")
+    subset = rows(stage, "subset")
     assert len({row["problem_id"] for row in subset}) == 6
     assert Counter(row["level"] for row in subset) == {1: 4, 2: 4, 3: 4}
     assert {row["split"] for row in subset} == {"train"}
 
-    pairs = [from_row(Pair, row) for row in rows(made, "pairs")]
+    pairs = [from_row(Pair, row) for row in rows(stage, "pairs")]
     assert len(pairs) == 30
     assert all(p.chosen != p.rejected and p.source == "teacher" for p in pairs)
 
-    prompts = rows(made, "prompts")
+    prompts = rows(stage, "prompts")
     assert {row["split"] for row in prompts} == {"train"}
     assert "p0" not in {row["id"] for row in prompts}
     assert [row["pass_rate"] for row in prompts if row["id"] == "p11"] == [None]
 
-    dropped = rows(made, "dropped")
+    dropped = rows(stage, "dropped")
     assert [(row["reason"], row["detail"]) for row in dropped if row["problem_id"] == "p0"] == [
         ("test question (equal)", "p9")
     ]
@@ -203,21 +203,21 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
         "every trace is in the corpus or dropped with a reason"
     )
 
-    card = read_json(made.folder / "card.json")
+    card = read_json(stage.folder / "card.json")
     assert card["rows"]["corpus"] == len(corpus) == summary["corpus"]
     assert sum(card["levels"].values()) == sum(card["characters"].values()) == len(corpus)
     assert "levels 1: 33%, 2: 33%, 3: 33%" in card["stages"]["fine-tuning: compact, all levels"]
     assert sum(len(p.chosen) for p in pairs) / sum(len(p.rejected) for p in pairs) == pytest.approx(1, abs=0.01)
     assert "are 1.00 times as long" in card["stages"]["DPO: right against wrong, of like length"]
-    page = (made.folder / "card.md").read_text()
+    page = (stage.folder / "card.md").read_text()
     assert f"| corpus | {len(corpus):,} |" in page and "| test question (equal) | 1 |" in page
-    (match,) = [row for row in rows(made, "matches") if row["rule"] == "equal"]
+    (match,) = [row for row in rows(stage, "matches") if row["rule"] == "equal"]
     assert (match["problem_id"], match["question"], match["test_id"]) == ("p0", "what is 9 + 10", "p9")
     assert card["contamination"]["examples"] == [{"problem": "p0", "test": "p9", "rule": "equal"}]
 
 
 def test_the_same_settings_and_seed_give_the_same_files(tmp_path):
-    one, two = (stage(tmp_path / name, *small_world(), subset_problems=5) for name in "ab")
+    one, two = (build_stage(tmp_path / name, *small_world(), subset={"problems": 5}) for name in "ab")
     build.run(one)
     build.run(two)
     for artifact in ("corpus", "subset", "pairs", "prompts", "dropped"):
@@ -225,19 +225,21 @@ def test_the_same_settings_and_seed_give_the_same_files(tmp_path):
 
 
 def test_levels_and_limits_are_settings(tmp_path):
-    made = stage(tmp_path, *small_world(), levels=[1, 2], prompt_levels=[3], traces_per_problem=1, pairs_per_problem=0)
-    build.run(made)
-    train = [row for row in rows(made, "corpus") if row["split"] == "train"]
+    stage = build_stage(
+        tmp_path, *small_world(), levels=[1, 2], prompt_levels=[3], traces_per_problem=1, pairs_per_problem=0
+    )
+    build.run(stage)
+    train = [row for row in rows(stage, "corpus") if row["split"] == "train"]
     assert {row["level"] for row in train} == {1, 2}
     assert len(train) == len({row["problem_id"] for row in train})
-    assert {row["level"] for row in rows(made, "prompts")} == {3}
-    assert rows(made, "pairs") == []
+    assert {row["level"] for row in rows(stage, "prompts")} == {3}
+    assert rows(stage, "pairs") == []
 
 
 def test_rollouts_of_other_problems_are_refused(tmp_path):
-    made = stage(tmp_path, [problem("p1")], [trace("stranger")])
+    stage = build_stage(tmp_path, [problem("p1")], [trace("stranger")])
     with pytest.raises(ValueError, match="collected from other problems"):
-        build.run(made)
+        build.run(stage)
 
 
 def test_look_alikes_of_test_questions_are_dropped_where_the_recipe_asks_and_counted_where_not(tmp_path):
@@ -245,17 +247,17 @@ def test_look_alikes_of_test_questions_are_dropped_where_the_recipe_asks_and_cou
     problems = [
         problem("t", said.format(30, 4), "26", split="test"),
         problem("other numbers", said.format(71, 5), "66"),
-        problem("told anew", said.format(82, 9).replace("baker", "cook"), "73"),
+        problem("reworded", said.format(82, 9).replace("baker", "cook"), "73"),
         problem("another", "Tom has 9 pens and buys 4 more in the shop by the river. How many pens has he?", "13"),
     ]
     traces = [trace(one.id) for one in problems[1:]]
     for look_alikes, left in ((0, 3), (0.75, 1)):
-        made = stage(tmp_path / str(look_alikes), problems, traces, look_alikes=look_alikes)
-        build.run(made)
-        assert len({row["problem_id"] for row in rows(made, "corpus")}) == left
-        dropped = {row["problem_id"]: row["reason"] for row in rows(made, "dropped")}
+        stage = build_stage(tmp_path / str(look_alikes), problems, traces, contamination={"look_alikes": look_alikes})
+        build.run(stage)
+        assert len({row["problem_id"] for row in rows(stage, "corpus")}) == left
+        dropped = {row["problem_id"]: row["reason"] for row in rows(stage, "dropped")}
         assert dropped == (
-            {"other numbers": "test question (other numbers)", "told anew": "test question (look-alike)"}
+            {"other numbers": "test question (other numbers)", "reworded": "test question (look-alike)"}
             if left == 1
             else {}
         )
@@ -277,16 +279,16 @@ def test_near_duplicates_other_languages_and_unverified_traces_are_settings(tmp_
     traces = [trace("a", i, text) for i, text in enumerate(texts)] + [trace("b"), trace("c"), trace("d")]
     traces.append(trace("chat", text="Hello!", correct=None, reason="no reference answer"))
 
-    plain = stage(tmp_path / "plain", problems, traces)
+    plain = build_stage(tmp_path / "plain", problems, traces)
     build.run(plain)
     assert [row["problem_id"] for row in rows(plain, "corpus")] == ["a", "a", "b", "c", "d"]
 
-    made = stage(
+    stage = build_stage(
         tmp_path / "set", problems, traces, near_duplicates=0.8, near_traces=0.7, languages=["en"], unverified=True
     )
-    build.run(made)
-    assert [(row["problem_id"], row["index"]) for row in rows(made, "corpus")] == [("a", 0), ("d", 0), ("chat", 0)]
-    dropped = {(row["problem_id"], row["reason"], row["detail"]) for row in rows(made, "dropped")}
+    build.run(stage)
+    assert [(row["problem_id"], row["index"]) for row in rows(stage, "corpus")] == [("a", 0), ("d", 0), ("chat", 0)]
+    dropped = {(row["problem_id"], row["reason"], row["detail"]) for row in rows(stage, "dropped")}
     assert dropped >= {
         ("b", "near duplicate problem", "of a"),
         ("c", "language is not taught", "zh"),
@@ -304,12 +306,12 @@ def test_ready_pairs_join_and_what_is_no_pair_or_a_test_question_is_dropped(tmp_
         {"chosen": "x"},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in ready))
-    made = stage(tmp_path, *small_world(), imported_pairs=[{"path": str(file)}])
-    build.run(made)
-    (imported,) = [row for row in rows(made, "pairs") if row["source"] == "prefs"]
+    stage = build_stage(tmp_path, *small_world(), imported_pairs=[{"path": str(file)}])
+    build.run(stage)
+    (imported,) = [row for row in rows(stage, "pairs") if row["source"] == "prefs"]
     assert (imported["question"], imported["chosen"], imported["rejected"]) == ("Which is nicer?", "this", "that")
     reasons = {
-        row["problem_id"]: row["reason"] for row in rows(made, "dropped") if row["problem_id"].startswith("prefs/")
+        row["problem_id"]: row["reason"] for row in rows(stage, "dropped") if row["problem_id"].startswith("prefs/")
     }
     assert reasons == {
         "prefs/2": "test question (equal)",
@@ -323,19 +325,27 @@ def test_programs_are_taught_as_answers_to_the_question_that_asks_for_them_and_n
         return Trace("p1", index, f"```python\nprint({index})\n```", "t", correct, "program", "program")
 
     traces = [trace(index=0), trace(index=1, text="2+3=6", correct=False, reason="different"), program(8, True)]
-    made = stage(tmp_path, [problem()], [*traces, program(9, False)], traces_per_problem=1, pairs_per_problem=4)
-    build.run(made)
-    asked = {row["index"]: row["question"] for row in rows(made, "corpus")}
+    stage = build_stage(tmp_path, [problem()], [*traces, program(9, False)], traces_per_problem=1, pairs_per_problem=4)
+    build.run(stage)
+    asked = {row["index"]: row["question"] for row in rows(stage, "corpus")}
     assert asked == {0: "What is 2 + 3?", 8: "What is 2 + 3? Let's write a program."}
-    assert [(p["question"], p["chosen"][:3], p["rejected"][:3]) for p in rows(made, "pairs")] == [
+    assert [(p["question"], p["chosen"][:3], p["rejected"][:3]) for p in rows(stage, "pairs")] == [
         ("What is 2 + 3?", "<th", "2+3"),
         ("What is 2 + 3? Let's write a program.", "```", "```"),
     ]
-    assert {row["pass_rate"] for row in rows(made, "corpus")} == {0.5}
+    assert {row["pass_rate"] for row in rows(stage, "corpus")} == {0.5}
 
 
 def test_docstring_examples_are_true():
-    assert doctest.testmod(limo).failed == doctest.testmod(label).failed == 0
+    assert [doctest.testmod(module).failed for module in (limo, label, subset)] == [0, 0, 0]
+
+
+def test_keys_of_an_earlier_version_name_the_new_ones():
+    for old, new in build.Settings.MOVED.items():
+        with pytest.raises(ValueError, match=f"(?s){old}.*is now {new}"):
+            build.Settings.model_validate({"kind": "corpus", old: 1})
+        table, key = new.split(".")
+        assert key in type(getattr(build.Settings(kind="corpus"), table)).model_fields
 
 
 def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves(tmp_path):
@@ -348,12 +358,12 @@ def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves
     for file, right in (("weak", weak), ("strong", strong)):
         rated = [trace(name, i, correct=i < right.get(name, 0)) for name in names for i in range(4)]
         write_records(tmp_path / file, rated)
-    made = stage(tmp_path, problems, traces, subset_by="limo", subset_problems=1)
-    made = replace(made, inputs=made.inputs | {"weak": tmp_path / "weak", "strong": tmp_path / "strong"})
-    build.run(made)
-    assert [row["problem_id"] for row in rows(made, "subset")] == ["also"], "the better argued of right and also"
-    assert len(rows(made, "corpus")) == 5, "mid-training gets all"
-    assert read_json(made.folder / "card.json")["not_in_subset"] == {
+    stage = build_stage(tmp_path, problems, traces, subset={"by": "limo", "problems": 1})
+    stage = replace(stage, inputs=stage.inputs | {"weak": tmp_path / "weak", "strong": tmp_path / "strong"})
+    build.run(stage)
+    assert [row["problem_id"] for row in rows(stage, "subset")] == ["also"], "the better argued of right and also"
+    assert len(rows(stage, "corpus")) == 5, "mid-training gets all"
+    assert read_json(stage.folder / "card.json")["not_in_subset"] == {
         "too easy: the weak model solves it": 1,
         "too easy: the strong model solves it often": 1,
         "too hard: the strong model hardly ever solves it": 1,
@@ -363,6 +373,6 @@ def test_limo_keeps_what_a_weak_model_never_and_a_strong_one_now_and_then_solves
 def test_the_diverse_subset_gives_domains_as_many_places_and_takes_the_longest(tmp_path):
     problems = [problem(f"p{n}", f"Question {n}?", domain="b" if n == 9 else "a", level=n % 3) for n in range(10)]
     traces = [trace(p.id, text="x y " * (5 + n)) for n, p in enumerate(problems)]
-    made = stage(tmp_path, problems, traces, subset_by="diverse", subset_problems=2, max_repetition=1)
-    build.run(made)
-    assert [row["problem_id"] for row in rows(made, "subset")] == ["p8", "p9"]
+    stage = build_stage(tmp_path, problems, traces, subset={"by": "diverse", "problems": 2}, max_repetition=1)
+    build.run(stage)
+    assert [row["problem_id"] for row in rows(stage, "subset")] == ["p8", "p9"]

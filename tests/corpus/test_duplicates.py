@@ -5,17 +5,17 @@ import random
 import numpy as np
 import pytest
 
-from whetstone.corpus import build, duplicates
+from whetstone.corpus import duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
+from whetstone.corpus.files import preference
 from whetstone.corpus.label import language, repetition, school
-from whetstone.corpus.pairs import preference
 from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
 from whetstone.records import Problem, Trace
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "nrslt"]
 
 
-def text(rng: random.Random, length: int) -> list[str]:
+def random_words(rng: random.Random, length: int) -> list[str]:
     return rng.choices(WORDS, k=length)
 
 
@@ -27,47 +27,47 @@ def exact(one: list[str], other: list[str], size: int) -> float:
 @pytest.mark.parametrize(("length", "changes"), [(40, 0), (40, 3), (200, 5), (5000, 0), (5000, 50), (5000, 400)])
 def test_sketches_estimate_the_jaccard_index_and_are_exact_for_short_texts(length, changes):
     rng = random.Random(length + changes)
-    one = text(rng, length)
+    one = random_words(rng, length)
     other = list(one)
     for place in rng.sample(range(length), changes):
         other[place] = rng.choice(WORDS)
     true = exact(one, other, 8)
-    found = likeness(sketch(codes(one), 8), sketch(codes(other), 8))
+    estimate = likeness(sketch(codes(one), 8), sketch(codes(other), 8))
     error = 0 if length <= SKETCH / 2 else 4 * (true * (1 - true) / SKETCH) ** 0.5  # four standard deviations
-    assert abs(found - true) <= error + 1e-9
+    assert abs(estimate - true) <= error + 1e-9
 
 
 def test_runs_are_equal_where_the_words_are():
-    said = ["a", "b", "c", "d", "a", "b", "c", "e"]
-    found = runs(codes(said), 3)
-    assert len(found) == 6 and found[0] == found[4] and len(set(found.tolist())) == 5
+    text = ["a", "b", "c", "d", "a", "b", "c", "e"]
+    hashes = runs(codes(text), 3)
+    assert len(hashes) == 6 and hashes[0] == hashes[4] and len(set(hashes.tolist())) == 5
     assert len(runs(codes(["a"]), 3)) == 0
 
 
 def test_words_have_one_code_each_and_white_space_none():
-    said = "So  wait\twait\n so tiaw wai t äpfel wait äpfel "
-    found = word_codes(said)
-    words = said.split()
-    assert len(found) == len(words) and len(set(found.tolist())) == len(set(words))
-    assert all((found[i] == found[j]) == (words[i] == words[j]) for i in range(len(words)) for j in range(i))
+    text = "So  wait\twait\n so tiaw wai t äpfel wait äpfel "
+    hashes = word_codes(text)
+    words = text.split()
+    assert len(hashes) == len(words) and len(set(hashes.tolist())) == len(set(words))
+    assert all((hashes[i] == hashes[j]) == (words[i] == words[j]) for i in range(len(words)) for j in range(i))
     assert len(word_codes("")) == len(word_codes(" \n")) == 0
 
 
 def test_repetition_counts_distinct_windows():
     rng = random.Random(0)
-    words = text(rng, 300)
+    words = random_words(rng, 300)
     loops = words + words[:100] + words[:50]
     windows = [tuple(loops[i : i + 16]) for i in range(len(loops) - 15)]
     assert repetition(" ".join(loops)) == 1 - len(set(windows)) / len(windows)
 
 
-def trace(index: int, said: list[str]) -> Trace:
-    return Trace("p", index, " ".join(said), "t", True)
+def trace(index: int, text: list[str]) -> Trace:
+    return Trace("p", index, " ".join(text), "t", True)
 
 
 def test_near_duplicate_traces_are_marked_with_the_first_of_their_kind():
     rng = random.Random(2)
-    one, other = text(rng, 400), text(rng, 400)
+    one, other = random_words(rng, 400), random_words(rng, 400)
     changed = [*one[:399], "end"]
     traces = [trace(0, one), trace(1, other), trace(2, changed), trace(3, one)]
     assert [(first, how) for _, first, how in mark_duplicates(traces, near=0.9)] == [
@@ -83,35 +83,35 @@ def test_near_duplicate_problems_are_those_that_comparing_all_would_find():
     rng = random.Random(3)
     problems, changed = [], {}
     for n in range(150):
-        words = text(rng, 50)
+        words = random_words(rng, 50)
         problems.append(Problem(f"p{n}", " ".join(words) + f" {n} pens", ""))
         if n % 3 == 0:
             for place in range(n % 4):
                 words[10 * place] = rng.choice(WORDS)
             problems.append(Problem(f"q{n}", " ".join(words).upper() + f", {n} pens", ""))
             changed[f"q{n}"] = words
-    found = near_duplicate_problems(problems, near=0.7)
+    repeats = near_duplicate_problems(problems, near=0.7)
     by_id = {p.id: p.question.lower().replace(",", "").split() for p in problems}
     for name in changed:
         true = exact(by_id[name], by_id["p" + name[1:]], 5)
         if abs(true - 0.7) > 0.13:  # three standard deviations of 128 permutations
-            assert (found.get(name) == "p" + name[1:]) == (true > 0.7), f"{name} is {true:.2f} alike"
-    assert set(found) <= set(changed)
+            assert (repeats.get(name) == "p" + name[1:]) == (true > 0.7), f"{name} is {true:.2f} alike"
+    assert set(repeats) <= set(changed)
 
 
 def test_other_numbers_and_ones_own_family_are_no_near_duplicates():
-    said = "The old baker of our small town bakes {} rolls in the morning and sells most of them before noon today"
-    one = Problem("a", said.format(30), "")
-    assert near_duplicate_problems([one, Problem("b", said.format(31), "")], 0.5) == {}
-    assert near_duplicate_problems([one, Problem("b", said.format(30) + " ok", "", origin="a")], 0.5) == {}
-    assert near_duplicate_problems([one, Problem("b", said.format(30) + " ok", "")], 0.5) == {"b": "a"}
+    text = "The old baker of our small town bakes {} rolls in the morning and sells most of them before noon today"
+    one = Problem("a", text.format(30), "")
+    assert near_duplicate_problems([one, Problem("b", text.format(31), "")], 0.5) == {}
+    assert near_duplicate_problems([one, Problem("b", text.format(30) + " ok", "", origin="a")], 0.5) == {}
+    assert near_duplicate_problems([one, Problem("b", text.format(30) + " ok", "")], 0.5) == {"b": "a"}
     assert near_duplicate_problems([], 0.5) == {}
 
 
 def test_a_pair_that_is_alike_shares_a_band():
     assert 1 - (1 - 0.8**duplicates.ROWS) ** duplicates.BANDS > 0.999999
     rows = np.array([[1, 2], [1, 2], [2, 1]], np.uint64)
-    keys = duplicates.runs_of_rows(rows)
+    keys = duplicates.hash_rows(rows)
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -130,7 +130,7 @@ def test_the_school_is_told_by_the_highest_subject_that_is_named(question, stage
 
 
 @pytest.mark.parametrize(
-    ("said", "spoken"),
+    ("text", "spoken"),
     [
         ("How many apples are left?", "en"),
         ("小明有五个苹果。", "zh"),
@@ -140,8 +140,8 @@ def test_the_school_is_told_by_the_highest_subject_that_is_named(question, stage
         ("3x+2=5", "en"),
     ],
 )
-def test_languages(said, spoken):
-    assert language(said) == spoken
+def test_languages(text, spoken):
+    assert language(text) == spoken
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,3 @@ def test_rows_of_shards_are_bounded_by_their_text(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "SHARD_CHARACTERS", 100)
     assert tables.write_rows(tmp_path, ({"text": "x" * 40} for _ in range(10))) == 10
     assert len(list(tmp_path.glob("part-*"))) == 4
-    assert build.Settings(kind="corpus").near_duplicates == 0

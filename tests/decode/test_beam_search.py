@@ -1,4 +1,4 @@
-"""Beam search finds what transformers' beam search finds, with its scores."""
+"""Beam search gives transformers' answers, with its scores."""
 
 import random
 
@@ -10,6 +10,7 @@ from whetstone import model as models
 from whetstone.chat import ask
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.engine import Engine
+from whetstone.decode.kv_cache import KVCache
 
 WORDS = ["Compute", "the", "sum", "of", "3", "12", "45", "7", "apples", "and", "then", "+", "what", "is", "Ada", "has"]
 
@@ -21,7 +22,7 @@ def questions(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """An engine and transformers' own model with the same weights, and so many end tokens that some are met."""
+    """An engine and transformers' own model with the same weights, and so many end tokens that beams finish by themselves."""
     _, tokenizer = tiny()
     model = random_model("qwen2", len(tokenizer))
     engine = Engine(model, tokenizer)
@@ -39,11 +40,11 @@ def theirs(engine, plain, question, settings):
         early_stopping=settings.early_stopping, eos_token_id=list(engine.chat.stops), pad_token_id=299,
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
-    found = []
+    sequences = []
     for row in out.sequences[:, ids.shape[1] :].tolist():
         end = next((i + 1 for i, token in enumerate(row) if token in engine.chat.stops), len(row))
-        found.append(row[:end])
-    return found, out.sequences_scores.tolist()
+        sequences.append(row[:end])
+    return sequences, out.sequences_scores.tolist()
 
 
 CASES = [
@@ -59,9 +60,9 @@ CASES = [
 def test_answers_and_scores_are_those_of_transformers(world, settings):
     engine, plain = world
     asked = questions(20)
-    found = list(beam_search(engine, [ask(str(i), q, 0) for i, q in enumerate(asked)], settings))
+    results = list(beam_search(engine, [ask(str(i), q, 0) for i, q in enumerate(asked)], settings))
     ended = 0
-    for question, answers in zip(asked, found, strict=True):
+    for question, answers in zip(asked, results, strict=True):
         ids, scores = theirs(engine, plain, question, settings)
         assert [a.completion.ids for a in answers] == ids
         # transformers adds up to 70 log-probabilities in fp32, we in float64
@@ -83,16 +84,16 @@ def test_prompts_searched_together_or_alone_and_in_a_small_cache_give_the_same(w
     engine, _ = world
     asked = [ask(str(i), q, 0) for i, q in enumerate(questions(6))]
     settings = Beams(4, 70, 1.0, False, 2)
-    found = [[a.completion.ids for a in answers] for answers in beam_search(engine, asked, settings)]
-    for one in (Engine(engine.model, engine.chat.tokenizer, max_batch=4), Engine(engine.model, engine.chat.tokenizer)):
-        one.chat.stops = engine.chat.stops
-        if one.max_batch != 4:
-            one.cache_bytes = 60 * 2 * 2 * 2 * 16 * 32 * 4  # 60 blocks: two prompts with four beams
-        again = [[a.completion.ids for a in answers] for answers in beam_search(one, asked, settings)]
-        assert again == found
+    together = [[a.completion.ids for a in answers] for answers in beam_search(engine, asked, settings)]
+    blocks = 60 * KVCache.bytes_per_block(2, 2, 16, torch.float32)  # for two prompts with four beams
+    for limit in ({"max_batch": 4}, {"cache_bytes": blocks}):
+        limited = Engine(engine.model, engine.chat.tokenizer, **limit)
+        limited.chat.stops = engine.chat.stops
+        again = [[a.completion.ids for a in answers] for answers in beam_search(limited, asked, settings)]
+        assert again == together
 
 
-def test_settings_that_cannot_be_are_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="best = 5 of beams = 4"):
         Beams(beams=4, best=5)
     with pytest.raises(ValueError, match="early_stopping"):

@@ -1,4 +1,4 @@
-"""Blocks by need: whoever comes, grows, is sent back or cancelled, every completion is the one it would be alone."""
+"""Each completion is the one it would be alone, whatever enters, grows, is preempted or is cancelled beside it."""
 
 import random
 
@@ -7,45 +7,47 @@ import torch
 
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
-from whetstone.decode.blocks import Blocks
-from whetstone.decode.continuous_batching import Line, Scheduler
-from whetstone.decode.decoding import Edit, Piece
+from whetstone.decode.block_manager import BlockManager
+from whetstone.decode.continuous_batching import Scheduler
+from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
 from whetstone.decode.kv_cache import BLOCK, KVCache
+from whetstone.decode.sequence import Edit, Sequence
 from whetstone.records import Prompt, Sampling
 
 
-class Owner:
-    def __init__(self):
-        self.blocks = []
+def sequence(prompt_ids=(), index: int = 0) -> Sequence:
+    return Sequence(ask("p", "", index), list(prompt_ids), Sampling(max_tokens=9))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_blocks_belong_to_their_owners_through_any_taking_sharing_and_giving_back(seed):
+def test_tables_list_their_blocks_through_any_allocation_sharing_and_truncation(seed):
     draw = random.Random(seed)
-    blocks = Blocks(40, store=None)
-    owners: dict[Owner, list[int]] = {}  # the table that each should have
+    blocks = BlockManager(40, cache=None)
+    owners: dict[Sequence, list[int]] = {}  # the table that each should have
     for _ in range(200):
-        action = draw.choice(["take", "take", "take", "share", "keep", "leave"])
+        action = draw.choice(["allocate", "allocate", "allocate", "share", "truncate", "leave"])
         owner = draw.choice(list(owners)) if owners else None
-        if action == "take" and blocks.free > 4:
-            new = Owner() if owner is None or draw.random() < 0.5 else owner
+        if action == "allocate" and blocks.free > 4:
+            new = sequence() if owner is None or draw.random() < 0.5 else owner
             held = {block for table in owners.values() for block in table}
-            blocks.take(new, count := draw.randint(1, 3))
-            owners[new] = [*owners.get(new, []), *new.blocks[-count:]]
-            assert len(held | set(new.blocks[-count:])) == len(held) + count, "a block that somebody has was given away"
+            blocks.allocate(new, count := draw.randint(1, 3))
+            owners[new] = [*owners.get(new, []), *new.block_table[-count:]]
+            assert len(held | set(new.block_table[-count:])) == len(held) + count, (
+                "a block that another table lists was allocated"
+            )
         elif action == "share" and owner is not None:
-            other = Owner()
-            count = draw.randint(0, len(owner.blocks))
+            other = sequence()
+            count = draw.randint(0, len(owner.block_table))
             blocks.share(owner, other, count)
             owners[other] = owners[owner][:count]
-        elif action in ("keep", "leave") and owner is not None:
-            count = draw.randint(0, len(owner.blocks)) if action == "keep" else 0
-            blocks.keep(owner, count)
+        elif action in ("truncate", "leave") and owner is not None:
+            count = draw.randint(0, len(owner.block_table)) if action == "truncate" else 0
+            blocks.truncate(owner, count)
             del owners[owner][count:]
             if action == "leave":
                 del owners[owner]
-        assert all(one.blocks == table for one, table in owners.items())
+        assert all(owner.block_table == table for owner, table in owners.items())
         assert len({block for table in owners.values() for block in table}) == 40 - blocks.free
 
 
@@ -72,27 +74,29 @@ def budget(blocks: int) -> int:
     return blocks * KVCache.bytes_per_block(2, 2, 16, torch.float32)
 
 
-def test_a_cache_too_small_for_all_sends_the_last_back_and_changes_nothing(world):
+def test_a_cache_too_small_for_all_preempts_the_last_and_changes_nothing(world):
     asked, sampling = prompts(10, 3), Sampling(max_tokens=90, seed=2)
     plenty = ids(Engine(*world), asked, sampling)
     small = Engine(*world, cache_bytes=budget(16))
     decoding = small.decode(asked, sampling)
-    found = {}
+    results = {}
     while decoding.busy:
-        found |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
-        assert decoding.scheduler.blocks.free >= 0
-    assert decoding.scheduler.preemptions > 1, "nobody was sent back: the test would not see it"
-    assert small._cache.capacity == 16
-    assert found == plenty
+        results |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+        scheduler = decoding.scheduler
+        listed = {block for running in scheduler.running for block in running.block_table}
+        assert len(listed) == 16 - scheduler.blocks.free, "a block is neither free nor in a running sequence's table"
+    assert decoding.scheduler.preemptions > 1, "nothing was preempted: the test would not see it"
+    assert small.runner._cache.capacity == 16
+    assert results == plenty
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_however_tight_the_cache_groups_are_answered_as_with_plenty(world, seed):
-    """Few slots and blocks, prompts in parts: lines are sent back in every state, leaders and followers among them."""
+    """Sequences are preempted in every state, also while they wait for a sibling."""
     draw = random.Random(seed)
 
     class Script:
-        held = ()
+        removable = ()
 
         def __init__(self, prompt):
             self.length = 1 + (7 * prompt.index + len(prompt.problem_id) + seed) % 80
@@ -108,15 +112,15 @@ def test_however_tight_the_cache_groups_are_answered_as_with_plenty(world, seed)
     assert ids(engine, asked, sampling, control=Script) == plenty
 
 
-def test_nobody_waits_for_the_prompt_of_one_that_was_sent_back_and_runs_what_it_wrote_too():
+def test_no_sibling_waits_for_the_prefill_of_a_preempted_sequence_that_also_runs_its_completion():
     prompt = list(range(BLOCK + 3))
-    back, new = (Line(ask("p", "", g), prompt, Sampling(max_tokens=9)) for g in range(2))
-    back.ids, back.logprobs = [5] * BLOCK, [0.0] * BLOCK
-    scheduler = Scheduler(Blocks(20, store=None), slots=4, prefill_tokens=1000)
-    scheduler.add([back, new])
-    parts, ones = scheduler.plan()
-    assert [(line, n) for line, n in parts] == [(back, 2 * BLOCK + 3), (new, BLOCK + 3)] and not ones
-    assert [scheduler.ran(line, n) for line, n in parts] == [[back], [new]]
+    preempted, new = sequence(prompt, 0), sequence(prompt, 1)
+    preempted.ids, preempted.logprobs = [5] * BLOCK, [0.0] * BLOCK
+    scheduler = Scheduler(BlockManager(20, cache=None), max_batch=4, prefill_tokens=1000)
+    scheduler.add([preempted, new])
+    prefills, decodes = scheduler.schedule()
+    assert prefills == [(preempted, 2 * BLOCK + 3), (new, BLOCK + 3)] and not decodes
+    assert [scheduler.advance(*prefill) for prefill in prefills] == [[preempted], [new]]
 
 
 def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):
@@ -127,16 +131,16 @@ def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):
 @pytest.mark.parametrize("prefill_tokens", [5, 31, 64])
 def test_a_prompt_run_in_parts_while_others_decode_gives_the_same(world, prefill_tokens):
     asked, sampling = prompts(8, 2), Sampling(max_tokens=40, seed=1)
-    whole = ids(Engine(*world), asked, sampling)
-    assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == whole
+    unsplit = ids(Engine(*world), asked, sampling)
+    assert ids(Engine(*world, max_batch=5, prefill_tokens=prefill_tokens), asked, sampling) == unsplit
 
 
-@pytest.mark.parametrize("slots", [8, 3])
-def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, slots, monkeypatch):
-    """With fewer slots than rollouts, those that come later run the prompt's last token and nothing else of it."""
+@pytest.mark.parametrize("max_batch", [8, 3])
+def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, max_batch, monkeypatch):
+    """Rollouts that enter later run the prompt's last token and nothing else of it."""
 
     class Script:
-        held = ()
+        removable = ()
 
         def __init__(self, prompt):
             self.length = 2 + prompt.index  # one leaves after the other
@@ -144,43 +148,43 @@ def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, slot
         def __call__(self, ids):
             return Edit(ends="length" if len(ids) >= self.length else "")
 
-    engine = Engine(*world, max_batch=slots)
+    engine = Engine(*world, max_batch=max_batch)
     asked = [ask("p", "1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14 + 15", g) for g in range(8)]
     sampling = Sampling(max_tokens=10)
     decoding = engine.decode(asked, sampling, Script)
     length = len(decoding.scheduler.waiting[0].prompt_ids)
     run, most = [], 0
-    plan = decoding.scheduler.plan
+    schedule = decoding.scheduler.schedule
 
     def watched():
-        parts, ones = plan()
-        run.append(sum(n for _, n in parts) + len(ones))
-        return parts, ones
+        prefills, decodes = schedule()
+        run.append(sum(n for _, n in prefills) + len(decodes))
+        return prefills, decodes
 
-    monkeypatch.setattr(decoding.scheduler, "plan", watched)
-    found = {}
+    monkeypatch.setattr(decoding.scheduler, "schedule", watched)
+    results = {}
     while decoding.busy:
-        found |= {c.index: c.ids for c in decoding.step()}
+        results |= {c.index: c.ids for c in decoding.step()}
         most = max(most, decoding.scheduler.blocks.capacity - decoding.scheduler.blocks.free)
-    written = sum(map(len, found.values()))
+    written = sum(map(len, results.values()))
     assert sum(run) <= length + written, "a prompt was run twice"
-    assert most <= length // BLOCK + slots, "a block of the prompt is there twice"
-    assert length // BLOCK > 0 and len(found) == 8
+    assert most <= length // BLOCK + max_batch, "a block of the prompt is in the cache twice"
+    assert length // BLOCK > 0 and len(results) == 8
     alone = {}
     for prompt in asked:
         alone |= {c.index: c.ids for c in Engine(*world).generate([prompt], sampling, Script)}
-    assert found == alone
+    assert results == alone
 
 
-def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):
+def test_a_cancelled_completion_leaves_at_once_and_the_others_stay_the_same(world):
     asked, sampling = prompts(4, 4), Sampling(max_tokens=30, seed=4)
     engine = Engine(*world, max_batch=9)
     undisturbed = ids(engine, asked, sampling)
     decoding = engine.decode(asked, sampling)
-    found = {}
+    results = {}
     for step in range(1000):
         if step == 0:
-            assert decoding.cancel("p3", 3).ids == [], "one that waits"
+            assert decoding.cancel("p3", 3).ids == [], "it had not entered yet"
             decoding.cancel("p0", 0)  # the first of its group, before its prompt was run
         if step == 7:
             gone = decoding.cancel("p0", 1)
@@ -188,9 +192,9 @@ def test_what_is_cancelled_leaves_at_once_and_the_others_do_not_notice(world):
             assert decoding.cancel("p0", 1) is None
         if not decoding.busy:
             break
-        found |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
+        results |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
     kept = {key: value for key, value in undisturbed.items() if key not in {("p0", 0), ("p0", 1), ("p3", 3)}}
-    assert found == kept
+    assert results == kept
 
 
 @pytest.mark.slow
@@ -198,7 +202,7 @@ def test_ten_thousand_queued_requests_stay_in_the_budget_and_each_is_answered_on
     engine = Engine(*world, cache_bytes=budget(100))
 
     class Script:
-        held = ()
+        removable = ()
 
         def __init__(self, prompt):
             self.length = 1 + 40 * (int(prompt.problem_id) % 1000 == 0)
@@ -208,25 +212,26 @@ def test_ten_thousand_queued_requests_stay_in_the_budget_and_each_is_answered_on
 
     asked = [ask(str(i), "7", 0) for i in range(10_000)]
     decoding = engine.decode(asked, Sampling(max_tokens=70), Script)
-    seen, most = [], 0
+    answered, most = [], 0
     while decoding.busy:
-        seen += [int(c.problem_id) for c in decoding.step()]
+        answered += [int(c.problem_id) for c in decoding.step()]
         most = max(most, 100 - decoding.scheduler.blocks.free)
-    assert sorted(seen) == list(range(10_000))
-    assert most <= engine._cache.capacity == 100
-    assert engine._cache.keys.nbytes + engine._cache.values.nbytes <= engine.cache_bytes
+    assert sorted(answered) == list(range(10_000))
+    cache = engine.runner._cache
+    assert most <= cache.capacity == 100
+    assert cache.keys.nbytes + cache.values.nbytes <= engine.runner.cache_bytes
 
 
-def test_two_decodings_of_one_engine_do_not_disturb_each_other(world):
+def test_two_decodings_of_one_engine_are_independent(world):
     engine, sampling = Engine(*world), Sampling(max_tokens=20, seed=3)
     alone = ids(engine, prompts(6), sampling)
     first, second = engine.decode(prompts(6), sampling), engine.decode(prompts(6)[::-1], sampling)
-    found: list[dict] = [{}, {}]
+    results: list[dict] = [{}, {}]
     while first.busy or second.busy:
-        for decoding, into in zip((first, second), found, strict=True):
+        for decoding, into in zip((first, second), results, strict=True):
             if decoding.busy:
                 into |= {(c.problem_id, c.index): (c.ids, c.stop) for c in decoding.step()}
-    assert found == [alone, alone]
+    assert results == [alone, alone]
 
 
 def test_streamed_pieces_join_to_the_text(world):

@@ -1,4 +1,4 @@
-"""Each kernel against float64, and against itself wherever its arrays lie."""
+"""Each kernel against float64, and against itself for arrays at different addresses."""
 
 import itertools
 
@@ -19,106 +19,107 @@ def numbers(*shape, dtype=torch.float32, scale=1.0):
     return (scale * torch.randn(*shape)).to(dtype)
 
 
-def near(found, expected):
-    torch.testing.assert_close(found.double(), expected, atol=ATOL[found.dtype], rtol=ATOL[found.dtype])
+def near(result, expected):
+    torch.testing.assert_close(result.double(), expected, atol=ATOL[result.dtype], rtol=ATOL[result.dtype])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_norms_and_gate_are_torchs_in_float64(dtype):
-    x, more = numbers(5, 48), numbers(5, 48, dtype=dtype)
+    x, delta = numbers(5, 48), numbers(5, 48, dtype=dtype)
     weight = numbers(48, dtype=dtype)
     out = torch.empty(5, 48, dtype=dtype)
     kernels.norm(array(x), array(weight), np.float32(1e-5), array(out))
     near(out, torch.rms_norm(x.double(), (48,), weight.double(), 1e-5))
-    both = x.double() + more.double()
-    kernels.add_and_norm(array(x), array(more), array(weight), np.float32(1e-5), array(out))
-    near(x, both)
-    near(out, torch.rms_norm(both, (48,), weight.double(), 1e-5))
+    total = x.double() + delta.double()
+    kernels.add_and_norm(array(x), array(delta), array(weight), np.float32(1e-5), array(out))
+    near(x, total)
+    near(out, torch.rms_norm(total, (48,), weight.double(), 1e-5))
     gates = numbers(5, 2 * 37, dtype=dtype, scale=20.0)
     gates[0, :6] = torch.tensor([-1e4, -100.0, -87.5, 0.0, 88.0, 1e4]).to(dtype)
     out = torch.empty(5, 37, dtype=dtype)
     kernels.gate(array(gates), array(out))
     near(out, F.silu(gates.double()[:, :37]) * gates.double()[:, 37:])
-    assert (out[0, :3].abs() < 1e-30).all(), "a gate that is shut lets nothing through"
+    assert (out[0, :3].abs() < 1e-30).all(), "a closed gate gives 0"
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_heads_are_turned_by_their_own_position_and_the_rest_of_each_passes_through(dtype):
+def test_heads_are_rotated_by_their_own_position_and_the_rest_of_each_is_copied(dtype):
     size, half, heads = 16, 6, 3
-    joint, positions = numbers(4, (heads + 1) * size, dtype=dtype), torch.tensor([3, 0, 9, 3])
+    qkv, positions = numbers(4, (heads + 1) * size, dtype=dtype), torch.tensor([3, 0, 9, 3])
     angle = torch.arange(10)[:, None] * (0.3 ** torch.arange(half))[None]
     out = torch.empty(4, heads, size, dtype=dtype)
-    kernels.turn(array(joint), size, array(angle.cos()), array(angle.sin()), array(positions), array(out))
-    x = joint[:, : heads * size].double().unflatten(1, (heads, size))
+    kernels.rotary(array(qkv), size, array(angle.cos()), array(angle.sin()), array(positions), array(out))
+    x = qkv[:, : heads * size].double().unflatten(1, (heads, size))
     cos, sin = angle.double().cos()[positions][:, None], angle.double().sin()[positions][:, None]
     a, b = x[..., :half], x[..., half : 2 * half]
     near(out, torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., 2 * half :]], -1))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize(("kinds", "shared", "size"), [(1, 1, 16), (2, 3, 32), (3, 1, 80)])
+@pytest.mark.parametrize(("kv_heads", "group", "size"), [(1, 1, 16), (2, 3, 32), (3, 1, 80)])
 @pytest.mark.parametrize("window", [1 << 40, 7, 32, 45])
-def test_attention_over_blocks_is_that_over_the_sequence(dtype, kinds, shared, size, window):
-    """Sequences that end at the first, a middle and the last place of a block, their blocks anywhere."""
-    at = np.array([0, 31, 32, 100, 63, 77])
-    counts = at // BLOCK + 1
-    heads = kinds * shared
-    keys = torch.full((30, kinds, size, BLOCK), float("nan"), dtype=dtype)
-    values = torch.full((30, kinds, BLOCK, size), float("nan"), dtype=dtype)
+def test_attention_over_blocks_is_that_over_the_sequence(dtype, kv_heads, group, size, window):
+    """Sequences that end at the first, a middle and the last token of a block, their blocks anywhere."""
+    positions = np.array([0, 31, 32, 100, 63, 77])
+    counts = positions // BLOCK + 1
+    heads = kv_heads * group
+    keys = torch.full((30, kv_heads, size, BLOCK), float("nan"), dtype=dtype)
+    values = torch.full((30, kv_heads, BLOCK, size), float("nan"), dtype=dtype)
     tables = np.random.default_rng(0).permutation(30)[: counts.sum()]
     starts = counts.cumsum() - counts
-    query = numbers(len(at), heads + kinds, size, dtype=dtype, scale=2.0)
+    query = numbers(len(positions), heads + kv_heads, size, dtype=dtype, scale=2.0)
     expected = []
-    for i, end in enumerate(at + 1):
-        joint = numbers(end, (1 + kinds) * size + kinds * size, dtype=dtype)
-        key = joint[:, : (1 + kinds) * size].unflatten(1, (1 + kinds, size))  # one query head before the keys
+    for i, end in enumerate(positions + 1):
+        qkv = numbers(end, (1 + kv_heads) * size + kv_heads * size, dtype=dtype)
+        key = qkv[:, : (1 + kv_heads) * size].unflatten(1, (1 + kv_heads, size))  # one query head before the keys
         place = np.arange(end)
         blocks, offsets = tables[starts[i] + place // BLOCK], place % BLOCK
-        kernels.store(
-            array(key.contiguous()), array(joint), (1 + kinds) * size, blocks, offsets, array(keys), array(values)
-        )
+        column = (1 + kv_heads) * size
+        kernels.store_kv(array(key.contiguous()), array(qkv), column, blocks, offsets, array(keys), array(values))
         first = max(0, end - window)
-        own = key[first:, 1:].double().repeat_interleave(shared, 1)  # (tokens, H, D)
-        worth = joint[first:, (1 + kinds) * size :].double().unflatten(1, (kinds, size)).repeat_interleave(shared, 1)
-        weights = (torch.einsum("hd,thd->ht", query[i, :heads].double(), own) * 0.2).softmax(-1)
-        expected.append(torch.einsum("ht,thd->hd", weights, worth))
-    keys, values = keys.nan_to_num(1e9), values.nan_to_num(1e9)  # what a former owner left
-    out = torch.empty(len(at), heads, size, dtype=dtype)
+        key = key[first:, 1:].double().repeat_interleave(group, 1)  # (tokens, H, D)
+        value = qkv[first:, column:].double().unflatten(1, (kv_heads, size)).repeat_interleave(group, 1)
+        weights = (torch.einsum("hd,thd->ht", query[i, :heads].double(), key) * 0.2).softmax(-1)
+        expected.append(torch.einsum("ht,thd->hd", weights, value))
+    keys, values = keys.nan_to_num(1e9), values.nan_to_num(1e9)  # what a former sequence left
+    out = torch.empty(len(positions), heads, size, dtype=dtype)
     scores = np.full((heads, counts.max() * BLOCK), np.nan, np.float32)
     kernels.attend(
-        array(query), array(keys), array(values), tables, starts, at, window, np.float32(0.2), scores, array(out)
+        array(query), array(keys), array(values), tables, starts, positions, window, np.float32(0.2), scores, array(out)
     )
     near(out, torch.stack(expected))
 
 
 @pytest.mark.parametrize("size", [3, 32, 300])
-def test_a_token_is_drawn_by_its_number_and_told_with_its_log_probability(size):
+def test_a_token_is_sampled_by_its_draw_and_given_with_its_log_probability(size):
     logits = numbers(64, size, scale=3.0)
     for temperature in (0.3, 1.0, 1.7):
         p = (logits.double() / temperature).softmax(-1)
         draws = torch.rand(64, generator=torch.Generator().manual_seed(1))
         tokens, logprobs = torch.empty(64, dtype=torch.long), torch.empty(64)
-        kernels.draw(array(logits), np.float32(temperature), array(draws), array(tokens), array(logprobs))
+        kernels.sample(array(logits), np.float32(temperature), array(draws), array(tokens), array(logprobs))
         above = p.cumsum(-1)
         for row, (token, number) in enumerate(zip(tokens.tolist(), draws.tolist(), strict=True)):
             assert above[row, token] > number - 1e-6
             assert token == 0 or above[row, token - 1] <= number + 1e-6
         near(logprobs, p.log().gather(1, tokens[:, None])[:, 0])
-    kernels.likeliest(array(logits), array(tokens), array(logprobs))
+    kernels.greedy(array(logits), array(tokens), array(logprobs))
     assert tokens.tolist() == logits.argmax(-1).tolist()
     near(logprobs, logits.double().log_softmax(-1).amax(-1))
 
 
-def test_whatever_is_in_the_logits_a_token_of_the_vocabulary_is_drawn():
-    """A model that blew up must give an error elsewhere, not an id that no embedding has."""
+def test_whatever_is_in_the_logits_a_token_of_the_vocabulary_is_sampled():
+    """A model that diverged must fail elsewhere, not by an id without an embedding."""
     for value in (float("nan"), float("inf"), float("-inf"), 3e38):
         logits = torch.full((3, 70), value)
         logits[1, 5], logits[2] = 1.0, 0.0
         for number in (0.0, 0.5, 0.99999994):
             tokens, logprobs = torch.empty(3, dtype=torch.long), torch.empty(3)
-            kernels.draw(array(logits), np.float32(1), array(torch.full((3,), number)), array(tokens), array(logprobs))
+            kernels.sample(
+                array(logits), np.float32(1), array(torch.full((3,), number)), array(tokens), array(logprobs)
+            )
             assert tokens.min() >= 0 and tokens.max() < 70
-            kernels.likeliest(array(logits), array(tokens), array(logprobs))
+            kernels.greedy(array(logits), array(tokens), array(logprobs))
             assert tokens.min() >= 0 and tokens.max() < 70
 
 
@@ -135,31 +136,31 @@ def test_the_exponential_is_exact_to_two_units_in_the_last_place():
     assert (np.abs(out - expected) / np.spacing(expected.astype(np.float32))).max() < 2
 
 
-def lying(values: torch.Tensor, memory: np.ndarray, offset: int) -> np.ndarray:
-    """A copy of the values in `memory`, `offset` bytes behind the start of a cache line."""
+def placed(values: torch.Tensor, memory: np.ndarray, offset: int) -> np.ndarray:
+    """A copy of the values in `memory`, `offset` bytes after the start of a cache line."""
     begin = -memory.ctypes.data % 64 + offset
-    found = memory[begin : begin + values.nbytes].view(array(values).dtype).reshape(values.shape)
-    found[...] = array(values)
-    return found
+    copy = memory[begin : begin + values.nbytes].view(array(values).dtype).reshape(values.shape)
+    copy[...] = array(values)
+    return copy
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_results_do_not_depend_on_where_arrays_lie(dtype):
-    """Side by side or far apart, on a cache line or off it: the compiler has more than one version of a loop."""
-    both, x, more, weight = numbers(9, 96, dtype=dtype), numbers(9, 48), numbers(9, 48, dtype=dtype), numbers(48)
+def test_results_do_not_depend_on_the_addresses_of_arrays(dtype):
+    """Side by side or far apart, on a cache line or off it: the compiler makes more than one version of a loop."""
+    gate_up, x, delta, weight = numbers(9, 96, dtype=dtype), numbers(9, 48), numbers(9, 48, dtype=dtype), numbers(48)
     weight = weight.to(dtype)
-    found = set()
+    results = set()
     memory = np.empty(1 << 16, np.uint8)
     for offset, gap in itertools.product((0, 4, 16, 32), (0, 4, 64, 4096)):
-        own = lying(both, memory, offset)
-        gated = lying(more, memory, offset + both.nbytes + gap)
+        own = placed(gate_up, memory, offset)
+        gated = placed(delta, memory, offset + gate_up.nbytes + gap)
         kernels.gate(own, gated)
         gate = gated.tobytes()
-        total = lying(x, memory, offset)
-        added = lying(more, memory, offset + x.nbytes + gap)
-        out = lying(more, memory, offset + x.nbytes + 2 * gap + more.nbytes)
+        total = placed(x, memory, offset)
+        added = placed(delta, memory, offset + x.nbytes + gap)
+        out = placed(delta, memory, offset + x.nbytes + 2 * gap + delta.nbytes)
         kernels.add_and_norm(total, added, array(weight), np.float32(1e-6), out)
         norm = total.tobytes() + out.tobytes()
         kernels.norm(total, array(weight), np.float32(1e-6), out)
-        found.add((gate, norm, out.tobytes()))
-    assert len(found) == 1
+        results.add((gate, norm, out.tobytes()))
+    assert len(results) == 1

@@ -1,5 +1,6 @@
-"""The engine = transformers' generate; the sampler = the learner; neighbours do not matter."""
+"""The engine = transformers' generate; the sampler = the learner; a completion does not depend on its neighbours."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from whetstone import model as models
 from whetstone.batch import Row
 from whetstone.chat import Chat, ask
 from whetstone.decode.engine import Engine
-from whetstone.decode.sampling import pick, uniforms
+from whetstone.decode.sampling import draws, pick
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.settings import ParallelSettings
@@ -32,7 +33,7 @@ def prompts(samples: int = 1) -> list[Prompt]:
 def test_greedy_tokens_are_those_of_transformers_generate(kind, slots, tokenizer, tmp_path):
     model = random_model(kind, len(tokenizer))
     engine = Engine(model, tokenizer, max_batch=slots)
-    found = {c.problem_id: c for c in engine.generate(prompts(), Sampling(temperature=0, max_tokens=20))}
+    results = {c.problem_id: c for c in engine.generate(prompts(), Sampling(temperature=0, max_tokens=20))}
     models.save(model, tokenizer, tmp_path)
     plain = type(model).from_pretrained(tmp_path)  # transformers' own attention
     for i, question in enumerate(QUESTIONS):
@@ -41,7 +42,7 @@ def test_greedy_tokens_are_those_of_transformers_generate(kind, slots, tokenizer
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False,
             eos_token_id=list(engine.chat.stops), pad_token_id=0,
         )  # fmt: skip
-        assert found[f"p{i}"].ids == out[0, ids.shape[1] :].tolist()
+        assert results[f"p{i}"].ids == out[0, ids.shape[1] :].tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
@@ -50,9 +51,9 @@ def test_sampled_logprobs_are_those_the_learner_recomputes(temperature):
     out = list(Engine(model, tokenizer).generate(prompts(4), Sampling(temperature=temperature, max_tokens=30)))
     learner = Learner(model, len(tokenizer), ParallelSettings())
     rows = [Row([*c.prompt_ids, *c.ids], prompt=len(c.prompt_ids)) for c in out]
-    for c, seen in zip(out, learner.row_logprobs(rows, temperature), strict=True):
-        assert (seen - torch.tensor(c.logprobs)).abs().max() < 1e-4
-        assert (seen - torch.tensor(c.logprobs)).abs().mean() < 2e-6
+    for c, recomputed in zip(out, learner.row_logprobs(rows, temperature), strict=True):
+        assert (recomputed - torch.tensor(c.logprobs)).abs().max() < 1e-4
+        assert (recomputed - torch.tensor(c.logprobs)).abs().mean() < 2e-6
 
 
 def test_a_sample_does_not_depend_on_batch_size_or_arrival_order():
@@ -61,17 +62,18 @@ def test_a_sample_does_not_depend_on_batch_size_or_arrival_order():
     asked = prompts(3)
 
     def ids(slots, order):
-        found = Engine(model, tokenizer, max_batch=slots).generate(order, sampling)
-        return {(c.problem_id, c.index): c.ids for c in found}
+        done = Engine(model, tokenizer, max_batch=slots).generate(order, sampling)
+        return {(c.problem_id, c.index): c.ids for c in done}
 
     assert ids(1, asked) == ids(4, asked) == ids(15, asked[::-1])
 
 
 def test_streams_differ_by_seed_problem_and_rollout_and_repeat_otherwise():
-    same = uniforms(1, "p", 0, 8)
-    assert (same == uniforms(1, "p", 0, 8)).all()
-    assert (same[:5] == uniforms(1, "p", 0, 5)).all()
-    assert all((same != uniforms(*other, 8)).any() for other in [(2, "p", 0), (1, "q", 0), (1, "p", 1)])
+    first, again, *others = (
+        list(islice(draws(*key), 100)) for key in [(1, "p", 0), (1, "p", 0), (2, "p", 0), (1, "q", 0), (1, "p", 1)]
+    )
+    assert first == again and len(set(first)) > 90
+    assert all(not set(first) & set(other) for other in others)
 
 
 def test_sampled_frequencies_are_the_distribution():
@@ -104,7 +106,9 @@ def test_a_model_that_ends_its_turn_stops_and_the_end_is_among_its_ids():
         for p in model.parameters():
             p.zero_()
         hot = model.get_output_embeddings().weight
-        hot[chat.end] = 1.0  # the final norm of a zero state is zero: every token is as likely, the end is one of them
+        hot[chat.end] = (
+            1.0  # the final norm of a zero state is zero: all tokens are equally probable, the end among them
+        )
     done = list(Engine(model, tokenizer).generate(prompts(20), Sampling(max_tokens=200)))
     assert {c.stop for c in done} <= {"end", "length"}
     ended = [c for c in done if c.stop == "end"]
@@ -184,13 +188,13 @@ def test_in_fixed_row_blocks_a_sample_is_the_same_to_the_bit_whatever_is_decoded
     asked = [ask(f"p{i}", f"Compute {i} + {i * 7}" + " + 3" * (i % 9), g) for i in range(40) for g in range(2)]
     sampling = Sampling(max_tokens=12, seed=5)
 
-    def found(order, **engine):
+    def sampled(order, **engine):
         done = Engine(model, tokenizer, row_block=8, **engine).generate(order, sampling)
         return {(c.problem_id, c.index): (c.ids, c.logprobs) for c in done}
 
-    alone = found(asked, max_batch=1)
-    assert found(asked, max_batch=80) == alone
-    assert found(asked[::-1], max_batch=11, cache_bytes=1 << 20) == alone
-    assert found(asked[10:13], max_batch=3) == {
+    alone = sampled(asked, max_batch=1)
+    assert sampled(asked, max_batch=80) == alone
+    assert sampled(asked[::-1], max_batch=11, cache_bytes=1 << 20) == alone
+    assert sampled(asked[10:13], max_batch=3) == {
         (p.problem_id, p.index): alone[p.problem_id, p.index] for p in asked[10:13]
     }

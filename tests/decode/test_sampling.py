@@ -1,6 +1,7 @@
-"""Each option against transformers' own processor; the distribution that is stated is the one that is drawn from."""
+"""Each option against transformers' own processor; log-probabilities are those of the distribution that is drawn from."""
 
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import generation
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode.engine import Engine
-from whetstone.decode.sampling import draws, pick, uniforms
+from whetstone.decode.sampling import draws, pick
 from whetstone.records import Sampling
 
 V = 50
@@ -19,21 +20,21 @@ def logits(rows: int = 40) -> torch.Tensor:
     return 3 * torch.randn(rows, V, generator=torch.Generator().manual_seed(0))
 
 
-def stated(sampling: Sampling, row: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-    """(V,) the distribution `pick` draws from, by drawing at many points of [0, 1)."""
+def stated(sampling: Sampling, row: torch.Tensor, occurring: torch.Tensor | None = None) -> torch.Tensor:
+    """The distribution (V,) that `pick` draws from, found with many draws from [0, 1)."""
     numbers = (torch.arange(20_000) + 0.5) / 20_000
-    many = None if seen is None else seen.expand(20_000, -1)
+    many = None if occurring is None else occurring.expand(20_000, -1)
     tokens, logprobs = pick(row.expand(20_000, -1), numbers, sampling, many)
-    found = torch.zeros(V)
-    found[tokens] = logprobs.exp()
+    distribution = torch.zeros(V)
+    distribution[tokens] = logprobs.exp()
     shares = tokens.bincount(minlength=V) / 20_000
-    assert (found - shares).abs().max() < 1e-4, "a token's log-probability is not how often it is drawn"
-    return found
+    assert (distribution - shares).abs().max() < 1e-4, "a token's log-probability is not how often it is drawn"
+    return distribution
 
 
-def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
-    drawn = found > 0
-    torch.testing.assert_close(found[drawn], expected[drawn], atol=1e-5, rtol=1e-4)
+def agree(distribution: torch.Tensor, expected: torch.Tensor) -> None:
+    drawn = distribution > 0
+    torch.testing.assert_close(distribution[drawn], expected[drawn], atol=1e-5, rtol=1e-4)
     assert expected[~drawn].max() < 1e-4, "a token is never drawn, and should be"
 
 
@@ -65,20 +66,20 @@ def test_the_distribution_drawn_from_is_that_of_transformers(sampling, processor
 
 def test_repetition_penalty_is_that_of_transformers_and_bias_comes_before_it():
     ids = torch.tensor([[3, 7, 7, 20]])
-    seen = torch.zeros(1, V, dtype=torch.bool)
-    seen[0, ids[0]] = True
+    occurring = torch.zeros(1, V, dtype=torch.bool)
+    occurring[0, ids[0]] = True
     bias = ((7, 2.5), (11, -math.inf), (20, -1.0))
     added = torch.zeros(V)
     for token, amount in bias:
         added[token] = amount
     for row in logits(10):
         expected = generation.RepetitionPenaltyLogitsProcessor(1.3)(ids, (row + added)[None]).softmax(-1)[0]
-        found = stated(Sampling(repetition_penalty=1.3, bias=bias), row, seen)
-        agree(found, expected)
-        assert found[11] == 0
+        distribution = stated(Sampling(repetition_penalty=1.3, bias=bias), row, occurring)
+        agree(distribution, expected)
+        assert distribution[11] == 0
 
 
-def test_greedy_takes_the_likeliest_that_is_allowed():
+def test_greedy_takes_the_most_probable_token_that_is_allowed():
     rows = logits()
     tokens, logprobs = pick(rows, torch.zeros(40), Sampling(temperature=0))
     assert tokens.tolist() == rows.argmax(-1).tolist()
@@ -88,12 +89,14 @@ def test_greedy_takes_the_likeliest_that_is_allowed():
     assert second == rows[0].topk(2).indices[1]
 
 
-def test_a_stream_is_the_same_number_by_number_as_at_once():
-    stream = draws(3, "p", 1)
-    assert [next(stream) for _ in range(200)] == uniforms(3, "p", 1, 200).tolist()
+def test_a_streams_numbers_are_uniform_and_go_on():
+    """Kolmogorov-Smirnov over 20,000 numbers: 1.95 / sqrt(n) is the 0.1 % point."""
+    numbers = torch.tensor(list(islice(draws(3, "p", 1), 20_000))).sort().values
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert (numbers - torch.linspace(0, 1, 20_000)).abs().max() < 1.95 / 20_000**0.5
 
 
-def test_the_penalty_sees_prompt_and_completion_as_transformers_does(tmp_path):
+def test_the_penalty_counts_prompt_and_completion_as_transformers_does(tmp_path):
     from whetstone import model as models
 
     _, tokenizer = tiny()
@@ -123,6 +126,6 @@ def test_only_the_models_own_distribution_is_plain(option):
     "option",
     [{"temperature": -1}, {"max_tokens": 0}, {"top_p": 0}, {"min_p": 2}, {"repetition_penalty": 0}, {"stop": ("",)}],
 )
-def test_options_that_cannot_be_are_refused_by_name(option):
+def test_impossible_options_are_refused_by_name(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         Sampling(**option)

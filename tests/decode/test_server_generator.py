@@ -1,4 +1,4 @@
-"""The client of OpenAI-compatible servers, against a small real server that fails in every way there is."""
+"""The client of OpenAI-compatible servers, against a small real server that fails in many ways."""
 
 import time
 
@@ -16,7 +16,7 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def client(address: str, **settings) -> ServerGenerator:
-    quick = {"first_pause": 0.01, "longest_pause": 0.05, "in_flight": 4, "timeout": 5.0}
+    quick = {"longest_pause": 0.02, "in_flight": 4, "timeout": 5.0}
     return ServerGenerator(Server(server=address, model="m", **quick | settings))
 
 
@@ -60,15 +60,15 @@ def test_prompts_are_taken_only_when_they_can_be_sent():
     assert len(taken) < 100
 
 
-def test_thinking_is_kept_and_a_cut_off_answer_is_told():
+def test_thinking_is_kept_and_a_cut_off_answer_is_marked():
     def think(handler, body, attempt):
         name = "reasoning_content" if "0" in body["messages"][0]["content"] else "reasoning"
         send(handler, said("It is 5.", "length", **{name: "2 + 3 is 5"}))
 
     with server(think) as (address, _):
         done = list(client(address).generate(prompts(2), SAMPLING))
-    assert {one.text for one in done} == {"<think>\n2 + 3 is 5\n</think>\n\nIt is 5."}
-    assert {one.stop for one in done} == {"length"}
+    assert {completion.text for completion in done} == {"<think>\n2 + 3 is 5\n</think>\n\nIt is 5."}
+    assert {completion.stop for completion in done} == {"length"}
 
 
 def fails_first(failure: Answer, times: int = 2) -> Answer:
@@ -97,7 +97,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_what_fails_in_passing_is_tried_again(name):
+def test_transient_failures_are_retried(name):
     with server(fails_first(FAILURES[name], times=1)) as (address, world):
         generator = client(address, timeout=0.2 if name == "too slow" else 5.0)
         assert len(texts(generator, 3)) == 3
@@ -160,13 +160,13 @@ def test_an_answer_that_stays_empty_is_an_empty_answer():
     assert set(world.tries.values()) == {3} and generator.failed == []
 
 
-def test_a_server_that_is_gone_ends_the_run_however_few_prompts_are_left():
+def test_a_server_that_does_not_listen_ends_the_run_however_few_prompts_are_left():
     with pytest.raises(ServerError, match=r"failed 1 prompts in a row, each 2 times.*connection: ConnectError"):
         texts(client("http://127.0.0.1:9/v1", retries=1, patience=8), 1)
 
 
 @pytest.mark.parametrize(("status", "why"), [(401, "key is not accepted"), (404, "no such model")])
-def test_what_cannot_get_better_ends_at_once(status, why):
+def test_permanent_failures_end_the_run_at_once(status, why):
     with (
         server(lambda handler, body, attempt: send(handler, "no", status)) as (address, world),
         pytest.raises(ServerError, match=why),
@@ -175,7 +175,7 @@ def test_what_cannot_get_better_ends_at_once(status, why):
     assert len(world.bodies) == 1
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_a_server_that_cannot_be_reached_is_named():
     with pytest.raises(ServerError, match=r"http://127\.0\.0\.1:9/v1 failed 1 prompts in a row.*connection"):
         texts(client("http://127.0.0.1:9/v1", retries=0, patience=1, in_flight=1), 1)
 

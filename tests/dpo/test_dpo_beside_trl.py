@@ -9,7 +9,7 @@ import torch
 from tests.dpo.test_loss import pairs
 from whetstone.batch import collate
 from whetstone.dpo.loss import make_loss
-from whetstone.dpo.rollout_dpo import Settings
+from whetstone.dpo.settings import Settings
 
 pytest.importorskip("trl", reason="TRL is a peer, not a dependency: make bench-env")
 

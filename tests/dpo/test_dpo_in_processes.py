@@ -13,15 +13,15 @@ from whetstone.run.folder import Stage
 from whetstone.run.tables import read_records, read_rows
 
 ROUNDING = {"rel": 1e-4, "abs": 1e-5}  # weights are fp32, and each of twelve updates adds up in another order
-COMPUTED = ("loss", "gradient_norm", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "chosen_gain")
+COMPUTED = ("loss", "gradient_norm", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "chosen_log_ratio")
 
 
-def begun_again(made: Stage) -> dict:
+def begun_again(stage: Stage) -> dict:
     """The stage once more, from its last checkpoint: with nothing to sample, and no reference to compute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("whetstone.decode.engine.Engine.generate", lambda *_: pytest.fail("sampled again"))
         patch.setattr(Learner, "row_logprobs", lambda *_: pytest.fail("scored again"))
-        return rollout_dpo.run(made)
+        return rollout_dpo.run(stage)
 
 
 @pytest.mark.slow
@@ -29,9 +29,9 @@ def begun_again(made: Stage) -> dict:
 def test_two_processes_pair_and_prefer_what_one_does(tmp_path, world, adder, shard):
     alone = divided(room(tmp_path / "one" / "d", world, adder, optimizer={"learning_rate": 1e-3}), 1)
     pair = divided(room(tmp_path / "two" / "d", world, adder, optimizer={"learning_rate": 1e-3}), 2, shard)
-    told = rollout_dpo.run(alone)
-    for told_too in in_group(tmp_path, 2, rollout_dpo.run, pair):
-        assert told_too == pytest.approx(told, **ROUNDING)
+    summary = rollout_dpo.run(alone)
+    for other_summary in in_group(tmp_path, 2, rollout_dpo.run, pair):
+        assert other_summary == pytest.approx(summary, **ROUNDING)
     pairs, pairs_too = (list(read_records(Pair, folder / "pairs")) for folder in (alone.folder, pair.folder))
     assert pairs_too == pairs and len(pairs) > 4, "other rollouts (test_rl_in_processes.py says how that may be)"
     reference, too = ([row["logprob"] for row in read_rows(f / "reference")] for f in (alone.folder, pair.folder))
@@ -39,5 +39,5 @@ def test_two_processes_pair_and_prefer_what_one_does(tmp_path, world, adder, sha
     for name in COMPUTED:
         assert logged(pair.folder, name) == pytest.approx(logged(alone.folder, name), **ROUNDING), name
     same_weights(alone.folder, pair.folder)
-    for told_too in in_group(tmp_path, 2, begun_again, pair):
-        assert told_too == pytest.approx(told, **ROUNDING)
+    for other_summary in in_group(tmp_path, 2, begun_again, pair):
+        assert other_summary == pytest.approx(summary, **ROUNDING)

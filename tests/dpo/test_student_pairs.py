@@ -16,8 +16,8 @@ ROLLOUTS = st.lists(
 
 
 @given(ROLLOUTS, st.integers(1, 20), st.integers(0, 9))
-def test_every_pair_is_right_over_wrong_and_each_rollout_is_used_once(made, most, seed):
-    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(made)]
+def test_every_pair_is_right_over_wrong_and_each_rollout_is_used_once(marks, most, seed):
+    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(marks)]
     by_text = {r.text: r for r in group}
     pairs = build_pairs(problem("p"), group, most, seed)
     chosen, rejected = [by_text[p.chosen] for p in pairs], [by_text[p.rejected] for p in pairs]
@@ -39,19 +39,19 @@ def sides(group) -> tuple[int, int]:
 
 
 @given(ROLLOUTS, st.integers(1, 20), st.sampled_from(sorted(RULES)), st.integers(0, 9))
-def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_says(made, most, rule, seed):
-    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(made)]
+def test_every_rule_pairs_right_over_wrong_never_two_alike_and_as_many_as_it_says(marks, most, rule, seed):
+    group = [rollout("p", i, correct, tokens, stop) for i, (correct, stop, tokens) in enumerate(marks)]
     by_text = {r.text: r for r in group}
     pairs = build_pairs(problem("p"), group, most, seed, rule)
     met = [(by_text[p.chosen], by_text[p.rejected]) for p in pairs]
     assert all(c.correct is True and c.stop == "end" and r.correct is False for c, r in met)
     assert len({(c.index, r.index) for c, r in met}) == len(pairs)
     right, wrong = sides(group)
-    there = {"one": min(1, right, wrong), "all": right * wrong}.get(rule, min(right, wrong))
-    assert len(pairs) == min(most, there)
+    most_pairs = {"one": min(1, right, wrong), "all": right * wrong}.get(rule, min(right, wrong))
+    assert len(pairs) == min(most, most_pairs)
 
 
-def test_the_hardest_pair_is_the_wrong_answer_believed_most_and_the_right_one_believed_least():
+def test_the_hardest_pair_is_the_likeliest_wrong_answer_and_the_least_likely_right_one():
     def sampled(index, correct, logprobs):
         return replace(rollout(index=index, correct=correct, tokens=len(logprobs)), logprobs=logprobs)
 
@@ -76,7 +76,7 @@ def test_the_right_rollout_nearest_in_length_is_chosen():
     assert [p.chosen for p in build_pairs(problem(), group, 2, 0)] == ["p/1"]
 
 
-def test_a_cut_off_rollout_is_rejected_only_where_no_finished_one_is_wrong():
+def test_a_cut_off_rollout_is_rejected_only_if_no_finished_one_is_wrong():
     cut = rollout(index=1, correct=False, stop="length")
     assert [p.rejected for p in build_pairs(problem(), [rollout(), cut], 2, 0)] == ["p/1"]
     finished = rollout(index=2, correct=False)

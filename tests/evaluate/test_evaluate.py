@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from whetstone.evaluate import evaluate
-from whetstone.evaluate.benchmarks import BENCHMARKS, last_box
 from whetstone.evaluate.comparisons import compare, compared, split_groups, starts
+from whetstone.problems.sets import known_sets
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
-from whetstone.run.tables import read_table, write_rows
+from whetstone.run.tables import write_rows
 
 # --- comparisons
 
@@ -113,21 +113,25 @@ def test_a_file_is_read_through_a_column_mapping(tmp_path):
 
 
 def test_csv_and_parquet_hold_the_same_problems(tmp_path):
-    rows = [{"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": "4"}]
-    (tmp_path / "p.csv").write_text("question,answer\n1+1?,2\n2+2?,4\n")
+    rows = [{"question": "1+1?", "answer": "2", "level": 1}, {"question": "2+2?", "answer": "4", "level": 2}]
+    (tmp_path / "p.csv").write_text("question,answer,level\n1+1?,2,Level 1\n2+2?,4,2\n")
     write_rows(tmp_path / "t", rows)
     read = [evaluate.read_problems(str(path)) for path in (tmp_path / "p.csv", tmp_path / "t" / "part-00000.parquet")]
-    assert [[(p.question, p.answer) for p in problems] for problems in read] == [[("1+1?", "2"), ("2+2?", "4")]] * 2
+    asked = [("1+1?", "2", 1), ("2+2?", "4", 2)]
+    assert [[(p.question, p.answer, p.level) for p in problems] for problems in read] == [asked] * 2
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"question": "1+1?", "gold": "2"}\n', "no 'answer' in it .it has question, gold"),
-        (b'{"question": "1+1?", "answer": " "}\n', "the answer is empty"),
-        (b'{"question": "1+1?", "answer": "2"}\n{"question": \n', "1 of 2 rows cannot be used: line 2: it is not JSON"),
-        (b'{"question": "caf\xe9?", "answer": "2"}\n', "line 1: it is not UTF-8"),
-        (b'{"id": "a", "question": "1?", "answer": "1"}\n' * 2, "the id 'a' stands in two rows"),
+        (
+            b'{"question": "1+1?", "gold": "2"}\n',
+            "line 1: missing column: this row has no 'answer', but 'question', 'gold'",
+        ),
+        (b'{"question": "1+1?", "answer": " "}\n', "line 1: empty answer"),
+        (b'{"question": "1+1?", "answer": "2"}\n{"question": \n', "1 of 2 rows cannot be used: line 2: not JSON: "),
+        (b'{"question": "caf\xe9?", "answer": "2"}\n', "line 1: not UTF-8: byte 0xE9"),
+        (b'{"id": "a", "question": "1?", "answer": "1"}\n' * 2, "two rows have the id 'a'"),
         (b"", "holds no problem"),
     ],
 )
@@ -140,23 +144,18 @@ def test_an_unusable_file_is_a_clear_error(tmp_path, content, complaint):
 def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"'querstion' is not one.*question"):
         evaluate.read_problems("gsm8k", columns={"querstion": "q"})
-    with pytest.raises(ValueError, match=r"neither a file nor a known name.*gsm8k"):
+    with pytest.raises(ValueError, match=r"neither a file nor a published set.*did you mean 'gsm8k'"):
         evaluate.read_problems("gsm9k")
+    with pytest.raises(ValueError, match="'chat' is a published set without a test file"):
+        evaluate.read_problems("chat")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl is missing"):
+        evaluate.read_problems("nowhere.jsonl")
     monkeypatch.delenv("WHETSTONE_DATA", raising=False)
     with pytest.raises(ValueError, match="WHETSTONE_DATA, which is not set"):
         evaluate.read_problems("gsm8k")
     monkeypatch.setenv("WHETSTONE_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match=r"gsm8k/test\.jsonl\.gz is missing"):
         evaluate.read_problems("gsm8k")
-
-
-def test_a_csv_row_of_another_length_is_named(tmp_path):
-    (tmp_path / "p.csv").write_text("question,answer\n1?,1,2\n3?\n4?,4\n")
-    assert list(read_table(tmp_path / "p.csv")) == [
-        (1, "it has more cells than the header"),
-        (2, "it has fewer cells than the header"),
-        (3, {"question": "4?", "answer": "4"}),
-    ]
 
 
 def test_a_run_folder_stands_for_its_last_complete_model(tmp_path):
@@ -170,15 +169,8 @@ def test_a_run_folder_stands_for_its_last_complete_model(tmp_path):
         evaluate.find_model(str(tmp_path / "nowhere"))
 
 
-def test_the_last_box_is_read_with_its_braces():
-    assert last_box(r"\boxed{1}, so \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
-    assert last_box(r"so $\boxed 5$") == "5"
-    assert last_box("none") == ""
-
-
 @pytest.mark.skipif("WHETSTONE_DATA" not in os.environ, reason="WHETSTONE_DATA names no folder of public data files")
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_known_problem_set_is_read_whole(name):
+def test_every_known_problem_set_is_read_whole():
     rows = {
         "gsm8k": 1319,
         "gsm_hard": 1319,
@@ -190,6 +182,8 @@ def test_a_known_problem_set_is_read_whole(name):
     }
     rows |= {"olympiadbench": 675, "gaokao2023en": 383, "mawps": 2065, "asdiv": 2215, "aqua_rat": 254}
     rows |= {"mmlu_stem": 3018, "gpqa_diamond": 198}
-    problems = evaluate.read_problems(name)
-    assert len(problems) == rows[name]
-    assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)
+    assert rows.keys() == {name for name, described in known_sets().items() if described.test}
+    for name in rows:
+        problems = evaluate.read_problems(name)
+        assert len(problems) == rows[name]
+        assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)

@@ -1,4 +1,4 @@
-"""Checkpoints: to the bit, never half, never altered unseen, and a full disk that says so."""
+"""Checkpoints restore to the bit; a half-written or altered one is never loaded; a full disk is reported."""
 
 import ctypes
 import os
@@ -33,20 +33,20 @@ def learner(kind: str = "phi3", optimizer: str = "adamw", dtype: torch.dtype = t
     return Learner(random_model(kind, V, dtype), V, ParallelSettings(), OptimizerSettings(name=optimizer))
 
 
-def train(one: Learner, steps: int, start: int = 0) -> None:
+def train(trained: Learner, steps: int, start: int = 0) -> None:
     for step in range(start, start + steps):
         rows = token_mean([Row([(7 * step + i * n) % V for n in range(3, 9 + i)]) for i in range(1, 4)])
-        one.forward_backward([collate(rows)], next_token_loss)
-        one.step(1e-2)
+        trained.forward_backward([collate(rows)], next_token_loss)
+        trained.step(1e-2)
 
 
-def everything(one: Learner) -> dict[str, torch.Tensor]:
-    """Weights and moments, as they are now."""
-    return {name: tensor.clone() for name, tensor in checkpoint.tensors(one)}
+def everything(trained: Learner) -> dict[str, torch.Tensor]:
+    """A copy of weights and moments."""
+    return {name: tensor.clone() for name, tensor in checkpoint.tensors(trained)}
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, mon
 
 @pytest.fixture
 def two(tmp_path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A folder with checkpoints of steps 1 and 2, and what was saved in the first."""
-    one = learner()
-    train(one, 1)
-    checkpoint.save(tmp_path, 1, one, {"tokens": 10})
-    good = everything(one)
-    train(one, 1, start=1)
-    checkpoint.save(tmp_path, 2, one, {"tokens": 20})
+    """A folder with checkpoints of steps 1 and 2, and the tensors saved in the first."""
+    trained = learner()
+    train(trained, 1)
+    checkpoint.save(tmp_path, 1, trained, {"tokens": 10})
+    good = everything(trained)
+    train(trained, 1, start=1)
+    checkpoint.save(tmp_path, 2, trained, {"tokens": 20})
     return tmp_path, good
 
 
@@ -98,51 +98,50 @@ def empty(file: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [truncate, flip, empty, Path.unlink], ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, name, damage, capsys):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(two, name, damage, capsys):
     folder, good = two
     damage(folder / NEWEST / name)
-    one = learner()
-    assert checkpoint.load_newest(folder, one) == (1, {"tokens": 10})
-    assert same(everything(one), good)
+    trained = learner()
+    assert checkpoint.load_newest(folder, trained) == (1, {"tokens": 10})
+    assert same(everything(trained), good)
     said = capsys.readouterr().err
-    assert f"{NEWEST} is passed over" in said and name in said
+    assert f"{NEWEST} is skipped" in said and name in said
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_flipped_bit_anywhere_is_loaded(two, data):
+def test_a_checkpoint_with_a_flipped_bit_is_never_loaded(two, data):
     folder, good = two
     file = folder / NEWEST / data.draw(st.sampled_from(FILES))
-    whole = file.read_bytes()
-    at, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
-    file.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
-    one = learner()
+    written = file.read_bytes()
+    at, bit = data.draw(st.integers(0, len(written) - 1)), data.draw(st.integers(0, 7))
+    file.write_bytes(written[:at] + bytes([written[at] ^ (1 << bit)]) + written[at + 1 :])
+    trained = learner()
     try:
-        assert checkpoint.load_newest(folder, one) == (1, {"tokens": 10})
+        assert checkpoint.load_newest(folder, trained) == (1, {"tokens": 10})
     finally:
-        file.write_bytes(whole)
-    assert same(everything(one), good)
+        file.write_bytes(written)
+    assert same(everything(trained), good)
 
 
-def test_what_is_whole_is_loaded(two):
-    """The counterpart of the damages: undamaged, it is the newest."""
+def test_an_undamaged_checkpoint_is_loaded(two):
     folder, good = two
-    one = learner()
-    assert checkpoint.load_newest(folder, one) == (2, {"tokens": 20})
-    assert not same(everything(one), good)
+    trained = learner()
+    assert checkpoint.load_newest(folder, trained) == (2, {"tokens": 20})
+    assert not same(everything(trained), good)
 
 
-def test_with_no_whole_checkpoint_nothing_is_touched(two):
+def test_without_a_complete_checkpoint_the_learner_is_unchanged(two):
     folder, _ = two
     for file in folder.glob("*/state.json"):
         truncate(file)
-    one = learner()
-    before = everything(one)
-    assert checkpoint.load_newest(folder, one) is None
-    assert same(everything(one), before)
+    trained = learner()
+    before = everything(trained)
+    assert checkpoint.load_newest(folder, trained) is None
+    assert same(everything(trained), before)
 
 
-def test_a_whole_checkpoint_of_another_model_is_an_error(two):
+def test_a_complete_checkpoint_of_another_model_is_an_error(two):
     folder, _ = two
     other = learner("qwen2")
     before = everything(other)
@@ -151,18 +150,18 @@ def test_a_whole_checkpoint_of_another_model_is_an_error(two):
     assert same(everything(other), before)
 
 
-def test_the_newest_and_the_best_stay_and_later_ones_go(tmp_path):
-    one = learner()
+def test_the_newest_and_the_best_are_kept_and_later_ones_removed(tmp_path):
+    trained = learner()
     for step in (10, 20, 30, 40):
-        checkpoint.save(tmp_path, step, one, {}, keep=2, best=10)
+        checkpoint.save(tmp_path, step, trained, {}, keep=2, best=10)
     assert checkpoint.steps(tmp_path) == [10, 30, 40]
-    checkpoint.save(tmp_path, 35, one, {}, keep=2, best=10)  # training went back to 30, or 40 was damaged
+    checkpoint.save(tmp_path, 35, trained, {}, keep=2, best=10)  # training went back to 30, or 40 was damaged
     assert checkpoint.steps(tmp_path) == [10, 30, 35]
-    checkpoint.save(tmp_path, 1_000_000, one, {}, keep=1)
+    checkpoint.save(tmp_path, 1_000_000, trained, {}, keep=1)
     assert checkpoint.steps(tmp_path) == [1_000_000]
 
 
-def test_a_killed_writer_leaves_nothing_that_is_loaded_or_stays(two):
+def test_what_a_killed_writer_left_is_not_loaded_and_is_removed(two):
     folder, _ = two
     shutil.copytree(folder / NEWEST, folder / ".writing-99")
     assert checkpoint.load_newest(folder, learner())[0] == 2
@@ -170,7 +169,7 @@ def test_a_killed_writer_leaves_nothing_that_is_loaded_or_stays(two):
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum")
-def test_sha256sum_checks_a_checkpoint_by_hand(two):
+def test_sha256sum_can_check_a_checkpoint(two):
     folder, _ = two
     check = ["sha256sum", "--quiet", "-c", "SHA256SUMS"]
     assert subprocess.run(check, cwd=folder / NEWEST, check=False).returncode == 0
@@ -178,7 +177,7 @@ def test_sha256sum_checks_a_checkpoint_by_hand(two):
     assert subprocess.run(check, cwd=folder / NEWEST, check=False, capture_output=True).returncode == 1
 
 
-def test_what_json_cannot_hold_is_refused_and_leaves_nothing(two):
+def test_a_state_that_json_cannot_hold_is_refused_and_leaves_no_files(two):
     folder, _ = two
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoint.save(folder, 3, learner(), {"path": Path("here")})
@@ -189,16 +188,19 @@ def test_what_json_cannot_hold_is_refused_and_leaves_nothing(two):
 
 
 def runs_full(folder: Path, fill: Callable[[], object], clear: Callable[[], object]) -> list[DiskFull]:
-    """Save, fill, be refused, clear, go on to the bit. Refused twice: with a look before, and by the kernel."""
-    one, refused = learner(), []
-    train(one, 1)
-    checkpoint.save(folder, 1, one, {"tokens": 10})
-    train(one, 1, start=1)
+    """Save, fill the disk, fail to save, clear the disk, save and restore to the bit.
+
+    The save fails twice: in the check beforehand, and by the kernel's refusal.
+    """
+    trained, refused = learner(), []
+    train(trained, 1)
+    checkpoint.save(folder, 1, trained, {"tokens": 10})
+    train(trained, 1, start=1)
     fill()
     try:
         for look in (shutil.disk_usage, lambda _: SimpleNamespace(free=1 << 60)):
             with mock.patch("shutil.disk_usage", look), pytest.raises(DiskFull) as full:
-                checkpoint.save(folder, 2, one, {"tokens": 20})
+                checkpoint.save(folder, 2, trained, {"tokens": 20})
             refused.append(full.value)
             left = [path.name for path in folder.iterdir() if path.name != "ballast"]
             assert left == ["step-000001"], f"left behind: {left}"
@@ -208,12 +210,12 @@ def runs_full(folder: Path, fill: Callable[[], object], clear: Callable[[], obje
         clear()
     train(other, 1, start=1)
     checkpoint.save(folder, 2, other, {"tokens": 20})
-    assert checkpoint.load_newest(folder, learner())[0] == 2 and same(everything(other), everything(one))
+    assert checkpoint.load_newest(folder, learner())[0] == 2 and same(everything(other), everything(trained))
     return refused
 
 
 def in_a_small_file_system(folder: Path, work: Callable[[], None]) -> int:
-    """The exit status of a forked process that sees 4 MB of its own at `folder`."""
+    """The exit status of a forked process that has a file system of 4 MB at `folder`."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
 
@@ -230,8 +232,8 @@ def in_a_small_file_system(folder: Path, work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(fork("test", mounted), 0)[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a small file system of its own is made with Linux namespaces")
-def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="a small file system needs Linux namespaces")
+def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint_complete(tmp_path):
     ballast = tmp_path / "ballast"
 
     def work() -> None:
@@ -247,20 +249,20 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_whole(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
-def test_a_limit_on_file_sizes_is_said_as_a_full_disk_is(tmp_path):
+def test_a_limit_on_file_sizes_is_reported_like_a_full_disk(tmp_path):
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    told = runs_full(
+    refusals = runs_full(
         tmp_path,
         lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])),
         lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before),
     )
-    assert all("or a quota or limit is reached" in str(full) for full in told)
-    assert all("os error 27" in str(full.__cause__) for full in told)
+    assert all("or a quota or limit is reached" in str(full) for full in refusals)
+    assert all("os error 27" in str(full.__cause__) for full in refusals)
 
 
-def test_other_errors_while_writing_are_not_taken_for_a_full_disk(two, monkeypatch):
+def test_other_errors_while_writing_are_not_reported_as_a_full_disk(two, monkeypatch):
     folder, _ = two
 
     def fail(*_: object) -> None:

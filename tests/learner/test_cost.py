@@ -1,4 +1,4 @@
-"""What the plan says is what happens; Phi-4-mini's numbers are those worked out by hand."""
+"""Estimates agree with what stages take, and Phi-4-mini's numbers with those worked out by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,11 +41,11 @@ def test_the_parameters_of_a_shape_are_those_of_the_model_made_from_it(vocabular
     models.save(model, tokenizer, tmp_path)
     stored = shape_of(tmp_path, ModelSettings())
     assert stored.parameters == models.parameters(model) and stored.tied
-    assert replace(stored, most=True) == shape_of(None, shape)  # of what is yet to be made, the most
+    assert replace(stored, most=True) == shape_of(None, shape)  # for a model that is not made yet: the upper bound
 
 
-def test_a_hub_name_is_not_guessed_at():
-    told = training_estimate(
+def test_the_shape_of_a_hub_name_is_not_guessed():
+    estimate = training_estimate(
         "some/model",
         ModelSettings(path="some/model"),
         ParallelSettings(),
@@ -53,7 +53,7 @@ def test_a_hub_name_is_not_guessed_at():
         row_tokens=64,
         checkpoints=2,
     )
-    assert told.lines == {} and told.memory is None
+    assert estimate.lines == {} and estimate.memory is None
 
 
 def test_phi_4_minis_shape_gives_its_published_number_of_parameters():
@@ -62,7 +62,7 @@ def test_phi_4_minis_shape_gives_its_published_number_of_parameters():
 
 
 @pytest.mark.parametrize("length, billions", [(4096, 25.4), (16384, 32.7), (32768, 42.3)])
-def test_phi_4_minis_operations_a_token(length, billions):
+def test_phi_4_minis_operations_per_token(length, billions):
     """6 x 3.836e9 + 6 x 32 x 3072 x length."""
     assert shape_of(PHI.path, PHI).training_flops(length) == pytest.approx(billions * 1e9, rel=0.005)
 
@@ -74,23 +74,23 @@ def test_an_untied_embedding_is_looked_up_and_not_multiplied():
 
 
 def kept_bytes(compute: str, lengths: list[int], every: int) -> int:
-    """What autograd keeps of a forward pass through the layers, beside the weights; each piece of memory once."""
+    """Bytes that autograd keeps of a forward pass through the layers, besides the weights; each storage counts once."""
     model = random_model("phi3", 50, intermediate_size=160)
     learner = Learner(model, 50, ParallelSettings(device="cpu", compute=compute, activation_checkpointing=every))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen: dict[int, torch.UntypedStorage] = {}
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights and tensor.dim() > 1 and sum(lengths) in tensor.shape:
-            seen[storage.data_ptr()] = storage
+            storages[storage.data_ptr()] = storage
         return tensor
 
     model.train()
     batch = collate([Row([1] * n) for n in lengths])
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), learner._compute():
         models.hidden_states(model, batch.ids, batch.positions, lengths=lengths)
-    return sum(storage.nbytes() for storage in seen.values())
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
@@ -99,8 +99,8 @@ def test_activations_are_what_autograd_keeps(compute):
     kept = kept_bytes(compute, lengths, every=0)
     shape = Shape(2, 64, 160, 64, 32, 50, 0)
     assert SHAPE["num_hidden_layers"] == 2
-    told = 2 * sum(lengths) * activation_bytes(shape, "float32", compute, on_gpu=False)
-    assert told == pytest.approx(kept, rel=0.15)
+    expected = 2 * sum(lengths) * activation_bytes(shape, "float32", compute, on_gpu=False)
+    assert expected == pytest.approx(kept, rel=0.15)
 
 
 def test_memory_of_phi_4_mini_on_one_h200_at_16k_tokens():
@@ -124,41 +124,41 @@ def test_memory_of_phi_4_mini_on_one_h200_at_16k_tokens():
     assert sum(every.values()) < 141e9 < sum(none.values())
 
 
-def test_shares_of_several_devices():
+def test_fsdp_divides_weights_gradients_and_moments():
     shape = shape_of(PHI.path, PHI)
     alone = training_memory(shape, "float32", ParallelSettings(accelerator="H200"), 1024)
     eight = training_memory(shape, "float32", ParallelSettings(accelerator="H200", processes=8, shard="fsdp"), 1024)
-    whole = training_memory(shape, "float32", ParallelSettings(accelerator="H200", processes=8, shard="ddp"), 1024)
-    assert eight["moments"] == alone["moments"] / 8 and whole == alone
+    replicated = training_memory(shape, "float32", ParallelSettings(accelerator="H200", processes=8, shard="ddp"), 1024)
+    assert eight["moments"] == alone["moments"] / 8 and replicated == alone
     assert eight["gathered"] == pytest.approx(4 * (614_596_608 + 2 * 100_669_440), rel=1e-3)
 
 
-def test_each_accelerator_that_can_be_named_is_known():
+def test_every_accelerator_of_the_settings_is_known():
     names = get_args(ParallelSettings.model_fields["accelerator"].annotation)
     assert set(names) - {""} <= set(ACCELERATORS)
 
 
-def test_what_does_not_fit_is_said_with_the_remedy():
-    told = training_estimate(
+def test_a_stage_that_does_not_fit_is_reported_with_the_remedy():
+    estimate = training_estimate(
         PHI.path, PHI, ParallelSettings(accelerator="RTX 4090"), step_tokens=4096, row_tokens=4096, checkpoints=2
     )
-    assert "RTX 4090 has 24.0 GB" in told.lines["does not fit"]
+    assert "RTX 4090 has 24.0 GB" in estimate.lines["does not fit"]
 
 
-def test_sampling_is_bound_by_the_bandwidth():
+def test_sampling_time_follows_from_the_bandwidth():
     """Keys and values of a sequence of 8,192 tokens in bf16 are 1.07 GB: 141 - 80.4 GB beside weights, gradients, moments,
     two bf16 copies and the head hold 56. Each step reads 7.7 GB of weights and 56 x 0.54 GB, at 2.4 TB/s."""
     parallel = ParallelSettings(accelerator="H200", compute="bfloat16", activation_checkpointing=1)
     trained = training_estimate(PHI.path, PHI, parallel, step_tokens=8192, row_tokens=8192, checkpoints=2)
-    told = with_sampling(trained, PHI.path, PHI, parallel, 1_000_000, 8192)
-    assert "56 sequences at once" in told.lines["sampling time"]
-    assert told.seconds == pytest.approx(1e6 / 56 * (7.672e9 + 56 * 0.5369e9) / 2.4e12, rel=0.01)
+    estimate = with_sampling(trained, PHI.path, PHI, parallel, 1_000_000, 8192)
+    assert "56 sequences at once" in estimate.lines["sampling time"]
+    assert estimate.seconds == pytest.approx(1e6 / 56 * (7.672e9 + 56 * 0.5369e9) / 2.4e12, rel=0.01)
 
 
-def test_time_is_operations_by_peak_and_share():
+def test_training_time_is_operations_divided_by_a_share_of_the_peak():
     """150e9 tokens x 32.7e9 operations on 128 x 989e12 at 40 %: 27 hours."""
     parallel = ParallelSettings(accelerator="H100", processes=128, shard="fsdp", compute="bfloat16")
-    told = training_estimate(
+    estimate = training_estimate(
         PHI.path,
         PHI,
         parallel,
@@ -168,42 +168,44 @@ def test_time_is_operations_by_peak_and_share():
         tokens=150_000_000_000,
         steps=71_526,
     )
-    assert told.seconds / 3600 == pytest.approx(26.9, abs=0.1)
+    assert estimate.seconds / 3600 == pytest.approx(26.9, abs=0.1)
 
 
-def test_before_anything_is_there_only_what_follows_from_the_settings_is_said(tmp_path):
+def test_before_any_input_exists_only_what_follows_from_the_settings_is_estimated(tmp_path):
     absent = {name: tmp_path / name for name in ("corpus", "data", "model", "problems", "pairs", "prompts")}
     for room, kind in ((midtrain, "midtrain"), (sft, "sft")):
-        told = room.plan(stage(tmp_path / kind, room.Settings(kind=kind), **absent))
-        assert list(told.lines) == ["model", "memory", "disk"] and told.tokens is told.steps is None
+        estimate = room.plan(stage(tmp_path / kind, room.Settings(kind=kind), **absent))
+        assert list(estimate.lines) == ["model", "memory", "disk"] and estimate.tokens is estimate.steps is None
     limited = midtrain.Settings(kind="midtrain", tokens=10_000, batch_tokens=100)
     assert midtrain.plan(stage(tmp_path / "m", limited, **absent)).lines["steps"] == "at most 100"
-    told = rollout_dpo.plan(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", source="teacher"), **absent))
-    assert "pairs" not in told.lines and "rollouts" not in told.lines
-    told = loop.plan(stage(tmp_path / "r", loop.Settings(kind="rl", steps=7), **absent))
-    assert told.steps == 7 and told.lines["rollouts a step"].startswith("256, at most 512")
+    estimate = rollout_dpo.plan(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", source="teacher"), **absent))
+    assert "pairs" not in estimate.lines and "rollouts" not in estimate.lines
+    estimate = loop.plan(stage(tmp_path / "r", loop.Settings(kind="rl", steps=7), **absent))
+    assert estimate.steps == 7 and estimate.lines["rollouts per step"].startswith("256, at most 512")
 
 
-def test_with_data_and_tokenizer_the_tokens_are_about_those_spent(tmp_path, world):
+def test_with_data_and_tokenizer_the_estimated_tokens_are_about_those_spent(tmp_path, world):
     settings = sft.Settings(kind="sft", batch_tokens=100, epochs=2)
     room = stage(tmp_path / "s", settings, data=world["subset"], model=world["model"])
-    told, done = sft.plan(room), sft.run(room)
-    assert told.tokens == pytest.approx(done["tokens"], rel=0.15)
-    assert abs(told.steps - done["steps"]) <= 3
-    assert told.lines["model"] == f"{models.parameters(models.load(world['model'])[0]):,} parameters"
+    estimate, done = sft.plan(room), sft.run(room)
+    assert estimate.tokens == pytest.approx(done["tokens"], rel=0.15)
+    assert abs(estimate.steps - done["steps"]) <= 3
+    assert estimate.lines["model"] == f"{models.parameters(models.load(world['model'])[0]):,} parameters"
 
 
 def test_the_students_pairs_stay_below_the_bound(tmp_path, world, adder):
-    settings = rollout_dpo.Settings(kind="dpo", samples=6, max_tokens=40, sample_problems=len(SUMS), batch_pairs=4)
+    settings = rollout_dpo.Settings(kind="dpo", pool={"samples": 6, "prompts": len(SUMS)}, max_tokens=40, batch_pairs=4)
     inputs = {"model": adder, "prompts": world["prompts"], "pairs": world["pairs"]}
     room = stage(tmp_path / "d", settings, **inputs)
-    told, done = rollout_dpo.plan(room), rollout_dpo.run(room)
-    assert 0 < done["pairs"] <= 32 and told.lines["pairs"].startswith("at most 32 of")
-    assert done["steps"] <= told.steps == 8 and done["tokens"] <= told.tokens
+    estimate, done = rollout_dpo.plan(room), rollout_dpo.run(room)
+    assert 0 < done["pairs"] <= 32 and estimate.lines["pairs"].startswith("at most 32 of")
+    assert done["steps"] <= estimate.steps == 8 and done["tokens"] <= estimate.tokens
     taught = rollout_dpo.Settings(kind="dpo", source="teacher", batch_pairs=3)
     assert rollout_dpo.plan(stage(tmp_path / "t", taught, **inputs)).lines["pairs"].startswith("8 of")
 
 
-def test_an_unused_shape_is_what_the_model_above_will_have():
-    told = training_estimate("not/made/yet", TINY, ParallelSettings(), step_tokens=512, row_tokens=64, checkpoints=2)
-    assert told.lines["model"] == f"at most {shaped_parameters(TINY):,} parameters"
+def test_a_model_that_does_not_exist_yet_has_the_shape_of_the_settings():
+    estimate = training_estimate(
+        "not/made/yet", TINY, ParallelSettings(), step_tokens=512, row_tokens=64, checkpoints=2
+    )
+    assert estimate.lines["model"] == f"at most {shaped_parameters(TINY):,} parameters"

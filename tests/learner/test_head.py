@@ -1,4 +1,4 @@
-"""Promise 2: the chunked head is the full head in loss, log-probabilities, entropy and gradients, and holds no logits."""
+"""The chunked head equals the full head in log-probabilities, entropy and gradients, and holds no logits of a sequence."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def reference(hidden, weight, bias, targets, temperature, rule):
 @pytest.mark.parametrize("chunk", [3, 1000])
 @pytest.mark.parametrize("dtype", BOUND)
 def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked, rule):
-    """At a temperature of each token's own; with a bias; gradients of hidden states, weight and bias."""
+    """With a temperature per token and a bias; gradients of hidden states, weight and bias."""
     torch.manual_seed(0)
     hidden = torch.randn(N, C, dtype=dtype, requires_grad=True)
     weight = torch.randn(V, C, dtype=dtype, requires_grad=True)
@@ -55,16 +55,16 @@ def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk
 
     expected = reference(hidden, weight, bias, targets, heat, RULES[rule])
     expected_gradients = torch.autograd.grad(loss(*expected), (hidden, weight, bias))
-    found = chunked_logprobs(hidden, weight, targets, heat, chunk, bias, RULES[rule])
+    results = chunked_logprobs(hidden, weight, targets, heat, chunk, bias, RULES[rule])
     if asked == "logprobs":  # nobody asks for the entropy's gradient: not even with a weight of zero
-        gradients = torch.autograd.grad((of_logprobs * found[0]).sum(), (hidden, weight, bias))
+        gradients = torch.autograd.grad((of_logprobs * results[0]).sum(), (hidden, weight, bias))
     else:
-        gradients = torch.autograd.grad(loss(*found), (hidden, weight, bias))
-    for a, b in zip((*found, *gradients), (*expected, *expected_gradients), strict=True):
+        gradients = torch.autograd.grad(loss(*results), (hidden, weight, bias))
+    for a, b in zip((*results, *gradients), (*expected, *expected_gradients), strict=True):
         assert (a - b).abs().max() <= BOUND[dtype] * b.abs().max().clamp(min=1)
 
 
-def test_hidden_states_in_bfloat16_meet_a_head_in_fp32():
+def test_hidden_states_in_bfloat16_are_multiplied_in_fp32():
     torch.manual_seed(0)
     hidden = torch.randn(N, C).bfloat16().requires_grad_()
     weight = torch.randn(V, C).bfloat16().requires_grad_()
@@ -74,8 +74,8 @@ def test_hidden_states_in_bfloat16_meet_a_head_in_fp32():
     assert logprobs.dtype == entropy.dtype == torch.float32
     for a, b in zip((logprobs, entropy), expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5)
-    found = torch.autograd.grad(logprobs.sum(), (hidden, weight))
-    for a, b in zip(found, torch.autograd.grad(expected[0].sum(), (hidden, weight)), strict=True):
+    results = torch.autograd.grad(logprobs.sum(), (hidden, weight))
+    for a, b in zip(results, torch.autograd.grad(expected[0].sum(), (hidden, weight)), strict=True):
         assert a.dtype == torch.bfloat16
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)  # rounded once, at the end
 
@@ -91,7 +91,7 @@ def test_the_policy_is_the_model_with_its_own_logits(kind, tied, dtype):
     logprobs, entropy = Policy(model, USED)(batch, heat)
     assert len(logprobs) == sum(row.scored for row in rows) == 5
     (logprobs.sum() + 0.3 * entropy.sum()).backward()
-    found = [p.grad for p in model.parameters()]
+    results = [p.grad for p in model.parameters()]
     other = random_model(kind, V, dtype, tie_word_embeddings=tied)
     expected, spread = [], []
     for row in rows[:2]:
@@ -104,12 +104,12 @@ def test_the_policy_is_the_model_with_its_own_logits(kind, tied, dtype):
     torch.testing.assert_close(logprobs.double(), expected, rtol=0, atol=BOUND[dtype])
     torch.testing.assert_close(entropy.double(), spread, rtol=0, atol=BOUND[dtype])
     largest = max(float(p.grad.abs().max()) for p in other.parameters())
-    for a, b in zip(found, other.parameters(), strict=True):
+    for a, b in zip(results, other.parameters(), strict=True):
         assert (a - b.grad).abs().max() <= BOUND[dtype] * largest
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most numbers that any tensor had."""
+    """Records the size of the largest tensor."""
 
     numbers = 0
 
@@ -122,25 +122,25 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("entropy_too", [False, True])
-def test_no_tensor_of_all_logits_is_ever_alive(entropy_too):
+def test_no_tensor_ever_holds_the_logits_of_all_tokens(entropy_too):
     tokens, vocabulary, chunk = 400, 300, 20
     hidden = torch.randn(tokens, C, requires_grad=True)
     weight = torch.randn(vocabulary, C, requires_grad=True)
-    with Largest() as seen:
+    with Largest() as largest:
         logprobs, entropy = chunked_logprobs(
             hidden, weight, torch.randint(vocabulary, (tokens,)), torch.ones(tokens), chunk
         )
         (logprobs.sum() + (entropy.sum() if entropy_too else 0)).backward()
-    assert seen.numbers == chunk * vocabulary < tokens * vocabulary
+    assert largest.numbers == chunk * vocabulary < tokens * vocabulary
 
 
-def test_a_learner_never_holds_all_logits_either():
+def test_a_learner_never_holds_the_logits_of_all_tokens():
     model = random_model("phi3", 2000)
     rows = [Row([i % 50 for i in range(CHUNK + 1)], weights=1 / CHUNK) for _ in range(3)]
     learner = Learner(model, 2000, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=10_000))
-    with Largest() as seen:
+    with Largest() as largest:
         learner.forward_backward([collate(rows)], lambda lp, h, b: (-(b.weights * lp).sum(), {}))
-    assert seen.numbers == CHUNK * 2000 < 3 * CHUNK * 2000
+    assert largest.numbers == CHUNK * 2000 < 3 * CHUNK * 2000
 
 
 BENT = {
@@ -156,7 +156,7 @@ BENT = {
 
 
 @pytest.mark.parametrize("kind", BENT)
-def test_models_that_bend_their_logits_are_honoured(kind):
+def test_models_that_scale_or_cap_their_logits_are_reproduced(kind):
     config, build, more, rule = BENT[kind]
     torch.manual_seed(0)
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "attn_implementation": models.ATTENTION}
@@ -167,15 +167,17 @@ def test_models_that_bend_their_logits_are_honoured(kind):
     ids = torch.tensor([[1, 2, 3, 4, 5]])
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
-        found, _ = Policy(model, V)(collate([Row(ids[0].tolist())]))
-    torch.testing.assert_close(found, expected.gather(-1, ids[0, 1:, None])[:, 0], rtol=0, atol=1e-5)
+        results, _ = Policy(model, V)(collate([Row(ids[0].tolist())]))
+    torch.testing.assert_close(results, expected.gather(-1, ids[0, 1:, None])[:, 0], rtol=0, atol=1e-5)
 
 
-def test_a_model_that_bends_its_logits_otherwise_is_refused():
+def test_a_model_with_an_unknown_rule_for_its_logits_is_refused():
     model = random_model("llama", V)
     plain = model.forward
     model.forward = lambda *a, **k: (out := plain(*a, **k), out.__setitem__("logits", out.logits + out.logits.sin()))[0]
-    with pytest.raises(ValueError, match="LlamaForCausalLM: its logits are neither its head's product nor"):
+    with pytest.raises(
+        ValueError, match="LlamaForCausalLM: its logits are neither its head's product, nor that product"
+    ):
         Learner(model, V, ParallelSettings(device="cpu"))
 
 
@@ -190,7 +192,7 @@ def critic_model(dtype: torch.dtype) -> LlamaForSequenceClassification:
 
 
 def bradley_terry(values, batch):
-    """Rows come in pairs; the value of a row's last token judges it."""
+    """Bradley-Terry: rows come in pairs, and the value at a row's last token is its score."""
     good, bad = values[batch.ends][0::2], values[batch.ends][1::2]
     return -(batch.segment["share"][0::2] * torch.nn.functional.logsigmoid(good - bad)).sum(), {}
 
@@ -214,8 +216,8 @@ def test_values_and_their_gradient_are_those_of_the_classifier(dtype):
         torch.testing.assert_close(values[at], value.detach(), rtol=0, atol=BOUND[dtype])
 
 
-def test_a_classifier_of_several_labels_is_no_critic():
+def test_a_classifier_with_several_labels_is_refused_as_a_critic():
     config = random_model("llama", V).config
     config.num_labels = 3
-    with pytest.raises(ValueError, match=r"has no scalar head: values need .* num_labels = 1"):
+    with pytest.raises(ValueError, match=r"has no scalar head: use .* num_labels = 1"):
         Critic(LlamaForSequenceClassification(config))

@@ -1,4 +1,4 @@
-"""Promise 1: the same gradient for any micro-batches, accumulation, packing, order of rows and division among processes."""
+"""The gradient is the same for any micro-batches, accumulation, packing, order of rows and division among processes."""
 
 import random
 import sys
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tests.learner.group import in_group
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Batch, Row, by_prompt, collate, collate_groups, micro_batches, tokens_of
-from whetstone.dpo.loss import PairLoss, pair_rows, weigh
+from whetstone.dpo.loss import PairLoss, pair_rows, weighted
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import token_mean
 from whetstone.run.settings import ParallelSettings
@@ -24,13 +24,13 @@ Groups = list[list[Row]]
 
 
 def token_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy with an entropy bonus, as RL has: both with the denominator in the weights."""
+    """Cross-entropy with an entropy bonus, both with the denominator in the weights."""
     bonus = (batch.weights * entropy).sum()
     return -(batch.weights * logprobs).sum() - 0.05 * bonus, {"entropy": float(bonus.detach())}
 
 
 def sequence_loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-    """Not linear in a sequence's tokens, as GSPO's ratio is not: a division of the sequence would show."""
+    """Not linear in a sequence's tokens, like GSPO's ratio: it would show if a sequence were divided."""
     mean = batch.sum_by_segment(logprobs) / batch.segment["tokens"]
     likely = (batch.segment["share"] * mean.exp()).sum()
     return -likely, {"likely": float(likely.detach())}
@@ -44,10 +44,12 @@ def ids(rng: random.Random, least: int, most: int) -> list[int]:
 
 
 def step_of(kind: str, count: int = 10) -> Groups:
-    """A step's groups for a loss of that kind."""
+    """The groups of a step, for a loss of that kind."""
     rng = random.Random(count)
     if kind == "pairs":
-        return weigh([pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)])
+        return weighted(
+            [pair_rows(ids(rng, 2, 9), ids(rng, 3, 30), ids(rng, 3, 30), (-9.0, -8.0)) for _ in range(count)]
+        )
     rows = [Row(ids(rng, 5, 40), prompt=rng.randint(1, 4)) for _ in range(count)]
     for row in rows:
         row.segment = {"tokens": float(row.scored), "share": 1 / count}
@@ -66,7 +68,7 @@ def gradient_of(trained: Learner) -> torch.Tensor:
 def gradient(
     model: str, dtype: torch.dtype, loss: str, steps: Sequence[Groups], tied: bool = True, **parallel: object
 ) -> tuple[dict[str, float], torch.Tensor]:
-    """Of parts of a step, accumulated: the sums of all and the gradient."""
+    """The sums and the gradient, accumulated over parts of a step."""
     trained = learner(model, dtype, tied, **parallel)
     totals: dict[str, float] = {}
     for groups in steps:
@@ -75,8 +77,8 @@ def gradient(
     return totals, gradient_of(trained)
 
 
-def assert_same(found, expected, dtype: torch.dtype, what: object = "") -> None:
-    (sums, gradient), (expected_sums, expected_gradient) = found, expected
+def assert_same(results, expected, dtype: torch.dtype, what: object = "") -> None:
+    (sums, gradient), (expected_sums, expected_gradient) = results, expected
     assert expected_gradient.abs().max() > 1e-3, "nothing to compare"
     error = (gradient - expected_gradient).abs().max() / expected_gradient.abs().max()
     assert error <= BOUND[dtype], f"{what}: gradients differ by {error:.1e} of the largest"
@@ -88,7 +90,7 @@ def assert_same(found, expected, dtype: torch.dtype, what: object = "") -> None:
 @pytest.mark.parametrize("model", CLASSES)
 def test_the_gradient_does_not_depend_on_how_a_step_is_cut(model, loss, dtype):
     groups = step_of(loss)
-    whole = gradient(model, dtype, loss, [groups], micro_batch_tokens=10_000)
+    unsplit = gradient(model, dtype, loss, [groups], micro_batch_tokens=10_000)
     shuffled = random.Random(1).sample(groups, len(groups))
     ways = {
         "each group alone": ([groups], 1),
@@ -97,13 +99,13 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_cut(model, loss, dtype):
         "accumulated in three parts": ([groups[:3], groups[3:4], groups[4:]], 100),
     }
     for way, (steps, budget) in ways.items():
-        assert_same(gradient(model, dtype, loss, steps, micro_batch_tokens=budget), whole, dtype, way)
+        assert_same(gradient(model, dtype, loss, steps, micro_batch_tokens=budget), unsplit, dtype, way)
 
 
-def test_the_gradient_is_that_of_the_full_logits():
-    """The oracle: transformers' own logits of each row alone, in float64, the loss written out."""
+def test_the_gradient_equals_that_of_the_full_logits():
+    """The oracle: transformers' own logits of each row by itself, in float64, with the loss written out."""
     groups = step_of("tokens", 4)
-    found = gradient("qwen2", torch.float64, "tokens", [groups])
+    results = gradient("qwen2", torch.float64, "tokens", [groups])
     model = random_model("qwen2", V, torch.float64)
     loss, total = torch.zeros((), dtype=torch.float64), 0.0
     for (row,) in groups:
@@ -114,7 +116,7 @@ def test_the_gradient_is_that_of_the_full_logits():
         loss, total = loss + crossed - 0.05 * entropy, total + float(entropy.detach())
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
-    assert_same(found, ({"loss": float(loss.detach()), "entropy": total}, expected), torch.float64)
+    assert_same(results, ({"loss": float(loss.detach()), "entropy": total}, expected), torch.float64)
 
 
 # --- a prompt that rows share is computed once
@@ -132,11 +134,11 @@ def of_one_prompt(kind: str, count: int = 4) -> Groups:
     rows = token_mean([row for group in groups for row in group])
     for row in rows:
         row.segment = {"tokens": float(row.scored), "share": 1 / len(rows)}
-    return groups
+    return [rows[at : at + 3] for at in range(0, len(rows), 3)]
 
 
 def norms_in_their_own_type(model: torch.nn.Module) -> None:
-    """transformers' compute in fp32 whatever the type, and a prompt's gradient is rounded there once, or once a row."""
+    """transformers' norms compute in fp32 for every type, which rounds a prompt's gradient once, or once per row."""
     for norm in model.modules():
         if type(norm).__name__.endswith("RMSNorm"):
             norm.forward = lambda x, norm=norm: F.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
@@ -145,19 +147,19 @@ def norms_in_their_own_type(model: torch.nn.Module) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("model", CLASSES)
-def test_a_shared_prompt_gives_the_gradient_of_rows_that_each_have_their_own(model, loss, dtype):
+def test_a_shared_prompt_gives_the_same_gradient_as_prompts_in_every_row(model, loss, dtype):
     groups = of_one_prompt(loss)
     rows = [row for group in groups for row in group]
     shared, apart = collate_groups(groups, dtype), collate(rows, dtype)
     assert shared.size < apart.size == sum(len(row.ids) for row in rows)
     assert shared.ids[0, shared.ends].tolist() == apart.ids[0, apart.ends].tolist() == [row.ids[-1] for row in rows]
-    found = []
+    results = []
     for batch in (shared, apart):
         trained = learner(model, dtype)
         norms_in_their_own_type(trained.model)
         sums = trained.forward_backward([batch], LOSSES[loss])
-        found.append((sums, gradient_of(trained)))
-    assert_same(*found, dtype)
+        results.append((sums, gradient_of(trained)))
+    assert_same(*results, dtype)
 
 
 @pytest.mark.parametrize("model", CLASSES)
@@ -169,9 +171,9 @@ def test_log_probabilities_are_the_same_with_a_shared_prompt_and_any_neighbours(
     ]  # nothing to score, then the same again
     trained = learner(model, torch.float64, micro_batch_tokens=60)
     together = trained.row_logprobs(rows)
-    for row, found in zip(rows, together, strict=True):
+    for row, shared in zip(rows, together, strict=True):
         (alone,) = trained.row_logprobs([row])
-        torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(shared, alone, rtol=0, atol=1e-12)
 
 
 def test_rows_are_grouped_by_their_prompts_within_the_budget():
@@ -189,7 +191,7 @@ CASES = [
     for model, loss, count, tied in [
         ("phi3", "tokens", 10, True),
         ("qwen2", "tokens", 10, True),
-        ("llama", "tokens", 1, True),  # one row: the other process has nothing
+        ("llama", "tokens", 1, True),  # one row: the other process has none
         ("phi3", "pairs", 5, False),
         ("qwen2", "sequences", 5, False),
         ("llama", "tokens", 3, False),
@@ -198,19 +200,19 @@ CASES = [
 
 
 def gradients_in_process(shard: str) -> list:
-    found = []
+    results = []
     for model, dtype, loss, count, tied in CASES:
         groups = step_of(loss, count)
         # the first part is one group: accumulation, and a process that has none of it
         parts = [groups[:1], groups[1:]] if count == 5 else [groups]
-        found.append(gradient(model, dtype, loss, parts, tied, processes=2, shard=shard, micro_batch_tokens=60))
-    return found
+        results.append(gradient(model, dtype, loss, parts, tied, processes=2, shard=shard, micro_batch_tokens=60))
+    return results
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["ddp", "fsdp"])
 def test_two_processes_give_the_gradient_of_one(shard, tmp_path):
-    """Phi-3, Qwen2 and Llama, head tied and not; ragged: the processes have different numbers of micro-batches."""
+    """Phi-3, Qwen2 and Llama, with tied and untied heads; the processes have different numbers of micro-batches."""
     first, second = in_group(tmp_path, 2, gradients_in_process, shard)
     for case, mine, theirs in zip(CASES, first, second, strict=True):
         model, dtype, loss, count, tied = case

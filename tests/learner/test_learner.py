@@ -1,4 +1,4 @@
-"""The same gradient for any split; packed = alone; the chunked head = the full head."""
+"""The learner against hand-worked numbers and transformers; steps, schedule, and gradients that are not finite."""
 
 import random
 
@@ -20,8 +20,8 @@ V = 50
 
 def rows(count: int, seed: int = 0) -> list[Row]:
     rng = random.Random(seed)
-    made = [Row([rng.randrange(V) for _ in range(rng.randint(4, 40))], prompt=rng.randint(1, 3)) for _ in range(count)]
-    return token_mean(made)
+    rows = [Row([rng.randrange(V) for _ in range(rng.randint(4, 40))], prompt=rng.randint(1, 3)) for _ in range(count)]
+    return token_mean(rows)
 
 
 def gradient(model, batches) -> tuple[float, torch.Tensor]:
@@ -36,16 +36,16 @@ def gradient(model, batches) -> tuple[float, torch.Tensor]:
 def test_any_split_into_micro_batches_gives_the_same_gradient(kind, budget):
     model = random_model(kind, V, torch.float64)
     data = rows(12)
-    whole_loss, whole = gradient(model, [collate(data, torch.float64)])
+    whole_loss, unsplit = gradient(model, [collate(data, torch.float64)])
     split = list(micro_batches([[row] for row in data], budget, torch.float64))
     assert len(split) > 1
     loss, parts = gradient(model, split)
     assert loss == pytest.approx(whole_loss, abs=1e-12)
-    assert (parts - whole).abs().max() <= 1e-10 * whole.abs().max()
+    assert (parts - unsplit).abs().max() <= 1e-10 * unsplit.abs().max()
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_loss_is_that_of_transformers_on_each_sequence_alone(kind):
+def test_the_loss_equals_that_of_transformers_on_each_sequence(kind):
     model = random_model(kind, V, torch.float64)
     data = rows(5)
     loss, _ = gradient(model, [collate(data, torch.float64)])
@@ -74,7 +74,7 @@ def test_a_pair_stays_in_one_micro_batch_and_long_groups_get_their_own():
     assert all(len(b.lengths) % 2 == 0 for b in batches)
 
 
-def test_packing_cuts_nothing_and_fills_rows():
+def test_packing_cuts_no_sequence_and_fills_rows():
     rng = random.Random(0)
     lengths = [rng.randint(1, 100) for _ in range(500)]
     packed = pack(lengths, 128)
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_finite_stops_and_changes_nothing():
 
 def test_unused_slots_of_the_embedding_are_not_counted():
     model = random_model("qwen2", V)
-    seen = Learner(model, V - 10, ParallelSettings()).row_logprobs([Row([1, 2, 3], prompt=1)])[0]
+    logprobs = Learner(model, V - 10, ParallelSettings()).row_logprobs([Row([1, 2, 3], prompt=1)])[0]
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False).logits[0, :2, : V - 10]
-    torch.testing.assert_close(seen, logits.log_softmax(-1)[[0, 1], [2, 3]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[[0, 1], [2, 3]], rtol=0, atol=1e-5)

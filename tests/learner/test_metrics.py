@@ -19,8 +19,8 @@ from whetstone.run.settings import StageSettings
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_a_line_that_is_being_written_is_not_there_yet(tmp_path, monkeypatch, cut):
-    """The reader comes to the end of the file, the writer goes on, and the reader finds the rest of the line."""
+def test_a_line_that_is_being_written_is_not_read_yet(tmp_path, monkeypatch, cut):
+    """The reader reaches the end of the file, the writer continues, and the reader gets the whole line."""
     lines = [json.dumps({"step": step}).encode() + b"\n" for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines))
 
@@ -32,7 +32,7 @@ def test_a_line_that_is_being_written_is_not_there_yet(tmp_path, monkeypatch, cu
     assert read_metrics(tmp_path) == [{"step": 1}]
 
 
-def test_a_resumed_stage_drops_what_it_writes_again(tmp_path):
+def test_a_resumed_stage_drops_the_lines_that_it_writes_again(tmp_path):
     with Metrics(tmp_path) as metrics:
         for step in (1, 2, 3):
             metrics.log(step, loss=1.0 / step)
@@ -45,8 +45,8 @@ def test_a_resumed_stage_drops_what_it_writes_again(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
-def test_a_full_disk_is_said_and_the_torn_line_is_written_again(tmp_path):
-    """The kernel takes nine bytes of the second line and refuses the others."""
+def test_a_full_disk_is_reported_and_the_torn_line_is_written_again(tmp_path):
+    """The kernel writes nine bytes of the second line and refuses the rest."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -109,7 +109,7 @@ def test_tensorboard_shows_each_step_once(tmp_path):
 
 @pytest.mark.slow
 def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
-    """Offline: what would be sent lies in files, one for each time the run was begun, of one run."""
+    """Offline: what would be sent is in files, one for each start of the same run."""
     pytest.importorskip("wandb", reason="an extra: pip install whetstone[wandb]")
     from wandb.proto.wandb_internal_pb2 import Record
 
@@ -132,7 +132,7 @@ def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
 
 
 def records(log: bytes) -> Iterator[bytes]:
-    """Of a LevelDB log, which W&B's files are behind their first seven bytes: blocks of 32 KiB, headers of seven bytes."""
+    """The records of a LevelDB log, as W&B writes it after seven bytes: blocks of 32 KiB, headers of seven bytes."""
     at, whole = 7, b""
     while at + 7 <= len(log):
         if 2**15 - at % 2**15 < 7:

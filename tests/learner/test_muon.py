@@ -1,4 +1,4 @@
-"""Muon is torch's, in the weights' own precision; it takes hidden matrices and leaves the rest to AdamW."""
+"""Muon equals torch's, in the weights' own precision; it updates hidden matrices, and AdamW the rest."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16)])
-def test_singular_values_come_near_one_and_directions_stay(shape):
+def test_orthogonalising_brings_singular_values_near_one_and_keeps_directions(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape, dtype=torch.float64) @ torch.diag(torch.logspace(0, -1, shape[1], dtype=torch.float64))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -20,7 +20,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape):
     assert (between - values.diag()).abs().max() < 1e-9
 
 
-def test_it_steps_as_torch_does_but_for_bfloat16():
+def test_its_step_equals_torchs_up_to_bfloat16():
     torch.manual_seed(1)
     start = [torch.randn(32, 48), torch.randn(48, 32)]
     ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
@@ -36,7 +36,7 @@ def test_it_steps_as_torch_does_but_for_bfloat16():
         assert (p - q).norm() < 0.02 * (p - w).norm(), "bfloat16 keeps two to three digits"
 
 
-def test_its_updates_are_as_large_as_adamws():
+def test_its_updates_are_as_large_as_those_of_adamw():
     torch.manual_seed(2)
     weight = torch.nn.Parameter(torch.zeros(64, 96))
     weight.grad = torch.randn(64, 96)

@@ -1,4 +1,4 @@
-"""Processes that train together: updates, checkpoints and exports are those of one, whatever their number and kind."""
+"""Several processes give the updates, checkpoints and exports of one, for every number and kind."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -24,22 +24,22 @@ from whetstone.run.settings import OptimizerSettings, ParallelSettings
 KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
 
 
-def made(optimizer: str = "adamw", **parallel: object) -> Learner:
+def make_learner(optimizer: str = "adamw", **parallel: object) -> Learner:
     settings = ParallelSettings(**{"device": "cpu", "replicas": 1, "micro_batch_tokens": 60} | parallel)
     chosen = OptimizerSettings(name=optimizer, weight_decay=0.1)
     return Learner(random_model("phi3", V, torch.float64), USED, settings, chosen)
 
 
 def train(trained: Learner, first: int, last: int) -> list[float]:
-    """Losses and norms of the steps; what is asked between gradient and update sees the weights before it."""
-    seen = []
+    """Losses, log-probabilities and norms of the steps; log-probabilities between gradient and update use the old weights."""
+    numbers = []
     for step in range(first, last):
         groups = step_of("tokens", 4 + step)
-        seen.append(trained.gradient(groups, next_token_loss)["loss"])
-        seen.append(float(trained.row_logprobs([groups[0][0]])[0].sum()))
-        seen.append(trained.step(3e-3))
-        seen.append(float(sum(part.sum() for part in trained.logprobs(map(collate, groups)))))
-    return seen
+        numbers.append(trained.gradient(groups, next_token_loss)["loss"])
+        numbers.append(float(trained.row_logprobs([groups[0][0]])[0].sum()))
+        numbers.append(trained.step(3e-3))
+        numbers.append(float(sum(part.sum() for part in trained.logprobs(map(collate, groups)))))
+    return numbers
 
 
 def weights(trained: Learner) -> dict[str, torch.Tensor]:
@@ -47,53 +47,53 @@ def weights(trained: Learner) -> dict[str, torch.Tensor]:
 
 
 def trained_in_process(folder: Path) -> list:
-    found = []
+    results = []
     for shard, optimizer in KINDS:
-        trained = made(optimizer, processes=2, shard=shard)
+        trained = make_learner(optimizer, processes=2, shard=shard)
         place = folder / f"{shard}-{optimizer}"
-        seen = train(trained, 0, 3)
+        numbers = train(trained, 0, 3)
         checkpoint.save(place, 3, trained, {"seen": 3})
-        trained = made(optimizer, processes=2, shard=shard)
+        trained = make_learner(optimizer, processes=2, shard=shard)
         assert checkpoint.load_newest(place, trained) == (3, {"seen": 3})
-        found.append((seen + train(trained, 3, 5), weights(trained)))
-    return found
+        results.append((numbers + train(trained, 3, 5), weights(trained)))
+    return results
 
 
 @pytest.mark.slow
 def test_two_processes_train_resume_and_measure_as_one_does(tmp_path):
-    """Updates by AdamW and Muon, clipping, validation and log-probabilities; and what two saved, one goes on from."""
+    """Updates by AdamW and Muon, clipping, validation and log-probabilities; one process resumes what two saved."""
     first, second = in_group(tmp_path, 2, trained_in_process, tmp_path)
-    for (shard, optimizer), (seen, state), (seen_too, state_too) in zip(KINDS, first, second, strict=True):
+    for (shard, optimizer), (numbers, state), (numbers_too, state_too) in zip(KINDS, first, second, strict=True):
         what = f"{shard} {optimizer}"
-        alone = made(optimizer)
+        alone = make_learner(optimizer)
         expected = train(alone, 0, 5)
-        assert seen == pytest.approx(expected, rel=1e-9), what
-        assert seen == seen_too, what
+        assert numbers == pytest.approx(expected, rel=1e-9), what
+        assert numbers == numbers_too, what
         for name, tensor in weights(alone).items():
             assert torch.equal(state[name], state_too[name]), (what, name)
             torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-8)
-        fewer = made(optimizer)
+        fewer = make_learner(optimizer)
         assert checkpoint.load_newest(tmp_path / f"{shard}-{optimizer}", fewer) == (3, {"seen": 3})
         assert train(fewer, 3, 5) == pytest.approx(expected[12:], rel=1e-9), what
 
 
 def resumed_in_process(folder: Path) -> list[float]:
-    trained = made(processes=2, shard="fsdp")
+    trained = make_learner(processes=2, shard="fsdp")
     assert checkpoint.load_newest(folder, trained) == (3, {})
     return train(trained, 3, 5)
 
 
 @pytest.mark.slow
-def test_what_one_process_saved_two_go_on_from(tmp_path):
-    alone = made()
+def test_two_processes_resume_what_one_saved(tmp_path):
+    alone = make_learner()
     train(alone, 0, 3)
     checkpoint.save(tmp_path, 3, alone, {})
-    for seen in in_group(tmp_path, 2, resumed_in_process, tmp_path):
-        assert seen == pytest.approx(train(made_from(tmp_path), 3, 5), rel=1e-9)
+    for numbers in in_group(tmp_path, 2, resumed_in_process, tmp_path):
+        assert numbers == pytest.approx(train(made_from(tmp_path), 3, 5), rel=1e-9)
 
 
 def made_from(folder: Path) -> Learner:
-    trained = made()
+    trained = make_learner()
     checkpoint.load_newest(folder, trained)
     return trained
 
@@ -122,7 +122,7 @@ def exported_in_process(folder: Path) -> dict[str, Counter]:
 
 
 @pytest.mark.slow
-def test_gradients_are_sent_once_a_step_and_a_model_is_exported_whole(tmp_path):
+def test_gradients_are_sent_once_per_step_and_the_whole_model_is_exported(tmp_path):
     model, tokenizer = tiny()
     models.save(model, tokenizer, tmp_path / "alone")
     counts, _ = in_group(tmp_path, 2, exported_in_process, tmp_path)
@@ -136,7 +136,7 @@ def test_gradients_are_sent_once_a_step_and_a_model_is_exported_whole(tmp_path):
 
 def failures_in_process() -> list[str]:
     said = []
-    trained = made(processes=2)
+    trained = make_learner(processes=2)
     rank = trained.process_group.rank
     assert trained.process_group.any(rank == 1) and not trained.process_group.any(False)
     model = random_model("phi3", V)
@@ -159,13 +159,13 @@ def failures_in_process() -> list[str]:
     return said
 
 
-def test_processes_that_begin_differently_or_blow_up_stop_together(tmp_path):
+def test_processes_with_different_weights_or_infinite_gradients_stop_together(tmp_path):
     for said in in_group(tmp_path, 2, failures_in_process):
         assert "begin with different weights" in said[0]
         assert "the gradient's norm is" in said[1]
 
 
-def test_shares_are_of_about_the_same_size_and_lose_nothing():
+def test_shares_are_of_about_the_same_size_and_complete():
     pair = ProcessGroup()
     pair.count = 2
     sizes = [5, 9, 1, 7, 3, 3]
@@ -175,7 +175,7 @@ def test_shares_are_of_about_the_same_size_and_lose_nothing():
     assert pair.divide(["a"], [3]) == [["a"], []]
 
 
-def test_the_number_of_processes_is_that_of_the_settings(monkeypatch):
+def test_another_number_of_processes_than_in_the_settings_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"processes = 2, but this process was started as one of 1. Start it with"):
         join(ParallelSettings(processes=2), "cpu")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -183,9 +183,9 @@ def test_the_number_of_processes_is_that_of_the_settings(monkeypatch):
         join(ParallelSettings(), "cpu")
 
 
-def test_a_gradient_already_there_is_added_to_and_not_added_up_again(tmp_path):
-    for found in in_group(tmp_path, 2, accumulated_in_process):
-        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+def test_an_existing_gradient_is_added_to_and_not_summed_again(tmp_path):
+    for gradients in in_group(tmp_path, 2, accumulated_in_process):
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
 
 
 def accumulated_in_process() -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,25 +197,25 @@ def accumulated_in_process() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def published_in_process() -> list[bool]:
-    """After an update: whether a copy, of the same type or another, has the weights that all shares make."""
+    """Whether a copy, of the same type or another, gets the complete weights after an update."""
     equal = []
     for shard in ("ddp", "fsdp"):
-        trained = made(processes=2, shard=shard)
+        trained = make_learner(processes=2, shard=shard)
         groups = step_of("tokens", 4)
         trained.gradient(groups, next_token_loss)
         trained.step(3e-3)
         for dtype in (torch.float64, torch.bfloat16):
             copy = random_model("phi3", V, dtype)
             trained.publish(copy)
-            there = {name: p.detach() for name, p in copy.named_parameters()}
+            missing = {name: p.detach() for name, p in copy.named_parameters()}
             for name, p in trained.model.named_parameters():
-                equal.append(torch.equal(trained.process_group.whole(p.detach()).to(dtype), there.pop(name)))
-            equal.append(not there)
+                equal.append(torch.equal(trained.process_group.whole(p.detach()).to(dtype), missing.pop(name)))
+            equal.append(not missing)
     return equal
 
 
-def test_what_samples_is_given_the_weights_of_all_shares(tmp_path):
+def test_the_sampler_is_given_the_complete_weights(tmp_path):
     first, second = in_group(tmp_path, 2, published_in_process)
     assert all(first) and all(second) and len(first) == len(second) > 20
-    alone = made()
+    alone = make_learner()
     alone.publish(alone.model)

@@ -28,23 +28,23 @@ def gradient(kind: str, learner_settings: ParallelSettings, dtype=torch.float32,
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_gradient_with_activation_checkpointing_is_the_same_to_the_bit(kind, every):
     plain_loss, plain, _ = gradient(kind, ParallelSettings())
-    loss, found, _ = gradient(kind, ParallelSettings(activation_checkpointing=every))
-    assert loss == plain_loss and torch.equal(found, plain)
+    loss, prepared, _ = gradient(kind, ParallelSettings(activation_checkpointing=every))
+    assert loss == plain_loss and torch.equal(prepared, plain)
 
 
 @pytest.mark.parametrize("weights, compute", [("float32", "bfloat16"), ("bfloat16", "float32")])
-def test_computing_in_bfloat16_gives_the_gradient_but_for_its_rounding(weights, compute):
+def test_computing_in_bfloat16_gives_the_gradient_up_to_rounding(weights, compute):
     """fp32 master weights under autocast, and weights that are bf16 themselves; a bf16 number has 8 bits."""
     _, plain, _ = gradient("phi3", ParallelSettings())
     settings = ParallelSettings(compute=compute, activation_checkpointing=1)
-    _, found, _ = gradient("phi3", settings, getattr(torch, weights))
-    assert found.dtype == getattr(torch, weights)
-    assert torch.cosine_similarity(found.float(), plain, dim=0) > 0.995
-    assert found.float().norm() == pytest.approx(plain.norm().item(), rel=0.05)
+    _, prepared, _ = gradient("phi3", settings, getattr(torch, weights))
+    assert prepared.dtype == getattr(torch, weights)
+    assert torch.cosine_similarity(prepared.float(), plain, dim=0) > 0.995
+    assert prepared.float().norm() == pytest.approx(plain.norm().item(), rel=0.05)
 
 
 def kept_numbers(every: int) -> int:
-    """Numbers that a forward pass keeps for the backward pass."""
+    """How many numbers a forward pass keeps for the backward pass."""
     model = random_model("phi3", V)
     learner = Learner(model, V, ParallelSettings(activation_checkpointing=every))
     parameters = {p.data_ptr() for p in model.parameters()}
@@ -66,11 +66,11 @@ def test_activation_checkpointing_keeps_less():
     assert every < 0.2 * none and every < second < 0.7 * none
 
 
-def test_a_layer_that_decodes_runs_as_it_was():
+def test_a_layer_that_decodes_runs_its_plain_forward():
     _, _, learner = gradient("phi3", ParallelSettings(activation_checkpointing=1))
-    (seen,) = learner.row_logprobs(rows(1))
+    (logprobs,) = learner.row_logprobs(rows(1))
     (plain,) = Learner(learner.model, V, ParallelSettings()).row_logprobs(rows(1))
-    assert torch.equal(seen, plain)
+    assert torch.equal(logprobs, plain)
 
 
 def test_layers_are_found_in_order():
@@ -80,7 +80,7 @@ def test_layers_are_found_in_order():
 
 @pytest.mark.slow
 def test_compiled_layers_give_the_same_gradient_and_are_compiled_once_for_all_lengths(monkeypatch):
-    """Traced as for inductor, whose own compiling takes a minute."""
+    """With the eager backend: inductor takes a minute."""
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -90,8 +90,8 @@ def test_compiled_layers_give_the_same_gradient_and_are_compiled_once_for_all_le
     gradient("phi3", settings)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs > 0
-    loss, found, _ = gradient("phi3", settings, steps=3)  # rows of other lengths each time
+    loss, prepared, _ = gradient("phi3", settings, steps=3)  # rows of other lengths each time
     assert counters["stats"]["unique_graphs"] == graphs
     plain_loss, plain, _ = gradient("phi3", ParallelSettings(), steps=3)
     assert loss == pytest.approx(plain_loss, rel=1e-6)
-    assert (found - plain).abs().max() <= 1e-5 * plain.abs().max()
+    assert (prepared - plain).abs().max() <= 1e-5 * plain.abs().max()

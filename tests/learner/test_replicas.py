@@ -1,4 +1,4 @@
-"""Several processes give the gradient of one; updates reach them; a dead or failing one is an error; none is left behind."""
+"""Forked processes give the gradient of one and get its updates; a dead or failing one is an error; all end with the parent."""
 
 import os
 import random
@@ -32,8 +32,8 @@ def one_thread():
 
 def groups(count: int, seed: int = 0) -> list[list[Row]]:
     rng = random.Random(seed)
-    made = [Row([rng.randrange(V) for _ in range(rng.randint(40, 90))], prompt=rng.randint(1, 3)) for _ in range(count)]
-    return [[row] for row in token_mean(made)]
+    rows = [Row([rng.randrange(V) for _ in range(rng.randint(40, 90))], prompt=rng.randint(1, 3)) for _ in range(count)]
+    return [[row] for row in token_mean(rows)]
 
 
 def made_learner(processes: int, dtype=torch.float64, optimizer="adamw") -> Learner:
@@ -45,17 +45,17 @@ def trained(
     processes: int, steps: int = 3, dtype=torch.float64, optimizer="adamw"
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
     learner = made_learner(processes, dtype, optimizer)
-    seen = []
+    history = []
     for step in range(steps):
         sums = learner.gradient(groups(12, step), next_token_loss)
-        seen.append(sums | {"norm": learner.step(1e-3)})
+        history.append(sums | {"norm": learner.step(1e-3)})
     learner.close()
-    return seen, torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+    return history, torch.cat([p.detach().flatten() for p in learner.model.parameters()])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_train_as_one_does(processes, optimizer):
+def test_several_processes_train_like_one(processes, optimizer):
     one, alone = trained(1, optimizer=optimizer)
     several, together = trained(processes, optimizer=optimizer)
     for a, b in zip(one, several, strict=True):
@@ -69,12 +69,12 @@ def test_the_same_steps_give_the_same_bits(optimizer):
     assert torch.equal(first, second)
 
 
-def test_shares_are_even_and_lose_nothing():
-    made = groups(30)
-    parts = shares(made, 3)
+def test_shares_are_even_and_complete():
+    given = groups(30)
+    parts = shares(given, 3)
     sizes = [sum(len(row.ids) for group in part for row in group) for part in parts]
     assert max(sizes) - min(sizes) <= 90
-    assert sorted(id(group) for part in parts for group in part) == sorted(map(id, made))
+    assert sorted(id(group) for part in parts for group in part) == sorted(map(id, given))
 
 
 def test_a_small_step_stays_in_one_process():
@@ -83,7 +83,7 @@ def test_a_small_step_stays_in_one_process():
     assert len(shares(groups(1)[:1], 2)) == 1
 
 
-def test_a_loss_of_its_own_reaches_the_children():
+def test_another_loss_reaches_the_children():
     learner = made_learner(2)
 
     def doubled(logprobs, entropy, batch):
@@ -96,7 +96,7 @@ def test_a_loss_of_its_own_reaches_the_children():
     learner.close()
 
 
-def test_a_dead_process_is_an_error_and_a_new_learner_goes_on():
+def test_a_dead_process_is_an_error_and_a_new_learner_works():
     learner = made_learner(2)
     learner.gradient(groups(12), next_token_loss)
     ((pid, _, _),) = learner._replicas[1].children

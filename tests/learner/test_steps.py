@@ -1,4 +1,4 @@
-"""What surrounds every training loop: stopping, going back, the best checkpoint, the step's line."""
+"""The code around every training loop: stopping, going back, the best checkpoint, the progress line."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def training(folder: Path, every: int, spikes: SpikeSettings = WARN) -> Stage:
 
 
 def walk(folder: Path, spikes: SpikeSettings = WARN, bumps=None, at=None) -> tuple[dict, torch.Tensor]:
-    """A stage of TOTAL steps. `bumps` are added to losses; `at(step, steps)` is done in each. Its state and weights."""
+    """Run a stage of TOTAL steps: its state and weights. `bumps` are added to losses; `at(step, steps)` is called in each."""
     learner = Learner(random_model("phi3", V), V, ONE)
     with Steps(training(folder, EVERY, spikes), learner, TOTAL) as steps:
         for step in steps:
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path, monkeypatch):
         walk(tmp_path / "walk")
 
 
-def test_by_default_a_jump_is_said_and_changes_nothing(tmp_path, capsys):
+def test_by_default_a_jump_is_reported_and_changes_nothing(tmp_path, capsys):
     _, plain = walk(tmp_path / "plain" / "walk")
     _, jumped = walk(tmp_path / "jumped" / "walk", bumps={11: 50.0})
     assert torch.equal(plain, jumped)
@@ -82,7 +82,7 @@ def test_by_default_a_jump_is_said_and_changes_nothing(tmp_path, capsys):
 
 
 def test_a_jump_stops_where_the_recipe_says_so(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss jumped to 5.* that the last 8 steps make usual"):
+    with pytest.raises(FloatingPointError, match=r"the loss jumped to 5.* the highest usual after the last 8 steps"):
         walk(tmp_path / "walk", SpikeSettings(spike="stop", window=8), bumps={11: 50.0})
 
 
@@ -108,7 +108,7 @@ def test_going_back_leaves_the_step_out_and_counts_it(tmp_path, capsys):
 @pytest.mark.parametrize("last", [3, 7, 10])
 def test_a_kill_after_going_back_changes_nothing(tmp_path, last):
     bumps = {2: float("inf"), 6: float("nan"), 11: 50.0}
-    whole_state, whole = walk(tmp_path / "one" / "walk", GO_BACK, bumps)
+    undisturbed_state, undisturbed = walk(tmp_path / "one" / "walk", GO_BACK, bumps)
 
     def kill(step: int, steps: Steps) -> None:
         if step == last and len(steps.state.get("left_out", ())) == (1 if last < 6 else 2):
@@ -117,11 +117,11 @@ def test_a_kill_after_going_back_changes_nothing(tmp_path, last):
     with pytest.raises(KeyError, match="killed"):
         walk(tmp_path / "two" / "walk", GO_BACK, bumps, kill)
     state, weights = walk(tmp_path / "two" / "walk", GO_BACK, bumps)
-    assert state == whole_state and torch.equal(weights, whole)
+    assert state == undisturbed_state and torch.equal(weights, undisturbed)
     assert logged(tmp_path / "two" / "walk", "loss") == logged(tmp_path / "one" / "walk", "loss")
 
 
-def test_it_goes_back_only_so_often(tmp_path):
+def test_it_goes_back_at_most_as_often_as_allowed(tmp_path):
     bumps = dict.fromkeys(range(5, 9), float("nan"))
     with pytest.raises(
         FloatingPointError, match=r"step 9: the loss is nan; it went back 3 times already \(steps left out: 6, 7, 8\)"
@@ -142,7 +142,7 @@ def test_a_room_may_go_back_for_its_own_reasons(tmp_path):
     assert logged(tmp_path / "walk", "step") == list(range(1, TOTAL + 1))
 
 
-def test_with_no_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
+def test_without_a_checkpoint_it_cannot_go_back(tmp_path):
     with pytest.raises(FloatingPointError, match="has no checkpoint to go back to"):
         walk(tmp_path / "walk", at=lambda step, steps: steps.go_back(step, "no reason"))
 
@@ -153,14 +153,14 @@ def test_with_no_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_goes_on_from_there(tmp_path, number, kind):
     before = signal.getsignal(number)
-    _, whole = walk(tmp_path / "one" / "walk")
+    _, undisturbed = walk(tmp_path / "one" / "walk")
     with pytest.raises(KeyboardInterrupt) as stopped:
         walk(tmp_path / "two" / "walk", at=lambda step, _: step == 5 and os.kill(os.getpid(), number))
     assert type(stopped.value) is kind
     assert checkpoint.steps(tmp_path / "two" / "walk" / "checkpoints") == [4, 6]
     assert logged(tmp_path / "two" / "walk", "step") == [1, 2, 3, 4, 5, 6]
     _, weights = walk(tmp_path / "two" / "walk")
-    assert torch.equal(weights, whole)
+    assert torch.equal(weights, undisturbed)
     assert signal.getsignal(number) is before
 
 
@@ -178,7 +178,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
 
 
 def test_a_signal_to_all_processes_lets_them_end_the_step(tmp_path):
-    """As batch systems send it, or Ctrl-C: the processes that share the step must not die of it before the parent is done."""
+    """Batch systems and Ctrl-C signal all processes: those that share the step must not end before it is finished."""
     learner = Learner(random_model("phi3", V), V, ParallelSettings(device="cpu", replicas=2))
     if learner.processes == 1:
         pytest.skip("more processes need Linux and OMP_NUM_THREADS=1")
@@ -214,7 +214,7 @@ def test_the_best_checkpoint_stays_and_is_restored(tmp_path):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_where_the_best_is_damaged_the_last_is_used_and_that_is_said(tmp_path, damaged, capsys):
+def test_if_the_best_is_damaged_the_last_is_used_and_that_is_reported(tmp_path, damaged, capsys):
     learner = Learner(random_model("phi3", V), V, ONE)
     kept = []
     with Steps(training(tmp_path / "walk", 2), learner, 4) as steps:
@@ -233,7 +233,7 @@ def test_where_the_best_is_damaged_the_last_is_used_and_that_is_said(tmp_path, d
 # --- the line
 
 
-def test_the_line_says_what_a_step_cost(tmp_path, monkeypatch):
+def test_the_logged_line_has_the_cost_of_the_step(tmp_path, monkeypatch):
     monkeypatch.setattr(flops, "measured_peak", lambda *_: 1e9)
     walk(tmp_path / "walk")
     lines = read_metrics(tmp_path / "walk")
@@ -248,7 +248,7 @@ def test_the_line_says_what_a_step_cost(tmp_path, monkeypatch):
 
 
 def test_padding_is_measured(tmp_path, monkeypatch):
-    """Rows that are not end to end but beside each other would show: here a batch twice as large as its tokens."""
+    """As if rows were padded: here twice as many positions are computed as there are tokens."""
     from whetstone.learner import learner as learners
 
     def padded(groups, budget, dtype):
@@ -297,14 +297,14 @@ def test_flops_by_hand():
     ],
 )
 def test_peaks_are_known_by_name(name, peak):
-    found = known(name)
-    assert (found and found.flops) == peak
+    accelerator = known(name)
+    assert (accelerator and accelerator.flops) == peak
 
 
 def test_another_device_is_measured_once():
     flops.measured_peak.cache_clear()
-    found = flops.peak("cpu", torch.float32)
-    assert found > 1e8 and flops.peak("cpu", torch.float32) == found
+    peak_here = flops.peak("cpu", torch.float32)
+    assert peak_here > 1e8 and flops.peak("cpu", torch.float32) == peak_here
 
 
 def test_the_lines_are_json_that_any_reader_takes(tmp_path):

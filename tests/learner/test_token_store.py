@@ -1,4 +1,4 @@
-"""Rows on disk are the rows that were written; a corpus is tokenised once, also when that is killed in the middle."""
+"""Rows on disk equal the rows that were written; a corpus is tokenised once, even if that is killed in the middle."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def rows_of(vocabulary):
 
 
 @pytest.mark.parametrize("vocabulary", [300, 1 << 16, 200_064])
-def test_any_rows_come_back_as_they_were_written(tmp_path_factory, vocabulary):
+def test_rows_are_read_as_they_were_written(tmp_path_factory, vocabulary):
     @given(rows_of(vocabulary), st.integers(1, 30))
     @settings(max_examples=40, deadline=None)
     def come_back(rows, longest):
@@ -62,7 +62,12 @@ def test_ids_take_two_bytes_where_the_vocabulary_allows(tmp_path):
 
 @pytest.mark.parametrize(
     ("ids", "prompt", "words"),
-    [([1, 300], 1, "id 300.*knows 300"), ([], 0, "row of 0 ids"), ([1, 2], 0, "prompt = 0"), ([1, 2], 3, "prompt = 3")],
+    [
+        ([1, 300], 1, "id 300.*ids up to 299"),
+        ([], 0, "row of 0 ids"),
+        ([1, 2], 0, "prompt = 0"),
+        ([1, 2], 3, "prompt = 3"),
+    ],
 )
 def test_rows_that_could_not_be_trained_on_are_refused(tmp_path, ids, prompt, words):
     with pytest.raises(ValueError, match=words), TokenWriter(tmp_path, 300) as writer:
@@ -71,7 +76,7 @@ def test_rows_that_could_not_be_trained_on_are_refused(tmp_path, ids, prompt, wo
 
 
 @pytest.mark.parametrize("name", ["ids", "starts", "prompts"])
-def test_a_file_of_another_length_is_seen(tmp_path, name):
+def test_a_file_of_another_length_is_refused(tmp_path, name):
     with TokenWriter(tmp_path, 300) as writer:
         writer.add([1, 2, 3], 1)
     os.truncate(tmp_path / f"{name}.bin", 3)
@@ -95,70 +100,70 @@ def chat(world):
 
 
 def prepare(folder, source, chat, **changes):
-    made = stage(folder, midtrain.Settings(kind="midtrain", **changes), corpus=source)
-    read = midtrain.reader(midtrain.dropout(made.settings, made.inputs["corpus"]), made.seed)
-    return tokenise(made, source, chat, read, 128, False, ("train", "validation"))
+    given = stage(folder, midtrain.Settings(kind="midtrain", **changes), corpus=source)
+    read = midtrain.reader(midtrain.dropout(given.settings, given.inputs["corpus"]), given.seed)
+    return tokenise(given, source, chat, read, 128, False, ("train", "validation"))
 
 
-def test_what_cannot_be_taught_is_counted_and_listed_with_its_reason(tmp_path, world, chat, capsys):
+def test_conversations_that_cannot_be_trained_on_are_counted_and_listed_with_the_reason(tmp_path, world, chat, capsys):
     sound = list(read_rows(world["corpus"]))
     rows = [sound[0], *(sound[i] | broken for i, (broken, _) in enumerate(BROKEN, 1)), *sound[7:]]
     write_rows(tmp_path / "corpus", rows)
-    found = prepare(tmp_path / "m", tmp_path / "corpus", chat)
+    tokenised = prepare(tmp_path / "m", tmp_path / "corpus", chat)
     reasons = [reason for _, reason in BROKEN]
-    assert found.left_out == {reason: reasons.count(reason) for reason in reasons}
+    assert tokenised.left_out == {reason: reasons.count(reason) for reason in reasons}
     listed = {row["row"]: (row["problem_id"], row["reason"]) for row in read_rows(tmp_path / "m" / "dropped")}
     assert listed == {i: (rows[i]["problem_id"], reason) for i, reason in enumerate(reasons, 1)}
     taught = [row for i, row in enumerate(rows) if i not in listed]
     for split in ("train", "validation"):
-        store, split_rows = found[split].at_most(128), [row for row in taught if row["split"] == split]
+        store, split_rows = tokenised[split].at_most(128), [row for row in taught if row["split"] == split]
         assert len(store) == len(split_rows)
-        for made, row in zip(store, split_rows, strict=True):
-            assert made.ids == [*chat.question_ids(row["question"]), *chat.completion_ids([row["text"]])[0]]
+        for stored, row in zip(store, split_rows, strict=True):
+            assert stored.ids == [*chat.question_ids(row["question"]), *chat.completion_ids([row["text"]])[0]]
     assert "2 conversations left out, no answer" in capsys.readouterr().err
 
 
-def test_text_that_is_none_is_told_from_what_is_no_text():
+def test_a_missing_text_and_a_value_that_is_no_text_have_different_reasons():
     assert Conversation("p", 5, "a").fault == "its question is not text"
     assert Conversation("p", "q", b"a").fault == "its answer is not text"
     assert Conversation("p", None, "", prompt_ids=[1], answer_ids=[2]).fault == ""
 
 
 def count_encodings(monkeypatch):
-    seen = []
+    chunks = []
     plain = tokenising.encode
-    monkeypatch.setattr(tokenising, "encode", lambda chat, some: seen.append(len(some)) or plain(chat, some))
-    return seen
+    monkeypatch.setattr(tokenising, "encode", lambda chat, some: chunks.append(len(some)) or plain(chat, some))
+    return chunks
 
 
-def test_a_finished_store_is_found_and_other_settings_or_data_make_it_again(tmp_path, world, chat, monkeypatch):
-    seen = count_encodings(monkeypatch)
+def test_a_finished_store_is_reused_and_made_again_for_other_settings_or_data(tmp_path, world, chat, monkeypatch):
+    chunks = count_encodings(monkeypatch)
     first = prepare(tmp_path / "m", world["corpus"], chat)
     again = prepare(tmp_path / "m", world["corpus"], chat)
-    assert len(seen) == 1 and [row.ids for row in again["train"]] == [row.ids for row in first["train"]]
+    assert len(chunks) == 1 and [row.ids for row in again["train"]] == [row.ids for row in first["train"]]
     prepare(tmp_path / "m", world["corpus"], chat, word_dropout=0.5)
-    assert len(seen) == 2
+    assert len(chunks) == 2
     write_rows(tmp_path / "corpus", islice(read_rows(world["corpus"]), 5))
-    assert len(prepare(tmp_path / "m", tmp_path / "corpus", chat)["train"]) == 5 and len(seen) == 3
+    assert len(prepare(tmp_path / "m", tmp_path / "corpus", chat)["train"]) == 5 and len(chunks) == 3
     chat.tokenizer.chat_template = chat.tokenizer.chat_template.replace("'|>'", "'|>\\n'")
     prepare(tmp_path / "m", tmp_path / "corpus", Chat(chat.tokenizer))
-    assert len(seen) == 4
+    assert len(chunks) == 4
 
 
 def test_a_damaged_store_is_made_again(tmp_path, world, chat, monkeypatch, capsys):
-    seen = count_encodings(monkeypatch)
+    chunks = count_encodings(monkeypatch)
     prepare(tmp_path / "m", world["corpus"], chat)
     os.truncate(tmp_path / "m" / "tokens" / "train" / "ids.bin", 10)
     assert len(prepare(tmp_path / "m", world["corpus"], chat)["train"][3].ids) > 10
-    assert len(seen) == 2 and "is damaged, and made again" in capsys.readouterr().err
+    assert len(chunks) == 2 and "is damaged and is made again" in capsys.readouterr().err
 
 
 def test_a_failure_in_the_middle_leaves_nothing_that_looks_finished(tmp_path, world, chat, monkeypatch):
-    seen = []
+    chunks = []
 
     def fails_once(chat, some, plain=tokenising.encode):
-        seen.append(len(some))
-        if len(seen) == 3:
+        chunks.append(len(some))
+        if len(chunks) == 3:
             raise KeyboardInterrupt
         return plain(chat, some)
 
@@ -167,36 +172,36 @@ def test_a_failure_in_the_middle_leaves_nothing_that_looks_finished(tmp_path, wo
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "m", world["corpus"], chat)
     assert not (tmp_path / "m" / "tokens").exists()
-    made = prepare(tmp_path / "m", world["corpus"], chat)
-    whole = prepare(tmp_path / "n" / "m", world["corpus"], chat)
-    assert [row.ids for row in made["train"]] == [row.ids for row in whole["train"]]
-    assert count_rows(world["corpus"]) == sum(len(made[split]) for split in ("train", "validation"))
+    tokenised = prepare(tmp_path / "m", world["corpus"], chat)
+    expected = prepare(tmp_path / "n" / "m", world["corpus"], chat)
+    assert [row.ids for row in tokenised["train"]] == [row.ids for row in expected["train"]]
+    assert count_rows(world["corpus"]) == sum(len(tokenised[split]) for split in ("train", "validation"))
 
 
-def test_a_full_disk_stops_with_a_word_and_takes_no_more_of_it(tmp_path, world, chat, monkeypatch):
+def test_a_full_disk_is_reported_and_the_partial_store_removed(tmp_path, world, chat, monkeypatch):
     def full(self, ids, prompt):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(TokenWriter, "add", full)
-    with pytest.raises(OSError, match="no room left on the disk for the data as ids: free some"):
+    with pytest.raises(OSError, match="no room left on the disk for the tokenised data: free some"):
         prepare(tmp_path / "m", world["corpus"], chat)
     assert not list((tmp_path / "m").glob("tokens*/"))
 
 
 def forked(folder, source, chat, wait, said):
-    """A process that prepares the store, with a wait before each chunk, and then writes down its sum of ids."""
+    """A process that prepares the store, waiting before each chunk, and then writes the sum of its ids."""
 
     def work():
         plain = tokenising.encode
         tokenising.CHUNK = 200
         tokenising.encode = lambda chat, some: time.sleep(wait) or plain(chat, some)
-        made = prepare(folder, source, chat)
-        said.write_text(str(sum(sum(row.ids) for row in made["train"])))
+        tokenised = prepare(folder, source, chat)
+        said.write_text(str(sum(sum(row.ids) for row in tokenised["train"])))
 
     return fork("test", work)
 
 
-def test_a_killed_process_leaves_its_work_to_the_next_and_two_at_once_make_one_store(tmp_path, world, chat):
+def test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one(tmp_path, world, chat):
     killed = forked(tmp_path / "m", world["corpus"], chat, 600, tmp_path / "never")
     while not (tmp_path / "m" / "tokens.part" / "train").exists():
         time.sleep(0.01)
@@ -206,13 +211,13 @@ def test_a_killed_process_leaves_its_work_to_the_next_and_two_at_once_make_one_s
     said = [tmp_path / "first", tmp_path / "second"]
     both = [forked(tmp_path / "m", world["corpus"], chat, 0.02, file) for file in said]
     assert [os.waitpid(one, 0)[1] for one in both] == [0, 0]
-    whole = prepare(tmp_path / "n" / "m", world["corpus"], chat)
-    assert [int(file.read_text()) for file in said] == [sum(sum(row.ids) for row in whole["train"])] * 2
+    expected = prepare(tmp_path / "n" / "m", world["corpus"], chat)
+    assert [int(file.read_text()) for file in said] == [sum(sum(row.ids) for row in expected["train"])] * 2
     assert not (tmp_path / "m" / "tokens.part").exists()
 
 
 def test_tokenising_takes_no_memory_that_grows_with_the_corpus(tmp_path, world, chat, monkeypatch):
-    """Of 1,600 rows more, the ids are 130,000 more: as Python lists they would take over 1 MB."""
+    """1,600 more rows have 130,000 more ids, which would take over 1 MB as Python lists."""
     text = " ".join(f"{n}+{n}" for n in range(16))
     monkeypatch.setattr(tokenising, "CHUNK", 10_000)
 
@@ -220,11 +225,11 @@ def test_tokenising_takes_no_memory_that_grows_with_the_corpus(tmp_path, world, 
         rows = ({"problem_id": "p", "question": f"Compute {i}.", "text": text, "split": "train"} for i in range(count))
         write_rows(tmp_path / f"corpus{count}", rows, shard_rows=200)
         tracemalloc.start()
-        found = prepare(tmp_path / f"m{count}", tmp_path / f"corpus{count}", chat)
+        tokenised = prepare(tmp_path / f"m{count}", tmp_path / f"corpus{count}", chat)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert len(found["train"]) == count
-        return most, int(found["train"].lengths.sum())
+        assert len(tokenised["train"]) == count
+        return most, int(tokenised["train"].lengths.sum())
 
     prepared(10)  # what is loaded and cached once
     (small, few), (large, many) = prepared(400), prepared(2000)

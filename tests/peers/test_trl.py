@@ -187,7 +187,7 @@ def test_packing_in_the_peer_cuts_a_row_that_is_too_long(tmp_path):
     assert sum(len(packed) for packed in data["input_ids"]) == 316 - (100 - LONGEST)
 
 
-def test_a_completion_mask_is_not_heeded_by_the_peer_unless_asked(tmp_path):
+def test_the_peer_ignores_a_completion_mask_unless_asked(tmp_path):
     """Of rows that come as ids with a `completion_mask`; the default of `completion_only_loss` trains on the prompts too."""
     rows = ragged(completion_only=True)
     for asked, hidden in ((None, 0), (True, rows[0].prompt)):

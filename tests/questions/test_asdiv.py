@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from whetstone.arithmetic.expression import evaluate, parse, render
-from whetstone.questions.asdiv import AsdivSource, read_asdiv, read_formula
-from whetstone.questions.sources import Drop, template
+from whetstone.problems.formulas import joined_steps
+from whetstone.problems.reading import Drop
+from whetstone.questions.sources.asdiv import AsdivSource
+from whetstone.questions.splits import template
 from whetstone.records import Problem
 
 HEAD = '<?xml version="1.0" encoding="UTF-8" ?><File><ProblemSet>'
@@ -35,7 +37,7 @@ def read(folder: Path, *elements: str, **settings: Any) -> list[Problem | Drop]:
     path = folder / "ASDiv.xml"
     path.write_text(HEAD + "".join(elements) + TAIL)
     given = {"solution_types": ("Sum",)} | settings
-    return list(read_asdiv(AsdivSource(kind="asdiv", path=str(path), **given), "asdiv"))
+    return list(AsdivSource(kind="asdiv", path=str(path), **given).problems("asdiv", "train", 0))
 
 
 def test_a_problem_is_read_with_formula_grade_and_licence(tmp_path: Path):
@@ -83,14 +85,14 @@ def test_what_arithmetic_does_not_explain_is_dropped_with_its_reason(
 def test_formulas_are_read_as_one_expression(written: str, formula: str | None):
     if formula is None:
         with pytest.raises(ValueError):
-            read_formula(written, "no numbers")
+            joined_steps(written, "no numbers")
     else:
-        assert render(read_formula(written, "no numbers")) == formula
+        assert render(joined_steps(written, "no numbers")) == formula
 
 
 def test_a_step_whose_result_the_text_tells_too_is_not_joined():
     with pytest.raises(ValueError, match="which 4"):
-        read_formula("8/2=4; 8+4=12", "Tom has 8 pens and 4 caps")
+        joined_steps("8/2=4; 8+4=12", "Tom has 8 pens and 4 caps")
 
 
 def test_texts_with_other_numbers_stay_in_one_fold(tmp_path: Path):
@@ -107,7 +109,7 @@ def test_an_unknown_solution_type_suggests_the_one_meant(tmp_path: Path):
 def test_a_file_that_is_not_xml_is_an_error_with_its_name(tmp_path: Path):
     (tmp_path / "a.xml").write_text("no xml")
     with pytest.raises(ValueError, match=r"a\.xml is not readable"):
-        list(read_asdiv(AsdivSource(kind="asdiv", path=str(tmp_path / "a.xml"), solution_types=("Sum",)), "asdiv"))
+        list(AsdivSource(kind="asdiv", path=str(tmp_path / "a.xml"), solution_types=("Sum",)).problems("a", "train", 0))
 
 
 # --- the real file ---
@@ -118,7 +120,7 @@ def asdiv() -> list[Problem | Drop]:
     folder = os.environ.get("WHETSTONE_DATA")
     if not folder or not (Path(folder) / "asdiv" / "ASDiv.xml.gz").exists():
         pytest.skip("WHETSTONE_DATA names no folder with asdiv/ASDiv.xml.gz")
-    return list(read_asdiv(AsdivSource(kind="asdiv", solution_types=ARITHMETIC), "asdiv"))
+    return list(AsdivSource(kind="asdiv", solution_types=ARITHMETIC).problems("asdiv", "train", 0))
 
 
 def test_most_of_asdivs_arithmetic_is_explained_by_its_formula(asdiv: list[Problem | Drop]):

@@ -72,7 +72,7 @@ def test_the_questions_stage_rephrases_training_problems_through_a_server(tmp_pa
     assert not [row for row in read_rows(of.folder / "dropped") if "rephras" in row["reason"]]
 
 
-def test_what_was_said_before_the_server_failed_is_kept_and_its_failures_are_told(tmp_path):
+def test_completions_before_the_server_failed_are_kept_and_its_failures_are_named(tmp_path):
     def dies(handler, body, attempt):
         if len(world.bodies) > 2:
             send(handler, "gone", 401)

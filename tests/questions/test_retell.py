@@ -63,7 +63,7 @@ def test_a_thing_and_its_plural_are_undone_by_each_other():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_share_of_the_resampled_is_told_anew_and_the_numbers_do_not_depend_on_it(share):
+def test_a_share_of_the_resampled_is_retold_and_the_numbers_do_not_depend_on_it(share):
     problem = Problem(
         "p", "Ann has 31 red pens. She buys 22 more red pens. How many red pens does Ann have?", "53", formula="31+22"
     )

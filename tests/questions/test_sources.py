@@ -11,8 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from whetstone.questions import sources
-from whetstone.questions.sources import Drop, FileSource, find_answer, normalise, read_file, template
+from whetstone.problems import columns, reading, table
+from whetstone.problems.columns import ColumnLayout, Columns
+from whetstone.problems.reading import Drop, read_problem
+from whetstone.questions import splits
+from whetstone.questions.sources.file import FileSource
+from whetstone.questions.splits import normalise, template
 from whetstone.records import Problem
 
 ROWS = [
@@ -22,7 +26,7 @@ ROWS = [
 
 
 def read(path: Path, **settings: Any) -> list[Problem | Drop]:
-    return list(read_file(FileSource(kind="file", path=str(path), **settings), "set"))
+    return list(FileSource(kind="file", path=str(path), **settings).problems("set", "train", 0))
 
 
 def written(folder: Path, suffix: str) -> Path:
@@ -46,7 +50,8 @@ def written(folder: Path, suffix: str) -> Path:
 
 
 def test_docstring_examples_are_true():
-    assert doctest.testmod(sources).failed == 0
+    for module in (splits, reading, table, columns):
+        assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet"])
@@ -99,7 +104,8 @@ def test_limit_reads_the_first_rows(tmp_path: Path):
     ],
 )
 def test_the_answer_is_where_the_recipe_says(text: str, where: str, answer: str | None):
-    assert find_answer(text, where) == answer
+    item = read_problem({"question": "q", "answer": text}, 1, ColumnLayout(Columns(), where), "set")
+    assert (item.reason if isinstance(item, Drop) else item.answer) == (answer or "no answer found")
 
 
 def test_a_row_whose_answer_is_not_where_declared_is_dropped(tmp_path: Path):
@@ -116,7 +122,7 @@ def test_csv_rows_of_another_width_are_dropped_with_their_lines(tmp_path: Path):
     assert drops == [(3, "broken CSV"), (6, "broken CSV")]
 
 
-def test_a_csv_quote_that_never_closes_is_told_with_the_lines_it_swallowed(tmp_path: Path):
+def test_a_csv_quote_that_never_closes_is_dropped_with_its_lines(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text('question,answer\nWhat is 1 + 1?,2\n"open,3\nWhat is 2 + 2?,4\n')
     first, second = read(path)
@@ -169,7 +175,7 @@ def test_a_missing_file_names_the_file_that_was_likely_meant(tmp_path: Path):
 @pytest.mark.parametrize("name", ["a.xlsx", "a.parquet.gz", "a"])
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path, name: str):
     (tmp_path / name).write_text("x")
-    with pytest.raises(ValueError, match=r"\.jsonl, \.json, \.csv, \.parquet"):
+    with pytest.raises(ValueError, match=r"\.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet"):
         read(tmp_path / name)
 
 

@@ -52,7 +52,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_whole_and_asks_the_network_for_nothing(html):
+def test_the_page_is_well_formed_and_loads_nothing_from_the_network(html):
     page = Page(html)
     assert page.open == []
     assert page.addresses and all(address.startswith("#") for address in page.addresses)
@@ -60,7 +60,7 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(html):
     assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", html.lower())
 
 
-def test_it_tells_what_every_stage_gave_and_what_the_paper_says(html, run_folder):
+def test_it_shows_the_score_of_every_stage_and_of_the_papers(html, run_folder):
     text = Page(html).text
     for score in read_json(run_folder / "scores.json")["scores"]:
         assert f"{100 * score['mean']:.1f}" in text
@@ -70,14 +70,14 @@ def test_it_tells_what_every_stage_gave_and_what_the_paper_says(html, run_folder
     assert "Another model at another scale" in text
 
 
-def test_a_model_wrote_it_so_it_is_escaped(html):
+def test_what_a_model_wrote_is_escaped(html):
     assert "&lt;b&gt;Think&lt;/b&gt; &amp; answer." in html
     assert "<b>Think</b>" not in html
 
 
 def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):
     run = read_run(run_folder)
-    assert [stage.name for stage in run.walk] == ["midtrain", "sft", "dpo", "rl"]
+    assert [stage.name for stage in run.pipeline] == ["midtrain", "sft", "dpo", "rl"]
     assert [(control.name, of.name) for control, of in run.controls] == [
         ("more_midtrain", "sft"),
         ("sft_on_chosen", "dpo"),
@@ -96,7 +96,7 @@ def test_the_same_problems_are_shown_across_stages_right_and_wrong(run_folder):
     assert len(patterns) == len(problems), "every pattern of right and wrong has its turn before one comes twice"
 
 
-def test_thinking_is_folded_away_and_long_texts_are_shortened():
+def test_thinking_is_folded_and_long_texts_are_shortened():
     assert split_thinking("<think>a</think> b") == ("a", "b")
     assert split_thinking("<think>never ends") == ("never ends", "")
     assert split_thinking("plain") == ("", "plain")
@@ -119,14 +119,14 @@ def test_a_run_without_scores_or_curves_still_has_a_report(tmp_path):
     assert "01-questions" in html
 
 
-def test_a_folder_without_stages_is_refused_with_the_way_out(tmp_path):
+def test_a_folder_without_stages_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(ValueError, match=r"no complete stage.*whetstone run"):
         report.write_report(tmp_path)
-    with pytest.raises(ValueError, match=r"is not there.*whetstone run"):
+    with pytest.raises(ValueError, match=r"is missing.*whetstone run"):
         report.write_report(tmp_path / "nowhere")
 
 
-def test_the_stage_gives_the_page_too(run_folder, tmp_path):
+def test_the_stage_gives_the_page(run_folder, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(run_folder, folder)
     stage = Stage(
@@ -145,7 +145,7 @@ def test_the_stage_gives_the_page_too(run_folder, tmp_path):
     assert (folder / "report.html").read_bytes() == (folder / "11-report" / "report" / "report.html").read_bytes()
 
 
-def test_a_torn_metrics_line_and_numbers_that_are_none_do_no_harm(run_folder, tmp_path):
+def test_an_incomplete_metrics_line_and_values_that_are_no_numbers_are_skipped(run_folder, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(run_folder, folder)
     with (folder / "05-sft" / "metrics.jsonl").open("a") as out:
@@ -163,7 +163,7 @@ def test_a_line_goes_through_its_points():
     assert y1 < y2
 
 
-def test_values_that_are_no_numbers_are_gaps_and_nothing_to_draw_draws_nothing():
+def test_values_that_are_no_numbers_leave_gaps_and_no_values_draw_nothing():
     line = charts.Line("loss", [1, 2, 3], [1.0, math.inf, 2.0])
     (points,) = re.findall(r'points="([^"]+)"', charts.line_chart([line]))
     assert len(points.split()) == 2
@@ -185,7 +185,7 @@ def test_ticks_are_round_and_inside(low, high):
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
 
 
-def test_numbers_read_well():
+def test_numbers_are_short_and_have_units():
     assert [charts.number(x) for x in (0, 3e-5, 0.25, 12, 15_000, 2.5e6)] == [
         "0",
         "3.0e-5",

@@ -13,11 +13,11 @@ from tests.rl.worlds import LONGEST, batch_of, group, moved, random_groups, setu
 from tests.scripted import problem, rollout
 from whetstone.batch import collate
 from whetstone.rl.algorithm import Group
+from whetstone.rl.algorithms.grpo import grpo
+from whetstone.rl.algorithms.reinforce_pp import whitened
 from whetstone.rl.credit import centred, constant, leave_one_out, normalised, rollout_mean, token_mean
-from whetstone.rl.grpo import grpo
 from whetstone.rl.keep import each, partly_right, rewards_differ, there_are_any
 from whetstone.rl.loss import observed
-from whetstone.rl.reinforce_pp import whitened
 
 
 def test_advantages_by_hand():
@@ -43,8 +43,10 @@ SIZES = st.lists(st.lists(st.tuples(st.booleans(), st.integers(1, LONGEST)), max
 
 def made_groups(sizes) -> list[Group]:
     return [
-        Group(problem(f"p{g}"), [rollout(f"p{g}", i, c, n, reward=1.0 if c else -1.0) for i, (c, n) in enumerate(made)])
-        for g, made in enumerate(sizes)
+        Group(
+            problem(f"p{g}"), [rollout(f"p{g}", i, c, n, reward=1.0 if c else -1.0) for i, (c, n) in enumerate(marks)]
+        )
+        for g, marks in enumerate(sizes)
     ]
 
 
@@ -84,7 +86,7 @@ def test_kept_groups_are_whole_and_their_rollouts_of_one_problem(sizes):
 
 
 @given(SIZES)
-def test_advantages_of_a_group_add_up_to_nothing_and_equal_rewards_have_none(sizes):
+def test_advantages_of_a_group_add_up_to_0_and_are_0_for_equal_rewards(sizes):
     for g in made_groups(sizes):
         for advantage in (normalised, centred, leave_one_out) if g.rollouts else ():
             values = advantage(g)
@@ -125,7 +127,7 @@ def test_any_division_into_micro_batches_has_the_loss_gradient_and_sums_of_the_w
         one, some = loss(logprobs[at : at + n], entropy[at : at + n], part)
         total, at = total + one, at + n
         sums = {key: sums[key] - some[key] for key in sums}
-    (found,) = torch.autograd.grad(total, logprobs)
+    (ours,) = torch.autograd.grad(total, logprobs)
     assert total.item() == pytest.approx(value.item(), abs=1e-12)
-    assert (found - gradient).abs().max() < 1e-12
+    assert (ours - gradient).abs().max() < 1e-12
     assert all(abs(rest) < 1e-10 for rest in sums.values()), sums

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rl.worlds import LONGEST, group, setup
+from tests.rl.worlds import LONGEST, group, made, setup
 from tests.scripted import problem, rollout
 from whetstone.rl.algorithm import Group
-from whetstone.rl.dapo import dapo, soft_overlong
+from whetstone.rl.algorithms.dapo import dapo, soft_overlong
 from whetstone.rl.reward import plus_minus_one
 
 
@@ -28,26 +28,26 @@ def step_of(algorithm, state, step, marks_of) -> tuple[list[Group], list[Group]]
 
 def test_it_draws_until_there_are_enough_groups_with_signal():
     dead = {"p0", "p1", "p2", "p5", "p7"}
-    algorithm = dapo(setup(count=12, prompts=4))
+    algorithm = made(dapo, setup(count=12, prompts=4))
     drawn, kept = step_of(algorithm, {}, 0, lambda name, _: "----" if name in dead else "+---")
     assert len(kept) == 4 and all(g.problem.id not in dead for g in kept)
     assert len({g.problem.id for g in drawn}) == len(drawn) > 4
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_where_nothing_has_signal_it_stops_after_so_many_rounds(rounds):
-    algorithm = dapo(setup(count=100, prompts=4), rounds=rounds)
+def test_without_signal_drawing_stops_after_the_last_round(rounds):
+    algorithm = made(dapo, setup(count=100, prompts=4), rounds=rounds)
     drawn, kept = step_of(algorithm, {}, 0, lambda *_: "++++")
     assert kept == [] and len(drawn) == 4 * rounds
 
 
-def test_it_stops_where_every_problem_has_been_drawn():
-    drawn, kept = step_of(dapo(setup(count=6, prompts=4), rounds=50), {}, 0, lambda *_: "----")
+def test_drawing_stops_once_every_problem_was_drawn():
+    drawn, kept = step_of(made(dapo, setup(count=6, prompts=4), rounds=50), {}, 0, lambda *_: "----")
     assert len(drawn) == 6 and kept == []
 
 
 def test_surplus_is_carried_over_with_its_rollouts_and_trained_on_first():
-    algorithm = dapo(setup(count=40, prompts=4))
+    algorithm = made(dapo, setup(count=40, prompts=4))
     state: dict = {}
     marks = {0: ["+---", "----", "----", "----"]}  # one of four has signal, so the next round asks for many
 
@@ -65,9 +65,9 @@ def test_surplus_is_carried_over_with_its_rollouts_and_trained_on_first():
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["++++", "----", "+---"]), min_size=1, max_size=30), st.integers(1, 6))
-def test_the_state_in_json_goes_on_as_the_state_in_memory(marks, prompts):
+def test_a_state_read_from_json_continues_like_the_state_in_memory(marks, prompts):
     """Every problem has its turn, no step has too many groups, and resuming from JSON changes nothing."""
-    algorithm = dapo(setup(count=len(marks), prompts=prompts), rounds=4)
+    algorithm = made(dapo, setup(count=len(marks), prompts=prompts), rounds=4)
     state: dict = {}
     met, kept_before = set(), 0
     for step in range(8):
@@ -84,7 +84,7 @@ def test_the_state_in_json_goes_on_as_the_state_in_memory(marks, prompts):
 
 
 def test_a_short_batch_is_trained_on_with_the_weight_of_a_full_one():
-    algorithm = dapo(setup(prompts=4))
+    algorithm = made(dapo, setup(prompts=4))
     full = [group(f"p{i}", "+-") for i in range(4)]
     weights = {n: [row.weights for part in algorithm.credit(full[:n], full) for row in part] for n in (2, 4)}
     assert weights[2][0] == weights[4][0] == pytest.approx(1 / (4 * 2 * 3))
@@ -93,8 +93,8 @@ def test_a_short_batch_is_trained_on_with_the_weight_of_a_full_one():
 
 def test_rollouts_that_were_cut_off_can_be_left_out_of_the_loss_but_not_of_the_baseline():
     whole = group("p", "+-<", tokens=lambda i: 2 + i)
-    (all_rows,) = dapo(setup(prompts=1)).credit([whole], [whole])
-    (rows,) = dapo(setup(prompts=1), mask_overlong=True).credit([whole], [whole])
+    (all_rows,) = made(dapo, setup(prompts=1)).credit([whole], [whole])
+    (rows,) = made(dapo, setup(prompts=1), mask_overlong=True).credit([whole], [whole])
     assert len(all_rows) == 3 and len(rows) == 2
     assert [r.token["advantage"] for r in rows] == [r.token["advantage"] for r in all_rows[:2]]
     assert [r.weights for r in rows] == [1 / 5] * 2 and all_rows[0].weights == 1 / 9
@@ -109,11 +109,11 @@ def test_the_length_penalty_is_a_ramp_added_to_the_reward():
 
     assert [of(n, True) for n in (1, 16, 17, 18, 20, 21)] == [1, 1, 0.75, 0.5, 0, 0]
     assert of(20, False) == -2 and of(20, None) is None
-    assert dapo(setup()).reward(problem(), rollout(tokens=LONGEST)) == 0.0, "the default ramp is a fifth"
-    assert dapo(setup(), soft_tokens=0).reward(problem(), rollout(tokens=LONGEST)) == 1.0
+    assert made(dapo, setup()).reward(problem(), rollout(tokens=LONGEST)) == 0.0, "the default ramp is a fifth"
+    assert made(dapo, setup(), soft_tokens=0).reward(problem(), rollout(tokens=LONGEST)) == 1.0
 
 
 def test_equal_verdicts_with_unequal_lengths_are_no_signal():
     both_right = group("p", "++")
     shaped = Group(both_right.problem, [r for r in both_right.rollouts])
-    assert dapo(setup()).keep({}, 0, [shaped]) == []
+    assert made(dapo, setup()).keep({}, 0, [shaped]) == []

@@ -24,7 +24,7 @@ def test_an_epoch_of_steps_meets_every_prompt(count, size, seed, epoch):
 
 
 @given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 3))
-def test_where_steps_divide_the_prompts_each_is_drawn_once_an_epoch(steps, size, seed):
+def test_if_the_step_size_divides_the_prompts_each_is_drawn_once_per_epoch(steps, size, seed):
     epochs = [[i for s in range(steps) for i in window(steps * size, size, e * steps + s, seed)] for e in range(2)]
     assert all(sorted(epoch) == list(range(steps * size)) for epoch in epochs)
 
@@ -35,7 +35,7 @@ def test_the_draw_is_a_function_of_seed_and_step():
 
 
 @given(st.integers(1, 20), st.integers(0, 60), st.integers(1, 25), st.sets(st.integers(0, 19)))
-def test_a_walk_never_meets_one_twice_nor_what_it_is_to_leave_out(count, start, size, without):
+def test_a_walk_has_no_index_twice_and_none_that_is_left_out(count, start, size, without):
     without = {i for i in without if i < count}
     chosen, at = walk(count, start, size, 0, without)
     assert len(chosen) == len(set(chosen)) == min(size, count - len(without))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.rl.worlds import random_groups, setup
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.kl import PENALTIES, kl_in_reward, value
 
 LOGITS = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64)
@@ -36,14 +36,14 @@ def true_gradient(which: str) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "which"), [("k1", FORWARD), ("k2", FORWARD), ("k3", BACKWARD), ("k3_corrected", FORWARD)]
 )
-def test_on_policy_the_penaltys_gradient_is_that_of(name, which):
-    found = expected_gradient(name, LOGITS.log_softmax(-1))
-    assert (found - true_gradient(which)).abs().max() < 1e-12
+def test_the_gradient_of_each_penalty_on_policy(name, which):
+    ours = expected_gradient(name, LOGITS.log_softmax(-1))
+    assert (ours - true_gradient(which)).abs().max() < 1e-12
     other = true_gradient(BACKWARD if which == FORWARD else FORWARD)
-    assert (found - other).abs().max() > 1e-2
+    assert (ours - other).abs().max() > 1e-2
 
 
-def test_off_policy_only_the_corrected_one_is_still_right():
+def test_off_policy_only_the_corrected_estimator_stays_right():
     behaviour = torch.tensor([0.5, 0.5, 0.0, -0.5], dtype=torch.float64).log_softmax(-1)
     wrong = {
         name: (expected_gradient(name, behaviour) - true_gradient(FORWARD)).abs().max().item() for name in PENALTIES
@@ -68,13 +68,13 @@ def test_in_expectation_values_are_the_kl(name):
     assert mean == pytest.approx(kl(policy, REFERENCE).item(), abs=1e-12)
 
 
-def test_in_the_reward_every_token_pays_and_advantages_are_of_what_is_left():
+def test_a_kl_in_the_reward_is_subtracted_per_token_before_advantages():
     groups = random_groups(0, marks=("+-+",), reference=True)
-    seen = []
+    credited = []
     plain = grpo(setup())
 
     def credit(kept, drawn):
-        seen.extend(kept)
+        credited.extend(kept)
         return plain.credit(kept, drawn)
 
     from dataclasses import replace
@@ -82,7 +82,7 @@ def test_in_the_reward_every_token_pays_and_advantages_are_of_what_is_left():
     penalised = kl_in_reward(replace(plain, credit=credit), 0.3, "k1")
     assert penalised.reference
     rows = penalised.credit(groups, groups)
-    (group,) = seen
+    (group,) = credited
     for rollout, reference, whole in zip(group.rollouts, group.reference, group.returns, strict=True):
         paid = 0.3 * (sum(rollout.logprobs) - sum(reference))
         assert whole == pytest.approx(rollout.reward - paid)

@@ -1,22 +1,23 @@
 """Each algorithm's loss and gradient are those of its paper's formula, written out once more in float64."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
-from tests.rl.worlds import LONGEST, batch_of, moved, random_groups, setup
+from tests.rl.worlds import LONGEST, batch_of, made, moved, random_groups, setup
 from whetstone.rl.algorithm import Group
-from whetstone.rl.cispo import cispo
-from whetstone.rl.dapo import dapo
-from whetstone.rl.dr_grpo import dr_grpo
-from whetstone.rl.grpo import grpo
-from whetstone.rl.gspo import gspo
+from whetstone.rl.algorithms.cispo import cispo
+from whetstone.rl.algorithms.dapo import dapo
+from whetstone.rl.algorithms.dr_grpo import dr_grpo
+from whetstone.rl.algorithms.grpo import grpo
+from whetstone.rl.algorithms.gspo import gspo
+from whetstone.rl.algorithms.reinforce_pp import reinforce_pp
+from whetstone.rl.algorithms.rloo import rloo
+from whetstone.rl.algorithms.srpo import srpo
 from whetstone.rl.kl import kl_in_loss, kl_in_reward
 from whetstone.rl.loss import with_entropy_bonus
-from whetstone.rl.reinforce_pp import reinforce_pp
-from whetstone.rl.rloo import rloo
-from whetstone.rl.srpo import srpo
 
 exp, clip, tensor = torch.exp, torch.clip, lambda x: torch.tensor(x, dtype=torch.float64)
 # Of each group: the new log-probabilities of each rollout, beside the group
@@ -145,15 +146,15 @@ def reinforce_pp_paper(step: Step, of_group: bool = False, beta: float = 0.1):
 PAPERS: dict[str, tuple[Callable, Callable]] = {
     "grpo": (grpo, grpo_paper),
     "grpo, KL in the loss": (lambda s: kl_in_loss(grpo(s), 0.04, "k3"), grpo_with_kl),
-    "dr_grpo": (dr_grpo, dr_grpo_paper),
-    "dapo": (lambda s: dapo(s), dapo_paper),
-    "srpo": (srpo, srpo_paper),
-    "gspo": (gspo, gspo_paper),
-    "cispo": (cispo, cispo_paper),
-    "rloo": (rloo, rloo_paper),
-    "reinforce_pp": (lambda s: kl_in_reward(reinforce_pp(s), 0.1, "k1"), reinforce_pp_paper),
+    "dr_grpo": (partial(made, dr_grpo), dr_grpo_paper),
+    "dapo": (partial(made, dapo), dapo_paper),
+    "srpo": (partial(made, srpo), srpo_paper),
+    "gspo": (partial(made, gspo), gspo_paper),
+    "cispo": (partial(made, cispo), cispo_paper),
+    "rloo": (partial(made, rloo), rloo_paper),
+    "reinforce_pp": (lambda s: kl_in_reward(made(reinforce_pp, s), 0.1, "k1"), reinforce_pp_paper),
     "reinforce_pp, group": (
-        lambda s: kl_in_reward(reinforce_pp(s, baseline="group"), 0.1, "k1"),
+        lambda s: kl_in_reward(made(reinforce_pp, s, baseline="group"), 0.1, "k1"),
         lambda step: reinforce_pp_paper(step, of_group=True),
     ),
 }
@@ -169,13 +170,13 @@ def test_loss_and_gradient_are_those_of_the_papers_formula(name, seed, by):
     batch = batch_of(algorithm, groups)
     logprobs = moved(batch, seed, by)
     loss, _ = algorithm.loss(logprobs, logprobs, batch)
-    (found,) = torch.autograd.grad(loss, logprobs)
+    (ours,) = torch.autograd.grad(loss, logprobs)
 
     parts = iter(logprobs.split([len(r.ids) for g in groups for r in g.rollouts]))
     expected = formula([(g, [next(parts) for _ in g.rollouts]) for g in groups])
     (gradient,) = torch.autograd.grad(expected, logprobs)
     assert abs(loss.item() - expected.item()) < 1e-10
-    assert (found - gradient).abs().max() < 1e-10
+    assert (ours - gradient).abs().max() < 1e-10
     assert gradient.abs().max() > 1e-4
 
 

@@ -4,15 +4,16 @@ import pytest
 
 from tests.scripted import problem, rollout
 from whetstone.records import Rollout
-from whetstone.rl.loop import Settings, reads
+from whetstone.rl.loop import reads
 from whetstone.rl.reward import build_reward, plus_minus_one
+from whetstone.rl.settings import Settings
 
 
 def written(text: str, **more) -> Rollout:
     return Rollout("p", 0, [1], [2, 3], [-1.0, -1.0], 1.0, more.pop("stop", "end"), text, **more)
 
 
-def test_right_is_plus_one_wrong_minus_one_undecided_nothing():
+def test_right_is_plus_one_wrong_minus_one_undecided_none():
     assert [plus_minus_one(problem(), rollout(correct=c)) for c in (True, False, None)] == [1.0, -1.0, None]
     assert [build_reward("zero_one")(problem(), rollout(correct=c)) for c in (True, False, None)] == [1.0, 0.0, None]
 
@@ -80,15 +81,15 @@ def test_several_are_added_with_their_weights_and_none_of_them_may_be_undecided(
         ("broken", r"gave nan for rollout 0 of p: a reward is a finite number"),
         ("words", r"gave 'abc' for rollout 0 of p"),
         ("lonely", r"takes 1 arguments: write it as function\(problem, completion\)"),
-        ("nothing", r"has no function 'nothing': it has brevity, careful, broken, words, lonely"),
+        ("nothing", r"has no 'nothing': it has brevity, careful, broken, words, lonely"),
     ],
 )
-def test_what_is_wrong_with_a_function_is_said(mine, name, words):
+def test_an_error_says_what_is_wrong_with_a_reward_function(mine, name, words):
     with pytest.raises(ValueError, match=words):
         build_reward(f"{mine}:{name}")(problem(), written("abc"))
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file\. Relative paths start at"):
         build_reward(f"{tmp_path}/nowhere.py:f")
 

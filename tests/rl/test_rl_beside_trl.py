@@ -3,21 +3,22 @@
 Advantages are ours: TRL divides by a standard deviation with n - 1, plus 1e-4, and ours is that of the papers' formula.
 """
 
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from tests.rl.worlds import LONGEST, batch_of, moved, random_groups, setup
-from whetstone.rl.cispo import cispo
+from tests.rl.worlds import LONGEST, batch_of, made, moved, random_groups, setup
+from whetstone.rl.algorithms.cispo import cispo
+from whetstone.rl.algorithms.dapo import dapo
+from whetstone.rl.algorithms.dr_grpo import dr_grpo
+from whetstone.rl.algorithms.grpo import grpo
+from whetstone.rl.algorithms.gspo import gspo
+from whetstone.rl.algorithms.rloo import rloo
 from whetstone.rl.credit import centred, leave_one_out, normalised
-from whetstone.rl.dapo import dapo
-from whetstone.rl.dr_grpo import dr_grpo
-from whetstone.rl.grpo import grpo
-from whetstone.rl.gspo import gspo
 from whetstone.rl.kl import kl_in_loss
-from whetstone.rl.rloo import rloo
 
 pytest.importorskip("trl", reason="TRL is a peer, not a dependency: make bench-env")
 
@@ -55,10 +56,10 @@ def trl_loss(kind, level, groups, logprobs, advantages, low, high, beta=0.0, cor
 
 SAME = {
     "grpo": (grpo, normalised, ("grpo", "token", 0.2, 0.2)),
-    "dr_grpo": (dr_grpo, centred, ("dr_grpo", "token", 0.2, 0.2)),
-    "dapo": (lambda s: dapo(s, soft_tokens=0), normalised, ("dapo", "token", 0.2, 0.28)),
-    "gspo": (gspo, normalised, ("grpo", "sequence", 3e-4, 4e-4)),
-    "cispo": (cispo, normalised, ("cispo", "token", 0.2, 5.0)),
+    "dr_grpo": (partial(made, dr_grpo), centred, ("dr_grpo", "token", 0.2, 0.2)),
+    "dapo": (partial(made, dapo, soft_tokens=0), normalised, ("dapo", "token", 0.2, 0.28)),
+    "gspo": (partial(made, gspo), normalised, ("grpo", "sequence", 3e-4, 4e-4)),
+    "cispo": (partial(made, cispo), normalised, ("cispo", "token", 0.2, 5.0)),
     "grpo, KL": (lambda s: kl_in_loss(grpo(s), 0.04, "k3"), normalised, ("grpo", "token", 0.2, 0.2, 0.04)),
     "grpo, corrected KL": (
         lambda s: kl_in_loss(grpo(s), 0.04, "k3_corrected"), normalised, ("grpo", "token", 0.2, 0.2, 0.04, True),
@@ -88,7 +89,7 @@ def test_rloo_is_that_of_trls_rloo_trainer(seed):
     from trl import RLOOTrainer
 
     groups = random_groups(seed)
-    algorithm = rloo(setup(count=3, prompts=3))
+    algorithm = made(rloo, setup(count=3, prompts=3))
     batch = batch_of(algorithm, groups)
     logprobs = moved(batch, seed, 0.1)
     loss, _ = algorithm.loss(logprobs, logprobs, batch)

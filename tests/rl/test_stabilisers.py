@@ -7,13 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rl.worlds import batch_of, group, moved, random_groups, setup
-from tests.scripted import problem, rollout
+from tests.rl.worlds import batch_of, group, made, moved, random_groups, setup
+from tests.scripted import problem, rollout, stage
 from whetstone.rl.algorithm import Group
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
+from whetstone.rl.covariance import covariances
 from whetstone.rl.loss import clipped
-from whetstone.rl.stabilisers.covariance import MARK, clip_cov, covariances, kl_cov
-from whetstone.rl.stabilisers.prompt_optimization import length_spread, optimise_prompts
+from whetstone.rl.prompts import chosen, unfit
+from whetstone.rl.settings import Settings
+from whetstone.rl.stabilisers import clip_cov, kl_cov
+from whetstone.rl.stabilisers.prompt_optimization import length_spread
 from whetstone.rl.stabilisers.reward_rebalancing import reward_rebalancing
 from whetstone.rl.stabilisers.temperature_annealing import temperature, temperature_annealing
 
@@ -27,13 +30,13 @@ def kept_of(algorithm, step: int, whole: Group) -> Group | None:
 
 def test_the_temperature_falls_from_1_to_0_6_over_the_first_half_and_stays():
     assert [temperature(s, 40) for s in (0, 10, 20, 30, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6, 0.6])
-    draw = temperature_annealing(grpo(TWO), steps=40).draw
+    draw = made(temperature_annealing, grpo(TWO), setup(steps=40)).draw
     assert [draw({}, s, []).temperature for s in (0, 10, 20, 40)] == pytest.approx([1.0, 0.8, 0.6, 0.6])
     assert draw({}, 10, []).problems == grpo(TWO).draw({}, 10, []).problems
 
 
 def rebalanced(most: int = 16, seed: int = 0, threshold: float = 0.5):
-    return reward_rebalancing(grpo(FOUR), threshold, most, round_size=4, seed=seed)
+    return made(reward_rebalancing, grpo(FOUR), setup(seed=seed), threshold=threshold, oversample=most)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=24), st.integers(0, 9))
@@ -94,8 +97,8 @@ def test_rollouts_left_out_as_undecided_count_as_sampled():
     assert not draw({}, 0, [Group(problem(), [], left_out=6)]).problems
 
 
-def lengths(name: str, *made: tuple[bool | None, int]):
-    return [rollout(name, i, correct, tokens) for i, (correct, tokens) in enumerate(made)]
+def lengths(name: str, *marks: tuple[bool | None, int]):
+    return [rollout(name, i, correct, tokens) for i, (correct, tokens) in enumerate(marks)]
 
 
 def test_the_spread_of_lengths_by_hand():
@@ -104,7 +107,7 @@ def test_the_spread_of_lengths_by_hand():
     assert length_spread(lengths("a", (True, 7), (False, 7))) == 0
 
 
-def test_prompts_are_dropped_each_for_its_reason():
+def test_prompts_are_dropped_each_for_its_reason(tmp_path):
     names = ["fine", "easy", "never", "uneven", "undecided", "half decided"]
     groups = [
         lengths("fine", (True, 10), (False, 12)),
@@ -114,7 +117,8 @@ def test_prompts_are_dropped_each_for_its_reason():
         lengths("undecided", (None, 10), (None, 10)),
         lengths("half decided", (True, 10), (None, 10), (None, 10), (False, 10)),
     ]
-    kept, dropped, counts = optimise_prompts([problem(n) for n in names], groups, most_spread=0.3, threshold=0.5)
+    stage_of = stage(tmp_path / "r", Settings(kind="rl", stabilisers=["prompt_optimization"]))
+    kept, counts, dropped = chosen(stage_of, [problem(n) for n in names], groups)
     assert [p.id for p in kept] == ["fine", "half decided"]
     assert {row["problem_id"]: row["reason"] for row in dropped} == {
         "easy": "too easy",
@@ -127,14 +131,17 @@ def test_prompts_are_dropped_each_for_its_reason():
 
 
 def test_without_prompt_optimisation_lengths_do_not_matter():
-    uneven = [lengths("a", (True, 10), (False, 30))]
-    assert optimise_prompts([problem("a")], uneven, 0.3, 0.5, uniform=False)[2] == {"kept": 1}
+    uneven, easy = lengths("a", (True, 10), (False, 30)), lengths("a", (True, 10), (True, 10), (False, 10))
+    assert unfit(Settings(kind="rl", stabilisers=[]), uneven) == unfit(Settings(kind="rl", stabilisers=[]), easy) == ""
+    assert unfit(Settings(kind="rl", stabilisers=[], pool={"threshold": 0.5}), easy) == "too easy"
+    assert unfit(Settings(kind="rl", stabilisers=["reward_rebalancing"]), easy) == "too easy"
+    assert unfit(Settings(kind="rl"), uneven) == "uneven lengths"
 
 
 def test_a_wrapped_algorithm_changes_only_what_it_says():
     plain = grpo(TWO)
-    balanced = reward_rebalancing(plain)
-    annealed = temperature_annealing(balanced, 10)
+    balanced = made(reward_rebalancing, plain, TWO)
+    annealed = made(temperature_annealing, balanced, TWO)
     assert (balanced.reward, balanced.credit, balanced.loss) == (plain.reward, plain.credit, plain.loss)
     assert (annealed.keep, annealed.credit, annealed.loss) == (balanced.keep, balanced.credit, balanced.loss)
 
@@ -146,17 +153,18 @@ def test_the_order_of_rollouts_is_kept():
     assert [r.index for r in kept.rollouts] == sorted(r.index for r in kept.rollouts)
 
 
-def step_of_tokens(algorithm, seed: int):
+def step_of_tokens(algorithm, seed: int, mark: str):
     """A batch of the algorithm's rows, (log-probability, advantage, mark) of each token, and log-probabilities after a move."""
     batch = batch_of(algorithm, random_groups(seed))
-    old, advantage, mark = batch.token["old"], batch.token["advantage"], batch.token[MARK]
-    return batch, (old - old.mean()) * (advantage - advantage.mean()), mark.bool(), moved(batch, seed)
+    old, advantage, marks = batch.token["old"], batch.token["advantage"], batch.token[mark]
+    return batch, (old - old.mean()) * (advantage - advantage.mean()), marks.bool(), moved(batch, seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed):
-    algorithm = kl_cov(grpo(FOUR), share=0.1, coefficient=0.7)
-    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed)
+def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed, monkeypatch):
+    monkeypatch.setattr(kl_cov, "COEFFICIENT", 0.7)
+    algorithm = made(kl_cov.kl_cov, grpo(FOUR), FOUR, share=0.1)
+    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed, kl_cov.MARK)
     assert mark.sum() == max(1, int(0.1 * len(mark))) and cov[mark].min() >= cov[~mark].max()
     value, _ = algorithm.loss(logprobs, logprobs, batch)
     plain, _ = clipped(0.2, 0.2)(logprobs, logprobs, batch)
@@ -165,16 +173,27 @@ def test_kl_cov_penalises_the_tokens_of_largest_covariance(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others(seed):
-    algorithm = clip_cov(grpo(FOUR), share=0.1, low=0.2, high=0.9, seed=seed)
-    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed)
+def test_clip_cov_takes_the_gradient_of_some_tokens_in_the_band_and_of_no_others(seed, monkeypatch):
+    monkeypatch.setattr(clip_cov, "LOW", 0.2)
+    monkeypatch.setattr(clip_cov, "HIGH", 0.9)
+    algorithm = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), share=0.1)
+    batch, cov, mark, logprobs = step_of_tokens(algorithm, seed, clip_cov.MARK)
     band = (cov > 0.2) & (cov < 0.9)
     assert 0 < mark.sum() == min(int(band.sum()), max(1, int(0.1 * len(mark)))) and not (mark & ~band).any()
-    (found,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
+    (ours,) = torch.autograd.grad(algorithm.loss(logprobs, logprobs, batch)[0], logprobs)
     (plain,) = torch.autograd.grad(clipped(0.2, 0.2)(logprobs, logprobs, batch)[0], logprobs)
-    assert torch.equal(found, plain * ~mark)
-    again = clip_cov(grpo(FOUR), share=0.1, low=0.2, high=0.9, seed=seed)
-    assert torch.equal(step_of_tokens(again, seed)[2], mark), "the same tokens after a resume"
+    assert torch.equal(ours, plain * ~mark)
+    again = made(clip_cov.clip_cov, grpo(FOUR), setup(seed=seed), share=0.1)
+    assert torch.equal(step_of_tokens(again, seed, clip_cov.MARK)[2], mark), "the same tokens after a resume"
+
+
+def test_clip_cov_and_kl_cov_together_hold_back_their_own_tokens(monkeypatch):
+    monkeypatch.setattr(clip_cov, "LOW", 0.2)
+    inner = made(clip_cov.clip_cov, grpo(FOUR), FOUR, share=0.1)
+    batch = batch_of(made(kl_cov.kl_cov, inner, FOUR, share=0.1), random_groups(0))
+    alone = batch_of(inner, random_groups(0))
+    assert torch.equal(batch.token[clip_cov.MARK], alone.token[clip_cov.MARK])
+    assert not torch.equal(batch.token[kl_cov.MARK], batch.token[clip_cov.MARK])
 
 
 def test_covariances_by_hand():

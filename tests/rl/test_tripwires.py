@@ -45,7 +45,7 @@ def follow(watch: Watch, steps: list[dict]) -> dict:
 
 
 @pytest.mark.parametrize("wire", BAD)
-def test_a_wire_warns_once_its_number_was_beyond_the_limit_for_so_many_steps(tmp_path, capsys, wire):
+def test_a_wire_warns_once_after_consecutive_steps_beyond_its_limit(tmp_path, capsys, wire):
     watch = Watch(tmp_path, Tripwires(kl=0.5), ProcessGroup())
     follow(watch, [{}, BAD[wire], BAD[wire], {}, BAD[wire], BAD[wire]])
     assert watch.tripped == [], "never three steps on end"
@@ -55,7 +55,7 @@ def test_a_wire_warns_once_its_number_was_beyond_the_limit_for_so_many_steps(tmp
     assert f"tripwire {wire}: " in capsys.readouterr().err
 
 
-def test_good_steps_trip_nothing_and_a_limit_of_0_takes_a_wire_away(tmp_path):
+def test_good_steps_trip_nothing_and_a_limit_of_0_switches_a_wire_off(tmp_path):
     off = {wire: 0.0 for wire in BAD}
     watch = Watch(tmp_path, Tripwires(**off, patience=1), ProcessGroup())
     everything = {k: v for bad in BAD.values() for k, v in bad.items()}
@@ -76,7 +76,7 @@ def test_entropy_and_length_are_measured_against_the_first_step_in_both_directio
     assert not beyond_limits(Tripwires(), {}, {}), "a step without numbers is no step gone wrong"
 
 
-def test_a_pause_stops_once_and_the_resumed_run_passes_the_same_step(tmp_path):
+def test_a_pause_stops_once_and_the_resumed_run_passes_that_step(tmp_path):
     settings = Tripwires(patience=1, pause=("truncated",))
     steps = [{}, {"truncated": 0.9}, {}]
     with pytest.raises(Paused):
@@ -88,7 +88,7 @@ def test_a_pause_stops_once_and_the_resumed_run_passes_the_same_step(tmp_path):
         follow(resumed, [*steps, {"truncated": 0.9}])
 
 
-def test_a_roll_back_goes_behind_the_first_bad_step_and_takes_another_way(tmp_path):
+def test_a_roll_back_keeps_earlier_checkpoints_and_changes_seed_and_rate(tmp_path):
     for step in (2, 4, 6):
         (tmp_path / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
     settings = Tripwires(patience=3, rollback=("truncated",), rollback_rate=0.5)
@@ -102,7 +102,7 @@ def test_a_roll_back_goes_behind_the_first_bad_step_and_takes_another_way(tmp_pa
     assert again.rollbacks == 1 and again.rate == 0.5 and again.stream(7) != 7
 
 
-def test_after_so_many_roll_backs_it_stops(tmp_path):
+def test_a_wire_pauses_after_the_last_roll_back(tmp_path):
     settings = Tripwires(patience=1, rollback=("truncated",), rollbacks=2)
     for _ in range(2):
         with pytest.raises(RolledBack):
@@ -111,7 +111,7 @@ def test_after_so_many_roll_backs_it_stops(tmp_path):
         follow(Watch(tmp_path, settings, ProcessGroup()), [{}, {"truncated": 0.9}])
 
 
-def test_checkpoints_of_bad_steps_are_dropped_and_none_there_is_no_error(tmp_path):
+def test_checkpoints_of_bad_steps_are_deleted(tmp_path):
     drop_checkpoints_after(tmp_path / "none", 3)
     for step in (3, 4):
         (tmp_path / f"step-{step:06d}").mkdir()

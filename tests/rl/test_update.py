@@ -7,15 +7,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rl.worlds import random_groups, setup
+from tests.rl.worlds import group, random_groups, setup
 from whetstone.decode.engine import load_engine
 from whetstone.learner.learner import Learner
 from whetstone.records import Sampling
 from whetstone.rl.algorithm import Group
-from whetstone.rl.grpo import grpo
+from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.kl import kl_in_loss
 from whetstone.rl.loss import observed, with_entropy_bonus
-from whetstone.rl.update import divided, parts_of, update, with_reference
+from whetstone.rl.update import (
+    batches_of,
+    credited,
+    divided,
+    gradient,
+    mean_of,
+    sampler_gap,
+    with_old_policy,
+    with_reference,
+)
 from whetstone.run.settings import ParallelSettings
 
 
@@ -45,7 +54,7 @@ def sampled(adder):
 
 
 class Counted:
-    """A learner whose steps change nothing and whose gradients and passes are seen."""
+    """A learner that keeps its weights, and counts its gradients and passes."""
 
     def __init__(self, learner: Learner):
         self.learner, self.parallel = learner, learner.parallel
@@ -57,7 +66,7 @@ class Counted:
         self.temperatures.append(temperature)
         return self.learner.gradient(groups, loss, temperature)
 
-    def apply(self, loss):
+    def step(self) -> float:
         grads = [p.grad.reshape(-1).clone() for p in self.learner.model.parameters() if p.grad is not None]
         self.gradients.append(torch.cat(grads))
         self.learner.model.zero_grad(set_to_none=True)
@@ -68,23 +77,29 @@ class Counted:
         return self.learner.row_logprobs(rows, temperature)
 
 
-def updated(sampled, groups=None, **more):
-    learner, there = sampled
-    groups = groups or there
+def updated(sampled, groups=None, algorithm=None, updates=1, passes=1, old_policy="sampler"):
+    """(the learner, the step's metrics) after the updates of step 0, as the loop makes them."""
+    learner, fresh = sampled
+    groups = groups or fresh
     counted = Counted(learner)
-    algorithm = grpo(setup())
-    parts = parts_of(groups, algorithm.credit(groups, groups), 0)
-    told = update(counted, observed(algorithm.loss), parts, counted.apply, **more)
-    return counted, told
+    algorithm = algorithm or grpo(setup())
+    trained = credited(algorithm, groups, groups)
+    if old_policy == "learner":
+        trained = with_old_policy(counted, trained, 0, updates * passes)
+    loss, done = observed(algorithm.loss), []
+    for batch in batches_of(trained, 0, updates, passes, "0"):
+        sums = gradient(counted, loss, batch)
+        done.append(sums | {"gradient_norm": counted.step()})
+    return counted, mean_of(done)
 
 
 def test_one_update_makes_one_gradient_and_no_other_pass(sampled):
-    counted, told = updated(sampled)
+    counted, metrics = updated(sampled)
     assert len(counted.gradients) == 1 and counted.passes == 0
-    assert told["sampler_gap"] < 1e-5 and told["clipped"] == 0 and told["entropy"] > 0
+    assert metrics["sampler_gap"] < 1e-5 and metrics["clipped"] == 0 and metrics["entropy"] > 0
 
 
-def test_parts_of_a_step_add_up_to_the_whole_and_each_is_of_full_size(sampled):
+def test_updates_of_a_step_add_up_to_the_whole_and_each_has_full_size(sampled):
     (whole,) = updated(sampled)[0].gradients
     thirds = updated(sampled, updates=3)[0].gradients
     assert len(thirds) == 3
@@ -94,57 +109,36 @@ def test_parts_of_a_step_add_up_to_the_whole_and_each_is_of_full_size(sampled):
 
 
 def test_the_learner_as_the_old_policy_costs_a_pass_only_for_several_updates(sampled):
-    single, told = updated(sampled, old_policy="learner")
-    assert single.passes == 0 and told["sampler_gap"] < 1e-5
+    single, metrics = updated(sampled, old_policy="learner")
+    assert single.passes == 0 and metrics["sampler_gap"] < 1e-5
     several, _ = updated(sampled, old_policy="learner", updates=3)
     assert several.passes == 3 and len(several.gradients) == 3
     assert torch.allclose(single.gradients[0], updated(sampled)[0].gradients[0], atol=1e-6)
 
 
-def test_a_sampler_that_computes_otherwise_shifts_the_ratio_but_not_where_the_learner_is_the_old_policy(sampled):
+def test_a_sampler_that_differs_shifts_the_ratio_unless_the_learner_is_the_old_policy(sampled):
     _, groups = sampled
     shifted = [
         replace(g, rollouts=[replace(r, logprobs=[x - 0.5 for x in r.logprobs]) for r in g.rollouts]) for g in groups
     ]
     (true,) = updated(sampled)[0].gradients
-    plain, told = updated(sampled, shifted)
-    assert told["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and told["clipped"] > 0.9
+    plain, metrics = updated(sampled, shifted)
+    assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and metrics["clipped"] > 0.9
     assert not torch.allclose(plain.gradients[0], true, atol=1e-3)
-    mended, told = updated(sampled, shifted, old_policy="learner")
-    assert told["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and told["clipped"] == 0
+    mended, metrics = updated(sampled, shifted, old_policy="learner")
+    assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4) and metrics["clipped"] == 0
     assert torch.allclose(mended.gradients[0], true, atol=1e-6)
 
 
-def test_a_gap_is_told_before_anything_is_updated_and_groups_of_older_weights_have_none(sampled):
-    learner, groups = sampled
-
-    class Stop(Exception):
-        pass
-
-    def check(gap):
-        gaps.append(gap)
-        raise Stop
-
-    gaps: list[float] = []
+def test_groups_of_older_weights_have_no_part_in_the_gap(sampled):
+    _, groups = sampled
     stale = replace(
         groups[0], rollouts=[replace(r, logprobs=[x - 0.5 for x in r.logprobs]) for r in groups[0].rollouts]
     )
-    with pytest.raises(Stop):
-        updated(sampled, [replace(stale, step=-1), *groups[1:]], check=check)
-    assert gaps[0] < 1e-5
-    learner.model.zero_grad(set_to_none=True)
-    _, told = updated(sampled, [replace(stale, step=-1)])
-    assert "sampler_gap" not in told
-
-
-def test_where_an_update_goes_back_the_step_ends(sampled):
-    learner, groups = sampled
-    algorithm = grpo(setup())
-    parts = parts_of(groups, algorithm.credit(groups, groups), 0)
-    losses: list[float] = []
-    assert update(learner, observed(algorithm.loss), parts, losses.append, updates=3) is None
-    assert len(losses) == 1
-    learner.model.zero_grad(set_to_none=True)
+    _, metrics = updated(sampled, [replace(stale, step=-1), *groups[1:]])
+    assert metrics["sampler_gap"] < 1e-5
+    _, metrics = updated(sampled, [replace(stale, step=-1)])
+    assert "sampler_gap" not in metrics
 
 
 def test_rows_are_scored_at_the_temperature_they_were_sampled_with(sampled):
@@ -156,27 +150,65 @@ def test_rows_are_scored_at_the_temperature_they_were_sampled_with(sampled):
 
 def test_the_references_log_probabilities_are_those_of_its_own_pass(sampled):
     learner, groups = sampled
-    found = with_reference(learner, groups)
-    for group in found:
-        for r, values in zip(group.rollouts, group.reference, strict=True):
+    scored = with_reference(learner, groups)
+    for whole in scored:
+        for r, values in zip(whole.rollouts, whole.reference, strict=True):
             assert values == pytest.approx(r.logprobs, abs=1e-4), "the reference is the sampler here"
-    algorithm = kl_in_loss(grpo(setup()), 0.1, "k3")
-    parts = parts_of(found, algorithm.credit(found, found), 0)
-    counted = Counted(learner)
-    told = update(counted, observed(algorithm.loss), parts, counted.apply)
-    assert told["kl"] == pytest.approx(0.0, abs=1e-5)
+    _, metrics = updated(sampled, scored, kl_in_loss(grpo(setup()), 0.1, "k3"))
+    assert metrics["kl"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_random_groups_are_of_the_step_they_say():
-    assert {part.fresh for part in parts_of(random_groups(0), [[1], [2], [3]], 0)} == {True}
-    assert parts_of(random_groups(0), [[], [2], []], 0)[0].rows == [2]
+def test_groups_without_rows_are_left_out():
+    groups = random_groups(0)
+    some = replace(grpo(setup()), credit=lambda kept, drawn: [[], [1], []])
+    assert credited(some, groups, groups) == [(groups[1], [1])]
+    assert credited(some, [], groups) == []
+
+
+def weights(groups, updates, passes=1) -> list[list[float]]:
+    """The summed weight of each group in each update."""
+    trained = credited(grpo(setup()), groups, groups)
+    return [
+        [sum(row.weights * row.scored for row in rows) for _, rows in batch]
+        for batch in batches_of(trained, 0, updates, passes, "0")
+    ]
+
+
+@pytest.mark.parametrize("updates", [1, 2, 4, 9])
+def test_the_weights_of_each_update_add_up_to_those_of_the_step(updates):
+    groups = [group(f"p{i}", "+-+-") for i in range(4)]
+    assert [sum(update) for update in weights(groups, updates)] == pytest.approx([1.0] * min(updates, 4))
+
+
+def test_a_step_of_fewer_groups_than_updates_is_not_weighted_more():
+    assert weights([group("p", "+-")], updates=3) == weights([group("p", "+-")], updates=1)
+
+
+def test_weights_of_single_tokens_are_scaled_and_rows_stay_as_they_were():
+    trained = credited(grpo(setup()), random_groups(0), random_groups(0))
+    listed = [(g, [replace(row, weights=[row.weights] * row.scored) for row in rows]) for g, rows in trained]
+    before = [replace(row) for _, rows in listed for row in rows]
+    batches = list(batches_of(listed, 0, 3, 1, "0"))
+    for batch, plain in zip(batches, batches_of(trained, 0, 3, 1, "0"), strict=True):
+        rows, others = ([row for _, part in which for row in part] for which in (batch, plain))
+        assert [row.weights for row in rows] == [[row.weights] * row.scored for row in others]
+    assert [row for _, rows in listed for row in rows] == before
+
+
+def test_rows_are_fresh_in_the_first_update_of_the_step_that_sampled_them():
+    groups = [group("a", "+-", step=3), group("b", "+-", step=2), group("c", "+-", step=3)]
+    trained = credited(grpo(setup()), groups, groups)
+    fresh = [
+        [rows[0].segment["fresh"] == (g.step == 3) for g, rows in batch] for batch in batches_of(trained, 3, 1, 2, "0")
+    ]
+    assert fresh == [[True, True, True], [False, True, False]]
+    assert sampler_gap({"sampler_gap": 1.0, "fresh": 0.0}) is None
 
 
 def test_an_entropy_bonus_reaches_the_weights(sampled):
-    learner, groups = sampled
     plain = grpo(setup())
-    counted = Counted(learner)
-    for bonus in (0.0, 0.5):
-        loss = observed(with_entropy_bonus(plain.loss, bonus))
-        update(counted, loss, parts_of(groups, plain.credit(groups, groups), 0), counted.apply)
-    assert not torch.allclose(*counted.gradients, atol=1e-5)
+    gradients = [
+        updated(sampled, algorithm=replace(plain, loss=with_entropy_bonus(plain.loss, bonus)))[0].gradients[0]
+        for bonus in (0.0, 0.5)
+    ]
+    assert not torch.allclose(*gradients, atol=1e-5)

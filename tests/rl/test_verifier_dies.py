@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rl.test_loop import EVERY, room
+from tests.rl.test_loop import EVERY, UNTRIED, room
 from tests.tiny_world import SUMS, logged, problem
 from whetstone.records import to_row
 from whetstone.rl import groups, loop
@@ -63,29 +63,24 @@ def kill_now_and_then(patch: pytest.MonkeyPatch, done: Counter) -> None:
 
 def trained(folder: Path, world: dict[str, Path], adder: Path, **settings) -> tuple[dict, list]:
     """The stage's summary, and each step's groups as they were drawn and graded."""
-    seen = []
+    drawn = []
     plain = groups.sample_step
 
     def sample_step(*arguments):
-        found, temperature = plain(*arguments)
-        seen.append([group.as_row() for group in found])
-        return found, temperature
+        step, temperature = plain(*arguments)
+        drawn.append([group.as_row() for group in step])
+        return step, temperature
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups, "sample_step", sample_step)
         patch.setattr(verdict_cache, "MOST_BYTES", 0)  # each rollout is a question of its own
-        return loop.run(room(folder, world, adder, **settings)), seen
+        return loop.run(room(folder, world, adder, **settings)), drawn
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="/proc tells which process computes for a worker")
 def test_reward_workers_that_are_killed_change_nothing(tmp_path, hard_prompts, adder):
-    settings = EVERY["dapo"] | {
-        "steps": 3,
-        "candidate_samples": 0,
-        "threshold": None,
-        "optimizer": {"learning_rate": 1e-3},
-    }
+    settings = UNTRIED | EVERY["dapo"] | {"steps": 3, "optimizer": {"learning_rate": 1e-3}}
     expected = trained(tmp_path / "one" / "r", hard_prompts, adder, **settings)
     done: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,7 @@
 """Groups made by hand or at random, for tests of the five answers."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,6 +16,11 @@ LONGEST = 12  # tokens
 
 def setup(count: int = 4, prompts: int = 4, samples: int = 4, **more) -> Setup:
     return Setup([problem(f"p{i}") for i in range(count)], prompts, samples, plus_minus_one, LONGEST, **more)
+
+
+def made(function: Callable[..., Algorithm], *given: Setup | Algorithm, **options) -> Algorithm:
+    """An algorithm of a setup, or an algorithm that a stabiliser wraps, with these options."""
+    return function(*given, sys.modules[function.__module__].Settings(**options))
 
 
 def group(name: str, marks: str, tokens=lambda i: 3, **more) -> Group:
@@ -31,24 +38,24 @@ def group(name: str, marks: str, tokens=lambda i: 3, **more) -> Group:
 
 
 def random_groups(seed: int, marks=("+-+-", "+---", "-<+-"), reference: bool = False) -> list[Group]:
-    """Groups of rollouts of 1 to `LONGEST` tokens with random log-probabilities, and a reference's where asked for."""
+    """Groups of rollouts of 1 to `LONGEST` tokens with random log-probabilities, and those of a reference on request."""
     rng = torch.Generator().manual_seed(seed)
 
     def logprobs(n: int) -> list[float]:
         return (-2 * torch.rand(n, generator=rng, dtype=torch.float64)).tolist()
 
-    made = []
+    groups = []
     for g, signs in enumerate(marks):
         lengths = torch.randint(1, LONGEST + 1, (len(signs),), generator=rng).tolist()
         plain = group(f"p{g}", signs, lambda i, lengths=lengths: lengths[i])
         sampled = [replace(r, logprobs=logprobs(len(r.ids))) for r in plain.rollouts]
-        there = [logprobs(len(r.ids)) for r in sampled] if reference else []
-        made.append(replace(plain, rollouts=sampled, reference=there))
-    return made
+        scored = [logprobs(len(r.ids)) for r in sampled] if reference else []
+        groups.append(replace(plain, rollouts=sampled, reference=scored))
+    return groups
 
 
 def batch_of(algorithm: Algorithm, groups: list[Group]) -> Batch:
-    """What the learner is given of a step in which these groups were drawn and kept."""
+    """The learner's batch of a step in which these groups were drawn and kept."""
     rows = [row for part in algorithm.credit(groups, groups) for row in part]
     for row in rows:
         row.segment["fresh"] = 1.0

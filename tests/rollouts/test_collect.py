@@ -62,7 +62,7 @@ PROBLEMS = [
 ]
 
 
-def stage(folder: Path, **settings) -> Stage:
+def build_stage(folder: Path, **settings) -> Stage:
     write_records(folder / "problems", PROBLEMS)
     return Stage(
         name="rollouts",
@@ -79,10 +79,10 @@ def stage(folder: Path, **settings) -> Stage:
 
 @pytest.fixture
 def teacher(monkeypatch) -> CountingTeacher:
-    one = CountingTeacher()
-    monkeypatch.setattr(collect, "build_teacher", lambda settings, seed: one)
+    teacher = CountingTeacher()
+    monkeypatch.setattr(collect, "build_teacher", lambda settings, seed: teacher)
     monkeypatch.setattr(collect, "MathVerifier", BoxVerifier)
-    return one
+    return teacher
 
 
 def rollouts(of: Stage) -> list[Trace]:
@@ -90,11 +90,11 @@ def rollouts(of: Stage) -> list[Trace]:
 
 
 def test_every_trace_is_verified_and_no_test_problem_reaches_the_teacher(tmp_path, teacher):
-    made = stage(tmp_path, samples=3)
-    summary = collect.run(made)
-    found = rollouts(made)
-    assert [(t.problem_id, t.index) for t in found] == [(f"p{i}", j) for i in range(13) if i != 7 for j in range(3)]
-    assert {(t.index, t.correct, t.reason) for t in found} == {
+    stage = build_stage(tmp_path, samples=3)
+    summary = collect.run(stage)
+    traces = rollouts(stage)
+    assert [(t.problem_id, t.index) for t in traces] == [(f"p{i}", j) for i in range(13) if i != 7 for j in range(3)]
+    assert {(t.index, t.correct, t.reason) for t in traces} == {
         (0, False, "different"),
         (1, True, "equal"),
         (2, False, "different"),
@@ -104,39 +104,39 @@ def test_every_trace_is_verified_and_no_test_problem_reaches_the_teacher(tmp_pat
 
 
 def test_a_problem_that_the_teacher_cannot_explain_is_dropped_with_its_reason(tmp_path, teacher):
-    made = stage(tmp_path)
-    collect.run(made)
-    assert list(read_rows(made.folder / "dropped")) == [
+    stage = build_stage(tmp_path)
+    collect.run(stage)
+    assert list(read_rows(stage.folder / "dropped")) == [
         {"problem_id": "p7", "reason": "the teacher cannot explain it: it has no formula."}
     ]
 
 
 def test_a_killed_collection_resumes_without_loss_or_doubling(tmp_path, teacher, monkeypatch):
-    undisturbed = stage(tmp_path / "undisturbed", samples=2, block=4)
+    undisturbed = build_stage(tmp_path / "undisturbed", samples=2, block=4)
     collect.run(undisturbed)
 
-    made = stage(tmp_path / "killed", samples=2, block=4)
+    stage = build_stage(tmp_path / "killed", samples=2, block=4)
     monkeypatch.setattr(collect, "MathVerifier", DyingVerifier)
     with pytest.raises(Killed):
-        collect.run(made)
-    journal = made.folder / "journal.jsonl"
+        collect.run(stage)
+    journal = stage.folder / "journal.jsonl"
     assert len(journal.read_bytes().splitlines()) == 8
     with journal.open("ab") as torn:
         torn.write(b'{"problem_id": "p8", "tra')  # the kill came in the middle of a line
 
     teacher.asked.clear()
     monkeypatch.setattr(collect, "MathVerifier", BoxVerifier)
-    collect.run(made)
+    collect.run(stage)
     assert teacher.asked == [f"p{i}" for i in range(8, 13)]
-    assert rollouts(made) == rollouts(undisturbed)
+    assert rollouts(stage) == rollouts(undisturbed)
     assert not journal.exists()
 
 
 def test_what_was_collected_is_not_collected_again(tmp_path, teacher):
-    made = stage(tmp_path)
-    first = collect.run(made)
+    stage = build_stage(tmp_path)
+    first = collect.run(stage)
     teacher.asked.clear()
-    assert collect.run(made) == first
+    assert collect.run(stage) == first
     assert teacher.asked == []
 
 
@@ -145,13 +145,20 @@ def test_an_unknown_teacher_is_refused_with_the_known_one():
         collect.build_teacher(collect.Settings(kind="rollouts", teacher="gpt-9"), 0)
 
 
+def test_keys_of_an_earlier_version_name_the_new_ones():
+    with pytest.raises(ValueError, match=r"(?s)wrong_rate.*is now procedural\.wrong_rate"):
+        collect.Settings(kind="rollouts", wrong_rate=0.5)
+    part = collect.Settings(kind="rollouts", procedural={"wrong_rate": 0.5}).procedural
+    assert (part.wrong_rate, part.correction_rate) == (0.5, 0.2)
+
+
 def test_the_procedural_teacher_is_right_and_wrong_at_the_set_rate(tmp_path):
-    made = stage(tmp_path, samples=8, wrong_rate=0.5)
+    stage = build_stage(tmp_path, samples=8, procedural={"wrong_rate": 0.5})
     write_records(
         tmp_path / "problems",
         [Problem(f"s{i}", f"What is {i} + 55?", str(i + 55), formula=f"{i}+55") for i in range(100)],
     )
-    summary = collect.run(made)
+    summary = collect.run(stage)
     assert summary["rollouts"] == 800
     share = summary["wrong"] / 800
     assert 0.4 < share < 0.6, f"{share} of 800 wrong at wrong_rate 0.5: five standard deviations are 0.09"

@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from tests.rollouts.test_server_teacher import number, rollouts, stage
+from tests.rollouts.test_server_teacher import build_stage, number, rollouts
 from tests.servers import said, send, server
-from whetstone.records import PROGRAM_REQUEST, Problem, Verdict
+from whetstone.records import PROGRAM_REQUEST, Problem, Trace
 from whetstone.rollouts import collect
 from whetstone.rollouts.mammoth import ProgramGrader, program_trace
 from whetstone.verify import MathVerifier
@@ -41,31 +41,40 @@ class FakeSandbox:
 
 
 def test_a_program_that_does_not_answer_is_wrong_with_its_reason_and_without_a_sandbox_nothing_runs():
-    problem = Problem("p", "Q", "16")
+    problem = Problem("p", "Q", "16", formula="4*4")
+
+    def graded(*outcome) -> Trace:
+        return ProgramGrader(FakeSandbox(Outcome(*outcome)), verifier).of_formula(problem)
+
     with MathVerifier() as verifier:
-        grader = ProgramGrader(FakeSandbox(Outcome("16.0", "answered"), Outcome(None, "timeout")), verifier)
-        assert grader.verdicts([(problem, ""), (problem, "")]) == [
-            Verdict(True, "program: equal", "16.0"),
-            Verdict(False, "program: timeout"),
-        ]
-        refused = ProgramGrader(FakeSandbox(Outcome(None, "refused", "no namespaces")), verifier)
+        answered, late = graded("16.0", "answered"), graded(None, "timeout")
+        assert (answered.correct, answered.reason) == (True, "program: equal")
+        assert (late.correct, late.reason) == (False, "program: timeout")
         with pytest.raises(ValueError, match="no longer be run isolated: no namespaces"):
-            refused.verdicts([(problem, "")])
+            graded(None, "refused", "no namespaces")
+
+
+def test_a_formula_that_cannot_be_read_has_no_program():
+    grader = ProgramGrader(FakeSandbox(), None)
+    assert grader.of_formula(Problem("p", "Q", "16", formula="2**4")) is None
+    assert grader.of_formula(Problem("p", "Q", "16")) is None
 
 
 def test_programs_of_formulas_lie_beside_the_chains_of_thought(tmp_path):
     problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1), formula=f"{n}+1") for n in range(3)]
-    made = stage(tmp_path, "", problems, teacher="procedural", samples=2, programs=1, wrong_rate=0)
-    collect.run(made)
-    found = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(made) if t.problem_id == "p1"]
-    assert [kind for _, kind, _, _ in found] == ["", "", "program"]
-    assert found[-1] == ("p1", "program", True, "program: equal")
+    stage = build_stage(
+        tmp_path, "", problems, teacher="procedural", samples=2, programs=1, procedural={"wrong_rate": 0}
+    )
+    collect.run(stage)
+    rows = [(t.problem_id, t.augmentation, t.correct, t.reason) for t in rollouts(stage) if t.problem_id == "p1"]
+    assert [kind for _, kind, _, _ in rows] == ["", "", "program"]
+    assert rows[-1] == ("p1", "program", True, "program: equal")
 
 
 def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_path, monkeypatch):
     problems = [Problem("p", "What is 1 + 1?", "2", formula="1+1")]
-    asked = stage(tmp_path / "with", "", problems, teacher="procedural", samples=1, programs=1)
-    assert collect.run(asked)["isolation of programs"] in LEVELS
+    stage = build_stage(tmp_path / "with", "", problems, teacher="procedural", samples=1, programs=1)
+    assert collect.run(stage)["isolation of programs"] in LEVELS
 
     def refuse(self):
         raise Refused("this machine offers no level of isolation")
@@ -73,8 +82,11 @@ def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_p
     monkeypatch.setattr(Sandbox, "require", refuse)
     with server(lambda *_: None) as (address, world):
         with pytest.raises(ValueError, match="offers no level of isolation"):
-            collect.run(stage(tmp_path / "without", address, problems, samples=1, programs=1))
+            collect.run(build_stage(tmp_path / "without", address, problems, samples=1, programs=1))
         assert world.bodies == []
+    collect.ROOM.check(collect.Settings(kind="rollouts"))
+    with pytest.raises(ValueError, match="offers no level of isolation"):  # the pipeline asks before any stage runs
+        collect.ROOM.check(collect.Settings(kind="rollouts", programs=1))
 
 
 def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_path):
@@ -85,10 +97,10 @@ def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_p
 
     problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(2)]
     with server(programmer) as (address, world):
-        made = stage(tmp_path, address, problems, samples=1, programs=2, most=4)
-        collect.run(made)
-    found = [(t.problem_id, t.index, t.augmentation, t.correct) for t in rollouts(made)]
-    assert found == [
+        stage = build_stage(tmp_path, address, problems, samples=1, programs=2, most=4)
+        collect.run(stage)
+    rows = [(t.problem_id, t.index, t.augmentation, t.correct) for t in rollouts(stage)]
+    assert rows == [
         ("p0", 0, "", True),
         ("p0", 4, "program", False),
         ("p0", 5, "program", False),

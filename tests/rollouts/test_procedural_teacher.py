@@ -2,41 +2,45 @@
 
 import random
 import re
-from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone.records import Problem
-from whetstone.rollouts.procedural_teacher import ProceduralTeacher, parse, work
+from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
 
 COLUMN = re.compile(r"(?<=[:,])(\d)([-+])(\d)(?:[-+](\d))?=([cb]?)(\d)")
 OPERATION = re.compile(r"(?:Check )?(\d+)([-+*/])(\d+)(?::.* so |=)(\d+)")
 SUMS = [f"{a}+({b}-{c})+{d}" for a, b, c, d in [(12, 345, 67, 8), (1, 999, 1, 1), (500, 90, 17, 6), (3, 40, 39, 999)]]
 
 
+def teacher(seed: int = 0, **rates: float) -> ProceduralTeacher:
+    """One that never errs, but for the rates given."""
+    return ProceduralTeacher(Procedural(**{"wrong_rate": 0, "correction_rate": 0, **rates}), seed)
+
+
 def traces(formula: str, n: int = 1, **rates: float) -> list[str]:
-    answer = str(eval(formula))  # a formula of ours
-    rates = {"wrong_rate": 0.0, "correction_rate": 0.0, **rates}
-    return [t.text for t in ProceduralTeacher(**rates).traces(Problem("p", "?", answer, formula=formula), n)]
+    return [trace.text for trace in teacher(**rates).traces(Problem("p", "?", "", formula=formula), n)]
 
 
-@given(st.sampled_from("+-*"), st.integers(0, 9999), st.integers(0, 9999))
-@settings(deadline=None)
-def test_columns_arrive_at_the_true_result(symbol: str, a: int, b: int):
-    if symbol == "-" and b > a:
-        a, b = b, a
-    text, result = work(symbol, Fraction(a), Fraction(b))
-    assert result == eval(f"{a}{symbol}{b}") and text.endswith(f" so {result}")
+def false_columns(text: str) -> int:
+    """How many of a trace's columns do not hold. Every trace has at least one column, if shortcuts are off."""
+    columns = COLUMN.findall(text)
+    assert len(columns) == len(re.findall(r"(?<=[:,])\d[-+]\d", text)), f"a column that cannot be read: {text}"
+    totals = [eval(f"{x}{sign}{y}" + (f"{sign}{carried}" if carried else "")) for x, sign, y, carried, _, _ in columns]
+    return sum(
+        total % 10 != int(digit) or (mark != "") != (total > 9 or total < 0)
+        for total, (*_, mark, digit) in zip(totals, columns, strict=True)
+    )
 
 
 @pytest.mark.parametrize("formula", SUMS)
 def test_every_column_and_every_step_of_a_right_trace_is_true(formula: str):
-    for text in traces(formula, 8, shortcut_rate=0.5):
-        for x, sign, y, carried, mark, digit in COLUMN.findall(text):
-            total = eval(f"{x}{sign}{y}" + (f"{sign}{carried}" if carried else ""))
-            assert total % 10 == int(digit) and (mark != "") == (total > 9 or total < 0), text
+    texts = traces(formula, 8, shortcut_rate=0.5)
+    assert all(len(OPERATION.findall(text)) >= 3 for text in texts) and any(COLUMN.search(text) for text in texts)
+    for text in texts:
+        assert false_columns(text) == 0, text
         for a, sign, b, result in OPERATION.findall(text):
             assert eval(f"{a}{sign}{b}") == int(result), text
         assert text.endswith(f"The answer is \\boxed{{{eval(formula)}}}.")
@@ -53,17 +57,25 @@ def test_wrong_traces_come_at_their_rate_and_slip_once():
     texts = traces(SUMS[0], 400, wrong_rate=0.25)
     wrong = [text for text in texts if "\\boxed{298}" not in text]
     assert abs(len(wrong) / 400 - 0.25) < 0.08
+    assert {false_columns(text) for text in wrong} == {1}
+
+
+def test_a_corrected_slip_is_followed_by_the_right_conclusion():
+    texts = traces(SUMS[0], 20, correction_rate=1, check_rate=0)
+    assert all("Wait" in text and false_columns(text) == 1 and "\\boxed{298}" in text for text in texts)
 
 
 def test_the_same_seed_writes_the_same_traces_and_another_seed_others():
     problem = Problem("p", "?", "298", formula=SUMS[0])
-    first, again, other = (ProceduralTeacher(0.5, 0.5, seed=seed).traces(problem, 20) for seed in (1, 1, 2))
+    first, again, other = (teacher(seed, wrong_rate=0.5, correction_rate=0.5).traces(problem, 20) for seed in (1, 1, 2))
     assert first == again and first != other
 
 
 def test_a_formula_that_is_none_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="a bracket is not closed"):
-        parse("2*(3+4")
+        traces("2*(3+4")
+    with pytest.raises(ValueError, match="101 numbers"):
+        traces("+".join(["1"] * 101))
     with pytest.raises(ValueError, match="has no formula"):
         ProceduralTeacher().traces(Problem("p", "?", "5"), 1)
 
@@ -78,12 +90,12 @@ def test_any_chain_of_sums_is_explained_to_its_end(seed: int):
 
 def test_what_is_given_is_written_first_in_digits_and_in_order():
     problem = Problem("p", "Of 1,200 pens on the 3rd day forty-five are red and 2.5 blue.", "1155", formula="1200-45")
-    (trace,) = ProceduralTeacher(0, 0, given=True).traces(problem, 1)
-    (plain,) = ProceduralTeacher(0, 0).traces(problem, 1)
+    (trace,) = teacher(given=True).traces(problem, 1)
+    (plain,) = teacher().traces(problem, 1)
     first, given, rest = trace.text.split("\n", 2)
     assert (first, given) == ("<think>", "Given 1200, 45, 2.5") and plain.text == f"<think>\n{rest}"
-    (told_nothing,) = ProceduralTeacher(0, 0, given=True).traces(Problem("p", "?", "5", formula="2+3"), 1)
-    assert "Given" not in told_nothing.text
+    (no_numbers,) = teacher(given=True).traces(Problem("p", "?", "5", formula="2+3"), 1)
+    assert "Given" not in no_numbers.text
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,12 @@ from whetstone.run.tables import read_rows, write_records
 PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
 
 
-def stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None, **settings) -> Stage:
+def build_stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None, **settings) -> Stage:
     write_records(folder / "problems", problems)
     write_records(folder / "traces", traces)
     asked = {
         "server": address,
         "model": "wise",
-        "first_pause": 0.01,
         "longest_pause": 0.02,
         "in_flight": 3,
         "retries": 0,
@@ -65,14 +64,14 @@ def test_docstring_examples_are_true():
 
 def test_more_is_asked_where_too_little_is_right_and_no_more_than_the_most(tmp_path):
     with server(knows) as (address, world):
-        made = stage(tmp_path, address, samples=2, enough=1, most=7)
-        summary = collect.run(made)
-    found = rollouts(made)
-    asked = {problem.id: [t.index for t in found if t.problem_id == problem.id] for problem in PROBLEMS}
+        stage = build_stage(tmp_path, address, samples=2, enough=1, most=7)
+        summary = collect.run(stage)
+    answers = rollouts(stage)
+    asked = {problem.id: [t.index for t in answers if t.problem_id == problem.id] for problem in PROBLEMS}
     assert asked == {p.id: [0, 1] for p in PROBLEMS} | {"p5": [0, 1, 2, 3], "p7": [0, 1, 2, 3, 4, 5, 6]}
-    assert [t.problem_id for t in found] == sorted(t.problem_id for t in found), "in the order of the problems"
-    assert {t.text for t in found if t.problem_id == "p0"} == {"<think>\nhm\n</think>\n\n\\boxed{1}"}
-    assert {t.teacher for t in found} == {"wise"}
+    assert [t.problem_id for t in answers] == sorted(t.problem_id for t in answers), "in the order of the problems"
+    assert {t.text for t in answers if t.problem_id == "p0"} == {"<think>\nhm\n</think>\n\n\\boxed{1}"}
+    assert {t.teacher for t in answers} == {"wise"}
     assert (summary["right"], summary["wrong"]) == (7 * 2 + 2, 2 + 7)
     assert (summary["tokens_in"], summary["tokens_out"]) == (25 * 10, 25 * 20)
     assert all(body["messages"][-1]["content"].endswith("within \\boxed{}.") for body in world.bodies)
@@ -85,29 +84,30 @@ def test_shipped_solutions_are_verified_and_nobody_is_asked_for_them(tmp_path):
         Trace("p3", 1, "\\boxed{4}", "set"),
     ]
     with server(knows) as (address, world):
-        made = stage(tmp_path, address, traces=traces, samples=1)
-        collect.run(made)
-    found = {(t.problem_id, t.index): (t.teacher, t.correct) for t in rollouts(made)}
-    assert found["p3", 0] == found["p3", 1] == ("set", True)
-    assert found["p1", 0] == ("set", False)
-    assert found["p2", 0] == ("wise", True)
+        stage = build_stage(tmp_path, address, traces=traces, samples=1)
+        collect.run(stage)
+    answers = {(t.problem_id, t.index): (t.teacher, t.correct) for t in rollouts(stage)}
+    assert answers["p3", 0] == answers["p3", 1] == ("set", True)
+    assert answers["p1", 0] == ("set", False)
+    assert answers["p2", 0] == ("wise", True)
     assert sorted(map(number, world.bodies)) == [0, 2, 4, 5, 6, 7, 8]
-    assert not list(made.folder.glob("*.sqlite"))
+    assert not list(stage.folder.glob("*.sqlite"))
 
 
 def test_without_a_teacher_only_shipped_solutions_are_kept(tmp_path):
     problems = [*PROBLEMS[:2], Problem("chat", "Hello?", "")]
     traces = [Trace("p1", 0, "\\boxed{2}", "set"), Trace("chat", 0, "Hello!", "set")]
-    made = stage(tmp_path, "", problems, traces, teacher="none")
-    collect.run(made)
-    assert [(t.problem_id, t.correct, t.reason) for t in rollouts(made)] == [
+    stage = build_stage(tmp_path, "", problems, traces, teacher="none")
+    collect.run(stage)
+    assert [(t.problem_id, t.correct, t.reason) for t in rollouts(stage)] == [
         ("p1", True, "equal"),
         ("chat", None, "no reference answer"),
     ]
-    assert "ships no worked solution" in dropped(made)["p0"]
+    assert "ships no worked solution" in dropped(stage)["p0"]
 
 
-def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch):
+@pytest.mark.parametrize("writes", [1, 3, 4])
+def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch, writes):
     class Killed(BaseException):
         pass
 
@@ -118,29 +118,29 @@ def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch):
         nonlocal calls
         appended(self, rows)
         calls += 1
-        if calls == 8:
+        if calls == writes:
             raise Killed
 
     with server(knows) as (address, world):
-        undisturbed = stage(tmp_path / "undisturbed", address, samples=4, enough=1, most=8)
+        undisturbed = build_stage(tmp_path / "undisturbed", address, samples=4, enough=1, most=8)
         collect.run(undisturbed)
         world.tries.clear()
         asked_whole = len(world.bodies)
         world.bodies.clear()
 
-        made = stage(tmp_path / "killed", address, samples=4, enough=1, most=8)
+        stage = build_stage(tmp_path / "killed", address, samples=4, enough=1, most=8)
         monkeypatch.setattr(collect.Journal, "append", dies)
         with pytest.raises(Killed):
-            collect.run(made)
+            collect.run(stage)
         monkeypatch.setattr(collect.Journal, "append", appended)
-        kept = [json.loads(line) for line in (made.folder / "journal.jsonl").read_text().splitlines()]
+        kept = [json.loads(line) for line in (stage.folder / "journal.jsonl").read_text().splitlines()]
         assert 0 < len(kept) < asked_whole
-        seen = len(world.bodies)
-        collect.run(made)
-    again = {(t.problem_id, t.index) for t in rollouts(made)}
+        before = len(world.bodies)
+        collect.run(stage)
+    again = {(t.problem_id, t.index) for t in rollouts(stage)}
     assert again == {(t.problem_id, t.index) for t in rollouts(undisturbed)}
-    assert len(rollouts(made)) == len(again), "nothing doubled"
-    assert len(world.bodies) - seen <= asked_whole - len(kept), "what is journalled is not asked again"
+    assert len(rollouts(stage)) == len(again), "nothing doubled"
+    assert len(world.bodies) - before <= asked_whole - len(kept), "what is journalled is not asked again"
 
 
 def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):
@@ -151,10 +151,10 @@ def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):
             knows(handler, body, attempt)
 
     with server(fails) as (address, _):
-        made = stage(tmp_path, address, samples=2)
-        collect.run(made)
-    assert dropped(made) == {"p2": "the server failed: status 500: oops"}
-    assert len(rollouts(made)) == 16
+        stage = build_stage(tmp_path, address, samples=2)
+        collect.run(stage)
+    assert dropped(stage) == {"p2": "the server failed: status 500: oops"}
+    assert len(rollouts(stage)) == 16
 
 
 def test_what_was_answered_before_the_server_failed_is_kept(tmp_path):
@@ -168,13 +168,13 @@ def test_what_was_answered_before_the_server_failed_is_kept(tmp_path):
 
     with server(dies) as (address, world):
         teacher = {"server": address, "model": "wise", "in_flight": 1}
-        made = stage(tmp_path, address, samples=1, teacher=teacher)
+        stage = build_stage(tmp_path, address, samples=1, teacher=teacher)
         with pytest.raises(ServerError):
-            collect.run(made)
+            collect.run(stage)
         world.bodies.clear()
-        collect.run(made)
+        collect.run(stage)
     assert sorted(map(number, world.bodies)) == [5, 6, 7, 8]
-    assert len(rollouts(made)) == 9
+    assert len(rollouts(stage)) == 9
 
 
 def test_rollouts_that_failed_beside_others_are_counted(tmp_path):
@@ -185,10 +185,10 @@ def test_rollouts_that_failed_beside_others_are_counted(tmp_path):
             knows(handler, body, attempt)
 
     with server(half) as (address, _):
-        made = stage(tmp_path, address, samples=4)
-        summary = collect.run(made)
+        stage = build_stage(tmp_path, address, samples=4)
+        summary = collect.run(stage)
     assert summary["rollouts"] + summary["rollouts that failed"] == 36
-    assert 0 < summary["rollouts that failed"] < 4 and dropped(made) == {}
+    assert 0 < summary["rollouts that failed"] < 4 and dropped(stage) == {}
 
 
 def test_answers_wait_for_a_judge_on_disk(tmp_path):
@@ -206,32 +206,32 @@ def test_answers_wait_for_a_judge_on_disk(tmp_path):
 
     with server(speaks) as (address, world):
         judge = {"server": address, "model": "judge"}
-        made = stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=5, judge=judge)
+        stage = build_stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=5, judge=judge)
         with pytest.raises(ServerError):
-            collect.run(made)
+            collect.run(stage)
         up, before = True, len(world.bodies)
-        summary = collect.run(made)
+        summary = collect.run(stage)
     assert {body["model"] for body in world.bodies[before:]} == {"judge"}
-    assert [trace.reason for trace in rollouts(made)] == ["judge: same"] * 5, "equal cases are one"
+    assert [trace.reason for trace in rollouts(stage)] == ["judge: same"] * 5, "equal cases are one"
     assert (summary["tokens_in"], summary["tokens_out"]) == (5 * 10, 5 * 20)
-    assert not list(made.folder.glob("*answers*"))
+    assert not list(stage.folder.glob("*answers*"))
 
 
 def test_a_spent_budget_ends_the_stage_with_what_there_is(tmp_path):
     with server(knows) as (address, _):
         teacher = {"server": address, "model": "wise", "in_flight": 1, "budget_tokens": 120}
-        made = stage(tmp_path, address, samples=1, teacher=teacher)
-        summary = collect.run(made)
+        stage = build_stage(tmp_path, address, samples=1, teacher=teacher)
+        summary = collect.run(stage)
     assert summary["stopped"] == "budget_tokens = 120 is spent"
-    assert [t.problem_id for t in rollouts(made)] == ["p0", "p1", "p2", "p3"]
-    assert dropped(made) == {f"p{n}": summary["stopped"] for n in range(4, 9)}
+    assert [t.problem_id for t in rollouts(stage)] == ["p0", "p1", "p2", "p3"]
+    assert dropped(stage) == {f"p{n}": summary["stopped"] for n in range(4, 9)}
 
 
 def test_an_answer_cut_off_at_the_limit_says_so(tmp_path):
     with server(lambda handler, body, attempt: send(handler, said("so far", "length"))) as (address, _):
-        made = stage(tmp_path, address, PROBLEMS[:1], samples=1)
-        collect.run(made)
-    (only,) = rollouts(made)
+        stage = build_stage(tmp_path, address, PROBLEMS[:1], samples=1)
+        collect.run(stage)
+    (only,) = rollouts(stage)
     assert only.correct is False and only.reason.endswith("; cut off at the token limit")
 
 
@@ -246,8 +246,8 @@ def test_a_judge_is_asked_about_what_no_rule_can_read(tmp_path):
 
     with server(speaks) as (address, world):
         judge = {"server": address, "model": "judge"}
-        made = stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=1, judge=judge)
-        collect.run(made)
-    (only,) = rollouts(made)
+        stage = build_stage(tmp_path, address, [Problem("p", "How many?", "8")], samples=1, judge=judge)
+        collect.run(stage)
+    (only,) = rollouts(stage)
     judged = [body for body in world.bodies if body["model"] == "judge"]
     assert len(judged) == 1 and (only.correct, only.reason) == (True, "judge: same")

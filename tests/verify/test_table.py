@@ -29,7 +29,7 @@ def test_broken_lines_are_counted_and_lose_no_other(tmp_path):
     assert [row["correct"] for row in out] == [True, False, False, False, False, True]
     assert out[1]["line"] == 2 and out[1]["reason"].startswith("not JSON: ")
     assert out[2]["line"] == 4 and out[2]["reason"].startswith("not UTF-8: ")
-    assert out[3]["reason"].startswith("not a JSON object")
+    assert out[3]["reason"].startswith("not an object: list")
     assert out[4] == {"pred": "6", "correct": False, "reason": "missing field: gold"}
     assert summary["rows"] == 6 and summary["correct"] == 2
     assert summary["reasons"]["not JSON"] == 1
@@ -43,7 +43,9 @@ def test_undecided_is_false_with_its_reason(tmp_path):
 
 
 def test_a_field_that_no_row_has_is_an_error_that_names_those_present(tmp_path):
-    with pytest.raises(ValueError, match=r"'gold'.*Fields present: answer, pred.*--gold-field"):
+    with pytest.raises(
+        ValueError, match=r"no column 'gold' in its first 1 rows: it has 'pred', 'answer'.*--gold-field"
+    ):
         run(tmp_path, b'{"pred": "5", "answer": "5"}')
 
 
@@ -82,3 +84,30 @@ def test_csv_and_parquet_are_read_too(tmp_path):
         assert (summary["rows"], summary["correct"]) == (count, 1)
         out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         assert out[0] == {**rows[0], "correct": True, "reason": "equal"}
+
+
+def test_text_that_is_not_utf8_keeps_its_fields_and_is_judged(tmp_path):
+    content = b'{"pred": "caf\xe9 \\\\boxed{5}", "gold": 5}\n{"pred": "\\ud83d \\\\boxed{6}", "gold": [6], "id": 1}'
+    _, out = run(tmp_path, content)
+    assert [row["correct"] for row in out] == [True, True]
+    assert out[1]["id"] == 1 and out[0]["pred"].endswith("boxed{5}")
+
+
+def test_fields_may_be_nested_and_what_is_no_text_is_refused_by_its_name(tmp_path):
+    rows = [
+        {"pred": "5", "gold": {"truth": 5}},
+        {"pred": {"text": "5"}, "gold": {"truth": 5}},
+        {"pred": "5", "gold": {"truth": True}},
+        {"pred": "5", "gold": {"truth": None}},
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verify_file(path, "pred", "gold.truth", output=tmp_path / "out.jsonl")
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [{key: row[key] for key in ("pred", "gold")} for row in out] == rows
+    assert [(row["correct"], row["reason"]) for row in out] == [
+        (True, "equal"),
+        (False, "not text: 'pred' holds an object, not text or a number"),
+        (False, "not text: 'gold.truth' holds true or false, not text or a number"),
+        (False, "missing field: gold.truth"),
+    ]

@@ -9,9 +9,9 @@ from whetstone.verify.verdict_cache import Question, VerdictCache
 
 def test_the_cache_forgets_all_when_it_is_full():
     cache = VerdictCache(most_bytes=10_000)
-    questions = [Question(f"{n}" * 2_000, "1", "math") for n in range(5)]
+    questions = [Question(f"{n}" * 600, "1", "math") for n in range(5)]
     for question in questions:
-        cache.put(question, Verdict(False, "different"))  # about 2,500 bytes
+        cache.put(question, Verdict(False, "different"))  # 2,804 bytes each
         assert cache.get(question) is not None and cache.bytes <= 10_000
     assert [cache.get(question) is not None for question in questions] == [False, False, False, True, True]
 

@@ -1,1 +1,1 @@
-"""Numbers and formulas of school problems: expressions, and numbers in English text."""
+"""Numbers and formulas of school problems: expressions, column arithmetic, numbers in English text, formula search."""

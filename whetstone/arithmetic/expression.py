@@ -2,7 +2,7 @@
 
     expression = term {(+|-) term}      term = factor {(*|/) factor}      factor = number | ( expression )
 
-Numbers are non-negative, whole or decimal; values are exact (`int`, or `Fraction` where a division leaves a rest).
+Numbers are non-negative, whole or decimal; values are exact (`int`, or `Fraction` for what is not whole).
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 Value: TypeAlias = int | Fraction
 
-MAX_BRACKETS = 40  # nested; deeper text is no arithmetic problem and would cost stack
+MAX_BRACKETS = 40  # nested; deeper text is not an arithmetic problem and would use up the stack
 MAX_CHARACTERS = 2000
 
 TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<sign>[-+*/()]))")
@@ -57,11 +57,11 @@ def _tokens(text: str) -> list[str]:
     tokens, position = [], 0
     text = text.strip()
     while position < len(text):
-        found = TOKEN.match(text, position)
-        if not found:
+        match = TOKEN.match(text, position)
+        if not match:
             raise ValueError(f"{text!r}: {text[position:].strip()[:1]!r} is not part of an arithmetic expression")
-        tokens.append(found["number"] or found["sign"])
-        position = found.end()
+        tokens.append(match["number"] or match["sign"])
+        position = match.end()
     return [*tokens, ""]
 
 
@@ -96,21 +96,21 @@ def _factor(tokens: list[str], position: int, depth: int) -> tuple[Expression, i
 
 
 def as_value(value: Value) -> Value:
-    """A whole Fraction as int, so that whole-number arithmetic stays fast."""
+    """A whole Fraction as an int, so that whole-number arithmetic stays fast."""
     return value.numerator if value.denominator == 1 else value
 
 
 def numbers(node: Expression) -> list[Value]:
     """The written numbers from left to right."""
-    found: list[Value] = []
+    values: list[Value] = []
     stack = [node]
     while stack:
         top = stack.pop()
         if isinstance(top, Number):
-            found.append(top.value)
+            values.append(top.value)
         else:
             stack += (top.right, top.left)
-    return found
+    return values
 
 
 def replace_numbers(node: Expression, values: Sequence[Value]) -> Expression:
@@ -137,14 +137,14 @@ def program(node: Expression) -> Program:
 
 
 def results(shape: Program, values: Sequence[Value], whole: bool = False) -> list[Value] | None:
-    """What every operation gives, in the order of computing, the value of the whole last.
+    """The result of every operation in the order of computing; the last one is the value of the expression.
 
-    None where an operation gives something negative or divides by 0 (or, with `whole`, leaves a rest): no step of a
-    word problem does. An expression that is one number gives that number.
+    None if an operation is negative or divides by 0 (or, with `whole`, is not whole): no step of a word problem is. An
+    expression that is one number gives that number.
     """
     rest = iter(values)
     stack: list[Value] = []
-    given: list[Value] = []
+    steps: list[Value] = []
     for sign in shape:
         if not sign:
             stack.append(next(rest))
@@ -164,8 +164,8 @@ def results(shape: Program, values: Sequence[Value], whole: bool = False) -> lis
         else:
             value = a // b if a % b == 0 else Fraction(a) / b
         stack.append(value)
-        given.append(value)
-    return given or stack
+        steps.append(value)
+    return steps or stack
 
 
 def evaluate(node: Expression) -> Value:
@@ -183,7 +183,7 @@ def evaluate(node: Expression) -> Value:
 
 
 def decimal_places(value: Value) -> int | None:
-    """How many digits after the point a value needs; None where the decimals never end.
+    """How many digits after the point a value needs; None if the decimals never end.
 
     >>> decimal_places(Fraction(5, 4)), decimal_places(Fraction(1, 3)), decimal_places(7)
     (2, None, 0)
@@ -198,14 +198,14 @@ def decimal_places(value: Value) -> int | None:
 
 
 def write_number(value: Value, places: int = 0) -> str:
-    """The value as digits, with at least `places` after the point. Raises ValueError where the decimals never end.
+    """The value as digits, with at least `places` after the point. Raises ValueError if the decimals never end.
 
     >>> write_number(Fraction(5, 2)), write_number(Fraction(5, 2), places=2)
     ('2.5', '2.50')
     """
     needed = decimal_places(value)
     if needed is None:
-        raise ValueError(f"{value} has no end as a decimal")
+        raise ValueError(f"{value} has no finite decimal form")
     places = max(places, needed)
     scaled = value.numerator * 10**places // value.denominator
     digits = f"{abs(scaled):0{places + 1}d}"
@@ -227,10 +227,10 @@ def render(node: Expression) -> str:
 
 
 def solve_for(node: Expression, index: int, result: Value) -> Expression | None:
-    """The expression that gives the `index`-th number of `node` when the value of the whole is `result`.
+    """The expression for the `index`-th number of `node`, given that the value of `node` is `result`.
 
-    Peels one operation after the other off the side of the number, so the steps are those of solving by hand:
-    `(5*9)+(2*x) = 47` gives `(47-5*9)/2`. None where the number is not determined: it is multiplied by 0, or divides 0.
+    It undoes one operation after the other, so the steps are those of solving by hand: `(5*9)+(2*x) = 47` gives
+    `(47-5*9)/2`. None if the number is not determined: it is multiplied by 0, or divides 0.
 
     >>> render(solve_for(parse("(5*9)+(2*1)"), 3, 47))
     '(47-5*9)/2'

@@ -21,7 +21,7 @@ _hundreds = rf"(?:(?:{_below_hundred}|an?)\s+hundred(?:(?:\s+and)?\s+{_below_hun
 _below_thousand = rf"(?:{_hundreds}|{_below_hundred})"
 _thousands = rf"(?:(?:{_below_thousand}|an?)\s+thousand(?:,?(?:\s+and)?\s+{_below_thousand})?)"
 NUMBER = re.compile(
-    r"(?=[\daefnostz])(?:"  # how a number begins; most places of a text are passed over by this alone
+    r"(?=[\daefnostz])(?:"  # the letters that a number can begin with: rules out most places of a text fast
     rf"(?P<digits>\d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)"
     rf"|\b(?P<words>{_thousands}|{_hundreds}|{_below_hundred})\b)",
     re.IGNORECASE,
@@ -37,7 +37,7 @@ AFTER_OTHER_WORDS = re.compile(r"^(?:-[a-z]*(?:th|digit|some)\b|\s+(?:million|bi
 class Mention:
     """A number in a text: `text[start:end]` reads as `value`.
 
-    `free` is false for a number that is part of something else (an ordinal, a clock time, a fraction, "3x").
+    `free` is false if it is part of something else (an ordinal, a clock time, a fraction, "3x").
     """
 
     start: int
@@ -54,7 +54,7 @@ def mentions(text: str) -> list[Mention]:
     >>> [(m.value, m.free) for m in mentions("Forty-five of 1,200 on the 3rd day")]
     [(45, True), (1200, True), (3, False)]
     """
-    found = []
+    all_mentions = []
     for match in NUMBER.finditer(text):
         written = match["digits"]
         value = as_value(Fraction(written.replace(",", ""))) if written else read_words(match["words"])
@@ -64,12 +64,12 @@ def mentions(text: str) -> list[Mention]:
         else:
             free = not AFTER_OTHER_WORDS.search(around[1])
         places = len(written.partition(".")[2]) if written else 0
-        found.append(Mention(match.start(), match.end(), value, not written, places, free))
-    return found
+        all_mentions.append(Mention(match.start(), match.end(), value, not written, places, free))
+    return all_mentions
 
 
 def read_words(words: str) -> int:
-    """The value of a spelled number. Raises KeyError for a word that is none.
+    """The value of a spelled number. Raises KeyError for a word that is not part of a number.
 
     >>> read_words("two thousand, three hundred and five")
     2305

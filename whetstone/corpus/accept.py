@@ -1,4 +1,4 @@
-"""Which traces may be taught: right ones, whole ones, of bounded length, that do not run in circles.
+"""Which traces may be taught: right, complete, of bounded length, without loops.
 
 The paper keeps what the verifier finds correct and labels repetitive patterns (Phi-4-Mini-Reasoning, data synthesis).
 """
@@ -8,14 +8,14 @@ from whetstone.records import Trace
 
 
 def reason_to_drop(trace: Trace, max_repetition: float, max_characters: int) -> str:
-    """ "" for a trace that may be taught, else why not. `max_characters` 0: any length."""
+    """Why a trace may not be taught; "" if it may. `max_characters` 0: any length."""
     if trace.correct is None:
         return f"undecided: {trace.reason}"
     return malformed(trace.text, max_repetition, max_characters) or ("" if trace.correct else f"wrong: {trace.reason}")
 
 
 def malformed(text: str, max_repetition: float, max_characters: int) -> str:
-    """What is wrong with a text's form, whatever its answer: such a text serves neither as chosen nor as rejected."""
+    """What is wrong with a text's form, "" if nothing is. A malformed text is used neither as chosen nor as rejected."""
     if not text.strip():
         return "empty"
     if max_characters and len(text) > max_characters:

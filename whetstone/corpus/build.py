@@ -5,98 +5,80 @@ subset    compact and representative, all levels and domains: for supervised fin
 pairs     a right and a wrong trace of one problem: for Rollout DPO on the teacher's text
 prompts   train problems with their pass rate: for student rollouts and reinforcement learning
 dropped   everything left out, with its reason; `card.json` counts it all, `card.md` says it in words
-matches   training questions beside the test questions they equal or resemble
+matches   training questions beside the test questions that they equal or resemble
 
 With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
 model that has seen the answers recalls them, and learns nothing from being right or wrong about them.
 
-One pass over problems and rollouts, which lie in the same order, so memory holds one problem's traces, the index of the
-test questions and the candidates of the subset; a second pass over the corpus writes the subset out.
+The stage reads problems and rollouts once, in the same order, so memory holds one problem's traces, the index of the test
+questions and the candidates of the subset. A second pass over the corpus writes the subset.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from whetstone.corpus import label
 from whetstone.corpus.accept import malformed, reason_to_drop
 from whetstone.corpus.card import Card
-from whetstone.corpus.contamination import TestQuestions
+from whetstone.corpus.contamination import ContaminationSettings, TestQuestions
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
-from whetstone.corpus.limo import UNRATED, Solved, quality, solved, why_not_limo
-from whetstone.corpus.pairs import make_pairs, preference
-from whetstone.corpus.subset import Stratum, Subset
-from whetstone.records import PROGRAM_REQUEST, Pair, Problem, Trace, to_row
+from whetstone.corpus.files import PairFile
+from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
+from whetstone.corpus.pairs import make_pairs
+from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
+from whetstone.problems.files import expand_path
+from whetstone.records import NO_REFERENCE, PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
-from whetstone.run.settings import Settings as Table
+from whetstone.run.room import Input, Room
 from whetstone.run.settings import StageSettings
-from whetstone.run.tables import TableWriter, expand_path, find_file, read_records, read_rows, read_table
+from whetstone.run.tables import TableWriter, read_records, read_rows
 
-PROGRAM = "program"  # the augmentation of MAmmoTH's programs of thought
-NO_REFERENCE = "no reference answer"  # the reason that the rollouts stage gives for it
-
-
-class EvaluationSet(Table):
-    """A file of questions that training problems must not be taken from, beside the recipe's own test problems."""
-
-    path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
-    question: str = "question"  # the column of the question
-    name: str = ""  # in the list of matches; default: the folder's name
-
-
-class PairFile(Table):
-    """A file of ready preference pairs: a question with a chosen and a rejected answer, in one of the usual layouts."""
-
-    path: str  # .jsonl, .json, .csv (also .gz) or .parquet; may contain $VARIABLES and ~
-    name: str = ""  # the pairs' source; default: the folder's name
-    limit: int = Field(default=0, ge=0)  # read at most so many rows; 0: all
+TABLES = ("corpus", "pairs", "prompts", "dropped", "matches")
 
 
 class Settings(StageSettings):
-    problems: str | None = None  # the stage (or stage/artifact) that the problems come from
-    rollouts: str | None = None  # the stage (or stage/artifact) that the teacher's traces come from
-    weak: str | None = None  # a weak model's rollouts: what it ever solves is too easy for the subset (LIMO)
-    strong: str | None = None  # a strong model's rollouts: what it solves now and then goes into the subset
-    limo_solved: tuple[int, int] = (1, 3)  # fewest and most right rollouts of the strong model
-    levels: list[int] | None = None  # levels that are taught (corpus, subset, pairs); None: all
-    reserve: float = Field(default=0, ge=0, lt=1)  # share of train problems that are not taught: pairs and prompts
-    traces_per_problem: int | None = Field(default=None, ge=1)  # for mid-training, the first ones; None: all accepted
-    validation_problems: int = Field(default=64, ge=0)  # held-out problems whose loss mid-training watches; 0: all
-    max_repetition: float = Field(default=0.6, ge=0, le=1)  # highest share of repeated 16-word windows
-    max_characters: int = Field(default=0, ge=0)  # longest trace; 0: any length
-    contamination_ngram: int = Field(default=13, ge=8, le=13)  # tokens shared with a test question
-    contamination_near: float = Field(default=0.9, gt=0.5, le=1)  # Jaccard index of tokens in whatever order
-    look_alikes: float = Field(
-        default=0, ge=0, le=1
-    )  # likeness but for numbers from which these go, too; 0: counted only
-    against: tuple[EvaluationSet, ...] = ()  # evaluation sets beside the recipe's test problems
-    near_duplicates: float = Field(default=0, ge=0, le=1)  # likeness from which the later of two problems goes; 0: none
-    near_traces: float = Field(default=0, ge=0, le=1)  # likewise among the traces of one problem
-    unverified: bool = False  # teach traces of problems without a reference answer as they come (imported chats)
-    languages: list[str] | None = None  # of the questions that are taught, as in ["en"]; None: all
-    imported_pairs: tuple[PairFile, ...] = ()  # ready preference pairs that join `pairs`
-    subset_problems: int = Field(default=1000, ge=0)  # problems of the subset
-    subset_traces: int = Field(default=1, ge=1)  # traces per problem of the subset, the best argued ones
-    subset_by: Literal["representative", "quality", "limo", "diverse"] = (
-        "representative"  # of a level and domain, drawn or best argued; best argued of all; longest of each domain (s1)
+    levels: list[int] | None = Field(None, description="levels that are taught (corpus, subset, pairs); None: all")
+    languages: list[str] | None = Field(None, description='of the questions that are taught, as in ["en"]; None: all')
+    reserve: float = Field(0, ge=0, lt=1, description="share of train problems kept for pairs and prompts, not taught")
+    traces_per_problem: int | None = Field(None, ge=1, description="traces for mid-training, the first ones; None: all")
+    validation_problems: int = Field(
+        64, ge=0, description="held-out problems of mid-training's validation loss; 0: all"
     )
-    subset_balance: Literal["proportional", "equal"] = "proportional"  # shares of the levels and domains
-    limo_length: float = Field(default=200, gt=0)  # words at which the length term of the quality score is one half
-    pairs_per_problem: int = Field(default=1, ge=0)  # right/wrong pairs of one problem; a trace serves in one pair
-    match_length: bool = True  # pair the right and wrong traces whose lengths are closest
-    prompt_levels: list[int] | None = None  # levels of the RL prompts; None: all
+    unverified: bool = Field(
+        False, description="teach the traces of problems without a reference answer (imported chats)"
+    )
+    max_repetition: float = Field(0.6, ge=0, le=1, description="highest share of repeated 16-word windows in a trace")
+    max_characters: int = Field(0, ge=0, description="longest trace; 0: any length")
+    near_traces: float = Field(0, ge=0, le=1, description="likeness of two traces that drops the later one; 0: off")
+    near_duplicates: float = Field(
+        0, ge=0, le=1, description="likeness of two problems that drops the later one; 0: off"
+    )
+    contamination: ContaminationSettings = Field(ContaminationSettings(), description="training against test questions")
+    subset: SubsetSettings = Field(SubsetSettings(), description="the compact subset for supervised fine-tuning")
+    pairs_per_problem: int = Field(1, ge=0, description="right/wrong pairs per problem; a trace serves in one pair")
+    match_length: bool = Field(True, description="pair the right and wrong traces whose lengths are closest")
+    imported_pairs: tuple[PairFile, ...] = Field((), description="ready preference pairs that are added to `pairs`")
+    prompt_levels: list[int] | None = Field(None, description="levels of the RL prompts; None: all")
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by", "balance")},
+        **{f"limo_{old}": f"subset.{new}" for old, new in (("solved", "solved"), ("length", "half_length"))},
+        **{f"contamination_{key}": f"contamination.{key}" for key in ("ngram", "near")},
+        **{key: f"contamination.{key}" for key in ("against", "look_alikes")},
+    }
 
 
 def reads(settings: Settings) -> list[Path]:
-    """The files that the stage's result depends on beside its inputs."""
-    return [expand_path(found.path) for found in (*settings.against, *settings.imported_pairs)]
+    """The user's files that the result depends on, besides the stage's inputs."""
+    return [expand_path(file.path) for file in (*settings.contamination.against, *settings.imported_pairs)]
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -105,12 +87,12 @@ def run(stage: Stage) -> dict[str, Any]:
     with ExitStack() as stack:
         build.open(stack)
         bar = stack.enter_context(progress(total, "corpus", unit="problems"))
-        for problem, traces, solved in build.problems():
+        for problem, traces, rated in build.problems():
             if problem.split != "test":
-                build.add(problem, traces, solved)
+                build.add(problem, traces, rated)
             bar.advance(1, accepted=build.tables["corpus"].total)
         for file in stage.settings.imported_pairs:
-            build.add_pairs(file)
+            build.add_pairs_of(file)
     build.write_subset()
     build.card.rows |= {name: table.total for name, table in build.tables.items() if name != "matches"}
     write_json(stage.folder / "card.json", build.card.to_json())
@@ -119,7 +101,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def with_traces(problems: Path, rollouts: Path) -> Iterator[tuple[Problem, list[Trace]]]:
-    """Every problem with its traces ([] where it has none). Rollouts lie in the order of the problems, as collected."""
+    """Every problem with its traces ([] if it has none). The rollouts must be in the order of the problems."""
     groups = groupby(read_records(Trace, rollouts), key=lambda trace: trace.problem_id)
     waiting = next(groups, None)
     for problem in read_records(Problem, problems):
@@ -131,174 +113,116 @@ def with_traces(problems: Path, rollouts: Path) -> Iterator[tuple[Problem, list[
     if waiting:
         raise ValueError(
             f"{rollouts}: the rollouts of problem {waiting[0]} have no place among those of {problems}: they were "
-            "collected from other problems, or lie in another order. Name the problems stage that the rollouts were "
+            "collected from other problems, or are in another order. Name the problems stage that the rollouts were "
             "collected from, or collect them again."
         )
 
 
 def held_out(problems: Iterable[Problem], count: int, seed: int) -> set[str]:
-    """`count` of the validation problems (0: all), drawn by hash."""
+    """The ids of `count` validation problems (0: all), drawn by hash."""
     ids = sorted((p.id for p in problems if p.split == "validation"), key=lambda name: shuffle_key(seed, name))
     return set(ids[:count] if count else ids)
 
 
 def shuffle_key(seed: int, name: str) -> str:
-    """Sorting by it is a shuffle that depends on the seed and the names alone."""
+    """Sorting by it shuffles, in a way that depends only on the seed and the names."""
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
 
-def evaluation_questions(found: EvaluationSet) -> Iterator[Problem]:
-    """The questions of a file. Raises ValueError for a row without one, FileNotFoundError."""
-    path = find_file(found.path)
-    name = found.name or path.parent.name
-    for number, row in read_table(path):
-        question = row.get(found.question) if isinstance(row, dict) else None
-        if not isinstance(question, str):
-            why = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else row
-            raise ValueError(
-                f"{path}, row {number}, has no text in the column {found.question!r}: {why}. A question that cannot be read "
-                'cannot be kept out of training. Name the column, as in against = [{ path = "…", question = "problem" }].'
-            )
-        yield Problem(f"{name}/{number}", question, "", "test", name)
-
-
 class _Build:
-    """The one pass: what it writes, counts and remembers."""
+    """The pass over problems and rollouts: what it writes, counts and remembers."""
 
     def __init__(self, stage: Stage):
         self.stage, self.settings, self.card = stage, stage.settings, Card()
-        problems = stage.inputs["problems"]
-        tests = (p for p in read_records(Problem, problems) if p.split == "test")
-        others = (p for found in self.settings.against for p in evaluation_questions(found))
-        self.tests = TestQuestions(
-            chain(tests, others),
-            self.settings.contamination_ngram,
-            self.settings.contamination_near,
-            self.settings.look_alikes,
-        )
-        self.held_out = held_out(read_records(Problem, problems), self.settings.validation_problems, stage.seed)
+        settings, problems = self.settings, stage.inputs["problems"]
+        tests = (problem for problem in read_records(Problem, problems) if problem.split == "test")
+        others = (problem for file in settings.contamination.against for problem in file.questions())
+        self.tests = TestQuestions(chain(tests, others), settings.contamination)
+        self.held_out = held_out(read_records(Problem, problems), settings.validation_problems, stage.seed)
         self.repeats: dict[str, str] = {}
-        if self.settings.near_duplicates:
-            taught = (p for p in read_records(Problem, problems) if p.split == "train")
-            self.repeats = near_duplicate_problems(taught, self.settings.near_duplicates)
-        self.subset = Subset(
-            problems=self.settings.subset_problems,
-            by=self.settings.subset_by,
-            balance="equal" if self.settings.subset_by == "diverse" else self.settings.subset_balance,
-            key=lambda name: shuffle_key(stage.seed, name),
-        )
+        if settings.near_duplicates:
+            train = (problem for problem in read_records(Problem, problems) if problem.split == "train")
+            self.repeats = near_duplicate_problems(train, settings.near_duplicates)
+        self.subset = Subset(settings.subset, key=lambda name: shuffle_key(stage.seed, name))
 
     def open(self, stack: ExitStack) -> None:
-        names = ("corpus", "pairs", "prompts", "dropped", "matches")
-        self.tables = {name: stack.enter_context(TableWriter(self.stage.output(name))) for name in names}
+        self.tables = {name: stack.enter_context(TableWriter(self.stage.output(name))) for name in TABLES}
 
     def problems(self) -> Iterator[tuple[Problem, list[Trace], Solved]]:
-        """Every problem with its traces and how often a weak and a strong model solved it, where the recipe names them."""
+        """Every problem with its traces, and how often the weak and the strong model solved it, if they are named."""
         inputs = self.stage.inputs
-        raters = [
-            with_traces(inputs["problems"], inputs[name]) if name in inputs else None for name in ("weak", "strong")
-        ]
+        raters = {name: with_traces(inputs["problems"], inputs[name]) for name in ("weak", "strong") if name in inputs}
         for problem, traces in with_traces(inputs["problems"], inputs["rollouts"]):
-            weak, strong = (None if rater is None else solved(next(rater)[1]) for rater in raters)
-            yield problem, traces, Solved(weak, strong)
+            yield problem, traces, Solved(**{name: solved(next(rater)[1]) for name, rater in raters.items()})
 
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
         self.card.drops[reason] += 1
         self.tables["dropped"].add({"problem_id": problem_id, "index": index, "reason": reason, "detail": detail})
 
-    def add(self, problem: Problem, traces: list[Trace], rated: Solved = UNRATED) -> None:
-        settings = self.settings
-        if problem.split == "validation" and problem.id not in self.held_out:
-            return self.drop(problem.id, "beyond validation_problems")
-        if self._contaminated(problem):
-            return None
-        if problem.id in self.repeats:
-            return self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
-        spoken = label.language(problem.question)
-        if settings.languages is not None and spoken not in settings.languages:
-            return self.drop(problem.id, "language is not taught", detail=spoken)
+    def add(self, problem: Problem, traces: list[Trace], rated: Solved) -> None:
+        settings, trains = self.settings, problem.split == "train"
+        if self._left_out(problem):
+            return
         rate = label.pass_rate(traces)
         labels = {"level": label.level(problem, rate), "domain": label.domain(problem), "pass_rate": rate}
-        more = {"school": label.school(problem.question), "language": spoken}
-        reserved = problem.split == "train" and self._reserved(problem)
-        if problem.split == "train" and (reserved or not settings.reserve):
+        reserved = trains and self._reserved(problem)
+        practised = trains and (reserved or not settings.reserve)  # gives pairs and prompts
+        if practised:
             self._add_prompt(problem, labels)
         if settings.levels is not None and labels["level"] not in settings.levels:
             return self.drop(problem.id, "level is not taught", detail=f"level {labels['level']}")
         right, wrong = self._sort_out(traces)
-        if reserved or (problem.split == "train" and not settings.reserve):
-            for kind in ("", PROGRAM):  # a chain of thought and a program are no pair
-                sides = [
-                    [t for t in side if (t.augmentation == PROGRAM) == (kind == PROGRAM)] for side in (right, wrong)
-                ]
-                for pair in make_pairs(problem, *sides, settings.pairs_per_problem, settings.match_length):
-                    asked = replace(pair, question=pair.question + PROGRAM_REQUEST) if kind else pair
-                    self._add_pair(asked)
+        if practised:
+            self._add_pairs(problem, right, wrong)
         if reserved:
             return self.drop(problem.id, "reserved for pairs and prompts")
-        if problem.split == "train":
-            limit, programs = settings.traces_per_problem, [t for t in right if t.augmentation == PROGRAM]
-            taught = [t for t in right if t.augmentation != PROGRAM][:limit] + programs[:limit]
-            best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.limo_length), trace.index))
-            unfit = why_not_limo(rated, settings.limo_solved)
-            if unfit and best:
-                self.card.not_in_subset[unfit] += 1
-            elif best:
-                indices = [trace.index for trace in best[: settings.subset_traces]]
-                stratum, merit = self._merit(best[0].text, labels)
-                self.subset.offer(problem.id, stratum, merit, indices)
-        else:
-            taught = right[:1]
+        taught = self._taught(right) if trains else right[:1]
+        if trains:
+            self._offer(problem, taught, labels, rated)
+        labels |= {"school": label.school(problem.question), "language": label.language(problem.question)}
         for trace in taught:
-            row = corpus_row(problem, trace, labels | more)
+            row = corpus_row(problem, trace, labels)
             self.tables["corpus"].add(row)
             self.card.add(problem, row)
         indices = {trace.index for trace in taught}
-        for trace in (t for t in right if t.index not in indices):
-            limit = "traces_per_problem" if problem.split == "train" else "one validation trace a problem"
+        for trace in (trace for trace in right if trace.index not in indices):
+            limit = "traces_per_problem" if trains else "one validation trace a problem"
             self.drop(problem.id, f"beyond {limit}", trace.index)
 
-    def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
-        """Among which problems this one competes for a place of the subset, and by what."""
-        by, well_argued = self.settings.subset_by, quality(text, self.settings.limo_length)
-        if by == "limo":
-            return ("", ""), well_argued
-        if by == "diverse":
-            return ("", labels["domain"]), float(len(text))
-        return (str(labels["level"]), labels["domain"]), well_argued
+    def _left_out(self, problem: Problem) -> bool:
+        """Drops a problem that is not held out for validation, repeats another, or is in another language."""
+        languages = self.settings.languages
+        if problem.split == "validation" and problem.id not in self.held_out:
+            self.drop(problem.id, "beyond validation_problems")
+        elif self._contaminated(problem):
+            pass  # dropped there, with the test question
+        elif problem.id in self.repeats:
+            self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
+        elif languages is not None and (spoken := label.language(problem.question)) not in languages:
+            self.drop(problem.id, "language is not taught", detail=spoken)
+        else:
+            return False
+        return True
+
+    def _contaminated(self, problem: Problem) -> bool:
+        """Records a match with a test question. Drops the problem if it is contaminated, or if look-alikes go too."""
+        match = self.tests.match(problem.question, problem.formula)
+        if match is None:
+            return False
+        self.card.add_match(problem, match)
+        self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
+        drop = match.contaminated or self.settings.contamination.look_alikes > 0
+        if drop:
+            self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
+        return drop
 
     def _reserved(self, problem: Problem) -> bool:
         """By hash of the original's id: what MetaMath made of a problem goes where the problem goes."""
         draw = int(shuffle_key(self.stage.seed, problem.origin or problem.id)[:12], 16) / 16**12
         return draw < self.settings.reserve
 
-    def _contaminated(self, problem: Problem) -> bool:
-        match = self.tests.match(problem.question, problem.formula)
-        if match is None:
-            return False
-        self.card.add_match(problem, match)
-        self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
-        drop = match.contaminated or self.settings.look_alikes > 0
-        if drop:
-            self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
-        return drop
-
-    def _add_pair(self, pair: Pair) -> None:
-        self.tables["pairs"].add(to_row(pair))
-        self.card.add_pair(pair)
-
-    def _add_prompt(self, problem: Problem, labels: dict[str, Any]) -> None:
-        levels = self.settings.prompt_levels
-        if labels["pass_rate"] is not None:
-            self.card.pass_rates[round(labels["pass_rate"], 1)] += 1
-        if not problem.answer.strip():
-            self.drop(problem.id, "prompt without an answer to verify")
-        elif levels is None or labels["level"] in levels:
-            self.tables["prompts"].add({**to_row(problem), **labels})
-            self.card.add_prompt(labels)
-
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
-        """Right and wrong traces that are well formed and differ; all but the right ones are dropped."""
+        """The right and the wrong traces that are well formed and differ. All but the right ones are dropped."""
         right, wrong = [], []
         limits = self.settings.max_repetition, self.settings.max_characters
         for trace, first, how in mark_duplicates(traces, self.settings.near_traces):
@@ -317,31 +241,68 @@ class _Build:
             self.drop(trace.problem_id, reason, trace.index)
         return right, wrong
 
-    def add_pairs(self, file: PairFile) -> None:
-        """Ready pairs, except what is no pair, what is a test question, and what runs in circles."""
-        path = find_file(file.path)
-        name = file.name or path.parent.name
-        for number, row in islice(read_table(path), file.limit or None):
-            identity = f"{name}/{number}"
-            try:
-                if not isinstance(row, dict):
-                    raise ValueError(f"broken row: {row}")
-                question, chosen, rejected = preference(row)
-            except ValueError as error:
-                reason, _, detail = str(error).partition(": ")
+    def _taught(self, right: list[Trace]) -> list[Trace]:
+        """The first chains of thought and the first programs, as many of each as a problem may have."""
+        limit = self.settings.traces_per_problem
+        thoughts, programs = _by_kind(right)
+        return thoughts[:limit] + programs[:limit]
+
+    def _offer(self, problem: Problem, taught: list[Trace], labels: dict[str, Any], rated: Solved) -> None:
+        """Offers the problem to the subset, with its best argued traces."""
+        if not taught:
+            return
+        settings = self.settings.subset
+        unfit = why_not_limo(rated, settings.solved)
+        if unfit:
+            self.card.not_in_subset[unfit] += 1
+            return
+        best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.half_length), trace.index))
+        stratum, merit = self._merit(best[0].text, labels)
+        self.subset.offer(problem.id, stratum, merit, [trace.index for trace in best[: settings.traces]])
+
+    def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
+        """With which problems this one competes for a place in the subset, and by what."""
+        by, well_argued = self.settings.subset.by, quality(text, self.settings.subset.half_length)
+        if by == "limo":
+            return ("", ""), well_argued
+        if by == "diverse":
+            return ("", labels["domain"]), float(len(text))
+        return (str(labels["level"]), labels["domain"]), well_argued
+
+    def _add_pairs(self, problem: Problem, right: list[Trace], wrong: list[Trace]) -> None:
+        """Pairs two chains of thought, or two programs."""
+        limit, match_length = self.settings.pairs_per_problem, self.settings.match_length
+        thoughts, programs = zip(_by_kind(right), _by_kind(wrong), strict=True)
+        for pair in make_pairs(problem, *thoughts, limit, match_length):
+            self._add_pair(pair)
+        for pair in make_pairs(problem, *programs, limit, match_length):
+            self._add_pair(replace(pair, question=pair.question + PROGRAM_REQUEST))
+
+    def _add_pair(self, pair: Pair) -> None:
+        self.tables["pairs"].add(to_row(pair))
+        self.card.add_pair(pair)
+
+    def add_pairs_of(self, file: PairFile) -> None:
+        """Ready pairs, except those that are malformed, equal a test question, or have a side that is malformed."""
+        limits = self.settings.max_repetition, self.settings.max_characters
+        for identity, pair in file.pairs():
+            if isinstance(pair, ValueError):
+                reason, _, detail = str(pair).partition(": ")
                 self.drop(identity, f"imported pair: {reason}", detail=detail)
-                continue
-            problem = Problem(identity, question, "")
-            limits = self.settings.max_repetition, self.settings.max_characters
-            wrong_form = malformed(chosen, *limits) or malformed(rejected, *limits)
-            if not question or chosen == rejected:
-                self.drop(
-                    identity, "imported pair: no question" if not question else "imported pair: both sides are equal"
-                )
-            elif wrong_form:
-                self.drop(identity, f"imported pair: {wrong_form}")
-            elif not self._contaminated(problem):
-                self._add_pair(Pair(identity, question, chosen, rejected, source=name))
+            elif reason := malformed(pair.chosen, *limits) or malformed(pair.rejected, *limits):
+                self.drop(identity, f"imported pair: {reason}")
+            elif not self._contaminated(Problem(identity, pair.question, "")):
+                self._add_pair(pair)
+
+    def _add_prompt(self, problem: Problem, labels: dict[str, Any]) -> None:
+        levels = self.settings.prompt_levels
+        if labels["pass_rate"] is not None:
+            self.card.pass_rates[round(labels["pass_rate"], 1)] += 1
+        if not problem.answer.strip():
+            self.drop(problem.id, "prompt without an answer to verify")
+        elif levels is None or labels["level"] in levels:
+            self.tables["prompts"].add({**to_row(problem), **labels})
+            self.card.add_prompt(labels)
 
     def write_subset(self) -> None:
         chosen = self.subset.choose()
@@ -351,6 +312,11 @@ class _Build:
                     table.add(row)
                     self.card.subset_levels[str(row["level"])] += 1
         self.tables["subset"] = table
+
+
+def _by_kind(traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
+    """Chains of thought, and programs."""
+    return [t for t in traces if t.augmentation != PROGRAM], [t for t in traces if t.augmentation == PROGRAM]
 
 
 def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[str, Any]:
@@ -369,3 +335,18 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "licence": problem.licence,
         "split": problem.split,
     }
+
+
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    inputs={
+        "problems": Input(("problems",)),
+        "rollouts": Input(("rollouts",)),
+        # of a weak model, whose problems are too easy, and of a strong one, which solves hard problems now and then (LIMO)
+        "weak": Input(("rollouts",), optional=True, only_named=True),
+        "strong": Input(("rollouts",), optional=True, only_named=True),
+    },
+    gives=("corpus", "subset", "pairs", "prompts"),
+    reads=reads,
+)

@@ -1,54 +1,40 @@
 """The data card: what a corpus holds and what was left out, as counts."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from whetstone.corpus.contamination import Match
+from whetstone.problems.published import is_non_commercial
 from whetstone.records import Pair, Problem
 
 BIN = 100  # characters in a bin of the length histogram
-NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
 EXAMPLES = 5  # contamination matches shown
-
-
 COUNTED = ("splits", "sources", "levels", "schools", "domains", "languages", "teachers", "licences")
 
 
 @dataclass
 class Card:
-    rows: dict[str, int] = field(default_factory=dict)  # of each table
-    splits: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    levels: Counter[str] = field(default_factory=Counter)
-    domains: Counter[str] = field(default_factory=Counter)
-    schools: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-    teachers: Counter[str] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
+    rows: dict[str, int] = field(default_factory=dict)  # by table
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
     lengths: Counter[int] = field(default_factory=Counter)  # by lower end of the bin
     pass_rates: Counter[float] = field(default_factory=Counter)  # train problems, to one decimal
     drops: Counter[str] = field(default_factory=Counter)
     subset_levels: Counter[str] = field(default_factory=Counter)
-    # characters of all chosen and of all rejected sides
-    pair_lengths: list[int] = field(default_factory=lambda: [0, 0])
+    pair_lengths: list[int] = field(default_factory=lambda: [0, 0])  # characters of all chosen and all rejected sides
     prompt_levels: Counter[str] = field(default_factory=Counter)
     prompt_rates: Counter[str] = field(default_factory=Counter)  # never, sometimes, always, unknown
-    not_in_subset: Counter[str] = field(default_factory=Counter)  # problems by reason: LIMO's difficulty filter
+    not_in_subset: Counter[str] = field(default_factory=Counter)  # problems, by LIMO's reason
     matches: Counter[str] = field(default_factory=Counter)  # with test questions, by rule
     examples: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, problem: Problem, row: dict[str, Any]) -> None:
         """One corpus row."""
-        self.splits[problem.split] += 1
-        self.sources[problem.source or "unnamed"] += 1
-        self.licences[problem.licence or "not stated"] += 1
-        self.levels[str(row["level"])] += 1
-        self.domains[row["domain"]] += 1
-        self.schools[row["school"]] += 1
-        self.languages[row["language"]] += 1
-        self.teachers[row["teacher"] or "unnamed"] += 1
+        source, licence = problem.source or "unnamed", problem.licence or "not stated"
+        labels = str(row["level"]), row["school"], row["domain"], row["language"]
+        values = (problem.split, source, *labels, row["teacher"] or "unnamed", licence)
+        for name, value in zip(COUNTED, values, strict=True):
+            self.counts[name][value] += 1
         self.lengths[len(row["text"]) // BIN * BIN] += 1
 
     def add_pair(self, pair: Pair) -> None:
@@ -61,12 +47,12 @@ class Card:
         self.prompt_rates["unknown" if rate is None else {0: "never", 1: "always"}.get(rate, "sometimes")] += 1
 
     def stages(self) -> dict[str, str]:
-        """What each training stage gets, by the rules of the paper."""
+        """What each training stage gets, by the paper's rules."""
         chosen, rejected = self.pair_lengths
         rates = ", ".join(f"{count:,} {rate}" for rate, count in sorted(self.prompt_rates.items()))
         return {
             "mid-training: all that is right and well formed": f"{self.rows.get('corpus', 0):,} traces; levels "
-            f"{_shares(self.levels)}",
+            f"{_shares(self.counts['levels'])}",
             "fine-tuning: compact, all levels": f"{self.rows.get('subset', 0):,} traces; levels {_shares(self.subset_levels)}",
             "DPO: right against wrong, of like length": f"{self.rows.get('pairs', 0):,} pairs; the right sides are "
             f"{chosen / rejected if rejected else 0:.2f} times as long",
@@ -81,10 +67,9 @@ class Card:
             self.examples.append({"problem": problem.id, "test": match.test_id, "rule": match.rule})
 
     def to_json(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in COUNTED}
         return {
             "rows": self.rows,
-            **{name: dict(sorted(count.items())) for name, count in counts.items()},
+            **{name: dict(sorted(counts.items())) for name, counts in self.counts.items()},
             "drops": dict(self.drops.most_common()),
             "stages": self.stages(),
             "not_in_subset": dict(self.not_in_subset.most_common()),
@@ -100,13 +85,12 @@ class Card:
         parts += [f"| {table} | {count:,} |" for table, count in self.rows.items()]
         parts += ["", "## What each training stage gets", "", "| rule | here |", "| --- | --- |"]
         parts += [f"| {rule} | {here} |" for rule, here in self.stages().items()]
-        for heading in COUNTED:
-            found = getattr(self, heading)
-            if found:
-                parts += ["", f"## {heading.capitalize()}", "", *_table(found)]
-        forbidding = sum(count for licence, count in self.licences.items() if NON_COMMERCIAL.search(licence))
-        if forbidding:
-            parts += ["", f"**{forbidding:,} rows are under licences that forbid commercial use.**"]
+        for heading, counts in self.counts.items():
+            if counts:
+                parts += ["", f"## {heading.capitalize()}", "", *_table(counts)]
+        non_commercial = sum(count for licence, count in self.counts["licences"].items() if is_non_commercial(licence))
+        if non_commercial:
+            parts += ["", f"**{non_commercial:,} rows are under licences that forbid commercial use.**"]
         lengths = Counter({f"{low:,} to {low + BIN - 1:,}": self.lengths[low] for low in sorted(self.lengths)})
         parts += ["", "## Length of the traces in characters", "", *_table(lengths, by_count=False)]
         parts += ["", "## Left out, by reason", "", *(_table(self.drops) or ["Nothing."])]
@@ -118,9 +102,9 @@ class Card:
 
 
 def _shares(counts: Counter[str]) -> str:
-    """`1: 40 %, 2: 60 %`"""
-    whole = max(1, counts.total())
-    return ", ".join(f"{name}: {count / whole:.0%}" for name, count in sorted(counts.items())) or "none"
+    """`1: 40%, 2: 60%`"""
+    total = max(1, counts.total())
+    return ", ".join(f"{name}: {count / total:.0%}" for name, count in sorted(counts.items())) or "none"
 
 
 def _table(counts: Counter[str], by_count: bool = True) -> list[str]:

@@ -1,25 +1,25 @@
-"""Training questions that are test questions in other clothes.
+"""Training questions that repeat test questions.
 
 Questions are compared as tokens (`spelling.py`). A training question matches a test question by the first rule that fits:
 
 equal          the same tokens in the same order
-n-gram         a shared run of n tokens (n from 8 to 13; a shorter test question of at least 8 tokens is compared whole)
-               *and* all numbers of the test question: a test question inside a longer text
-other order    nearly the same words and the same numbers, in whatever order: Jaccard index of the token multisets of at
-               least `near`, for questions of at least 12 tokens
-other numbers  the same text but for its numbers, written or spelled: not contamination, counted only
-look-alike     a shared run of n tokens with other numbers, or, where `look_alike` is set, a Jaccard index of at least that
-               without the numbers: not contamination, counted only
+n-gram         a shared run of n tokens (n from 8 to 13; a shorter test question of at least 8 tokens is compared as one
+               run) *and* all numbers of the test question: a test question inside a longer text
+other order    nearly the same words and the same numbers, in any order: Jaccard index of the token multisets of at least
+               `near`, for questions of at least 12 tokens
+other numbers  the same text except for its numbers, written or spelled: not contamination, only counted
+look-alike     a shared run of n tokens with other numbers or, with `look_alikes`, a Jaccard index of at least that without
+               the numbers: not contamination, only counted
 
-Where training problems come from the source of the test problems, or from a set that shares its sources, a model can know a
-template rather than solve it: with `look_alikes` the corpus drops the last two as well.
+If training problems come from the source of the test problems, or from a set that shares its sources, a model can know a
+template rather than solve it. Then `look_alikes` makes the corpus drop the last two as well.
 
 The conditions on numbers are ours. Word problems made from one template share long runs, and only their numbers make them
-different problems; a pure n-gram rule would throw whole families away. Where both questions carry a formula, other order
-asks for the same formula too: in "has 9, finds 4, loses 2" the order of the words is the problem.
+different problems; a pure n-gram rule would drop whole families. If both questions carry a formula, "other order" needs the
+same formula too: in "has 9, finds 4, loses 2" the order of the words is the problem.
 
-The index holds 64-bit hashes of the test questions' runs, sorted; its memory is that of the test questions alone. Other
-order is an exact set-similarity join by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): two sets that are similar
+The index holds sorted 64-bit hashes of the test questions' runs; its memory is that of the test questions alone. "Other
+order" is an exact set-similarity join by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): two sets that are similar
 share one of their rarest elements.
 """
 
@@ -31,21 +31,35 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from pydantic import Field
 
+from whetstone.corpus.files import EvaluationSet
 from whetstone.corpus.shingles import growing_runs
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem
+from whetstone.run.settings import Settings
 
 CONTAMINATED = ("equal", "n-gram", "other order")
 RULES = (*CONTAMINATED, "other numbers", "look-alike")  # strongest first
-SHORTEST_RUN = 8  # tokens: shorter test questions are not looked for inside others
-SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words tells problems apart
+SHORTEST_RUN = 8  # tokens: shorter test questions are not searched for inside others
+SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words distinguishes problems
 NUMBER = "#"  # stands for any number in a template
 _SPELLED = """
 one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
 nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half twice
 """
 SPELLED = frozenset(_SPELLED.split())
+
+
+class ContaminationSettings(Settings):
+    """Which training questions are dropped because they repeat test questions."""
+
+    ngram: int = Field(13, ge=8, le=13, description="tokens in a row shared with a test question")
+    near: float = Field(0.9, gt=0.5, le=1, description="Jaccard index of the tokens in any order")
+    look_alikes: float = Field(
+        0, ge=0, le=1, description="Jaccard index without numbers that drops too; 0: only counted"
+    )
+    against: tuple[EvaluationSet, ...] = Field((), description="evaluation sets besides the recipe's test problems")
 
 
 @dataclass(frozen=True)
@@ -61,30 +75,31 @@ class Match:
 
 
 class TestQuestions:
-    """An index of test questions."""
+    """An index of test questions. Evaluation sets of the settings are not read here: pass their questions."""
 
-    __test__ = False  # not a test class, whatever its name
+    __test__ = False  # pytest would take it for a test class by its name
 
-    def __init__(self, problems: Iterable[Problem], ngram: int = 13, near: float = 0.9, look_alike: float = 0):
-        self.ngram, self.near = ngram, near
+    def __init__(self, problems: Iterable[Problem], settings: ContaminationSettings | None = None):
+        settings = settings or ContaminationSettings()
         self._problems: list[Problem] = []
         self._numbers: list[Counter[str]] = []
         self._equal: dict[bytes, int] = {}
         self._templates: dict[bytes, int] = {}
         self._codes: dict[str, int] = {}  # of the tokens that occur in test questions
-        found: list[list[str]] = []
+        questions: list[list[str]] = []
         for place, problem in enumerate(problems):
             words = tokens(problem.question)
-            found.append(words)
+            questions.append(words)
             self._problems.append(problem)
             self._numbers.append(_numbers(words))
             self._equal.setdefault(_digest(words), place)
             self._templates.setdefault(_digest(_template(words)), place)
             for word in words:
                 self._codes.setdefault(word, len(self._codes) + 1)
-        self._runs = _Runs([self._coded(words) for words in found], ngram)
-        self._bags = _Bags(found, near)
-        self._alike = _Bags([_template(words) for words in found], look_alike) if look_alike else None
+        self._runs = _Runs([self._coded(words) for words in questions], settings.ngram)
+        self._bags = _Bags(questions, settings.near)
+        templates, look_alikes = [_template(words) for words in questions], settings.look_alikes
+        self._alike = _Bags(templates, look_alikes) if look_alikes else None
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -115,26 +130,27 @@ class TestQuestions:
         return Match(problem.id, problem.benchmark, rule, problem.question)
 
     def _coded(self, words: Sequence[str]) -> np.ndarray:
-        """(T,) codes; 0 for a token that no test question has, so that no run across it can be shared."""
+        """(T,) codes; 0 for a token of no test question, so that no run across it can be shared."""
         return np.fromiter((self._codes.get(word, 0) for word in words), np.uint64, len(words))
 
 
 class _Runs:
-    """Which test questions share runs of n tokens with a question; a question of fewer tokens is one run."""
+    """Which test questions share runs of n tokens with a question; a shorter test question is one run."""
 
     def __init__(self, questions: Sequence[np.ndarray], ngram: int):
-        found, owners = [], []
+        parts, owners = [], []
         for place, codes in enumerate(questions):
             size = min(ngram, len(codes))
             runs = _run_hashes(codes, {size}) if size >= SHORTEST_RUN else np.empty(0, np.uint64)
-            found.append(runs)
+            parts.append(runs)
             owners.append(np.full(len(runs), place))
-        hashes = np.concatenate(found) if found else np.empty(0, np.uint64)
+        hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         order = np.argsort(hashes, kind="stable")
-        self._hashes, self._owners = hashes[order], np.concatenate(owners)[order] if found else hashes
+        self._hashes, self._owners = hashes[order], np.concatenate(owners)[order] if parts else hashes
         self._sizes = {min(ngram, len(codes)) for codes in questions} - set(range(SHORTEST_RUN))
 
     def sharing(self, codes: np.ndarray) -> list[int]:
+        """Places of the test questions that share a run with a question of these (T,) codes."""
         own = _run_hashes(codes, self._sizes)
         if not len(own) or not len(self._hashes):
             return []
@@ -148,16 +164,16 @@ class _Runs:
 
 
 def _run_hashes(codes: np.ndarray, sizes: set[int]) -> np.ndarray:
-    """The distinct hashes of the runs of so many tokens."""
-    found = [hashes for size, hashes in growing_runs(codes, max(sizes, default=0)) if size in sizes]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
+    """The distinct hashes of all runs of these sizes in (T,) codes."""
+    parts = [hashes for size, hashes in growing_runs(codes, max(sizes, default=0)) if size in sizes]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
 
 
-Element = tuple[str, int]  # a token and its how-manieth: a multiset as a set
+Element = tuple[str, int]  # a token and how often it came before: a multiset as a set
 
 
 class _Bags:
-    """Which test questions have nearly the same tokens, in whatever order."""
+    """Which test questions have nearly the same tokens, in any order."""
 
     def __init__(self, questions: Sequence[Sequence[str]], near: float):
         self.near = near
@@ -171,27 +187,27 @@ class _Bags:
                 self._postings[element].append(place)
 
     def _prefix(self, size: int) -> int:
-        """How many of the rarest of `size` elements must be looked at so that no similar set is missed."""
+        """How many of the rarest of `size` elements must be compared so that no similar set is missed."""
         return size - math.ceil(self.near * size) + 1 if size else 0
 
     def similar(self, words: Sequence[str], unknown: int) -> list[int]:
-        """`unknown` of the words are in no test question: with too many of them nothing can be similar."""
+        """Places of similar test questions. `unknown` words are in none of them; with too many nothing can be similar."""
         if len(words) < SHORTEST_NEAR or self._prefix(len(words)) <= unknown:
             return []
         bag = _elements(words)
         known = sorted((element for element in bag if element in self._rank), key=self._rank.__getitem__)
-        looked_at = self._prefix(len(bag)) - (len(bag) - len(known))  # unknown elements are the rarest of all
-        candidates = {place for element in known[: max(0, looked_at)] for place in self._postings.get(element, ())}
+        compared = self._prefix(len(bag)) - (len(bag) - len(known))  # unknown elements are the rarest of all
+        candidates = {place for element in known[: max(0, compared)] for place in self._postings.get(element, ())}
         return [place for place in sorted(candidates) if _jaccard(bag, self._bags[place]) >= self.near]
 
 
 def _elements(words: Sequence[str]) -> frozenset[Element]:
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     elements = []
     for word in words:
-        earlier = seen.get(word, 0)
+        earlier = counts.get(word, 0)
         elements.append((word, earlier))
-        seen[word] = earlier + 1
+        counts[word] = earlier + 1
     return frozenset(elements)
 
 
@@ -205,7 +221,7 @@ def _numbers(words: Iterable[str]) -> Counter[str]:
 
 
 def _template(words: Iterable[str]) -> list[str]:
-    """The tokens without their numbers, written or spelled; what is longer than one word is one number."""
+    """The tokens with `#` for each number, written or spelled; a number of several words is one."""
     masked: list[str] = []
     for word in words:
         if word[0].isdigit() or word in SPELLED:

@@ -1,10 +1,10 @@
 """Texts that say the same: exact and near duplicates among the traces of one problem, near ones among all problems.
 
-Problems are near duplicates when the runs of five tokens that they share are `near` of all their runs (Jaccard index) *and*
-they have the same numbers: with other numbers a word problem is another problem. Candidates come from banding (Leskovec,
-Rajaraman and Ullman, Mining of Massive Datasets, chapter 3) by sorting: each band of each problem's MinHash signature is one
-number, and problems that are neighbours when a band is sorted are compared. Signatures lie in a file, one band at a time in
-memory, so ten million problems need some hundred megabytes. Equal questions are the questions stage's matter.
+Two problems are near duplicates if the Jaccard index of their runs of five tokens is at least `near` *and* they have the same
+numbers: with other numbers a word problem is another problem. Candidates come from banding (Leskovec, Rajaraman and Ullman,
+Mining of Massive Datasets, chapter 3): each band of a problem's MinHash signature is hashed to one number, and problems with
+the same number in some band are compared. Signatures are in a file and one band at a time in memory, so ten million problems
+need some hundred megabytes. The questions stage has dropped equal questions before.
 """
 
 import hashlib
@@ -18,18 +18,19 @@ from whetstone.corpus.shingles import codes, likeness, mixed, runs, sketch, word
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem, Trace
 
-QUESTION_RUN = 5  # tokens of a run of a question
-TRACE_RUN = 8  # words of a run of a trace
-# of a signature: a pair that is 0.8 alike is a candidate with probability 1 - (1 - 0.8^4)^32, all but 1e-7
+QUESTION_RUN = 5  # tokens in a run of a question
+TRACE_RUN = 8  # words in a run of a trace
+# Of a signature. A pair with a Jaccard index of 0.8 is a candidate with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8.
 BANDS, ROWS = 32, 4
 
 _SEEDS = np.arange(1, BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
 def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[Trace, int | None, str]]:
-    """Each trace with the index of the earlier one that says the same, and how: "" for a first one, duplicate, near duplicate.
+    """(trace, index of the earlier one that says the same or None, "" or which kind of duplicate it is).
 
-    Spacing aside. With `near`, traces that share so much of their runs of words are near duplicates.
+    White space makes no difference. With `near`, traces whose runs of words have at least that Jaccard index are near
+    duplicates.
     """
     first: dict[str, int] = {}
     sketches: list[tuple[int, np.ndarray]] = []
@@ -52,7 +53,7 @@ def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[
 def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[str, str]:
     """Id of a problem -> id of the earlier problem that it nearly repeats.
 
-    What was made from a problem (`origin`) is like it on purpose: it is compared with others, not with its own family.
+    A problem that was made from another (`origin`) resembles it on purpose: the two are not compared.
     """
     ids: list[str] = []
     families: list[str] = []
@@ -77,8 +78,8 @@ def _write_signatures(
         for problem in problems:
             words = tokens(problem.question)
             out.write(_signature(words).tobytes())
-            told = "\0".join(sorted(word for word in words if word[0].isdigit()))
-            numbers.append(int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest(), "big"))
+            own = "\0".join(sorted(word for word in words if word[0].isdigit()))
+            numbers.append(int.from_bytes(hashlib.blake2b(own.encode(), digest_size=8).digest(), "big"))
             ids.append(problem.id)
             families.append(problem.origin or problem.id)
     if not ids:
@@ -87,18 +88,18 @@ def _write_signatures(
 
 
 def _signature(words: list[str]) -> np.ndarray:
-    """(BANDS * ROWS,) MinHash: the smallest of the runs' hashes under so many permutations."""
-    found = runs(codes(words), min(QUESTION_RUN, max(1, len(words))))
-    if not len(found):
+    """(BANDS * ROWS,) MinHash: the smallest hash of the runs under each of so many permutations."""
+    hashes = runs(codes(words), min(QUESTION_RUN, max(1, len(words))))
+    if not len(hashes):
         return np.zeros(BANDS * ROWS, np.uint32)
-    return (mixed(found[:, None] ^ _SEEDS) >> np.uint64(32)).min(axis=0).astype(np.uint32)
+    return (mixed(hashes[:, None] ^ _SEEDS) >> np.uint64(32)).min(axis=0).astype(np.uint32)
 
 
 def _candidates(signatures: np.ndarray) -> Iterator[tuple[int, int]]:
     """(earlier, later) pairs that agree in a band: each problem with the first of its bucket."""
     for band in range(BANDS):
         rows = np.array(signatures[:, band * ROWS : (band + 1) * ROWS], np.uint64)
-        keys = runs_of_rows(rows)
+        keys = hash_rows(rows)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
@@ -107,9 +108,9 @@ def _candidates(signatures: np.ndarray) -> Iterator[tuple[int, int]]:
             yield int(first[place]), int(order[place])
 
 
-def runs_of_rows(rows: np.ndarray) -> np.ndarray:
-    """(N, R) -> (N,) one hash a row."""
-    found = np.zeros(len(rows), np.uint64)
+def hash_rows(rows: np.ndarray) -> np.ndarray:
+    """(N, R) -> (N,) one hash per row."""
+    hashes = np.zeros(len(rows), np.uint64)
     for column in range(rows.shape[1]):
-        found = mixed(found + mixed(rows[:, column] + np.uint64(column + 1)))
-    return found
+        hashes = mixed(hashes + mixed(rows[:, column] + np.uint64(column + 1)))
+    return hashes

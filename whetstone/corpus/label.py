@@ -1,22 +1,22 @@
 """Labels of a corpus row: level, domain, school, the teacher's pass rate, repetition, language.
 
-The paper labels each sample with domain, difficulty level and whether it repeats itself. What the source says holds;
-where it says nothing, the level comes from the teacher's pass rate and the domain from the words of the question.
+The paper labels each sample with domain, difficulty level and whether it repeats itself. Labels of the source are kept. If
+there are none, the level comes from the teacher's pass rate and the domain from the words of the question.
 """
 
 import re
 from functools import lru_cache
 
 from whetstone.corpus.shingles import distinct, runs, word_codes
-from whetstone.records import Problem, Trace
+from whetstone.records import PROGRAM, Problem, Trace
 
-REMEMBERED = 256  # texts
+REMEMBERED = 256  # texts whose repetition is cached
 WINDOW = 16  # words in a window of `repetition`
 
-# Lowest pass rate of levels 1 to 4; below the last one a problem is level 5.
+# Lowest pass rate of levels 1 to 4; below the last of them a problem has level 5
 LEVEL_PASS_RATES = (0.95, 0.75, 0.5, 0.25)
 
-# First match wins, so the more special subject stands first.
+# The first match wins, so more special subjects come first
 DOMAIN_WORDS = {
     "geometry": r"triangle|circle|angle|rectangle|polygon|radius|perimeter|area of|volume of|diameter|parallel",
     "probability": r"probability|dice|die is|coin|at random|expected value|how many ways|permutation",
@@ -24,7 +24,6 @@ DOMAIN_WORDS = {
     "number theory": r"divisor|divisible|prime|remainder|modulo|\\pmod|greatest common|least common|integer",
     "algebra": r"equation|polynomial|solve for|function|root|\\sqrt|matrix|vector|[a-z]\s*=|logarithm",
 }
-
 
 SCHOOLS = ("elementary", "middle school", "high school", "college", "graduate")
 SCHOOL_WORDS = {  # highest first
@@ -49,21 +48,21 @@ _COMMON_ENGLISH = (
     "the a an of is are what how find and if in to for many let that with each has have evaluate compute solve"
 )
 ENGLISH = frozenset(_COMMON_ENGLISH.split())
-FEW_WORDS = 4  # different words: fewer are names of variables
+FEW_WORDS = 4  # different words: fewer are taken for names of variables
 
 
 def pass_rate(traces: list[Trace]) -> float | None:
-    """The share of right traces among those the verifier could decide on; None where it decided on none.
+    """The share of right traces among those that the verifier decided; None if it decided none.
 
-    Programs of thought count only where there is nothing else: a program says little about how hard thinking is.
+    Programs of thought count only if there are no others: a program says little about how hard thinking is.
     """
-    thoughts = [trace for trace in traces if trace.augmentation != "program"] or traces
+    thoughts = [trace for trace in traces if trace.augmentation != PROGRAM] or traces
     decided = [trace.correct for trace in thoughts if trace.correct is not None]
     return sum(decided) / len(decided) if decided else None
 
 
 def level(problem: Problem, rate: float | None) -> int | None:
-    """The source's level; else 1 (the teacher nearly always solves it) to 5 (hardly ever)."""
+    """The source's level, else 1 (the teacher nearly always solves it) to 5 (hardly ever); None without a rate."""
     if problem.level is not None or rate is None:
         return problem.level
     return next((i for i, lowest in enumerate(LEVEL_PASS_RATES, start=1) if rate >= lowest), 5)
@@ -77,20 +76,20 @@ def domain(problem: Problem) -> str:
 
 
 def school(question: str) -> str:
-    """The stage of school that a question's words belong to, from elementary to graduate: the highest that is named."""
+    """The highest level of schooling, elementary to graduate, that a word of the question belongs to."""
     text = question.lower()
     return next((stage for stage, words in SCHOOL_WORDS.items() if re.search(words, text)), SCHOOLS[0])
 
 
 def language(text: str) -> str:
-    """By script, and for Latin letters by the commonest English words: en, zh, ja, ko, ru, ar, or other.
+    """en, zh, ja, ko, ru, ar or other: by script, and for Latin letters by the most common English words.
 
     >>> language("How many apples are in the basket?"), language("小明有五个苹果")
     ('en', 'zh')
     """
     letters = [letter for letter in text[:2000] if letter.isalpha()]
     if not letters:
-        return "en"  # numbers and signs alone
+        return "en"  # only numbers and signs
     for name, low, high in SCRIPTS:
         if sum(low <= letter <= high for letter in letters) >= 0.2 * len(letters):
             return name
@@ -98,11 +97,11 @@ def language(text: str) -> str:
     return "en" if words & ENGLISH or len(words) < FEW_WORDS else "other"
 
 
-@lru_cache(maxsize=REMEMBERED)  # asked for when a trace is accepted and when its row is written
+@lru_cache(maxsize=REMEMBERED)  # called when a trace is accepted and again when its row is written
 def repetition(text: str) -> float:
-    """The share of 16-word windows that stand earlier in the text too: 0 for fresh text, near 1 for a loop.
+    """The share of 16-word windows that also occur earlier in the text: 0 for fresh text, near 1 for a loop.
 
-    Writing a whole argument twice gives about one half, so a limit of 0.6 lets a check in the same words pass.
+    Writing a whole argument twice gives about one half, so a limit of 0.6 accepts a check in the same words.
     """
     words = word_codes(text)
     windows = len(words) - WINDOW + 1

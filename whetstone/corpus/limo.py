@@ -1,16 +1,16 @@
 """LIMO (Ye et al. 2025, arXiv 2502.03387, version 2): few, hard, well-argued problems.
 
-Hard is told by two models: what the weak one solves within its tries (4 in the paper) is too easy, and of the rest what the
-strong one solves 1 to 3 times (of 32) is kept. How well argued a trace is, is a score:
+Two models decide what is hard: a problem that the weak one solves within its tries (4 in the paper) is too easy, and of the
+rest those are kept that the strong one solves 1 to 3 times of 32. How well a trace is argued is a score:
 
     elaborated reasoning   length                               30 %
     self-verification      "check", "verify", …                 20 %
     exploration            "perhaps", "might", "wait", …        25 %
     connectives            "therefore", "since", …              25 %
 
-LIMO normalises word counts by length and does not publish how the four terms come onto one scale. Here each becomes
-x / (x + half): 0 for none, 1/2 at `half`, below 1 always. For the length `half` is a setting (words), for the word
-groups it is one such word in a hundred.
+LIMO normalises word counts by length and does not publish how the four terms are brought to one scale. Here each becomes
+x / (x + half): 0 for none, 1/2 at `half`, always below 1. For the length, `half` is a setting in words; for the word groups it
+is one such word in a hundred.
 """
 
 import re
@@ -21,18 +21,15 @@ from functools import lru_cache
 
 from whetstone.records import Trace
 
-HALF_DENSITY = 0.01  # words of a group per word of text at which its term is 1/2
+HALF_DENSITY = 0.01  # words of a group per word of the text at which its term is 1/2
 
 
 @dataclass(frozen=True)
 class Solved:
-    """How many rollouts of a weak and a strong model were right; None where no such model was asked."""
+    """How many rollouts of a weak and a strong model were right; None if there is no such model."""
 
-    weak: int | None
-    strong: int | None
-
-
-UNRATED = Solved(None, None)
+    weak: int | None = None
+    strong: int | None = None
 
 
 def solved(traces: Sequence[Trace]) -> int:
@@ -40,7 +37,7 @@ def solved(traces: Sequence[Trace]) -> int:
 
 
 def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
-    """ "" for a problem as hard as LIMO wants it, else why not.
+    """Why a problem is not as hard as LIMO wants it; "" if it is.
 
     >>> why_not_limo(Solved(0, 2), (1, 3)), why_not_limo(Solved(1, 2), (1, 3))
     ('', 'too easy: the weak model solves it')
@@ -55,14 +52,14 @@ def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
     return ""
 
 
-# Single words and phrases of each group
+# (single words, phrases) of each group
 _VERIFICATION = ("check checks checked checking verify verifies verified verification confirm confirms confirmed", ())
 _EXPLORATION = ("perhaps might maybe wait alternatively suppose possibly consider try", ("let me",))
 _CONNECTIVES = ("therefore since because thus hence so then", ("which means", "it follows"))
 _WORD = re.compile(r"\w+")
 
 
-@lru_cache(maxsize=256)  # asked for when traces are ordered and when a problem is offered
+@lru_cache(maxsize=256)  # called when traces are ordered and again when their problem is offered
 def quality(text: str, half_length: float = 200) -> float:
     """LIMO's weighted score, 0 to 1."""
     lowered = text.lower()
@@ -70,17 +67,17 @@ def quality(text: str, half_length: float = 200) -> float:
     words = written.total()
     if not words:
         return 0.0
-    said: Counter[str] = Counter()
-    for one, times in written.items():
-        for word in _WORD.findall(one):
-            said[word] += times
+    counts: Counter[str] = Counter()
+    for spelling, times in written.items():
+        for word in _WORD.findall(spelling):
+            counts[word] += times
 
     def density(group: tuple[str, tuple[str, ...]]) -> float:
         singles, phrases = group
-        found = sum(said[word] for word in singles.split())
-        # the phrase first and its left boundary last: a pattern that begins with letters is looked for as such
-        found += sum(len(re.findall(rf"{phrase}\b(?<!\w{phrase})", lowered)) for phrase in phrases)
-        return _saturating(found / words, HALF_DENSITY)
+        occurrences = sum(counts[word] for word in singles.split())
+        # The left boundary is checked last: a pattern that begins with letters is searched for much faster.
+        occurrences += sum(len(re.findall(rf"{phrase}\b(?<!\w{phrase})", lowered)) for phrase in phrases)
+        return _saturating(occurrences / words, HALF_DENSITY)
 
     return (
         0.30 * _saturating(words, half_length)

@@ -1,13 +1,13 @@
-r"""A question as comparable tokens: words, numbers, signs. What only spelling tells apart has the same tokens.
+r"""A question as comparable tokens: words, numbers, signs. Questions that differ only in spelling have the same tokens.
 
 LaTeX mark-up and delimiters, brackets of groups, marks of super- and subscripts, fraction bars, case, spacing, Unicode
-forms and punctuation are set aside; `\dfrac12`, `\frac{1}{2}` and `1/2` are one thing, and so are `\le`, `\leq` and `≤`.
+forms and punctuation are ignored; `\dfrac12`, `\frac{1}{2}` and `1/2` are the same, and so are `\le`, `\leq` and `≤`.
 """
 
 import re
 import unicodedata
 
-_COMMANDS = {  # the first of a line is what the others become
+_COMMANDS = {  # the others of a line become its first
     other: line.split()[0]
     for line in (
         "binom dbinom tbinom choose",
@@ -80,12 +80,12 @@ def tokens(question: str) -> list[str]:
     return [token for token in map(_spelled, _TOKEN.findall(text)) if token]
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0][1] if found[0][1] in "%#" else " "
+def _escaped(match: re.Match[str]) -> str:
+    return match[0][1] if match[0][1] in "%#" else " "
 
 
 def _spelled(token: str) -> str:
-    """The token's one spelling, "" for what is set aside."""
+    """The token's one spelling, "" if it is ignored."""
     if token[0] == "\\" and len(token) > 1:
         token = token[1:]
         return "" if token in _SILENT else _COMMANDS.get(token, token)

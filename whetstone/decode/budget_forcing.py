@@ -1,65 +1,65 @@
-"""Budget forcing (s1, Muennighoff et al. 2025, arXiv 2501.19393, section 3.1): how long a model thinks is set from outside.
+"""Budget forcing (s1, Muennighoff et al. 2025, arXiv 2501.19393, section 3.1): bounds on how long a model thinks.
 
-maximum   after `most` tokens of thinking the block is closed, and the model writes its answer
-minimum   when the model would end its thinking before `least` tokens, the end is taken back and "Wait" written instead,
-          at most `waits` times: it goes on, and often mends what it got wrong
+maximum   after `most` tokens the end of thinking is appended, and the model writes its answer
+minimum   if the model ends its thinking before `least` tokens, the end is replaced by "Wait", at most `waits` times: the model
+          continues, and often corrects itself
 
     engine.generate(prompts, sampling, control=BudgetForcing(engine.chat, most=400))
 
-Differs from s1, which stops and asks anew: here the end of the thinking may be several tokens, which are taken back out of
-the cache, and the forced tokens are part of the completion. They were not drawn: their log-probability is 0, and such
-completions are no rollouts to train on.
+Differs from s1, which sends a new request: here the end of thinking, which may be several tokens, is removed from the
+completion and the cache, and the forced tokens are part of the completion. They were not sampled and their log-probability is
+0, so such completions must not be trained on as rollouts.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from whetstone.chat import Chat
-from whetstone.decode.decoding import Edit
+from whetstone.decode.sequence import Edit
 from whetstone.records import Prompt
 
 END_OF_THINKING = "</think>"
 
 
+@dataclass
 class BudgetForcing:
-    """Gives each completion its `Control`. Tokens are counted from the completion's first.
+    """Makes the `Control` of each completion. Tokens are counted from the first of the completion.
 
-    `answer` follows the end of thinking where that is forced, for models that then need to be told to answer.
+    `answer` is appended after a forced `end` of thinking, for models that need a prompt for their answer. Raises ValueError
+    if the numbers contradict each other or `end` is empty.
     """
 
-    def __init__(
-        self,
-        chat: Chat,
-        most: int | None = None,
-        least: int = 0,
-        waits: int = 2,
-        wait: str = "Wait",
-        end: str = END_OF_THINKING,
-        answer: str = "\n",
-    ):
-        if most is not None and not least <= most:
-            raise ValueError(f"least = {least} and most = {most} tokens of thinking: least must not be above most.")
-        if least < 0 or waits < 0 or not end:
+    chat: Chat
+    most: int | None = None
+    least: int = 0
+    waits: int = 2
+    wait: str = "Wait"
+    end: str = END_OF_THINKING
+    answer: str = "\n"
+
+    def __post_init__(self) -> None:
+        if self.most is not None and not self.least <= self.most:
             raise ValueError(
-                f"least = {least}, waits = {waits}, end = {end!r}: no number below 0, and an end to look for."
+                f"least = {self.least} and most = {self.most} tokens of thinking: raise most, or lower least."
             )
-        self.chat = chat
-        self.most = most
-        self.least = least
-        self.waits = waits
-        self.end = end
-        self.wait_ids = chat.ids(wait)
-        self.close_ids = chat.ids(end + answer)
+        if self.least < 0 or self.waits < 0 or not self.end:
+            raise ValueError(
+                f"least = {self.least}, waits = {self.waits}, end = {self.end!r}: least and waits are 0 or more, and end is "
+                "not empty."
+            )
+        self.wait_ids = self.chat.ids(self.wait)
+        self.close_ids = self.chat.ids(self.end + self.answer)
 
     def __call__(self, prompt: Prompt) -> "_Thinking":
         return _Thinking(self)
 
 
 class _Thinking:
-    """One completion's thinking: watched until it ends."""
+    """The control of one completion: watches until its thinking ends."""
 
     def __init__(self, settings: BudgetForcing):
         self.settings = settings
-        self.held: Sequence[str] = (settings.end,)
+        self.removable: Sequence[str] = (settings.end,)
         self.waits = 0
         self.over = False
 
@@ -80,10 +80,12 @@ class _Thinking:
         return None
 
     def _end(self, ids: Sequence[int]) -> int:
-        """How many ids at the end make up the end of thinking, or of the turn; 0 when it goes on."""
+        """How many of the last ids make up the end of thinking, or of the turn; 0 if there is none."""
         chat, end = self.settings.chat, self.settings.end
         if ids[-1] in chat.stops:
             return 1
-        if end not in chat.text(ids[-len(end) - 8 :]):  # a token is a character at least, and may begin earlier
+        if end not in chat.text(
+            ids[-len(end) - 8 :]
+        ):  # a token has one character or more, and the first may begin before `end`
             return 0
         return next(n for n in range(1, len(ids) + 1) if end in chat.text(ids[-n:]))

@@ -1,196 +1,162 @@
-"""Who runs next: finished sequences leave at once, waiting ones enter, and all share a fixed number of cache blocks.
+"""The scheduler: which sequences run in the next step, within a fixed number of cache blocks. No tensors here.
 
-Blocks are taken as a sequence grows, not for its longest possible length. When none is left, the sequence that came last
-gives its blocks back and waits again, in front; what it wrote is kept and run anew when there is room. The prompt of a
-group is run once, as long as one of the group is there: its blocks are shared, and the rest of it is copied. No tensors
-here.
+Finished sequences leave at once, and waiting ones take their place. A sequence takes blocks as it grows, not for its longest
+possible length. When no block is free, the sequence that entered last is preempted: it gives its blocks back, keeps its ids,
+and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once as long as a sequence of
+the group is running: its whole blocks are shared, the last part of it is copied.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
-from whetstone.decode.blocks import Blocks
+from whetstone.decode.block_manager import BlockManager
 from whetstone.decode.kv_cache import BLOCK, blocks_for
-from whetstone.records import Prompt, Sampling
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """One completion in the making. The ids of prompt and completion from `cached` on are still to be run."""
-
-    prompt: Prompt
-    prompt_ids: list[int]
-    sampling: Sampling
-    draws: Any = None  # an iterator of uniform numbers
-    control: Any = None
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
-    cached: int = 0
-    leader: "Line | None" = None  # whose run of the same prompt it waits for
-    followers: "list[Line]" = field(default_factory=list)  # who wait for its own
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt_ids) + len(self.ids)
-
-    @property
-    def pending(self) -> int:
-        return self.length - self.cached
-
-    @property
-    def last(self) -> int:
-        """The id at the end of prompt and completion."""
-        return self.ids[-1] if self.ids else self.prompt_ids[-1]
-
-    def slice(self, start: int, count: int) -> list[int]:
-        """Ids of prompt and completion together."""
-        n = len(self.prompt_ids)
-        if start >= n:
-            return self.ids[start - n : start - n + count]
-        return (self.prompt_ids[start : start + count] + self.ids[: max(0, start + count - n)])[:count]
+from whetstone.decode.sequence import Sequence
 
 
 class Scheduler:
-    """At most `slots` live lines. A step runs one token of each line that decodes and at most `prefill_tokens` others.
+    """At most `max_batch` running sequences. A step runs one token of each that decodes, and `prefill_tokens` others at most.
 
-    `reserve` takes all blocks that a line may ever need when it enters, and shares none.
+    `reserve`: a sequence takes all blocks that it may ever need when it enters, and shares none.
     """
 
-    def __init__(self, blocks: Blocks, slots: int, prefill_tokens: int, reserve: bool = False):
+    def __init__(self, blocks: BlockManager, max_batch: int, prefill_tokens: int, reserve: bool = False):
         self.blocks = blocks
-        self.slots = slots
+        self.max_batch = max_batch
         self.prefill_tokens = prefill_tokens
         self.reserve = reserve
-        self.waiting: deque[Line] = deque()
-        self.live: list[Line] = []  # in the order they entered
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in the order they entered
         self.preemptions = 0
-        self._groups: dict[tuple[int, ...], list[Line]] = {}  # the live lines of each prompt
+        self._groups: dict[tuple[int, ...], list[Sequence]] = {}  # prompt ids -> the running sequences with this prompt
 
-    def add(self, lines: Iterable[Line]) -> None:
-        self.waiting += lines
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        self.waiting += sequences
 
-    def plan(self) -> tuple[list[tuple[Line, int]], list[Line]]:
-        """What the next step runs: (line, tokens) of those with several to run, then the lines with one."""
+    def schedule(self) -> tuple[list[tuple[Sequence, int]], list[Sequence]]:
+        """What the next step runs: prefills as (sequence, its tokens), then the sequences that run one token."""
         self._grow()
         self._admit()
-        left = self.prefill_tokens
-        parts, ones = [], []
-        for line in self.live:
-            if line.leader is not None:
+        budget = self.prefill_tokens
+        prefills, decodes = [], []
+        for sequence in self.running:
+            if sequence.first is not None:
                 continue
-            if line.pending == 1:
-                ones.append(line)
-            elif left > 0:
-                count = min(line.pending, left)
-                parts.append((line, count))
-                left -= count
-        return parts, ones
+            if sequence.pending == 1:
+                decodes.append(sequence)
+            elif budget > 0:
+                count = min(sequence.pending, budget)
+                prefills.append((sequence, count))
+                budget -= count
+        return prefills, decodes
 
-    def ran(self, line: Line, count: int) -> list[Line]:
-        """`count` more tokens are in the cache. Returns the lines whose next token these tell: none while some are pending."""
-        line.cached += count
-        if line.pending:
+    def advance(self, sequence: Sequence, count: int) -> list[Sequence]:
+        """`count` more tokens of the sequence are in the cache. Returns the sequences whose next token can be sampled now.
+
+        None while tokens of a prompt are pending; else the sequence itself and the siblings that waited for its prefill.
+        """
+        sequence.cached += count
+        if sequence.pending:
             return []
-        if not line.followers:
-            return [line]
-        followers, line.followers = line.followers, []
-        whole, rest = divmod(line.cached, BLOCK)
-        if rest:  # the block that each will write on in
-            self.blocks.store.copy([line.blocks[whole]] * len(followers), [o.blocks[whole] for o in followers])
-        for other in followers:
-            other.cached, other.leader = line.cached, None
-        return [line, *followers]
+        if not sequence.siblings:
+            return [sequence]
+        siblings, sequence.siblings = sequence.siblings, []
+        whole, rest = divmod(sequence.cached, BLOCK)
+        if rest:  # each writes on in a copy of the block that is not full
+            source = sequence.block_table[whole]
+            self.blocks.cache.copy([source] * len(siblings), [sibling.block_table[whole] for sibling in siblings])
+        for sibling in siblings:
+            sibling.cached, sibling.first = sequence.cached, None
+        return [sequence, *siblings]
 
-    def cut(self, line: Line, length: int) -> None:
-        """Forget what the cache holds of a line from its token `length` on."""
-        if line.cached > length:
-            line.cached = length
+    def truncate(self, sequence: Sequence, length: int) -> None:
+        """Forget what the cache holds of a sequence from its token `length` on."""
+        if sequence.cached > length:
+            sequence.cached = length
             if not self.reserve:
-                self.blocks.keep(line, blocks_for(length))
+                self.blocks.truncate(sequence, blocks_for(length))
 
-    def leave(self, line: Line) -> None:
-        """The line is done or given up; those that waited for its prompt run it themselves."""
-        if line in self.live:
-            self._remove(line)
-            for other in line.followers[::-1]:
-                self._put_back(other)
+    def remove(self, sequence: Sequence) -> None:
+        """The sequence is finished or cancelled. Siblings that waited for its prefill are queued again."""
+        if sequence in self.running:
+            self._leave(sequence)
+            for sibling in sequence.siblings[::-1]:
+                self._preempt(sibling)
         else:
-            self.waiting.remove(line)
+            self.waiting.remove(sequence)
 
-    def _most(self, line: Line) -> int:
-        """Blocks that the line needs now, or with `reserve`, ever."""
-        return blocks_for(len(line.prompt_ids) + line.sampling.max_tokens if self.reserve else line.length)
+    def _needed(self, sequence: Sequence) -> int:
+        """Blocks that the sequence needs for its tokens so far; with `reserve`, for its longest possible length."""
+        longest = len(sequence.prompt_ids) + sequence.sampling.max_tokens
+        return blocks_for(longest if self.reserve else sequence.length)
 
     def _grow(self) -> None:
-        """A block for each line that begins one; the last to come make room."""
+        """Allocate a block for each sequence that begins one. If none is free, the last to enter are preempted."""
         i = 0
-        while i < len(self.live):
-            line = self.live[i]
-            missing = 0 if line.leader is not None else self._most(line) - len(line.blocks)
+        while i < len(self.running):
+            sequence = self.running[i]
+            missing = 0 if sequence.first is not None else self._needed(sequence) - len(sequence.block_table)
             if missing > self.blocks.free:
-                last = self.live[-1]
-                self._put_back(last)
+                self._preempt(self.running[-1])
                 self.preemptions += 1
                 continue
             if missing > 0:
-                self.blocks.take(line, missing)
+                self.blocks.allocate(sequence, missing)
             i += 1
 
-    def _put_back(self, line: Line) -> None:
-        self._remove(line)
-        if line.leader is not None:
-            line.leader.followers.remove(line)
-        line.cached, line.leader = 0, None
-        self.waiting.appendleft(line)
+    def _preempt(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        if sequence.first is not None:
+            sequence.first.siblings.remove(sequence)
+        sequence.cached, sequence.first = 0, None
+        self.waiting.appendleft(sequence)
 
-    def _remove(self, line: Line) -> None:
-        self.live.remove(line)
-        self.blocks.keep(line, 0)
-        key = tuple(line.prompt_ids)
-        self._groups[key].remove(line)
+    def _leave(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.blocks.truncate(sequence, 0)
+        key = tuple(sequence.prompt_ids)
+        self._groups[key].remove(sequence)
         if not self._groups[key]:
             del self._groups[key]
 
     def _admit(self) -> None:
-        """Waiting lines in their order, while there are slots and blocks: a block for each live line is kept back."""
-        while self.waiting and len(self.live) < self.slots:
-            line = self.waiting[0]
-            twin = self._twin(line)
-            # what both have: the prompt, but for its last token where the line is to run that itself
-            common = 0 if twin is None else len(line.prompt_ids) - (0 if self._runs_prompt(twin) else 1)
-            needed = self._most(line) - common // BLOCK
-            kept_back = 0 if self.reserve or not self.live else len(self.live) + 1
-            if needed + kept_back > self.blocks.free:
+        """Let waiting sequences enter in order, while `max_batch` and the free blocks allow: one block per running sequence
+        stays free for its growth."""
+        while self.waiting and len(self.running) < self.max_batch:
+            sequence = self.waiting[0]
+            sibling = self._sibling(sequence)
+            # tokens taken over: the prompt, but its last token if the sequence has to run that one itself
+            common = 0 if sibling is None else len(sequence.prompt_ids) - (0 if self._in_prefill(sibling) else 1)
+            needed = self._needed(sequence) - common // BLOCK
+            kept_free = 0 if self.reserve or not self.running else len(self.running) + 1
+            if needed + kept_free > self.blocks.free:
                 return
             self.waiting.popleft()
-            if twin is not None:
-                self.blocks.share(twin, line, common // BLOCK)
-            self.blocks.take(line, needed)
-            if twin is not None:
-                self._follow(line, twin, common)
-            self.live.append(line)
-            self._groups.setdefault(tuple(line.prompt_ids), []).append(line)
+            if sibling is not None:
+                self.blocks.share(sibling, sequence, common // BLOCK)
+            self.blocks.allocate(sequence, needed)
+            if sibling is not None:
+                self._join(sequence, sibling, common)
+            self.running.append(sequence)
+            self._groups.setdefault(tuple(sequence.prompt_ids), []).append(sequence)
 
-    def _twin(self, line: Line) -> Line | None:
-        """A live line whose run of the same prompt can serve: it is through, or runs nothing but the prompt."""
-        if line.ids or self.reserve:
+    def _sibling(self, sequence: Sequence) -> Sequence | None:
+        """A running sequence whose prefill of the same prompt can be shared: it is done, or it runs nothing but the prompt."""
+        if sequence.ids or self.reserve:
             return None
-        group = self._groups.get(tuple(line.prompt_ids), [])
-        return next((other for other in group[::-1] if not (self._runs_prompt(other) and other.ids)), None)
+        group = self._groups.get(tuple(sequence.prompt_ids), [])
+        return next((other for other in group[::-1] if not (self._in_prefill(other) and other.ids)), None)
 
-    def _runs_prompt(self, line: Line) -> bool:
-        return line.cached < len(line.prompt_ids)
+    def _in_prefill(self, sequence: Sequence) -> bool:
+        return sequence.cached < len(sequence.prompt_ids)
 
-    def _follow(self, line: Line, twin: Line, common: int) -> None:
-        """Wait for the run of the same prompt, or go on from what it left."""
-        if self._runs_prompt(twin):
-            line.leader = twin.leader or twin
-            line.leader.followers.append(line)
+    def _join(self, sequence: Sequence, sibling: Sequence, common: int) -> None:
+        """Wait for the sibling's prefill of the same prompt, or continue from the `common` tokens it has cached."""
+        if self._in_prefill(sibling):
+            sequence.first = sibling.first or sibling
+            sequence.first.siblings.append(sequence)
             return
-        line.cached = common
+        sequence.cached = common
         whole, rest = divmod(common, BLOCK)
         if rest:
-            self.blocks.store.copy([twin.blocks[whole]], [line.blocks[whole]])
+            self.blocks.cache.copy([sibling.block_table[whole]], [sequence.block_table[whole]])

@@ -1,17 +1,20 @@
-"""The small operations of a decoding step on a CPU, each fused into one pass: compiled by numba when first used, then kept.
+"""The small operations of a decoding step on a CPU, each fused into one pass and compiled by numba at its first use.
 
-With one token a sequence, matrix products are short and calls are the cost: a norm is six calls in torch, an attention of
-ragged sequences a dozen, and each reads memory again. Here a norm, a rotation, a gate, an attention and a choice of a token
-are one call each. Every row is computed by itself and in one order, so that its numbers do not depend on its neighbours.
-Nor do they depend on where arrays lie: of a loop that writes, the compiler makes a second version for arrays that may
-overlap, so no such loop adds up; and estimates of a quotient, which it takes in one version only, are not allowed.
+With one token per sequence the matrix products are short, and the calls between them dominate: torch needs six calls for a
+norm and a dozen for an attention over ragged sequences, and each reads memory again. Here a norm, a rotary embedding, a gate,
+an attention and the sampling of a token are one call each.
 
-Numbers are fp32 throughout; bf16 is read and written as its upper half, in arrays of uint16. Arrays are contiguous: parts
-that lie side by side in one (queries, keys and values; gate and up) are taken from there.
+Each row is computed by itself, in a fixed order, so its result does not depend on the other rows. Nor does it depend on the
+addresses of arrays: for a loop that writes, the compiler makes a second version for the case that arrays overlap, so no such
+loop computes a sum; and approximate quotients, which it uses in one version only, are not allowed.
 
-Letters: n rows, H query heads, K key/value heads, D head size, BLOCK tokens a block of the cache.
+All arithmetic is in fp32. bf16 is read and written as the upper half of an fp32 number, in arrays of uint16. Arrays are
+contiguous; parts that lie side by side in one array (queries, keys and values; gate and up) are read from there.
+
+Letters: B rows, T tokens, H query heads, K key/value heads, D head size, N blocks of the cache with BLOCK tokens each.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,30 +23,34 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from whetstone.decode.lanes import LANES, add_product, load, prefetch, put, zeros
+from whetstone.decode.simd import LANES, fma, load, prefetch, store, zeros
 
-BLOCK = 2 * LANES  # tokens of a block of the cache
+BLOCK = 2 * LANES  # tokens per block of the cache
 
 TYPES = {torch.float32: np.float32, torch.bfloat16: np.uint16}
 
 
-def compiled(function: Any) -> Any:
-    """Compiled for this machine at the first call, and kept on disk where that can be written to."""
-    options = {"fastmath": {"nnan", "ninf", "nsz", "reassoc", "contract"}, "nogil": True, "error_model": "numpy"}
+def compiled(function: Any, inline: str = "never") -> Any:
+    """Compile for this machine at the first call, and cache the result on disk if possible."""
+    fastmath = {"nnan", "ninf", "nsz", "reassoc", "contract"}
+    options = {"fastmath": fastmath, "nogil": True, "error_model": "numpy", "inline": inline}
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # no writable folder for the cache
         return njit(**options)(function)
 
 
+inlined = partial(compiled, inline="always")  # part of its caller's code
+
+
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's own memory. It must be contiguous, on the CPU, of a type in TYPES."""
+    """The memory of a contiguous CPU tensor as an array; bf16 as uint16."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.view(torch.uint16)
     return tensor.numpy()
 
 
-# --- what numba has no word for
+# --- conversions that numba lacks
 
 
 @intrinsic
@@ -62,23 +69,23 @@ def _bits_of_float(context, number):
     return types.int32(types.float32), code
 
 
-def _wide(number):  # an element of an array -> fp32
+def _to_fp32(number):  # from an element of an array
     raise NotImplementedError
 
 
-@overload(_wide, inline="always")
-def _wide_code(number):
+@overload(_to_fp32, inline="always")
+def _to_fp32_code(number):
     if number == types.uint16:
         return lambda number: _float_of_bits(np.int32(number) << np.int32(16))
     return lambda number: number
 
 
-def _narrow(number, array):  # fp32 -> an element of an array, to the nearest, ties to even
+def _from_fp32(number, array):  # to an element of `array`, rounded to the nearest, ties to even
     raise NotImplementedError
 
 
-@overload(_narrow, inline="always")
-def _narrow_code(number, array):
+@overload(_from_fp32, inline="always")
+def _from_fp32_code(number, array):
     if array.dtype == types.uint16:
 
         def code(number, array):
@@ -105,12 +112,12 @@ def _exp(x):
     return p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-# --- between the products
+# --- between the matrix products
 
 
 @compiled
 def norm(x, weight, eps, out):
-    """RMS norm of the rows of x (n, C)."""
+    """RMS norm of the rows of x (B, C): out (B, C)."""
     width = np.float32(x.shape[1])
     for i in range(x.shape[0]):
         total = np.float32(0)
@@ -118,29 +125,29 @@ def norm(x, weight, eps, out):
             total += x[i, c] * x[i, c]
         scale = np.float32(1) / np.sqrt(total / width + eps)
         for c in range(x.shape[1]):
-            out[i, c] = _narrow(x[i, c] * scale * _wide(weight[c]), out)
+            out[i, c] = _from_fp32(x[i, c] * scale * _to_fp32(weight[c]), out)
 
 
 @compiled
-def add_and_norm(x, more, weight, eps, out):
-    """x (n, C) += more, then its norm."""
+def add_and_norm(x, delta, weight, eps, out):
+    """x (B, C) += delta (B, C), then its RMS norm: out (B, C)."""
     width = np.float32(x.shape[1])
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
-            x[i, c] += _wide(more[i, c])
+            x[i, c] += _to_fp32(delta[i, c])
         total = np.float32(0)
         for c in range(x.shape[1]):
             total += x[i, c] * x[i, c]
         scale = np.float32(1) / np.sqrt(total / width + eps)
         for c in range(x.shape[1]):
-            out[i, c] = _narrow(x[i, c] * scale * _wide(weight[c]), out)
+            out[i, c] = _from_fp32(x[i, c] * scale * _to_fp32(weight[c]), out)
 
 
 @compiled
-def turn(x, size, cos, sin, positions, out):
-    """Rotary embedding of the first heads of x (n, …), as many as out (n, heads, size) has.
+def rotary(x, size, cos, sin, positions, out):
+    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) of the first heads of x (T, …): out (T, heads, size).
 
-    cos, sin (P, half of what is turned); the rest of each head passes through.
+    cos, sin (P, R/2), indexed by positions (T,). The first R dimensions of each head are rotated, the rest is copied.
     """
     half = cos.shape[1]
     for i in range(x.shape[0]):
@@ -148,110 +155,123 @@ def turn(x, size, cos, sin, positions, out):
         for h in range(out.shape[1]):
             at = h * size
             for d in range(half):
-                a, b = _wide(x[i, at + d]), _wide(x[i, at + half + d])
-                out[i, h, d] = _narrow(a * cos[p, d] - b * sin[p, d], out)
-                out[i, h, half + d] = _narrow(b * cos[p, d] + a * sin[p, d], out)
+                a, b = _to_fp32(x[i, at + d]), _to_fp32(x[i, at + half + d])
+                out[i, h, d] = _from_fp32(a * cos[p, d] - b * sin[p, d], out)
+                out[i, h, half + d] = _from_fp32(b * cos[p, d] + a * sin[p, d], out)
             for d in range(2 * half, size):
                 out[i, h, d] = x[i, at + d]
 
 
 @compiled
-def gate(both, out):
-    """silu(gate) * up of both (n, 2 I), gates first: out (n, I)."""
+def gate(gate_up, out):
+    """silu(gate) * up of gate_up (B, 2 I), which has the gates first: out (B, I)."""
     width = out.shape[1]
     for i in range(out.shape[0]):
         for c in range(width):
-            g = _wide(both[i, c])
+            g = _to_fp32(gate_up[i, c])
             sigmoid = np.float32(1) / (np.float32(1) + _exp(min(-g, np.float32(87))))
-            out[i, c] = _narrow(g * sigmoid * _wide(both[i, width + c]), out)
+            out[i, c] = _from_fp32(g * sigmoid * _to_fp32(gate_up[i, width + c]), out)
 
 
-# --- the cache
+# --- the key/value cache
 
 
 @compiled
-def store(turned, source, first, blocks, offsets, keys, values):
-    """Write keys and values of T tokens to their places in one layer's blocks.
+def store_kv(query_key, source, value_column, blocks, offsets, keys, values):
+    """Write keys and values of T tokens to places blocks (T,), offsets (T,) of one layer's cache.
 
-    The keys are the last K heads of turned (T, …, D), the values lie in source (T, …) from column `first` on. In the cache
-    keys (N, K, D, BLOCK) lie transposed, as the scores want them; values (N, K, BLOCK, D).
+    The keys are the last K heads of query_key (T, H + K, D). The values are in source (T, …) from `value_column` on. In the
+    cache, keys (N, K, D, BLOCK) lie transposed, as the scores read them; values are (N, K, BLOCK, D).
     """
-    heads, size = keys.shape[1], keys.shape[2]
-    skipped = turned.shape[1] - heads
+    kv_heads, size = keys.shape[1], keys.shape[2]
+    heads = query_key.shape[1] - kv_heads
     for t in range(len(blocks)):
         block, offset = blocks[t], offsets[t]
-        for k in range(heads):
-            at = first + k * size
+        for k in range(kv_heads):
+            at = value_column + k * size
             for d in range(size):
-                keys[block, k, d, offset] = turned[t, skipped + k, d]
+                keys[block, k, d, offset] = query_key[t, heads + k, d]
                 values[block, k, offset, d] = source[t, at + d]
 
 
 @compiled
-def attend(query, keys, values, tables, starts, at, window, scaling, scores, out):
-    """One token of each sequence attends to its blocks: the first H heads of query (n, …, D) -> out (n, H, D).
+def attend(query, keys, values, tables, starts, positions, window, scaling, scores, out):
+    """Paged attention of one token of each of B sequences: the first H heads of query (B, …, D) -> out (B, H, D).
 
-    keys (N, K, D, BLOCK), values (N, K, BLOCK, D): one layer's. `tables[starts[i]:]` are the blocks of sequence i, `at[i]`
-    is its token's own position, and it sees itself and the `window` - 1 tokens before. `scores` (H, tokens of the longest,
-    in whole blocks) is room to work in. D must be a multiple of LANES.
+    keys (N, K, D, BLOCK), values (N, K, BLOCK, D) of one layer. The blocks of sequence i are `tables[starts[i]:]`, and its
+    token at positions[i] attends to itself and the `window` - 1 tokens before. `scores` (H, tokens of the longest sequence in
+    whole blocks) is a buffer. D must be a multiple of LANES.
     """
     n, heads, size = out.shape
-    kinds = keys.shape[1]
-    shared = heads // kinds  # query heads of a key/value head
-    chunk = size * BLOCK
-    room = scores.shape[1]
+    kv_heads = keys.shape[1]
+    group, room = heads // kv_heads, scores.shape[1]
     flat_keys, flat_values, flat_scores = keys.reshape(-1), values.reshape(-1), scores.reshape(-1)
     scaled, total = np.empty((heads, size), np.float32), np.empty(heads * size, np.float32)
     for i in range(n):
         for h in range(heads):
             for d in range(size):
-                scaled[h, d] = _wide(query[i, h, d]) * scaling
+                scaled[h, d] = _to_fp32(query[i, h, d]) * scaling
                 total[h * size + d] = np.float32(0)
-        end = at[i] + 1
+        end = positions[i] + 1
         first = max(0, end - window)
         begin, count = first // BLOCK, (end + BLOCK - 1) // BLOCK
         following = tables[starts[i + 1]] if i + 1 < n else tables[starts[i]]
         for b in range(begin, count):
             block = tables[starts[i] + b]
             after = tables[starts[i] + b + 1] if b + 1 < count else following
-            for k in range(kinds):
-                base = (block * kinds + k) * chunk
-                ahead = (base + chunk if k + 1 < kinds else after * kinds * chunk) - base  # what is read next
-                for h in range(k * shared, (k + 1) * shared):
-                    low, high = zeros(), zeros()
-                    for d in range(size):
-                        prefetch(flat_keys, base + ahead + d * BLOCK)
-                        prefetch(flat_keys, base + ahead + d * BLOCK + LANES)
-                        low = add_product(low, scaled[h, d], load(flat_keys, base + d * BLOCK))
-                        high = add_product(high, scaled[h, d], load(flat_keys, base + d * BLOCK + LANES))
-                    put(flat_scores, h * room + b * BLOCK, low)
-                    put(flat_scores, h * room + b * BLOCK + LANES, high)
+            _score_block(scaled, flat_keys, block, after, kv_heads, group, size, flat_scores, b * BLOCK, room)
         for h in range(heads):
             _softmax(scores[h, first:end])
         for b in range(begin, count):
             block = tables[starts[i] + b]
             after = tables[starts[i] + b + 1] if b + 1 < count else following
-            low_t, high_t = max(first - b * BLOCK, 0), min(end - b * BLOCK, BLOCK)
-            for k in range(kinds):
-                base = (block * kinds + k) * chunk
-                ahead = (base + chunk if k + 1 < kinds else after * kinds * chunk) - base  # what is read next
-                for h in range(k * shared, (k + 1) * shared):
-                    for d in range(0, size, LANES):
-                        even, odd = load(total, h * size + d), zeros()
-                        for t in range(low_t, high_t - 1, 2):
-                            prefetch(flat_values, base + ahead + t * size + d)
-                            prefetch(flat_values, base + ahead + (t + 1) * size + d)
-                            even = add_product(even, scores[h, b * BLOCK + t], load(flat_values, base + t * size + d))
-                            odd = add_product(
-                                odd, scores[h, b * BLOCK + t + 1], load(flat_values, base + (t + 1) * size + d)
-                            )
-                        if (high_t - low_t) % 2:
-                            t = high_t - 1
-                            even = add_product(even, scores[h, b * BLOCK + t], load(flat_values, base + t * size + d))
-                        put(total, h * size + d, add_product(even, np.float32(1), odd))
+            low, high = max(first - b * BLOCK, 0), min(end - b * BLOCK, BLOCK)
+            _add_values(scores, flat_values, block, after, kv_heads, group, size, b * BLOCK, low, high, total)
         for h in range(heads):
             for d in range(size):
-                out[i, h, d] = _narrow(total[h * size + d], out)
+                out[i, h, d] = _from_fp32(total[h * size + d], out)
+
+
+@inlined
+def _score_block(scaled, flat_keys, block, after, kv_heads, group, size, flat_scores, column, room):
+    """Write the scores of scaled (H, D) with a block's keys to columns from `column` on of flat_scores (H * room,).
+
+    Meanwhile block `after`, which is read next, is prefetched.
+    """
+    chunk = size * BLOCK
+    for k in range(kv_heads):
+        base = (block * kv_heads + k) * chunk
+        ahead = (base + chunk if k + 1 < kv_heads else after * kv_heads * chunk) - base  # what is read next
+        for h in range(k * group, (k + 1) * group):
+            low, high = zeros(), zeros()
+            for d in range(size):
+                prefetch(flat_keys, base + ahead + d * BLOCK)
+                prefetch(flat_keys, base + ahead + d * BLOCK + LANES)
+                low = fma(low, scaled[h, d], load(flat_keys, base + d * BLOCK))
+                high = fma(high, scaled[h, d], load(flat_keys, base + d * BLOCK + LANES))
+            store(flat_scores, h * room + column, low)
+            store(flat_scores, h * room + column + LANES, high)
+
+
+@inlined
+def _add_values(scores, flat_values, block, after, kv_heads, group, size, column, low, high, total):
+    """total (H * D,) += the values of a block's tokens `low` to `high` - 1, weighted by their scores; prefetches likewise."""
+    chunk = size * BLOCK
+    for k in range(kv_heads):
+        base = (block * kv_heads + k) * chunk
+        ahead = (base + chunk if k + 1 < kv_heads else after * kv_heads * chunk) - base  # what is read next
+        for h in range(k * group, (k + 1) * group):
+            for d in range(0, size, LANES):
+                even, odd = load(total, h * size + d), zeros()
+                for t in range(low, high - 1, 2):
+                    prefetch(flat_values, base + ahead + t * size + d)
+                    prefetch(flat_values, base + ahead + (t + 1) * size + d)
+                    even = fma(even, scores[h, column + t], load(flat_values, base + t * size + d))
+                    odd = fma(odd, scores[h, column + t + 1], load(flat_values, base + (t + 1) * size + d))
+                if (high - low) % 2:
+                    t = high - 1
+                    even = fma(even, scores[h, column + t], load(flat_values, base + t * size + d))
+                store(total, h * size + d, fma(even, np.float32(1), odd))
 
 
 @compiled
@@ -269,14 +289,14 @@ def _softmax(x):
         x[t] *= scale
 
 
-# --- the choice of a token
+# --- sampling
 
 
 @compiled
-def draw(logits, temperature, numbers, tokens, logprobs):
-    """One token of each row of logits (n, V) by its number in [0, 1), and its log-probability, at a temperature above 0."""
+def sample(logits, temperature, draws, tokens, logprobs):
+    """A token of each row of logits (B, V) by its draw from [0, 1): tokens (B,), logprobs (B,). The temperature is above 0."""
     size = logits.shape[1]
-    mass = np.empty((size + BLOCK - 1) // BLOCK, np.float64)  # of each stretch of BLOCK tokens
+    mass = np.empty((size + BLOCK - 1) // BLOCK, np.float64)  # cumulative, after each BLOCK tokens
     weights = np.empty(size, np.float32)
     inverse = np.float32(1) / temperature
     for i in range(logits.shape[0]):
@@ -293,7 +313,7 @@ def draw(logits, temperature, numbers, tokens, logprobs):
                 part += weights[v]
             total += part
             mass[b] = total
-        wanted = numbers[i] * total
+        wanted = draws[i] * total
         b = 0
         while b + 1 < len(mass) and mass[b] <= wanted:
             b += 1
@@ -309,8 +329,8 @@ def draw(logits, temperature, numbers, tokens, logprobs):
 
 
 @compiled
-def likeliest(logits, tokens, logprobs):
-    """The first of the likeliest tokens of each row, and its log-probability at temperature 1."""
+def greedy(logits, tokens, logprobs):
+    """The first of the most probable tokens of each row of logits (B, V), and its log-probability at temperature 1."""
     for i in range(logits.shape[0]):
         row = logits[i]
         token, highest = 0, row[0]

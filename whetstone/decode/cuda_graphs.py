@@ -1,44 +1,44 @@
-"""Decoding steps on a GPU, captured once for each shape and replayed: a launch instead of some hundreds.
+"""Decoding steps on a GPU as CUDA graphs: captured once per shape, then replayed with one launch instead of some hundreds.
 
-A step of one token for each of n sequences is a function of a flat row of integers: their last ids, their positions, their
-tables of blocks. Rows are filled up to one of few counts, tables to one of few widths, so that there are few shapes; what is
-filled up is a copy of the last row: it writes what that row writes, where that row writes it. A shape that comes
-for the third time is captured, and what its replay gives is compared with the step itself; where that fails, for whatever
-reason, the steps run as they are from then on.
+A step of one token for each of B sequences is a function of one row of integers: last ids, positions, block tables. To have
+few shapes, B and the width of the tables are rounded up; the padding repeats the last sequence, so it writes what that
+sequence writes, where that sequence writes it. A shape is captured when it comes for the third time, and its first replay is
+compared with the step itself. If anything fails, steps run without graphs from then on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from whetstone.decode.blocks import Owner
-from whetstone.decode.kv_cache import tables_of
+from whetstone.decode.paged_attention import padded_tables
 from whetstone.run.progress import say
 
-COMES_AGAIN = 3  # times that a shape is seen until it is captured
-NARROWEST = 8  # blocks of a table, at least
+CAPTURE_AT = 3  # the use of a shape at which it is captured
+LEAST_WIDTH = 8  # blocks of a table
 
-Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # ids, positions, tables -> (n, V)
-Replay = tuple[torch.Tensor, Callable[[], None], torch.Tensor]  # the plan it reads, what runs it, what it writes
+Step = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]  # ids (B,), positions (B,), tables (B, M) -> (B, V)
+Graph = tuple[torch.Tensor, Callable[[], None], torch.Tensor]  # its input (a plan), what replays it, its output (B, V)
 
 
-def filled_up(count: int) -> int:
-    """The number of rows that `count` are filled up to: at most a half more.
+def rounded_up(count: int) -> int:
+    """The number of rows that `count` rows are padded to: at most a half more.
 
-    >>> [filled_up(n) for n in (1, 2, 3, 5, 7, 9, 33, 200)]
+    >>> [rounded_up(n) for n in (1, 2, 3, 5, 7, 9, 33, 200)]
     [1, 2, 3, 6, 8, 12, 48, 256]
     """
     power = 1 << (count - 1).bit_length()
     return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
 
 
-class Replayed:
-    """Calls `step`, or replays what was captured of it. What it returns holds until the next call.
+class GraphedStep:
+    """Calls `step`, or replays a captured graph of it. The result is valid until the next call.
 
-    `reserve` is told the longest sequence of each step before, and gives another number when what was captured is void.
-    `capture` makes a Replay of a function of a plan, over that plan.
+    `reserve` is called with the longest sequence's length before each step; if it returns another number, graphs are void.
+    `capture` makes the Graph of a function of a plan.
     """
 
     def __init__(
@@ -46,31 +46,31 @@ class Replayed:
         step: Step,
         reserve: Callable[[int], int],
         device: torch.device,
-        capture: Callable[..., Replay] | None = None,
+        capture: Callable[..., Graph] | None = None,
     ):
         self.step, self.reserve, self.device = step, reserve, device
         self.capture = capture or Capture()
-        self.replays: dict[tuple[int, int], Replay] = {}
-        self.seen: dict[tuple[int, int], int] = {}
+        self.graphs: dict[tuple[int, int], Graph] = {}
+        self.uses: dict[tuple[int, int], int] = {}
         self.reserved = 0
         self.works = True
 
-    def __call__(self, ids: Sequence[int], positions: Sequence[int], rows: Sequence[Owner]) -> torch.Tensor:
-        """(n, V) after the tokens `ids` at `positions` of the sequences `rows`."""
+    def __call__(self, ids: list[int], positions: list[int], tables: list[list[int]]) -> torch.Tensor:
+        """Logits (B, V) after the tokens `ids` at `positions` of the sequences with these block tables."""
         count = len(ids)
         reserved = self.reserve(max(positions) + 1)
         if reserved != self.reserved:
-            self.replays.clear()
+            self.graphs.clear()
             self.reserved = reserved
-        tables = tables_of(rows, NARROWEST)
-        shape = filled_up(count), 1 << (tables.shape[1] - 1).bit_length()
-        plan = torch.from_numpy(flat(ids, positions, tables, *shape))
-        replay = self._replay(plan, shape)
-        if replay is None:
+        padded = padded_tables(tables, LEAST_WIDTH)
+        shape = rounded_up(count), 1 << (padded.shape[1] - 1).bit_length()
+        plan = torch.from_numpy(pack_plan(ids, positions, padded, *shape))
+        graph = self._graph(plan, shape)
+        if graph is None:
             return self._run(plan.to(self.device), shape)[:count]
-        kept, run, out = replay
-        kept.copy_(plan)
-        run()
+        captured_plan, replay, out = graph
+        captured_plan.copy_(plan)
+        replay()
         return out[:count]
 
     def _run(self, plan: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -78,50 +78,49 @@ class Replayed:
         ids, positions, tables = plan.split([rows, rows, rows * width])
         return self.step(ids, positions, tables.view(rows, width))
 
-    def _replay(self, plan: torch.Tensor, shape: tuple[int, int]) -> Replay | None:
-        self.seen[shape] = self.seen.get(shape, 0) + 1
-        if self.works and shape not in self.replays and self.seen[shape] >= COMES_AGAIN:
+    def _graph(self, plan: torch.Tensor, shape: tuple[int, int]) -> Graph | None:
+        self.uses[shape] = self.uses.get(shape, 0) + 1
+        if self.works and shape not in self.graphs and self.uses[shape] >= CAPTURE_AT:
             try:
-                self.replays[shape] = self.capture(lambda kept: self._run(kept, shape), plan.to(self.device))
-            except RuntimeError as error:  # out of memory, or something in the step that cannot be captured
+                self.graphs[shape] = self.capture(lambda plan: self._run(plan, shape), plan.to(self.device))
+            except RuntimeError as error:  # out of memory, or the step cannot be captured
                 self.works = False
                 say(f"decoding on the GPU without CUDA graphs, which is slower: {str(error).splitlines()[0]}")
-        return self.replays.get(shape) if self.works else None
+        return self.graphs.get(shape) if self.works else None
 
 
 class Capture:
-    """Into CUDA graphs that share their memory, as only one runs at a time."""
+    """Captures CUDA graphs. They share one memory pool, as only one runs at a time."""
 
     def __init__(self) -> None:
         self.pool: Any = None
 
-    def __call__(self, run: Callable[[torch.Tensor], torch.Tensor], plan: torch.Tensor) -> Replay:
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):  # kernels and workspaces are made before, not while it is captured
+    def __call__(self, run: Callable[[torch.Tensor], torch.Tensor], plan: torch.Tensor) -> Graph:
+        """Raises RuntimeError if the replay does not give what `run` gives."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # kernels and workspaces must be made before the capture
             expected = run(plan)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # others may use the GPU
+        with torch.cuda.graph(
+            graph, pool=self.pool, capture_error_mode="thread_local"
+        ):  # other threads may use the GPU
             out = run(plan)
         self.pool = self.pool or graph.pool()
         graph.replay()
-        if not same(out, expected):
-            raise RuntimeError("a replayed step is not what the step gives")
+        if not bool((out - expected).abs().max() <= 0.02 * expected.abs().max()):
+            raise RuntimeError("a replayed step does not give what the step itself gives")
         return plan, graph.replay, out
 
 
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool((a - b).abs().max() <= 0.02 * b.abs().max())
-
-
-def flat(ids: Sequence[int], positions: Sequence[int], tables: np.ndarray, rows: int, width: int) -> np.ndarray:
-    """Ids, positions, tables, end to end, the last row repeated and the tables widened."""
-    count, more = len(ids), rows - len(ids)
+def pack_plan(ids: list[int], positions: list[int], tables: np.ndarray, rows: int, width: int) -> np.ndarray:
+    """Ids, positions and tables (B, M) end to end, padded to `rows` rows and tables of `width`: (rows * (2 + width),)."""
+    count, missing = len(ids), rows - len(ids)
     plan = np.zeros(rows * (2 + width), dtype=np.int64)
-    plan[:rows] = [*ids, *[ids[-1]] * more]
-    plan[rows : 2 * rows] = [*positions, *[positions[-1]] * more]
+    plan[:rows] = [*ids, *[ids[-1]] * missing]
+    plan[rows : 2 * rows] = [*positions, *[positions[-1]] * missing]
     wide = plan[2 * rows :].reshape(rows, width)
     wide[:count, : tables.shape[1]] = tables
     wide[count:] = wide[count - 1]

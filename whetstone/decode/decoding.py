@@ -1,37 +1,18 @@
-"""Prompts on their way to completions. A step is: plan who runs, run the model once, pick tokens, finish."""
+"""Sequences on their way to completions. A step: schedule, run the model once, sample tokens, finish."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
-from whetstone.decode.continuous_batching import Line, Scheduler
+from whetstone.chat import Chat
+from whetstone.decode.continuous_batching import Scheduler
+from whetstone.decode.detokenizer import Detokenizer
 from whetstone.decode.kv_cache import blocks_for
+from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import pick
-from whetstone.decode.transcript import Transcript
+from whetstone.decode.sequence import Edit, Sequence
 from whetstone.records import Completion
-
-if TYPE_CHECKING:
-    from whetstone.decode.engine import Engine
-
-
-class Edit(NamedTuple):
-    """What a control changes after a token: first the last `drop` ids go, then `append` come, then it ends if it `ends`.
-
-    Appended ids were not drawn: their log-probability is 0.
-    """
-
-    drop: int = 0
-    append: Sequence[int] = ()
-    ends: str = ""  # the completion's `stop`
-
-
-class Control(Protocol):
-    """Steers one completion: asked after each drawn token, before anything else ends it."""
-
-    held: Sequence[str]  # strings that it may take back: not shown while they are incomplete
-
-    def __call__(self, ids: list[int]) -> Edit | None: ...
 
 
 class Piece(NamedTuple):
@@ -43,122 +24,131 @@ class Piece(NamedTuple):
 
 
 class Decoding:
-    """Lines on their way to completions, a step at a time."""
+    """Decodes `sequences` step by step, at most `max_batch` at once. With `streaming`, `pieces` is the last step's text.
 
-    def __init__(self, engine: "Engine", lines: Sequence[Line], aloud: bool = False):
-        self.engine = engine
-        longest = max((len(line.prompt_ids) + line.sampling.max_tokens for line in lines), default=1)
-        slots = max(1, min(engine.max_batch, len(lines)))
-        one = blocks_for(longest) + 1
-        blocks = engine.blocks(slots * one, one)
-        self.scheduler = Scheduler(blocks, slots, engine.prefill_tokens, reserve=engine.row_block > 0)
-        self.scheduler.add(lines)
-        self.aloud = aloud
-        self.pieces: list[Piece] = []  # of the last step
-        self._transcripts: dict[int, Transcript] = {}
-        self._seen: dict[int, torch.Tensor] = {}
+    Raises ValueError if the cache has no room for the longest of them.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, chat: Chat, sequences: list[Sequence],
+        max_batch: int, prefill_tokens: int, streaming: bool = False,
+    ):  # fmt: skip
+        self.runner, self.chat = runner, chat
+        longest = max((len(sequence.prompt_ids) + sequence.sampling.max_tokens for sequence in sequences), default=1)
+        at_once = max(1, min(max_batch, len(sequences)))
+        each = blocks_for(longest) + 1
+        blocks = runner.allocate(at_once * each, each)
+        self.scheduler = Scheduler(blocks, at_once, prefill_tokens, reserve=runner.row_block > 0)
+        self.scheduler.add(sequences)
+        self.streaming = streaming
+        self.pieces: list[Piece] = []
+        self._detokenizers: dict[int, Detokenizer] = {}  # by id() of a sequence, like the next
+        self._occurring: dict[int, torch.Tensor] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self.scheduler.waiting or self.scheduler.live)
+        return bool(self.scheduler.waiting or self.scheduler.running)
 
     def step(self) -> list[Completion]:
-        """One more token for each line that decodes. Returns those that this completed."""
+        """One more token for each sequence that decodes. Returns the completions that this finished."""
         self.pieces = []
-        parts, ones = self.scheduler.plan()
-        lines, logits = self.engine.logits(self.scheduler.blocks, parts, ones)
-        counts = [n for _, n in parts] + [1] * len(ones)
-        next_of = [self.scheduler.ran(line, n) for line, n in zip(lines, counts, strict=True)]
-        told = [(line, row) for row, followers in enumerate(next_of) for line in followers]
-        if len(told) != len(logits) or any(len(followers) != 1 for followers in next_of):
-            logits = logits[torch.tensor([row for _, row in told], dtype=torch.long, device=logits.device)]
-        done = []
-        for line, token, logprob in self._picked([line for line, _ in told], logits):
-            line.ids.append(token)
-            line.logprobs.append(logprob)
-            stop = self._stop(line, token)
+        prefills, decodes = self.scheduler.schedule()
+        logits = self.runner.logits(self.scheduler.blocks, prefills, decodes)  # (prefills + decodes, V)
+        work = [*prefills, *((sequence, 1) for sequence in decodes)]
+        ready = [
+            (sequence, row) for row, (ran, count) in enumerate(work) for sequence in self.scheduler.advance(ran, count)
+        ]
+        rows = [row for _, row in ready]
+        if rows != list(range(len(logits))):
+            logits = logits[torch.tensor(rows, dtype=torch.long, device=logits.device)]
+        completions = []
+        for sequence, token, logprob in self._sample([sequence for sequence, _ in ready], logits):
+            sequence.ids.append(token)
+            sequence.logprobs.append(logprob)
+            stop = self._stop(sequence, token)
             if stop:
-                done.append(self._complete(line, stop))
+                completions.append(self._finish(sequence, stop))
         if not self.busy:
-            self.engine.give_back(self.scheduler.blocks)
-        return done
+            self.runner.release(self.scheduler.blocks)
+        return completions
 
     def cancel(self, problem_id: str, index: int) -> Completion | None:
-        """What a line has written so far, with `stop` "cancelled"; None when there is no such line (any more)."""
-        for line in (*self.scheduler.live, *self.scheduler.waiting):
-            if (line.prompt.problem_id, line.prompt.index) == (problem_id, index):
-                return self._complete(line, "cancelled")
+        """The completion as far as it was written, with `stop` "cancelled"; None if it is not (or no longer) decoded."""
+        for sequence in (*self.scheduler.running, *self.scheduler.waiting):
+            if (sequence.prompt.problem_id, sequence.prompt.index) == (problem_id, index):
+                return self._finish(sequence, "cancelled")
         return None
 
-    def _picked(self, lines: Sequence[Line], logits: torch.Tensor) -> Iterator[tuple[Line, int, float]]:
-        """(line, token, log-probability), picked together for lines that are sampled alike."""
-        alike: dict[int, list[int]] = {}
-        for row, line in enumerate(lines):
-            alike.setdefault(id(line.sampling), []).append(row)
-        for rows in alike.values():
-            own = logits if len(rows) == len(lines) else logits[torch.tensor(rows, device=logits.device)]
-            chosen = [lines[row] for row in rows]
-            sampling = chosen[0].sampling
-            numbers = [next(line.draws) if sampling.temperature else 0.0 for line in chosen]
-            seen = None
+    def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> Iterator[tuple[Sequence, int, float]]:
+        """(sequence, token, log-probability) from logits (B, V); sequences with the same settings are sampled together."""
+        groups: dict[int, list[int]] = {}
+        for row, sequence in enumerate(sequences):
+            groups.setdefault(id(sequence.sampling), []).append(row)
+        for rows in groups.values():
+            own = logits if len(rows) == len(sequences) else logits[torch.tensor(rows, device=logits.device)]
+            group = [sequences[row] for row in rows]
+            sampling = group[0].sampling
+            numbers = [next(sequence.draws) if sampling.temperature else 0.0 for sequence in group]
+            occurring = None
             if sampling.repetition_penalty != 1:
-                seen = torch.stack([self._ids_seen(line, logits) for line in chosen])
-            tokens, logprobs = pick(own, torch.tensor(numbers, device=logits.device), sampling, seen)
-            yield from zip(chosen, tokens.tolist(), logprobs.tolist(), strict=True)
+                occurring = torch.stack([self._occurring_ids(sequence, logits) for sequence in group])
+            tokens, logprobs = pick(own, torch.tensor(numbers, device=logits.device), sampling, occurring)
+            yield from zip(group, tokens.tolist(), logprobs.tolist(), strict=True)
 
-    def _ids_seen(self, line: Line, logits: torch.Tensor) -> torch.Tensor:
+    def _occurring_ids(self, sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
         """(V,) True for the ids of prompt and completion."""
-        seen = self._seen.get(id(line))
-        new = line.ids[-1:]
-        if seen is None or line.control is not None:  # a control may take ids back
-            seen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-            new = [i for i in (*line.prompt_ids, *line.ids) if i < len(seen)]
-        seen[new] = True
-        self._seen[id(line)] = seen
-        return seen
+        occurring = self._occurring.get(id(sequence))
+        new = sequence.ids[-1:]
+        if occurring is None or sequence.control is not None:  # a control may have removed ids
+            occurring = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+            new = [i for i in (*sequence.prompt_ids, *sequence.ids) if i < len(occurring)]
+        occurring[new] = True
+        self._occurring[id(sequence)] = occurring
+        return occurring
 
-    def _stop(self, line: Line, token: int) -> str:
-        """Why the line ends with this token; "" when it goes on."""
-        sampling, chat = line.sampling, self.engine.chat
-        edit = line.control(line.ids) if line.control is not None else None
+    def _stop(self, sequence: Sequence, token: int) -> str:
+        """Why the sequence ends with this token; "" if it goes on."""
+        sampling = sequence.sampling
+        edit = sequence.control(sequence.ids) if sequence.control is not None else None
         if edit is not None:
-            self._apply(line, edit)
+            self._apply(sequence, edit)
         stop = edit.ends if edit is not None else ""
-        if edit is None and token in chat.stops:
+        if edit is None and token in self.chat.stops:
             stop = "end"
         elif edit is None and token in sampling.stop_ids:
             stop = "stop"
-        elif not stop and len(line.ids) >= sampling.max_tokens:
+        elif not stop and len(sequence.ids) >= sampling.max_tokens:
             stop = "length"
-        if self.aloud or sampling.stop:
-            transcript = self._transcript(line)
-            piece = transcript.read(line.ids, done=bool(stop))
-            if transcript.stopped:
+        if self.streaming or sampling.stop:
+            detokenizer = self._detokenizer(sequence)
+            text = detokenizer.update(sequence.ids, done=bool(stop))
+            if detokenizer.stopped:
                 stop = "stop"
-            if self.aloud and piece:
-                self.pieces.append(Piece(line.prompt.problem_id, line.prompt.index, piece))
+            if self.streaming and text:
+                self.pieces.append(Piece(sequence.prompt.problem_id, sequence.prompt.index, text))
         return stop
 
-    def _apply(self, line: Line, edit: Edit) -> None:
+    def _apply(self, sequence: Sequence, edit: Edit) -> None:
         if edit.drop:
-            del line.ids[-edit.drop :], line.logprobs[-edit.drop :]
-        kept = line.length
-        room = line.sampling.max_tokens - len(line.ids)
-        line.ids += list(edit.append)[:room]
-        line.logprobs += [0.0] * (len(line.ids) - len(line.logprobs))
-        self.scheduler.cut(line, min(kept, line.length - 1))
+            del sequence.ids[-edit.drop :], sequence.logprobs[-edit.drop :]
+        unchanged = sequence.length
+        room = sequence.sampling.max_tokens - len(sequence.ids)
+        sequence.ids += list(edit.append)[:room]
+        sequence.logprobs += [0.0] * (len(sequence.ids) - len(sequence.logprobs))
+        # the last token's logits are needed next: it must run (again)
+        self.scheduler.truncate(sequence, min(unchanged, sequence.length - 1))
 
-    def _transcript(self, line: Line) -> Transcript:
-        if id(line) not in self._transcripts:
-            held = line.control.held if line.control is not None else ()
-            self._transcripts[id(line)] = Transcript(self.engine.chat, line.sampling.stop, held)
-        return self._transcripts[id(line)]
+    def _detokenizer(self, sequence: Sequence) -> Detokenizer:
+        if id(sequence) not in self._detokenizers:
+            removable = sequence.control.removable if sequence.control is not None else ()
+            self._detokenizers[id(sequence)] = Detokenizer(self.chat, sequence.sampling.stop, removable)
+        return self._detokenizers[id(sequence)]
 
-    def _complete(self, line: Line, stop: str) -> Completion:
-        self.scheduler.leave(line)
-        self._seen.pop(id(line), None)
-        transcript = self._transcripts.pop(id(line), None)
-        stopped = transcript is not None and transcript.stopped
-        text = transcript.text if stopped else self.engine.chat.text(line.ids)
-        prompt = line.prompt
-        return Completion(prompt.problem_id, prompt.index, text, stop, line.prompt_ids, line.ids, line.logprobs)
+    def _finish(self, sequence: Sequence, stop: str) -> Completion:
+        self.scheduler.remove(sequence)
+        self._occurring.pop(id(sequence), None)
+        detokenizer = self._detokenizers.pop(id(sequence), None)
+        stopped = detokenizer is not None and detokenizer.stopped
+        text = detokenizer.text if stopped else self.chat.text(sequence.ids)
+        name = sequence.prompt.problem_id, sequence.prompt.index
+        return Completion(*name, text, stop, sequence.prompt_ids, sequence.ids, sequence.logprobs)

@@ -1,38 +1,36 @@
-"""An engine on several cores: each call forks children that share the weights as they are at that moment.
+"""An engine on several cores: each call forks child processes, which share the weights of that moment.
 
-A tiny model's matrices are too small for two threads to share, but two processes can sample two halves of the prompts.
-A fork costs some tens of milliseconds and copies nothing, so there are no weights to publish and none to go stale. Each
-child writes its completions to a file, which the parent reads between those of its own share. CPU and Linux only:
-elsewhere, and for a single share, the engine works alone.
+The matrices of a tiny model are too small to be split among threads, but several processes can each sample a share of the
+prompts. A fork takes some tens of milliseconds and copies no weights, so none are published and none become stale. Each child
+writes its completions to a file, which the parent reads between its own completions. CPU and Linux only: elsewhere, and for
+few prompts, the engine works alone.
 
-Which prompts go together depends on the number of processes and the prompts, never on time: the same call gives the same
-completions again.
+The shares depend on the prompts and the number of processes alone: the same call gives the same completions again.
 """
 
 import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from whetstone.decode.decoding import Control
-from whetstone.decode.engine import Engine
+from whetstone.decode.engine import Controls, Engine
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.processes import cores, fork, may_fork
 from whetstone.run.settings import ParallelSettings
 
-SMALLEST_SHARE = 32  # prompts; fewer are not worth a fork
+SMALLEST_SHARE = 32  # prompts; a fork does not pay for fewer
 
 
 class ForkedGenerator:
     """A Generator over `engine` and `processes` - 1 forked copies of it.
 
-    Raises RuntimeError when a child dies: its prompts have no completions then.
+    `generate` raises RuntimeError if a child process dies, as its prompts then have no completions.
     """
 
     def __init__(self, engine: Engine, processes: int):
@@ -40,9 +38,9 @@ class ForkedGenerator:
         self.processes = processes if may_fork(next(engine.model.parameters()).device.type) else 1
 
     def generate(
-        self, prompts: Iterable[Prompt], sampling: Sampling, control: Callable[[Prompt], Control] | None = None
+        self, prompts: Iterable[Prompt], sampling: Sampling, control: Controls | None = None
     ) -> Iterator[Completion]:
-        """Completions as they finish, here or in the children."""
+        """Completions as they finish, in this process or in a child. The samples of a problem stay in one process."""
         groups = [list(group) for _, group in groupby(prompts, key=lambda p: p.problem_id)]
         count = max(1, min(self.processes, sum(map(len, groups)) // SMALLEST_SHARE, len(groups)))
         shares = [[p for group in groups[i::count] for p in group] for i in range(count)]
@@ -54,30 +52,29 @@ class ForkedGenerator:
             with ExitStack() as stack:
                 written = [stack.enter_context(path.open("rb")) for path in files]
                 try:
-                    for done in self.engine.generate(shares[0], sampling, control):
-                        yield done
-                        for lines in written:
-                            yield from _whole_lines(lines)
+                    for completion in self.engine.generate(shares[0], sampling, control):
+                        yield completion
+                        for file in written:
+                            yield from _new_completions(file)
                     statuses = [os.waitpid(children.pop(0), 0)[1] for _ in shares[1:]]
                 finally:
-                    for child in children:  # stopped before the end: nobody waits for these any more
+                    for child in children:  # the caller stopped early, or something failed
                         os.kill(child, signal.SIGKILL)
                         os.waitpid(child, 0)
-                for lines, status in zip(written, statuses, strict=True):
+                for file, status in zip(written, statuses, strict=True):
                     if status:
                         raise RuntimeError(
                             f"a sampling process ended with status {status} (out of memory?): set [run] threads = 2 or "
                             "more to sample in one process."
                         )
-                    yield from _whole_lines(lines)
+                    yield from _new_completions(file)
 
-    def _fork(
-        self, share: list[Prompt], sampling: Sampling, control: Callable[[Prompt], Control] | None, path: Path
-    ) -> int:
+    def _fork(self, share: list[Prompt], sampling: Sampling, control: Controls | None, path: Path) -> int:
+        """The process id of a child that writes the completions of its share to `path`."""
         path.touch()
 
         def work() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this one
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
             with path.open("w", encoding="utf-8") as out:
                 for completion in self.engine.generate(share, sampling, control):
                     out.write(json.dumps(asdict(completion)) + "\n")
@@ -86,16 +83,16 @@ class ForkedGenerator:
         return fork("sampling", work)
 
 
-def _whole_lines(lines: BinaryIO) -> Iterator[Completion]:
-    """What was written since the last time; a line that is not whole yet is left for the next."""
-    while (line := lines.readline()).endswith(b"\n"):
+def _new_completions(file: BinaryIO) -> Iterator[Completion]:
+    """What was written since the last call. A line that is not complete yet is left for the next."""
+    while (line := file.readline()).endswith(b"\n"):
         yield Completion(**json.loads(line))
-    lines.seek(-len(line), os.SEEK_CUR)
+    file.seek(-len(line), os.SEEK_CUR)
 
 
 def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1) -> ForkedGenerator:
-    """The in-process engine with as many samplers as the recipe asks for.
+    """The in-process engine with `[parallel] samplers` processes.
 
-    0 is one for each core that the process may use, and this one alone where several `processes` sample together.
+    0 means one per core that this process may use, or just this one if several training `processes` sample together.
     """
     return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or (cores() if processes == 1 else 1))

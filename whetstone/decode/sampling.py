@@ -1,11 +1,12 @@
 """Logits -> a token and its log-probability.
 
-Each rollout has a random stream of its own, keyed by (seed, problem, rollout): one uniform number a token, turned into a
-token by the inverse of the cumulative distribution. What a rollout draws does not depend on its neighbours.
+Each rollout has its own random stream, keyed by (seed, problem, rollout): one uniform number per token, which becomes a token
+by the inverse of the cumulative distribution. So a rollout does not depend on what is sampled beside it.
 
-Logits are changed in the order in which transformers changes them: bias, repetition penalty, temperature, top-k, top-p,
-min-p. The log-probability is that of the distribution that the token was drawn from, after all of these; greedy tokens
-have that of temperature 1.
+Logits are changed in transformers' order: bias, repetition penalty, temperature, top-k, top-p, min-p. The log-probability is
+that in the distribution which the token was drawn from, after all of these. For greedy tokens it is that of temperature 1.
+
+Letters: B rows, V vocabulary.
 """
 
 import hashlib
@@ -18,78 +19,72 @@ from whetstone.decode import cpu_kernels
 from whetstone.decode.cpu_kernels import array
 from whetstone.records import Sampling
 
-CHUNK = 64  # numbers drawn from a stream at once
-
-
-def _stream(seed: int, problem_id: str, index: int) -> np.random.Generator:
-    key = hashlib.blake2b(f"{seed}/{problem_id}/{index}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
-
-
-def uniforms(seed: int, problem_id: str, index: int, n: int) -> np.ndarray:
-    """The first `n` numbers in [0, 1) of a rollout's stream (Philox, counter-based)."""
-    return _stream(seed, problem_id, index).random(n, dtype=np.float32)
+CHUNK = 64  # numbers that are taken from a stream at once
 
 
 def draws(seed: int, problem_id: str, index: int) -> Iterator[float]:
-    """All numbers of a rollout's stream, one after the other."""
-    stream = _stream(seed, problem_id, index)
+    """The uniform numbers in [0, 1) of a rollout's stream (Philox, counter-based), one by one, without end."""
+    key = hashlib.blake2b(f"{seed}/{problem_id}/{index}".encode(), digest_size=16).digest()
+    stream = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
     while True:
         yield from stream.random(CHUNK, dtype=np.float32).tolist()
 
 
 def pick(
-    logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None = None
+    logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling, occurring: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, V) logits and (n,) uniform draws -> (n,) token ids and (n,) log-probabilities.
+    """Logits (B, V) and uniform draws (B,) -> token ids (B,) and log-probabilities (B,).
 
-    `seen`: (n, V) ids that occur in each row's prompt or completion, for the repetition penalty.
+    `occurring` (B, V): which ids occur in each row's prompt or completion, for the repetition penalty.
     """
-    logits = shaped(logits if logits.dtype == torch.float64 else logits.float(), sampling, seen)
-    cut = sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0
-    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not (cut or sampling.bias):
+    logits = adjust_logits(logits if logits.dtype == torch.float64 else logits.float(), sampling, occurring)
+    truncated = sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0
+    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not (truncated or sampling.bias):
         return _pick_on_cpu(logits, draws, sampling.temperature)
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     logprobs = (logits / sampling.temperature).log_softmax(-1)
-    if cut:
-        logprobs = truncate(logprobs, sampling.top_k, sampling.top_p, sampling.min_p)
+    if truncated:
+        logprobs = truncate_logprobs(logprobs, sampling.top_k, sampling.top_p, sampling.min_p)
     cumulative = logprobs.exp().cumsum(-1)
-    # Rounding: the last sum is near 1, not 1; the draw is scaled to it so that every draw has a token.
+    # by rounding the last sum is not exactly 1: draws are scaled to it, so that each has a token
     tokens = torch.searchsorted(cumulative, (draws[:, None] * cumulative[:, -1:]), right=True)[:, 0]
     tokens = tokens.clamp_(max=logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 
 def _pick_on_cpu(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in one pass over each row. Logits are finite: one that is forbidden is not for here."""
+    """The same in one pass over each row, for finite logits (a bias may be minus infinity)."""
     tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    found = array(tokens), array(logprobs)
+    out = array(tokens), array(logprobs)
     if temperature == 0:
-        cpu_kernels.likeliest(array(logits.contiguous()), *found)
+        cpu_kernels.greedy(array(logits.contiguous()), *out)
     else:
-        cpu_kernels.draw(array(logits.contiguous()), np.float32(temperature), array(draws), *found)
+        cpu_kernels.sample(array(logits.contiguous()), np.float32(temperature), array(draws), *out)
     return tokens, logprobs
 
 
-def shaped(logits: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None) -> torch.Tensor:
-    """Bias added, then what was seen made less likely: positive logits are divided by the penalty, others multiplied."""
+def adjust_logits(logits: torch.Tensor, sampling: Sampling, occurring: torch.Tensor | None) -> torch.Tensor:
+    """Logits (B, V) plus the bias; then, for ids that occur already, positive ones are divided by the repetition penalty and
+    others multiplied by it (CTRL, Keskar et al. 2019, arXiv 1909.05858)."""
     if sampling.bias:
         ids, amounts = zip(*sampling.bias, strict=True)
-        at = torch.tensor(ids, device=logits.device)
-        logits = logits.index_add(-1, at, torch.tensor(amounts, device=logits.device).expand(len(logits), -1))
-    if seen is not None and sampling.repetition_penalty != 1:
-        rarer = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
-        logits = torch.where(seen, rarer, logits)
+        amounts = torch.tensor(amounts, dtype=logits.dtype, device=logits.device)
+        logits = logits.index_add(-1, torch.tensor(ids, device=logits.device), amounts.expand(len(logits), -1))
+    if occurring is not None and sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+        logits = torch.where(occurring, penalised, logits)
     return logits
 
 
-def truncate(logprobs: torch.Tensor, top_k: int, top_p: float, min_p: float = 0.0) -> torch.Tensor:
-    """Keep the `top_k` likeliest; of these, the fewest likeliest that hold `top_p` of the mass; of these, those at least
-    `min_p` times as likely as the likeliest. Each time the rest is renormalised.
+def truncate_logprobs(logprobs: torch.Tensor, top_k: int, top_p: float, min_p: float = 0.0) -> torch.Tensor:
+    """Log-probabilities (B, V) after top-k, then top-p, then min-p, each renormalised; minus infinity for the tokens removed.
 
-    Top-p: Holtzman et al. 2020, arXiv 1904.09751. Min-p: Nguyen et al. 2024, arXiv 2407.01082.
+    Top-k keeps the k most probable tokens; top-p (Holtzman et al. 2020, arXiv 1904.09751) the smallest set of the most probable
+    that holds `top_p` of the mass; min-p (Nguyen et al. 2024, arXiv 2407.01082) those at least `min_p` times as probable as
+    the most probable.
     """
     ordered, order = logprobs.sort(-1, descending=True)
     drop = torch.zeros_like(ordered, dtype=torch.bool)

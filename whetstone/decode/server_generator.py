@@ -1,12 +1,12 @@
 """A Generator behind HTTP: any OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, `transformers serve`, a paid service).
 
-Many requests are in flight at once, one completion each (servers differ in what they make of `n`). What fails in passing is
-tried again with growing pauses: 408, 409, 429 and 5xx, time-outs, dropped connections, answers that are no JSON or hold no
-text; a server's Retry-After holds for all requests. What cannot get better (a wrong key, model or address) ends the run with
-the reason, and so does a server that is gone, or that refuses prompt after prompt in the same words and has answered none. A
-prompt that fails to the end is left out and kept in `failed`; an answer that is empty to the end is an empty answer.
+Many requests are in flight at once, each for one completion (servers interpret `n` differently). Transient failures are
+retried after growing pauses: status 408, 409, 429 and 5xx, time-outs, dropped connections, answers that are not JSON or have
+no text. A server's Retry-After holds for all requests. Permanent failures end the run with their reason: a wrong key, model or
+address, a server that does not listen, or one that refuses prompt after prompt in the same words and has answered none. A
+prompt whose retries all fail is left out and kept in `failed`; if all its answers are empty, the answer is empty.
 
-The key is read from the environment when it is sent, and is in no setting, message or record.
+The key is read from the environment for each request, and is in no setting, message or record.
 """
 
 import asyncio
@@ -20,53 +20,60 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from whetstone.records import Completion, Prompt, Sampling
-from whetstone.run.settings import Settings
+from whetstone.run.settings import Operational, Settings
 
-AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
-HOPELESS = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
+TRANSIENT = frozenset({408, 409, 425, 429})  # and all from 500 on
+PERMANENT = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
 STOPS = {"length": "length", "max_tokens": "length"}
+FIRST_PAUSE = 1.0  # seconds before the first retry; doubled with each further one
 SHOWN = 300  # characters of a server's answer in a message
-
-
-# How a server is reached and how patiently it is asked: what it says depends on none of it, so changing it makes nothing stale
-_REACHED = "server key_variable in_flight timeout retries first_pause longest_pause patience price_in price_out"
-REACHED = frozenset(_REACHED.split())
 
 
 class Server(Settings):
     """An OpenAI-compatible endpoint and how to use it."""
 
-    server: str  # its address up to and including /v1
-    model: str  # the model's name there
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key; sent only where it is set
-    temperature: float = Field(default=0.6, ge=0)  # of the answers
-    top_p: float = Field(default=0.95, gt=0, le=1)  # of the answers
-    max_tokens: int = Field(default=16384, ge=1)  # longest answer
-    in_flight: int = Field(default=32, ge=1)  # requests at once
-    timeout: float = Field(default=600, gt=0)  # seconds until an answer must be there
-    retries: int = Field(default=6, ge=0)  # of one request
-    first_pause: float = Field(default=1, gt=0)  # seconds before the first retry; doubled for each further one
-    longest_pause: float = Field(default=60, gt=0)  # seconds before any retry
-    patience: int = Field(default=8, ge=1)  # prompts that may fail to the end in a row, before the server is given up
-    extra: dict[str, Any] = Field(default_factory=dict)  # sent along with every request, as in { top_k = 20 }
-    budget_tokens: int = Field(default=0, ge=0)  # of prompts and completions, then nothing more is asked; 0: no limit
-    budget_money: float = Field(default=0, ge=0)  # likewise, in the currency of the prices; 0: no limit
-    price_in: float = Field(default=0, ge=0)  # of a million prompt tokens
-    price_out: float = Field(default=0, ge=0)  # of a million completion tokens
+    server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
+    model: str = Field(description="the model's name there")
+    key_variable: Annotated[str, Operational] = Field(
+        "OPENAI_API_KEY", description="environment variable with the key, which is sent if it is set"
+    )
+    temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="sample from the most probable tokens with this share of the mass"
+    )
+    max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
+    in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
+    timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
+    retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
+    longest_pause: Annotated[float, Operational] = Field(
+        60, gt=0, description="seconds before a retry at most; the pause begins at 1 s and doubles with each retry"
+    )
+    patience: Annotated[int, Operational] = Field(
+        8, ge=1, description="prompts in a row that may fail for good before the server is given up"
+    )
+    extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
+    budget_tokens: int = Field(0, ge=0, description="of prompts and completions together; 0: no limit")
+    budget_money: float = Field(0, ge=0, description="in the currency of the prices; 0: no limit")
+    price_in: Annotated[float, Operational] = Field(0, ge=0, description="of a million prompt tokens")
+    price_out: Annotated[float, Operational] = Field(0, ge=0, description="of a million completion tokens")
+
+    MOVED: ClassVar[dict[str, str]] = {
+        "first_pause": "longest_pause: pauses begin at 1 s, or at longest_pause if that is less"
+    }
 
 
 class ServerError(RuntimeError):
-    """The server cannot be used: the message says why and what to do."""
+    """The server cannot be used. The message says why and what to do."""
 
 
-class _TryAgain(Exception):
-    """A request failed in passing. `pause` is what the server asks for, in seconds; `gone` that nobody listens there;
-    `empty` an answer that says nothing: some servers give one when they are busy, some models mean it."""
+class _Transient(Exception):
+    """A request failed and may be retried. `pause`: seconds that the server asks for; `gone`: nothing listens there; `empty`:
+    the completion, if it has no text (from a busy server, or meant by the model)."""
 
     def __init__(
         self, reason: str, pause: float | None = None, gone: bool = False, empty: Completion | None = None
@@ -76,12 +83,12 @@ class _TryAgain(Exception):
 
 
 class _Refused(Exception):
-    """The server does not take this prompt, and never will."""
+    """The server does not accept this prompt."""
 
 
 @dataclass
 class Spent:
-    """Tokens and money so far, earlier runs of a resumed stage included."""
+    """Tokens used so far, including earlier runs of a resumed stage."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -94,7 +101,7 @@ class Spent:
         return (self.tokens_in * server.price_in + self.tokens_out * server.price_out) / 1e6
 
     def exhausts(self, server: Server) -> str:
-        """Which budget is used up, "" for none."""
+        """Says which budget is used up; "" if none is."""
         if server.budget_tokens and self.tokens_in + self.tokens_out >= server.budget_tokens:
             return f"budget_tokens = {server.budget_tokens:,} is spent"
         if server.budget_money and self.money(server) >= server.budget_money:
@@ -103,16 +110,17 @@ class Spent:
 
 
 class ServerGenerator:
-    """Completions from `settings.server`, as they finish.
+    """Completions from `settings.server` as they finish.
 
-    `failed` holds the prompts without a completion and why; `spent` the tokens; `stopped` why no more is asked, if so.
+    `failed` holds the prompts without a completion and their reasons, `spent` the tokens used, and `stopped` the reason why
+    no more prompts are sent, if there is one. Raises ValueError for a budget in money without prices.
     """
 
     def __init__(self, settings: Server, spent: Spent | None = None):
         if settings.budget_money and not (settings.price_in or settings.price_out):
             raise ValueError(
-                f"budget_money = {settings.budget_money:g} without prices: nothing would ever be spent. Say price_in and "
-                "price_out, of a million tokens."
+                f"budget_money = {settings.budget_money:g} without prices: nothing would count towards it. Set price_in "
+                "and price_out, of a million tokens."
             )
         self.settings = settings
         self.spent = spent or Spent()
@@ -124,7 +132,7 @@ class ServerGenerator:
         self._resume_at = 0.0  # time.monotonic() before which nothing is sent
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
-        """Prompts are taken only when they can be sent. Raises ServerError when the server cannot be used."""
+        """Takes prompts only when they can be sent. Raises ServerError if the server cannot be used."""
         finished: queue.Queue[Completion | BaseException | None] = queue.Queue()
         ended = threading.Event()
 
@@ -143,7 +151,7 @@ class ServerGenerator:
                     raise item
                 yield item
         finally:
-            ended.set()  # a consumer that stops early waits for nothing
+            ended.set()  # a caller that stops early does not wait for what is in flight
             thread.join(timeout=self.settings.longest_pause)
 
     async def _serve(
@@ -166,59 +174,59 @@ class ServerGenerator:
                     if not running or ended.is_set():
                         return
                     done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
-                    for found in await asyncio.gather(*done, return_exceptions=True):
-                        if isinstance(found, BaseException):
-                            raise found
-                        if found is not None:
-                            finished.put(found)
+                    for result in await asyncio.gather(*done, return_exceptions=True):
+                        if isinstance(result, BaseException):
+                            raise result
+                        if result is not None:
+                            finished.put(result)
             finally:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
     async def _complete(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion | None:
-        """None for a prompt that failed to the end."""
+        """With retries. None for a prompt that is refused or fails to the end."""
         for attempt in range(self.settings.retries + 1):
             await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
             try:
-                return self._taken(await self._request(client, prompt, sampling))
-            except _TryAgain as error:
+                return self._accept(await self._request(client, prompt, sampling))
+            except _Transient as error:
                 failure = error
                 if error.pause is not None:
                     self._resume_at = max(self._resume_at, time.monotonic() + error.pause)
                 elif attempt < self.settings.retries:
                     await asyncio.sleep(self._pause(attempt))
             except _Refused as error:
-                return self._refused(prompt, str(error))
+                return self._refuse(prompt, str(error))
         if failure.empty is not None:
-            return self._taken(failure.empty)
+            return self._accept(failure.empty)
         self.failed.append((prompt, str(failure)))
         self._in_a_row += 1
         if self._in_a_row >= self.settings.patience or failure.gone:
             raise ServerError(
                 f"{self.settings.server} failed {self._in_a_row} prompts in a row, each "
                 f"{self.settings.retries + 1} times; last: "
-                f"{failure}. What was answered is kept: mend the server and run again."
+                f"{failure}. What was answered is kept: repair the server and run again."
             )
         return None
 
-    def _taken(self, completion: Completion) -> Completion:
+    def _accept(self, completion: Completion) -> Completion:
         self._in_a_row, self._answered = 0, True
         self.spent.add(*completion.usage)
         return completion
 
-    def _refused(self, prompt: Prompt, reason: str) -> None:
+    def _refuse(self, prompt: Prompt, reason: str) -> None:
         self.failed.append((prompt, reason))
         self._refusals[reason] += 1
         if not self._answered and self._refusals[reason] >= self.settings.patience:
             raise ServerError(
                 f"{self.settings.server} refused {self._refusals[reason]} prompts in the same words and answered none: "
-                f"{reason}. That is about how it is asked: check model ({self.settings.model!r}), max_tokens and extra."
+                f"{reason}. The cause is in the request: check model ({self.settings.model!r}), max_tokens and extra."
             )
 
     def _pause(self, attempt: int) -> float:
-        """Doubling, half of it at random, so that requests that failed together do not come again together."""
-        longest = min(self.settings.longest_pause, self.settings.first_pause * 2**attempt)
+        """Seconds: doubled each time, half of them random, so that requests which failed together are not retried together."""
+        longest = min(self.settings.longest_pause, FIRST_PAUSE * 2**attempt)
         return longest * (0.5 + random.random() / 2)
 
     async def _request(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -230,20 +238,22 @@ class ServerGenerator:
         try:
             answer = await client.post(address, json=self._body(prompt, sampling), headers=headers)
         except httpx2.TimeoutException as error:
-            raise _TryAgain(f"time-out after {self.settings.timeout:g} s ({type(error).__name__})") from error
+            raise _Transient(f"time-out after {self.settings.timeout:g} s ({type(error).__name__})") from error
         except httpx2.TransportError as error:
             gone = isinstance(error, httpx2.ConnectError)
-            raise _TryAgain(f"connection: {type(error).__name__} {error}".strip(), gone=gone) from error
+            raise _Transient(f"connection: {type(error).__name__} {error}".strip(), gone=gone) from error
         except httpx2.InvalidURL as error:
-            raise ServerError(f"server = {self.settings.server!r} is no address: {error}.") from error
+            raise ServerError(
+                f"server = {self.settings.server!r} is not an address: {error}. Write it as in http://127.0.0.1:8000/v1."
+            ) from error
         if answer.status_code != 200:
             self._raise_for(answer, key)
         try:
             completion = self._read(prompt, answer.json())
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _TryAgain(f"no completion in the answer: {_excerpt(answer.text, key)}") from error
+            raise _Transient(f"no completion in the answer: {_excerpt(answer.text, key)}") from error
         if not completion.text:
-            raise _TryAgain("an empty answer", empty=completion)
+            raise _Transient("an empty answer", empty=completion)
         return completion
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -260,23 +270,25 @@ class ServerGenerator:
         }
 
     def _raise_for(self, answer: Any, key: str) -> None:
-        status, said = answer.status_code, _excerpt(answer.text, key)
-        if status in HOPELESS:
+        status, excerpt = answer.status_code, _excerpt(answer.text, key)
+        if status in PERMANENT:
             raise ServerError(
-                f"{self.settings.server} answered {status}: {HOPELESS[status]}. It says: {said}\nCheck server, model "
+                f"{self.settings.server} answered {status}: {PERMANENT[status]}. It says: {excerpt}\nCheck server, model "
                 f"({self.settings.model!r}) and the key in the environment variable {self.settings.key_variable}."
             )
-        if status in AGAIN or status >= 500:
-            raise _TryAgain(f"status {status}: {said}", _retry_after(answer.headers.get("Retry-After"), self.settings))
-        raise _Refused(f"status {status}: {said}")
+        if status in TRANSIENT or status >= 500:
+            raise _Transient(
+                f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), self.settings)
+            )
+        raise _Refused(f"status {status}: {excerpt}")
 
     def _read(self, prompt: Prompt, answer: dict[str, Any]) -> Completion:
         choice = answer["choices"][0]
         message = choice["message"]
         thinking = message.get("reasoning_content") or message.get("reasoning") or ""
         text = message.get("content") or ""
-        said_nothing = not (text or thinking) and not choice.get("finish_reason")
-        if not isinstance(text, str) or not isinstance(thinking, str) or said_nothing:
+        unfinished = not (text or thinking) and not choice.get("finish_reason")
+        if not isinstance(text, str) or not isinstance(thinking, str) or unfinished:
             raise ValueError("neither content nor reasoning_content")
         if thinking:
             text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
@@ -287,7 +299,7 @@ class ServerGenerator:
 
 
 def _retry_after(header: str | None, settings: Server) -> float | None:
-    """Seconds, from a number or a date; at most the longest pause. None where the server says nothing readable."""
+    """Seconds, from a number or a date, at most the longest pause. None if the header is absent or unreadable."""
     if not header:
         return None
     try:
@@ -301,6 +313,6 @@ def _retry_after(header: str | None, settings: Server) -> float | None:
 
 
 def _excerpt(text: str, key: str) -> str:
-    """The beginning of what a server said, on one line; a key that it repeats is taken out."""
-    said = " ".join((text.replace(key, "[key]") if key else text).split())
-    return said if len(said) <= SHOWN else said[:SHOWN] + " …"
+    """The beginning of a server's answer on one line, without the key."""
+    line = " ".join((text.replace(key, "[key]") if key else text).split())
+    return line if len(line) <= SHOWN else line[:SHOWN] + " …"

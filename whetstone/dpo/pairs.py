@@ -2,10 +2,9 @@
 
 The paper does not say how it pairs. The rules here:
 
-length_matched  a wrong rollout, at random, with the right one closest in length: the preference is about being right and
-                not about being short
-hardest         the wrong rollout that the student finds likeliest a token with the right one that it finds least likely
-one             one pair a problem, both sides at random
+length_matched  a random wrong rollout with the right one closest in length, so that the preference does not teach length
+hardest         the wrong rollout that the student finds likeliest per token with the right one that it finds least likely
+one             one pair per problem, both sides at random
 all             every right rollout with every wrong one
 
 In the first two each rollout is in one pair at most.
@@ -17,7 +16,7 @@ from itertools import islice, product
 
 from whetstone.records import Pair, Problem, Rollout
 
-# (right, wrong, randomness) -> (chosen, rejected), what is wanted most first
+# (right, wrong, random numbers) -> (chosen, rejected), the most wanted first
 Rule = Callable[[list[Rollout], list[Rollout], random.Random], Iterator[tuple[Rollout, Rollout]]]
 
 
@@ -58,8 +57,8 @@ def build_pairs(
 ) -> list[Pair]:
     """At most `most` pairs of a problem, by one of the `RULES`.
 
-    A rollout that was cut off is never chosen, and is rejected only where no finished one is wrong; the verifier's
-    undecided ones are left out. Pairs of equal ids cannot occur: their verdicts differ.
+    A rollout that was cut off is never chosen, and is rejected only if no finished one is wrong. Undecided rollouts are left
+    out. The ids of the two sides differ, because their verdicts do. Raises ValueError for rollouts of another problem.
     """
     if any(r.problem_id != problem.id for r in group):
         raise ValueError(f"rollouts of other problems in the group of {problem.id}: pairs never mix problems.")

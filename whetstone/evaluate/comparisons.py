@@ -1,4 +1,4 @@
-"""What the generations behind the scores say about stages: paired differences, and accuracy by level and domain."""
+"""Stages compared by the generations behind their scores: paired differences, and accuracy by level and domain."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ Row = dict[str, Any]
 
 
 def starts(run_folder: Path) -> dict[str, str]:
-    """Training stage -> the stage whose model it started from ("base" for none), in the run's order, from manifests."""
-    found: dict[str, str] = {}
-    for path in sorted(run_folder.glob("[0-9]*-*/manifest.json")):
-        manifest = read_json(path)
-        if "model" in manifest["outputs"]:
-            found[manifest["name"]] = manifest["inputs"].get("model", {}).get("stage") or "base"
-    return found
+    """Training stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
+    manifests = (read_json(path) for path in sorted(run_folder.glob("[0-9]*-*/manifest.json")))
+    return {
+        manifest["name"]: manifest["inputs"].get("model", {}).get("stage") or "base"
+        for manifest in manifests
+        if "model" in manifest["outputs"]
+    }
 
 
 def compared(starts: dict[str, str]) -> list[tuple[str, str]]:
@@ -34,7 +34,7 @@ def compared(starts: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def read_marks(folder: Path) -> list[Row]:
-    """The marks of a stage on a problem set, without the texts."""
+    """A stage's verdicts on a problem set, one per sample, without the texts."""
     import pyarrow.parquet as pq
 
     return [

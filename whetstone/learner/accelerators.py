@@ -1,4 +1,4 @@
-"""What accelerators can do at best, by NVIDIA's data sheets, under the names that the driver gives. Loads no torch."""
+"""Peak figures of accelerators from NVIDIA's data sheets, under the driver's names. Loads no torch."""
 
 import re
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accelerator:
-    flops: float  # a second: dense bfloat16 with float32 sums
+    flops: float  # per second: dense bfloat16 with float32 sums
     memory: float  # bytes
-    bandwidth: float  # bytes a second between memory and processor
+    bandwidth: float  # bytes per second between memory and processor
 
 
 ACCELERATORS = {
@@ -27,7 +27,8 @@ ACCELERATORS = {
 
 
 def known(name: str) -> Accelerator | None:
-    """
+    """The accelerator that a driver's name stands for, if it is in the table.
+
     >>> known("NVIDIA A100-SXM4-80GB").flops, known("NVIDIA H100 PCIe").flops, known("NVIDIA L40")
     (312000000000000.0, 756000000000000.0, None)
     """

@@ -1,12 +1,12 @@
-"""Checkpoints that a kill, a full disk or a bad block cannot spoil: written aside, synced, hashed, published by rename.
+"""Checkpoints that survive a kill, a full disk or a bad block: written aside, synced, hashed, published by rename.
 
 A checkpoint is a folder `step-000120/`:
 
-    weights-00001.safetensors …   parameters and the optimizers' moments, at most SHARD bytes a file
+    weights-00001.safetensors …   parameters and the optimizers' moments, at most SHARD bytes per file
     state.json                    the step, and the stage's own state
-    SHA256SUMS                    of every other file (`sha256sum -c SHA256SUMS` checks the folder by hand)
+    SHA256SUMS                    hashes of all other files (`sha256sum -c SHA256SUMS` checks them by hand)
 
-The newest whole one is loaded. One that is truncated, altered or incomplete in any file is passed over with a word.
+The newest complete checkpoint is loaded. One with a truncated, altered or missing file is skipped, and that is said.
 """
 
 import json
@@ -26,19 +26,19 @@ from whetstone.run.disk import room_for
 from whetstone.run.folder import hash_file, read_json, sync_folder, write_text
 from whetstone.run.progress import say
 
-SHARD = 2 << 30  # bytes of a weights file: what is held in memory beside the weights while they are written
+SHARD = 2 << 30  # bytes of a weights file; writing needs as much memory besides the weights
 SUMS = "SHA256SUMS"
 
 
 def save(
     folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2, best: int | None = None
 ) -> None:
-    """Write the checkpoint of `step` finished optimizer steps; then only the newest `keep` stay, and that of step `best`.
+    """Write the checkpoint of `step` finished optimizer steps, then keep the newest `keep` ones and that of step `best`.
 
-    Those of later steps go, too: they were damaged, or lie on a way that training went back on. Raises DiskFull, with
-    every earlier checkpoint as it was and nothing of the new one left.
+    Checkpoints of later steps are removed: they are damaged, or from before training went back. Raises DiskFull; earlier
+    checkpoints are then unchanged, and nothing of the new one is left. Every process of a group must call it.
     """
-    if not learner.process_group.main:  # of several processes one writes, and the others give it their shares
+    if not learner.process_group.main:  # the main process writes, the others send it their shares
         for _, tensor in tensors(learner):
             learner.process_group.whole(tensor)
         learner.process_group.wait()
@@ -65,55 +65,57 @@ def save(
 
 
 def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest whole checkpoint: (step, the stage's state), or None when there is none."""
+    """Restore the newest complete checkpoint: (step, the stage's state), or None if there is none."""
     remove_unfinished(folder)
     for step in reversed(steps(folder)):
         try:
             return step, load(folder, step, learner)
         except Damaged as damage:
-            say(f"checkpoint {_place(folder, step)} is passed over: {damage}")
+            say(f"checkpoint {_place(folder, step)} is skipped: {damage}")
     return None
 
 
 def load(folder: Path, step: int, learner: Learner) -> dict[str, Any]:
-    """Restore the checkpoint of a step: the stage's state. Raises Damaged, with the learner as it was."""
-    found = _place(folder, step)
-    check(found)
-    _restore(found, learner)
-    return read_json(found / "state.json")["state"]
+    """Restore the checkpoint of a step and return the stage's state. Raises Damaged; the learner is then unchanged."""
+    path = _place(folder, step)
+    check(path)
+    _restore(path, learner)
+    return read_json(path / "state.json")["state"]
 
 
 class Damaged(ValueError):
-    """A checkpoint is not as it was written."""
+    """A checkpoint differs from what was written."""
 
 
-def check(found: Path) -> None:
-    """Raises Damaged where any file of a checkpoint is missing, added, or has another content than was written."""
+def check(path: Path) -> None:
+    """Raises Damaged if any file of a checkpoint is missing, added, or differs from what was written."""
     try:
-        written = (found / SUMS).read_bytes()
-        there = _sums(found).encode()
+        written = (path / SUMS).read_bytes()
+        actual = _sums(path).encode()
     except OSError as error:
         raise Damaged(f"{SUMS} or what it lists cannot be read ({error.strerror})") from error
-    if written != there:
-        before, now = _by_name(written), _by_name(there)
+    if written != actual:
+        before, now = _by_name(written), _by_name(actual)
         wrong = sorted(name for name in before | now if before.get(name) != now.get(name))
-        raise Damaged(f"{SUMS} does not fit {', '.join(wrong) or 'what it lists'}: one of them is missing or altered")
+        raise Damaged(f"{SUMS} does not match {', '.join(wrong) or 'what it lists'}: one of them is missing or altered")
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that have a checkpoint, whole or not, in order."""
-    return sorted(int(found.name.removeprefix("step-")) for found in folder.glob("step-*"))
+    """The steps that have a checkpoint, complete or not, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What a killed process had begun to write."""
+    """Remove what a killed process had begun to write."""
     for unfinished in folder.glob(".writing-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def tensors(learner: Learner) -> Iterator[tuple[str, torch.Tensor]]:
-    """All that training goes on from: `weight/NAME` and, for each of the optimizer's, `exp_avg/NAME` and the like; of several
-    processes, laid out as they keep it."""
+    """The trained weights as `weight/NAME`, and the optimizers' state as `exp_avg/NAME` and so on.
+
+    With several processes, each tensor is laid out as the process keeps it.
+    """
     for name, p, optimizer in learner.owned():
         yield f"weight/{name}", p.detach()
         for key, value in optimizer.state.get(p, {}).items():
@@ -147,25 +149,25 @@ def _shards(learner: Learner) -> Iterator[dict[str, torch.Tensor]]:
     yield shard
 
 
-def _sums(found: Path) -> str:
-    """In the format of sha256sum."""
-    paths = sorted(path for path in found.iterdir() if path.name != SUMS)
+def _sums(folder: Path) -> str:
+    """The hashes of a checkpoint's files, in the format of sha256sum."""
+    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
     return "".join(f"{hash_file(path)}  {path.name}\n" for path in paths)
 
 
 def _by_name(sums: bytes) -> dict[str, str]:
-    """File -> hash, of lines that may be damaged."""
+    """File name -> hash. The lines may be damaged."""
     lines = (line.rpartition("  ") for line in sums.decode(errors="replace").splitlines())
     return {name: hashed for hashed, _, name in lines}
 
 
-def _restore(found: Path, learner: Learner) -> None:
-    """Weights are copied into place; of the optimizers' state only what was saved is left."""
+def _restore(path: Path, learner: Learner) -> None:
+    """Copy the weights into place, and replace the optimizers' state by what was saved."""
     owned = {name: (p, optimizer) for name, p, optimizer in learner.owned()}
     with ExitStack() as stack, torch.no_grad():
-        files = [stack.enter_context(safe_open(path, "pt")) for path in sorted(found.glob("*.safetensors"))]
+        files = [stack.enter_context(safe_open(file, "pt")) for file in sorted(path.glob("*.safetensors"))]
         holder = {name: file for file in files for name in list(file.keys())}
-        _refuse_another_model(found, holder, owned)
+        _refuse_another_model(path, holder, owned)
         for name, (p, optimizer) in owned.items():
             p.copy_(learner.process_group.share(holder[f"weight/{name}"].get_tensor(f"weight/{name}"), p))
             optimizer.state.pop(p, None)
@@ -173,13 +175,13 @@ def _restore(found: Path, learner: Learner) -> None:
             key, _, name = full.partition("/")
             if key != "weight":
                 p, optimizer = owned[name]
-                # a copy, for what is read is a view of the file; fused optimizers count their updates on the device, too
+                # a copy, because the tensor is a view of the file; fused optimizers keep their step count on the device
                 value = file.get_tensor(full).to(p.device, copy=True)
                 optimizer.state[p][key] = learner.process_group.share(value, p) if value.dim() else value
 
 
-def _refuse_another_model(found: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:
-    """Whole, but of other weights: nothing to be passed over, for a setting is wrong."""
+def _refuse_another_model(path: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:
+    """Raises ValueError if a checkpoint is complete but belongs to another model: a setting is wrong then."""
     shapes = {
         full.removeprefix("weight/"): file.get_slice(full).get_shape()
         for full, file in holder.items()
@@ -189,6 +191,6 @@ def _refuse_another_model(found: Path, holder: dict[str, Any], owned: dict[str, 
     for name in [*wanted, *shapes]:
         if shapes.get(name) != wanted.get(name):
             raise ValueError(
-                f"{found} is of another model: {name} is {shapes.get(name, 'not')} there and {wanted.get(name, 'not')} in "
-                "the model trained now. Train the model it was made with, or remove the stage's checkpoints to begin anew."
+                f"{path} is of another model: {name} has shape {shapes.get(name)} there and {wanted.get(name)} in the model "
+                "that is trained now. Train the model it was made with, or remove the stage's checkpoints to start again."
             )

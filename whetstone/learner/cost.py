@@ -1,57 +1,47 @@
-"""What a stage will take, from the recipe and the files that are there: for `whetstone plan`, so without torch.
+"""Tokens, memory, disk and time of a stage, estimated from the recipe and the files that exist: for `whetstone plan`, so
+without torch.
 
-Memory, of each device: weights, gradients and AdamW's two moments in the type of the weights (shared out under FSDP, where
-two layers, and embedding with head, are gathered whole at a time); where the computing is in another type, a copy of the
-weights in it, which autocast keeps for a forward pass; the activations that the backward pass needs; and the head's
-gradient with three times the logits of a chunk. What autograd keeps of a token and layer was read off the classes
-of transformers (see `activation_bytes`). Compiled layers keep less: on an H200 the RL update of benchmarks/gpu_rl.py took
-136 GB where this says 162.
+Memory per device is the sum of
 
-Operations, as model FLOPs (PaLM, arXiv 2204.02311, appendix B): 6 a weight and token, and 12 L H D a pair of tokens of
-which one sees the other, for L layers of H heads of size D. What activation checkpointing computes again is not counted.
-Time is operations by the accelerator's peak and a share of it that is assumed; sampling is bound by memory bandwidth: each
-step reads the weights, and the keys and values of all sequences that fit beside them.
+- weights, gradients and AdamW's two moments in the weights' type, divided by the number of processes under FSDP, which
+  gathers two layers, and embedding with head, at a time;
+- a copy of the weights in the computing type, if that is another: autocast keeps it during a forward pass;
+- the activations that the backward pass needs (see `activation_bytes`, read off transformers' classes);
+- the head's gradient, and three times the logits of a chunk.
+
+Compiled layers keep less: on an H200 the RL update of benchmarks/gpu_rl.py took 136 GB, and the estimate is 162.
+
+Operations are model FLOPs (PaLM, arXiv 2204.02311, appendix B): 6 per weight and token, and 12 L H D per pair of tokens of
+which one attends to the other, for L layers of H heads of size D. Recomputation is not counted. Training time is operations
+divided by an assumed share of the accelerator's peak. Sampling is bound by memory bandwidth: each step reads the weights, and
+the keys and values of all sequences that fit into memory.
 """
 
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.run.folder import Stage
+from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, ParallelSettings
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHECKPOINT_COPIES = 3  # weights, two moments
-SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, whatever is asked for (model.py)
-TEXTS_AT_ONCE = 256  # tokenised together
-CHUNK = 1024  # tokens whose logits are alive (head.py)
+SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, the least that a tokenizer has (model.py)
+TEXTS_AT_ONCE = 256  # texts tokenised together
+CHUNK = 1024  # tokens whose logits are in memory (head.py)
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
-MOST_SEQUENCES = 256  # sampled at once
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What `whetstone plan` says of a stage. Numbers that are not known beforehand are None. `bound` is what stands before
-    tokens and time, and before the steps where they follow from the tokens: "at most ", "about " or nothing."""
-
-    lines: dict[str, str] = field(default_factory=dict)  # what it is made of
-    tokens: int | None = None  # trained on
-    steps: int | None = None  # optimizer steps
-    steps_bound: str = ""
-    memory: float | None = None  # bytes a device
-    disk: float | None = None  # bytes in the run folder
-    seconds: float | None = None
-    bound: str = ""
+MOST_SEQUENCES = 256  # sequences sampled at once
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a transformer, as far as its cost goes."""
+    """The sizes of a transformer on which its cost depends."""
 
     layers: int
     hidden: int
@@ -60,20 +50,22 @@ class Shape:
     keys: int  # key/value heads x size of a head
     vocabulary: int
     parameters: int
-    most: bool = False  # the vocabulary may turn out smaller
+    most: bool = False  # whether the vocabulary may turn out smaller
     tied: bool = True
 
     def training_flops(self, length: float) -> float:
-        """A token, in sequences of `length` tokens, all of them scored."""
-        looked_up = 0 if self.tied else self.vocabulary * self.hidden
-        return 6 * (self.parameters - looked_up) + 6 * self.layers * self.queries * length
+        """Operations per token, in sequences of `length` tokens that are all scored."""
+        embedding = 0 if self.tied else self.vocabulary * self.hidden  # is looked up, not multiplied
+        return 6 * (self.parameters - embedding) + 6 * self.layers * self.queries * length
 
 
 def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
-    """Of a model folder or a hub name that was downloaded before; else of the shape in `[model]`, where it is given or the
-    model is made from it. None for a hub name that only a download would tell."""
-    if folder is not None and (found := downloaded(folder)) is not None:
-        return shape_of_folder(found)
+    """The shape of a model folder or a downloaded hub name, else the one in `[model]`.
+
+    None if `folder` is a hub name that is not downloaded and `[model]` does not give its shape.
+    """
+    if folder is not None and (local := downloaded(folder)) is not None:
+        return shape_of_folder(local)
     if model.path is not None and "layers" not in model.model_fields_set:
         return None
     size = model.hidden // model.heads
@@ -85,7 +77,7 @@ def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
 
 
 def downloaded(path: Path | str) -> Path | None:
-    """The folder that a path or hub name stands for, as far as it is on this machine."""
+    """The folder of a path or hub name; None if it is not on this machine."""
     if (Path(path) / "config.json").exists():
         return Path(path)
     if str(path).count("/") != 1 or str(path).startswith((".", "/")):
@@ -115,7 +107,7 @@ def shape_of_folder(folder: Path) -> Shape:
 
 
 def shaped_parameters(model: ModelSettings) -> int:
-    """Of a Phi-3-class model with a tied head, its vocabulary full."""
+    """Parameters of a Phi-3-class model with a tied head and the full vocabulary."""
     key = model.hidden // model.heads * model.kv_heads
     attention = model.hidden * (model.hidden + 2 * key) + model.hidden * model.hidden
     layer = attention + 3 * model.hidden * model.mlp + 2 * model.hidden
@@ -124,24 +116,24 @@ def shaped_parameters(model: ModelSettings) -> int:
 
 
 def stored_shapes(folder: Path) -> dict[str, list[int]]:
-    """Of the tensors in a folder's safetensors files, by name, from their headers; a tied head is stored once."""
-    found: dict[str, list[int]] = {}
+    """Name -> shape of the tensors in a folder's safetensors files, from their headers. A tied head is stored once."""
+    shapes: dict[str, list[int]] = {}
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        found |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
-    return found
+        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    return shapes
 
 
 # --- memory
 
 
 def activation_bytes(shape: Shape, dtype: str, compute: str, on_gpu: bool) -> float:
-    """What autograd keeps of one token and layer (Phi, Llama, Qwen as transformers writes them).
+    """Bytes that autograd keeps per token and layer, in transformers' Phi, Llama and Qwen classes.
 
-    The stream between layers has the weights' type: kept twice by each of the two norms, in fp32. In the computing type are
-    the inputs of the matrices, queries, keys and values before and after rotation, attention's output, the gated
-    feed-forward part's two inner vectors, the activation of one, and their product. On CPU attention is in fp32.
+    Each of the two norms keeps the residual stream twice: in the weights' type and in fp32. In the computing type are kept:
+    the inputs of the matrices; queries, keys and values before and after rotation; the output of attention; the two inner
+    vectors of the gated feed-forward part, the activation of one, and their product. On a CPU attention is in fp32.
     """
     wide, small = 4, min(BYTES[dtype], BYTES[compute])
     norms = 2 * (wide + max(BYTES[dtype], small)) * shape.hidden
@@ -157,16 +149,17 @@ def _on_gpu(parallel: ParallelSettings) -> bool:
 
 
 def _sampling_bytes(dtype: str, parallel: ParallelSettings) -> int:
-    """Of a number of the weights that are sampled from."""
+    """Bytes per weight of the model that samples."""
     return BYTES[parallel.sampling_dtype("cuda" if _on_gpu(parallel) else "cpu", dtype)]
 
 
 def training_memory(
     shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int, samples: bool = False
 ) -> dict[str, float]:
-    """Bytes on each device for a micro-batch of so many tokens, by what takes them.
+    """Bytes per device for a micro-batch of `tokens` tokens, by use.
 
-    What `samples` beside a learner that keeps only a share of the weights, or has them in another type, has a copy of them.
+    If the stage `samples`, and the learner keeps only a share of the weights or has them in another type, the sampler has a
+    copy of its own.
     """
     on_gpu = _on_gpu(parallel)
     size, count = BYTES[dtype], shape.parameters
@@ -176,8 +169,8 @@ def training_memory(
     again = math.ceil(shape.layers / every) if every else 0
     kept = (shape.layers - again) * layer + again * tokens * shape.hidden * size + (layer if again else 0)
     other = BYTES["bfloat16"] if (dtype, parallel.compute) == ("float32", "bfloat16") else 0
-    factor = 2 if on_gpu and "bfloat16" in (dtype, parallel.compute) else 4  # bytes of a number in the head's products
-    # its gradient in fp32, and a copy of it where they take another type
+    factor = 2 if on_gpu and "bfloat16" in (dtype, parallel.compute) else 4  # bytes per number in the head's products
+    # the head's gradient in fp32, and a copy of its weight if the products take another type
     head = shape.vocabulary * shape.hidden * (4 + (factor if factor != size else 0))
     sampled = _sampling_bytes(dtype, parallel)
     ends = shape.vocabulary * shape.hidden
@@ -198,27 +191,17 @@ def training_memory(
 
 
 def training_estimate(
-    folder: Path | str | None,
-    model: ModelSettings,
-    parallel: ParallelSettings,
-    *,
-    step_tokens: int,
-    row_tokens: int,
-    checkpoints: int,
-    tokens: int | None = None,
-    steps: int | None = None,
-    passes: float = 1.0,
-    bound: str = "",
-    steps_bound: str | None = None,
-    lines: dict[str, str] | None = None,
+    folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, *,
+    step_tokens: int, row_tokens: int, checkpoints: int, tokens: int | None = None, steps: int | None = None,
+    passes: float = 1.0, bound: str = "", steps_bound: str | None = None, lines: dict[str, str] | None = None,
     samples: bool = False,
-) -> Estimate:
-    """Of a training stage.
+) -> Estimate:  # fmt: skip
+    """The estimate of a training stage.
 
-    `folder` is the model trained, or None for one made from the shape in `[model]`; where it is not made yet, that shape is
-    what it will have. `step_tokens` are those of an optimizer step, `row_tokens` of the longest rows that stay in one
-    micro-batch, `checkpoints` how many are kept, `passes` what is computed, as training passes over the tokens (with a
-    reference model's forward pass 4/3). `samples`: it samples between its steps.
+    `folder` is the model that is trained; None, or a folder that does not exist yet, stands for the shape in `[model]`.
+    `step_tokens` are the tokens of an optimizer step, `row_tokens` those of the longest row or pair, `checkpoints` the number
+    that is kept. `passes` counts the computation in training passes over the tokens (with a reference model's forward pass:
+    4/3). `samples` says whether the stage samples between its steps.
     """
     lines = dict(lines or {})
     steps_bound = bound if steps_bound is None else steps_bound
@@ -226,67 +209,69 @@ def training_estimate(
         lines["tokens"] = f"{bound}{tokens:,}"
     if steps is not None:
         lines["steps"] = f"{steps_bound}{steps:,}"
-    known = Estimate(lines, tokens, steps, steps_bound, bound=bound)
+    estimate = Estimate(lines, tokens, steps, steps_bound, bound=bound)
     shape = shape_of(folder, model)
     if shape is None:
-        return known
-    size = BYTES[model.dtype]
-    micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
-    parts = training_memory(shape, model.dtype, parallel, micro, samples)
-    memory = sum(parts.values())
-    disk = size * shape.parameters * (1 + CHECKPOINT_COPIES * checkpoints)
-    most = "at most " if shape.most else ""
-    told = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in parts.items() if part)
-    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
-    lines |= {
-        "model": f"{most}{shape.parameters:,} parameters",
-        "memory": f"{most}about {bytes_as_text(memory)}{each}, a micro-batch having up to {micro:,} tokens: {told}",
-        "disk": f"{most}{bytes_as_text(size * shape.parameters)} of model, "
-        f"{bytes_as_text(CHECKPOINT_COPIES * size * shape.parameters)} a checkpoint, {checkpoints} kept",
-    }
-    estimate = replace(known, memory=memory, disk=disk)
-    if not parallel.accelerator:
         return estimate
-    device = ACCELERATORS[parallel.accelerator]
-    if memory > device.memory:
-        lines["does not fit"] = (
-            f"{bytes_as_text(memory)} where {parallel.accelerator} has {bytes_as_text(device.memory)}: "
-            'more processes with shard = "fsdp", activation_checkpointing = 1, or fewer micro_batch_tokens'
-        )
-    if tokens is None:
+    micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
+    memory = training_memory(shape, model.dtype, parallel, micro, samples)
+    estimate = _with_space(estimate, shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
+    if not parallel.accelerator or tokens is None:
         return estimate
     flops = passes * tokens * shape.training_flops(row_tokens)
-    seconds = flops / (device.flops * parallel.processes * ASSUMED_MFU)
-    lines["training time"] = (
+    peak = ACCELERATORS[parallel.accelerator].flops
+    seconds = flops / (peak * parallel.processes * ASSUMED_MFU)
+    estimate.lines["training time"] = (
         f"{bound}{clock(seconds)}: {flops:.3g} operations at {ASSUMED_MFU:.0%} of "
-        f"{parallel.processes} x {device.flops / 1e12:,.0f} TFLOP/s"
+        f"{parallel.processes} x {peak / 1e12:,.0f} TFLOP/s"
     )
     return replace(estimate, seconds=seconds)
 
 
-def with_sampling(
-    estimate: Estimate,
-    folder: Path | str | None,
-    model: ModelSettings,
+def _with_space(
+    estimate: Estimate, shape: Shape, weights: float, memory: dict[str, float], micro: int, checkpoints: int,
     parallel: ParallelSettings,
-    tokens: int,
+) -> Estimate:  # fmt: skip
+    """The estimate with memory per device, by use, for micro-batches of `micro` tokens, and disk; `weights` in bytes."""
+    total = sum(memory.values())
+    most = "at most " if shape.most else ""
+    uses = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in memory.items() if part)
+    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
+    lines = estimate.lines | {
+        "model": f"{most}{shape.parameters:,} parameters",
+        "memory": f"{most}about {bytes_as_text(total)}{each}, with micro-batches of up to {micro:,} tokens: {uses}",
+        "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(CHECKPOINT_COPIES * weights)} per checkpoint, "
+        f"{checkpoints} kept",
+    }
+    if parallel.accelerator and total > (room := ACCELERATORS[parallel.accelerator].memory):
+        lines["does not fit"] = (
+            f"{bytes_as_text(total)}, and {parallel.accelerator} has {bytes_as_text(room)}: use more processes with "
+            'shard = "fsdp", activation_checkpointing = 1, or fewer micro_batch_tokens'
+        )
+    return replace(estimate, lines=lines, memory=total, disk=weights * (1 + CHECKPOINT_COPIES * checkpoints))
+
+
+def with_sampling(
+    estimate: Estimate, folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, tokens: int,
     longest: int,
-) -> Estimate:
-    """The estimate with the time of sampling so many tokens beforehand or between, in sequences of up to `longest`, on the
-    devices that train, beside what training keeps there."""
+) -> Estimate:  # fmt: skip
+    """The estimate, plus the time to sample `tokens` tokens in sequences of up to `longest`.
+
+    Sampling runs on the devices that train, in the memory that training leaves free.
+    """
     lines = estimate.lines | {"sampled": f"at most {tokens:,} tokens"}
     shape = shape_of(folder, model)
     if shape is None or not parallel.accelerator or estimate.memory is None:
         return replace(estimate, lines=lines)
     device, size = ACCELERATORS[parallel.accelerator], _sampling_bytes(model.dtype, parallel)
-    sequence = 2 * shape.layers * shape.keys * size * longest  # bytes of keys and values at its end
+    sequence = 2 * shape.layers * shape.keys * size * longest  # bytes of its keys and values at the end
     resting = sum(training_memory(shape, model.dtype, parallel, 0, samples=True).values())
     room = max(0.0, device.memory - resting)
     at_once = min(MOST_SEQUENCES, int(room // sequence))
     if not at_once:
-        lines["does not fit"] = f"one sequence of {longest:,} tokens has {bytes_as_text(sequence)} of keys and values"
+        lines["does not fit"] = f"one sequence of {longest:,} tokens needs {bytes_as_text(sequence)} of keys and values"
         return replace(estimate, lines=lines)
-    read = size * shape.parameters + at_once * sequence / 2  # of a sequence, half is there on average
+    read = size * shape.parameters + at_once * sequence / 2  # a sequence is half done on average
     seconds = tokens / (at_once * parallel.processes) * read / (device.bandwidth * ASSUMED_BANDWIDTH)
     each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
     lines["sampling time"] = (
@@ -297,29 +282,25 @@ def with_sampling(
 
 
 def next_token_estimate(stage: Stage, texts: Iterable[str], row_tokens: int, checkpoints: int) -> Estimate:
-    """Of a stage of next-token training on `texts` (none: not there yet), those left out that are longer than `row_tokens`.
+    """The estimate of next-token training on `texts` (empty if they do not exist yet) of at most `row_tokens` tokens each.
 
-    Its settings have `epochs`, `tokens` and `batch_tokens`.
+    The stage's settings have `epochs`, `tokens` and `batch_tokens`.
     """
     settings, above = stage.settings, stage.inputs.get("model") or stage.model.path
     tokens = count_tokens(above, texts, row_tokens)
     spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+    steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
     return training_estimate(
-        above,
-        stage.model,
-        stage.parallel,
-        step_tokens=settings.batch_tokens,
-        row_tokens=row_tokens,
-        checkpoints=checkpoints,
-        tokens=spent,
-        steps=None if spent is None else math.ceil(spent / settings.batch_tokens),
-        bound=bound,
-    )
+        above, stage.model, stage.parallel, step_tokens=settings.batch_tokens, row_tokens=row_tokens,
+        checkpoints=checkpoints, tokens=spent, steps=steps, bound=bound,
+    )  # fmt: skip
 
 
 def next_token_tokens(tokens: int, epochs: float, limit: int) -> tuple[int | None, str]:
-    """How many tokens next-token training spends, of `tokens` in an epoch (0: not known before) and at most `limit` (0: no
-    limit) in all; and what stands before the number."""
+    """(tokens that next-token training spends, the bound to write before the number).
+
+    `tokens` is the number in an epoch (0: not known), `limit` the most in all (0: no limit).
+    """
     spent = int(epochs * tokens)
     if limit and not 0 < spent < limit:
         return limit, "" if spent else "at most "
@@ -327,14 +308,14 @@ def next_token_tokens(tokens: int, epochs: float, limit: int) -> tuple[int | Non
 
 
 def count_tokens(folder: Path | str | None, texts: Iterable[str], longest: int) -> int:
-    """By the tokenizer of a model folder, those texts left out that are longer; 0 where there is no tokenizer yet."""
+    """Tokens of the texts that are not longer than `longest`; 0 if the model folder has no tokenizer yet."""
     if folder is None or not (Path(folder) / "tokenizer.json").exists():
         return 0
     from tokenizers import Tokenizer
 
     tokenizer, texts, tokens = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), iter(texts), 0
-    while some := list(islice(texts, TEXTS_AT_ONCE)):
-        lengths = [len(one.ids) for one in tokenizer.encode_batch_fast(some)]
+    while batch := list(islice(texts, TEXTS_AT_ONCE)):
+        lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(batch)]
         tokens += sum(length for length in lengths if length <= longest)
     return tokens
 

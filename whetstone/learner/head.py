@@ -1,10 +1,12 @@
 """The chunked head: log-probabilities and entropy of given tokens without the logits of a whole sequence.
 
-A vocabulary of 200,064 in fp32 is 0.8 MB a token, 13 GB for a 16k row. Here the hidden states go through the head a
-chunk at a time, forward and backward, and logits are fp32; the backward pass computes each chunk's logits again.
+With a vocabulary of 200,064 the logits of one token take 0.8 MB in fp32, those of a row of 16k tokens 13 GB. Here the hidden
+states go through the head in chunks, forward and backward, with logits in fp32; the backward pass recomputes each chunk's.
 
-Some models bend their logits on the way out. `output_rule` finds out which of the known ways a model has by comparing with
-its own logits of a few tokens, and refuses a model with another.
+Some models scale or cap their logits. `output_rule` finds the model's rule by comparing with its own logits of a few tokens,
+and refuses a model whose rule is not known.
+
+Letters: N scored tokens, n of a chunk, C hidden width, V ids in use.
 """
 
 from dataclasses import dataclass
@@ -18,15 +20,14 @@ import torch.nn.functional as F
 from whetstone.model import hidden_states
 from whetstone.run.kernels import working_kernels
 
-CHUNK = 1024  # tokens; their logits are the only ones alive
-GPU_CHUNK = 2048  # in products of bf16: logits and a gradient of half their bytes are as much as three times CHUNK
-PROBE = 4  # tokens; a model's own logits of them show its rule
+CHUNK = 1024  # tokens whose logits are in memory
+GPU_CHUNK = 2048  # with bf16 products: logits, and a gradient in bf16, take as much as three times CHUNK
+PROBE = 4  # tokens whose own logits show a model's rule
 
 
 @dataclass(frozen=True)
 class OutputRule:
-    """From the head's product z to logits: `scale` z (Cohere, Granite), or `cap` tanh(scale z / cap) (Gemma 2, eq. in its
-    section 2)."""
+    """From the head's product z to logits: `scale` z (Cohere, Granite), or `cap` tanh(scale z / cap) (Gemma 2, section 2)."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -36,7 +37,7 @@ class OutputRule:
         return z if self.cap is None else self.cap * torch.tanh(z / self.cap)
 
     def backward(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Of the logits -> of z, in place. d/dz of cap tanh(z / cap) is 1 - (logits / cap)^2."""
+        """Gradient of the logits -> gradient of z, in place. d/dz of cap tanh(z / cap) is 1 - (logits / cap)^2."""
         if self.cap is not None:
             gradient *= 1 - (logits / self.cap).square()
         return gradient if self.scale == 1 else gradient.mul_(self.scale)
@@ -47,7 +48,7 @@ PLAIN = OutputRule()
 
 @lru_cache
 def gpu_kernels(device: torch.device) -> ModuleType | None:
-    """head_kernels.py; None where there is no GPU, or where it does not work there."""
+    """The kernels of head_kernels.py; None without a GPU, or if they do not work on it."""
     use = "training on the GPU without kernels of its own for the head"
     return working_kernels("whetstone.learner.head_kernels", use, device)
 
@@ -63,22 +64,24 @@ class _ChunkedLogProbs(torch.autograd.Function):
             z = head.logits(hidden[part])  # (chunk, V)
             logprobs[part], totals[part], entropy[part] = head.statistics(z, targets[part], temperature[part])
         ctx.save_for_backward(hidden, weight, bias, targets, temperature, totals, entropy)
-        ctx.given = rule, chunk, products
+        ctx.options = rule, chunk, products
         ctx.set_materialize_grads(False)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx, grad, grad_entropy):  # type: ignore[override]
         hidden, weight, bias, targets, temperature, totals, entropy = ctx.saved_tensors
-        rule, chunk, products = ctx.given
+        rule, chunk, products = ctx.options
         head = _Head(hidden, weight, bias, rule, products)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=head.wide)
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=head.wide)
         grad = torch.zeros_like(entropy) if grad is None else grad
         for at in range(0, len(targets), chunk):
             part = slice(at, at + chunk)
-            given = [x[part] for x in (targets, temperature, totals, entropy, grad)]
-            d_z = head.gradient(head.logits(hidden[part]), *given, None if grad_entropy is None else grad_entropy[part])
+            inputs = [x[part] for x in (targets, temperature, totals, entropy, grad)]
+            d_z = head.gradient(
+                head.logits(hidden[part]), *inputs, None if grad_entropy is None else grad_entropy[part]
+            )
             d_hidden[part] = head.product(d_z, head.weight).to(hidden.dtype)
             head.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
             if d_bias is not None:
@@ -88,19 +91,15 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
 
 class _Head:
-    """A chunk's logits, what is asked of them, and their gradient.
+    """The logits of a chunk, their statistics and their gradient.
 
-    `products`: the type that factors of matrix products are rounded to, on a GPU; their sums are fp32 all the same.
+    `products` is the type that factors of matrix products are rounded to, on a GPU. The sums are fp32 in any case.
     """
 
     def __init__(
-        self,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        rule: OutputRule,
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rule: OutputRule,
         products: torch.dtype | None,
-    ):
+    ):  # fmt: skip
         self.wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         self.products = products
         self.weight = weight.to(products or self.wide)  # (V, C)
@@ -127,7 +126,7 @@ class _Head:
     def statistics(
         self, z: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-probabilities of the targets, logarithms of the sums of exponentials, entropies: (n,) each."""
+        """(n, V), (n,), (n,) -> log-probabilities of the targets, log-sum-exps, entropies: (n,) each."""
         if self.kernels is not None:
             return self.kernels.statistics(z, targets, temperature)
         logits = self.rule(z) / temperature[:, None]
@@ -136,20 +135,16 @@ class _Head:
         return logits.gather(-1, targets[:, None])[:, 0] - total, total, entropy
 
     def gradient(
-        self,
-        z: torch.Tensor,
-        targets: torch.Tensor,
-        temperature: torch.Tensor,
-        totals: torch.Tensor,
-        entropy: torch.Tensor,
-        grad: torch.Tensor,
-        grad_entropy: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """(n, V) of z. With p the probabilities and H the entropy: d logprob / d logit = onehot - p, dH / d logit =
-        -p (log p + H)."""
+        self, z: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor, totals: torch.Tensor,
+        entropy: torch.Tensor, grad: torch.Tensor, grad_entropy: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The gradient of z, (n, V). All arguments but z are (n,).
+
+        With probabilities p and entropy H: d logprob / d logit = onehot - p, and dH / d logit = -p (log p + H).
+        """
         if self.kernels is not None:
-            given = targets, temperature, totals, entropy, grad, grad_entropy
-            return self.kernels.gradient(z, *given, self.products or self.wide)
+            inputs = targets, temperature, totals, entropy, grad, grad_entropy
+            return self.kernels.gradient(z, *inputs, self.products or self.wide)
         logits, heat = self.rule(z), temperature[:, None]
         scale = grad[:, None] / heat
         if grad_entropy is None:
@@ -172,11 +167,11 @@ def chunked_logprobs(
     rule: OutputRule = PLAIN,
     products: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """log softmax(rule(hidden W^T + bias) / temperature) at the targets, and the entropy in nats: (N,), (N,).
+    """log softmax(rule(hidden W^T + bias) / temperature) at the targets, and the entropy in nats: (N,) each.
 
-    Both have gradients with regard to hidden states, weight and bias; the entropy's costs nothing where it is not used.
-    `products`: bfloat16 on a GPU that computes in it: factors of the matrix products are rounded to it, as those of the other
-    layers are and as a sampler's are; sums and logits stay fp32.
+    Both have gradients for hidden states, weight and bias; the entropy's costs nothing if it is not used. With `products` =
+    bfloat16, for a GPU that computes in it, factors of the matrix products are rounded, as in the model's other layers and in
+    the sampler; sums and logits stay fp32.
     """
     chunk = chunk or (CHUNK if products is None else GPU_CHUNK)
     return _ChunkedLogProbs.apply(hidden, weight, bias, targets, temperature, rule, chunk, products)
@@ -184,9 +179,9 @@ def chunked_logprobs(
 
 @torch.no_grad()
 def output_rule(model: Any) -> OutputRule:
-    """How a transformers causal model makes logits of its head's product.
+    """The rule by which a transformers causal model makes logits from its head's product.
 
-    Raises ValueError when it is none of the known ways: its log-probabilities would be wrong.
+    Raises ValueError if it is none of the known ones: log-probabilities computed here would be wrong.
     """
     training, head = model.training, model.get_output_embeddings()
     ids = torch.arange(PROBE, device=head.weight.device)[None] % head.weight.shape[0]
@@ -201,13 +196,13 @@ def output_rule(model: Any) -> OutputRule:
         if (rule(product) - own).abs().max() <= close * own.abs().max():
             return rule
     raise ValueError(
-        f"{type(model).__name__}: its logits are neither its head's product nor that scaled or capped as its config says, so "
-        "log-probabilities computed here would not be the model's. Train a model of a class without such a step."
+        f"{type(model).__name__}: its logits are neither its head's product, nor that product scaled or capped as its config "
+        "says: log-probabilities computed here would not be the model's. Train a model of another class."
     )
 
 
 def _known_rules(config: Any) -> list[OutputRule]:
-    """Plain first; then every scale and cap that the config names (two families give `logits_scaling` opposite senses)."""
+    """The plain rule first, then every scale and cap in the config (two families use `logits_scaling` in opposite senses)."""
     scaling = getattr(config, "logits_scaling", None)
     scales = [getattr(config, "logit_scale", None), getattr(config, "lm_head_multiplier", None), scaling]
     scales = [1.0, *(s for s in scales if s), *([1 / scaling] if scaling else [])]

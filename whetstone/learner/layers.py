@@ -1,7 +1,8 @@
-"""What is done to a model's layers for training: activations computed twice instead of kept, and compiling.
+"""Activation checkpointing and compiling of a model's layers.
 
-Each layer's own `forward` is wrapped, below its `__call__`: hooks around a layer (FSDP2's) stay outside and run once. Only
-training is touched; a layer that decodes runs as it was. Neither changes the gradient, but for rounding where compiled.
+Each layer's `forward` is wrapped below its `__call__`, so that hooks around a layer (FSDP2's) stay outside and run once. Only
+training is affected: a layer that decodes runs its plain forward. Checkpointing leaves the gradient equal to the bit,
+compiling up to rounding.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from whetstone.attention import UNTRACED, attend
 
 
 def prepare(model: Any, activation_checkpointing: int, compile: bool) -> None:
-    """Compute each n-th layer's activations again in the backward pass (0: no layer's), and compile the layers.
+    """Recompute the activations of every n-th layer in the backward pass (0: of none), and compile the layers if asked.
 
-    Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) keeps one hidden state a layer and costs a second forward
+    Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) keeps one hidden state per layer and costs a second forward
     pass through it.
     """
     if not activation_checkpointing and not compile:
@@ -31,7 +32,7 @@ def prepare(model: Any, activation_checkpointing: int, compile: bool) -> None:
 
 
 def trained(layer: torch.nn.Module, again: bool, compile: bool) -> Callable[..., Any]:
-    """The layer's forward, another one while it trains."""
+    """A forward for the layer that is the plain one unless the layer trains."""
     plain = layer.forward
     inner = torch.compile(plain, dynamic=True) if compile else plain
 
@@ -39,7 +40,7 @@ def trained(layer: torch.nn.Module, again: bool, compile: bool) -> Callable[...,
         if not layer.training:
             return plain(*args, **kwargs)
         if again and torch.is_grad_enabled():
-            # no dropout is drawn (model.load), so no random state has to be kept
+            # dropout is off (model.load), so no random state has to be kept
             return checkpoint(inner, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
         return inner(*args, **kwargs)
 
@@ -53,5 +54,6 @@ def decoder_layers(model: Any) -> list[torch.nn.Module]:
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return list(module)
     raise ValueError(
-        f"{type(model).__name__} keeps its {count} layers in no list: they cannot be prepared for training."
+        f"{type(model).__name__} has no list of its {count} layers, so they cannot be checkpointed or compiled. Set "
+        "activation_checkpointing = 0 and compile = false."
     )

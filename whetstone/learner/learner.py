@@ -1,11 +1,13 @@
-"""Tensors -> gradient -> weights. The learner never hears of a stage.
+"""Tensors -> gradient -> weights. The learner knows nothing of stages.
 
-`gradient` takes a step's rows and a loss, and divides them into micro-batches and among processes; `forward_backward` takes
-micro-batches. Losses and their gradients add up over both, because every division is already in the rows' weights. `step`
-clips, updates, and clears.
+`gradient` takes the rows of a step and a loss, and divides the rows into micro-batches and among processes.
+`forward_backward` takes micro-batches. Losses and their gradients are summed over both, because every division is already in
+the rows' weights. `step` clips the gradient, updates the weights, and clears the gradient.
+
+Letters: T tokens of a micro-batch, N of them scored, C hidden width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
@@ -26,16 +28,16 @@ from whetstone.model import hidden_states
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
-# (logprobs (N,), entropy (N,), batch), of a scalar head (values (T,), batch) -> (loss, {name: sum}); sums add up over
-# micro-batches as the loss does.
+# (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); for a scalar head (values (T,), batch) -> the same. The sums are
+# added up over micro-batches, as the loss is.
 Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
-BETAS = 0.9, 0.98  # of AdamW
-UNTRAINED = OptimizerSettings()
-WORK = ("tokens", "positions", "flops")  # what is counted of training: real tokens, computed positions, operations
+WORK = ("tokens", "positions", "flops")  # counted during training: real tokens, computed positions, operations
+BETAS = (0.9, 0.98)  # AdamW's
+DEFAULT_OPTIMIZER = OptimizerSettings()
 
 
 class Policy(torch.nn.Module):
-    """The root module: a causal model whose own forward ends in log-probabilities of given tokens, never in logits.
+    """The root module: a causal model whose forward returns log-probabilities of given tokens, never logits.
 
     The head is used inside this forward, chunk by chunk, so that a wrapper around the root (FSDP2) sees one call.
     """
@@ -47,104 +49,83 @@ class Policy(torch.nn.Module):
         self.rule = output_rule(model)
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability and entropy of each scored token, at the temperature it is (or was) sampled with: (N,), (N,)."""
+        """Log-probability and entropy of each scored token, (N,) each, at the temperature it is or was sampled with.
+
+        The temperature is one number, or (N,).
+        """
         hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
-        products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # no gradient is lost in it
+        products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # its range loses no gradient
         with torch.autocast(hidden.device.type, enabled=False):
             head = self.model.get_output_embeddings()
             bias = None if head.bias is None else head.bias[: self.vocabulary]
-            weight = head.weight[: self.vocabulary]
-            given = hidden, weight, batch.targets, temperature
-            return chunked_logprobs(*given, bias=bias, rule=self.rule, products=products)
+            weight = head.weight[: self.vocabulary]  # (V, C)
+            inputs = hidden, weight, batch.targets, temperature
+            return chunked_logprobs(*inputs, bias=bias, rule=self.rule, products=products)
 
 
 class Critic(torch.nn.Module):
     """The root module with a scalar head: a transformers model for sequence classification with one label.
 
-    A value a token, of the text up to it and with it: `values[batch.scored]` are those of the states in which scored tokens
-    were chosen (PPO's critic), that of a segment's last token judges the whole text (a reward model).
+    It gives a value per position, of the text up to and including that token. `values[batch.scored]` are the values of the
+    states in which scored tokens were chosen (PPO's critic); `values[batch.ends]` judge whole texts (a reward model).
     """
 
     def __init__(self, model: Any):
         super().__init__()
         if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
-            raise ValueError(
-                f"{type(model).__name__} has no scalar head: values need a model for sequence classification with "
-                "num_labels = 1."
-            )
+            name = type(model).__name__
+            raise ValueError(f"{name} has no scalar head: use a model for sequence classification with num_labels = 1.")
         self.model = model
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor]:
-        """The value at each position, in fp32: (T,). The temperature has no say in it."""
-        hidden = last_hidden(self.model, batch)
+        """The value at each position, in fp32 at least: (T,). The temperature is not used."""
+        hidden = last_hidden(self.model, batch)  # (T, C)
         with torch.autocast(hidden.device.type, enabled=False):
             wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
             return (hidden.to(wide) @ self.model.score.weight[0].to(wide),)
 
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """(T, C)"""
+    """The hidden states below the head: (T, C)."""
     segments = Segments(batch.lengths, batch.ids.device, batch.shared)
     return hidden_states(model, batch.ids, batch.positions, lengths=segments)[0]
 
 
 class Learner:
-    """A model, its optimizers, and a few verbs.
+    """A model and its optimizers.
 
-    Args: a transformers causal model, or one for sequence classification with one label (a reward model, a critic); the
-    number of ids in use; and the optimizer's settings. Weight decay spares norms and embeddings; so does Muon, which leaves
-    them to AdamW.
+    `model` is a transformers causal model, or one for sequence classification with one label (a reward model, a critic);
+    `vocabulary` is the number of ids in use.
 
-    Where several processes train (`parallel.processes`) each makes a learner, calls the same verbs with the same rows, and
-    is given the same sums; `process_group` is the group, `process_group.main` the one that writes.
+    With several training processes (`parallel.processes`) each makes a learner, makes the same calls with the same rows, and
+    gets the same sums. `process_group` is their group; `process_group.main` says which process writes files.
     """
 
     def __init__(
-        self,
-        model: Any,
-        vocabulary: int,
-        parallel: ParallelSettings,
-        optimizer: OptimizerSettings = UNTRAINED,
+        self, model: Any, vocabulary: int, parallel: ParallelSettings, optimizer: OptimizerSettings = DEFAULT_OPTIMIZER
     ):
         self.model = model
         self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
         self.parallel = parallel
         self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
-        # of weights, losses and log-probabilities
-        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32  # of weights, losses, log-probabilities
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         self._flops = Flops(model, vocabulary)
         self.process_group = join(parallel, self.device)
-        self.process_group.prepare(
-            self.root
-        )  # before the optimizers are made: parameters are replaced by shares of them
-        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        decayed = [p for n, p in named if p.dim() > 1 and "embed" not in n and "lm_head" not in n]
-        spared = [p for n, p in named if not (p.dim() > 1 and "embed" not in n and "lm_head" not in n)]
-        matrices = {"params": decayed, "weight_decay": optimizer.weight_decay}
-        others = {"params": spared, "weight_decay": 0.0}
-        if optimizer.name == "muon":
-            elementwise = [
-                others,
-                {"params": [p for p in decayed if p.dim() != 2], "weight_decay": optimizer.weight_decay},
-            ]
-            muon = Muon([matrices | {"params": [p for p in decayed if p.dim() == 2]}])
-            muon.orthogonalise_all = self.process_group.orthogonalise
-        else:
-            elementwise, muon = [matrices, others], None
-        self.muon: Muon | None = muon
-        adamw = torch.optim.AdamW(elementwise, lr=0.0, betas=BETAS, fused=True)
-        self.optimizers: list[torch.optim.Optimizer] = [adamw, muon] if muon else [adamw]
+        self.process_group.prepare(self.root)  # may replace parameters by shares: before the optimizers are made
+        self.optimizers, self.muon = make_optimizers(model, optimizer)
+        if self.muon:
+            self.muon.orthogonalise_all = self._orthogonalise
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
-        self.phase: Callable[[str], None] = lambda name: None  # told what begins, for who watches
+        self.phase: Callable[[str], None] = lambda name: None  # called when a phase of a step begins
 
     @property
     def processes(self) -> int:
-        """That share a step's gradient."""
+        """How many processes share a step's gradient."""
         if self.process_group.count > 1:
             return self.process_group.count
         return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
@@ -160,14 +141,15 @@ class Learner:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.parallel.compute == "bfloat16")
 
     def gradient(self, groups: Groups, loss: Loss, temperature: float = 1.0) -> dict[str, float]:
-        """Add the gradient of a step's rows; a group (a row, or the two of a pair) stays in one micro-batch.
+        """Add the gradient of a step's rows. Returns the summed loss and the loss's own sums.
 
-        Several processes divide the groups. On a CPU with one thread, `parallel.replicas` processes divide them as well: they
-        are forked at a loss's first step and know the loss as it was then. Returns the summed loss and the loss's own sums.
+        A group (a row, or the two rows of a pair) stays in one micro-batch. Several training processes divide the groups.
+        On a CPU with one thread `parallel.replicas` processes divide them; they are forked at the first step with a loss and
+        know the loss as it was then.
         """
         if self.process_group.count > 1:
-            mine = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
-            return self._counted(self.process_group.sum(self._gradient(mine, loss, temperature)))
+            share = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
+            return self._counted(self.process_group.sum(self._gradient(share, loss, temperature)))
         count = self.processes
         if count == 1:
             return self._counted(self._gradient(groups, loss, temperature))
@@ -176,23 +158,21 @@ class Learner:
             parameters = [p for _, p, _ in self.owned()]
             matrices = self.muon.matrices if self.muon else []
             replicas = Replicas(parameters, count, lambda part, t: self._gradient(part, loss, t), matrices)
-            if self.muon:
-                self.muon.orthogonalise_all = replicas.orthogonalise
             self._replicas = loss, replicas
         return self._counted(self._replicas[1].gradient(groups, temperature))
 
     def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
-        """The sums, and WORK among them, for they add up over processes as the sums do."""
+        """The loss's sums and the counts of WORK, which are added up over processes as the sums are."""
         work = dict.fromkeys(WORK, 0.0)
 
-        def seen(batches: Iterable[Batch]) -> Iterator[Batch]:
+        def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
             for batch in batches:
                 work["tokens"] += batch.size  # nothing is padded
                 work["positions"] += batch.ids.numel()
                 work["flops"] += self._flops.of(batch)
                 yield batch
 
-        batches = seen(micro_batches(groups, self.parallel.micro_batch_tokens, self.wide))
+        batches = counted(micro_batches(groups, self.parallel.micro_batch_tokens, self.wide))
         return self.forward_backward(batches, loss, temperature) | work
 
     def _counted(self, sums: dict[str, float]) -> dict[str, float]:
@@ -205,16 +185,18 @@ class Learner:
         if self._replicas:
             self._replicas[1].close()
             self._replicas = None
-            if self.muon:
-                self.muon.orthogonalise_all = self.process_group.orthogonalise
+
+    def _orthogonalise(self, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Muon's matrices, divided among the processes that share the gradient."""
+        return (self._replicas[1] if self._replicas else self.process_group).orthogonalise(matrices)
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: Loss, temperature: float | torch.Tensor = 1.0
     ) -> dict[str, float]:
         """Add the gradient of a step's micro-batches. Returns the summed loss and the loss's own sums.
 
-        Several processes each give their own micro-batches, as many as they have; the gradient is that of all, the sums are
-        those of the process.
+        Several processes each give their own micro-batches, as many as they have. The gradient is that of all; the sums are
+        those of this process.
         """
         self.model.train()
         totals: dict[str, float] = {"loss": 0.0}
@@ -234,7 +216,7 @@ class Learner:
     def step(self, rate: float) -> float:
         """Clip, update, clear. Returns the gradient's norm before clipping.
 
-        Raises FloatingPointError when the gradient is not finite: nothing is updated then.
+        Raises FloatingPointError if the gradient is not finite; nothing is updated then.
         """
         self.phase("step")
         norm = float(self.process_group.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)))
@@ -249,70 +231,76 @@ class Learner:
         return norm
 
     def clear(self) -> None:
-        """Forget the gradient."""
+        """Drop the gradient."""
         self.model.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
-        """Log-probabilities of each micro-batch's scored tokens, without gradient: a list of (N,)."""
+        """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch."""
         return self._outputs(batches, temperature)
 
     @torch.no_grad()
     def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
-        """The scalar head's values at every position of each micro-batch, without gradient: a list of (T,)."""
+        """The scalar head's values at every position, without gradient: (T,) per micro-batch."""
         return self._outputs(batches, 1.0)
 
     def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
-        seen = []
+        outputs = []
         for batch, counts in self.process_group.forward_turns(self.root, batches):
             with self._compute():
                 output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
             if counts:
-                seen.append(output)
-        return seen
+                outputs.append(output)
+        return outputs
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
-        """The same for rows in their own order: a list of (scored,) tensors, one a row. Neighbours share their prompts."""
-        budget = self.parallel.micro_batch_tokens
-        groups = by_prompt(rows, budget)
+        """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order.
+
+        Rows that follow one another with the same prompt share its computation.
+        """
+        groups = by_prompt(rows, self.parallel.micro_batch_tokens)
         ends = [0, *accumulate(map(len, groups))]
         sizes = list(map(tokens_of, groups))
-        parts: list[list[int]] = []  # groups that are run together
-        size = 0
-        for i in sorted(range(len(groups)), key=sizes.__getitem__):
-            size += sizes[i]
-            if not parts or size > budget:
-                parts.append([])
-                size = sizes[i]
-            parts[-1].append(i)
-        mine = self.process_group.divide(parts, [sum(sizes[i] for i in part) for part in parts])[
-            self.process_group.rank
-        ]
+        parts = self._ascending_parts(sizes)
+        shares = self.process_group.divide(parts, [sum(sizes[i] for i in part) for part in parts])
+        mine = shares[self.process_group.rank]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
-        found: dict[int, torch.Tensor] = {}
+        by_row: dict[int, torch.Tensor] = {}
         for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
-            found |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
-        for theirs in self.process_group.gather(found):
-            found |= theirs
-        return [found[i] for i in range(len(rows))]
+            by_row |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
+        for of_process in self.process_group.gather(by_row):
+            by_row |= of_process
+        return [by_row[i] for i in range(len(rows))]
+
+    def _ascending_parts(self, sizes: list[int]) -> list[list[int]]:
+        """Indices of groups from short to long, in parts of at most a micro-batch's tokens."""
+        parts: list[list[int]] = []
+        used = 0
+        for i in sorted(range(len(sizes)), key=sizes.__getitem__):
+            used += sizes[i]
+            if not parts or used > self.parallel.micro_batch_tokens:
+                parts.append([])
+                used = sizes[i]
+            parts[-1].append(i)
+        return parts
 
     def publish(self, copy: Any) -> None:
-        """Bring another module of the same model up to the weights that are trained; each process must ask.
+        """Copy the trained weights into another module of the same model. Every process of a group must call it.
 
-        They come one at a time: beside its share and the copy, a process holds one weight whole. The learner's own module
-        is up to date.
+        Weights are gathered one at a time: besides its share and the copy, a process holds one whole weight. If `copy` is
+        the learner's own module, it is up to date already.
         """
         if copy is self.model:
             return
-        theirs = dict(copy.named_parameters())
+        targets = dict(copy.named_parameters())
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
-                theirs[name].copy_(self.process_group.whole(weight.detach()))
+                targets[name].copy_(self.process_group.whole(weight.detach()))
 
     def save_model(self, tokenizer: Any, folder: Path) -> None:
-        """A plain Hugging Face folder of the whole model, written by the main process; all must call it."""
+        """Write a plain Hugging Face folder of the whole model, in the main process. Every process must call it."""
         saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
             whole = self.process_group.whole(tensor.detach())
@@ -321,3 +309,22 @@ class Learner:
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights)
         self.process_group.wait()
+
+
+def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch.optim.Optimizer], Muon | None]:
+    """AdamW for all trained parameters, or Muon for the hidden layers' matrices and AdamW for the rest.
+
+    Weight decay is applied to matrices only, and not to embeddings and the head.
+    """
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decayed = parameter.dim() > 1 and "embed" not in name and "lm_head" not in name
+            (matrices if decayed else others).append(parameter)
+    decay = {"weight_decay": settings.weight_decay}
+    groups = [{"params": matrices} | decay, {"params": others, "weight_decay": 0.0}]
+    if settings.name != "muon":
+        return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)], None
+    muon = Muon([{"params": [p for p in matrices if p.dim() == 2]} | decay])
+    groups = [groups[1], {"params": [p for p in matrices if p.dim() != 2]} | decay]
+    return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True), muon], muon

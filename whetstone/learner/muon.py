@@ -1,11 +1,11 @@
 """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): orthogonalised momentum for the matrices of hidden layers.
 
-A matrix's momentum is replaced by U V^T of its singular value decomposition, so that rare directions move as far as frequent
-ones. Updates are scaled to the root mean square that AdamW's have, 0.2 (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
-that both share a learning rate; embeddings, norms and biases stay with AdamW.
+The momentum of a matrix is replaced by U V^T of its singular value decomposition, so that rare directions move as far as
+frequent ones. Updates are scaled to a root mean square of 0.2, that of AdamW's updates (Liu et al. 2025, arXiv 2502.16982,
+section 2.2), so that both share a learning rate. Embeddings, norms and biases stay with AdamW.
 
 torch.optim.Muon does the same in bfloat16, whose matrix products are some sixty times slower than float32's on a CPU
-without AVX512-BF16. Here they are done in the weights' own precision.
+without AVX512-BF16. Here the products are computed in the weights' own precision.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's: five steps bring singular values to between 0.7 and 1.2, and fast
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's: five steps bring singular values to between 0.7 and 1.2
 RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For (m, n) matrices only. `orthogonalise_all` may be replaced by what divides the matrices among processes."""
+    """For (m, n) matrices only. `orthogonalise_all` may be replaced by a function that divides them among processes."""
 
     def __init__(self, params: Iterable[Any], lr: float = 0.0, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
-                directions.append(weight.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
+                directions.append(weight.grad.lerp(momentum, group["momentum"]))  # Nesterov momentum
         updates = iter(self.orthogonalise_all(directions))
         for group in self.param_groups:
             for weight in group["params"]:
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """About U V^T of a matrix U S V^T, (m, n), by Newton-Schulz iterations of degree five."""
+    """(m, n) -> (m, n): approximately U V^T of a matrix U S V^T, by five Newton-Schulz iterations of degree five."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

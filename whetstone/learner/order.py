@@ -1,7 +1,7 @@
-"""Which items each optimizer step takes: a function of (seed, step) alone, so that resuming needs a step number only.
+"""The items of each optimizer step. They depend on (seed, step) only, so that resuming needs nothing but a step number.
 
-Items (conversations, packed rows, pairs) are walked epoch after epoch, each epoch in an order of its own, at least so many
-tokens a step. Memory holds one number an item of at most two epochs, and one a step, whatever the corpus and the epochs.
+Items (conversations, packed rows, pairs) are taken epoch after epoch, each epoch in its own order, until a step has enough
+tokens. Memory holds one number per item, for at most two epochs, and one per step.
 """
 
 import random
@@ -13,13 +13,15 @@ import numpy as np
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch, (count,): a function of (seed, epoch) alone."""
+    """The order of an epoch, (count,). It depends on (seed, epoch) only."""
     return _shuffled(count, random.Random(f"{seed}/{epoch}"))
 
 
 def short_first(lengths: Sequence[int], seed: int, share: float) -> np.ndarray:
-    """All indices: a random `share` of them from short to long, loosely (a length counts as up to twice itself), then the
-    others in any order, so that what is trained on last is like the whole."""
+    """All indices, (count,): a random `share` of them roughly from short to long, then the others in random order.
+
+    Roughly: each length is multiplied by a random factor from 1 to 2 before sorting.
+    """
     lengths = np.asarray(lengths)
     rng = random.Random(f"{seed}/short first")
     shuffled = _shuffled(len(lengths), rng)
@@ -29,18 +31,18 @@ def short_first(lengths: Sequence[int], seed: int, share: float) -> np.ndarray:
 
 
 def _shuffled(count: int, rng: random.Random) -> np.ndarray:
-    indices = array("I", range(count))  # 4 bytes each, where a list takes 36
+    indices = array("I", range(count))  # 4 bytes each; a list takes 36
     rng.shuffle(indices)
     return np.array(indices, np.uint32)
 
 
 class StepPlan(Sequence[list[int]]):
-    """`plan[step]`: the items of a step, looked up without walking there."""
+    """`plan[step]` are the items of a step."""
 
     def __init__(self, count: int, seed: int, first: Sequence[int] | None = None):
         self.count = count
-        self.ends = array("q")  # how many items were walked, over all epochs, when each step ended
-        self.epoch = lru_cache(maxsize=2)(  # a step may lie across two
+        self.ends = array("q")  # items taken by the end of each step, over all epochs
+        self.epoch = lru_cache(maxsize=2)(  # a step may span two epochs
             lambda epoch: np.asarray(first) if first is not None and epoch == 0 else order(count, seed, epoch)
         )
 
@@ -63,10 +65,10 @@ class StepPlan(Sequence[list[int]]):
 def plan_steps(
     sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0, first: Sequence[int] | None = None
 ) -> StepPlan:
-    """Items in the order of each epoch, at least `budget` tokens a step.
+    """Divide `epochs` passes over the items into steps of at least `budget` tokens.
 
-    `first` is the order of the first epoch, where it is not to be shuffled. Ends after `epochs` passes (1.5 is one and a
-    half), or sooner once `tokens` are spent (0: no such limit).
+    `epochs` may be 1.5. `first` is the order of the first epoch, if it is not to be shuffled. The plan ends earlier once
+    `tokens` are spent (0: no limit).
 
     >>> plan = plan_steps([3, 5, 7], budget=8, seed=0, epochs=1, first=[0, 1, 2])
     >>> len(plan), plan[1]
@@ -76,7 +78,7 @@ def plan_steps(
     plan = StepPlan(len(sizes), seed, first)
     total = int(sizes.sum())
     limit = min(int(epochs * total), tokens or int(epochs * total))
-    epoch = begun = spent = 0  # tokens walked when the open step, and the epoch, began
+    epoch = begun = spent = 0  # `begun`, `spent`: tokens before the current step, and before the epoch
     while spent < limit:
         walked = spent + np.cumsum(sizes[plan.epoch(epoch)])
         stop = min(int(np.searchsorted(walked, limit)), len(sizes) - 1)  # the item that reaches the limit, or the last

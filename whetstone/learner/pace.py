@@ -1,4 +1,4 @@
-"""How fast training goes, for the step's line: tokens a second, MFU, padding, memory, time left."""
+"""How fast training goes, for the progress line: tokens per second, MFU, padding, memory, time left."""
 
 import resource
 import sys
@@ -14,18 +14,18 @@ from whetstone.learner import flops
 from whetstone.learner.learner import Learner
 from whetstone.run.processes import CpuClock
 
-STEPS = 20  # rates are those of so many last steps, with all that was done in them: sampling, validation, checkpoints
+STEPS = 20  # rates are averages over the last STEPS steps, including their sampling, validation and checkpoints
 
 
 class Pace:
-    """Of `total` steps of a learner, from now on.
+    """The pace of a learner over `total` steps, measured from now on.
 
-    tokens_per_second        trained on
-    tokens_per_cpu_second    the same by the CPU time of this process and its children
-    mfu                      the learner's operations (flops.py) by what its devices could have done in the time
-    padding                  share of the positions computed that hold no token; rows without padding have none
-    memory                   bytes: the most that a GPU held so far, or what this process holds now (once a second)
-    seconds_left             at this rate
+    tokens_per_second        tokens trained on
+    tokens_per_cpu_second    the same, divided by the CPU time of this process and its children
+    mfu                      the learner's operations (flops.py), divided by what its devices could have done
+    padding                  share of the computed positions that hold no token
+    memory                   bytes: the most that a GPU held so far, or what this process holds now (read once per second)
+    seconds_left             at this pace
     """
 
     def __init__(self, learner: Learner, total: int):
@@ -34,14 +34,14 @@ class Pace:
         self.peak = flops.peak(learner.device, dtype) * learner.processes
         self.clock = CpuClock()
         self.tokens = 0
-        self.seen = deque([self._now()], maxlen=STEPS + 1)
+        self.history = deque([self._now()], maxlen=STEPS + 1)
         self._memory, self._asked = 0, float("-inf")
 
     def add(self, step: int, tokens: int) -> dict[str, Any]:
-        """After a step, counted from 0, that trained on `tokens`."""
+        """The pace after `step`, counted from 0, which trained on `tokens`."""
         self.tokens += tokens
-        self.seen.append(self._now())
-        (wall, cpu, trained, work), steps = self._since_first(), len(self.seen) - 1
+        self.history.append(self._now())
+        (wall, cpu, trained, work), steps = self._since_first(), len(self.history) - 1
         positions = self.learner.work["positions"]
         return {
             "tokens_per_second": round(trained / wall),
@@ -56,7 +56,7 @@ class Pace:
         return time.perf_counter(), self.clock.seconds(), self.tokens, self.learner.work["flops"]
 
     def _since_first(self) -> tuple[float, float, int, float]:
-        wall, cpu, tokens, work = (b - a for a, b in zip(self.seen[0], self.seen[-1], strict=True))
+        wall, cpu, tokens, work = (b - a for a, b in zip(self.history[0], self.history[-1], strict=True))
         return max(1e-9, wall), max(1e-9, cpu), tokens, work
 
     def _memory_now(self) -> int:
@@ -68,7 +68,7 @@ class Pace:
 
 
 def resident_bytes() -> int:
-    """Of this process now, on Linux; the most it ever held elsewhere."""
+    """Memory of this process: on Linux what it holds now, elsewhere the most that it held so far."""
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,14 +1,14 @@
-"""Several processes train one model: the door to torch.distributed.
+"""Several processes train one model: the only file that uses torch.distributed.
 
-Each process is given a step's rows and takes its share of them; weights carry the whole denominator, so losses and gradients
-are *summed* over the processes, never averaged, and several give the gradient of one. Every process must make the same
-calls in the same order: whoever has fewer micro-batches, or none, still takes part.
+Each process gets all rows of a step and takes its share. The rows' weights carry the whole denominator, so losses and
+gradients are *summed* over the processes, never averaged, and several processes give the gradient of one. Every process must
+make the same calls in the same order: a process with fewer micro-batches, or none, still takes part in the collectives.
 
-ddp     each has the whole model; gradients are added once a step
-fsdp    each keeps a share of weights, gradients and moments (FSDP2); the head runs inside the root module's forward, so a
-        tied embedding and head are one parameter of the root's group
+ddp     each process has the whole model; gradients are added once per step
+fsdp    each process keeps a share of weights, gradients and moments (FSDP2); the head runs inside the root module's
+        forward, so a tied embedding and head are one parameter of the root's group
 
-The processes are torchrun's, or `whetstone run`'s (run/torchrun.py): their number and ranks come by the environment.
+The processes are started by torchrun, or by `whetstone run` (run/torchrun.py). The environment gives their number and ranks.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -27,77 +27,82 @@ from whetstone.learner.muon import orthogonalise
 from whetstone.learner.replicas import divide
 from whetstone.run.settings import ParallelSettings
 
-PATIENCE = timedelta(hours=1)  # a process may wait so long for the others: one of them writes a checkpoint meanwhile
-BUCKET = 1 << 24  # numbers of gradient that are sent at once
+PATIENCE = timedelta(
+    hours=1
+)  # how long a process waits for the others, for instance for the one that writes a checkpoint
+BUCKET = 1 << 24  # gradient entries sent at once
 
 Item = TypeVar("Item")
 
 
 class ProcessGroup:
-    """One process: what the learner asks of its group, answered without any other. The parent of groups of several."""
+    """A group of one process, and the parent of groups of several: all that a learner asks of its group."""
 
     rank, count = 0, 1
-    sharded = False  # whether a process keeps a share of each weight only, so that the model cannot sample
+    sharded = False  # whether a process keeps only a share of each weight, so that its model cannot sample
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and progress lines."""
         return self.rank == 0
 
     def divide(self, items: Sequence[Item], sizes: Sequence[float]) -> list[list[Item]]:
-        """The processes' shares of a step, of about the same size: a function of the sizes alone."""
+        """The processes' shares of a step, of about the same size. They depend on the sizes only."""
         return [[items[i] for i in sorted(part)] for part in divide(sizes, self.count)]
 
     def prepare(self, root: torch.nn.Module) -> None:
-        """Before the optimizer is made: lay out the parameters. Raises RuntimeError where processes begin differently."""
+        """Lay out the parameters, before the optimizer is made.
+
+        Raises RuntimeError if the processes begin with different weights.
+        """
 
     def turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """(micro-batch, whether it counts): forward and backward of each, and the gradient is whole at the end.
+        """(micro-batch, whether it counts). Run forward and backward on each; the gradient is complete after the last one.
 
-        One that does not count keeps the others company: its loss must be zero.
+        A micro-batch that does not count only makes this process take part in the others' collectives: its loss must be 0.
         """
         for batch in batches:
             yield batch, True
 
     def forward_turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """The same where there is no backward pass."""
+        """The same without a backward pass."""
         for batch in batches:
             yield batch, True
 
     def sum(self, amounts: dict[str, float]) -> dict[str, float]:
-        """Name by name over all processes, in the order of their ranks."""
+        """The sums over all processes, by name, added in the order of their ranks."""
         return amounts
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, by rank."""
+        """The values of all processes, by rank."""
         return [value]
 
     def first(self, value: Any) -> Any:
-        """What the first process has: what it alone reads from a disk, or must not differ."""
+        """The value of the first process, for instance if only that one reads a file."""
         return self.gather(value if self.main else None)[0]
 
     def any(self, asked: bool) -> bool:
-        """Whether one of the processes asks for it: how all stop after the same step."""
+        """Whether any process asks for it: so all stop after the same step."""
         return asked
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until every process has made this call."""
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A weight or moment with all its shares; each process must ask."""
+        """A weight or moment, gathered from all shares. Every process must call it."""
         return tensor
 
     def share(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Of a whole weight or moment what this process keeps, laid out as `like`."""
+        """This process's share of a whole weight or moment, laid out as `like`."""
         return tensor.to(like.device)
 
     def orthogonalise(self, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Muon's, each matrix by one of the processes."""
+        """Muon's orthogonalised matrices, in order; each is computed by one of the processes."""
         return [orthogonalise(matrix) for matrix in matrices]
 
 
 class Replicated(ProcessGroup):
-    """Each process has the whole model; their gradients are added once a step."""
+    """Each process has the whole model; gradients are added once per step."""
 
     def __init__(self, device: str):
         self.rank, self.count, self.device = dist.get_rank(), dist.get_world_size(), device
@@ -111,7 +116,7 @@ class Replicated(ProcessGroup):
 
     def turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
         parameters = [p for p in root.parameters() if p.requires_grad]
-        earlier = [p.grad for p in parameters]  # whole already: only what comes now is added up
+        earlier = [p.grad for p in parameters]  # complete already: only the new part is added over the processes
         root.zero_grad(set_to_none=True)
         yield from super().turns(root, batches)
         self._add_up(parameters)
@@ -136,9 +141,9 @@ class Replicated(ProcessGroup):
         return totals
 
     def gather(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
     def any(self, asked: bool) -> bool:
         return any(self.gather(asked))
@@ -165,12 +170,12 @@ class Sharded(Replicated):
 
     def prepare(self, root: torch.nn.Module) -> None:
         super().prepare(root)
-        mesh = group_mesh(self.device, self.count)
+        mesh = init_device_mesh(self.device, (self.count,))
         for block in blocks(root):
             fully_shard(block, mesh=mesh)
         fully_shard(root, mesh=mesh)
         for module in sharded_modules(root):
-            # Sums, not means. A factor of one alone would ask for a scaled sum, which gloo does not have.
+            # Sums, not means. The factor alone would select a scaled sum, which gloo does not have.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
@@ -185,7 +190,7 @@ class Sharded(Replicated):
         batches = list(batches)
         for turn in range(max(self.gather(len(batches)))):
             yield (batches[turn], True) if turn < len(batches) else (filler(), False)
-        root.reshard()  # else the root's weights stay gathered, and as they are now when its shares are updated
+        root.reshard()  # else the gathered root weights stay, and miss the next update of the shares
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -193,14 +198,14 @@ class Sharded(Replicated):
     def share(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         if not isinstance(like, DTensor):
             return super().share(tensor, like)
-        # All have the same whole tensor: each cuts its share out of its own, and nothing is sent
+        # every process has the same whole tensor and takes its share from it: nothing is sent
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def join(settings: ParallelSettings, device: str) -> ProcessGroup:
-    """The group of processes that this one was started in; this process alone where it was started in none.
+    """The group of processes that this process was started in; a group of one if it was started by itself.
 
-    Raises ValueError when the environment and the settings disagree about their number.
+    Raises ValueError if environment and settings disagree about the number of processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count != settings.processes:
@@ -220,12 +225,8 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def group_mesh(device: str, count: int) -> DeviceMesh:
-    return init_device_mesh(device, (count,))
-
-
 def blocks(root: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layers of a transformers model: what its class says must not be split."""
+    """The modules that a transformers class says must not be split: its layers."""
     names = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     return [module for module in root.modules() if type(module).__name__ in names]
 
@@ -235,12 +236,12 @@ def sharded_modules(root: torch.nn.Module) -> list[FSDPModule]:
 
 
 def filler() -> Batch:
-    """A micro-batch for a process that has none left while others have."""
+    """A micro-batch for a process that has none left while others do."""
     return collate([Row([0, 0], weights=0.0)])
 
 
 def buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Parameters in their order, of one type and about BUCKET numbers at a time."""
+    """The parameters in order, in buckets of one type and about BUCKET entries."""
     bucket: list[torch.nn.Parameter] = []
     for p in parameters:
         if bucket and (bucket[0].dtype != p.dtype or sum(q.numel() for q in bucket) + p.numel() > BUCKET):

@@ -1,9 +1,8 @@
-"""Few real questions made to last longer: each conversation asks its question with something missing.
+"""Word dropout for questions (after Iyyer et al. 2015), so that few real questions can be trained on more often.
 
-The answer then has to come from all of the rest, as with word dropout (Iyyer et al. 2015), and not from the one word by which
-the question can be told from all others. So rare words are left out more often than common ones, and whole sentences that
-tell no number. Numbers always stay, in digits or spelled, and so does an unknown x: without one of them the answer would be
-a guess.
+Each conversation asks its question with some words missing. The model then has to read the rest of the text, and cannot
+recognise the question by a single word. Rare words can be left out more often than common ones, and so can whole sentences
+without a number. Numbers always stay, in digits or spelled, and so does an unknown x: the answer depends on them.
 """
 
 import random
@@ -20,10 +19,10 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 @dataclass(frozen=True)
 class QuestionDropout:
-    """What is left out: shares of the words, of the rare ones among them, and of the sentences without a number."""
+    """The shares that are left out: of words, of rare words, and of sentences without a number."""
 
     words: float = 0.0
-    rare_words: float = 0.0  # 0: as many as of the others
+    rare_words: float = 0.0  # 0: the same share as of other words
     sentences: float = 0.0
     common: frozenset[str] = frozenset()
 
@@ -32,16 +31,16 @@ class QuestionDropout:
         return bool(self.words or self.rare_words or self.sentences)
 
     def __call__(self, question: str, rng: random.Random) -> str:
-        """The question with something missing; as it is when nothing would be left."""
+        """The question with words missing; unchanged if nothing would be left."""
         if self.sentences:
             *before, last = SENTENCE.split(question)
-            question = " ".join([s for s in before if told(s) or rng.random() >= self.sentences] + [last])
-        kept = told(question)
+            question = " ".join([s for s in before if numbers(s) or rng.random() >= self.sentences] + [last])
+        kept = numbers(question)
         words = [
-            found[0]
-            for found in WORD.finditer(question)
-            if any(found.start() < end and start < found.end() for start, end in kept)
-            or rng.random() >= self.share(found[0])
+            word[0]
+            for word in WORD.finditer(question)
+            if any(word.start() < end and start < word.end() for start, end in kept)
+            or rng.random() >= self.share(word[0])
         ]
         return " ".join(words) or question
 
@@ -49,9 +48,9 @@ class QuestionDropout:
         return self.rare_words if self.rare_words and plain(word) not in self.common else self.words
 
 
-def told(text: str) -> list[tuple[int, int]]:
-    """Where the numbers of a text stand, and an unknown x."""
-    digits = [found.span() for found in re.finditer(r"\d+|\bx\b", text)]
+def numbers(text: str) -> list[tuple[int, int]]:
+    """The (start, end) of each number in a text, and of each unknown x."""
+    digits = [match.span() for match in re.finditer(r"\d+|\bx\b", text)]
     return digits + [(mention.start, mention.end) for mention in mentions(text)]
 
 
@@ -60,10 +59,10 @@ def plain(word: str) -> str:
 
 
 def common_words(questions: Iterable[str], rare: float) -> frozenset[str]:
-    """The words found in at least the share `rare` of the questions, without capitals and punctuation."""
-    found: Counter[str] = Counter()
+    """The words that at least the share `rare` of the questions has, without capitals and punctuation."""
+    questions_with: Counter[str] = Counter()
     total = 0
     for question in questions:
-        found.update({plain(word) for word in WORD.findall(question)})
+        questions_with.update({plain(word) for word in WORD.findall(question)})
         total += 1
-    return frozenset(word for word, count in found.items() if count >= rare * total)
+    return frozenset(word for word, count in questions_with.items() if count >= rare * total)

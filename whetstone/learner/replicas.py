@@ -1,11 +1,11 @@
-"""Data parallelism for a tiny model on a CPU: forked processes that share the weights and each add a share of the gradient.
+"""Data parallelism for a tiny model on a CPU: forked processes share the weights and each compute a part of the gradient.
 
-A tiny model's matrices are too small for two threads, but two processes can each take half of a step's rows. The weights
-lie in memory that all of them see, so an update by the parent needs no sending; each child leaves its gradient in a buffer
-of its own, and the parent adds them in a fixed order. Muon's matrices are divided too. What a step computes depends on its
-rows and the number of processes, never on time.
+A tiny model's matrices are too small for two threads, but two processes can each take half of a step's rows. The weights are
+in shared memory, so an update by the parent needs no sending. Each child writes its gradient to its own buffer, and the parent
+adds these in a fixed order. Muon's matrices are divided too. The result depends on the rows and the number of processes, never
+on time.
 
-For Linux and one thread a process. Large models are divided by FSDP2 instead, where the accelerators are.
+It needs Linux and one thread per process. Large models on GPUs are divided by learner/parallel.py instead.
 """
 
 import mmap
@@ -24,23 +24,23 @@ from whetstone.batch import Row, tokens_of
 from whetstone.learner.muon import orthogonalise
 from whetstone.run.processes import fork
 
-SMALLEST_SHARE = 192  # tokens; with fewer, a step costs more than it saves
+SMALLEST_SHARE = 192  # tokens; a smaller share costs more than it saves
 
 Groups = Sequence[Sequence[Row]]
 Sums = dict[str, float]
-# (groups of rows, temperature) -> the loss and its sums; the gradient is left in the parameters
+# (groups of rows, temperature) -> the loss and its sums; adds the gradient to the parameters
 Work = Callable[[Groups, float], Sums]
 
 
 def shares(groups: Groups, count: int) -> list[list[Sequence[Row]]]:
-    """At most `count` shares of about as many tokens; fewer when they would be too small."""
+    """At most `count` shares with about the same number of tokens; fewer if they would be too small."""
     sizes = list(map(tokens_of, groups))
     count = max(1, min(count, sum(sizes) // SMALLEST_SHARE, len(groups)))
     return [[groups[i] for i in part] for part in divide(sizes, count)]
 
 
 def divide(sizes: Sequence[float], count: int) -> list[list[int]]:
-    """Indices in `count` parts: the largest first, each to the part that has least."""
+    """Indices in `count` parts: the largest item first, each to the part with the smallest sum."""
     parts: list[list[int]] = [[] for _ in range(count)]
     used = [0.0] * count
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -51,30 +51,24 @@ def divide(sizes: Sequence[float], count: int) -> list[list[int]]:
 
 
 class Replicas:
-    """`processes` - 1 forked copies of this process at the parent's service, with `work` as it was when they were forked.
+    """`processes` - 1 forked copies of this process that compute for it, with `work` as it was when they were forked.
 
-    `matrices` are the parameters that Muon updates. Raises RuntimeError when a process dies or fails; the gradient is then
-    incomplete and no update may follow.
+    `matrices` are the parameters that Muon updates. The methods raise RuntimeError if a process dies or fails; the gradient
+    is then incomplete, and no update may follow.
     """
 
     def __init__(
-        self,
-        parameters: Sequence[torch.nn.Parameter],
-        processes: int,
-        work: Work,
+        self, parameters: Sequence[torch.nn.Parameter], processes: int, work: Work,
         matrices: Sequence[torch.nn.Parameter] = (),
-    ):
-        self.work = work
-        self.parameters = parameters
+    ):  # fmt: skip
+        self.work, self.parameters = work, parameters
         share_memory(parameters)
         self.directions = shared_like(matrices)
         self.parts = divide([m.numel() * min(m.shape) for m in matrices], processes)
-        self.children: list[tuple[int, Connection, list[torch.Tensor]]] = []
-        for _ in range(processes - 1):
-            self.children.append(self._fork())
+        self.children = [self._fork() for _ in range(processes - 1)]
 
     def gradient(self, groups: Groups, temperature: float) -> Sums:
-        """Add the whole step's gradient to the parameters. Returns the sums over all rows."""
+        """Add the gradient of all groups to the parameters. Returns the sums over all rows."""
         first, *others = shares(groups, len(self.children) + 1)
         busy = self.children[: len(others)]
         for (pid, pipe, _), share in zip(busy, others, strict=True):
@@ -91,7 +85,7 @@ class Replicas:
         return totals
 
     def orthogonalise(self, matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Muon's: each process takes some of the matrices. What is returned is overwritten by the next call."""
+        """Muon's orthogonalised matrices; each process computes some. The next call overwrites the result."""
         for place, matrix in zip(self.directions, matrices, strict=True):
             place.copy_(matrix)
         first, *others = self.parts
@@ -137,11 +131,11 @@ class Replicas:
 
         def work() -> None:
             ours.close()
-            for name in (
+            for number in (
                 signal.SIGINT,
                 signal.SIGTERM,
-            ):  # may go to all processes: the parent ends the step, and then us
-                signal.signal(name, signal.SIG_IGN)
+            ):  # sent to all processes: the parent finishes the step, then ends us
+                signal.signal(number, signal.SIG_IGN)
             with suppress(EOFError, OSError):  # the parent is gone
                 self._serve(theirs, gradients)
 
@@ -168,13 +162,13 @@ class Replicas:
 
 def died(pid: int) -> str:
     return (
-        f"training process {pid} died (out of memory?): nothing was updated. Run again, it goes on from the last checkpoint; "
-        "with parallel.replicas = 1 one process does all."
+        f"training process {pid} died (out of memory?): nothing was updated. Run again: it goes on from the last checkpoint. "
+        "With parallel.replicas = 1 one process does everything."
     )
 
 
 def shared_like(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Zeros of the same shapes and types in memory that forked children share. Anonymous: /dev/shm may be small."""
+    """Zeros of the same shapes and types in anonymous memory that forked children share (/dev/shm may be small)."""
     align = 64
     sizes = [-(-t.numel() * t.element_size() // align) * align for t in tensors]
     memory = memoryview(mmap.mmap(-1, sum(sizes) or align))
@@ -186,7 +180,7 @@ def shared_like(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def share_memory(parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Move parameters, as they are, to memory that forked children share."""
+    """Move the parameters to memory that forked children share."""
     for parameter, place in zip(parameters, shared_like(parameters), strict=True):
         with torch.no_grad():
             place.copy_(parameter)

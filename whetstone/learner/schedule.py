@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: warm-up, then constant, linear or cosine decay to a floor."""
+"""The learning rate of a step: linear warm-up, then constant, or linear or cosine decay to a floor."""
 
 import math
 
@@ -6,12 +6,12 @@ from whetstone.run.settings import OptimizerSettings
 
 
 def learning_rate(optimizer: OptimizerSettings, step: int, steps: int) -> float:
-    """The learning rate of a step; `step` counts from 0 to `steps` - 1."""
+    """The learning rate of `step`, which counts from 0 to `steps` - 1."""
     rising = optimizer.warmup * steps
     if step < rising:
         return optimizer.learning_rate * (step + 1) / (rising + 1)
     if optimizer.schedule == "constant":
         return optimizer.learning_rate
-    gone = (step - rising) / max(1.0, steps - rising)
-    kept = 1 - gone if optimizer.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+    progress = (step - rising) / max(1.0, steps - rising)
+    kept = 1 - progress if optimizer.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return optimizer.learning_rate * (optimizer.floor + (1 - optimizer.floor) * kept)

@@ -1,16 +1,16 @@
-"""When a loss has left its course: a rule that a few bad losses cannot move, as medians cannot."""
+"""When a loss counts as a spike. The rule uses medians, which a few bad losses cannot move."""
 
 from collections.abc import Sequence
 from statistics import median
 
 from whetstone.run.settings import SpikeSettings
 
-AS_STANDARD_DEVIATION = 1.4826  # of a normal distribution, from the median absolute deviation
-LEAST = 0.01  # of the median: losses that hardly differ have hardly a deviation
+AS_STANDARD_DEVIATION = 1.4826  # times the median absolute deviation is the standard deviation of a normal distribution
+LEAST = 0.01  # smallest deviation, as a share of the median
 
 
 def highest_usual(losses: Sequence[float], settings: SpikeSettings) -> float | None:
-    """What a loss after those of the last steps may be; None while they are too few to tell.
+    """The highest loss that is no spike after the last steps' losses; None while these are too few.
 
     >>> highest_usual([1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1], SpikeSettings(window=8, deviations=10))
     2.4826

@@ -1,18 +1,18 @@
-"""The steps of a training stage as an iterator that resumes, shows progress, logs, checkpoints, and stops cleanly.
+"""The steps of a training stage as an iterator that resumes, shows progress, logs, writes checkpoints, and stops cleanly.
 
     with Steps(stage, learner, total=len(plan)) as steps:
         for step in steps:
             …
             norm = steps.update(step, loss, rate)
-            if norm is None:  # it went back to a checkpoint
+            if norm is None:  # it goes back to a checkpoint
                 continue
             steps.log(step, tokens, loss=…, learning_rate=…)
 
-The loop stays in the room; what surrounds every loop is here.
+The loop itself stays in the room.
 
-SIGTERM and Ctrl-C end the step that is under way, write a checkpoint and stop the run; a second one stops it at once. A
-stage that goes back restores its newest checkpoint with the state that was saved, goes through the same steps to the same
-bits, and leaves out the step at which it went back: so a run that is killed in between ends as one that is not.
+SIGTERM and Ctrl-C let the current step end, write a checkpoint and stop the run; a second signal stops it at once. A stage
+that goes back restores its newest checkpoint with the saved state, repeats the same steps to the same bits, and leaves out
+the step at which it went back. A run that is killed in between therefore ends with the same weights.
 """
 
 import math
@@ -34,11 +34,11 @@ from whetstone.run.settings import TrainingSettings
 from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}
-SHOWN |= {"reward": "reward", "validation_loss": "validation"}  # in the line, under shorter names
+SHOWN |= {"reward": "reward", "validation_loss": "validation"}  # metric -> its name in the progress line
 
 
 class _Watched:
-    """A Generator that says how far it is."""
+    """A Generator that reports each completion as a phase."""
 
     def __init__(self, generator: Generator, phase: Callable[[str], None]):
         self.generator, self.phase = generator, phase
@@ -48,13 +48,13 @@ class _Watched:
         for completion in self.generator.generate(prompts, sampling):
             yield completion
             self.phase("generate")
-        self.phase("grade")  # what is not graded yet
+        self.phase("grade")  # of the last completions
 
 
 class Steps:
-    """`state` is the stage's own: whatever it puts there comes back after a kill, and after going back. It must be JSON.
+    """`state` belongs to the stage: what it puts there is restored after a kill and when going back. It must be JSON.
 
-    Of its keys `losses`, `left_out`, `best_loss`, `best_step` and `worse` are written here.
+    The keys `losses`, `left_out`, `best_loss`, `best_step` and `worse` are written here.
     """
 
     def __init__(self, stage: Stage, learner: Learner, total: int):
@@ -63,17 +63,17 @@ class Steps:
         self.every, self.spikes = settings.checkpoint_every, settings.spikes
         self.state: dict[str, Any] = {}
         self.folder = stage.folder / "checkpoints"
-        # of several processes one keeps the stage's metrics, the others have a folder of their own
+        # with several processes, the main one writes the stage's metrics; the others have folders of their own
         self.main = learner.process_group.main
         self.own = stage.folder if self.main else stage.folder / "processes" / str(learner.process_group.rank)
         self.own.mkdir(parents=True, exist_ok=True)
         self.watchdog = Watchdog(self.own, stage.run.watchdog, stage.run.on_hang == "end")
         self._at = 0
-        self._going_back = ""  # why
+        self._going_back = ""  # the reason
         self._stop_signal = 0
 
     def __enter__(self) -> "Steps":
-        with ExitStack() as stack:  # what follows may fail: then all of it is closed
+        with ExitStack() as stack:  # closes what is open if something fails
             self._open(stack)
             self._stack = stack.pop_all()
         return self
@@ -86,15 +86,15 @@ class Steps:
         self.metrics = stack.enter_context(Metrics(self.own, open_sinks(self.stage) if self.main else ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.first = 0
-        if found := checkpoint.load_newest(self.folder, self.learner):
-            self.first, self.state = found
+        if newest := checkpoint.load_newest(self.folder, self.learner):
+            self.first, self.state = newest
             say(f"{name}: goes on after step {self.first} of {self.total}")
         elif "go_back" in (self.spikes.not_finite, self.spikes.spike):
-            self._save(0)  # there must be somewhere to go back to
+            self._save(0)  # going back needs a checkpoint
         self.metrics.rewind(self.first)
         self._bar = stack.enter_context(progress(self.total, name, unit="steps", done=self.first))
         self._pace = Pace(self.learner, self.total)
-        with suppress(ValueError):  # not in the main thread: signals stay as they are
+        with suppress(ValueError):  # outside the main thread, signals cannot be handled
             for number in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, number, signal.signal(number, self._ask_to_stop))
 
@@ -122,18 +122,18 @@ class Steps:
                     continue
             step += 1
             best = self.state.get("best_step") == step
-            stop = self.learner.process_group.any(bool(self._stop_signal))  # one is asked, all stop after the same step
+            stop = self.learner.process_group.any(bool(self._stop_signal))  # all stop after the same step
             if step % self.every == 0 or step == self.total or best or stop:
                 self._save(step)
             if stop:
                 raise self._stopped()
 
     def phase(self, name: str) -> None:
-        """What begins now, for the watchdog: whatever may take long says so."""
+        """Tell the watchdog that a phase begins; every phase that may take long is announced."""
         self.watchdog.phase(name, self._at + 1)
 
     def watched(self, generator: Generator) -> Generator:
-        """The same generator; each completion is a heartbeat."""
+        """The same generator; the watchdog sees each completion."""
         return _Watched(generator, self.phase)
 
     def _save(self, step: int) -> None:
@@ -143,16 +143,16 @@ class Steps:
         checkpoint.save(self.folder, step, self.learner, self.state, kept, best)
 
     def update(self, step: int, loss: float, rate: float) -> float | None:
-        """Clip, update, clear: the gradient's norm. None where the stage's `spikes` say to go back, and it did.
+        """Clip, update, clear. Returns the gradient's norm, or None if the stage goes back to a checkpoint.
 
-        Raises FloatingPointError where they say to stop. Either way nothing was updated.
+        Raises FloatingPointError if the stage's `spikes` say to stop. In both cases nothing was updated.
         """
         if not math.isfinite(loss):
             return self._refuse(step, f"the loss is {loss}", self.spikes.not_finite)
         losses = self.state.setdefault("losses", [])
         usual = highest_usual(losses, self.spikes)
         if usual is not None and loss > usual and self.spikes.spike != "ignore":
-            why = f"the loss jumped to {loss:.4g}, above the {usual:.4g} that the last {len(losses)} steps make usual"
+            why = f"the loss jumped to {loss:.4g}, above {usual:.4g}, the highest usual after the last {len(losses)} steps"
             if self.spikes.spike != "warn":
                 return self._refuse(step, why, self.spikes.spike)
             say(f"{self.stage.name}: step {step + 1}: {why}")
@@ -174,9 +174,9 @@ class Steps:
         )
 
     def go_back(self, step: int, why: str) -> None:
-        """When this step's turn is over, restore the newest checkpoint; when the step comes again, it is left out.
+        """Restore the newest checkpoint when this step ends, and leave the step out when it comes again.
 
-        What the room does until then is undone with it. Raises FloatingPointError once that was done `spikes.go_backs` times.
+        Everything that the room does in this step is undone. Raises FloatingPointError after `spikes.go_backs` times.
         """
         left_out = self.state.get("left_out", [])
         if len(left_out) >= self.spikes.go_backs:
@@ -189,15 +189,15 @@ class Steps:
         self._going_back = why
 
     def _restore(self, step: int) -> int:
-        """The step to go on with."""
+        """Go back. Returns the step to go on with."""
         self.phase("checkpoint")
         left_out, why, self._going_back = [*self.state.get("left_out", ()), step], self._going_back, ""
-        found = checkpoint.load_newest(self.folder, self.learner)
-        if found is None:
+        newest = checkpoint.load_newest(self.folder, self.learner)
+        if newest is None:
             raise FloatingPointError(
                 f"{self.stage.name}: step {step + 1}: {why}; and {self.folder} has no checkpoint to go back to. Run again."
             )
-        first, self.state = found
+        first, self.state = newest
         self.state["left_out"] = left_out
         self.metrics.rewind(first)
         self._bar.advance(first - step)
@@ -205,38 +205,33 @@ class Steps:
         return first
 
     def validated(self, step: int, loss: float) -> None:
-        """The held-out loss after this step; the checkpoint of the lowest is kept. `state["worse"]` counts those since."""
+        """Note the held-out loss after a step. The best checkpoint is kept; `state["worse"]` counts losses since."""
         if loss < self.state.get("best_loss", math.inf):
             self.state |= {"best_loss": loss, "best_step": step + 1, "worse": 0}
         else:
             self.state["worse"] = self.state.get("worse", 0) + 1
 
     def restore_best(self) -> None:
-        """The weights with the lowest held-out loss, after the last step; those of the last where they are damaged."""
+        """After the last step, load the weights with the lowest held-out loss. If they are damaged, the last ones stay."""
         best = self.state.get("best_step")
         if not self.state.get("worse"):
             return
         try:
             checkpoint.load(self.folder, best, self.learner)
         except checkpoint.Damaged as damage:
-            say(
-                f"warning: {self.stage.name}: the best checkpoint, of step {best}, is damaged: {damage}; the last is used"
-            )
+            name = self.stage.name
+            say(f"warning: {name}: the best checkpoint, of step {best}, is damaged: {damage}; the last is used")
 
     def log(self, step: int, tokens: int, **values: Any) -> None:
-        """The step's line. `tokens` were trained on in it."""
+        """Log the step, which trained on `tokens`."""
         pace = self._pace.add(step, tokens)
         self.metrics.log(step + 1, tokens=tokens, **values, **pace)
         shown = {short: f"{values[name]:.3g}" for name, short in SHOWN.items() if name in values}
-        self._bar.advance(
-            1,
-            **shown,
-            **{"tok/s": f"{pace['tokens_per_second']:,}", "MFU": f"{pace['mfu']:.0%}"},
-            memory=f"{pace['memory'] / 1e9:.2f} GB",
-        )
+        shown |= {"tok/s": f"{pace['tokens_per_second']:,}", "MFU": f"{pace['mfu']:.0%}"}
+        self._bar.advance(1, **shown, memory=f"{pace['memory'] / 1e9:.2f} GB")
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
-        # the room may have left the loop of its own accord in the step in which one was asked to stop
+        # the room may have left the loop in the very step in which a signal came
         if error[0] is None and self.learner.process_group.any(bool(self._stop_signal)):
             raise self._stopped()

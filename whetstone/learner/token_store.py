@@ -1,9 +1,9 @@
-"""Rows of ids on disk, read by index through a memory map: training data of any size in a few megabytes of memory.
+"""Rows of ids on disk, read by index through a memory map, so that training data of any size take a few megabytes of memory.
 
-ids.bin      the ids of all rows end to end, uint16 where the vocabulary allows, else uint32
-starts.bin   int64, where each row begins among them, and where the last ends
-prompts.bin  int32, how many of each row's first ids are context and not scored
-store.json   how many rows, and the type of the ids; written last
+ids.bin      the ids of all rows end to end, uint16 if the vocabulary allows, else uint32
+starts.bin   int64, where each row begins in ids.bin, and where the last one ends
+prompts.bin  int32, how many ids at the beginning of each row are context and not scored
+store.json   the number of rows and the type of the ids; written last
 """
 
 import os
@@ -16,13 +16,14 @@ import numpy as np
 from whetstone.batch import Row
 from whetstone.run.folder import read_json, write_json
 
-SMALL = 1 << 16  # ids below it take two bytes
+SMALL = 1 << 16  # ids below this take two bytes
 
 
 class TokenWriter:
-    """`with TokenWriter(folder, vocabulary) as rows: rows.add(ids, prompt)`; synced at the end.
+    """`with TokenWriter(folder, vocabulary) as rows: rows.add(ids, prompt)`; the files are synced at the end.
 
-    Raises ValueError for a row that could not be trained on: an id beyond the vocabulary, nothing before the first scored id.
+    `add` raises ValueError for a row that cannot be trained on: an id beyond the vocabulary, or no id before the first
+    scored one.
     """
 
     def __init__(self, folder: Path, vocabulary: int):
@@ -41,8 +42,8 @@ class TokenWriter:
             raise ValueError(f"a row of {len(ids)} ids with prompt = {prompt}: the first id can never be predicted.")
         if not (min(ids) >= 0 and max(ids) < self.vocabulary):
             raise ValueError(
-                f"a row holds id {max(ids)}, and the tokenizer knows {self.vocabulary} (from 0): its ids are another model's. "
-                "Train the model that they were sampled from, or data that are text."
+                f"a row holds id {max(ids)}, and the tokenizer has ids up to {self.vocabulary - 1}: they are those of another "
+                "model. Train the model that they were sampled from, or use data that are text."
             )
         self.rows += 1
         self.ids += len(ids)
@@ -60,18 +61,18 @@ class TokenWriter:
 
 
 class TokenStore(Sequence[Row]):
-    """`store[i]` is row i, its ids read from disk; `lengths` and `prompts` are numpy arrays of all rows."""
+    """`store[i]` is row i, its ids read from disk. `lengths` and `prompts` are numpy arrays over all rows."""
 
     def __init__(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, prompts: np.ndarray):
         self._ids, self._starts, self.lengths, self.prompts = ids, starts, lengths, prompts
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
-        """What a TokenWriter wrote. Raises ValueError when a file is not as long as it was then."""
-        known = read_json(folder / "store.json")
-        ids = _mapped(folder / "ids.bin", known["type"], known["ids"])
-        starts = _mapped(folder / "starts.bin", "q", known["rows"] + 1)
-        prompts = _mapped(folder / "prompts.bin", "i", known["rows"])
+        """Open what a TokenWriter wrote. Raises ValueError if a file has another length than was written."""
+        stored = read_json(folder / "store.json")
+        ids = _mapped(folder / "ids.bin", stored["type"], stored["ids"])
+        starts = _mapped(folder / "starts.bin", "q", stored["rows"] + 1)
+        prompts = _mapped(folder / "prompts.bin", "i", stored["rows"])
         return cls(ids, starts[:-1], np.diff(starts).astype(np.int32), prompts)
 
     def __len__(self) -> int:
@@ -85,11 +86,11 @@ class TokenStore(Sequence[Row]):
 
     @property
     def scored(self) -> int:
-        """Scored tokens of all rows."""
+        """The number of scored tokens of all rows."""
         return int(self.lengths.sum(dtype=np.int64) - self.prompts.sum(dtype=np.int64))
 
     def at_most(self, longest: int) -> "TokenStore":
-        """The rows that are no longer, in the same order."""
+        """The rows of at most `longest` tokens, in the same order."""
         fits = self.lengths <= longest
         return TokenStore(self._ids, self._starts[fits], self.lengths[fits], self.prompts[fits])
 
@@ -97,5 +98,5 @@ class TokenStore(Sequence[Row]):
 def _mapped(path: Path, code: str, count: int) -> np.ndarray:
     size = path.stat().st_size
     if size != count * np.dtype(code).itemsize:
-        raise ValueError(f"{path} holds {size} bytes, and {count} numbers of type {code!r} were written.")
+        raise ValueError(f"{path} holds {size} bytes, but {count} numbers of type {code!r} were written.")
     return np.memmap(path, code, mode="r") if count else np.empty(0, code)

@@ -1,12 +1,11 @@
-"""Conversations -> rows of ids on disk: a corpus is tokenised once, in a stream, and then read by index (token_store.py).
+"""Conversations -> rows of ids on disk. A corpus is tokenised once, as a stream, and then read by index (token_store.py).
 
-The stores lie in the stage's `tokens/`. They are written aside and published by one rename, under a fingerprint of all that
-they were made from: a kill in the middle makes them again, a resumed stage finds them. What cannot be taught is counted,
-and listed in `dropped/` with its reason.
+The stores are in the stage's `tokens/`. They are written aside and published by one rename, with a fingerprint of everything
+they were made from. A resumed stage reads them; after a kill in the middle they are made again. A conversation that cannot be
+trained on is counted, and listed in `dropped/` with the reason.
 """
 
 import errno
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,21 +16,21 @@ from typing import Any
 
 from whetstone.chat import Chat
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.run.folder import Stage, alone, hash_folder, read_json, write_json
+from whetstone.run.folder import Stage, alone, hash_folder, read_json, sync_folder, write_json
 from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
-FORMAT = 1  # of the stores; another number makes them again
-CHUNK = 1 << 18  # characters, or ids given, tokenised together: enough for all cores, some 25 MB while they are
-CHUNK_ROWS = 1000  # at most
+FORMAT = 1  # of the stores; stores of another format are made again
+CHUNK = 1 << 18  # characters (or given ids) tokenised together: enough for all cores, in some 25 MB of memory
+CHUNK_ROWS = 1000  # most rows tokenised together
 MADE_FROM = "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A question and its answer, as a table's row has them: nothing is known yet of their types.
+    """A question and its answer from a row of a table. Their types are not checked yet.
 
-    Where a student sampled ids, these are the row, and the text is never tokenised again.
+    If a student sampled the ids, they are given and used as they are; the text is not tokenised again.
     """
 
     problem_id: str | None
@@ -43,12 +42,12 @@ class Conversation:
 
     @property
     def size(self) -> int:
-        """Of a sound one, in characters (ids, where those are given)."""
+        """Its length in characters, or in ids if these are given. It must have no fault."""
         return len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
 
     @property
     def fault(self) -> str:
-        """Why it cannot be taught; empty when it can."""
+        """Why it cannot be trained on; empty if it can."""
         for name, text, ids in (("question", self.question, self.prompt_ids), ("answer", self.answer, self.answer_ids)):
             if ids:
                 continue
@@ -61,10 +60,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A store for each split, and how many conversations were left out for which reason.
+    """A store per split, and the number of conversations left out for each reason.
 
-    Those that are too long are left out of every step, but keep their index in the store: the orders of the others do not
-    depend on the limit. `store.at_most(longest)` is without them.
+    Conversations that are too long stay in the store, so that the order of the others does not depend on the limit.
+    `store.at_most(longest)` leaves them out.
     """
 
     stores: Mapping[str, TokenStore]
@@ -75,18 +74,13 @@ class Tokenised:
 
 
 def tokenise(
-    stage: Stage,
-    source: Path,
-    chat: Chat,
-    read: Callable[[dict[str, Any]], Conversation],
-    longest: int,
-    responses_only: bool = True,
-    splits: Sequence[str] = ("train",),
-) -> Tokenised:
-    """The conversations of a table, one for each row by `read`, from `stage.folder/tokens` when they are there already.
+    stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation], longest: int,
+    responses_only: bool = True, splits: Sequence[str] = ("train",),
+) -> Tokenised:  # fmt: skip
+    """The conversations of a table as ids, from `stage.folder/tokens` if they were made before.
 
-    With `responses_only` a row's prompt is its question, else its first id. `longest` is the most tokens that a step will
-    take. Where several processes train together, one makes the stores and the others wait for it.
+    `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first. Rows of
+    more than `longest` tokens count as left out. If several processes train, one makes the stores and the others wait.
     """
     folder = stage.folder / "tokens"
     made_from = {
@@ -97,19 +91,17 @@ def tokenise(
         "seed": stage.seed,
     }
     with alone(stage.folder / "tokens.lock"):
-        found = _published(folder, made_from, splits)
-        if found is None:
-            with (
-                _published_by_rename(folder) as aside,
-                _Writing(aside, stage, chat, splits, count_rows(source)) as writing,
-            ):
+        tokenised = _published(folder, made_from, splits)
+        if tokenised is None:
+            total = count_rows(source)
+            with _published_by_rename(folder) as aside, _Writing(aside, stage, chat, splits, total) as writing:
                 writing.add(map(read, read_rows(source)), longest, responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
-            found = _published(folder, made_from, splits)
-            assert found is not None, f"{folder} was written and cannot be read"
-    for reason, count in found.left_out.items():
+            tokenised = _published(folder, made_from, splits)
+            assert tokenised is not None, f"{folder} was written and cannot be read"
+    for reason, count in tokenised.left_out.items():
         say(f"{stage.name}: {count:,} conversations left out, {reason} (listed in {stage.folder / 'dropped'})")
-    return found
+    return tokenised
 
 
 def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
@@ -121,12 +113,12 @@ def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]
     try:
         return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
     except (OSError, ValueError) as error:
-        say(f"{folder} is damaged, and made again: {error}")
+        say(f"{folder} is damaged and is made again: {error}")
         return None
 
 
 class _Writing:
-    """The one pass over a table: the stores of its splits, and what is left out."""
+    """One pass over a table: writes the stores of its splits, and lists what is left out."""
 
     def __init__(self, folder: Path, stage: Stage, chat: Chat, splits: Sequence[str], total: int):
         self.stage, self.chat, self.total = stage, chat, total
@@ -167,7 +159,7 @@ class _Writing:
                 yield number, conversation
 
     def _drop(self, number: int, conversation: Conversation, reason: str, detail: str = "") -> None:
-        """`number` is the row's in the table, from 0."""
+        """List a conversation as left out; `number` is the index of its row in the table."""
         self.left_out[reason] += 1
         self.dropped.add({"problem_id": conversation.problem_id, "row": number, "reason": reason, "detail": detail})
 
@@ -185,7 +177,7 @@ def _chunks(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple
 
 
 def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """(question's ids, answer's ids) of each: sampled ids as they are, text tokenised, all of it together."""
+    """(question ids, answer ids) of each conversation: given ids as they are, all texts tokenised together."""
     questions = iter(chat.many_question_ids([c.question for c in conversations if not c.prompt_ids]))
     answers = iter(chat.completion_ids([c.answer for c in conversations if not c.answer_ids]))
     for c in conversations:
@@ -194,7 +186,7 @@ def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[
 
 @contextmanager
 def _published_by_rename(folder: Path) -> Iterator[Path]:
-    """A folder to write aside; it takes its name once all is written. Raises OSError with a word where the disk is full."""
+    """A folder to write to, renamed to `folder` at the end. Raises OSError with the remedy if the disk is full."""
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -203,13 +195,9 @@ def _published_by_rename(folder: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            words = "no room left on the disk for the data as ids: free some and run again, nothing else is lost"
+            words = "no room left on the disk for the tokenised data: free some and run again, nothing else is lost"
             raise OSError(errno.ENOSPC, words, str(folder)) from error
         raise
     shutil.rmtree(folder, ignore_errors=True)
     aside.replace(folder)
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder.parent)

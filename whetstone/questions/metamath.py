@@ -1,8 +1,8 @@
 r"""MetaMath's augmentations that need no model (Yu et al. 2023, arXiv 2309.12284), for problems whose formula is known.
 
-resample           other numbers, as large as the old, in the text and in the formula; the answer is computed anew;
+resample           other numbers, as large as the old, in the text and in the formula; the new answer is computed;
                    with `retell`, about other people and things as well (`retell.py`)
-FOBAR              one number becomes x, the answer is told, the question asks for x
+FOBAR              one number becomes x, the answer is given, the question asks for x
 self-verification  the same, with the question and its answer rewritten as one statement
 
            Seven red and two green apples are in the basket. How many apples are in the basket?         7+2 = 9
@@ -12,13 +12,13 @@ self-verification  the same, with the question and its answer rewritten as one s
            What is the value of unknown variable x?                                                     9-2 = 7
 
 Differs from the paper: MetaMath masks any token with a digit, lets a language model rewrite the question for SV, and
-never asks whether x is determined. Here a number is touched only where it stands in the formula too; x stands in it
-once, so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain;
-SV uses a few rules of English grammar and gives up where none fits. A question ending in a full stop is a question.
-Rephrasing is a model's (`rephrase.py`), and so are more answers to one question (`rollouts/`).
+never asks whether x is determined. Here a number is changed only if the formula has it too. x occurs once in the formula,
+so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain.
+SV uses a few rules of English grammar (`statements.py`) and gives up if none fits. A question that ends in a full stop is one.
+A model rephrases (`rephrase.py`) and gives more answers to one question (`rollouts/`).
 
-What the formula cannot tell: whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text
-may stand for are therefore left as they are.
+The formula cannot tell whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text may stand for
+are therefore left as they are.
 """
 
 import random
@@ -49,16 +49,18 @@ from whetstone.arithmetic.expression import (
 )
 from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions, spell
 from whetstone.decode.server_generator import Server
+from whetstone.problems.reading import Drop
+from whetstone.problems.table import excerpt
 from whetstone.questions.retell import retell
-from whetstone.questions.sources import Drop, excerpt
+from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
 
 TRIES = 300  # draws of new numbers before a variant is given up
-PLACES = 2  # digits after the point that a new result may have where the old ones had fewer but some
+PLACES = 2  # digits after the point that a new result may always have, if the old ones had some
 ASK = "What is the value of unknown variable x?"
 
-# Words that put a number into a formula without writing it.
+# Words that put a number into a formula without writing it
 IMPLIED: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = tuple(
     (re.compile(rf"\b(?:{words})\b", re.IGNORECASE), frozenset(values))
     for words, values in (
@@ -73,18 +75,17 @@ IMPLIED: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = tuple(
     )
 )
 AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
-UNKNOWN = re.compile(r"(?<![A-Za-z])x(?![A-Za-z])", re.IGNORECASE)
 
 
 class MetamathSettings(Settings):
-    """How many new training problems are made from each training problem: by rules where it has a formula, or by a model."""
+    """How many new problems are made from each training problem: by rules if it has a formula, or by a model."""
 
-    resample: int = Field(default=0, ge=0)  # the same text with other numbers
-    retell: float = Field(default=0, ge=0, le=1)  # share of these that are about other people and things, too
-    fobar: int = Field(default=0, ge=0)  # inverse questions
-    self_verification: int = Field(default=0, ge=0)  # inverse questions told as a statement
-    rephrase: int = Field(default=0, ge=0)  # the same problem in other words, of each training problem, by a model
-    model: Server | None = None  # that rephrases
+    resample: int = Field(0, ge=0, description="the same text with other numbers")
+    retell: float = Field(0, ge=0, le=1, description="share of these that are about other people and things, too")
+    fobar: int = Field(0, ge=0, description="inverse questions")
+    self_verification: int = Field(0, ge=0, description="inverse questions, rewritten as a statement")
+    rephrase: int = Field(0, ge=0, description="the same problem in other words, by a model")
+    model: Server | None = Field(None, description="the server whose model rephrases")
 
     @model_validator(mode="after")
     def rephrasing_needs_a_model(self) -> "MetamathSettings":
@@ -104,7 +105,7 @@ class MetamathSettings(Settings):
 class Variable:
     """A value that the text and the formula share.
 
-    Everything with that value changes together, so that "2 red and 2 green" stays right whether or not the two are one.
+    Everything with that value changes together: "2 red and 2 green" stays right whether or not both are the same 2.
     """
 
     value: Value
@@ -122,20 +123,16 @@ class Understood:
     variables: tuple[Variable, ...]
 
 
-Made: TypeAlias = tuple[str, Problem | Drop]  # augmentation (resampled, fobar, self_verification) and what came of it
+Augmented: TypeAlias = tuple[str, Problem | Drop]  # name of the augmentation, and a new problem or why there is none
 
 
-def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator[Made]:
+def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator[Augmented]:
     """New training problems from one; a Drop for each augmentation that gave fewer than the settings ask for.
 
     A function of the problem, the settings and the seed: other problems do not change it.
     """
     assert problem.split == "train", f"{problem.id} is a {problem.split} problem: only training problems are augmented"
-    asked = {
-        "resampled": settings.resample,
-        "fobar": settings.fobar,
-        "self_verification": settings.self_verification,
-    }
+    asked = {"resampled": settings.resample, "fobar": settings.fobar, "self_verification": settings.self_verification}
     try:
         original = understand(problem)
     except ValueError as error:
@@ -143,9 +140,8 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
             if count:
                 yield augmentation, _short(problem, augmentation, 0, count, str(error))
         return
-    variants = list(
-        resampled(original, settings.resample, random.Random(f"{seed}/{problem.id}/resample"), settings.retell)
-    )
+    rng = random.Random(f"{seed}/{problem.id}/resample")
+    variants = list(resampled(original, settings.resample, rng, settings.retell))
     yield from (("resampled", variant) for variant in variants)
     if len(variants) < settings.resample:
         reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
@@ -157,19 +153,23 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
 
 
 def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Drop:
-    detail = f"{made} of {asked}: {why}"
-    return Drop(
-        problem.source,
-        None,
-        problem.id,
-        f"metamath: fewer {augmentation} than asked",
-        detail,
-        excerpt(problem.question),
+    reason, detail = f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}"
+    return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+
+
+def _variant(original: Problem, name: str, question: str, answer: Value, formula: Expression) -> Problem:
+    return replace(
+        original,
+        id=f"{original.id}/{name}",
+        question=question,
+        answer=write_number(answer),
+        formula=render(formula),
+        origin=original.id,
     )
 
 
 def understand(problem: Problem) -> Understood:
-    """Tie the numbers of the text to those of the formula. Raises ValueError where they do not give the answer."""
+    """Tie the numbers of the text to those of the formula. Raises ValueError if the formula does not give the answer."""
     formula = parse(problem.formula)
     shape, written = program(formula), tuple(numbers(formula))
     if len(written) == 1:
@@ -179,13 +179,13 @@ def understand(problem: Problem) -> Understood:
         raise ValueError(f"a step of {problem.formula} is negative or divides by 0")
     if write_number(steps[-1]) != problem.answer:
         raise ValueError(f"{problem.formula} does not give the answer {problem.answer}")
-    found = mentions(problem.question)
-    fixed = _implied(problem.question, formula) | {mention.value for mention in found if not mention.free} | {0, 1}
+    mentioned = mentions(problem.question)
+    fixed = _implied(problem.question, formula) | {mention.value for mention in mentioned if not mention.free} | {0, 1}
     variables = []
-    for value in dict.fromkeys(mention.value for mention in found):
+    for value in dict.fromkeys(mention.value for mention in mentioned):
         places = tuple(place for place, number in enumerate(written) if number == value)
         if places and value not in fixed:
-            same = tuple(mention for mention in found if mention.value == value)
+            same = tuple(mention for mention in mentioned if mention.value == value)
             variables.append(Variable(value, same, places))
     return Understood(problem, formula, shape, written, tuple(steps), tuple(variables))
 
@@ -196,20 +196,15 @@ def _implied(question: str, formula: Expression) -> set[Value]:
         if words.search(question):
             values |= implied
     if AVERAGE.search(question):
-        values |= _divisors(formula)  # how many there are of them is counted, not told
+        values |= _divisors(formula)  # the text need not write how many numbers an average is of
     return values
 
 
 def _divisors(node: Expression) -> set[Value]:
-    found: set[Value] = set()
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, Operation):
-            if top.sign == "/":
-                found |= set(numbers(top.right))
-            stack += (top.left, top.right)
-    return found
+    if not isinstance(node, Operation):
+        return set()
+    own = set(numbers(node.right)) if node.sign == "/" else set()
+    return own | _divisors(node.left) | _divisors(node.right)
 
 
 # --- resampled numbers ---
@@ -217,18 +212,18 @@ def _divisors(node: Expression) -> set[Value]:
 
 def _cannot_resample(original: Understood) -> str:
     if not original.variables:
-        return "no number of the formula stands in the text as a number of its own"
-    known = {variable.value for variable in original.variables}
-    told = {mention.value for mention in mentions(original.problem.question)} - known
-    if told & set(original.results):
+        return "the text has no number of the formula as a number of its own"
+    changed = {variable.value for variable in original.variables}
+    kept = {mention.value for mention in mentions(original.problem.question)} - changed
+    if kept & set(original.results):
         return "the text tells a result of the formula, which would no longer be true"
     return ""
 
 
-def resampled(original: Understood, count: int, rng: random.Random, told_anew: float = 0.0) -> Iterator[Problem]:
-    """Up to `count` variants with other numbers; every step stays positive where it was, and whole where all were.
+def resampled(original: Understood, count: int, rng: random.Random, retold: float = 0.0) -> Iterator[Problem]:
+    """Up to `count` variants with other numbers. Positive steps stay positive; if all steps are whole, they stay whole.
 
-    A share of `told_anew` is about other people and things.
+    A share of `retold` is about other people and things.
     """
     if not count or _cannot_resample(original):
         return
@@ -256,32 +251,23 @@ def resampled(original: Understood, count: int, rng: random.Random, told_anew: f
             (mention, value) for variable, value in zip(variables, values, strict=True) for mention in variable.mentions
         ]
         question = rewrite(original.problem.question, new)
-        if told_anew:
+        if retold:
             stream = random.Random(f"{original.problem.id}/{made}/{values}")  # numbers do not change with the share
-            question = retell(question, stream) if stream.random() < told_anew else question
-        yield replace(
-            original.problem,
-            id=f"{original.problem.id}/resampled-{made}",
-            question=question,
-            answer=write_number(steps[-1]),
-            formula=render(replace_numbers(original.formula, written)),
-            origin=original.problem.id,
-        )
+            question = retell(question, stream) if stream.random() < retold else question
+        formula = replace_numbers(original.formula, written)
+        yield _variant(original.problem, f"resampled-{made}", question, steps[-1], formula)
 
 
 def _span(variable: Variable) -> tuple[int, int, int]:
-    """Smallest and largest new number, and how many of its digits come after the point: as many digits as the old one.
-
-    Never 0 or 1, which have a grammar of their own.
-    """
+    """(smallest, largest, places) of a new number, in units of 10^-places: as many digits as the old one, never 0 or 1."""
     places = max(mention.places for mention in variable.mentions)
     digits = len(str(int(variable.value * 10**places)))
     return 10 ** (digits - 1) if digits > 1 else 1 if places else 2, 10**digits - 1, places
 
 
 def _draw(rng: random.Random, low: int, high: int, places: int) -> Value:
-    drawn = rng.randint(low, high)
-    return as_value(Fraction(drawn, 10**places)) if places else drawn
+    number = rng.randint(low, high)
+    return as_value(Fraction(number, 10**places)) if places else number
 
 
 def _alike(steps: Sequence[Value], old: Sequence[Value], most_places: int) -> bool:
@@ -320,12 +306,12 @@ def _like(old: str, mention: Mention, value: Value) -> str:
 
 def inverse_questions(
     augmentation: str, count: int, original: Understood, variants: Sequence[Problem], rng: random.Random
-) -> Iterator[Made]:
-    """Up to `count` questions for a masked number: of the original first, then of its variants with other numbers."""
+) -> Iterator[Augmented]:
+    """Up to `count` questions for a masked number, first of the original, then of its variants with other numbers."""
     if UNKNOWN.search(original.problem.question):
         yield augmentation, _short(original.problem, augmentation, 0, count, "the text already has an x")
         return
-    made, why = 0, "no number stands once in the text and once in the formula"
+    made, why = 0, "no number occurs once in the text and once in the formula"
     for version in chain((original,), map(understand, variants)):
         maskable = [v for v in version.variables if len(v.mentions) == 1 and len(v.places) == 1]
         for variable in rng.sample(maskable, len(maskable)):
@@ -337,23 +323,13 @@ def inverse_questions(
                 why = str(error)
                 continue
             made += 1
-            yield (
-                augmentation,
-                replace(
-                    original.problem,
-                    id=f"{original.problem.id}/{augmentation}-{made}",
-                    question=question,
-                    answer=write_number(variable.value),
-                    formula=render(formula),
-                    origin=original.problem.id,
-                ),
-            )
+            yield augmentation, _variant(original.problem, f"{augmentation}-{made}", question, variable.value, formula)
     if made < count:
         yield augmentation, _short(original.problem, augmentation, made, count, why)
 
 
 def inverse(version: Understood, variable: Variable, augmentation: str) -> tuple[str, Expression]:
-    """The question for one masked number, and the formula that gives it. Raises ValueError where there is none."""
+    """The question for one masked number, and the formula that gives it. Raises ValueError if there is none."""
     answer, place = version.results[-1], variable.places[0]
     formula = solve_for(version.formula, place, answer)
     if formula is None:
@@ -373,87 +349,3 @@ def inverse(version: Understood, variable: Variable, augmentation: str) -> tuple
     if statement is None:
         raise ValueError("no rule makes a statement of the question")
     return f"{statement} {ASK}", formula
-
-
-# --- question + answer -> statement ---
-
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\blbs)(?<!\boz)[.!?][\"']?\s+")
-CLAUSE = re.compile(
-    r"(?:^|(?<=, )|(?<=,))(?=(?:how m(?:any|uch)|what(?:'s| is| was| are| were)|find|compute|calculate)\b)", re.I
-)
-IS = re.compile(r"what(?P<verb>'s| is| was| are| were) (?P<noun>.+)", re.I)
-FIND = re.compile(r"(?:find|compute|calculate) (?P<noun>.+)", re.I)
-AUXILIARY = "is|are|was|were|do|does|did|has|have|had|will|would|can|could|should|must"
-HOW_MANY = re.compile(rf"how many (?P<thing>.*?) ?\b(?P<verb>{AUXILIARY})\b ?(?P<rest>.*)", re.I)
-HOW_MUCH = re.compile(rf"how much (?P<thing>.*?) ?\b(?P<verb>{AUXILIARY})\b ?(?P<rest>.*)", re.I)
-NAME = r"[A-Z][\w'’.]*(?: [A-Z][\w'’.]*)*"
-NOUN = r"(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Ee]ach|[Aa]n?|[Ee]very|[Mm]y|[Oo]ur) [a-z]+"
-_noun_phrase = rf"(?:he|she|they|it|we|you|I|everyone|each of them|{NAME}|{NOUN})"
-SUBJECT = re.compile(rf"(?P<subject>{_noun_phrase}(?:,? and {_noun_phrase})*)(?: (?P<verbs>.+))?$")
-PLURAL = re.compile(r"(?:they|we|you|I)$| and ")
-
-
-def as_statement(question: str, answer: str) -> str | None:
-    """The text with its question and the answer as one statement, or None where no rule fits.
-
-    >>> as_statement("Tom had x pens. If he buys 2 more, how many pens will he have?", "9")
-    'Tom had x pens. If he buys 2 more, the number of pens that he will have is 9.'
-    """
-    text = question.strip().rstrip("?.! ")
-    ends = [found.end() for found in SENTENCE_END.finditer(text)]
-    before, last = (text[: ends[-1]], text[ends[-1] :]) if ends else ("", text)
-    starts = [found.start() for found in CLAUSE.finditer(last)]
-    if not starts or "?" in text:
-        return None
-    condition, clause = last[: starts[-1]], last[starts[-1] :]
-    stated = _state(clause, answer)
-    if stated is None:
-        return None
-    if not condition:
-        stated = stated[0].upper() + stated[1:] if not UNKNOWN.match(stated) else stated
-    return f"{before}{condition}{stated}."
-
-
-def _state(clause: str, answer: str) -> str | None:
-    if found := IS.fullmatch(clause):
-        verb = "is" if found["verb"] == "'s" else found["verb"].strip()
-        return f"{found['noun']} {verb} {answer}"
-    if found := FIND.fullmatch(clause):
-        return f"{found['noun']} is {answer}"
-    if re.search(r"\b(?:than|or)\b", clause):
-        return None
-    many = HOW_MANY.fullmatch(clause)
-    found = many or HOW_MUCH.fullmatch(clause)
-    if not found:
-        return None
-    thing, verb, rest = found["thing"], found["verb"].lower(), found["rest"].strip()
-    if verb in ("is", "are", "was", "were") and many:
-        if rest.startswith("there") and thing:
-            return f"there {verb} {answer} {thing}{rest[5:]}"
-        if not rest or not SUBJECT.match(rest):
-            return f"{answer} {thing} {verb} {rest}".rstrip()
-    subject = SUBJECT.match(rest)
-    if not subject or (not subject["verbs"] and verb not in ("has", "have", "had")):
-        return None
-    thing = re.sub(r"^more\b", "additional", thing)
-    amount = "the number" if many else "the amount"
-    if thing:
-        amount += f" {thing}" if thing.startswith("of ") else f" of {thing}"
-    return f"{amount} that {subject['subject']} {_said(verb, subject['subject'], subject['verbs'] or '')} is {answer}"
-
-
-def _said(auxiliary: str, subject: str, verbs: str) -> str:
-    """The verb of a statement: "does … have" is "has", "will … have" is "will have"."""
-    first, _, rest = verbs.partition(" ")
-    rest = f" {rest}" if rest else ""
-    if auxiliary == "do":
-        return verbs
-    if auxiliary == "does" and not PLURAL.search(subject) and first.isalpha():
-        if first in ("have", "go", "do"):
-            return {"have": "has", "go": "goes", "do": "does"}[first] + rest
-        if first.endswith(("s", "sh", "ch", "x", "z")):
-            return f"{first}es{rest}"
-        return (f"{first[:-1]}ies" if re.search("[^aeiou]y$", first) else f"{first}s") + rest
-    if auxiliary in ("did", "does") and first == "have":
-        return ("had" if auxiliary == "did" else "have") + rest
-    return f"{auxiliary} {verbs}".rstrip()

@@ -1,8 +1,8 @@
 """MetaMath's rephrasing (Yu et al. 2023, arXiv 2309.12284): a model says a question in other words; the answer stays.
 
-Any Generator does it, from a few examples as the paper's. The paper keeps a rephrased question when answers to it agree with
-the original's; that check is the rollouts stage's, which verifies every answer. Here a rephrasing that lost or gained a number
-is dropped before anybody is asked to answer it, and so is one that only repeats the question.
+Any Generator does it, from a few examples like the paper's. The paper keeps a rephrased question if answers to it agree with
+the original's; here the rollouts stage verifies every answer. A rephrasing that lost or gained a number, or only repeats the
+question, is dropped before it is answered.
 """
 
 from collections import Counter
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.arithmetic.number_words import mentions
-from whetstone.questions.sources import Drop, excerpt, normalise
+from whetstone.problems.reading import Drop
+from whetstone.problems.table import excerpt
+from whetstone.questions.splits import normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
 
-SYNCED = 8  # rephrasings that are written and synced together
+SYNCED = 8  # completions that are written and synced together
 ASKED = """\
 Rephrase the question of a mathematics problem: say the same in other words, keep every number and every condition, and do \
 not answer it. Write the rephrased question and nothing else.
@@ -39,15 +41,15 @@ Rephrased:"""
 def rephrased(
     problems: Sequence[Problem], generator: Generator, count: int, sampling: Sampling, journal: Path
 ) -> Iterator[Problem | Drop]:
-    """`count` rephrasings of each problem in the order of the problems, or a Drop for each that is none.
+    """`count` rephrasings of each problem in the order of the problems, or a Drop for each that cannot be used.
 
-    What the model said is journalled as it comes, and not asked for again.
+    Completions are journalled as they come, and not asked for again.
     """
-    said = _said(problems, generator, count, sampling, journal)
+    texts = _completions(problems, generator, count, sampling, journal)
     failed = {(prompt.problem_id, prompt.index): why for prompt, why in getattr(generator, "failed", ())}
     for problem in problems:
         for index in range(count):
-            text = said.get((problem.id, index))
+            text = texts.get((problem.id, index))
             why = "the model gave no answer" if text is None else why_not(problem.question, text)
             if why:
                 detail = failed.get((problem.id, index), "") if text is None else excerpt(text)
@@ -57,35 +59,36 @@ def rephrased(
                 problem,
                 id=f"{problem.id}/rephrased-{index + 1}",
                 question=tidy(text),
-                formula="",  # the numbers may stand in another order
+                formula="",  # the numbers may be in another order
                 origin=problem.origin or problem.id,
             )
 
 
-def _said(
+def _completions(
     problems: Sequence[Problem], generator: Generator, count: int, sampling: Sampling, path: Path
 ) -> dict[tuple[str, int], str]:
+    """The completion of each (problem id, index) that has one."""
     with Journal(path) as journal:
-        said = {(row["id"], row["index"]): row["text"] for row in journal.rows}
+        texts = {(row["id"], row["index"]): row["text"] for row in journal.rows}
         prompts = (
             Prompt(p.id, index, (Message("user", ASKED.format(question=p.question)),))
             for p in problems
             for index in range(count)
-            if (p.id, index) not in said
+            if (p.id, index) not in texts
         )
-        some: list[dict[str, Any]] = []
-        with progress(len(problems) * count, "rephrasing", unit="questions", done=len(said)) as bar:
+        block: list[dict[str, Any]] = []
+        with progress(len(problems) * count, "rephrasing", unit="questions", done=len(texts)) as bar:
             try:
-                for one in generator.generate(prompts, sampling):
-                    said[one.problem_id, one.index] = one.text
-                    some.append({"id": one.problem_id, "index": one.index, "text": one.text})
-                    if len(some) == SYNCED:
-                        ready, some = some, []
+                for completion in generator.generate(prompts, sampling):
+                    texts[completion.problem_id, completion.index] = completion.text
+                    block.append({"id": completion.problem_id, "index": completion.index, "text": completion.text})
+                    if len(block) == SYNCED:
+                        ready, block = block, []
                         journal.append(ready)
                     bar.advance(1)
-            finally:  # whatever ends it, what was answered is paid for
-                journal.append(some)
-    return said
+            finally:  # even if the server fails: the completions are paid for
+                journal.append(block)
+    return texts
 
 
 def tidy(text: str) -> str:
@@ -99,7 +102,7 @@ def tidy(text: str) -> str:
 
 
 def why_not(question: str, text: str) -> str:
-    """ "" for a rephrasing that may stand for the question, else what is wrong with it.
+    """What is wrong with a rephrasing; "" for nothing.
 
     >>> why_not("Tom has 2 pens and buys 3. How many?", "Tom owns two pens and buys 3 more. How many are there?")
     ''

@@ -3,10 +3,9 @@
     Ann has 3 apples. She buys 2 more apples. How many apples does Ann have?
     Lucy has 3 kites. She buys 2 more kites. How many kites does Lucy have?
 
-What a story is about does not change how it is solved, so the formula stays. A name is a word of NAMES, or one with a capital
-that does or has something; it is exchanged for one of the same gender. What is counted is the noun after "how many"; units,
-times, people, whatever holds other things, and words for things of many kinds (KEPT) are left as they are, as the formula
-may rest on them.
+What a story is about does not change how it is solved, so the formula stays. A name is a word of NAMES, or a capitalised word
+that does or has something; another of the same gender takes its place. What is counted is the noun after "how many". Units,
+times, people, containers and collective nouns (KEPT) are left as they are, because the formula may depend on them.
 """
 
 import random
@@ -113,38 +112,38 @@ ONE_OF = {plural(thing): thing for thing in THINGS}
 
 
 def people(question: str) -> list[str]:
-    """The names of a story in the order in which they first come.
+    """The names of a story in the order of their first mention.
 
     >>> people("On Monday Zadie has 3 pens. Tom gave her 2. How many does Zadie have?")
     ['Zadie', 'Tom']
     """
-    doing = {name for found in DOER.findall(question) for name in found if name}
+    doing = {name for groups in DOER.findall(question) for name in groups if name}
     words = re.findall(CAPITAL, question)
     return [word for word in dict.fromkeys(words) if word in NAMES or (word in doing and word not in NO_NAME)]
 
 
 def counted(question: str) -> str | None:
-    """The plural noun after "how many" that the story told of, unless the formula may rest on what it means.
+    """The plural noun after "how many", if the story has it before and the formula cannot depend on its meaning.
 
     >>> counted("Of 9 apples 4 are red. How many apples are not?"), counted("It took 3 days and 2. How many days?")
     ('apples', None)
     """
-    found = COUNTED.search(question)
-    if not found or found[1].lower() in KEPT or found[1].endswith("ss"):
+    match = COUNTED.search(question)
+    if not match or match[1].lower() in KEPT or match[1].endswith("ss"):
         return None
-    things = found[1].lower()
-    told = re.findall(rf"\b(?:{things}|{re.escape(singular(things))})\b", question, re.IGNORECASE)
-    return things if len(told) > 1 else None
+    things = match[1].lower()
+    occurrences = re.findall(rf"\b(?:{things}|{re.escape(singular(things))})\b", question, re.IGNORECASE)
+    return things if len(occurrences) > 1 else None
 
 
 def retell(question: str, rng: random.Random) -> str:
-    """The question about other people and things; as it is where it names neither."""
+    """The question about other people and things; unchanged if it names neither."""
     new: dict[str, str] = {}
     her = re.search(r"\b(?:she|her|hers)\b", question, re.IGNORECASE)
     his = re.search(r"\b(?:he|his|him)\b", question, re.IGNORECASE)
-    for name in (found := people(question)):
+    for name in (names := people(question)):
         girl = name in GIRLS or (name not in BOYS and (bool(her) if bool(her) != bool(his) else rng.random() < 0.5))
-        free = [other for other in (GIRLS if girl else BOYS) if other not in found and other not in new.values()]
+        free = [other for other in (GIRLS if girl else BOYS) if other not in names and other not in new.values()]
         new[name] = rng.choice(free)
     things = counted(question)
     if things:

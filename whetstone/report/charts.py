@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no scripts, no requests. Colours are CSS variables of the page, in light and in dark."""
+"""Charts as inline SVG, without scripts or requests. Their colours are CSS variables of the page, for light and dark."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-POINTS = 240  # a longer line is thinned to so many points, each the mean of its stretch
-SMOOTH = 30  # a line of more points than this also gets a smoothed one
+POINTS = 240  # a longer line is thinned to this many points, each the mean of a stretch
+SMOOTH = 30  # a noisy line of more points than this is also drawn smoothed
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False, x_name: str = "step") -> str:
-    """Lines over steps. Noisy ones are drawn faint with their moving mean on top; infinities are left out."""
+    """Lines over steps. Noisy ones are drawn faint, with their moving mean on top. Infinities are left out."""
     lines = [thin(finite(line)) for line in lines]
     lines = [line for line in lines if line.xs]
     if not lines:
@@ -81,7 +81,7 @@ def interval(mean: float, low: float, high: float, quiet: bool = False) -> str:
 
 
 def bars(counts: dict[str, float], total: float | None = None) -> str:
-    """Labelled horizontal bars, in HTML: text stays text."""
+    """Labelled horizontal bars, as an HTML table."""
     if not counts:
         return ""
     largest, total = max(counts.values()) or 1, total or sum(counts.values())
@@ -95,7 +95,7 @@ def bars(counts: dict[str, float], total: float | None = None) -> str:
 
 
 def histogram(counts: dict[float, float], width: float, x_name: str) -> str:
-    """Columns over bins that begin at the keys and are `width` wide."""
+    """Columns over bins of `width` that begin at the keys."""
     if not counts:
         return ""
     wide, high, bottom = 380, 120, 26
@@ -121,7 +121,7 @@ def histogram(counts: dict[float, float], width: float, x_name: str) -> str:
 
 
 def number(value: float, percent: bool = False, precise: bool = False) -> str:
-    """Short and readable: 12k, 0.35, 3.0e-5, 41 %, with a real minus sign."""
+    """12k, 0.35, 3.0e-5, 41 %; with a true minus sign."""
     if percent:
         return f"{100 * value:.1f} %" if precise else f"{100 * value:g} %"
     size = abs(value)
@@ -156,13 +156,13 @@ def thin(line: Line, points: int = POINTS) -> Line:
 
 
 def moving_mean(values: Sequence[float]) -> list[float]:
-    """Over a window of a tenth of the line, centred."""
+    """Over a centred window of a tenth of the line."""
     half = max(len(values) // 20, 2)
     return [sum(near) / len(near) for i in range(len(values)) if (near := values[max(0, i - half) : i + half + 1])]
 
 
 def roughness(values: Sequence[float]) -> float:
-    """How much of the line's way is up and down again: 0 for a monotone line, near 1 for noise."""
+    """Share of the line's ups and downs that cancel out: 0 for a monotone line, near 1 for noise."""
     way = sum(abs(b - a) for a, b in pairwise(values))
     return 1 - (max(values) - min(values)) / way if way else 0.0
 
@@ -186,16 +186,13 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    whole = [float(t) for t in range(math.ceil(low), math.floor(high) + 1)]
-    return whole if len(whole) > 1 else nice_log(low, high)
-
-
-def nice_log(low: float, high: float) -> list[float]:
-    return [math.log10(v) for v in nice_ticks(10**low, 10**high, 3) if v > 0]
+    """Powers of ten; other round numbers if there are not two of them."""
+    powers = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
+    return powers if len(powers) > 1 else [math.log10(v) for v in nice_ticks(10**low, 10**high, 3) if v > 0]
 
 
 def x_ticks(low: float, high: float) -> list[float]:
-    """Ticks that leave the right end free for the axis' name."""
+    """Ticks that leave the right end free for the name of the axis."""
     if high <= low:
         return [low]
     return [tick for tick in nice_ticks(low, high) if tick <= low + 0.88 * (high - low)]

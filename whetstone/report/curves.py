@@ -1,4 +1,4 @@
-"""What each training stage logged, step by step: the telling numbers first, whatever else there is folded away."""
+"""What each training stage logged, by step: the most important numbers first, the others folded."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,10 +6,10 @@ from html import escape
 from typing import Any
 
 from whetstone.report.charts import Line, legend, line_chart
-from whetstone.report.numbers import TITLES, section
+from whetstone.report.numbers import section, title
 from whetstone.report.read import RunRecord, StageRecord
 
-# By kind: (title, metric names that share the panel, in percent?). A name that a stage did not log is passed over.
+# By kind: (title, names of the metrics in the panel, in percent?). Names that a stage did not log are skipped.
 PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
     "midtrain": [("loss, nats per token", ("loss", "validation_loss"), False)],
     "sft": [("loss, nats per token", ("loss", "validation_loss"), False)],
@@ -34,28 +34,28 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
 
 
 def curves(run: RunRecord) -> str:
-    """Stages with a single telling panel share a row; each of the others has its own heading."""
-    walk = run.walk
+    """Stages with one important panel share a row. The others have a heading each."""
+    pipeline = run.pipeline
     single: list[str] = []
     single_more: list[str] = []
     several: list[str] = []
-    for stage in [*walk, *(stage for stage in run.training if stage not in walk)]:
-        title = _title(stage, control=stage not in walk)
+    for stage in [*pipeline, *(stage for stage in run.training if stage not in pipeline)]:
+        heading = _heading(stage, control=stage not in pipeline)
         first, more = _panels(stage.kind, stage.metrics())
         if len(first) > 1:
-            several.append(f"<h3>{title}</h3>{_grid(first)}{_folded(more)}")
+            several.append(f"<h3>{heading}</h3>{_grid(first)}{_folded(more)}")
         else:
-            single += [panel.replace("<h4>", f"<h4>{title}: ", 1) for panel in first]
-            single_more += [panel.replace("<h4>", f"<h4>{title}: ", 1) for panel in more]
+            single += [panel.replace("<h4>", f"<h4>{heading}: ", 1) for panel in first]
+            single_more += [panel.replace("<h4>", f"<h4>{heading}: ", 1) for panel in more]
     if not single and not single_more and not several:
         return ""
     return section("curves", "Curves", _grid(single), _folded(single_more), *several)
 
 
-def _title(stage: StageRecord, control: bool) -> str:
-    own = [] if stage.name == stage.kind else [escape(stage.name)]
+def _heading(stage: StageRecord, control: bool) -> str:
+    own = [] if stage.name in (stage.kind, title(stage.kind, stage.name)) else [escape(stage.name)]
     below = ", ".join(own + (["control"] if control else []))
-    return TITLES[stage.kind] + (f' <span class="quiet">{below}</span>' if below else "")
+    return title(stage.kind, stage.name) + (f' <span class="quiet">{below}</span>' if below else "")
 
 
 def _grid(panels: list[str]) -> str:
@@ -70,11 +70,11 @@ def _panels(kind: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[
     names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
     names.pop("step", None)
     first = []
-    for title, keys, percent in PANELS[kind]:
-        found = [key for key in keys if key in names]
-        if found:
-            first.append(_panel(title, [_line(key, rows) for key in found], percent))
-            for key in found:
+    for heading, keys, percent in PANELS.get(kind, ()):
+        logged = [key for key in keys if key in names]
+        if logged:
+            first.append(_panel(heading, [_line(key, rows) for key in logged], percent))
+            for key in logged:
                 names.pop(key)
     more = [_panel(_words(name), [_line(name, rows)], False) for name in names]
     return [panel for panel in first if panel], [panel for panel in more if panel]

@@ -1,10 +1,10 @@
-"""The top of the page: what came out, on what model, at what cost."""
+"""The top of the page: the result, the model, the cost."""
 
 from html import escape
 from typing import Any
 
 from whetstone.report.charts import number
-from whetstone.report.numbers import TITLES, listed, percent, seconds
+from whetstone.report.numbers import listed, percent, seconds, title
 from whetstone.report.read import RunRecord, model_facts
 
 
@@ -14,11 +14,11 @@ def head(run: RunRecord) -> str:
 
 
 def _ends(run: RunRecord) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Headline scores of the base and of the last stage of the walk that has one."""
+    """Headline scores of the base and of the last scored stage of the pipeline."""
     if not run.benchmarks:
         return None, None
-    found = [score for stage in run.walk if (score := run.score(stage.name, run.benchmarks[0]))]
-    return run.score("base", run.benchmarks[0]), (found[-1] if found else None)
+    scores = [score for stage in run.pipeline if (score := run.score(stage.name, run.benchmarks[0]))]
+    return run.score("base", run.benchmarks[0]), (scores[-1] if scores else None)
 
 
 def _headline(run: RunRecord) -> str:
@@ -34,12 +34,13 @@ def _lead(run: RunRecord) -> str:
     first, last = _ends(run)
     if not first or not last:
         return ""
-    walk = [TITLES[stage.kind] if stage.kind == "dpo" else TITLES[stage.kind].lower() for stage in run.walk]
+    titles = [title(stage.kind, stage.name) for stage in run.pipeline]
+    titles = [text if stage.kind == "dpo" else text.lower() for text, stage in zip(titles, run.pipeline, strict=True)]
     sampled = "greedy" if last["temperature"] == 0 else f"temperature {last['temperature']:g}"
     times = "one sample" if last["samples"] == 1 else f"{last['samples']} samples"
     return (
         f'<p class="lead">Mean accuracy over {times} of each of {last["problems"]:,} held-out problems '
-        f"(<b>{escape(last['benchmark'])}</b>, {sampled}), before and after {listed(walk)}. "
+        f"(<b>{escape(last['benchmark'])}</b>, {sampled}), before and after {listed(titles)}. "
         f"95 % interval of the final score: {percent(last['low'])} to {percent(last['high'])} %.</p>"
     )
 
@@ -53,7 +54,7 @@ def _facts(run: RunRecord) -> str:
 
 
 def _model(run: RunRecord) -> tuple[str, str, str]:
-    model = model_facts(run.walk[-1].folder / "model") if run.walk else {"parameters": 0}
+    model = model_facts(run.pipeline[-1].folder / "model") if run.pipeline else {"parameters": 0}
     if not model["parameters"]:
         return "Model", "", ""
     shape = f"{escape(model['class'])}"

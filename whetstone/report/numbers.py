@@ -14,30 +14,35 @@ TITLES = {
     "rl": "Reinforcement learning",
 }
 
-# (name in scores.json, its stage, row class): "" for a stage of the walk, "final" for its last, "control"
+# (name in scores.json, its stage, class of its row): "" for a stage of the pipeline, "final" for its last, "control"
 Place = tuple[str, StageRecord | None, str]
 
 
+def title(kind: str, name: str) -> str:
+    """Of a stage of this kind; of a kind of the user's own, its name."""
+    return TITLES.get(kind, escape(name))
+
+
 def places(run: RunRecord) -> list[Place]:
-    """The base, the walk, and each control under the stage it controls for."""
-    found: list[Place] = [("base", None, "")]
-    walk, controls = run.walk, run.controls
-    for stage in walk:
-        found.append((stage.name, stage, "final" if stage is walk[-1] else ""))
-        found += [(control.name, control, "control") for control, of in controls if of is stage]
-    return found + [(control.name, control, "control") for control, of in controls if of is None]
+    """The base, the stages of the pipeline, and each control below the stage that it is compared with."""
+    rows: list[Place] = [("base", None, "")]
+    pipeline, controls = run.pipeline, run.controls
+    for stage in pipeline:
+        rows.append((stage.name, stage, "final" if stage is pipeline[-1] else ""))
+        rows += [(control.name, control, "control") for control, of in controls if of is stage]
+    return rows + [(control.name, control, "control") for control, of in controls if of is None]
 
 
 def label(name: str, stage: StageRecord | None, place: str = "") -> str:
-    """A stage's title, with its own name and whether it is a control below."""
+    """A stage's title; below it, its own name if that is another, and whether it is a control."""
     kind = stage.kind if stage else "base"
-    below = [escape(name)] if name not in (kind, TITLES[kind].lower()) else []
+    below = [escape(name)] if name not in (kind, title(kind, name).lower()) else []
     below += ["control"] if place == "control" else []
-    return TITLES[kind] + (f"<br><small>{', '.join(below)}</small>" if below else "")
+    return title(kind, name) + (f"<br><small>{', '.join(below)}</small>" if below else "")
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """0.123 -> 12.3, without the sign: column heads say %."""
+    """0.123 -> 12.3, without the sign, which the column heads have."""
     return "–" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f}"
 
 
@@ -55,7 +60,7 @@ def plus(fraction: float) -> str:
 
 
 def signed(difference: float, low: float, high: float) -> str:
-    """A difference over its interval; coloured only where the interval leaves 0 out."""
+    """A difference above its interval, in colour if the interval excludes 0."""
     colour = "up" if low > 0 else "down" if high < 0 else ""
     return f'<span class="{colour}">{plus(difference)}</span><br><small>{plus(low)} to {plus(high)}</small>'
 
@@ -73,7 +78,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
-    """A table that scrolls sideways where it is too wide. A head that begins with `>` is right-aligned."""
+    """A table that scrolls sideways if it is too wide. Columns whose head begins with `>` are right-aligned."""
     cells = "".join(f'<th class="n">{head[1:]}</th>' if head.startswith(">") else f"<th>{head}</th>" for head in heads)
     return (
         f'<div class="scroll"><table class="wide {kind}"><thead><tr>{cells}</tr></thead>'

@@ -1,4 +1,4 @@
-"""What the paper reports of its own stages, to stand beside ours. Pass@1 in %: AIME 24, MATH-500, GPQA-Diamond.
+"""The paper's results for its own stages, beside which the report puts ours. Pass@1 in %: AIME 24, MATH-500, GPQA-Diamond.
 
 Phi-4-Mini-Reasoning (arXiv 2504.21233), ablation; the later evaluation (AIME over 64 samples, the others over 8) is
 Microsoft's own, from the model card of Phi-4-mini-flash-reasoning.

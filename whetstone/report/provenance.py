@@ -1,4 +1,4 @@
-"""What the model learnt from, and how to make all of it again."""
+"""What the model learnt from, and how to repeat the run."""
 
 from html import escape
 
@@ -21,14 +21,16 @@ def data(run: RunRecord) -> str:
     if lengths:
         panels.append(_panel("Length of the accepted traces", histogram(lengths, card["characters_bin"], "characters")))
     if rates:
-        panels.append(_panel("The teacher’s pass rate", histogram(rates, 0.1, "share right of a problem’s rollouts")))
+        panels.append(
+            _panel("The teacher’s pass rate", histogram(rates, 0.1, "share of a problem’s rollouts that are right"))
+        )
     if card.get("drops"):
         panels.append(_panel("Left out, by reason", bars(card["drops"]), "broad"))
     matches = card.get("contamination", {}).get("matches", {})
-    found = ", ".join(f"{count:,} {escape(rule)}" for rule, count in matches.items()) or "none found"
+    counted = ", ".join(f"{count:,} {escape(rule)}" for rule, count in matches.items()) or "no match"
     note = (
-        f"Training questions compared with every test question: {found}. Equal ones, and long shared runs with the "
-        "same numbers, are dropped; look-alikes with other numbers are only counted."
+        f"Training questions compared with every test question: {counted}. Equal questions, and long passages in common "
+        "with the same numbers, are dropped; questions that differ in their numbers are only counted."
     )
     shown = f'<dl class="facts">{counts}</dl><div class="panels">{"".join(panels)}</div><p class="note">{note}</p>'
     return section("data", "Data", shown)
@@ -42,7 +44,7 @@ def reproduce(run: RunRecord) -> str:
     last = run.stages[-1].manifest
     versions = run.run.get("versions") or last.get("versions", {})
     recipe = escape(str(run.run.get("recipe_file", "RECIPE")))
-    told = {
+    facts = {
         "Command": f"<code>whetstone run {recipe}</code>",
         "Revision": f"<code>{escape(str(last.get('git_revision') or 'not a checkout'))}</code>",
         "Versions": escape(", ".join(f"{name} {version}" for name, version in versions.items() if version)),
@@ -50,19 +52,19 @@ def reproduce(run: RunRecord) -> str:
         "System": escape(str(run.run.get("hardware", {}).get("system", ""))),
         "Finished": escape(str(last.get("finished", ""))[:19].replace("T", " ") + " UTC"),
     }
-    pairs = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in told.items())
+    pairs = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     stages = table(["stage", ">wall", ">CPU", ">memory", "settings"], [_stage(stage) for stage in run.stages])
-    return section("reproduce", "How to make it again", f'<dl class="pairs">{pairs}</dl>{stages}')
+    return section("reproduce", "How to repeat it", f'<dl class="pairs">{pairs}</dl>{stages}')
 
 
 def _stage(stage: StageRecord) -> str:
-    used = stage.manifest
+    usage = stage.manifest
     cells = n(
-        seconds(used.get("wall_seconds", 0)),
-        seconds(used.get("cpu_seconds", 0)),
-        f"{used.get('peak_memory', 0) / 2**20:,.0f} MiB",
+        seconds(usage.get("wall_seconds", 0)),
+        seconds(usage.get("cpu_seconds", 0)),
+        f"{usage.get('peak_memory', 0) / 2**20:,.0f} MiB",
     )
-    settings = {name: value for name, value in used.get("settings", {}).items() if value is not None}
+    settings = {name: value for name, value in usage.get("settings", {}).items() if value is not None}
     lines = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     count = f"{len(settings)} setting{'s' if len(settings) != 1 else ''}"
     folded = f"<details><summary>{count}</summary><pre>{escape(lines)}</pre></details>" if settings else ""

@@ -1,20 +1,18 @@
-"""A run folder as the report sees it: only what stages left behind, nothing computed again.
-
-Manifests, metrics.jsonl, card.json, comparisons.json, scores.json with the generations behind it, run.json.
+"""A run folder as the report reads it: manifests, metrics.jsonl, card.json, comparisons.json, scores.json with the generations
+behind it, run.json. Nothing is computed again.
 """
 
-import json
+import math
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whetstone.run.folder import read_json
+from whetstone.learner.cost import stored_shapes
+from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.run.metrics import read_metrics
 from whetstone.run.tables import read_rows
-
-TRAINING = ("midtrain", "sft", "dpo", "rl")
 
 
 @dataclass(frozen=True)
@@ -28,23 +26,15 @@ class StageRecord:
 
     @property
     def trains(self) -> bool:
-        return self.kind in TRAINING
+        return "model" in self.manifest.get("outputs", {})
 
     @property
     def start(self) -> str:
-        """The stage whose model it started from; "base" for the untrained one or the recipe's own."""
+        """The stage whose model it started from; "base" for a model from outside the run or an untrained one."""
         return self.manifest.get("inputs", {}).get("model", {}).get("stage") or "base"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a torn last line is left aside."""
-        path = self.folder / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_metrics(self.folder)
 
 
 @dataclass(frozen=True)
@@ -61,22 +51,22 @@ class RunRecord:
         return [stage for stage in self.stages if stage.trains]
 
     @property
-    def walk(self) -> list[StageRecord]:
-        """The training stages that follow one another: each starts from the one before. The others are controls."""
-        walk: list[StageRecord] = []
+    def pipeline(self) -> list[StageRecord]:
+        """The training stages of which each starts from the one before. The other training stages are controls."""
+        pipeline: list[StageRecord] = []
         for stage in self.training:
-            if stage.start == (walk[-1].name if walk else "base"):
-                walk.append(stage)
-        return walk
+            if stage.start == (pipeline[-1].name if pipeline else "base"):
+                pipeline.append(stage)
+        return pipeline
 
     @property
     def controls(self) -> list[tuple[StageRecord, StageRecord | None]]:
-        """(control, the stage of the walk it controls for: the one that starts from the same model)."""
-        walk = self.walk
+        """(control, the pipeline's stage that it is compared with: the one that starts from the same model)."""
+        pipeline = self.pipeline
         return [
-            (stage, next((other for other in walk if other.start == stage.start), None))
+            (stage, next((other for other in pipeline if other.start == stage.start), None))
             for stage in self.training
-            if stage not in walk
+            if stage not in pipeline
         ]
 
     @property
@@ -96,8 +86,8 @@ class RunRecord:
 
     @property
     def scoring(self) -> list[dict[str, Any]]:
-        """What scoring each model took."""
-        return [read_json(path) for path in sorted((self.folder / "scores").glob("*/manifest.json"))]
+        """The manifest of each model's scoring."""
+        return [read_json(path) for path in sorted((self.folder / "scores").glob(f"*/{MANIFEST}"))]
 
     def first_rollouts(self, stage: str, benchmark: str) -> Iterator[dict[str, Any]]:
         """The first sample of every problem, in constant memory."""
@@ -112,12 +102,13 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
+    """Raises ValueError for a folder without a complete stage."""
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is not there: a report is made from a run folder. Make one with whetstone run RECIPE."
+            f"{folder} is missing: a report is made from a run folder. Make one with whetstone run RECIPE."
         )
     stages = []
-    for manifest in sorted(folder.glob("[0-9]*-*/manifest.json")):
+    for manifest in sorted(folder.glob(f"[0-9]*-*/{MANIFEST}")):
         number, name = re.fullmatch(r"(\d+)-(.+)", manifest.parent.name).groups()
         content = read_json(manifest)
         stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
@@ -132,7 +123,7 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         name=folder.resolve().name,
         stages=[stage for _, stage in stages],
-        scores=_read_if_there(folder / "scores.json").get("scores", []),
+        scores=_read_if_there(folder / SCORES).get("scores", []),
         run=_read_if_there(folder / "run.json"),
         evaluation=read_json(comparisons[-1]) if comparisons else {},
     )
@@ -144,23 +135,9 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 def model_facts(folder: Path) -> dict[str, Any]:
     """Shape and number of parameters of a Hugging Face folder, from config.json and the safetensors headers."""
-    facts: dict[str, Any] = {"parameters": sum(map(_parameters, sorted(folder.glob("*.safetensors"))))}
+    facts: dict[str, Any] = {"parameters": sum(map(math.prod, stored_shapes(folder).values()))}
     config = _read_if_there(folder / "config.json")
     facts |= {"class": (config.get("architectures") or [""])[0]}
     for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):
         facts[name] = config.get(name)
     return facts
-
-
-def _parameters(path: Path) -> int:
-    with path.open("rb") as weights:
-        (length,) = struct.unpack("<Q", weights.read(8))
-        header = json.loads(weights.read(length))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            size = 1
-            for dimension in tensor["shape"]:
-                size *= dimension
-            total += size
-    return total

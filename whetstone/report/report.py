@@ -1,7 +1,7 @@
-"""One self-contained page that tells what a run did: `runs/NAME/report.html`.
+"""One self-contained page about a run: `runs/NAME/report.html`.
 
-Made only from what the stages left behind (manifests, metrics, scores and the generations behind them, comparisons, the
-data card). Stages do not know the report; it asks the network for nothing.
+It is made from the files of the stages alone (manifests, metrics, scores and the generations behind them, comparisons, the data
+card). Stages know nothing of the report, and the page loads nothing from the network.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from whetstone.report.rollouts import rollouts
 from whetstone.report.stages import groups, ladder, scores
 from whetstone.report.style import CSS
 from whetstone.run.folder import Stage, write_text
+from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
 
 SECTIONS = (
@@ -26,12 +27,12 @@ SECTIONS = (
     ("levels", "Levels and domains", groups),
     ("rollouts", "Rollouts", rollouts),
     ("data", "Data", data),
-    ("reproduce", "Make it again", reproduce),
+    ("reproduce", "Repeat it", reproduce),
 )
 
 
 class Settings(StageSettings):
-    """There is nothing to set: the report shows what is there."""
+    """The report has no settings: it shows what the run folder holds."""
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into the run folder and return its path. ValueError where there is nothing to report."""
+    """Write `report.html` into the run folder and return its path. Raises ValueError if no stage is complete."""
     path = Path(run_folder) / "report.html"
     write_text(path, render(read_run(Path(run_folder))))
     return path
@@ -56,3 +57,6 @@ def render(record: RunRecord) -> str:
         f"<title>{escape(record.name)} · Whetstone</title><style>{CSS}</style></head><body><main>"
         f"{head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
     )
+
+
+ROOM = Room(settings=Settings, run=run, gives=("report",), uses=(), reads_run=True)

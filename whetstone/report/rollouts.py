@@ -1,4 +1,4 @@
-"""Rollouts to read: the same problems across stages, so that the change can be seen."""
+"""Rollouts to read: the same problems across stages, which shows the change."""
 
 import re
 from html import escape
@@ -7,10 +7,10 @@ from typing import Any
 from whetstone.report.numbers import places, section
 from whetstone.report.read import RunRecord
 
-CHARACTERS = 6000  # longest text shown whole
+CHARACTERS = 6000  # a longer text is shortened in the middle
 SHOWN = 6  # problems
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # an untrained model writes anything
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # an untrained model samples any character
 
 VERDICTS = {True: ("right", "up"), False: ("wrong", "down"), None: ("undecided", "quiet")}
 
@@ -23,8 +23,8 @@ def rollouts(run: RunRecord) -> str:
     if not problems:
         return ""
     intro = (
-        "<p>The first sample of every stage on the same problems: what usually happened, what never worked, what got "
-        "lost. Chosen by the pattern of right and wrong, not by how well they read.</p>"
+        "<p>The first sample of every stage on the same problems. They are chosen by the pattern of right and wrong over the "
+        "stages (the usual one, never right, lost again), not by how well they read.</p>"
     )
     return section("rollouts", "Rollouts to read", intro, *(_problem(stages, answers) for answers in problems))
 
@@ -34,8 +34,8 @@ def choose_problems(
 ) -> list[dict[str, dict[str, Any]]]:
     """For each chosen problem, stage -> its first rollout.
 
-    Problems are sorted by the pattern of right and wrong over the stages. Patterns take turns, the frequent ones first;
-    within a pattern the first problem by id comes first.
+    Problems are grouped by the pattern of right and wrong over the stages. Patterns take turns, frequent ones first. Within a
+    pattern, problems come in the order of their ids.
     """
     answers: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in stages:
@@ -43,8 +43,8 @@ def choose_problems(
             answers.setdefault(str(row["problem_id"]), {})[stage] = row
     patterns: dict[tuple[Any, ...], list[str]] = {}
     for problem_id in sorted(answers):
-        found = answers[problem_id]
-        pattern = tuple(found[stage]["correct"] if stage in found else None for stage in stages)
+        by_stage = answers[problem_id]
+        pattern = tuple(by_stage[stage]["correct"] if stage in by_stage else None for stage in stages)
         patterns.setdefault(pattern, []).append(problem_id)
     queues = sorted(patterns.values(), key=lambda ids: (-len(ids), ids[0]))
     chosen: list[str] = []
@@ -58,9 +58,9 @@ def choose_problems(
 def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
     row = next(iter(answers.values()))
     facts = [f"answer {row['gold']}", f"level {row['level']}" if row.get("level") else "", row.get("domain") or ""]
-    told = " · ".join(escape(str(fact)) for fact in facts if fact)
+    details = " · ".join(escape(str(fact)) for fact in facts if fact)
     cards = "".join(_answer(stage, answers[stage]) for stage in stages if stage in answers)
-    question = f'<p>{escape(str(row["question"]))}</p><span class="note">{told}</span>'
+    question = f'<p>{escape(str(row["question"]))}</p><span class="note">{details}</span>'
     return f'<article>{question}<div class="answers">{cards}</div></article>'
 
 
@@ -72,7 +72,7 @@ def _answer(stage: str, row: dict[str, Any]) -> str:
         f"{row.get('tokens', 0)} tokens",
         "" if row.get("stop") == "end" else "cut off",
     ]
-    told = escape(" · ".join(fact for fact in facts if fact))
+    details = escape(" · ".join(fact for fact in facts if fact))
     folded = ""
     if thinking:
         summary = f"thinking, {len(thinking):,} characters"
@@ -81,7 +81,7 @@ def _answer(stage: str, row: dict[str, Any]) -> str:
     shown = escape(final) if final else f'<span class="quiet">{nothing}</span>'
     return (
         f'<div class="answer"><div class="who"><b>{escape(stage)}</b><span class="chip {colour}">{verdict}</span>'
-        f'<span class="quiet">{told}</span></div>{folded}<pre>{shown}</pre></div>'
+        f'<span class="quiet">{details}</span></div>{folded}<pre>{shown}</pre></div>'
     )
 
 

@@ -1,4 +1,4 @@
-"""The scores: our stages beside the paper's, every problem set in full, stages against their controls, groups."""
+"""The scores: our stages beside the paper's, every problem set in full, stages beside their controls, groups of problems."""
 
 from collections.abc import Sequence
 from html import escape
@@ -74,19 +74,17 @@ def scores(run: RunRecord) -> str:
 
 
 def _scores_on(run: RunRecord, benchmark: str) -> str:
-    found = [(place, score) for place in places(run) if (score := run.score(place[0], benchmark))]
-    ks = sorted({int(k) for _, score in found for k in score["pass_at_k"]} - {1})
+    rows = [(place, score) for place in places(run) if (score := run.score(place[0], benchmark))]
+    ks = sorted({int(k) for _, score in rows for k in score["pass_at_k"]} - {1})
     main = benchmark == run.benchmarks[0]
     heads = ["after", ">mean", ">95 % interval", ">over its start", *(f">pass@{k}" for k in ks)]
     heads += [">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
-    one = found[-1][1]
-    fewer = [f"{place[0]} × {score['samples']}" for place, score in found if score["samples"] != one["samples"]]
-    how = (
-        f"{one['problems']:,} problems × {', '.join([str(one['samples']), *fewer])}, temperature {one['temperature']:g}"
-    )
+    last = rows[-1][1]
+    fewer = [f"{place[0]} × {score['samples']}" for place, score in rows if score["samples"] != last["samples"]]
+    how = f"{last['problems']:,} problems × {', '.join([str(last['samples']), *fewer])}, temperature {last['temperature']:g}"
     return (
         f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{how}</span></h3>'
-        f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in found])}"
+        f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in rows])}"
     )
 
 
@@ -101,14 +99,14 @@ def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence
         f"{score['mean_tokens']:,.0f}",
     )
     if main:
-        used = stage.manifest if stage else {}
-        cells += n(*(seconds(used[key]) if key in used else "" for key in ("wall_seconds", "cpu_seconds")))
+        usage = stage.manifest if stage else {}
+        cells += n(*(seconds(usage[key]) if key in usage else "" for key in ("wall_seconds", "cpu_seconds")))
     mean = f'<td class="n score">{percent(score["mean"])}</td>'
     return f'<tr class="{kind}"><td>{label(name, stage, kind)}</td>{mean}{cells}</tr>'
 
 
 def _controls(run: RunRecord) -> str:
-    """Each stage against what the same start gives without the idea of the stage."""
+    """Each stage beside its controls, which start from the same model and leave its idea out."""
     rows = []
     for control, of in run.controls:
         for benchmark in run.benchmarks if of else ():
@@ -123,11 +121,11 @@ def _controls(run: RunRecord) -> str:
     if not rows:
         return ""
     why = (
-        "A climb proves little alone. A control starts from the same model as the stage and spends its effort without "
-        "the stage’s idea."
+        "A higher score alone proves little. A control starts from the same model as the stage and trains as long, but "
+        "without the idea of the stage."
     )
     heads = ["stage", "control", "problems", ">stage", ">control", ">stage − control"]
-    return f"<h3>Stages against their controls</h3><p>{why}</p>{table(heads, rows)}"
+    return f"<h3>Stages beside their controls</h3><p>{why}</p>{table(heads, rows)}"
 
 
 def groups(run: RunRecord) -> str:
@@ -135,9 +133,9 @@ def groups(run: RunRecord) -> str:
     tables = []
     for benchmark in run.benchmarks:
         for by in ("level", "domain"):
-            found = [row for row in rows if row["benchmark"] == benchmark and row["by"] == by]
-            if len({row["value"] for row in found}) > 1:
-                tables.append(f"<h3>{escape(benchmark)} by {by}</h3>{_group_table(run, found, by)}")
+            group = [row for row in rows if row["benchmark"] == benchmark and row["by"] == by]
+            if len({row["value"] for row in group}) > 1:
+                tables.append(f"<h3>{escape(benchmark)} by {by}</h3>{_group_table(run, group, by)}")
     if not tables:
         return ""
     note = '<p class="note">Mean accuracy in %, with its 95 % interval.</p>'
@@ -149,9 +147,9 @@ def _group_table(run: RunRecord, rows: list[dict[str, Any]], by: str) -> str:
     values = sorted({row["value"] for row in rows}, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v))
     lines = []
     for value in values:
-        found = {row["stage"]: row for row in rows if row["value"] == value}
-        count = next(iter(found.values()))["problems"]
-        cells = "".join(_group_cell(found.get(stage)) for stage in stages)
+        by_stage = {row["stage"]: row for row in rows if row["value"] == value}
+        count = next(iter(by_stage.values()))["problems"]
+        cells = "".join(_group_cell(by_stage.get(stage)) for stage in stages)
         lines.append(f"<tr><td>{escape(value)} <small>{count:,} problems</small></td>{cells}</tr>")
     return table([by, *(f">{escape(stage)}" for stage in stages)], lines, "heat")
 

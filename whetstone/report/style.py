@@ -1,4 +1,4 @@
-"""The report's one style sheet: light and dark, phone and paper. Charts take their colours from the same variables."""
+"""The report's style sheet, for light and dark, phone and paper. Charts take their colours from its variables."""
 
 CSS = """
 :root { color-scheme: light dark;

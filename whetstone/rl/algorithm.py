@@ -1,21 +1,27 @@
 """An algorithm is five answers and a state; the loop asks and never says `if algorithm ==`.
 
-draw    what to sample next in this step, having seen the step's groups so far; nothing more: an empty Draw
+draw    what to sample next in this step, given the step's groups so far; an empty Draw: nothing more
 reward  a number for a graded rollout; None leaves the rollout out (the verifier could not decide)
 keep    the groups to train on, of those that were drawn: thinner ones, fewer, or ones carried over from the step before
 credit  advantages and weights of the kept groups, among all that were drawn: rows for the learner
 loss    (logprobs, entropy, batch) -> loss
 
-The state is JSON, goes into the checkpoint, and is the only thing that answers may remember; `draw` and `keep` are asked
-once they have been given it, `keep` once a step. A stabiliser takes an Algorithm and returns one with an answer wrapped
-(`dataclasses.replace`).
+The state is JSON, goes into the checkpoint, and is the only memory of the answers. It is passed to `draw`, which is asked
+until it has enough, and to `keep`, which is asked once per step.
+
+Each algorithm is a file in `rl/algorithms` with a function of its name, (setup, settings) -> Algorithm, and a class
+`Settings` with its options. Each stabiliser is a file in `rl/stabilisers` with a function of its name,
+(algorithm, setup, settings) -> the algorithm with some answers wrapped (`dataclasses.replace`), and such a class.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from whetstone.records import Problem, Rollout, from_row, to_row
+from whetstone.run.settings import Settings
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -29,15 +35,15 @@ Reward = Callable[[Problem, Rollout], float | None]
 class Group:
     """The rollouts of one problem, sampled in one step, with their rewards.
 
-    `left_out` more had no reward (the verifier could not decide). Lists in lists are one number a token of each rollout.
+    Lists of lists hold one number per token of each rollout.
     """
 
     problem: Problem
     rollouts: list[Rollout]
-    left_out: int = 0
+    left_out: int = 0  # rollouts without a reward (the verifier could not decide); they are not among `rollouts`
     step: int = 0  # whose weights sampled it
-    reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, where asked for
-    penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, beside the rollouts' own
+    reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
+    penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
 
     @property
     def sampled(self) -> int:
@@ -53,13 +59,13 @@ class Group:
 
     @property
     def returns(self) -> list[float]:
-        """Each rollout's reward with those of its tokens."""
+        """Each rollout's reward plus those of its tokens."""
         if not self.penalties:
             return [r.reward for r in self.rollouts]
         return [r.reward + sum(penalty) for r, penalty in zip(self.rollouts, self.penalties, strict=True)]
 
     def as_row(self) -> dict[str, Any]:
-        """For the state: JSON, from which `from_row` makes the same group again."""
+        """JSON for the state; `from_row` is the inverse."""
         rollouts = [to_row(r) for r in self.rollouts]
         return {"problem": to_row(self.problem), "rollouts": rollouts, "left_out": self.left_out, "step": self.step}
 
@@ -90,12 +96,42 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every algorithm is told: the problems, how many of them a step, how many rollouts of each, and their reward."""
+    """What every algorithm and stabiliser is given, beside its own options."""
 
     problems: Sequence[Problem]
-    prompts: int
-    samples: int
+    prompts: int  # groups per step
+    samples: int  # rollouts per prompt
     reward: Reward
     max_tokens: int = 512
     temperature: float = 1.0
     seed: int = 0
+    steps: int = 1  # of the stage
+
+
+class Options(Settings):
+    """The options of an algorithm or stabiliser: its file has a class `Settings` of this kind, beside its function."""
+
+    name: str = Field("", description="which one: the name of its file, or your own as `file.py:function`")
+
+
+class AlgorithmSettings(Options):
+    stabilisers: ClassVar[tuple[str, ...]] = ()  # those that come with it if a recipe lists none
+
+    def most_rollouts(self, rollouts: int) -> int:
+        """How many rollouts a step samples at most, if it asks for so many at first."""
+        return rollouts
+
+
+class ClippedSettings(AlgorithmSettings):
+    clip_low: float = Field(0.2, gt=0, description="how far the ratio may fall below 1")
+    clip_high: float = Field(0.2, gt=0, description="how far the ratio may rise above 1")
+
+
+class StabiliserSettings(Options):
+    def most_rollouts(self, rollouts: int, samples: int) -> int:
+        """How many rollouts a step samples at most, if it is `rollouts` without the stabiliser, `samples` per prompt."""
+        return rollouts
+
+    def unfit(self, rollouts: Sequence[Rollout]) -> str:
+        """Why a prompt with these rollouts is dropped before the first step; empty: it is kept."""
+        return ""

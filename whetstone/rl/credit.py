@@ -1,6 +1,6 @@
 """Advantages, and the weights that carry the step's whole denominator.
 
-An advantage is a number for each rollout of a group; a weight is what one token of a rollout counts in the step's loss.
+An advantage is one number per rollout of a group; a weight is the share of one token of a rollout in the step's loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Advantage = Callable[[Group], list[float]]
 Weight = Callable[[Rollout], float]
-Average = Callable[[Sequence[Group]], Weight]  # of the groups that count
+Average = Callable[[Sequence[Group]], Weight]  # the groups that are counted -> the weight of a rollout's tokens
 
 
 # --- advantages
@@ -29,7 +29,7 @@ def normalised(group: Group) -> list[float]:
 
 
 def centred(group: Group) -> list[float]:
-    """R - mean: dividing by the spread would favour the easiest and the hardest problems (Dr. GRPO)."""
+    """R - mean. Dividing by the spread would favour the easiest and the hardest problems (Dr. GRPO)."""
     returns = group.returns
     mean = sum(returns) / len(returns)
     return [x - mean for x in returns]
@@ -46,7 +46,7 @@ def leave_one_out(group: Group) -> list[float]:
 
 
 def rollout_mean(groups: Sequence[Group]) -> Weight:
-    """Every rollout weighs the same, its tokens share that."""
+    """Every rollout weighs the same; its tokens share that weight."""
     rollouts = sum(len(g.rollouts) for g in groups)
     return lambda rollout: 1 / (rollouts * len(rollout.ids))
 
@@ -76,7 +76,7 @@ AVERAGES: dict[str, Average] = {"rollout": rollout_mean, "token": token_mean}
 def credit(advantage: Advantage, average: Average) -> Callable[[Sequence[Group], Sequence[Group]], "list[list[Row]]"]:
     """The credit of algorithms in which all tokens of a rollout have its advantage.
 
-    The denominator counts all rollouts that were drawn. Those of groups that are not kept are zeros in the papers' sums: a
+    The denominator counts all rollouts that were drawn: those of groups that are not kept are zeros in the papers' sums. So a
     step that kept little makes a small gradient, not a noisy one of full size.
     """
 
@@ -95,10 +95,10 @@ def credit(advantage: Advantage, average: Average) -> Callable[[Sequence[Group],
 
 def row_of(group: Group, i: int, advantages: list[float], weight: float) -> "Row":
     """The learner's row of a group's `i`-th rollout. `old` are the sampler's own log-probabilities: no extra pass is made."""
-    from whetstone.batch import Row
+    from whetstone.batch import answer_row
 
     rollout = group.rollouts[i]
     token = {"advantage": advantages, "old": rollout.logprobs}
     if group.reference:
         token["reference"] = group.reference[i]
-    return Row([*rollout.prompt_ids, *rollout.ids], prompt=len(rollout.prompt_ids), weights=weight, token=token)
+    return answer_row(rollout.prompt_ids, rollout.ids, weight, token)

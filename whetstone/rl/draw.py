@@ -1,4 +1,4 @@
-"""What a step samples: a walk over the problems in an order that is shuffled anew every time round."""
+"""Which problems a step samples: a walk over all problems, in an order that is shuffled again in every epoch."""
 
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +24,10 @@ def window(count: int, size: int, step: int, seed: int) -> list[int]:
 
 
 def walk(count: int, start: int, size: int, seed: int, without: Collection[int] = ()) -> tuple[list[int], int]:
-    """(the next `size` indices of the walk from position `start`, none twice and none of `without`, where it stands then)."""
+    """(the next `size` indices of the walk from position `start`, the position after them).
+
+    No index occurs twice, and none of `without` occurs.
+    """
     chosen: dict[int, None] = {}
     at, shuffled, order = start, -1, list[int]()
     size = min(size, count - len(without))
@@ -33,7 +36,7 @@ def walk(count: int, start: int, size: int, seed: int, without: Collection[int] 
         if epoch != shuffled:
             shuffled, order = epoch, list(range(count))
             random.Random(f"{seed}/draw/{epoch}").shuffle(order)
-        if order[i] not in without:  # an epoch's end may meet the next one's start
+        if order[i] not in without:  # a step may span two epochs
             chosen[order[i]] = None
         at += 1
     return list(chosen), at

@@ -1,4 +1,4 @@
-"""A step's groups: sampled, graded and rewarded, drawing again until the algorithm has enough; and what they look like."""
+"""The groups of a step: sampled, graded and rewarded, until the algorithm has enough; and their metrics."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,23 +23,23 @@ def sample_step(
     seed: int,
     process_group: "ProcessGroup | None" = None,
 ) -> tuple[list[Group], float]:
-    """(the step's groups, the temperature they were last sampled at). `seed` is the stage's.
+    """(the step's groups, the temperature that was sampled at last). `seed` is the stage's.
 
-    Several processes share the work; each has all groups, and the state that follows from them.
+    Several processes share the work; each gets all groups, and the same state.
     """
     from whetstone.sample import sample_groups
 
-    have: dict[str, Group] = {}
+    groups: dict[str, Group] = {}
     temperature = 1.0
-    while (draw := algorithm.draw(state, step, list(have.values()))).problems:
+    while (draw := algorithm.draw(state, step, list(groups.values()))).problems:
         temperature = draw.temperature
         for problem in draw.problems:
-            have.setdefault(problem.id, Group(problem, [], step=step))
-        # One stream a (step, problem, rollout): a problem drawn in two steps is not sampled alike.
+            groups.setdefault(problem.id, Group(problem, [], step=step))
+        # One random stream per (step, problem, rollout): a problem that is drawn in two steps gives other rollouts.
         sampling = Sampling(temperature, max_tokens, seed=seed * 1_000_003 + step + 1)
         drawn = list(zip(draw.problems, draw.counts, strict=True))
-        for first in sorted({have[p.id].sampled for p in draw.problems}):
-            asked = [(p, n) for p, n in drawn if have[p.id].sampled == first]
+        for first in sorted({groups[p.id].sampled for p in draw.problems}):
+            asked = [(p, n) for p, n in drawn if groups[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
             fresh = sample_groups(
                 generator,
@@ -52,8 +52,8 @@ def sample_step(
                 process_group=process_group,
             )
             for problem, sampled in zip(problems, fresh, strict=True):
-                have[problem.id] = grown(have[problem.id], sampled)
-    return list(have.values()), temperature
+                groups[problem.id] = grown(groups[problem.id], sampled)
+    return list(groups.values()), temperature
 
 
 def grown(group: Group, sampled: Sequence[Rollout]) -> Group:
@@ -63,7 +63,7 @@ def grown(group: Group, sampled: Sequence[Rollout]) -> Group:
 
 
 def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float, step: int = 0) -> dict[str, float]:
-    """What the step looked like, before the update. `kept` groups of an earlier step are counted as carried over."""
+    """The step's metrics before its updates. `kept` groups of an earlier step are counted as carried over."""
     rollouts = [r for g in groups for r in g.rollouts]
     fresh = [g for g in kept if g.step == step]
     n = max(1, len(rollouts))

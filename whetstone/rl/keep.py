@@ -6,12 +6,12 @@ from whetstone.rl.algorithm import Group, State
 
 
 def each(rule: Callable[[Group], bool]) -> Callable[[State, int, Sequence[Group]], list[Group]]:
-    """Those that satisfy a rule, as they are."""
+    """The groups that satisfy a rule, unchanged."""
     return lambda state, step, groups: [group for group in groups if rule(group)]
 
 
 def rewards_differ(group: Group) -> bool:
-    """Measured against each other, rollouts of equal reward have advantage 0: there is nothing to train on."""
+    """Rollouts of equal reward have advantage 0 relative to each other: there is nothing to train on."""
     return len({r.reward for r in group.rollouts}) > 1
 
 

@@ -6,11 +6,11 @@ k1   -x               unbiased, can be negative
 k2   x²/2             biased, small where the two are near
 k3   exp(x) - 1 - x   unbiased, never negative
 
-In the reward they are numbers. In the loss it is the gradient that counts, and in expectation over the policy's own samples
+In the reward their values count. In the loss their gradients count; in expectation over the policy's own samples
 
-k1            has gradient 0: its value is kept here, and the gradient is that of k2
+k1            has gradient 0: its value is kept here, with the gradient of k2
 k2            has the gradient of KL(pi || pi_ref)
-k3            has that of the *other* direction, KL(pi_ref || pi): so it stands in GRPO's eq. 3 and 4, and so it is here
+k3            has that of the *other* direction, KL(pi_ref || pi), as in GRPO's eq. 3 and 4
 k3_corrected  is r · k3 with the ratio r = pi / pi_old differentiated too: the gradient of KL(pi || pi_ref), off policy as
               well (DeepSeek-V3.2, arXiv 2512.02556)
 """
@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from whetstone.rl.algorithm import Algorithm, Group
+from whetstone.run.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,14 @@ if TYPE_CHECKING:
 
 Estimator = Literal["k1", "k2", "k3", "k3_corrected"]
 FURTHEST = 20.0  # nats
+
+
+class KLSettings(Settings):
+    """The KL to the model the stage began with."""
+
+    coefficient: float = Field(0.0, ge=0, description="of the KL; 0: none")
+    estimator: Estimator = Field("k3", description="see rl/kl.py for their gradients")
+    part_of: Literal["loss", "reward"] = Field("loss", description="where the KL counts")
 
 
 def value(estimator: Estimator, logprob: float, reference: float) -> float:
@@ -58,6 +69,7 @@ def k3_corrected(logprobs: "torch.Tensor", reference: "torch.Tensor", log_ratio:
     return log_ratio.clamp(-FURTHEST, FURTHEST).exp() * k3(logprobs, reference, log_ratio)
 
 
+# each (N,), (N,), (N,) -> (N,)
 PENALTIES = {"k1": k1, "k2": k2, "k3": k3, "k3_corrected": k3_corrected}
 
 
@@ -68,9 +80,9 @@ def kl_in_loss(algorithm: Algorithm, coefficient: float, estimator: Estimator) -
 
 
 def kl_in_reward(algorithm: Algorithm, coefficient: float, estimator: Estimator) -> Algorithm:
-    """Each token is paid -coefficient · KL, by the log-probabilities it was sampled with.
+    """Each token's reward is -coefficient · KL, with the log-probabilities of the sampler.
 
-    Which groups are kept is decided before that, by the rollouts' own rewards.
+    Which groups are kept is decided before, by the rollouts' own rewards.
     """
 
     def penalised(group: Group) -> Group:

@@ -1,7 +1,7 @@
 """Losses of RL: (logprobs, entropy, batch) -> (loss, sums). All are sums over tokens, the denominator is in the weights.
 
-A batch's tokens carry `advantage` and, unless the policy that sampled is the one that learns, `old`: their
-log-probability when they were sampled. r = pi / pi_old is the ratio of a token, or of its whole rollout.
+A batch's tokens carry `advantage` and `old`, their log-probability when they were sampled; without `old` the policy that
+sampled is the one that learns. r = pi / pi_old is the ratio of a token, or of its whole rollout.
 
 clipped    -min(r A, clip(r, 1 - low, 1 + high) A)       PPO, arXiv 1707.06347, eq. 7; GRPO, DAPO, GSPO, RLOO
 cispo      -sg(min(r, 1 + high)) A log pi                MiniMax-M1, arXiv 2506.13585, eq. 4
@@ -19,32 +19,34 @@ from whetstone.batch import Batch
 from whetstone.learner.learner import Loss
 
 Ratio = Callable[[torch.Tensor, Batch], torch.Tensor]  # (log pi - log pi_old (N,), batch) -> r (N,)
-FURTHEST = 20.0  # nats that a log-ratio may be off before it is cut: exp of more is no number
+FURTHEST = 20.0  # nats at which a log-ratio is cut: the exp of a large one overflows
 
 
-def log_ratio(logprobs: torch.Tensor, batch: Batch) -> torch.Tensor:
+def log_ratio_of(logprobs: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """log pi - log pi_old, (N,) -> (N,)."""
     old = batch.token.get("old")
     return logprobs - (logprobs.detach() if old is None else old)
 
 
-def token_ratio(gain: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return gain.clamp(-FURTHEST, FURTHEST).exp()
+def token_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(N,) -> (N,)."""
+    return log_ratio.clamp(-FURTHEST, FURTHEST).exp()
 
 
-def sequence_ratio(gain: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """pi(o) / pi_old(o) of the whole rollout, at each of its tokens (RLOO)."""
-    return batch.sum_by_segment(gain).clamp(-FURTHEST, FURTHEST).exp()[batch.segments]
+def sequence_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """pi(o) / pi_old(o) of the whole rollout, at each of its tokens, (N,) -> (N,) (RLOO)."""
+    return batch.sum_by_segment(log_ratio).clamp(-FURTHEST, FURTHEST).exp()[batch.segments]
 
 
-def mean_sequence_ratio(gain: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """(pi(o) / pi_old(o))^(1/|o|), at each token of the rollout (GSPO, arXiv 2507.18071, eq. 7)."""
-    tokens = batch.sum_by_segment(torch.ones_like(gain)).clamp(min=1)
-    return (batch.sum_by_segment(gain) / tokens).clamp(-FURTHEST, FURTHEST).exp()[batch.segments]
+def mean_sequence_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(pi(o) / pi_old(o))^(1/|o|), at each token of the rollout, (N,) -> (N,) (GSPO, arXiv 2507.18071, eq. 7)."""
+    tokens = batch.sum_by_segment(torch.ones_like(log_ratio)).clamp(min=1)  # (S,)
+    return (batch.sum_by_segment(log_ratio) / tokens).clamp(-FURTHEST, FURTHEST).exp()[batch.segments]
 
 
 def clipped(low: float, high: float, ratio_of: Ratio = token_ratio) -> Loss:
     def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        ratio = ratio_of(log_ratio(logprobs, batch), batch)
+        ratio = ratio_of(log_ratio_of(logprobs, batch), batch)  # (N,)
         advantage = batch.token["advantage"]
         inside = ratio.clamp(1 - low, 1 + high)
         value = -(batch.weights * torch.minimum(ratio * advantage, inside * advantage)).sum()
@@ -55,10 +57,10 @@ def clipped(low: float, high: float, ratio_of: Ratio = token_ratio) -> Loss:
 
 
 def cispo(high: float) -> Loss:
-    """No token loses its gradient: what is cut is the weight that it has."""
+    """Every token keeps its gradient: only its weight is cut."""
 
     def loss(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        ratio = token_ratio(log_ratio(logprobs, batch), batch).detach()
+        ratio = token_ratio(log_ratio_of(logprobs, batch), batch).detach()  # (N,)
         importance = ratio.clamp(max=1 + high)
         value = -(batch.weights * importance * batch.token["advantage"] * logprobs).sum()
         return value, {"clipped": float((batch.weights * (importance != ratio)).sum())}
@@ -70,18 +72,18 @@ def cispo(high: float) -> Loss:
 
 
 def with_kl(loss: Loss, coefficient: float, penalty: Callable[..., torch.Tensor]) -> Loss:
-    """Adds coefficient · KL to the reference a token; `penalty` is one of `kl.PENALTIES`."""
+    """Adds coefficient · KL to the reference, per token; `penalty` is one of `kl.PENALTIES`."""
 
     def penalised(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         value, sums = loss(logprobs, entropy, batch)
-        kl = penalty(logprobs, batch.token["reference"], log_ratio(logprobs, batch))
+        kl = penalty(logprobs, batch.token["reference"], log_ratio_of(logprobs, batch))  # (N,)
         return value + coefficient * (batch.weights * kl).sum(), sums
 
     return penalised
 
 
 def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
-    """Takes away bonus · entropy, a token's, with the tokens' own weights."""
+    """Subtracts bonus · entropy of each token, with the tokens' own weights."""
 
     def encouraged(
         logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch
@@ -96,24 +98,24 @@ def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
 
 
 def without(loss: Loss, name: str) -> Loss:
-    """Tokens marked 1 under that name have no gradient, and those marked 0 the same as ever."""
+    """Tokens marked 1 under that name have no gradient; those marked 0 keep theirs."""
     return lambda logprobs, entropy, batch: loss(
         logprobs, entropy, replace(batch, weights=batch.weights * (1 - batch.token[name]))
     )
 
 
 def observed(loss: Loss) -> Loss:
-    """With the sums that every algorithm logs.
+    """The loss, with the sums that every algorithm logs.
 
-    `sampler_gap` is |log pi - the sampler's| over rows marked `fresh`, whose weights sampled them: there it can only be a
-    difference between two programs. `kl` is the k3 estimate to the reference, where there is one.
+    `sampler_gap` is |log pi - the sampler's| over rows marked `fresh`. The present weights sampled these, so that only two
+    programs can differ. `kl` is the k3 estimate to the reference, if there is one.
     """
 
     def with_sums(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         value, sums = loss(logprobs, entropy, batch)
         with torch.no_grad():
             weights = batch.weights
-            fresh = weights * batch.segment["fresh"][batch.segments]
+            fresh = weights * batch.segment["fresh"][batch.segments]  # (N,)
             sampler = batch.token.get("sampler", batch.token.get("old"))
             sums |= {
                 "weight": float(weights.sum()),
@@ -122,8 +124,8 @@ def observed(loss: Loss) -> Loss:
                 "sampler_gap": float((fresh * (logprobs - sampler).abs()).sum()),
             }
             if "reference" in batch.token:
-                apart = (batch.token["reference"] - logprobs).clamp(-FURTHEST, FURTHEST)
-                sums["kl"] = float((weights * (apart.exp() - 1 - apart)).sum())
+                x = (batch.token["reference"] - logprobs).clamp(-FURTHEST, FURTHEST)  # (N,)
+                sums["kl"] = float((weights * (x.exp() - 1 - x)).sum())
         return value, sums
 
     return with_sums

@@ -1,13 +1,13 @@
-"""Tripwires: what RL looks like when it goes wrong, watched in every step.
+"""Tripwires: the signs of RL going wrong, watched in every step.
 
-A wire trips when its number is beyond its limit for `patience` steps on end. Then training warns and goes on, or, where the
-recipe lists the wire under `pause` or `rollback`,
+A wire trips if its number is beyond its limit for `patience` consecutive steps. Then training warns and goes on, or does what
+the recipe lists the wire under:
 
 pause     stops; the next `whetstone run` goes on from there
-rollback  goes back to the last checkpoint from before the first bad step, and takes another way: other random streams, and
-          `rollback_rate` times the learning rate
+rollback  goes back to the last checkpoint from before the first bad step, with other random streams and `rollback_rate`
+          times the learning rate
 
-What tripped is kept in `tripwires.json` of the stage's folder, so that a resumed run does not stop twice for one reason.
+`tripwires.json` in the stage's folder records what tripped, so that a resumed run does not stop twice for one reason.
 """
 
 from collections.abc import Mapping
@@ -26,35 +26,37 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
-WINDOW = 16  # tokens that come again as they were, for a rollout to repeat itself
+WINDOW = 16  # tokens; a rollout repeats itself if many windows of this length occur again
 FILE_NAME = "tripwires.json"
 
 
 class Tripwires(Settings):
-    """Limits, and what happens beyond them. A limit of 0 takes the wire away."""
+    """Limits, and what happens beyond them. A limit of 0 switches the wire off."""
 
-    entropy: float = Field(default=0.1, ge=0, lt=1)  # of the first step's: less than this share, or more than 1 / it
-    kl: float = Field(default=0.0, ge=0)  # to the model the stage began with, nats a token; costs a pass of that model
-    repetition: float = Field(default=0.3, ge=0, le=1)  # share of rollouts that repeat themselves
-    truncated: float = Field(default=0.5, ge=0, le=1)  # share of rollouts that were cut off
-    zero_advantage: float = Field(default=0.95, ge=0, le=1)  # share of groups in which all rewards are equal
-    length_drift: float = Field(
-        default=3.0, ge=0
-    )  # factor by which rollouts are longer, or shorter, than in the first step
-    sampler_gap: float = Field(default=0.02, ge=0)  # mean |log-prob gap| sampler-learner, nats a token
-    patience: int = Field(default=3, gt=0)  # steps on end
-    pause: tuple[Wire, ...] = ()  # wires that stop the run; the next run goes on
-    rollback: tuple[Wire, ...] = ()  # wires that go back to a good checkpoint
-    rollback_rate: float = Field(default=0.5, gt=0, le=1)  # the learning rate's factor after each roll-back
-    rollbacks: int = Field(default=3, ge=0)  # at most; after that the wire stops the run
+    entropy: float = Field(
+        0.1, ge=0, lt=1, description="smallest share of the first step's entropy; the largest is 1 / it"
+    )
+    kl: float = Field(0.0, ge=0, description="to the model the stage began with, in nats per token; costs a pass of it")
+    repetition: float = Field(0.3, ge=0, le=1, description="share of rollouts that repeat themselves")
+    truncated: float = Field(0.5, ge=0, le=1, description="share of rollouts that were cut off")
+    zero_advantage: float = Field(0.95, ge=0, le=1, description="share of groups in which all rewards are equal")
+    length_drift: float = Field(3.0, ge=0, description="factor by which rollouts became longer or shorter")
+    sampler_gap: float = Field(
+        0.02, ge=0, description="mean |log-probability gap| of sampler and learner, nats per token"
+    )
+    patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
+    pause: tuple[Wire, ...] = Field((), description="wires that stop the run; the next run goes on")
+    rollback: tuple[Wire, ...] = Field((), description="wires that go back to a good checkpoint")
+    rollback_rate: float = Field(0.5, gt=0, le=1, description="factor of the learning rate after each roll-back")
+    rollbacks: int = Field(3, ge=0, description="roll-backs, at most; after that the wire stops the run")
 
 
 class Paused(KeyboardInterrupt):
-    """A wire stopped the run: what is done is kept, and running again goes on."""
+    """A wire stopped the run. Finished steps are kept, and running again goes on."""
 
 
 class RolledBack(Exception):
-    """The stage begins again from a checkpoint of at most `step` finished steps."""
+    """The stage starts again from a checkpoint of at most `step` finished steps."""
 
     def __init__(self, step: int):
         super().__init__(f"back to step {step}")
@@ -62,9 +64,9 @@ class RolledBack(Exception):
 
 
 class Watch:
-    """The tripwires of one stage. What it counts lies in the stage's state, what tripped in a file that no roll-back undoes.
+    """The tripwires of one stage. Its counts are part of the stage's state; what tripped is in a file that no roll-back undoes.
 
-    Several processes see the same numbers and decide alike; the first one writes.
+    Several processes get the same numbers and decide alike; the first one writes.
     """
 
     def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
@@ -77,25 +79,29 @@ class Watch:
 
     @property
     def rate(self) -> float:
-        """What the learning rate is multiplied with."""
+        """Factor of the learning rate."""
         return self.settings.rollback_rate**self.rollbacks
 
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        """What tripped, for the manifest."""
+        return [{key: trip[key] for key in ("wire", "step", "action")} for trip in self.tripped]
+
     def stream(self, seed: int) -> int:
-        """The seed to sample with: another one after each roll-back."""
+        """The seed of sampling: another one after each roll-back."""
         return seed + (self.rollbacks << 40)
 
     def check(self, state: State, step: int, values: Mapping[str, float]) -> None:
-        """After a step. Raises Paused or RolledBack where the recipe says so."""
-        bad = state.setdefault("tripwires", {"first": {}, "since": {}})
+        """After each step. Raises Paused or RolledBack if the recipe says so."""
+        watched = state.setdefault("tripwires", {"first": {}, "since": {}})
         for name in ("entropy", "response_length"):
             if name in values:
-                bad["first"].setdefault(name, values[name])
-        for wire, (value, beyond) in beyond_limits(self.settings, values, bad["first"]).items():
+                watched["first"].setdefault(name, values[name])
+        for wire, (value, beyond) in beyond_limits(self.settings, values, watched["first"]).items():
             if not beyond:
-                bad["since"].pop(wire, None)
-            elif step + 1 - bad["since"].setdefault(wire, step) >= self.settings.patience:
-                onset = bad["since"].pop(wire)
-                self._trip(wire, value, step, onset)
+                watched["since"].pop(wire, None)
+            elif step + 1 - watched["since"].setdefault(wire, step) >= self.settings.patience:
+                self._trip(wire, value, step, onset=watched["since"].pop(wire))
 
     def _trip(self, wire: str, value: float, step: int, onset: int) -> None:
         action = "rollback" if wire in self.settings.rollback else "pause" if wire in self.settings.pause else "warn"
@@ -111,12 +117,10 @@ class Watch:
         )
         self.tripped.append({**trip, "value": value, "limit": limit, "onset": onset, "action": action})
         if self.process_group.main:
-            if action == "rollback":
-                drop_checkpoints_after(
-                    self.path.parent / "checkpoints", onset
-                )  # first: a kill after it only trips again
+            if action == "rollback":  # before the file is written: after a kill in between, the wire only trips again
+                drop_checkpoints_after(self.path.parent / "checkpoints", onset)
             write_json(self.path, self.tripped)
-        self.process_group.wait()  # the others go back to what is left
+        self.process_group.wait()  # before others look for checkpoints
         if action == "pause":
             raise Paused
         if action == "rollback":
@@ -125,11 +129,11 @@ class Watch:
 
 ADVICE: dict[str, str] = {
     "entropy": "Lower optimizer.learning_rate, raise clip_high or entropy_bonus, or add the stabiliser clip_cov.",
-    "kl": "Lower optimizer.learning_rate, or set kl_coefficient.",
+    "kl": "Lower optimizer.learning_rate, or set kl.coefficient.",
     "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
-    "zero_advantage": "The prompts are too easy or too hard: choose other candidate_levels, or algorithm = dapo.",
-    "length_drift": "Look at the rollouts: average = token or algorithm = dr_grpo do not pay for length.",
+    "zero_advantage": "The prompts are too easy or too hard: choose other pool.levels, or algorithm = dapo.",
+    "length_drift": "Look at the rollouts: algorithm = dr_grpo, or average = token, does not reward length.",
     "sampler_gap": "Use the same dtype for sampling and training.",
 }
 
@@ -137,22 +141,22 @@ ADVICE: dict[str, str] = {
 def beyond_limits(
     settings: Tripwires, values: Mapping[str, float], first: Mapping[str, float]
 ) -> dict[str, tuple[float, bool]]:
-    """Wire -> (its number, is it beyond the limit), of those that have a limit and a number in this step."""
-    found: dict[str, tuple[float, bool]] = {}
+    """Wire -> (its number, whether it is beyond the limit), for wires that have a limit and a number in this step."""
+    numbers: dict[str, tuple[float, bool]] = {}
     for wire in ("kl", "repetition", "truncated", "zero_advantage", "sampler_gap"):
         if (limit := getattr(settings, wire)) and wire in values:
-            found[wire] = values[wire], values[wire] > limit
+            numbers[wire] = values[wire], values[wire] > limit
     if settings.entropy and "entropy" in values and first["entropy"] > 0:
         share = values["entropy"] / first["entropy"]
-        found["entropy"] = share, not settings.entropy <= share <= 1 / settings.entropy
+        numbers["entropy"] = share, not settings.entropy <= share <= 1 / settings.entropy
     if settings.length_drift and values.get("response_length") and first["response_length"] > 0:
         factor = values["response_length"] / first["response_length"]
-        found["length_drift"] = factor, max(factor, 1 / factor) > settings.length_drift
-    return found
+        numbers["length_drift"] = factor, max(factor, 1 / factor) > settings.length_drift
+    return numbers
 
 
 def repeats_itself(rollout: Rollout) -> bool:
-    """Whether more than half of its windows of 16 tokens stand earlier in it too."""
+    """Whether more than half of its windows of 16 tokens also occur earlier in it."""
     windows = len(rollout.ids) - WINDOW + 1
     if windows <= 0:
         return False
@@ -160,7 +164,7 @@ def repeats_itself(rollout: Rollout) -> bool:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Checkpoints of more than `step` finished steps are bad: the stage then goes on from the newest one left."""
+    """Delete checkpoints of more than `step` finished steps: the stage then goes on from the newest one left."""
     from shutil import rmtree
 
     for checkpoint in folder.glob("step-*"):

@@ -1,91 +1,90 @@
-"""The updates that a step's kept groups make.
+"""The rows of a step's updates, and their gradient.
 
 With one update the ratio's denominator is the sampler's own log-probability, and no pass is made for it. With several the
-same holds, as sampler and learner agree; `old_policy = "learner"` is for samplers that compute in another way: then the
-learner scores the rollouts once before the first update, and the ratio starts at exactly 1.
+same holds, as sampler and learner agree. `old_policy = "learner"` is for samplers that compute in another way: the learner
+then scores the rollouts once before the first update, and the ratio starts at exactly 1.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from whetstone.rl.algorithm import Group
+from whetstone.rl.algorithm import Algorithm, Group
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.learner.learner import Learner, Loss
 
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a group, at the temperature they were sampled with."""
-
-    rows: "list[Row]"
-    temperature: float
-    fresh: bool  # sampled by the weights that the learner has before the step's first update
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(row.ids) for row in self.rows)
+    Credited = tuple[Group, list[Row]]  # a group that is trained on, and its rows
 
 
-def parts_of(kept: Sequence[Group], rows: "Sequence[list[Row]]", step: int) -> list[Part]:
-    pairs = zip(kept, rows, strict=True)
-    return [Part(part, group.temperature, group.step == step) for group, part in pairs if part]
+def with_reference(reference: "Learner", kept: Sequence[Group]) -> list[Group]:
+    """The groups, with the reference's log-probabilities at the temperatures that they were sampled with."""
+    from whetstone.batch import answer_row
+
+    scored: list[Group] = list(kept)
+    for temperature in dict.fromkeys(group.temperature for group in kept):
+        alike = [g for g, group in enumerate(kept) if group.temperature == temperature]
+        rows = [answer_row(r.prompt_ids, r.ids) for g in alike for r in kept[g].rollouts]
+        logprobs = iter(reference.row_logprobs(rows, temperature))
+        for g in alike:
+            scored[g] = replace(kept[g], reference=[next(logprobs).tolist() for _ in kept[g].rollouts])
+    return scored
 
 
-def update(
-    learner: "Learner",
-    loss: "Loss",
-    parts: Sequence[Part],
-    apply: Callable[[float], float | None],
-    updates: int = 1,
-    passes: int = 1,
-    old_policy: Literal["sampler", "learner"] = "sampler",
-    order: str = "0",
-    check: Callable[[float], None] = lambda gap: None,
-) -> dict[str, float] | None:
-    """All updates of a step: `passes` times over its parts, which each time are divided into `updates`.
+def credited(algorithm: Algorithm, kept: Sequence[Group], drawn: Sequence[Group]) -> "list[Credited]":
+    """The kept groups with their rows; those without rows are left out."""
+    rows = algorithm.credit(kept, drawn) if kept else []
+    return [(group, part) for group, part in zip(kept, rows, strict=True) if part]
 
-    `loss` is observed (`loss.observed`); `apply` is given an update's loss and updates: the gradient's norm, or None where
-    training goes back instead, and then so is what is returned. `check` is given the gap between sampler and learner before
-    anything is updated. `order` seeds how groups are divided. Returns means over the updates.
+
+def tokens_of(groups: "Sequence[Credited]") -> int:
+    return sum(len(row.ids) for _, rows in groups for row in rows)
+
+
+def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int, updates: int) -> "list[Credited]":
+    """The groups; the ratio of those that the present weights sampled is to the learner as it is now.
+
+    One update needs no pass: rows without `old` are scored against themselves.
     """
-    if old_policy == "learner":
-        score_old(learner, parts, several=updates * passes > 1)
-    rows = [row for part in parts for row in part.rows]
-    for row in rows if updates > 1 else ():
-        row.weights = row.weights * updates  # each update is a step of full size
-    totals: dict[str, float] = {}
-    norms: list[float] = []
-    gap: dict[str, float] = {}
-    mark_fresh(parts)
-    for chosen in (c for number in range(passes) for c in divided(len(parts), updates, f"{order}/{number}")):
-        sums = gradient(learner, loss, [parts[i] for i in chosen])
-        if not norms:
-            gap = {"sampler_gap": sums["sampler_gap"] / sums["fresh"]} if sums["fresh"] else {}
-            check(gap.get("sampler_gap", 0.0))
-        norm = apply(sums["loss"])
-        if norm is None:
-            return None
-        norms.append(norm)
-        mark_fresh(parts, updated=True)
-        totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
-    means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
-    return {
-        **means,
-        **gap,
-        "loss": totals["loss"] / len(norms),
-        "gradient_norm": sum(norms) / len(norms),
-    }
+    needed = updates > 1 or any(group.step != step for group, _ in groups)
+    return [(group, _rescored(learner, group, rows, step, needed)) for group, rows in groups]
 
 
-def mark_fresh(parts: Sequence[Part], updated: bool = False) -> None:
-    """Tell rows that the learner's present weights sampled from those that older ones did."""
-    for part in parts:
-        for row in part.rows:
-            row.segment["fresh"] = float(part.fresh and not updated)
+def _rescored(learner: "Learner", group: Group, rows: "list[Row]", step: int, needed: bool) -> "list[Row]":
+    tokens = [row.token | {"sampler": row.token["old"]} for row in rows]
+    if not needed:
+        tokens = [{name: values for name, values in token.items() if name != "old"} for token in tokens]
+    elif group.step == step:
+        logprobs = learner.row_logprobs(rows, group.temperature)
+        tokens = [token | {"old": values.tolist()} for token, values in zip(tokens, logprobs, strict=True)]
+    return [replace(row, token=token) for row, token in zip(rows, tokens, strict=True)]
+
+
+def batches_of(
+    groups: "Sequence[Credited]", step: int, updates: int, passes: int, order: str
+) -> "Iterator[list[Credited]]":
+    """The groups of each update: `passes` times all groups, each time divided into at most `updates` parts.
+
+    Each part is weighted as a step of full size. Rows are marked `fresh` if the weights before the update sampled them:
+    before the first one, those of this step. `order` seeds how groups are divided.
+    """
+    fresh = True
+    for number in range(passes):
+        parts = divided(len(groups), updates, f"{order}/{number}")
+        for part in parts:
+            chosen = [groups[i] for i in part]
+            yield [
+                (group, [_marked(row, len(parts), fresh and group.step == step) for row in rows])
+                for group, rows in chosen
+            ]
+            fresh = False
+
+
+def _marked(row: "Row", factor: int, fresh: bool) -> "Row":
+    weights = [w * factor for w in row.weights] if isinstance(row.weights, list) else row.weights * factor
+    return replace(row, weights=weights, segment=row.segment | {"fresh": float(fresh)})
 
 
 def divided(count: int, updates: int, order: str) -> list[list[int]]:
@@ -96,51 +95,31 @@ def divided(count: int, updates: int, order: str) -> list[list[int]]:
     return [indices[i::updates] for i in range(min(updates, count))]
 
 
-def gradient(learner: "Learner", loss: "Loss", parts: Sequence[Part]) -> dict[str, float]:
-    """Adds the gradient of those parts, those of one temperature together; the rollouts of a problem share its prompt."""
+def gradient(learner: "Learner", loss: "Loss", groups: "Sequence[Credited]") -> dict[str, float]:
+    """Adds the gradient of the groups' rows, one temperature after the other; returns the loss and its sums.
+
+    The rollouts of a problem share its prompt.
+    """
     from whetstone.batch import by_prompt
 
     budget = learner.parallel.micro_batch_tokens
     totals: dict[str, float] = {}
-    for temperature in dict.fromkeys(part.temperature for part in parts):
-        groups = [g for part in parts if part.temperature == temperature for g in by_prompt(part.rows, budget)]
-        sums = learner.gradient(groups, loss, temperature)
+    for temperature in dict.fromkeys(group.temperature for group, _ in groups):
+        alike = [rows for group, rows in groups if group.temperature == temperature]
+        sums = learner.gradient([g for rows in alike for g in by_prompt(rows, budget)], loss, temperature)
         totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
     return totals
 
 
-def score_old(learner: "Learner", parts: Sequence[Part], several: bool) -> None:
-    """The ratio is to the learner as it is now, for rows that its weights sampled. With one update that needs no pass:
-    rows without `old` are scored against themselves.
-    """
-    needed = several or not all(part.fresh for part in parts)
-    for part in parts:
-        scored = learner.row_logprobs(part.rows, part.temperature) if part.fresh and needed else []
-        for i, row in enumerate(part.rows):
-            row.token["sampler"] = row.token["old"]
-            if scored:
-                row.token["old"] = scored[i].tolist()
-            elif not needed:
-                del row.token["old"]
+def sampler_gap(sums: dict[str, float]) -> float | None:
+    """Mean |log pi - the sampler's| over fresh rows, in nats per token; None if no row is fresh."""
+    return sums["sampler_gap"] / sums["fresh"] if sums["fresh"] else None
 
 
-def with_reference(reference: "Learner", kept: Sequence[Group]) -> list[Group]:
-    """The groups, with the reference's log-probabilities at the temperatures they were sampled with."""
-    from whetstone.batch import Row
-
-    found: list[Group] = list(kept)
-    for temperature in dict.fromkeys(group.temperature for group in kept):
-        places = [
-            (g, i)
-            for g, group in enumerate(kept)
-            if group.temperature == temperature
-            for i in range(len(group.rollouts))
-        ]
-        sampled = [kept[g].rollouts[i] for g, i in places]
-        rows = [Row([*r.prompt_ids, *r.ids], prompt=len(r.prompt_ids)) for r in sampled]
-        scored: dict[int, list[list[float]]] = {}
-        for (g, _), values in zip(places, reference.row_logprobs(rows, temperature), strict=True):
-            scored.setdefault(g, []).append(values.tolist())
-        for g, values in scored.items():
-            found[g] = replace(kept[g], reference=values)
-    return found
+def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The metrics of a step: the sums of its updates, each with its `gradient_norm`, as means."""
+    totals = {name: sum(sums[name] for sums in updates) for name in updates[0]}
+    means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
+    means |= {name: totals[name] / len(updates) for name in ("loss", "gradient_norm")}
+    gap = sampler_gap(updates[0])
+    return means if gap is None else means | {"sampler_gap": gap}

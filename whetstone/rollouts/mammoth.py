@@ -1,8 +1,8 @@
 r"""MAmmoTH's hybrid set (Yue et al. 2023, arXiv 2309.05653): a chain of thought and a program of thought for one problem.
 
-A program is asked for by adding " Let's write a program." to the question, and kept as right when what it computes is the
-reference answer; it runs in the sandbox (`verify/program.py`) or not at all. The traces of both kinds lie side by side, the
-programs under the augmentation "program": the corpus teaches them as answers to the question with those words added.
+A program is asked for by adding " Let's write a program." to the question. It is right if what it computes is the reference
+answer, and it runs in the sandbox (`verify/program.py`) or not at all. Traces of both kinds are rows of one table, programs
+with the augmentation "program"; the corpus teaches a program as the answer to the question with those words added.
 
 Problems that carry a formula need no model for it:
 
@@ -15,67 +15,93 @@ Problems that carry a formula need no model for it:
                  ```
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from itertools import count
 
-from whetstone.records import PROGRAM_REQUEST, Message, Problem, Prompt, Trace, Verdict, Verifier
-from whetstone.rollouts.procedural_teacher import Operation, parse
-from whetstone.verify.program import Outcome, Sandbox
-
-AUGMENTATION = "program"
+from whetstone.arithmetic.expression import Expression, Number, parse
+from whetstone.records import (
+    PROGRAM,
+    PROGRAM_REQUEST,
+    Generator,
+    Message,
+    Problem,
+    Prompt,
+    Sampling,
+    Trace,
+    Verifier,
+)
+from whetstone.verify.program import Sandbox
 
 
 def program_trace(problem: Problem, index: int) -> Trace:
-    """The program that computes a problem's formula, one operation a line. Raises ValueError without a formula."""
+    """The program that computes a problem's formula, one operation per line. Raises ValueError without a formula."""
     if not problem.formula:
         raise ValueError("it has no formula.")
     lines: list[str] = []
     names = (f"x{number}" for number in count(1))
 
-    def write(node: Operation | Fraction) -> str:
-        if isinstance(node, Fraction):
-            return str(node.numerator) if node.denominator == 1 else f"Fraction({node.numerator}, {node.denominator})"
+    def write(node: Expression) -> str:
+        if isinstance(node, Number):
+            value = node.value
+            return str(value) if value.denominator == 1 else f"Fraction({value.numerator}, {value.denominator})"
         left, right = write(node.left), write(node.right)
-        if node.symbol == "/" and not right.startswith("Fraction"):
-            right = f"Fraction({right})"  # exact: 1 / 3 is no decimal
+        if node.sign == "/" and not right.startswith("Fraction"):
+            right = f"Fraction({right})"  # exact: 1 / 3 has no decimal
         name = next(names)
-        lines.append(f"    {name} = {left} {node.symbol} {right}")
+        lines.append(f"    {name} = {left} {node.sign} {right}")
         return name
 
     last = write(parse(problem.formula))
     body = "\n".join([*lines, f"    return {last}"])
     exact = "from fractions import Fraction\n\n\n" if "Fraction" in body else ""
     text = f"```python\n{exact}def solution():\n{body}\n```"
-    return Trace(problem.id, index, text, "procedural", augmentation=AUGMENTATION)
-
-
-def program_prompts(
-    problems: Iterable[Problem], programs: int, first: int, done: dict[str, set[int]]
-) -> Iterator[Prompt]:
-    """`programs` prompts a problem, with indices from `first` on, except those that are done."""
-    for problem in problems:
-        for index in range(first, first + programs):
-            if index not in done.get(problem.id, ()):
-                yield Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
+    return Trace(problem.id, index, text, "procedural", augmentation=PROGRAM)
 
 
 class ProgramGrader:
-    """Runs programs and compares what they compute. Raises ValueError if this machine offers no isolation for them."""
+    """Programs of problems, `count` per problem, run and compared. Their rollouts' indices begin at `first`.
 
-    def __init__(self, sandbox: Sandbox, verifier: Verifier):
+    Raises ValueError if this machine offers no isolation for programs.
+    """
+
+    def __init__(self, sandbox: Sandbox, verifier: Verifier, first: int = 0, count: int = 1):
         self.isolation = sandbox.require()
-        self.sandbox, self.verifier = sandbox, verifier
+        self.sandbox, self.verifier, self.first, self.count = sandbox, verifier, first, count
 
-    def verdicts(self, items: list[tuple[Problem, str]]) -> list[Verdict]:
-        """On (problem, completion with a program)."""
-        return [self._verdict(problem, self.sandbox.run_text(text)) for problem, text in items]
+    def of_formula(self, problem: Problem) -> Trace | None:
+        """The graded program of the problem's formula; None if it has none that can be read."""
+        try:
+            trace = program_trace(problem, self.first)
+        except ValueError:
+            return None
+        return self._graded(problem, trace)
 
-    def _verdict(self, problem: Problem, outcome: Outcome) -> Verdict:
+    def asked(
+        self,
+        problems: Sequence[Problem],
+        generator: Generator,
+        sampling: Sampling,
+        teacher: str,
+        done: Collection[tuple[str, int]],
+    ) -> Iterator[tuple[Trace, tuple[int, int]]]:
+        """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
+        by_id = {problem.id: problem for problem in problems}
+        prompts = (
+            Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
+            for problem in problems
+            for index in range(self.first, self.first + self.count)
+            if (problem.id, index) not in done
+        )
+        for completion in generator.generate(prompts, sampling):
+            trace = Trace(completion.problem_id, completion.index, completion.text, teacher, augmentation=PROGRAM)
+            yield self._graded(by_id[trace.problem_id], trace), completion.usage
+
+    def _graded(self, problem: Problem, trace: Trace) -> Trace:
+        outcome = self.sandbox.run_text(trace.text)
         if outcome.reason == "refused":
             raise ValueError(f"programs can no longer be run isolated: {outcome.detail}")
         if outcome.answer is None:
-            return Verdict(False, f"program: {outcome.reason}")
+            return replace(trace, correct=False, reason=f"program: {outcome.reason}")
         verdict = self.verifier.check(f"\\boxed{{{outcome.answer}}}", problem.answer, problem.policy)
-        return replace(verdict, reason=f"program: {verdict.reason}")
+        return replace(trace, correct=verdict.correct, reason=f"program: {verdict.reason}")

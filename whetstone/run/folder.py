@@ -1,12 +1,13 @@
-"""The run folder: `runs/NAME/NN-stage/`, complete when its `manifest.json` is there (it is written last).
+"""The run folder: `runs/NAME/NN-stage/`. A stage is complete if its `manifest.json` exists, because that is written last.
 
-Everything that must survive a kill is written beside its final name, synced, and renamed.
+A file that must survive a kill is written under another name, synced, and renamed.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from typing import Any
 
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 
+MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
+STARTED = "started.json"  # the same of a stage that is under way; removed after the manifest is written
+SCORES = "scores.json"  # of the whole run
+
 
 @dataclass(frozen=True)
 class Stage:
-    """What a room's `run(stage)` is given: its settings, where its inputs lie, where to write.
+    """What a room's `run(stage)` is given: its settings, where its inputs are, where to write.
 
-    A room writes each thing it gives (an *artifact*: problems, rollouts, corpus, subset, pairs, prompts, model, …) into
-    `stage.output(name)`, and what it leaves out into `stage.output("dropped")` with a `reason` column.
+    A room writes each of its artifacts (problems, rollouts, corpus, subset, pairs, prompts, model, …) into
+    `stage.output(name)`, and the rows that it leaves out into `stage.output("dropped")`, with a `reason` column.
     """
 
     name: str
@@ -33,11 +38,11 @@ class Stage:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
-    longest: int = 0  # tokens of the longest sequence of the whole run; 0: not known
+    longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
 
     @property
     def seed(self) -> int:
-        """The run's seed mixed with the stage's name: two stages never share random streams."""
+        """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
         digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
@@ -48,7 +53,7 @@ class Stage:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write, sync and rename, so that a kill leaves the old file or the new one, never half of either."""
+    """Write, sync and rename: a kill leaves the old file or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     try:
@@ -71,7 +76,7 @@ def read_json(path: Path) -> Any:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names of its files last: a rename is only safe once its folder is on disk."""
+    """Sync the names of its files: a rename survives a power loss only once its folder is on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -81,10 +86,23 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with its process."""
+    """One process at a time. The lock ends with its process."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def discard(folder: Path) -> None:
+    """Rename, then delete: a kill between the two leaves nothing that looks complete."""
+    aside = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def remove_discarded(run: Path) -> None:
+    """What a kill during `discard` left."""
+    for aside in run.glob(".discarded-*"):
+        shutil.rmtree(aside)
 
 
 def hash_file(path: Path) -> str:

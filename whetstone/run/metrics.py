@@ -1,11 +1,11 @@
-"""Numbers a step, in `metrics.jsonl`: one JSON object a line, `step` first, flushed as it is written.
+"""The numbers of each step, in `metrics.jsonl`: a JSON object per line, `step` first, flushed as it is written.
 
-with Metrics(stage.folder) as metrics:
-    metrics.rewind(checkpoint_step)  # after a resume: later lines are about to be written again
-    metrics.log(step, loss=loss, learning_rate=rate)
+    with Metrics(stage.folder) as metrics:
+        metrics.rewind(checkpoint_step)  # after a resume: later lines will be written again
+        metrics.log(step, loss=loss, learning_rate=rate)
 
-The same numbers go to the trackers that `[run] trackers` names. A tracker gets each step once, however often training is
-killed or goes back: steps that come again are the same ones to the bit on a CPU.
+The same numbers go to the trackers in `[run] trackers`. A tracker gets each step once, however often training is killed or goes
+back: steps that are repeated give the same numbers, to the bit on a CPU.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
-from whetstone.run.disk import told_when_full
+from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, read_json, write_json
 
 FILE_NAME = "metrics.jsonl"
 
 
 class Sink(Protocol):
-    """Where else the numbers go: a tracker. `rewind` tells it that steps after `step` come again, up to `reached`."""
+    """A tracker. `rewind` tells it that the steps after `step` are repeated, up to `reached`."""
 
     def log(self, step: int, values: dict[str, Any]) -> None: ...
 
@@ -39,7 +39,7 @@ class Sink(Protocol):
 
 
 class Metrics:
-    """Appends to `folder/metrics.jsonl` and hands the same numbers to every sink."""
+    """Appends to `folder/metrics.jsonl` and passes the same numbers to every sink."""
 
     def __init__(self, folder: Path, sinks: Sequence[Sink] = ()):
         self.path = Path(folder) / FILE_NAME
@@ -52,7 +52,9 @@ class Metrics:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with contextlib.suppress(*[OSError] if kind else []):  # on a full disk the last line fails once more
+        with contextlib.suppress(
+            *[OSError] if kind else []
+        ):  # on a full disk closing writes the last line, and fails again
             self._out.close()
         for sink in self.sinks:
             sink.close()
@@ -61,20 +63,20 @@ class Metrics:
         """Numbers may be Python's, numpy's or one-element tensors; NaN and infinity are written as their names."""
         row = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"step": step, **row}, ensure_ascii=False) + "\n"
-        with told_when_full(f"a line of {FILE_NAME}", len(line), self.path.parent):
+        with disk_full_explained(f"a line of {FILE_NAME}", len(line), self.path.parent):
             self._out.write(line)
             self._out.flush()
         for sink in self.sinks:
             sink.log(step, row)
 
     def sync(self) -> None:
-        """Onto the disk: before a checkpoint, so that no line of a step it holds is lost with the machine."""
+        """Force the lines onto the disk. Before a checkpoint, so that a power loss loses no line of its steps."""
         os.fsync(self._out.fileno())
         for sink in self.sinks:
             sink.sync()
 
     def rewind(self, step: int) -> None:
-        """Drop the lines of steps after `step`: a resumed run writes them again."""
+        """Drop the lines of steps after `step`, which a resumed run writes again."""
         self._out.close()
         reached = self._keep(step)
         self._out = self.path.open("a", encoding="utf-8")
@@ -82,12 +84,12 @@ class Metrics:
             sink.rewind(step, reached)
 
     def _keep(self, last_step: int | None) -> int:
-        """Rewrite the file without a torn last line and without steps after `last_step`. Returns the last there was."""
+        """Rewrite the file without an incomplete last line and steps after `last_step`. Returns the last step it had."""
         if not self.path.exists():
             return 0
-        whole = _whole_lines(self.path)
-        steps = [json.loads(line)["step"] for line in whole]
-        kept = [line for line, step in zip(whole, steps, strict=True) if last_step is None or step <= last_step]
+        lines = _complete_lines(self.path)
+        steps = [json.loads(line)["step"] for line in lines]
+        kept = [line for line, step in zip(lines, steps, strict=True) if last_step is None or step <= last_step]
         if sum(len(line.encode()) for line in kept) != self.path.stat().st_size:
             beside = self.path.with_name(FILE_NAME + ".part")
             beside.write_text("".join(kept), encoding="utf-8")
@@ -96,13 +98,13 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines; an empty list where the stage has written none yet. A run in progress may be read."""
+    """All complete lines; an empty list if the stage has written none yet. A run in progress may be read."""
     path = Path(folder) / FILE_NAME
-    return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+    return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Up to the first line without an end: a kill tore it, or it is being written, and its rest is no line of its own."""
+def _complete_lines(path: Path) -> list[str]:
+    """The lines before the first without an end, which a kill cut off or which is being written."""
     with path.open("rb") as lines:
         return [line.decode() for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
 
@@ -119,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 def require_trackers(names: Iterable[str]) -> None:
-    """Raises ImportError, with the line that installs it, for one that is not there."""
+    """Raises ImportError, with the command that installs it, for a tracker that is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise ImportError(
@@ -129,21 +131,17 @@ def require_trackers(names: Iterable[str]) -> None:
 
 
 def open_sinks(stage: Stage) -> list[Sink]:
-    """The trackers that the recipe names, open for a stage: a run of its own in each, which a resumed stage goes on with."""
+    """The recipe's trackers, open for a stage. The stage has a run of its own in each, which it continues when resumed."""
     names = stage.run.trackers
     require_trackers(names)
     if not names:
         return []
-    identity = stage.folder / "trackers.json"  # goes with the folder: a stage made again is another run
+    identity = stage.folder / "trackers.json"  # deleted with the folder: a stage that is made again is another run
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
     name = f"{stage.name}-{read_json(identity)['id']}"
-    made: dict[str, type[TensorBoard | WandB | Trackio]] = {
-        "tensorboard": TensorBoard,
-        "wandb": WandB,
-        "trackio": Trackio,
-    }
-    return [made[tracker](stage, name) for tracker in names]
+    opened = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
+    return [opened[tracker](stage, name) for tracker in names]
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -151,9 +149,9 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard:
-    """In `tensorboard/` of the stage's folder: `tensorboard --logdir runs/NAME` shows all stages.
+    """Writes to `tensorboard/` in the stage's folder. `tensorboard --logdir runs/NAME` shows all stages.
 
-    What comes again is purged from what it shows, as TensorBoard means it to be (`purge_step`).
+    Steps that are repeated replace the old ones (TensorBoard's `purge_step`).
     """
 
     def __init__(self, stage: Stage, name: str):
@@ -184,62 +182,42 @@ class TensorBoard:
             self._writer.close()
 
 
-class _AppendOnly:
-    """Nothing can be taken back from it, so it is not given again what it has."""
+class AppendOnly:
+    """A tracker that cannot take steps back: its run is given no step twice."""
 
-    def __init__(self) -> None:
-        self._has = 0
-        self._run: Any = None
+    def __init__(self, run: Any):
+        self._run, self._reached = run, 0
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        if step > self._has:
-            self._has = step
+        if step > self._reached:
+            self._reached = step
             self._run.log(_numbers(values), step=step)
 
     def rewind(self, step: int, reached: int) -> None:
-        self._has = max(self._has, reached)
+        self._reached = max(self._reached, reached)
 
     def sync(self) -> None:
         pass
 
     def close(self) -> None:
-        self._run.finish()
-
-
-class WandB(_AppendOnly):
-    """A run of the project that has the recipe's name; `WANDB_MODE=offline` keeps it in the stage's folder."""
-
-    def __init__(self, stage: Stage, name: str):
-        super().__init__()
-        import wandb
-
-        self._run = wandb.init(
-            project=stage.run.name,
-            name=stage.name,
-            id=name,
-            dir=str(stage.folder),
-            resume="allow",
-            config=stage.settings.model_dump(mode="json"),
-            settings=wandb.Settings(console="off", silent=True),
-        )
-
-
-class Trackio(_AppendOnly):
-    """A run of the project that has the recipe's name, where trackio keeps its data (`TRACKIO_DIR`)."""
-
-    def __init__(self, stage: Stage, name: str):
-        super().__init__()
-        import trackio
-
         with contextlib.redirect_stdout(sys.stderr):
-            self._run = trackio.init(
-                project=stage.run.name,
-                name=name,
-                resume="allow",
-                embed=False,
-                config=stage.settings.model_dump(mode="json"),
-            )
+            self._run.finish()
 
-    def close(self) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
-            super().close()
+
+def open_wandb(stage: Stage, name: str) -> AppendOnly:
+    """A run in the project with the recipe's name. `WANDB_MODE=offline` keeps it in the stage's folder."""
+    import wandb
+
+    quiet = wandb.Settings(console="off", silent=True)
+    more = {"name": stage.name, "id": name, "dir": str(stage.folder), "settings": quiet}
+    config = stage.settings.model_dump(mode="json")
+    return AppendOnly(wandb.init(project=stage.run.name, resume="allow", config=config, **more))
+
+
+def open_trackio(stage: Stage, name: str) -> AppendOnly:
+    """A run in the project with the recipe's name, in trackio's own folder (`TRACKIO_DIR`)."""
+    import trackio
+
+    config = stage.settings.model_dump(mode="json")
+    with contextlib.redirect_stdout(sys.stderr):
+        return AppendOnly(trackio.init(stage.run.name, name=name, resume="allow", embed=False, config=config))

@@ -1,4 +1,4 @@
-"""Processes of one machine: the cores there are for them, and forks that share what their parent has in memory."""
+"""Processes of one machine: how many cores they may use, and forks that share the memory of their parent."""
 
 import gc
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as KeyboardInterrupt is Ctrl-C: stop, keep what is done, say how to go on."""
+    """SIGTERM, handled like Ctrl-C: stop, keep finished work, say how to continue."""
 
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises Terminated in this process; forked children keep dying of it."""
+    """SIGTERM raises Terminated in this process. Forked children still die of it."""
     owner = os.getpid()
 
     def stop(number: int, frame: object) -> None:
@@ -37,14 +37,17 @@ def cores() -> int:
 
 
 def may_fork(device: str) -> bool:
-    """Whether forked children may compute: a thread pool that the parent started is dead in them, and so is a GPU."""
+    """Whether forked children may compute. A thread pool of the parent does not work in them, and neither does a GPU."""
     import torch
 
     return device == "cpu" and sys.platform == "linux" and torch.get_num_threads() == 1
 
 
 def fork(what: str, work: Callable[[], None]) -> int:
-    """The id of a child that does `work` and ends, with status 1 and a line on standard error if that raised."""
+    """The id of a child that does `work` and ends: with status 1 and a line on standard error if that raises.
+
+    `what` names it in that line.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
@@ -52,8 +55,8 @@ def fork(what: str, work: Callable[[], None]) -> int:
     if child:
         return child
     code = 1
-    try:  # the child: no return into the caller's stack, no exit handlers of the parent
-        gc.freeze()  # its collector must not touch, and so copy, what is shared
+    try:  # the child must not return into the caller's stack or run the parent's exit handlers
+        gc.freeze()  # the collector would touch shared pages, and so copy them
         work()
         code = 0
     except BaseException as error:
@@ -63,9 +66,9 @@ def fork(what: str, work: Callable[[], None]) -> int:
 
 
 class CpuClock:
-    """CPU seconds of this process, of its children, and of all that those which ended had."""
+    """CPU seconds of this process and its children, those that have ended included."""
 
-    RESCAN = 1.0  # seconds; looking for children costs a tenth of a millisecond
+    RESCAN = 1.0  # seconds between looking for children, which takes a tenth of a millisecond
 
     def __init__(self) -> None:
         self._children: list[int] = []
@@ -79,14 +82,14 @@ class CpuClock:
 
 
 def children() -> list[int]:
-    """Processes that this one's main thread started and that live, where /proc tells."""
+    """Living processes that this one's main thread started; none on a system without /proc."""
     with suppress(OSError):
         return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     return []
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of another process, as far as Linux tells (its clock's number is made as clock_getcpuclockid(3) makes it)."""
+    """Of another process; 0 except on Linux. The number of its clock is made as in clock_getcpuclockid(3)."""
     with suppress(OSError):
         return time.clock_gettime((~pid << 3) | 2)
     return 0.0

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, one plain line every ten seconds elsewhere.
+"""Progress on stderr: a live bar on a terminal, elsewhere a plain line every ten seconds.
 
 with progress(len(problems), "sampling", unit="rollouts") as bar:
     bar.advance(3, correct="41 %")
@@ -16,13 +16,13 @@ PLAIN_SECONDS = 10.0  # between two plain lines
 
 
 class Bar(Protocol):
-    """What a loop may say: `count` more are done, and what to show beside the bar."""
+    """What a loop is given: it says that `count` more are done, and what to show beside the bar."""
 
     def advance(self, count: float = 1, **notes: object) -> None: ...
 
 
 class _PlainBar:
-    """Lines for logs and pipes. The rate leaves out what was done before the bar began (a resumed stage)."""
+    """Lines for logs and pipes. The rate does not count what a resumed stage had done before."""
 
     def __init__(self, total: float | None, label: str, unit: str, done: float, stream: TextIO):
         self.total, self.label, self.unit, self.stream = total, label, unit, stream
@@ -63,7 +63,7 @@ class _PlainBar:
 
 
 class _LiveBar:
-    """A rich bar: rate, elapsed and remaining time, notes at the end."""
+    """A rich bar, with rate, elapsed and remaining time, and notes."""
 
     def __init__(self, total: float | None, label: str, unit: str, done: float, stream: TextIO):
         from rich.console import Console
@@ -104,16 +104,16 @@ class _LiveBar:
         self.rich.stop()
 
 
-_open: list[_PlainBar | _LiveBar] = []  # innermost last: rich allows one live display at a time
+_open: list[_PlainBar | _LiveBar] = []  # the innermost last; rich allows one live display at a time
 
 
 @contextmanager
 def progress(
     total: float | None, label: str, unit: str = "", done: float = 0, stream: TextIO | None = None
 ) -> Iterator[Bar]:
-    """A bar for `total` things (None: unknown), of which `done` were done before (resumed).
+    """A bar for `total` things (None: unknown), of which `done` were done before a stage was resumed.
 
-    Bars may nest: inner ones print lines, above the outer one where that is live.
+    Bars may nest: inner ones print lines, above the outer one if that is live.
     """
     stream = stream or sys.stderr
     kind = _LiveBar if stream.isatty() and not _open else _PlainBar
@@ -127,7 +127,7 @@ def progress(
 
 
 def say(line: str) -> None:
-    """One status line on stderr; above the live bar where there is one."""
+    """One status line on stderr, above the live bar if there is one."""
     if _open:
         _open[0].write(line)
     else:

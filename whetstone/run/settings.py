@@ -4,12 +4,20 @@ A setting's description is its documentation: the reference in docs/recipes.md i
 that reading a recipe takes no time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+class Operational:
+    """Marks a field that no result depends on, as in `timeout: Annotated[float, Operational] = 600`.
+
+    Examples are the address of a server and its timeout. A change of such a field makes no stage stale.
+    """
 
 
 class Settings(BaseModel):
@@ -31,24 +39,18 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_moved_keys(cls, values: Any) -> Any:
-        moved = [key for key in cls.MOVED if isinstance(values, dict) and key in values]
-        if moved:
-            raise ValidationError.from_exception_data(cls.__name__, [cls._moved(key, values[key]) for key in moved])
-        return values
-
-    @classmethod
-    def _moved(cls, key: str, value: Any) -> InitErrorDetails:
-        reason = PydanticCustomError("value_error", "this key is now {new}", {"new": cls.MOVED[key]})
-        return InitErrorDetails(type=reason, loc=(key,), input=value)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _start_tables_from_their_defaults(cls, values: Any) -> Any:
+    def _moved_keys_and_partial_tables(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        if moved := [_moved(key, values[key], cls.MOVED[key]) for key in cls.MOVED if key in values]:
+            raise ValidationError.from_exception_data(cls.__name__, moved)
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
         return values | {name: _completed(values[name], default) for name, default in defaults.items()}
+
+
+def _moved(key: str, value: Any, new: str) -> InitErrorDetails:
+    reason = PydanticCustomError("value_error", "this key is now {new}", {"new": new})
+    return InitErrorDetails(type=reason, loc=(key,), input=value)
 
 
 def _completed(value: Any, default: Any) -> Any:
@@ -63,6 +65,28 @@ def _completed(value: Any, default: Any) -> Any:
     return dict(default) | written
 
 
+@dataclass(frozen=True)
+class Registered:
+    """Marks a field whose table belongs to one of several classes, as in `Annotated[Algorithm, Registered("name", classes)]`.
+
+    `classes()` maps the value of the table's key `by` to a class. A plain string is allowed if that key is `name`.
+    """
+
+    by: str
+    classes: Callable[[], Mapping[str, type[Settings]]]
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """For editors: any of the tables, or a string."""
+        tables, classes = [], self.classes()
+        for table in dict.fromkeys(classes.values()):
+            schema = handler(table.__pydantic_core_schema__)
+            names = [name for name, other in classes.items() if other is table]
+            handler.resolve_ref_schema(schema)["properties"][self.by] = {"enum": names}
+            tables.append(schema)
+        own = {"type": "string"} if self.by == "name" else {"properties": {self.by: {"pattern": r"\.py:\w+$"}}}
+        return {"anyOf": [*tables, own]}
+
+
 class StageSettings(Settings):
     """What every `[[stage]]` has."""
 
@@ -71,28 +95,24 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    name: str = Field(description="the run folder is `folder/name`; default: the recipe's file name")
+    name: str = Field("", description="the run folder is `folder/name`; default: the recipe's file name")
     folder: Path = Field(Path("runs"), description="where run folders lie")
     seed: int = Field(0, description="of everything that is drawn at random")
     threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
-    keep_checkpoints: int = Field(
-        2, gt=0, description="newest checkpoints kept per stage, besides the best by validation"
-    )
+    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept per stage, besides the best")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
-        (), description="where the metrics of each step are sent as well"
+        (), description="get each step's metrics too"
     )
-    watchdog: float = Field(
-        1800, ge=0, description="seconds after which a phase of a step is reported as hanging; 0: never"
-    )
-    on_hang: Literal["say", "end"] = Field("say", description="report it only, or end the process too (status 137)")
+    watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
+    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
 
 
 class ModelSettings(Settings):
-    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model with random weights."""
+    """A Hugging Face folder to start from, or the shape of a tiny Phi-3-class model with random weights. With `path`, the
+    shape only serves `plan`, before the model is downloaded.
+    """
 
-    path: str | None = Field(
-        None, description="a folder or a hub name; the shape below then only serves `plan`, before the download"
-    )
+    path: str | None = Field(None, description="a folder or a hub name; left out: a tiny model is made")
     layers: int = Field(3, description="transformer blocks")
     hidden: int = Field(128, description="width")
     mlp: int = Field(384, description="inner width of the feed-forward part")
@@ -104,32 +124,25 @@ class ModelSettings(Settings):
     context: int = Field(1024, description="positions")
     longest: int = Field(0, ge=0, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the stored weights; bfloat16 loses small updates to rounding"
+        "float32", description="of stored weights; bfloat16 loses small updates"
     )
 
 
 class ParallelSettings(Settings):
+    """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `samplers` and `replicas` are
+    processes on a CPU with `threads = 1`; 0 stands for one per core. `processes` train together, and sample in dpo and rl, each
+    on its own GPU or cores.
+    """
+
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
-    samplers: int = Field(
-        0, ge=0, description="processes that sample, on a CPU with threads = 1; 0: one per core, or `processes`"
-    )
-    replicas: int = Field(
-        0, ge=0, description="processes that share a training step, on a CPU with threads = 1; 0: one per core"
-    )
-    processes: int = Field(
-        1, ge=1, description="processes that train, and sample in dpo and rl, each on its own GPU or cores"
-    )
-    shard: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="with several processes: each holds the whole model, or a share of weights and moments"
-    )
+    samplers: int = Field(0, ge=0, description="processes that sample; 0 is 1 if several `processes` train")
+    replicas: int = Field(0, ge=0, description="processes that share a training step")
+    processes: int = Field(1, ge=1, description="processes that train together")
+    shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
-    activation_checkpointing: int = Field(
-        0, ge=0, description="recompute the activations of every n-th layer in the backward pass; 0: of none"
-    )
-    compile: bool = Field(
-        False, description="torch.compile for the layers: faster after a minute, equal up to rounding"
-    )
+    activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
+    compile: bool = Field(False, description="torch.compile for layers: faster after a minute, equal up to rounding")
     accelerator: Literal[
         "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
     ] = Field("", description="for the hours that `plan` estimates")
@@ -159,16 +172,15 @@ class ScoreSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values."""
+    """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
+    for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays
+    there or falls to the floor.
+    """
 
-    name: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: for the hidden layers' matrices, with AdamW for the other parameters"
-    )
+    name: Literal["adamw", "muon"] = Field("adamw", description="docs/muon.md compares them")
     learning_rate: float = Field(1e-3, gt=0, description="the peak")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="how the rate goes from the peak to the floor"
-    )
-    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps in which the rate rises to the peak")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rate after warm-up")
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps")
     floor: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the peak; not used if constant")
     weight_decay: float = Field(0.0, ge=0, description="share of a weight lost per step, times the learning rate")
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")

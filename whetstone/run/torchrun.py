@@ -1,9 +1,9 @@
-"""One controller, several processes: torchrun starts and watches them, and they hear of and report to whoever asked.
+"""One controller and the processes that torchrun starts for it.
 
-The controller holds one end of a pipe that is the standard input of them all. A line on it asks to stop (one of them reads
-it, and they agree among themselves); its end says that the controller is gone, and they end too. Each leaves in
-`rank-N.json` how it ended; the first speaks on the controller's standard error, the others into `rank-N.log`, torchrun
-itself into `torchrun.log`.
+The standard input of all the processes is one pipe from the controller. A line on it asks them to stop: one of them reads it,
+and they agree on the step. If the pipe is closed, the controller is gone, and they end too. Each process writes how it ended
+to `rank-N.json`. The first writes messages to the controller's standard error, the others to `rank-N.log`, torchrun itself to
+`torchrun.log`.
 """
 
 import os
@@ -24,21 +24,27 @@ from whetstone.run.folder import read_json, write_json
 
 USERS = {
     error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)
-}  # one line tells enough
-LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of an error that says another process is gone
+}  # errors whose message is enough for the user, without a traceback
+LOST = (
+    "Connection",
+    "connection",
+    "peer",
+    "NCCL",
+    "gloo",
+)  # words of errors that follow from the end of another process
 
 
 def run_processes(module: str, argument: Path, count: int, folder: Path) -> None:
-    """`python -m module argument` in `count` processes under torchrun's environment, until all have ended.
+    """Run `python -m module argument` in `count` processes under torchrun, until all have ended.
 
-    Raises what one of them raised (its users' mistakes as they are, others as RuntimeError with the traceback), RuntimeError
-    where one died, and KeyboardInterrupt after they stopped because they were asked to.
+    Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the traceback), RuntimeError if one
+    died, and KeyboardInterrupt after they stopped because they were asked to.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     with (folder / "torchrun.log").open("wb") as log:
-        # a session of its own: Ctrl-C reaches the controller alone, which asks once
+        # In a session of its own Ctrl-C does not reach it: the controller asks, once
         agent = subprocess.Popen(
             [*command, "--module", module, str(argument)],
             stdin=subprocess.PIPE,
@@ -49,10 +55,10 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
         try:
             _wait(agent)
         finally:
-            agent.stdin.close()  # whoever is left ends now
+            agent.stdin.close()  # ends processes that are left
             agent.kill()
             agent.wait()
-    _tell(folder, count)
+    _raise_what_failed(folder, count)
 
 
 def _wait(agent: subprocess.Popen[bytes]) -> None:
@@ -72,8 +78,8 @@ def _wait(agent: subprocess.Popen[bytes]) -> None:
         raise asked
 
 
-def _tell(folder: Path, count: int) -> None:
-    """Raise what went wrong, the cause before what followed from it."""
+def _raise_what_failed(folder: Path, count: int) -> None:
+    """Raise the first error that is a cause, and not a consequence of the end of another process."""
     ends = {rank: _end(folder, rank) for rank in range(count)}
     failed = sorted((end for end in ends.values() if end.get("error")), key=lambda end: end["time"])
     died = [rank for rank, end in ends.items() if not end]
@@ -86,8 +92,8 @@ def _tell(folder: Path, count: int) -> None:
         )
         who = f"{first[2]} of {count} ended with status {first[1]}" if first else f"{died[0]} of {count} is gone"
         raise RuntimeError(
-            f"training process {who} without a word (-9: killed, or out of memory): nothing of the step under way is kept. Run "
-            f"again, it goes on from the last checkpoint; what the processes said is in {folder}."
+            f"training process {who} without a message (-9: killed, or out of memory): the step under way is lost. Run again: "
+            f"it continues from the last checkpoint. The messages of the processes are in {folder}."
         )
     if failed:
         _raise(failed[0])
@@ -112,10 +118,10 @@ def _raise(end: dict[str, Any]) -> NoReturn:
 
 @contextmanager
 def process(folder: Path) -> Iterator[int]:
-    """Its rank. Listens to the controller, and reports in `folder` how it ends; errors end the process with status 1."""
+    """Gives its rank, listens to the controller, and writes into `folder` how it ends. An error ends it with status 1."""
     rank = int(os.environ["RANK"])
     if rank == 0:
-        os.dup2(1, 2)  # the controller's standard error; what torchrun says goes elsewhere
+        os.dup2(1, 2)  # torchrun was started with the controller's standard error as its standard output
     else:
         log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
@@ -133,12 +139,12 @@ def process(folder: Path) -> Iterator[int]:
     if end["error"]:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)  # not by way of exit handlers that wait for the other processes
+        os._exit(1)  # exit handlers would wait for the other processes
 
 
 def _listen() -> None:
     if not stat.S_ISFIFO(os.fstat(0).st_mode):
-        return  # started by hand: nobody asks
+        return  # started by hand, without a controller
     while os.read(0, 1):
         os.kill(os.getpid(), signal.SIGTERM)
         while os.read(0, 1) not in (b"\n", b""):

@@ -1,15 +1,15 @@
-"""Names the phase that hangs: forward, generate, checkpoint, … instead of a run that says nothing for a night.
+"""Reports a phase that hangs (forward, generate, checkpoint, …), so that a run does not stand still unnoticed.
 
     with Watchdog(stage.folder, seconds=1800) as watchdog:
-        watchdog.phase("forward", step)      # a heartbeat: what begins now
+        watchdog.phase("forward", step)      # what begins now
         …
 
-A phase that lasts longer than `seconds` is named, with its step, how long it lasts and the Python stacks of all threads,
-on standard error and in `hang-PROCESS.txt` in the stage's folder; once a phase. With `end` the process is ended as well.
+A phase that lasts longer than `seconds` is reported once, with its step, its duration and the Python stacks of all threads, on
+standard error and in `hang-PROCESS.txt` in the stage's folder. With `end` the process is killed as well.
 
-The watcher is a process of its own that reads the phase from shared memory and asks for the stacks by a signal which
-faulthandler answers in C: a thread could do neither while the one that hangs holds the interpreter's lock. This file is
-what that process runs, so it imports nothing of ours.
+The watcher is a process of its own. It reads the phase from shared memory, and asks for the stacks by a signal that
+faulthandler answers in C. A thread could do neither while a thread that hangs holds the interpreter's lock. The process runs
+this file, so the file imports nothing of ours.
 """
 
 import faulthandler
@@ -24,13 +24,13 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-PLACE = struct.Struct("dq48s")  # since when (monotonic seconds), in which step, which phase
-ASK = signal.SIGUSR2  # for the stacks
+PLACE = struct.Struct("dq48s")  # when the phase began (monotonic seconds), its step, its name
+ASK = signal.SIGUSR2  # write the stacks
 ANSWER = 1.0  # seconds that writing the stacks may take
 
 
 class Watchdog:
-    """Does nothing with seconds = 0. Forked children of the process may mark phases, too: those do not count."""
+    """Does nothing with seconds = 0. Phases that forked children of the process mark are ignored."""
 
     def __init__(self, folder: Path, seconds: float, end: bool = False):
         self.folder, self.seconds, self.end = folder, seconds, end
@@ -38,7 +38,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self.seconds:
-            # The first page holds the place, the rest takes the stacks; it has no name, so a kill leaves no litter
+            # The first page holds the phase, the rest the stacks. The file has no name, so that a kill leaves nothing behind
             self._file: BinaryIO = tempfile.TemporaryFile()
             self._file.truncate(mmap.PAGESIZE)
             self._file.seek(mmap.PAGESIZE)
@@ -66,40 +66,40 @@ class Watchdog:
 
 
 def watch(number: int, seconds: float, end: bool, folder: Path) -> None:
-    """Until the process that started this one is gone. `number` is the descriptor of the shared file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
+    """Watch until the process that started this one has ended. `number` is the descriptor of the shared file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that trains
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     watched = os.getppid()
     place = mmap.mmap(number, mmap.PAGESIZE, prot=mmap.PROT_READ)
-    said = 0.0
+    reported = 0.0
     while os.getppid() == watched:
         since, step, name = PLACE.unpack_from(place)
         lasts = time.monotonic() - since
-        if lasts > seconds and since != said:
-            said = since
-            say(number, watched, name.rstrip(b"\0").decode(errors="replace"), step, lasts, end, folder)
+        if lasts > seconds and since != reported:
+            reported = since
+            report(number, watched, name.rstrip(b"\0").decode(errors="replace"), step, lasts, end, folder)
             if end:
                 os.kill(watched, signal.SIGKILL)
                 return
         time.sleep(min(1.0, seconds / 10))
 
 
-def say(number: int, watched: int, phase: str, step: int, lasts: float, end: bool, folder: Path) -> None:
+def report(number: int, watched: int, phase: str, step: int, lasts: float, end: bool, folder: Path) -> None:
     stacks = stacks_of(number, watched)
     path = folder / f"hang-{watched}.txt"
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    told = (
+    text = (
         f"{now}: process {watched} hangs: {phase} of step {step} has lasted {lasts:.0f} s. "
-        + ("It is ended now; run again, it goes on from the last checkpoint." if end else "It is left to go on.")
-        + f"\nWhere it is (also in {path}):\n{stacks}\n"
+        + ("It is killed now. Run again: it continues from the last checkpoint." if end else "It is left running.")
+        + f"\nThe stacks (also in {path}):\n{stacks}\n"
     )
-    print(told, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
     with path.open("a", encoding="utf-8") as out:
-        out.write(told)
+        out.write(text)
 
 
 def stacks_of(number: int, watched: int) -> str:
-    """What faulthandler writes behind the first page."""
+    """The text that faulthandler writes after the first page; an explanation if it does not answer."""
     before = os.fstat(number).st_size
     os.kill(watched, ASK)
     size, until = before, time.monotonic() + ANSWER
@@ -109,7 +109,7 @@ def stacks_of(number: int, watched: int) -> str:
             break
         size = os.fstat(number).st_size
     stacks = os.pread(number, size - before, before).decode(errors="replace")
-    return stacks or "(it does not answer: it was stopped, or waits in the kernel)"
+    return stacks or "(the process does not answer: it was stopped, or waits in the kernel)"
 
 
 if __name__ == "__main__":

@@ -160,13 +160,16 @@ class Pool(Generic[AnyChild]):
             child.kill()
 
     def _new_child(self) -> AnyChild:
-        """Starts a child, again and again for PATIENCE_SECONDS if it is killed from outside while it starts."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        """Starts a child. One that is killed from outside while it starts is started again, for PATIENCE_SECONDS or until
+        the pool is closed."""
+        deadline, closings = time.monotonic() + PATIENCE_SECONDS, self.closings
         while True:
             try:
                 child = self.start()
                 break
             except Killed as error:
+                if self.closings != closings:
+                    raise
                 if time.monotonic() > deadline:
                     raise NotStarted(
                         f"{error} This went on for {PATIENCE_SECONDS:.0f} s. The kernel does so when memory runs out: "

@@ -265,6 +265,12 @@ def _shared() -> Sandbox:
     return Sandbox()
 
 
+def require_isolation() -> str:
+    """The level at which programs run on this machine. Raises Refused if there is none."""
+    with Sandbox() as sandbox:
+        return sandbox.require()
+
+
 def run_program(code: str, seconds: float = 2.0) -> Outcome:
     """Runs one program in a sandbox that all callers share."""
     return _shared().run(code, seconds)

@@ -1,6 +1,6 @@
 """Reward rebalancing (Phi-4-Mini-Reasoning): oversample hard prompts, then half right and half wrong.
 
-draw    a prompt without a right rollout, and none too easy, is sampled again, up to `most` rollouts in all
+draw    a prompt without a right rollout is sampled again, up to `oversample` rollouts in all
 keep    groups whose accuracy is above `threshold` are dropped; all right rollouts are kept, and as many wrong ones,
         drawn at random
 
@@ -12,21 +12,34 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whetstone.rl.algorithm import Algorithm, Draw, Group, State
+from pydantic import Field
+
+from whetstone.records import Rollout
+from whetstone.rl.algorithm import Algorithm, Draw, Group, Setup, StabiliserSettings, State
+from whetstone.sample import share_right
 
 
-def reward_rebalancing(
-    algorithm: Algorithm, threshold: float = 0.5, most: int = 128, round_size: int = 8, seed: int = 0
-) -> Algorithm:
+class Settings(StabiliserSettings):
+    threshold: float = Field(0.5, gt=0, le=1, description="prompts and groups solved more often are dropped")
+    oversample: int = Field(16, gt=0, description="rollouts of a hard prompt, at most (paper: 128)")
+
+    def most_rollouts(self, rollouts: int, samples: int) -> int:
+        return rollouts // samples * max(samples, self.oversample)
+
+    def unfit(self, rollouts: Sequence[Rollout]) -> str:
+        return "too easy" if share_right(rollouts) > self.threshold else ""
+
+
+def reward_rebalancing(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:
     def draw(state: State, step: int, groups: Sequence[Group]) -> Draw:
         inner = algorithm.draw(state, step, groups)
         if inner.problems or not groups:
             return inner
-        hard = [g for g in groups if not any(r.correct for r in g.rollouts) and g.sampled < most]
+        hard = [g for g in groups if not any(r.correct for r in g.rollouts) and g.sampled < settings.oversample]
         return replace(
             inner,
             problems=[g.problem for g in hard],
-            counts=[min(round_size, most - g.sampled) for g in hard],
+            counts=[min(setup.samples, settings.oversample - g.sampled) for g in hard],
         )
 
     def keep(state: State, step: int, groups: Sequence[Group]) -> list[Group]:
@@ -34,11 +47,11 @@ def reward_rebalancing(
         return algorithm.keep(state, step, balanced)
 
     def half_right(group: Group, step: int) -> Group | None:
-        if group.accuracy > threshold:
+        if group.accuracy > settings.threshold:
             return None
         right = [r for r in group.rollouts if r.correct is True]
         wrong = [r for r in group.rollouts if r.correct is False]
-        drawn = random.Random(f"{seed}/{step}/{group.problem.id}").sample(wrong, min(len(right), len(wrong)))
+        drawn = random.Random(f"{setup.seed}/{step}/{group.problem.id}").sample(wrong, min(len(right), len(wrong)))
         chosen = {r.index for r in right} | {r.index for r in drawn}
         return replace(group, rollouts=[r for r in group.rollouts if r.index in chosen])
 

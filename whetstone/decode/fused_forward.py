@@ -1,0 +1,269 @@
+"""The forward pass of a Llama-, Qwen2- or Phi-3-class model with fused kernels and a fifth of the module's calls.
+
+It gives the module's hidden states, from the module's own parameters. In small models the calls are most of the cost. Only
+of a small model on a CPU the matrices are copied, transposed, because products of few rows are faster so. Only models that
+are exactly of these classes are taken: if anything in one was replaced (an adapter, a quantised layer, a hook), it runs
+through its own modules, as every other class does.
+
+Between the matrix products there are kernels of our own on a CPU in fp32 and bf16 and on a GPU, otherwise torch.
+
+Letters: T tokens, H query heads, K key/value heads, D head size, C hidden size, I inner size of the MLP, R rotated dimensions.
+"""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from whetstone.decode import cpu_kernels
+from whetstone.decode.cpu_kernels import array
+from whetstone.decode.kv_cache import KVCache
+from whetstone.decode.paged_attention import QKV
+from whetstone.longrope import tables
+
+Linear = tuple[torch.Tensor, torch.Tensor | None]  # weight (out, in), bias (out,)
+Product = Callable[[torch.Tensor], torch.Tensor]  # (T, in) -> (T, out)
+Norm = tuple[torch.Tensor, float]  # weight (C,) and epsilon
+
+CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM")
+LINEARS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+FIRST_TABLE = 256  # positions of the first table of cosines and sines
+COPIED_BYTES = 256 << 20  # the matrices of larger models are not copied
+
+
+def fits(model: Any) -> bool:
+    """Whether a `FusedForward` computes what the model's own modules compute."""
+    if type(model).__name__ not in CLASSES or not type(model).__module__.startswith("transformers."):
+        return False
+    if getattr(model.config, "hidden_act", "") != "silu":
+        return False
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return False
+        if name.rpartition(".")[2] in LINEARS and type(module) is not torch.nn.Linear:
+            return False
+    return True
+
+
+class _Layer(NamedTuple):
+    """The matrix products of a layer, and its sliding window."""
+
+    qkv: Product  # (T, C) -> (T, (H + 2 K) D): queries, keys, values
+    out: Product  # (T, H D) -> (T, C)
+    gate_up: Product  # (T, C) -> (T, 2 I): gates, then what they multiply
+    down: Product  # (T, I) -> (T, C)
+    window: int | None
+
+
+class FusedForward:
+    """Ids and positions (T,) of a flat row, and a cache -> hidden states (T, C) after the last norm.
+
+    It must be made anew when the weights have changed. Positions must be below the length last given to `reserve`. `kernels`
+    is gpu_kernels.py on a GPU where that works.
+    """
+
+    def __init__(self, model: Any, kernels: ModuleType | None = None):
+        self.base = model.model
+        attention = self.base.layers[0].self_attn
+        self.head_size, self.group, self.scaling = attention.head_dim, attention.num_key_value_groups, attention.scaling
+        norms = [norm for layer in self.base.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+        norms = [(norm.weight.detach(), norm.variance_epsilon) for norm in (*norms, self.base.norm)]
+        weight = norms[0][0]
+        on_cpu = kernels is None and weight.device.type == "cpu" and weight.dtype in cpu_kernels.TYPES
+        small = sum(p.nbytes for p in self.base.parameters()) <= COPIED_BYTES
+        copied = on_cpu and weight.dtype == torch.float32 and small
+        self.layers = [_read_layer(layer, copied) for layer in self.base.layers]
+        self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
+        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
+
+    @property
+    def angles_fixed(self) -> bool:
+        """Whether a token's rotary angles depend on its position alone, not on the length of its sequence."""
+        return self.rotary.fixed
+
+    def reserve(self, length: int) -> int:
+        """Make room for positions below `length`. If it returns another number than before, captured graphs are void."""
+        return self.rotary.reserve(length)
+
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        ops, group, size = self.ops, self.group, self.head_size
+        x = self.base.embed_tokens(ids)  # (T, C)
+        x, normed = ops.norm(x.float() if ops.fp32 else x, 0)
+        angles = self.rotary.angles(positions)
+        for number, layer in enumerate(self.layers):
+            qkv = layer.qkv(normed)  # (T, (H + 2 K) D)
+            kv_heads = qkv.shape[1] // size // (group + 2)
+            rotated = (group + 1) * kv_heads  # queries and keys
+            heads = QKV(ops.rotary(qkv, rotated, size, angles), qkv, rotated * size, kv_heads)
+            window = None if layer.window is None or layer.window >= cache.length else layer.window
+            attended = cache.attend(number, heads, self.scaling, window)  # (T, H, D)
+            x, normed = ops.norm(x, 2 * number + 1, layer.out(attended.flatten(1)))
+            x, normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
+        return normed
+
+
+# --- rotary embedding
+
+
+class Angles(NamedTuple):
+    """Cosines and sines (P, R/2), and which row of them each token takes."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    positions: torch.Tensor | None  # (T,); None if P = T: a row per token
+
+
+class _Rotary:
+    """Cosines and sines as the model's own module computes them; kept in a table if they depend on the position alone.
+
+    `fp32`: they are given in fp32. `per_token`: those of each token are gathered once for all layers.
+    """
+
+    def __init__(self, module: Any, config: Any, weight: torch.Tensor, fp32: bool, per_token: bool):
+        self.module, self.weight, self.fp32, self.per_token = module, weight, fp32, per_token
+        one_table = all(t["short_factor"] == t["long_factor"] for t in tables(config))  # of LongRoPE
+        self.fixed = one_table and "dynamic" not in getattr(module, "rope_type", "dynamic")
+        self.length = 0
+
+    def reserve(self, length: int) -> int:
+        """Angles of positions below `length`, in a new table if the old one is shorter. Returns the table's length.
+
+        The caller gives the length, because asking the positions for their maximum would wait for a GPU.
+        """
+        if self.fixed and length > self.length:
+            self.length = max(FIRST_TABLE, 2 * length)
+            self.cos, self.sin = self._compute(torch.arange(self.length, device=self.weight.device))
+        return self.length
+
+    def angles(self, positions: torch.Tensor) -> Angles:
+        """Of tokens at positions (T,)."""
+        if not self.fixed:
+            own = self._compute(positions)
+            return Angles(*own, None if self.per_token else torch.arange(len(positions), device=positions.device))
+        if self.per_token:
+            return Angles(self.cos[positions], self.sin[positions], None)
+        return Angles(self.cos, self.sin, positions)
+
+    def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P,) -> cosines and sines (P, R/2)"""
+        both = self.module(self.weight[None], position_ids=positions[None])  # (1, P, R) each
+        half = both[0].shape[2] // 2  # the second half repeats the first
+        cos, sin = (x[0, :, :half].contiguous() for x in both)
+        return (cos.float(), sin.float()) if self.fp32 else (cos, sin)
+
+
+# --- what lies between the matrix products
+
+
+class TorchOps:
+    """By torch: on any device and in any type."""
+
+    fp32 = False  # whether the residual stream and the angles are in fp32 whatever the model's type
+
+    def __init__(self, norms: list[Norm]):
+        self.norms = norms
+
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (T, C), with delta (T, C) added to it, and its RMS norm (T, C) with the weight of that number."""
+        x = x if delta is None else x + delta
+        return x, torch.rms_norm(x, x.shape[-1:], *self.norms[number])
+
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
+        """The first `count` heads of qkv (T, …), rotated: (T, count, size)."""
+        heads = qkv[:, : count * size].unflatten(1, (count, size))
+        cos, sin = angles.cos[:, None], angles.sin[:, None]  # (T, 1, R/2)
+        half = cos.shape[-1]
+        a, b = heads[..., :half], heads[..., half : 2 * half]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, heads[..., 2 * half :]], -1)
+
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """(T, 2 I) -> (T, I)"""
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate) * up
+
+
+class _GpuOps:
+    """The same by one Triton kernel each; `delta` is added in place."""
+
+    fp32 = True
+
+    def __init__(self, norms: list[Norm], kernels: ModuleType):
+        self.norms, self.kernels, self.gate = norms, kernels, kernels.gate
+
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, self.kernels.norm(x, *self.norms[number], delta)
+
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
+        return self.kernels.rotary(qkv, count, size, angles.cos, angles.sin)
+
+
+class _CpuOps:
+    """The same by one compiled pass each; `delta` is added in place."""
+
+    fp32 = True
+
+    def __init__(self, norms: list[Norm]):
+        self.norms = [(array(weight), np.float32(eps)) for weight, eps in norms]
+        self.dtype = norms[0][0].dtype
+
+    def norm(
+        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out = torch.empty_like(x, dtype=self.dtype)
+        if delta is None:
+            cpu_kernels.norm(array(x), *self.norms[number], array(out))
+        else:
+            cpu_kernels.add_and_norm(array(x), array(delta), *self.norms[number], array(out))
+        return x, out
+
+    def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
+        out = qkv.new_empty(len(qkv), count, size)
+        cpu_kernels.rotary(array(qkv), size, array(angles.cos), array(angles.sin), array(angles.positions), array(out))
+        return out
+
+    def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
+        out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+        cpu_kernels.gate(array(gate_up), array(out))
+        return out
+
+
+# --- the matrix products
+
+
+def _read_layer(layer: Any, copied: bool) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    windowed = attention if hasattr(attention, "sliding_window") else attention.config
+    return _Layer(
+        _product(_linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj")), copied),
+        _product(_linears(attention, ("o_proj",)), copied),
+        _product(_linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj")), copied),
+        _product(_linears(mlp, ("down_proj",)), copied),
+        getattr(windowed, "sliding_window", None),
+    )
+
+
+def _linears(module: Any, fused: tuple[str, ...], separate: tuple[str, ...] = ()) -> list[Linear]:
+    linears = [getattr(module, name) for name in (fused if hasattr(module, fused[0]) else separate)]
+    return [(linear.weight.detach(), None if linear.bias is None else linear.bias.detach()) for linear in linears]
+
+
+def _product(linears: Sequence[Linear], copied: bool) -> Product:
+    """(T, in) -> (T, sum of out): the products with all of them. `copied`: with one transposed copy of their weights."""
+    if not copied:
+        return lambda x: _concatenated([F.linear(x, *linear) for linear in linears])
+    weight = torch.cat([weight for weight, _ in linears]).T.contiguous()  # (in, sum of out)
+    if all(bias is None for _, bias in linears):
+        return lambda x: x @ weight
+    bias = torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in linears])
+    return lambda x: torch.addmm(bias, x, weight)
+
+
+def _concatenated(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

@@ -1,0 +1,71 @@
+"""The model of a training stage: a room loads, copies and saves it only here.
+
+    student = load(stage)
+    learner = student.learner()
+    …
+    student.save(learner)
+
+Its source is the stage's input, or `[model] path`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whetstone import model as models
+from whetstone.chat import Chat
+from whetstone.learner.learner import Learner
+from whetstone.run.folder import Stage
+from whetstone.run.progress import say
+
+
+@dataclass(frozen=True)
+class Student:
+    stage: Stage
+    source: Path | str  # a model folder, or a hub name
+    model: Any  # a transformers causal model, on the stage's device
+    tokenizer: Any
+    chat: Chat
+
+    def learner(self) -> Learner:
+        """A learner of the model, with the stage's optimizer.
+
+        With shard = "fsdp" the process keeps only its share of the model from here on.
+        """
+        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer)
+
+    def sampler(self, copied: bool = False) -> Any:
+        """The model that samples: the student's own, or a copy of what was loaded.
+
+        A copy is made if it is asked for, or if sampling uses another type than training (`ParallelSettings.sampling_dtype`).
+        """
+        device, dtype = self.model.device.type, str(self.model.dtype).removeprefix("torch.")
+        sampled = self.stage.parallel.sampling_dtype(device, dtype)
+        if sampled == dtype and not copied:
+            return self.model
+        return _load(self.stage, self.source, sampled, "sampler")[0]
+
+    def reference(self) -> Learner:
+        """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
+        model, _ = _load(self.stage, self.source, self.stage.model.dtype, "reference")
+        return Learner(model.requires_grad_(False), self.chat.size, self.stage.parallel)
+
+    def save(self, learner: Learner) -> None:
+        """Write the trained model to the stage's output. Every process of a group must call it."""
+        learner.save_model(self.tokenizer, self.stage.output("model"))
+
+
+def load(stage: Stage, source: Path | str | None = None) -> Student:
+    """The model from `source`; default: the stage's. Raises ValueError if the stage has none."""
+    source = source or stage.inputs.get("model") or stage.model.path
+    if source is None:
+        raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
+    model, tokenizer = _load(stage, source, stage.model.dtype, "model")
+    return Student(stage, source, model, tokenizer, Chat(tokenizer))
+
+
+def _load(stage: Stage, source: Path | str, dtype: str, role: str) -> tuple[Any, Any]:
+    device = models.choose_device(stage.parallel.device)
+    model, tokenizer = models.load(source, device, dtype, stage.longest)
+    say(f"{stage.name}: {role} from {source}: {models.parameters(model):,} parameters, {dtype} on {device}")
+    return model, tokenizer

@@ -1,0 +1,203 @@
+"""Which stages of a recipe are done, stale, half done or to do.
+
+`runs/NAME/NN-stage/manifest.json` is written last, so its presence means "complete". It names the inputs by content hash
+and holds the resolved settings. If either differs from what the recipe says now, the stage is stale. Stale work is never
+thrown away unasked: `run` stops and says so, `--force` redoes it. Work that was interrupted under the same settings is
+continued by the rooms themselves.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from whetstone.recipe import Recipe, RecipeStage, Source
+from whetstone.run.folder import MANIFEST, SCORES, STARTED, hash_file, hash_folder, read_json
+from whetstone.run.settings import Operational
+from whetstone.run.user_file import file_of
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stage stands. `reasons` say why it is stale, or what it waits for.
+
+    `follows`: it is stale only because a stage that it reads will be made again. If that gives the same, it is done.
+    """
+
+    status: Literal["done", "stale", "half done", "to do"]
+    reasons: tuple[str, ...] = ()
+    manifest: Mapping[str, Any] | None = None
+    follows: bool = False
+
+
+def plan_recipe(recipe: Recipe) -> list[tuple[RecipeStage, State]]:
+    """The state of every stage, in order. Reads manifests and the user's files; writes nothing.
+
+    Raises ValueError if the run folder holds another recipe's work.
+    """
+    check_folder(recipe)
+    states: dict[str, State] = {}
+    for stage in recipe.stages:
+        states[stage.name] = stage_state(recipe, stage, states)
+    return [(stage, states[stage.name]) for stage in recipe.stages]
+
+
+def check_folder(recipe: Recipe) -> None:
+    """A run folder holds one recipe. Raises ValueError if a number belongs to a stage of another name or kind."""
+    if not recipe.folder.is_dir():
+        return
+    for folder in sorted(recipe.folder.iterdir()):
+        parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
+        if not parts or not folder.is_dir() or not 0 < int(parts[1]) <= len(recipe.stages):
+            continue
+        stage = recipe.stages[int(parts[1]) - 1]
+        kind = _written(folder).get("kind", stage.kind)
+        if parts[2] != stage.name or kind != stage.kind:
+            raise ValueError(
+                f"{folder} ({kind}) stands where {recipe.path} puts {stage.folder_name} ({stage.kind}): the run folder "
+                f"holds another recipe's work. Use another run, --set run.name=NAME, or move {recipe.folder} away."
+            )
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    """What a stage left about itself; empty if nothing."""
+    return next((read_json(folder / name) for name in (MANIFEST, STARTED) if (folder / name).exists()), {})
+
+
+def stage_state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) -> State:
+    """The state of one stage, given the states of those above it, by name."""
+    folder = recipe.folder / stage.folder_name
+    pending = [artifact for artifact, source in reads(recipe, stage) if above[source].status != "done"]
+    missing = " and ".join(dict.fromkeys(pending))
+    if (folder / MANIFEST).exists():
+        manifest = read_json(folder / MANIFEST)
+        reasons = differences(manifest, fingerprint(recipe, stage), stage.settings)
+        if pending and not reasons:
+            return State("stale", (f"{missing} will be made again",), manifest, follows=True)
+        return State("stale" if reasons else "done", tuple(reasons), manifest)
+    waits = (f"{missing} must be made first",) if pending else ()
+    if (folder / STARTED).exists():
+        now = fingerprint(recipe, stage)
+        reasons = [] if pending else differences(read_json(folder / STARTED), now, stage.settings)
+        if reasons:
+            return State("stale", ("it was left half done, and since then", *reasons))
+        return State("half done", waits)
+    if folder.is_dir() and any(folder.iterdir()):
+        return State("stale", (f"{folder} holds files, but not the {STARTED} that says under which settings",))
+    return State("to do", waits)
+
+
+def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
+    """(artifact, the stage it comes from) of everything that a stage reads."""
+    if stage.room.reads_run:
+        return [(above.name, above.name) for above in recipe.stages[: stage.number - 1]]
+    return [(str(source), source.stage) for source in stage.sources.values()]
+
+
+# --- what a result depends on
+
+
+def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
+    """All that a stage's result depends on. An input that does not exist yet has hash None."""
+    inputs = {
+        name: _input(source.stage, source.artifact, _output_hash(recipe, source))
+        for name, source in stage.sources.items()
+    }
+    if stage.room.reads_run:
+        inputs |= _run_inputs(recipe, recipe.stages[: stage.number - 1])
+    room_file = file_of(stage.kind)
+    for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
+        inputs[f"file {number}"] = _input("", str(path), hash_of(path))
+    return {
+        "kind": stage.kind,
+        "settings": stage.settings.model_dump(mode="json", exclude={"kind", "name"}),
+        "shared": recipe.shared(stage.room.uses),
+        "inputs": inputs,
+    }
+
+
+def _input(stage: str, artifact: str, content: str | None) -> dict[str, Any]:
+    return {"stage": stage, "artifact": artifact, "hash": content}
+
+
+def _run_inputs(recipe: Recipe, above: tuple[RecipeStage, ...]) -> dict[str, Any]:
+    """The manifests of the stages above, and their scores: scores of stages below (of a longer recipe) do not matter."""
+    inputs = {}
+    for stage in above:
+        manifest = recipe.folder / stage.folder_name / MANIFEST
+        inputs[f"{stage.name}/{MANIFEST}"] = _input(stage.name, MANIFEST, hash_of(manifest))
+    names = {"base", *(stage.name for stage in above)}
+    path, content = recipe.folder / SCORES, None
+    if path.exists():
+        scores = [score for score in read_json(path)["scores"] if score["stage"] in names]
+        content = hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
+    return inputs | {SCORES: _input("", SCORES, content)}
+
+
+def hash_of(path: Path) -> str | None:
+    """Of a file's or a folder's content; None if there is neither."""
+    if path.is_dir():
+        return hash_folder(path)
+    return hash_file(path) if path.is_file() else None
+
+
+def _output_hash(recipe: Recipe, source: Source) -> str | None:
+    manifest = recipe.folder / recipe.stage(source.stage).folder_name / MANIFEST
+    return read_json(manifest)["outputs"].get(source.artifact) if manifest.exists() else None
+
+
+# --- what changed
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseModel) -> list[str]:
+    """In words: which setting changed from what to what, and which input is another.
+
+    `settings` are those of now: their operational fields may change without a word.
+    """
+    return [
+        *_changes(then.get("settings", {}), now["settings"], settings),
+        *_changes(then.get("shared", {}), now["shared"]),
+        *_input_changes(then.get("inputs", {}), now["inputs"]),
+    ]
+
+
+def _changes(old: Any, new: Any, settings: Any = None, name: str = "") -> Iterator[str]:
+    """Of a value, or of all values in a table. `settings` is the value of now as an object, which declares its fields."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        declared = type(settings).model_fields if isinstance(settings, BaseModel) else {}
+        for key in [*new, *(key for key in old if key not in new)]:
+            full = f"{name}.{key}" if name else key
+            if key in declared and Operational in declared[key].metadata:
+                continue
+            if key not in new:
+                yield f"{full} = {old[key]!r} is no longer a setting"
+            elif key not in old:
+                yield f"{full} = {new[key]!r} is a new setting"
+            else:
+                yield from _changes(old[key], new[key], getattr(settings, key, None), full)
+    elif isinstance(old, list) and isinstance(new, list) and isinstance(settings, tuple) and len(old) == len(new):
+        for number, entries in enumerate(zip(old, new, settings, strict=True)):
+            yield from _changes(*entries, f"{name}[{number}]")
+    elif old != new:
+        yield f"{name} was {old!r} and is {new!r}"
+
+
+def _input_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in [*new, *(name for name in old if name not in new)]:
+        before, after = old.get(name), new.get(name)
+        if before is None or after is None:
+            yield f"input {name} is {'gone' if after is None else 'new'}"
+        elif before["hash"] != after["hash"] and after["hash"] is not None:
+            was, source = _source_name(before), _source_name(after)
+            yield f"input {name} " + (
+                f"({source}) has other content" if was == source else f"was {was} and is {source}"
+            )
+
+
+def _source_name(entry: Mapping[str, Any]) -> str:
+    return f"{entry['stage']}/{entry['artifact']}" if entry["stage"] else str(entry["artifact"])

@@ -1,0 +1,51 @@
+"""Questions with options: the answer is a letter."""
+
+import re
+from string import ascii_uppercase
+
+from whetstone.problems.published import ProblemSet
+from whetstone.problems.reading import Reading, chat_turns, optional, text
+from whetstone.problems.table import Row
+
+OPTION = re.compile(r"^\(?([A-J])\)\s*(.*)$", re.DOTALL)
+CHOSEN = re.compile(
+    r"(?i:(?:\b(?:answer|option|choice|ans)\b[^A-Za-z\n]{0,6}"
+    r"(?:(?:is|will be|would be|must be|choice|option)\b[^A-Za-z\n]{0,4})*)"
+    r"|correct option:?\s*|^)\(?(?-i:([A-E]))\)?(?![A-Za-z'’])",
+    re.MULTILINE,
+)
+
+
+def aqua_rat(row: Row) -> Reading:
+    matches = [OPTION.match(str(option)) for option in row["options"]]
+    if not all(matches):
+        raise ValueError("options are not A) … to E) …")
+    answer = text(row, "correct").upper()
+    if answer not in [match[1] for match in matches]:
+        raise ValueError("the correct letter is none of the options")
+    shown = "\n".join(f"({match[1]}) {match[2]}" for match in matches)
+    question = f"{text(row, 'question')}\n\nAnswer Choices: choose one letter.\n{shown}"
+    return Reading(question, answer, (letter_in_box(text(row, "rationale")),))
+
+
+def letter_in_box(rationale: str) -> str:
+    """The rationale with the letter it says last, never one that it does not say, in a box."""
+    letters = CHOSEN.findall(rationale)
+    return f"{rationale}\n\nThe answer is $\\boxed{{\\text{{{letters[-1]}}}}}$." if letters else rationale
+
+
+def mmlu(row: Row) -> Reading:
+    options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
+    question = "\n".join((text(row, "question"), *options))
+    return Reading(question, ascii_uppercase[row["answer"]], domain=optional(row, "type"))
+
+
+def gpqa(row: Row) -> Reading:
+    return Reading(chat_turns(row["prompt"])[-1][1], text(row, "final_answer"))
+
+
+SETS = {
+    "aqua_rat": ProblemSet(aqua_rat, "Apache-2.0", "choice", "deepmind/aqua_rat", "raw", test="aqua_rat/test.json.gz"),
+    "mmlu_stem": ProblemSet(mmlu, "MIT", "choice", for_scoring=True, test="mmlu_stem/test.jsonl.gz"),
+    "gpqa_diamond": ProblemSet(gpqa, "CC BY 4.0", "choice", for_scoring=True, test="gpqa_diamond/gpqa_diamond.json.gz"),
+}

@@ -1,0 +1,76 @@
+"""Competition and college problems with a written answer."""
+
+from whetstone.problems.published import ProblemSet
+from whetstone.problems.reading import Reading, boxed, last_box, level_of, optional, text, text_of, with_box
+from whetstone.problems.table import Row
+
+
+def math(row: Row) -> Reading:
+    solution = text(row, "solution")
+    return Reading(
+        text(row, "problem"), boxed(solution), (solution,), level_of(row.get("level")), optional(row, "type").lower()
+    )
+
+
+def problem_and_answer(row: Row) -> Reading:
+    solution = optional(row, "solution")
+    domain = (optional(row, "subject") or optional(row, "type")).lower()
+    traces = (solution,) if last_box(solution) else ()
+    return Reading(text(row, "problem"), text(row, "answer"), traces, level_of(row.get("level")), domain)
+
+
+def gaokao(row: Row) -> Reading:
+    return Reading(text(row, "question"), text(row, "answer"))
+
+
+def olympiadbench(row: Row) -> Reading:
+    """One problem of the competition part states its answer up to a tolerance; it is compared exactly all the same."""
+    answers = [_without_dollars(text_of(answer)) for answer in row["final_answer"] or ()]
+    if not answers:
+        raise ValueError("empty answer")
+    context = optional(row, "context")
+    question = f"{context}\n\n{text(row, 'question')}" if context else text(row, "question")
+    solutions = tuple(with_box(text_of(s), ", ".join(answers)) for s in row.get("solution") or () if text_of(s))
+    return Reading(question, ", ".join(answers), solutions, domain=optional(row, "subfield").lower())
+
+
+def _without_dollars(answer: str) -> str:
+    r"""The formula alone of an answer that is one; `$69$,$84$` stays.
+
+    >>> _without_dollars("$2^{1009}$"), _without_dollars("$69$,$84$")
+    ('2^{1009}', '$69$,$84$')
+    """
+    inner = answer.removeprefix("$").removesuffix("$").strip()
+    return answer if "$" in inner else inner
+
+
+SETS = {
+    "math": ProblemSet(
+        math, "MIT", hub="EleutherAI/hendrycks_math", configuration="algebra", test="math/test.jsonl.gz"
+    ),
+    "math500": ProblemSet(
+        problem_and_answer, "MIT", hub="HuggingFaceH4/MATH-500", for_scoring=True, test="math500/test.jsonl.gz"
+    ),
+    "aime": ProblemSet(problem_and_answer, policy="aime", hub="gneubig/aime-1983-2024"),
+    "aime24": ProblemSet(
+        problem_and_answer,
+        "Apache-2.0",
+        "aime",
+        "HuggingFaceH4/aime_2024",
+        for_scoring=True,
+        test="aime24/test.jsonl.gz",
+    ),
+    "amc23": ProblemSet(
+        problem_and_answer, hub="AI-MO/aimo-validation-amc", for_scoring=True, test="amc23/test.jsonl.gz"
+    ),
+    "minerva_math": ProblemSet(math, for_scoring=True, test="minerva_math/test.jsonl.gz"),
+    "olympiadbench": ProblemSet(
+        olympiadbench,
+        "Apache-2.0",
+        hub="Hothan/OlympiadBench",
+        configuration="OE_TO_maths_en_COMP",
+        for_scoring=True,
+        test="olympiadbench/test.jsonl.gz",
+    ),
+    "gaokao2023en": ProblemSet(gaokao, for_scoring=True, test="gaokao2023en/test.jsonl.gz", unanswered=2),
+}

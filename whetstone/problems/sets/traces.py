@@ -1,0 +1,134 @@
+"""Training sets with solutions written by models, and what RL is trained on."""
+
+import re
+
+from whetstone.problems.published import ProblemSet
+from whetstone.problems.reading import (
+    Reading,
+    boxed,
+    chat_turns,
+    last_box,
+    optional,
+    question_and_answer,
+    text,
+    text_of,
+    with_box,
+)
+from whetstone.problems.table import Row, cell
+
+THOUGHT = re.compile(
+    r"<\|begin_of_thought\|>(?P<thought>.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(?P<solution>.*?)"
+    r"(?:<\|end_of_solution\|>|\Z)",
+    re.DOTALL,
+)
+
+
+def thinking(completion: str) -> str:
+    """A completion with its thinking between <think> and </think>, whatever marks the set uses."""
+    match = THOUGHT.search(completion)
+    if match:
+        return f"<think>\n{match['thought'].strip()}\n</think>\n\n{match['solution'].strip()}"
+    return completion.strip()
+
+
+def openmathinstruct(row: Row) -> Reading:
+    traces = (text(row, "generated_solution"),)
+    return Reading(text(row, "problem"), text(row, "expected_answer"), traces, domain=optional(row, "problem_source"))
+
+
+def numinamath(row: Row) -> Reading:
+    solution, answer = text(row, "solution"), optional(row, "answer")
+    if answer.lower() in ("proof", "notfound") or optional(row, "question_type").lower() == "proof":
+        raise ValueError("a proof: there is no answer to compare")
+    if "No" in (row.get("problem_is_valid"), row.get("solution_is_valid")):
+        raise ValueError("marked as not valid by the set itself")
+    domain = (optional(row, "problem_type") or optional(row, "source")).lower()
+    traces = (solution,) if last_box(solution) else ()
+    return Reading(text(row, "problem"), answer or boxed(solution), traces, domain=domain)
+
+
+def openr1_math(row: Row) -> Reading:
+    generations = row.get("generations") or ()
+    complete = row.get("is_reasoning_complete") or [True] * len(generations)
+    traces = tuple(thinking(text_of(g)) for g, ends in zip(generations, complete, strict=False) if ends)
+    reading = numinamath(row)
+    return Reading(reading.question, reading.answer, traces, domain=reading.domain)
+
+
+def chat(row: Row) -> Reading:
+    """One question and one answer of a chat; the reference answer is the row's `answer`, if it has one."""
+    question, answer = question_and_answer(row.get("messages") or row.get("conversations"))
+    return Reading(question, optional(row, "answer"), (thinking(answer),), domain=optional(row, "domain"))
+
+
+def openthoughts(row: Row) -> Reading:
+    """The configuration "metadata" has columns of its own, the others a chat."""
+    if not (row.get("problem") and row.get("deepseek_reasoning")):
+        return chat(row)
+    trace = f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{optional(row, 'deepseek_solution')}"
+    truth = last_box(optional(row, "ground_truth_solution")) or ""
+    return Reading(text(row, "problem"), truth, (trace,), domain=optional(row, "domain"))
+
+
+DAPO_BEFORE = re.compile(r"\ASolve the following math problem step by step\..*?answer to the problem\.\s*", re.DOTALL)
+DAPO_AFTER = re.compile(r'\s*Remember to put your answer on its own line after "Answer:"\.?\s*\Z')
+
+
+def dapo_math(row: Row) -> Reading:
+    prompt = row["prompt"]
+    asked = chat_turns(prompt)[-1][1] if isinstance(prompt, list) and prompt else text(row, "prompt")
+    question = DAPO_AFTER.sub("", DAPO_BEFORE.sub("", asked))
+    return Reading(question, text_of(cell(row, "reward_model.ground_truth"), "'reward_model.ground_truth'"))
+
+
+def big_math(row: Row) -> Reading:
+    domain = row.get("domain")
+    first = domain[0] if isinstance(domain, list) and domain else domain
+    return Reading(text(row, "problem"), text(row, "answer"), domain=text_of(first))
+
+
+def stated_last(response: str) -> tuple[str, str]:
+    """What comes before the last "The answer is" (or ####, which MetaMathQA writes too), and the answer. Raises ValueError."""
+    for mark in ("The answer is", "####"):
+        worked, mark_there, rest = response.rpartition(mark)
+        answer = rest.removeprefix(":").strip().removesuffix(".").strip("$ ")
+        if mark_there and answer:
+            return re.sub(r"\n####[^\n]*\s*\Z", "", worked).strip(), answer
+    raise ValueError('no answer found: the response does not end in "The answer is"')
+
+
+def metamathqa(row: Row) -> Reading:
+    worked, answer = stated_last(text(row, "response"))
+    return Reading(text(row, "query"), answer, (with_box(worked, answer),), domain=text(row, "type").lower())
+
+
+PROGRAM = re.compile(
+    r"\s*(?:Let's write a (?:Python )?program(?: to solve it)?\.|Please write a .{0,30}program.*)\s*\Z", re.I
+)
+PART_LICENCES = {"camel": "CC BY-NC 4.0", "gsm_rft": "not stated"}  # of MathInstruct's parts, by their file's name
+
+
+def mathinstruct(row: Row) -> Reading:
+    part = text(row, "source").lower()
+    licence = next((licence for name, licence in PART_LICENCES.items() if name in part), "")
+    if "/pot/" in part or PROGRAM.search(text(row, "instruction")):
+        raise ValueError("a program of thought: its answer is what the program prints, which the row does not say")
+    worked, answer = stated_last(text(row, "output"))
+    policy = "choice" if re.fullmatch("[A-E]", answer) else ""
+    return Reading(text(row, "instruction"), answer, (with_box(worked, answer),), licence=licence, policy=policy)
+
+
+SETS = {
+    "openmathinstruct2": ProblemSet(openmathinstruct, "CC BY 4.0", hub="nvidia/OpenMathInstruct-2"),
+    "numinamath": ProblemSet(numinamath, "Apache-2.0", hub="AI-MO/NuminaMath-CoT"),
+    "openr1_math": ProblemSet(openr1_math, "Apache-2.0", hub="open-r1/OpenR1-Math-220k", configuration="default"),
+    "openthoughts": ProblemSet(
+        openthoughts, "Apache-2.0", hub="open-thoughts/OpenThoughts-114k", configuration="metadata"
+    ),
+    "bespoke_stratos": ProblemSet(chat, "Apache-2.0", hub="bespokelabs/Bespoke-Stratos-17k"),
+    "dapo_math": ProblemSet(dapo_math, "Apache-2.0", "integer", "BytedTsinghua-SIA/DAPO-Math-17k"),
+    "big_math": ProblemSet(big_math, "Apache-2.0", hub="SynthLabsAI/Big-Math-RL-Verified"),
+    "metamathqa": ProblemSet(metamathqa, "MIT", hub="meta-math/MetaMathQA"),
+    "mathinstruct": ProblemSet(mathinstruct, "MIT", hub="TIGER-Lab/MathInstruct"),
+    "chat": ProblemSet(chat),
+}

@@ -1,0 +1,41 @@
+"""A user's own file of problems, through a column mapping that the recipe declares."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from whetstone.problems.columns import AnswerFrom, ColumnLayout, Columns
+from whetstone.problems.files import find_file
+from whetstone.problems.table import Numbered, read_table
+from whetstone.questions.source import RowSource
+
+
+class FileSource(RowSource):
+    """A file of problems: .jsonl, .json, .csv, .tsv (any of them with .gz) or .parquet."""
+
+    columns: Columns = Field(Columns(), description="which column is which")
+    answer_from: AnswerFrom = Field(
+        "column", description="the answer column is the answer, or holds it in a box or after ####"
+    )
+
+    @property
+    def title(self) -> str:
+        path = Path(self.path)
+        return self.name or "/".join(part for part in (path.parent.name, path.name.split(".")[0]) if part)
+
+    @property
+    def layout(self) -> ColumnLayout:
+        return ColumnLayout(self.columns, self.answer_from)
+
+    def rows(self) -> Iterator[Numbered]:
+        return read_table(find_file(self.path), self.columns.named)
+
+    @model_validator(mode="after")
+    def names_a_file(self) -> "FileSource":
+        if not self.path:
+            raise ValueError('kind = "file" needs the file: add path = "my_problems.jsonl"')
+        return self
+
+
+SOURCE = FileSource

@@ -1,0 +1,145 @@
+"""The tables that commands print."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
+from whetstone.pipeline.history import last_speeds
+from whetstone.recipe import Recipe
+from whetstone.records import Score, from_row
+from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.run.room import Estimate
+
+BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
+
+
+def print_results(recipe: Recipe) -> None:
+    """What each finished stage took and scored, and how fast the machine was."""
+    rows = list(_results(recipe))
+    main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
+    table = _table("stage", "wall s", "CPU s", "peak", *scored)
+    for name, usage, score in rows:
+        accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
+        table.add_row(name, *_usage_cells(usage), *accuracy)
+    table.add_section()
+    table.add_row("all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
+    console = _console(110)
+    console.print(f"\n{recipe.folder}", highlight=False, soft_wrap=True)
+    console.print(table)
+    if speeds := last_speeds(recipe):
+        console.print(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)", highlight=False)
+    report = recipe.folder / "report.html"
+    if report.exists():
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
+    """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
+    path = recipe.folder / SCORES
+    scores = {s["stage"]: from_row(Score, s) for s in read_json(path)["scores"] if s["main"]} if path.exists() else {}
+    base = scores.get("base")
+    for stage in recipe.stages:
+        manifest = recipe.folder / stage.folder_name / MANIFEST
+        if manifest.exists():
+            if base and stage.room.trains:
+                yield "base", {}, base
+                base = None
+            yield stage.name, read_json(manifest), scores.get(stage.name)
+    scoring = [
+        recipe.folder / "scores" / name / MANIFEST for name in ("base", *(stage.name for stage in recipe.stages))
+    ]
+    if usages := [read_json(manifest) for manifest in scoring if manifest.exists()]:
+        yield "scoring", _total(usages), None
+
+
+def _total(usages: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    times = {name: sum(usage[name] for usage in usages) for name in ("wall_seconds", "cpu_seconds")}
+    return times | {"peak_memory": max((usage["peak_memory"] for usage in usages), default=0)}
+
+
+def _usage_cells(usage: Mapping[str, float]) -> tuple[str, ...]:
+    if not usage:
+        return "", "", ""
+    return f"{usage['wall_seconds']:,.1f}", f"{usage['cpu_seconds']:,.1f}", bytes_as_text(usage["peak_memory"])
+
+
+def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
+    """What the stages that are to do will take, by stage and in all."""
+    table = _table("to do", "tokens", "steps", "memory", "disk", "time")
+    for name, estimate in estimates.items():
+        bound = BOUNDS[estimate.bound]
+        table.add_row(
+            name,
+            "" if estimate.tokens is None else bound + count_as_text(estimate.tokens),
+            "" if estimate.steps is None else BOUNDS[estimate.steps_bound] + count_as_text(estimate.steps),
+            "" if estimate.memory is None else bytes_as_text(estimate.memory),
+            "" if estimate.disk is None else bytes_as_text(estimate.disk),
+            "" if estimate.seconds is None else bound + clock(estimate.seconds),
+        )
+    every = estimates.values()
+    seconds = sum(estimate.seconds or 0 for estimate in every)
+    table.add_section()
+    table.add_row(
+        "all",
+        count_as_text(sum(estimate.tokens or 0 for estimate in every)),
+        count_as_text(sum(estimate.steps or 0 for estimate in every)),
+        bytes_as_text(max(estimate.memory or 0 for estimate in every)),
+        bytes_as_text(sum(estimate.disk or 0 for estimate in every)),
+        clock(seconds) if seconds else "",
+    )
+    console = _console(110)
+    console.print(table)
+    unknown = any(estimate.tokens is None for estimate in every if estimate.memory)
+    console.print(_notes(recipe, unknown), highlight=False, markup=False)
+
+
+def _notes(recipe: Recipe, unknown: bool) -> str:
+    notes = ["Memory is the peak of each device; disk is what models and checkpoints take."]
+    if recipe.parallel.accelerator:
+        notes.append(
+            f"Time is for {recipe.parallel.processes} x {recipe.parallel.accelerator}, if training reaches {ASSUMED_MFU:.0%} "
+            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers "
+            "and the scores after each stage."
+        )
+    else:
+        notes.append('[parallel] accelerator = "H200", for instance, adds the time.')
+    if unknown:
+        notes.append("A missing number depends on data that does not exist yet.")
+    return " ".join(notes)
+
+
+def print_scores(scores: Sequence[Score]) -> None:
+    table = _table(
+        "problem set", "problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."
+    )
+    for score in scores:
+        table.add_row(
+            score.benchmark,
+            f"{score.problems}",
+            f"{100 * score.mean:.1f}",
+            f"{100 * score.low:.1f} … {100 * score.high:.1f}",
+            f"{score.samples}",
+            "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
+            f"{100 * score.majority:.1f}",
+            f"{100 * score.truncated:.1f}",
+            f"{score.mean_tokens:.0f}",
+            f"{score.temperature:g}",
+        )
+    _console(130).print(table)
+
+
+def _table(first: str, *headings: str) -> Table:
+    """Text in the first column, numbers in the others."""
+    table = Table(first)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _console(width: int) -> Console:
+    """As wide as the terminal; elsewhere `width`."""
+    return Console(width=None if sys.stdout.isatty() else width)
