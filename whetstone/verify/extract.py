@@ -12,10 +12,7 @@ from typing import NamedTuple
 from whetstone.verify.choice import choice_of, mentions_choice
 from whetstone.verify.policy import Policy
 from whetstone.verify.stated import (
-    DELIMITED,
-    FORMULA,
     LONGEST_ANSWER,
-    inside,
     only_formula,
     said_after,
     statement_end,
@@ -81,13 +78,16 @@ def extract(text: str, policy: Policy) -> Extracted:
 
 
 def last_box(text: str) -> str | None:
-    """The content of the last box that is closed and not empty; None without one.
+    """The content of the last box that is complete and not empty; None without one.
 
     >>> last_box(r"so \\boxed{1} and \\boxed{\\frac{1}{2}}.")
     '\\\\frac{1}{2}'
     """
-    at = _last_box_start(text)
-    return _boxed(text, at)[0].answer if at >= 0 else None
+    while (at := _last_box_start(text)) >= 0:
+        if (answer := _boxed(text, at)[0].answer) is not None:
+            return answer
+        text = text[:at]
+    return None
 
 
 def percent_after_box(text: str) -> bool:
@@ -250,5 +250,3 @@ def reference_sentence(gold: str) -> str:
     """The one formula of a reference that is a sentence: "The mode is $1/3$."; else the reference as it stands."""
     return (only_formula(gold) or gold) if gold.rstrip(" .").endswith(("$", "\\)", "\\]")) else gold
 
-
-__all__ = ["DELIMITED", "FORMULA", "Extracted", "extract", "inside", "last_box", "percent_after_box", "reference_sentence"]
