@@ -76,7 +76,11 @@ def decimal(value: Fraction) -> str | None:
 def fraction_spellings(value: Fraction, scale: int) -> list[str]:
     sign, top, below = "-" if value < 0 else "", abs(value.numerator) * scale, value.denominator * scale
     found = [f"{sign}\\frac{{{top}}}{{{below}}}", f"{sign}\\dfrac{{{top}}}{{{below}}}", f"{sign}{top}/{below}"]
-    found += [f"\\frac{{{sign}{top}}}{{{below}}}", f"{sign}{{{top} \\over {below}}}", f"{sign}\\nicefrac{{{top}}}{{{below}}}"]
+    found += [
+        f"\\frac{{{sign}{top}}}{{{below}}}",
+        f"{sign}{{{top} \\over {below}}}",
+        f"{sign}\\nicefrac{{{top}}}{{{below}}}",
+    ]
     if top < 10 and below < 10:
         found += [f"{sign}\\frac{top}{below}", f"{sign}\\frac {top} {below}"]
     whole, rest = divmod(abs(value.numerator), value.denominator)
@@ -165,7 +169,9 @@ def truth(rng: random.Random) -> bool:
     return rng.random() < 0.5
 
 
-@production("fraction spellings", "plain mixed numbers", "constants inside fractions", "\\div and mixed order", "signed answers")
+@production(
+    "fraction spellings", "plain mixed numbers", "constants inside fractions", "\\div and mixed order", "signed answers"
+)
 def plain_number(rng: random.Random) -> Pair:
     value, equal = number(rng), truth(rng)
     shown = value if equal else value.other(rng)
@@ -206,7 +212,9 @@ def scientific(rng: random.Random) -> Pair:
     text = f"{mantissa // 10}.{mantissa % 10}"
     styles = (f"{text} \\times 10^{{{shown}}}", f"{text}\\cdot10^{{{shown}}}", f"{text}e{shown}", f"{text}E{shown}")
     value = Fraction(mantissa, 10) * Fraction(10) ** power
-    return Pair(box(rng.choice(styles)), rng.choice((decimal(value) or str(value), f"{text}\\times 10^{{{power}}}")), equal)
+    return Pair(
+        box(rng.choice(styles)), rng.choice((decimal(value) or str(value), f"{text}\\times 10^{{{power}}}")), equal
+    )
 
 
 @production("repeating decimals")
@@ -217,14 +225,23 @@ def repeating(rng: random.Random) -> Pair:
     equal = truth(rng)
     styles = [f"0.{lead}\\overline{{{period}}}", f"0.{lead}({period})", f"0.{lead}{period * 3}..."]
     wrong = [f"0.{lead}{period * 3}", f"0.{lead}\\overline{{{int(period) + 1}}}"]
-    return Pair(box(rng.choice(styles if equal else wrong)), f"\\frac{{{value.numerator}}}{{{value.denominator}}}", equal)
+    return Pair(
+        box(rng.choice(styles if equal else wrong)), f"\\frac{{{value.numerator}}}{{{value.denominator}}}", equal
+    )
 
 
 @production("percent sign", "decimal percent")
 def percent(rng: random.Random) -> Pair:
     value = Fraction(rng.randint(1, 999), 10)
     shown = decimal(value) or str(value)
-    good = [f"{shown}\\%", f"{shown}%", f"{shown} \\%", f"{shown}\\text{{ percent}}", f"{shown} per cent", f"{shown} ％"]
+    good = [
+        f"{shown}\\%",
+        f"{shown}%",
+        f"{shown} \\%",
+        f"{shown}\\text{{ percent}}",
+        f"{shown} per cent",
+        f"{shown} ％",
+    ]
     good += [decimal(value / 100) or "", f"\\frac{{{value.numerator}}}{{{100 * value.denominator}}}"]
     wrong = [shown, f"{decimal(value / 10)}\\%", f"{decimal(value + 1)}\\%", f"{shown}‰"]
     equal = truth(rng)
@@ -287,7 +304,13 @@ def wrapped(rng: random.Random) -> Pair:
 def cut_off(rng: random.Random) -> Pair:
     n = whole(rng)
     text = rng.choice(
-        (f"so \\boxed{{{n}", f"We get {n} + 1 = {n + 1}, then", f"The answer is $\\frac{{{n}}}{{", f"\\boxed{{{n}}} and \\boxed{{{n + 1}", "The answer is")
+        (
+            f"so \\boxed{{{n}",
+            f"We get {n} + 1 = {n + 1}, then",
+            f"The answer is $\\frac{{{n}}}{{",
+            f"\\boxed{{{n}}} and \\boxed{{{n + 1}",
+            "The answer is",
+        )
     )
     return Pair(text, str(n), False) if truth(rng) else Pair(box(f"-{n}, {n}"), f"[-{n},{n}]", False)
 
@@ -428,7 +451,10 @@ def unordered(rng: random.Random) -> Pair:
         shuffled = rng.choice((items[:-1], changed(rng, items), [*items, Number(Fraction(997))]))
     styles = [box(joined(rng, shuffled)), box(f"\\{{{joined(rng, shuffled)}\\}}")]
     if "{" not in gold[:2]:
-        styles += [", ".join(box(item.text(rng)) for item in shuffled), box(" \\text{ or } ".join(f"x={i.text(rng)}" for i in shuffled))]
+        styles += [
+            ", ".join(box(item.text(rng)) for item in shuffled),
+            box(" \\text{ or } ".join(f"x={i.text(rng)}" for i in shuffled)),
+        ]
         styles += [box(joined(rng, shuffled, " \\text{ and } "))]
     if len(shuffled) == 1 and way >= 0.5:
         styles = styles[:1]
@@ -443,7 +469,10 @@ def nested(rng: random.Random) -> Pair:
     if not equal:
         k = rng.randrange(len(shown))
         shown[k] = shown[k][::-1] if rng.random() < 0.5 and shown[k][::-1] not in shown else changed(rng, shown[k])
-        if sorted(map(tuple, shown)) == sorted(map(tuple, points)) or any(point not in points for point in shown) is False:
+        if (
+            sorted(map(tuple, shown)) == sorted(map(tuple, points))
+            or any(point not in points for point in shown) is False
+        ):
             shown[k] = [Number(Fraction(991)), shown[k][1]]
     rng.shuffle(shown)
     frame = rng.choice(("{}", "\\{{{}\\}}"))
@@ -475,7 +504,9 @@ class Span(NamedTuple):
 
 def span(rng: random.Random) -> Span:
     low = Number(Fraction(rng.randint(-30, 0), rng.choice((1, 2))))
-    high = rng.choice((Number(Fraction(rng.randint(1, 30), rng.choice((1, 3)))), Number(Fraction(1), Fraction(1), "sqrt 2")))
+    high = rng.choice(
+        (Number(Fraction(rng.randint(1, 30), rng.choice((1, 3)))), Number(Fraction(1), Fraction(1), "sqrt 2"))
+    )
     way = rng.random()
     if way < 0.25:
         return Span(None, False, high, truth(rng))
@@ -487,7 +518,9 @@ def span(rng: random.Random) -> Span:
 def other_span(rng: random.Random, given: Span) -> Span:
     if given.low and (not given.high or truth(rng)):
         return given._replace(closed=not given.closed) if truth(rng) else given._replace(low=Number(given.low.p - 1))
-    return given._replace(closed_too=not given.closed_too) if truth(rng) else given._replace(high=Number(given.high.p + 9))
+    return (
+        given._replace(closed_too=not given.closed_too) if truth(rng) else given._replace(high=Number(given.high.p + 9))
+    )
 
 
 def as_set(rng: random.Random, given: Span) -> str:
@@ -519,14 +552,21 @@ def union(rng: random.Random) -> Pair:
 def one_point_less(rng: random.Random) -> Pair:
     a, equal = rng.randint(-9, 9), truth(rng)
     shown = a if equal else a + 1
-    styles = (f"x\\ne {shown}", f"x \\neq {shown}", f"(-\\infty,{shown})\\cup({shown},\\infty)", f"\\mathbb{{R}}\\setminus\\{{{shown}\\}}")
+    styles = (
+        f"x\\ne {shown}",
+        f"x \\neq {shown}",
+        f"(-\\infty,{shown})\\cup({shown},\\infty)",
+        f"\\mathbb{{R}}\\setminus\\{{{shown}\\}}",
+    )
     return Pair(box(rng.choice(styles)), f"(-\\infty,{a})\\cup({a},\\infty)", equal)
 
 
 # labels, equations, formulas
 
 
-@production("other variable, other order of labels", "several boxes / instruction repeated", "determinant is not its matrix")
+@production(
+    "other variable, other order of labels", "several boxes / instruction repeated", "determinant is not its matrix"
+)
 def labelled(rng: random.Random) -> Pair:
     (a, b), way = numbers(rng, 2, 2), rng.random()
     names = rng.choice((("x", "y"), ("a", "b"), ("m", "n"), ("p", "q")))
@@ -537,7 +577,9 @@ def labelled(rng: random.Random) -> Pair:
     gold = rng.choice((f"({a.text(rng)}, {b.text(rng)})", f"{names[0]}={a.text(rng)}, {names[1]}={b.text(rng)}"))
     cases = box("\\begin{cases}" + "\\\\".join(shown) + "\\end{cases}")
     boxes = ", ".join(f"{text.split('=')[0]} = \\boxed{{{text.split('=')[1]}}}" for text in shown)
-    return Pair(rng.choice([box(", ".join(shown)), cases, boxes] if len(shown) == 2 else [box(shown[0])]), gold, way < 0.5)
+    return Pair(
+        rng.choice([box(", ".join(shown)), cases, boxes] if len(shown) == 2 else [box(shown[0])]), gold, way < 0.5
+    )
 
 
 @production("other variable, other order of labels", "AIME: m+n=33 in the box", "decorated boxes")
@@ -545,13 +587,22 @@ def one_label(rng: random.Random) -> Pair:
     value, way = number(rng), rng.random()
     if way < 0.4:
         name = rng.choice(("x", "n", "k", "f(2)", "P(A)", "\\angle A", "AB"))
-        return Pair(box(f"{name} = {value.text(rng)}"), rng.choice((value.text(rng), f"{name}={value.text(rng)}")), True)
+        return Pair(
+            box(f"{name} = {value.text(rng)}"), rng.choice((value.text(rng), f"{name}={value.text(rng)}")), True
+        )
     n = whole(rng)
     if way < 0.55:
         a = rng.randint(1, n - 1) if n > 1 else 1
-        return Pair(box(rng.choice((f"m+n = {n}", f"p+q+r={n}", f"{a}+{n - a}={n}", f"m+n={a}+{n - a}={n}"))), str(n), True)
-    wrong = [(f"x={n}", f"y={n}"), (f"m+n={n}", str(n + 1)), (f"x={n}={n + 1}", str(n + 1)), (f"x={n + 1}={n}", str(n + 1))]
-    wrong += [(f"{n}={n}", f"{n + 1}={n + 1}"), ("1=2", f"{n}"), (f"x={n}", f"x\\ne {n}"), ("0=0", f"\\log_2(8)=3")]
+        return Pair(
+            box(rng.choice((f"m+n = {n}", f"p+q+r={n}", f"{a}+{n - a}={n}", f"m+n={a}+{n - a}={n}"))), str(n), True
+        )
+    wrong = [
+        (f"x={n}", f"y={n}"),
+        (f"m+n={n}", str(n + 1)),
+        (f"x={n}={n + 1}", str(n + 1)),
+        (f"x={n + 1}={n}", str(n + 1)),
+    ]
+    wrong += [(f"{n}={n}", f"{n + 1}={n + 1}"), ("1=2", f"{n}"), (f"x={n}", f"x\\ne {n}"), ("0=0", "\\log_2(8)=3")]
     return Pair(*_boxed_first(rng.choice(wrong)), False)
 
 
@@ -578,10 +629,17 @@ def line(rng: random.Random) -> Pair:
 def circle(rng: random.Random) -> Pair:
     a, b, r, equal = rng.randint(-5, 5), rng.randint(-5, 5), rng.randint(1, 6), truth(rng)
     s = r if equal else r + 1
-    return Pair(box(f"(x{-a:+d})^2+(y{-b:+d})^2={s * s}"), f"x^2+y^2{-2 * a:+d}x{-2 * b:+d}y{a * a + b * b - r * r:+d}=0", equal)
+    return Pair(
+        box(f"(x{-a:+d})^2+(y{-b:+d})^2={s * s}"), f"x^2+y^2{-2 * a:+d}x{-2 * b:+d}y{a * a + b * b - r * r:+d}=0", equal
+    )
 
 
-@production("plain (program-style) formulas", "reference with a variable after a space", "h(a+b)/2", "constants inside fractions")
+@production(
+    "plain (program-style) formulas",
+    "reference with a variable after a space",
+    "h(a+b)/2",
+    "constants inside fractions",
+)
 def polynomial(rng: random.Random) -> Pair:
     x = sympy.Symbol(rng.choice("xnt"))
     roots = [rng.randint(-6, 6) for _ in range(rng.choice((2, 2, 3)))]
@@ -622,7 +680,16 @@ def identity(rng: random.Random) -> Pair:
     a = rng.randint(4, 9)
     b = a + rng.randint(1, 9)
     big = rng.randint(50, 300)
-    values = {"x": rng.choice("xty"), "a": a, "b": b, "ab": a * b, "aa": a * a, "big": big, "big2": 2 * big, "nest": a + b}
+    values = {
+        "x": rng.choice("xty"),
+        "a": a,
+        "b": b,
+        "ab": a * b,
+        "aa": a * a,
+        "big": big,
+        "big2": 2 * big,
+        "nest": a + b,
+    }
     values |= {"last": str(a * a)[-1], "choose": b * (b - 1) // 2}
     first, second, equal = rng.choice(IDENTITIES)
     if first == "√{aa}" and not equal and values["last"] == str(a):
@@ -648,11 +715,19 @@ def sums(rng: random.Random) -> Pair:
 def surd(rng: random.Random) -> Pair:
     n, k, equal = rng.choice((2, 3, 5, 6, 7, 10, 11)), rng.randint(2, 9), truth(rng)
     shown = k if equal else k + 1
-    styles = (f"{shown}\\sqrt({n})", f"{shown}√{n}", f"\\sqrt{{{shown * shown * n}}}", f"{shown}*sqrt({n})", f"\\frac{{{shown * n}}}{{\\sqrt{{{n}}}}}")
+    styles = (
+        f"{shown}\\sqrt({n})",
+        f"{shown}√{n}",
+        f"\\sqrt{{{shown * shown * n}}}",
+        f"{shown}*sqrt({n})",
+        f"\\frac{{{shown * n}}}{{\\sqrt{{{n}}}}}",
+    )
     return Pair(box(rng.choice(styles)), f"{k}\\sqrt{{{n}}}", equal)
 
 
-@production("matrices, trailing \\\\, radicals", "determinant is not its matrix", "reference against itself, odd references")
+@production(
+    "matrices, trailing \\\\, radicals", "determinant is not its matrix", "reference against itself, odd references"
+)
 def matrix(rng: random.Random) -> Pair:
     rows = [[rng.randint(-9, 9) for _ in range(2)] for _ in range(2)]
     k, way = rng.choice((2, 3)), rng.random()
@@ -741,6 +816,12 @@ def choice_in_math(rng: random.Random) -> Pair:
     right, other = rng.sample("ABCDE", 2)
     equal = truth(rng)
     shown = right if equal else other
-    texts = [box(shown), box(f"\\text{{({shown})}}"), f"The answer is ({shown}).", f"Answer: {shown}", box(f"({shown})")]
+    texts = [
+        box(shown),
+        box(f"\\text{{({shown})}}"),
+        f"The answer is ({shown}).",
+        f"Answer: {shown}",
+        box(f"({shown})"),
+    ]
     texts += [] if equal else [box(f"{right}, {other}")]
     return Pair(rng.choice(texts), rng.choice((f"\\text{{({right})}}", right, f"({right})")), equal)

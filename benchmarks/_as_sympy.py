@@ -10,8 +10,8 @@ from typing import Any
 
 import sympy
 
-from whetstone.verify.forms import Bracket, Chain, Combined, Expression, Items, Matrix, Statement, Value
-from whetstone.verify.reading import read
+from whetstone.verify.answers.forms import Bracket, Chain, Combined, Expression, Items, Matrix, Statement, Value
+from whetstone.verify.answers.reading import read
 
 FUNCTIONS = {
     **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
@@ -62,7 +62,7 @@ def as_sympy(value: Value) -> Any:
 
 
 def from_term(term: Any) -> Any:
-    """A term of ours (`whetstone.verify.terms`) in sympy."""
+    """A term of ours (`whetstone.verify.answers.terms`) in sympy."""
     if not term:
         raise NotSaid("a matrix that was computed")
     kind = term[0]

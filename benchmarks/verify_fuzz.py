@@ -65,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 wrong.append((found, pair))
             if number % PEER_EVERY == 0 and pair.policy != "choice":
                 peer[pair.equal, outcome(pair.equal, peer_says(pair.answer, f"${pair.gold}$"))] += 1
-    result: dict[str, Any] = {"name": "verify_fuzz", "seed": chosen.seed, "ours": rates(ours), "math_verify": rates(peer)}
+    result: dict[str, Any] = {
+        "name": "verify_fuzz",
+        "seed": chosen.seed,
+        "ours": rates(ours),
+        "math_verify": rates(peer),
+    }
     for side in ("ours", "math_verify"):
         print(f"{side:12} " + ", ".join(f"{name} {number:,}" for name, number in result[side].items()))
     for found, pair in wrong[:SHOWN]:

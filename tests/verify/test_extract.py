@@ -153,7 +153,10 @@ def test_a_reference_may_be_a_whole_solution():
     assert verify("4", r"From $\boxed{4}$ we get $x = \boxed{5}$.").correct is False
 
 
-@pytest.mark.parametrize("name", ["whetstone.verify", "whetstone.verify.equal", "whetstone.verify.extract"])
+@pytest.mark.parametrize(
+    "name",
+    ["whetstone.verify.verifier", "whetstone.verify.equal", "whetstone.verify.extract", "whetstone.verify.choice"],
+)
 def test_the_examples_in_docstrings_hold(name):
     import doctest
     import importlib

@@ -200,7 +200,7 @@ def test_a_main_module_without_a_guard_runs_once_and_leaves_no_process(tmp_path)
         from whetstone.verify import verify
         import whetstone.verify
         assert verify(r"\\\\sum_{k=0}^{1}\\\\frac{k}{2}", "1/2").correct
-        print(whetstone.verify._shared().pool.idle[0].process.pid)
+        print(whetstone.verify.verifier._shared().pool.idle[0].process.pid)
         """
         % [sys.path[0], *[p for p in sys.path if p]],
         tmp_path,

@@ -2,10 +2,9 @@
 
 import pytest
 
+from whetstone.verify.answers.reading import read
 from whetstone.verify.exact import TooLarge
-from whetstone.verify.reading import read
 from whetstone.verify.relations import same_value
-
 
 
 def same(gold: str, given: str) -> bool | None:

@@ -243,7 +243,9 @@ def _differ(gold: Any, given: Any, names: list[str]) -> bool:
     for upper, lower in POINTS[:2] if names else POINTS[:1]:
         point = values_at(names, upper, lower)
         values = [
-            sympy.N(side.subs({s: sympy.Rational(*point[str(s)].as_integer_ratio()) for s in side.free_symbols}), DIGITS)
+            sympy.N(
+                side.subs({s: sympy.Rational(*point[str(s)].as_integer_ratio()) for s in side.free_symbols}), DIGITS
+            )
             for side in (gold, given)
         ]
         if not all(value.is_number and value.is_finite for value in values):

@@ -10,9 +10,12 @@ LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:\)|\.|:))(?:\s+|
 OTHER_LABEL = re.compile(r"\(([A-Z])\)|(?<![A-Za-z])([A-Z])(?=\)|\.(?:\s|$)|:\s)")
 STANDING = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
 NAMING = re.compile(
-    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選：:])\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus)\s*$", re.IGNORECASE
+    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選：:])\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus)\s*$",
+    re.IGNORECASE,
 )
-DENIED = re.compile(r"\b(?:not|wrong|incorrect|false|isn't|neither|nor|rules? out|except|eliminate[sd]?|exclude[sd]?)\b", re.IGNORECASE)
+DENIED = re.compile(
+    r"\b(?:not|wrong|incorrect|false|isn't|neither|nor|rules? out|except|eliminate[sd]?|exclude[sd]?)\b", re.IGNORECASE
+)
 
 
 def choice_of(text: str, policy: Policy) -> str | None:
@@ -36,7 +39,9 @@ def choice_of(text: str, policy: Policy) -> str | None:
             return None
         others = {_allowed(a or b, policy) for a, b in OTHER_LABEL.findall(rest)} - {None}
         joined = re.match(r"(?:and|or|[,;/&])?\s*\(?([A-Z])\b", rest)
-        return letter if others <= {letter} and not (joined and len(rest) < 12 and _allowed(joined[1], policy)) else None
+        return (
+            letter if others <= {letter} and not (joined and len(rest) < 12 and _allowed(joined[1], policy)) else None
+        )
     return _chosen_in_prose(text, policy)
 
 
@@ -54,13 +59,19 @@ def _chosen_in_prose(text: str, policy: Policy) -> str | None:
     for match in STANDING.finditer(text):
         after = text[match.end() :]
         pronoun = match[1] == "I" and re.match(r"\s+[a-z]", after)
-        article = match[1] == "A" and re.match(r"\s+(?!because|since|as\b|so\b|is (?:correct|right|the))[a-z]", after) and not NAMING.search(text[: match.start()])
+        article = (
+            match[1] == "A"
+            and re.match(r"\s+(?!because|since|as\b|so\b|is (?:correct|right|the))[a-z]", after)
+            and not NAMING.search(text[: match.start()])
+        )
         if not pronoun and not article and _allowed(match[1], policy):
             found.append(match)
     if len({match[1] for match in found}) != 1:
         return None
     first = found[0]
-    starts = first.start() == 0 and re.match(r"\s+(?:because|since|as|so|is (?:correct|right|the))\b|\s*[,;—-]", text[first.end() :])
+    starts = first.start() == 0 and re.match(
+        r"\s+(?:because|since|as|so|is (?:correct|right|the))\b|\s*[,;—-]", text[first.end() :]
+    )
     return first[1] if starts or NAMING.search(text[: first.start()]) else None
 
 

@@ -1,12 +1,9 @@
 """Are two values the same answer? By what they are: a tuple is no set, a list no interval, names decide and not order."""
 
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 
 from whetstone.verify import sets
-from whetstone.verify.elementary import Elementary
-from whetstone.verify.exact import TooLarge, equal_scalars, rational
-from whetstone.verify.forms import (
+from whetstone.verify.answers.forms import (
     Bracket,
     Builder,
     Chain,
@@ -18,18 +15,14 @@ from whetstone.verify.forms import (
     Statement,
     Value,
 )
+from whetstone.verify.answers.terms import number
+from whetstone.verify.answers.units import ratio
+from whetstone.verify.elementary import Elementary
+from whetstone.verify.exact import TooLarge, equal_scalars, rational
 from whetstone.verify.relations import same_relation, same_value, stated
-from whetstone.verify.stated import ASKING
-from whetstone.verify.terms import names, number
-from whetstone.verify.units import SILENT, ratio, stem
+from whetstone.verify.statements import adds_nothing, same_statement
 
 Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
-
-LEADING = frozenset(("is", "are", "was", "were", "equals", "equal", "be", "=", ":"))
-FILLING = frozenset("the a an is are be that which there that's it must has have exactly real".split()) - {"real"}
-DENYING = frozenset("not no never neither nor cannot isn't don't at about approximately less more between wrong".split())
-QUANTIFIERS = frozenset(("for", "where", "with"))
-QUANTIFIED = frozenset("any all every some arbitrary each constant constants real integer integers number numbers and".split())
 
 
 class Undecided(Exception):
@@ -51,7 +44,7 @@ def compare(gold: Value, given: Value, ask: Ask = ask_nobody) -> bool:
                 raise Undecided("the order of two ends is not decided") from None
     gold, given = _alone(gold, given), _alone(given, gold)
     if isinstance(gold, Statement) or isinstance(given, Statement):
-        return _compare_statements(gold, given, ask)
+        return same_statement(gold, given, lambda a, b: compare(a, b, ask))
     if isinstance(gold, Items) or isinstance(given, Items):
         return _compare_items(gold, given, ask)
     if isinstance(gold, Chain) or isinstance(given, Chain):
@@ -63,9 +56,9 @@ def compare(gold: Value, given: Value, ask: Ask = ask_nobody) -> bool:
 
 def _alone(value: Value, other: Value) -> Value:
     """The element of a set of one, beside what is no set."""
-    if isinstance(value, Items) and not value.braces and isinstance(value.items[-1], Statement):
-        if _adds_nothing(list(value.items[-1].parts)):
-            value = Items(value.items[:-1], False, value.joint)
+    last = value.items[-1] if isinstance(value, Items) and value.items and not value.braces else None
+    if isinstance(last, Statement) and adds_nothing(list(last.parts)):
+        value = Items(value.items[:-1], False, value.joint)
     single = isinstance(value, Items) and len(value.items) == 1
     return value.items[0] if single and not isinstance(other, Items) else value
 
@@ -143,7 +136,9 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
     if not isinstance(gold, Items) or not isinstance(given, Items):
         if isinstance(gold, Chain) or isinstance(given, Chain):
             return _compare_chains(gold, given, ask)
-        return _compare_brackets(gold, given, ask) if isinstance(gold, Bracket) and isinstance(given, Bracket) else False
+        return (
+            _compare_brackets(gold, given, ask) if isinstance(gold, Bracket) and isinstance(given, Bracket) else False
+        )
     if {gold.joint, given.joint} == {"and", "or"} and not all(map(_is_value, (*gold.items, *given.items))):
         return False
     golds, givens = list(gold.items), list(given.items)
@@ -182,7 +177,7 @@ def _named(value: Value) -> dict[str, Value] | None:
 
 
 def _by_name(value: Value, named: dict[str, Value] | None) -> Value:
-    """Named values as a tuple: x before y and x_1 before x_2; names that are no such series in the order in which they stand."""
+    """Named values as a tuple: x before y and x_1 before x_2; names that are no such series stay in their order."""
     if named is None:
         return value
     order = sorted(named)
@@ -262,87 +257,6 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
     if same is None:
         raise Undecided("two relations of which neither equal nor different was shown")
     return same
-
-
-# --- statements -----------------------------------------------------------------------------------------------------
-
-
-def _compare_statements(gold: Value, given: Value, ask: Ask) -> bool:
-    for first, second in ((gold, given), (gold, _said(given)), (_said(gold), given), (_said(gold), _said(given))):
-        if isinstance(first, Statement) and isinstance(second, Statement):
-            if _same_parts(_plain(first), _plain(second), ask):
-                return True
-        elif first is not None and second is not None and not isinstance(first, Statement | str):
-            if not isinstance(second, Statement) and compare(first, second, ask):
-                return True
-        elif isinstance(first, Expression) or isinstance(second, Expression):
-            word, letter = (first, second) if isinstance(first, Statement) else (second, first)
-            if word is not None and letter is not None and _plain(word) == [letter.text]:
-                return True
-    return False
-
-
-def _plain(value: Statement) -> list["str | Value"]:
-    """Its words without case, endings of the plural and filling; a letter is a word."""
-    found: list[str | Value] = []
-    for part in value.parts:
-        if isinstance(part, Expression) and part.term[0] == "s":
-            found.append(part.text)
-        elif not isinstance(part, str):
-            found.append(part)
-        elif len(part) == 1 and part.isalpha():
-            found.append(part)
-        elif part.casefold() not in FILLING and part not in ("(", ")", "{", "}", ".", ","):
-            found.append(stem(part.casefold()))
-    return found
-
-
-def _same_parts(golds: list["str | Value"], givens: list["str | Value"], ask: Ask) -> bool:
-    if not golds or len(golds) != len(givens):
-        return False
-    if len(golds) == 2 and golds == givens[::-1] and isinstance(golds[0], str) and {len(part) == 1 for part in golds} == {True, False}:
-        return True  # odd n, n odd
-    for first, second in zip(golds, givens, strict=True):
-        if isinstance(first, str) or isinstance(second, str):
-            if first != second:
-                return False
-        elif not compare(first, second, ask):
-            return False
-    return True
-
-
-def _said(value: Value) -> Value | None:
-    """The one value that a statement gives: "The mode is 1/3", "42 (exact)", "f(x) = cx for any constant c"."""
-    if not isinstance(value, Statement):
-        return value
-    parts = [part for part in value.parts if not (isinstance(part, str) and part in "(){}")]
-    values = [k for k, part in enumerate(parts) if not isinstance(part, str)]
-    if not values:
-        return None
-    if (isinstance(parts[0], str) and parts[0] in QUANTIFIERS) or any(
-        isinstance(part, str) and (part.casefold() in DENYING or ASKING.fullmatch(part)) for part in parts
-    ):
-        return None
-    after = parts[values[0] + 1 :]
-    if values[0] == 0:
-        return parts[0] if _adds_nothing(after) else None
-    last = parts[-1]
-    lead = parts[-2] if len(parts) > 1 else None
-    if isinstance(last, str) or not isinstance(lead, str):
-        return None
-    leading = lead.casefold() in LEADING or all(isinstance(p, str) and p.casefold() in SILENT | FILLING for p in parts[:-1])
-    symbols_only = all(isinstance(parts[k], Expression) and names(parts[k].term) for k in values[:-1])
-    return last if leading and symbols_only else None
-
-
-def _adds_nothing(parts: list["str | Value"]) -> bool:
-    """Is it a remark, "(exact)", or a quantifier of what is named, "for any constant c"?"""
-    words = [part.casefold() for part in parts if isinstance(part, str)]
-    if all(isinstance(part, str) for part in parts) and {*words} <= SILENT:
-        return True
-    if not words or words[0] not in QUANTIFIERS or not {*words[1:]} <= QUANTIFIED | FILLING:
-        return False
-    return all(isinstance(part, str | Expression) or isinstance(part, Chain) and {*part.relations} == {"in"} for part in parts)
 
 
 _COMPARED = {

@@ -1,11 +1,11 @@
 r"""Elementary functions as sums of products, so that identities between them are identities of polynomials.
 
-    e^(a+b)      e^a e^b; a rational power of e to a product of symbols is one atom to that power
-    sin x        (e^(ix) - e^(-ix)) / 2i, and so on: sin 2x = 2 sin x cos x is then exact arithmetic
-    ln 12        2 ln 2 + ln 3, and log_b a = ln a / ln b
-    a^b          e^(b ln a) for a positive number or a symbol a: 4^x = (2^x)^2
-    (n+2)!       (n+2)(n+1) n!, and binomials are quotients of factorials
-    |x|          its square is x^2; sqrt(x^2) is |x|: symbols are real numbers
+e^(a+b)      e^a e^b; a rational power of e to a product of symbols is one atom to that power
+sin x        (e^(ix) - e^(-ix)) / 2i, and so on: sin 2x = 2 sin x cos x is then exact arithmetic
+ln 12        2 ln 2 + ln 3, and log_b a = ln a / ln b
+a^b          e^(b ln a) for a positive number or a symbol a: 4^x = (2^x)^2
+(n+2)!       (n+2)(n+1) n!, and binomials are quotients of factorials
+|x|          its square is x^2; sqrt(x^2) is |x|: symbols are real numbers
 """
 
 from fractions import Fraction
@@ -18,13 +18,13 @@ from whetstone.verify.exact import (
     TooLarge,
     Unreadable,
     as_rational,
-    factor_integer,
     key,
     rational,
     symbol,
 )
+from whetstone.verify.primes import factor_integer
 
-I = Scalar({(("~i", 1),): Fraction(1)}, ONE)  # noqa: E741: the imaginary unit
+IMAGINARY = Scalar({(("~i", 1),): Fraction(1)}, ONE)
 HALF = rational(Fraction(1, 2))
 INVERSES = {  # of sin, cos and tan in units of pi, by the square of the value
     "arcsin": {0: 0, Fraction(1, 4): (1, 6), Fraction(1, 2): (1, 4), Fraction(3, 4): (1, 3), 1: (1, 2)},
@@ -113,19 +113,19 @@ class Elementary(Algebra):
         angle %= 2
         if 12 % angle.denominator:
             return Scalar({self.tidy({"w:": angle})[0]: self.tidy({"w:": angle})[1]}, ONE)
-        third = self.add(HALF, self.multiply(I, self.multiply(HALF, self.root(rational(3), 2))))
-        quarter = self.multiply(self.root(HALF, 2), self.add(rational(1), I))
+        third = self.add(HALF, self.multiply(IMAGINARY, self.multiply(HALF, self.root(rational(3), 2))))
+        quarter = self.multiply(self.root(HALF, 2), self.add(rational(1), IMAGINARY))
         twelfths = int(12 * angle)
         quarters = 3 * twelfths % 4
         thirds = (twelfths - 3 * quarters) // 4 % 6
         return self.multiply(self.whole_power(third, thirds), self.whole_power(quarter, quarters))
 
     def f_sin(self, value: Scalar) -> Scalar:
-        up, down = self.both_ways(self.multiply(I, value))
-        return self.divide(self.subtract(up, down), self.multiply(rational(2), I))
+        up, down = self.both_ways(self.multiply(IMAGINARY, value))
+        return self.divide(self.subtract(up, down), self.multiply(rational(2), IMAGINARY))
 
     def f_cos(self, value: Scalar) -> Scalar:
-        up, down = self.both_ways(self.multiply(I, value))
+        up, down = self.both_ways(self.multiply(IMAGINARY, value))
         return self.multiply(HALF, self.add(up, down))
 
     def f_sinh(self, value: Scalar) -> Scalar:

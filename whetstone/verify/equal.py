@@ -12,17 +12,18 @@ from functools import lru_cache
 
 from whetstone.records import Verdict
 from whetstone.verify import moments
+from whetstone.verify.answers.cursor import RELATIONS
+from whetstone.verify.answers.forms import Chain, Expression, Value
+from whetstone.verify.answers.marks import clean
+from whetstone.verify.answers.reading import read
+from whetstone.verify.answers.tokens import lex
+from whetstone.verify.answers.units import measure
 from whetstone.verify.choice import choice_of
 from whetstone.verify.compare import Ask, Undecided, ask_nobody, compare
 from whetstone.verify.exact import TooLarge, Unreadable, as_rational
 from whetstone.verify.extract import extract, reference_sentence
-from whetstone.verify.forms import Chain, Expression, Value
-from whetstone.verify.marks import clean
 from whetstone.verify.policy import Policy, get_policy
-from whetstone.verify.reading import RELATIONS, read
 from whetstone.verify.relations import stated
-from whetstone.verify.tokens import lex
-from whetstone.verify.units import measure
 
 __all__ = ["Ask", "NotRead", "Undecided", "ask_nobody", "judge", "reference"]
 
@@ -205,9 +206,7 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     return _compare_readings(answer, gold, golds, answers, ask)
 
 
-def _compare_readings(
-    answer: str, gold: str, golds: Sequence[Value], answers: Sequence[Value], ask: Ask
-) -> Verdict:
+def _compare_readings(answer: str, gold: str, golds: Sequence[Value], answers: Sequence[Value], ask: Ask) -> Verdict:
     problem: Undecided | NotRead | None = None
     for index, (reading, answered) in enumerate([(g, a) for g in golds for a in answers]):
         try:

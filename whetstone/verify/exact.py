@@ -19,15 +19,16 @@ work of one `Algebra`.
 """
 
 from fractions import Fraction
-from math import comb, factorial, isqrt
+from math import comb, factorial
 from typing import NamedTuple
+
+from whetstone.verify.primes import factor_integer
 
 MOST_BITS = 65_536  # of a numerator or denominator: about 19,700 decimal digits
 MOST_WORK_BITS = 500_000  # added up over the large operations of one expression
 MOST_TERMS = 400
 MOST_TERM_PRODUCTS = 3_000
 MOST_FACTORIAL = 4_000
-MOST_ROOT_BITS = 256
 SMALL_BITS = 1_024  # below this an operation is not counted
 
 Exponent = Fraction | int
@@ -168,6 +169,12 @@ class Algebra:
     def tidy(self, powers: dict[str, Exponent]) -> tuple[Monomial, Fraction]:
         factor = Fraction(1)
         kept = []
+        squared = [
+            atom for atom, power in powers.items() if atom.startswith("f:abs(") and power >= 2 and "^" not in atom
+        ]
+        for atom in squared:  # |x|^2 is x^2
+            even = powers[atom] - powers[atom] % 2
+            powers = {**powers, atom: powers[atom] - even, atom[6:-1]: powers.get(atom[6:-1], 0) + even}
         for atom, power in powers.items():
             if atom[0] == "#":
                 whole = power.numerator // power.denominator
@@ -182,13 +189,6 @@ class Algebra:
                 power %= 2
                 if power >= 1:
                     factor, power = -factor, power - 1
-            elif atom.startswith("f:abs(") and power.denominator == 1 and not {*atom[6:]} & {*"^:("} and power > 1:
-                bare, even = atom[6:-1], power - power % 2
-                powers_of_it = dict(kept).get(bare, 0) + powers.get(bare, 0) + even
-                kept = [pair for pair in kept if pair[0] != bare]
-                if powers_of_it:
-                    kept.append((bare, powers_of_it))
-                power %= 2
             if power:
                 kept.append((atom, power))
         return tuple(sorted(kept)), factor
@@ -331,40 +331,6 @@ class Algebra:
         if n > 100_000 or min(k, n - k) > MOST_FACTORIAL:
             raise TooLarge("a large binomial coefficient")
         return rational(comb(int(n), int(k)))
-
-
-def _primes_below(limit: int) -> list[int]:
-    sieve = bytearray([1]) * limit
-    for n in range(2, isqrt(limit) + 1):
-        if sieve[n]:
-            sieve[n * n :: n] = bytes(len(range(n * n, limit, n)))
-    return [n for n in range(2, limit) if sieve[n]]
-
-
-PRIMES = _primes_below(2_000)
-
-
-def factor_integer(number: int) -> dict[int, int] | None:
-    """Prime factors with counts; None where trial division by small primes does not settle it."""
-    if number.bit_length() > MOST_ROOT_BITS:
-        return None
-    factors: dict[int, int] = {}
-    for prime in PRIMES:
-        if prime * prime > number:
-            break
-        while number % prime == 0:
-            factors[prime] = factors.get(prime, 0) + 1
-            number //= prime
-    if number == 1:
-        return factors
-    if number < PRIMES[-1] ** 2:
-        factors[number] = factors.get(number, 0) + 1
-        return factors
-    side = isqrt(number)
-    if side * side == number and side < PRIMES[-1] ** 2:
-        factors[side] = factors.get(side, 0) + 2
-        return factors
-    return None
 
 
 def equal_scalars(a: Scalar, b: Scalar) -> bool | None:

@@ -15,8 +15,8 @@ from whetstone.verify.stated import (
     LONGEST_ANSWER,
     only_formula,
     said_after,
-    statement_end,
     stated_formula_after,
+    statement_end,
     unwrapped,
 )
 
@@ -55,9 +55,7 @@ class Extracted(NamedTuple):
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
     if "<" in text:
-        if not policy.thinking_counts and (
-            "think>" in text or "thinking>" in text[:START] or "_of_thought|>" in text
-        ):
+        if not policy.thinking_counts and ("think>" in text or "thinking>" in text[:START] or "_of_thought|>" in text):
             thought = _after_thinking(text)
             if thought is None:
                 return Extracted(None, "no answer: thinking not finished")
@@ -120,10 +118,8 @@ def _last_tag(text: str) -> str:
     """What the last `<answer>` holds, unless a box stands behind it."""
     if "nswer>" not in text[-TAG_TAIL:]:
         return text
-    found = None
-    for found in TAGS.finditer(text, max(0, len(text) - STATEMENT_TAIL)):
-        pass
-    return text if found is None or text.find("\\boxed", found.end()) >= 0 else found[1]
+    tags = list(TAGS.finditer(text, max(0, len(text) - STATEMENT_TAIL)))
+    return text if not tags or text.find("\\boxed", tags[-1].end()) >= 0 else tags[-1][1]
 
 
 # boxes
@@ -249,4 +245,3 @@ def _bare(text: str) -> Extracted:
 def reference_sentence(gold: str) -> str:
     """The one formula of a reference that is a sentence: "The mode is $1/3$."; else the reference as it stands."""
     return (only_formula(gold) or gold) if gold.rstrip(" .").endswith(("$", "\\)", "\\]")) else gold
-

@@ -21,8 +21,8 @@ from typing import Any
 import mpmath
 from mpmath import mp
 
+from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.exact import TooLarge
-from whetstone.verify.terms import Term, names, walk
 
 DIGITS = (60, 120, 500, 2_000)  # at which a difference is looked at
 MOST_DIGITS = 4_000  # for a bound

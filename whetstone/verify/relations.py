@@ -10,10 +10,10 @@ from fractions import Fraction
 from mpmath import mp
 
 from whetstone.verify import numeric
+from whetstone.verify.answers.forms import Chain, Expression, Value
+from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, Unreadable, as_rational, equal_scalars, is_opaque, proportion
-from whetstone.verify.forms import Chain, Expression, Value
-from whetstone.verify.terms import Term, names, walk
 
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "in": "contains"}
 SYMMETRIC = frozenset(("=", "!=", "~", "sim", "cong", "parallel", "perp", "and", "or", "iff", "oplus"))
@@ -42,7 +42,7 @@ def stated(chain: Chain, gold: bool) -> Value | None:
     others = [item for item in exact if item not in constants]
     if len(exact) < 2 or not constants or not _all_one(constants):
         return None
-    if not others or all(_is_quantity(item, gold) for item in others) and constants[-1].value.num:
+    if not others or (all(_is_quantity(item, gold) for item in others) and constants[-1].value.num):
         return constants[-1]
     return None
 
@@ -81,7 +81,11 @@ def same_congruence(gold: Chain, given: Chain) -> bool:
     if len(gold.items) > 2 or len(given.items) > 2 or {*gold.relations} | {*given.relations} > {"="}:
         return False
     for first, second in zip(gold.items[:-1], given.items[:-1], strict=False):
-        if not isinstance(first, Expression) or not isinstance(second, Expression) or same_value(first, second) is not True:
+        if (
+            not isinstance(first, Expression)
+            or not isinstance(second, Expression)
+            or same_value(first, second) is not True
+        ):
             return False
     ends = gold.items[-1], given.items[-1]
     if not all(isinstance(end, Expression) for end in ends):
@@ -101,7 +105,9 @@ def same_relation(gold: Chain, given: Chain, compare: Compare) -> bool | None:
         return gold.relations == given.relations and same_equation(gold, given, compare)
     if {*gold.relations} == {*given.relations} == {"="}:
         return _same_in_any_order(gold.items, given.items, compare)
-    back = tuple(relation if relation in SYMMETRIC else FLIPPED.get(relation, "?") for relation in given.relations[::-1])
+    back = tuple(
+        relation if relation in SYMMETRIC else FLIPPED.get(relation, "?") for relation in given.relations[::-1]
+    )
     for relations, items in ((given.relations, given.items), (back, given.items[::-1])):
         if gold.relations == relations and all(map(compare, gold.items, items)):
             return True

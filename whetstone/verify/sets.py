@@ -15,9 +15,9 @@ from typing import NamedTuple
 from mpmath import mp
 
 from whetstone.verify import numeric
+from whetstone.verify.answers.forms import Bracket, Builder, Chain, Combined, Expression, Items, Statement, Value
+from whetstone.verify.answers.terms import Term, names, number, walk
 from whetstone.verify.exact import ONE, Scalar, TooLarge, as_rational
-from whetstone.verify.forms import Bracket, Builder, Chain, Combined, Expression, Items, Statement, Value
-from whetstone.verify.terms import Term, names, number, walk
 
 MOST_PIECES = 40
 LOW: Term = ("-", ("s", "oo"))
@@ -116,7 +116,10 @@ def constant_end(value: Value) -> Term:
         raise NoSet
     if any(part == HIGH for part in walk(value.term)) and value.term not in (LOW, HIGH):
         raise NoSet
-    if any(part == ("s", "~i") or part[0] == "m" or (part[0] == "f" and part[1] not in numeric.FUNCTIONS) for part in walk(value.term)):
+    if any(
+        part == ("s", "~i") or part[0] == "m" or (part[0] == "f" and part[1] not in numeric.FUNCTIONS)
+        for part in walk(value.term)
+    ):
         raise NoSet
     return value.term
 
@@ -177,7 +180,7 @@ def complement(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         found.append(Piece(low, closed, piece.low, not piece.low_closed))
         low, closed = piece.high, not piece.high_closed
     found.append(Piece(low, closed and low != HIGH, HIGH, False))
-    return tuple(piece for piece in found if piece.low != piece.high and not empty(piece) or _point(piece))
+    return tuple(piece for piece in found if (piece.low != piece.high and not empty(piece)) or _point(piece))
 
 
 def _point(piece: Piece) -> bool:
@@ -256,7 +259,11 @@ def _joined(sets: list[RealSet], how: str) -> RealSet:
 
 def _from_builder(value: Builder) -> RealSet:
     condition = value.condition
-    found = _made(condition) if not isinstance(condition, Items) else _joined([_made(c) for c in condition.items], condition.joint.replace(",", "and"))
+    found = (
+        _made(condition)
+        if not isinstance(condition, Items)
+        else _joined([_made(c) for c in condition.items], condition.joint.replace(",", "and"))
+    )
     if isinstance(value.element, Chain):
         return _joined([_made(value.element), found], "and")._replace(variable=None)
     if not isinstance(value.element, Expression) or value.element.term != ("s", found.variable):
@@ -328,7 +335,7 @@ def _ray(relation: str, end: Term) -> tuple[Piece, ...]:
 
 def _around(inside: Term, name: str, relation: str, radius: Expression) -> tuple[Piece, ...]:
     """|a x + b| < r as an interval, |a x + b| > r as what is outside one."""
-    from whetstone.verify.terms import value_of
+    from whetstone.verify.answers.terms import value_of
 
     slope, offset = _coefficients(value_of(inside), name)
     size = as_rational(radius.value)

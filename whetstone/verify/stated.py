@@ -1,11 +1,12 @@
-r"""How an answer is stated in words: "the answer is …" in some languages, `#### …`, a heading, JSON; and where it ends."""
+r"""How an answer is stated in words: "the answer is …" in some languages, `#### …`, a heading, JSON; where it ends."""
 
 import json
 import re
 
 ASKING = re.compile(  # sentences that ask for an answer give none
-    r"\b(?:evaluate|(?<!we )(?<!I )find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|who|why|given|"
-    r"suppose|let|consider|prove|rationalize|convert|rewrite|reduce|combine|multiply|divide|add|subtract|round|estimate|graph|order|arrange)\b",
+    r"\b(?:evaluate|(?<!we )(?<!I )find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|"
+    r"who|why|given|suppose|let|consider|prove|rationalize|convert|rewrite|reduce|combine|multiply|divide|add|subtract|round|estimate|"
+    r"graph|order|arrange)\b",
     re.IGNORECASE,
 )
 LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
@@ -14,7 +15,8 @@ LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 NEAR_THE_END = 2_000  # characters in which an answer in another language is looked for
 WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
 STATED = re.compile(
-    WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*", re.IGNORECASE
+    WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*",
+    re.IGNORECASE,
 )
 ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
 HASHES = re.compile(r"(?m:^[ \t]*)####")

@@ -7,11 +7,12 @@ it looks like one, else a product of letters.
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
+from whetstone.verify.answers.marks import END, FUNCTION_NAMES, TEXT
+from whetstone.verify.answers.units import CARDINALS, CHANGING, known, multipliers
 from whetstone.verify.exact import TooLarge, Unreadable
-from whetstone.verify.marks import END, FUNCTION_NAMES, TEXT
-from whetstone.verify.units import CARDINALS, CHANGING, known, multipliers
 
 MOST_TOKENS = 3_000
 MOST_DIGITS = 4_000
@@ -30,9 +31,43 @@ NAMES = {name: "\\" + name for name in FUNCTION_NAMES} | {
     "alpha": "\\alpha", "lambda": "\\lambda", "cosec": "\\csc", "Sin": "\\sin", "Cos": "\\cos", "cbrt": "\\cbrt",
     "frac": "\\frac",
 }  # fmt: skip
-CALLED = sorted((name for name in NAMES if len(name) > 2 and name.islower() or name == "ln"), key=len, reverse=True)
+CALLED = sorted((name for name in NAMES if (len(name) > 2 and name.islower()) or name == "ln"), key=len, reverse=True)
 JOINING = {"and": "and", "or": "or", "und": "and", "oder": "or", "et": "and", "ou": "or", "и": "and", "или": "or"}
-GLUED_UNITS = frozenset("cm mm km kg mg nm ml mL kW kWh MHz GHz kHz Hz kJ kPa Pa mol eV keV MeV GeV lb lbs ft mi oz min hr sec mph".split())
+GLUED_UNITS = frozenset(
+    [
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "nm",
+        "ml",
+        "mL",
+        "kW",
+        "kWh",
+        "MHz",
+        "GHz",
+        "kHz",
+        "Hz",
+        "kJ",
+        "kPa",
+        "Pa",
+        "mol",
+        "eV",
+        "keV",
+        "MeV",
+        "GeV",
+        "lb",
+        "lbs",
+        "ft",
+        "mi",
+        "oz",
+        "min",
+        "hr",
+        "sec",
+        "mph",
+    ]
+)
 VOWELS = frozenset("aeiouyAEIOUY")
 
 
@@ -54,11 +89,17 @@ def lex(text: str) -> Tokens:
             gap = gap or token == END
         else:
             if kind == "letters":
-                tokens = [word(token)] if worded else letters(token, gap, context(found.texts[-1]) if found.texts else "")
+                tokens = (
+                    [word(token)] if worded else letters(token, gap, context(found.texts[-1]) if found.texts else "")
+                )
             elif kind == "based":
                 tokens = [based(token)] if based(token) else relexed(token, worded)
             else:
-                tokens = [{"==": "=", "<=": "\\le", ">=": "\\ge", "!=": "\\ne", "**": "^", "=>": "\\implies"}.get(token, token)]
+                tokens = [
+                    {"==": "=", "<=": "\\le", ">=": "\\ge", "!=": "\\ne", "**": "^", "=>": "\\implies"}.get(
+                        token, token
+                    )
+                ]
                 if token.startswith(".."):
                     tokens = ["\\ldots"]
                 if token[0].isdecimal() and len(token) > MOST_DIGITS:
@@ -139,7 +180,7 @@ def looks_like_a_word(run: str, counted: bool) -> bool:
         return True
     if run.isupper() or (len(run) < 4 and not counted) or not VOWELS.intersection(run):
         return len(run) > 5 and bool(VOWELS.intersection(run))
-    steps = {ord(b) - ord(a) for a, b in zip(run, run[1:], strict=False)}
+    steps = {ord(b) - ord(a) for a, b in pairwise(run)}
     if steps == {1}:
         return False
     return len(run) > 3 or counted or False if not any(_named(run, name) for name in CALLED) else len(run) > 6

@@ -59,7 +59,7 @@ POINTED = re.compile(r"[-+]?\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+)
 APOSTROPHES = re.compile(r"[-+]?\d{1,3}(?:'\d{3})+")
 MONEY = re.compile(r"(?:\\\$|[€£¥₹])\s*")
 REPEATED = re.compile(r"([-+]?\d+\.\d*)\((\d+)\)")
-DIGIT_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
+DIGIT_WORDS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 BASE = re.compile(
     rf"([0-9A-Z]+)\s*(?:,\s*)?{TEXT}?\s*\(?\s*{TEXT}?(?:in\s+)?base[-\s]*\$?(\d+|{'|'.join(DIGIT_WORDS)}){END}?\)?{END}?$"
 )
@@ -97,7 +97,7 @@ def clean(answer: str) -> str:
         text = SCALE.sub(rf"{TEXT}°\1{END}", text)
     if ".." in text or "dots" in text:
         text = DOTS.sub(r"\\ldots ", text)
-    text = SPACE.sub(" ", text).rstrip(" .,;:\"").lstrip(" ,;:\"")
+    text = SPACE.sub(" ", text).rstrip(' .,;:"').lstrip(' ,;:"')
     text = ORDINAL.sub("", text).strip()
     if text[-1:] == "}" or "}^" in text:
         text = BRACED_WORD.sub(rf"{TEXT}\1\2{END}", text)
@@ -202,6 +202,31 @@ def _digits(word: str) -> str:
 
 
 FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp gcd lcm max min det arg Re Im".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "gcd",
+        "lcm",
+        "max",
+        "min",
+        "det",
+        "arg",
+        "Re",
+        "Im",
+    ]
 ) | {"tr", "abs", "floor", "ceil", "arcsinh", "arccosh", "arctanh"}
 OTHER_NAMES = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh", "asinh": "arcsinh", "atanh": "arctanh"}

@@ -3,9 +3,9 @@
 from fractions import Fraction
 from typing import NamedTuple
 
+from whetstone.verify.answers.terms import Term
+from whetstone.verify.answers.units import Unit
 from whetstone.verify.exact import Scalar
-from whetstone.verify.terms import Term
-from whetstone.verify.units import Unit
 
 
 class Expression(NamedTuple):

@@ -1,28 +1,23 @@
-r"""Formulas in LaTeX or plain text -> terms: the lower half of the grammar in `reading.py`.
+r"""Atoms of formulas: numbers, letters, functions, fractions, roots, absolute values, groups and matrices.
 
-    sum        ["+" | "-" | "\pm"] product {("+" | "-" | "\pm") product}
-    product    factor {["*" | "/"] factor}              factors may stand side by side, two numbers may not
-    factor     atom {"^" exponent | "!" | "%" | degree}
-    atom       number | letter | function | "\frac" … | "|" sum "|" | "(" sum ")" | matrix
+atom       number | letter | function | "\frac" … | "|" sum "|" | "(" sum ")" | matrix
 """
 
 import re
 from fractions import Fraction
 from math import gcd, lcm
-from typing import Literal
 
+from whetstone.verify.answers.cursor import Cursor, join_tokens
+from whetstone.verify.answers.marks import FUNCTION_NAMES
+from whetstone.verify.answers.terms import Term, has_matrix, number, value_of
+from whetstone.verify.answers.tokens import BASED, MOST_DIGITS, WORD
+from whetstone.verify.answers.units import CARDINALS, known
 from whetstone.verify.exact import TooLarge, Unreadable, as_rational
-from whetstone.verify.marks import FUNCTION_NAMES
-from whetstone.verify.terms import Term, has_matrix, number, product, value_of, walk
-from whetstone.verify.tokens import BASED, MOST_DIGITS, WORD, lex
-from whetstone.verify.units import CARDINALS, Unit, known
 
-MOST_FACTORS = 1_000
-DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*\}\s*\{\s*d\s*\\?[A-Za-z]+\s*\}")
 FUNCTIONS = frozenset("\\" + name for name in FUNCTION_NAMES)
-ANGLED = frozenset("sin cos tan cot sec csc".split())
+ANGLED = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-SEVERAL = frozenset("gcd lcm max min".split())
+SEVERAL = frozenset(["gcd", "lcm", "max", "min"])
 GREEK_TEXT = r"""
 \alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \vartheta \iota \kappa \lambda \mu \nu \xi \rho \sigma
 \tau \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Sigma \Phi \Psi \Omega \Xi \Pi \ell \hbar
@@ -34,220 +29,14 @@ ACCENTS_TEXT = r"""
 ACCENTS = frozenset(ACCENTS_TEXT.split())
 FIGURES = frozenset(("\\angle", "\\triangle", "\\square", "\\odot"))
 OPERATORS = frozenset(("\\neg", "\\lnot", "\\nabla", "\\partial"))
-CALLS = frozenset("f g h F G O o \\Theta \\Omega".split())
-LETTER_UNITS = frozenset("m g s h l L N J W V A K".split())
+CALLS = frozenset(["f", "g", "h", "F", "G", "O", "o", "\\Theta", "\\Omega"])
 CURRENCY = {"\\$": "dollar", "€": "euro", "£": "pound-sterling", "¥": "yen", "₹": "rupee"}
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MATRICES = ("matrix", "array")
 
 
-class Formulas:
-    """The tokens of one text, where reading stands, and the grammar's lower half."""
-
-    def __init__(
-        self, text: str, percent: Literal["fraction", "unit"] = "fraction", products: frozenset[str] = frozenset()
-    ):
-        if DERIVATIVE.search(text):
-            raise Unreadable("a derivative")
-        self.tokens, self.gaps = lex(text)
-        self.position = 0
-        self.percent = percent
-        self.products = products
-        self.sign = 1  # which of \pm is being read
-        self.split_sign = False  # a \pm was met
-        self.bars = 0  # open absolute bars
-        self.angles = 0  # open arguments in which a degree is pi/180
-        self.matrices = False  # one was met
-        self.degrees = False  # a degree sign was met elsewhere
-        self.currency: Unit | None = None
-        self.began = 0  # the first token of the quantity that is read
-
-    # tokens
-
-    def peek(self) -> str | None:
-        return self.tokens[self.position] if self.position < len(self.tokens) else None
-
-    def ahead(self, steps: int) -> str:
-        place = self.position + steps
-        return self.tokens[place] if place < len(self.tokens) else ""
-
-    def word(self) -> str | None:
-        token = self.peek()
-        return token[1:] if token is not None and token[0] == WORD else None
-
-    def take(self) -> str:
-        token = self.peek()
-        if token is None:
-            raise Unreadable("the expression breaks off")
-        self.position += 1
-        return token
-
-    def expect(self, wanted: str) -> None:
-        if self.take() != wanted:
-            raise Unreadable(f"{wanted!r} is missing")
-
-    def source(self, start: int) -> str:
-        """The tokens read since `start`, with spaces only where LaTeX needs them."""
-        return join_tokens(self.tokens[start : self.position])
-
-    def letter_is_unit(self, place: int) -> bool:
-        """Is the letter there a unit: `12 m`, `9.8 m/s^2`? With a space before it, a number before that, and no other letter."""
-        if self.tokens[place] not in LETTER_UNITS or not self.gaps[place] or place == self.began:
-            return False
-        before = self.tokens[self.began : place]
-        if any(token.isalpha() or token in ("+", "=") for token in before) or "-" in before[1:]:
-            return False
-        for token in self.tokens[place:]:
-            if token in (",", ";", ")", "]", "\\}", "=", "<", ">") or token[0] == WORD:
-                break
-            if not (token in LETTER_UNITS or token in "/*^{}-" or token == "\\cdot" or token.isdecimal()):
-                return False
-        return True
-
-    # sums and products
-
-    def sum(self) -> Term:
-        self.began = self.position
-        terms: list[Term] = []
-        while True:
-            sign, signed = 1, False
-            while (token := self.peek()) in ("+", "-", "\\pm", "\\mp") or (self.word() in ("negative", "minus", "plus")):
-                signed = True
-                self.position += 1
-                if token in ("-", WORD + "negative", WORD + "minus"):
-                    sign = -sign
-                elif token in ("\\pm", "\\mp"):
-                    self.split_sign = True
-                    sign *= self.sign if token == "\\pm" else -self.sign
-            if terms and not signed:
-                return terms[0] if len(terms) == 1 else ("+", *terms)
-            term = self.product()
-            terms.append(term if sign > 0 else negative(term))
-            if len(terms) > MOST_FACTORS:
-                raise TooLarge("a long sum")
-
-    def product(self, in_function: bool = False) -> Term:
-        factors = [self.factor()]
-        while True:
-            token = self.peek()
-            if token in ("*", "\\cdot", "\\times", "\\ast", "/", "\\div"):
-                if self.ahead(1)[:1] == WORD and self.ahead(1)[1:] not in CARDINALS:
-                    break
-                self.take()
-                sign = 1
-                while self.peek() in ("-", "+"):
-                    sign *= -1 if self.take() == "-" else 1
-                right = self.factor()
-                right = right if sign > 0 else negative(right)
-                if token in ("/", "\\div"):
-                    self.divide(factors, right)
-                else:
-                    factors.append(right)
-            elif self.starts_factor(token) and not (in_function and token in FUNCTIONS):
-                if self.is_number_ended() and token[0].isdecimal():
-                    self.mixed_number(factors)
-                elif token in LETTER_UNITS and self.letter_is_unit(self.position):
-                    break
-                else:
-                    factors.append(self.factor())
-            else:
-                break
-            if len(factors) > MOST_FACTORS:
-                raise TooLarge("a long product")
-        return product(factors)
-
-    def is_number_ended(self) -> bool:
-        last = self.tokens[self.position - 1]
-        return last[0].isdecimal() or last[0] == BASED
-
-    @staticmethod
-    def divide(factors: list[Term], right: Term) -> None:
-        last = factors[-1]
-        if last[0] == "n" and right[0] == "n" and right[1]:
-            factors[-1] = number(last[1] / right[1])
-        else:
-            factors.append(("i", right))
-
-    def mixed_number(self, factors: list[Term]) -> None:
-        r"""`11 5/6`: the fraction is proper, and nothing but the whole number stands before it."""
-        whole, upper, slash, lower = (self.ahead(k) for k in (-1, 0, 1, 2))
-        plain = all(part.isdecimal() for part in (whole, upper, lower)) and slash == "/"
-        if not plain or int(upper) >= int(lower) or not self.gaps[self.position] or len(factors) != 1:
-            raise Unreadable("two numbers side by side")
-        if factors[0] != number(int(whole)):
-            raise Unreadable("a number before a mixed number")
-        self.position += 3
-        factors[0] = number(int(whole) + Fraction(int(upper), int(lower)))
-        if self.peek() in ("%", "\\%"):
-            factors[0] = self.postfixed(factors[0])
-
-    def starts_factor(self, token: str | None) -> bool:
-        if token is None:
-            return False
-        if token == "|":
-            return self.bars == 0
-        if token == "(" and self.ahead(1)[:1] == WORD and len(self.ahead(1)) > 2:
-            return False  # a remark
-        first = token[0]
-        if first.isdecimal() or (first == "." and len(token) > 1) or first == BASED:
-            return True
-        if first == "\\":
-            return token in FUNCTIONS or token in GREEK or token in ACCENTS or token in ATOMS or token in FIGURES or (
-                token.startswith("\\begin") and any(kind in token for kind in MATRICES)
-            )
-        return (len(token) == 1 and token.isalpha()) or token in BRACKETS
-
-    def factor(self) -> Term:
-        """An atom with its postfixes: powers, factorials, percent, degrees."""
-        return self.postfixed(self.atom())
-
-    def postfixed(self, value: Term) -> Term:
-        while True:
-            token = self.peek()
-            if token == "^":
-                self.take()
-                if self.matrices and has_matrix(value) and self.exponent_is_transpose():
-                    value = ("f", "transpose", value)
-                else:
-                    value = ("^", value, self.exponent())
-            elif token == "!":
-                self.take()
-                if self.peek() == "!":
-                    raise Unreadable("a double factorial")
-                value = ("f", "factorial", value)
-            elif token in ("%", "\\%"):
-                self.take()
-                if self.percent == "fraction":
-                    value = ("*", value, number(Fraction(1, 100))) if value[0] != "n" else number(value[1] / 100)
-            elif token == "\\degree":
-                self.take()
-                if self.angles:
-                    value = ("*", value, number(Fraction(1, 180)), ("s", "pi"))
-                else:
-                    self.degrees = True
-            else:
-                return value
-
-    def exponent_is_transpose(self) -> bool:
-        for form in (["T"], ["\\top"], ["{", "T", "}"], ["{", "\\top", "}"], [WORD + "T"], ["{", WORD + "T", "}"]):
-            if self.tokens[self.position : self.position + len(form)] == form:
-                self.position += len(form)
-                return True
-        return False
-
-    def exponent(self) -> Term:
-        sign = 1
-        while self.peek() in ("-", "+"):
-            sign *= -1 if self.take() == "-" else 1
-        self.angles += 1
-        value = self.atom() if self.peek() != "{" else self.group("{")
-        self.angles -= 1
-        while self.peek() == "^":
-            self.take()
-            value = ("^", value, self.exponent())
-        return value if sign > 0 else negative(value)
-
-    # atoms
+class Atoms(Cursor):
+    """What a factor begins with."""
 
     def group(self, opening: str) -> Term:
         self.expect(opening)
@@ -326,7 +115,11 @@ class Formulas:
         value = CARDINALS.get(word.casefold())
         if value is None:
             unit = known(word)
-            if unit is not None and unit.powers.keys() & {"cent", "euro", "yen", "rupee"} and self.ahead(0)[:1].isdecimal():
+            if (
+                unit is not None
+                and unit.powers.keys() & {"cent", "euro", "yen", "rupee"}
+                and self.ahead(0)[:1].isdecimal()
+            ):
                 self.currency = unit
                 return self.factor()
             raise Unreadable(f"the word {word[:30]!r} is no number")
@@ -376,7 +169,12 @@ class Formulas:
         r"""The rest of `0.1\overline{6}`, or of `0.\dot{1}4\dot{2}`."""
         dotted = self.take() == "\\dot"
         digits = self.raw_group()
-        if dotted and self.tokens[self.position : self.position + 1] and self.ahead(0).isdecimal() and self.ahead(1) == "\\dot":
+        if (
+            dotted
+            and self.tokens[self.position : self.position + 1]
+            and self.ahead(0).isdecimal()
+            and self.ahead(1) == "\\dot"
+        ):
             digits += self.take()
         if dotted and self.peek() == "\\dot":
             self.take()
@@ -517,12 +315,12 @@ class Formulas:
 
 
 ATOMS = {
-    "\\frac": Formulas.fraction,
-    "\\sqrt": Formulas.square_root,
+    "\\frac": Atoms.fraction,
+    "\\sqrt": Atoms.square_root,
     "\\cbrt": lambda reader: ("r", reader.argument() if reader.peek() != "(" else reader.group("("), 3),
-    "\\binom": Formulas.binomial,
-    "\\dbinom": Formulas.binomial,
-    "\\tbinom": Formulas.binomial,
+    "\\binom": Atoms.binomial,
+    "\\dbinom": Atoms.binomial,
+    "\\tbinom": Atoms.binomial,
     "\\pi": lambda reader: ("s", "pi"),
     "\\infty": lambda reader: ("s", "oo"),
     "\\lfloor": lambda reader: reader.rounded("\\rfloor"),
@@ -569,16 +367,3 @@ def repeating(token: str) -> Fraction:
             value = Fraction(int(token.partition(".")[0] or 0)) + Fraction(int(digits[:start] or 0), 10**start)
             return value + Fraction(int(tail), (10**period - 1) * 10**start)
     raise Unreadable("dots after digits that do not repeat")
-
-
-def join_tokens(tokens: list[str]) -> str:
-    if len(tokens) == 1 and tokens[0].isalnum():
-        return tokens[0]
-    parts = []
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
-        parts.append(f"\\text{{{token[1:]}}}" if token[0] == WORD else token[1:].replace("_", "_{") + "}" if token[0] == BASED else token)
-        if (token[0] == "\\" and token[-1:].isalpha() and following[:1].isalpha()) or (
-            token[-1:].isdecimal() and following[:1].isdecimal()
-        ):
-            parts.append(" ")
-    return "".join(parts)

@@ -1,7 +1,7 @@
 """Words after a number: what they multiply it by, in which unit it is measured, or which things it counts.
 
-    measure("km/h")      Unit(Fraction(5, 18), {"m": 1, "s": -1})
-    measure("apples")    Unit(1, {"apple": 1}): things that are counted are units of their own
+measure("km/h")      Unit(Fraction(5, 18), {"m": 1, "s": -1})
+measure("apples")    Unit(1, {"apple": 1}): things that are counted are units of their own
 """
 
 from collections.abc import Iterable, Mapping
@@ -108,7 +108,8 @@ zero one two three four five six seven eight nine ten eleven twelve thirteen fou
 eighteen nineteen twenty
 """
 CARDINALS = {name: number for number, name in enumerate(CARDINALS_TEXT.split())} | {
-    name: 10 * number for number, name in enumerate("thirty forty fifty sixty seventy eighty ninety".split(), 3)
+    name: 10 * number
+    for number, name in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)
 }
 CHANGING_TEXT = """
 not no never neither nor or and but except unless if when whenever where whether either with without for from by to at
@@ -118,11 +119,14 @@ approximately roughly nearly almost around plus minus times divided multiplied m
 roots log ln sin cos tan exp sqrt base power raised th rd nd st negative positive opposite inverse reciprocal loss
 losses deficit debt owed short ago before after until since maybe perhaps otherwise twice thrice it that this which
 only these those there undefined infinity infinite repeating recurring rounded decimal decimals fraction odd even prime
-composite yes true none all dne rational irrational real imaginary increasing decreasing increases decreases of per in on as percent percentage pct factorial factorials
+composite yes true none all dne rational irrational real imaginary increasing decreasing increases decreases of per in on as
+percent percentage pct factorial factorials
 """
 CHANGING = frozenset(CHANGING_TEXT.split())  # these words in front make another statement of the number before them
-INSIDE = frozenset("of per a an the in on each every old long wide high tall".split())  # may follow a noun
-SILENT = frozenset("unit units exact exactly total altogether answer ans".split())
+INSIDE = frozenset(
+    ["of", "per", "a", "an", "the", "in", "on", "each", "every", "old", "long", "wide", "high", "tall"]
+)  # may follow a noun
+SILENT = frozenset(["unit", "units", "exact", "exactly", "total", "altogether", "answer", "ans"])
 
 
 @cache
