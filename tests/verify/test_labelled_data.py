@@ -2,9 +2,9 @@
 
 The bounds are a little above what was measured, and some rules were made after looking at these very files, so the rates
 are no estimate for unseen data. Of the 76 answers refused though labelled right, 53 are decimals rounded more than the
-reference allows (0.286 for 2/7), five are two numbers for `[2, 3]`, which is a closed interval under our policy; the rest are
-mostly labels that do not hold (27/50 for 6/11) and a few letters in another case. The 7 accepted though labelled wrong are units, a missing
-multiplication sign (`-96u` for `-96*u`) and `{(b)0}` for 0, which is read as b times 0.
+reference allows (0.286 for 2/7), five are two numbers for `[2, 3]`, which is a closed interval under our policy; the rest
+are mostly labels that do not hold (27/50 for 6/11) and a few letters in another case. The 7 accepted though labelled wrong
+are units, a missing multiplication sign (`-96u` for `-96*u`) and `{(b)0}` for 0, which is read as b times 0.
 """
 
 import gzip
