@@ -192,7 +192,7 @@ def measure(words: Iterable[str]) -> Unit | None:
             sign, power = (sign if "/" in word else 1), 1
         elif (nouns or unit.powers) and lower in INSIDE:
             sign = 1
-        elif lower in CHANGING or lower in multipliers() or not name[:1].isalpha():
+        elif lower in CHANGING or lower in multipliers() or not name[:1].isalpha() or (len(name) == 1 and name.isascii()):
             return None
         else:
             nouns.append(stem(lower))
