@@ -10,64 +10,13 @@ from whetstone.verify.stated import ASKING
 Compare = Callable[[Value, Value], bool]
 
 LEADING = frozenset(("is", "are", "was", "were", "equals", "equal", "be", "=", ":"))
-FILLING = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "is",
-        "are",
-        "be",
-        "that",
-        "which",
-        "there",
-        "that's",
-        "it",
-        "must",
-        "has",
-        "have",
-        "exactly",
-        "real",
-    ]
-) - {"real"}
-DENYING = frozenset(
-    [
-        "not",
-        "no",
-        "never",
-        "neither",
-        "nor",
-        "cannot",
-        "isn't",
-        "don't",
-        "at",
-        "about",
-        "approximately",
-        "less",
-        "more",
-        "between",
-        "wrong",
-    ]
-)
+FILLING_TEXT = "the a an is are be that which there that's it must has have exactly"
+FILLING = frozenset(FILLING_TEXT.split())
+DENYING_TEXT = "not no never neither nor cannot isn't don't at about approximately less more between wrong"
+DENYING = frozenset(DENYING_TEXT.split())
 QUANTIFIERS = frozenset(("for", "where", "with"))
-QUANTIFIED = frozenset(
-    [
-        "any",
-        "all",
-        "every",
-        "some",
-        "arbitrary",
-        "each",
-        "constant",
-        "constants",
-        "real",
-        "integer",
-        "integers",
-        "number",
-        "numbers",
-        "and",
-    ]
-)
+QUANTIFIED_TEXT = "any all every some arbitrary each constant constants real integer integers number numbers and"
+QUANTIFIED = frozenset(QUANTIFIED_TEXT.split())
 
 
 def same_statement(gold: Value, given: Value, compare: Compare) -> bool:
@@ -89,7 +38,7 @@ def same_statement(gold: Value, given: Value, compare: Compare) -> bool:
 def _plain(value: Statement) -> list["str | Value"]:
     """Its words without case, endings of the plural and filling; a letter is a word."""
     found: list[str | Value] = []
-    for part in value.parts:
+    for part in value.parts[1:] if value.parts[0] == "a" and len(value.parts) > 1 else value.parts:
         if isinstance(part, Expression) and part.term[0] == "s":
             found.append(part.text)
         elif not isinstance(part, str) or (len(part) == 1 and part.isalpha()):

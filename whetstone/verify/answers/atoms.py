@@ -15,9 +15,11 @@ from whetstone.verify.answers.units import CARDINALS, known
 from whetstone.verify.exact import TooLarge, Unreadable, as_rational
 
 FUNCTIONS = frozenset("\\" + name for name in FUNCTION_NAMES)
-ANGLED = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
+ANGLED_TEXT = "sin cos tan cot sec csc"
+ANGLED = frozenset(ANGLED_TEXT.split())
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-SEVERAL = frozenset(["gcd", "lcm", "max", "min"])
+SEVERAL_TEXT = "gcd lcm max min"
+SEVERAL = frozenset(SEVERAL_TEXT.split())
 GREEK_TEXT = r"""
 \alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \vartheta \iota \kappa \lambda \mu \nu \xi \rho \sigma
 \tau \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Sigma \Phi \Psi \Omega \Xi \Pi \ell \hbar

@@ -201,32 +201,16 @@ def _digits(word: str) -> str:
     return str(DIGIT_WORDS.index(word) + 2) if word in DIGIT_WORDS else word
 
 
-FUNCTION_NAMES = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-        "arg",
-        "Re",
-        "Im",
-    ]
-) | {"tr", "abs", "floor", "ceil", "arcsinh", "arccosh", "arctanh"}
+FUNCTION_NAMES_TEXT = """
+sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp gcd lcm max min det arg Re Im
+"""
+FUNCTION_NAMES = frozenset(FUNCTION_NAMES_TEXT.split()) | {
+    "tr",
+    "abs",
+    "floor",
+    "ceil",
+    "arcsinh",
+    "arccosh",
+    "arctanh",
+}
 OTHER_NAMES = {"arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh", "asinh": "arcsinh", "atanh": "arctanh"}

@@ -33,41 +33,10 @@ NAMES = {name: "\\" + name for name in FUNCTION_NAMES} | {
 }  # fmt: skip
 CALLED = sorted((name for name in NAMES if (len(name) > 2 and name.islower()) or name == "ln"), key=len, reverse=True)
 JOINING = {"and": "and", "or": "or", "und": "and", "oder": "or", "et": "and", "ou": "or", "и": "and", "или": "or"}
-GLUED_UNITS = frozenset(
-    [
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "nm",
-        "ml",
-        "mL",
-        "kW",
-        "kWh",
-        "MHz",
-        "GHz",
-        "kHz",
-        "Hz",
-        "kJ",
-        "kPa",
-        "Pa",
-        "mol",
-        "eV",
-        "keV",
-        "MeV",
-        "GeV",
-        "lb",
-        "lbs",
-        "ft",
-        "mi",
-        "oz",
-        "min",
-        "hr",
-        "sec",
-        "mph",
-    ]
-)
+GLUED_UNITS_TEXT = """
+cm mm km kg mg nm ml mL kW kWh MHz GHz kHz Hz kJ kPa Pa mol eV keV MeV GeV lb lbs ft mi oz min hr sec mph
+"""
+GLUED_UNITS = frozenset(GLUED_UNITS_TEXT.split())
 VOWELS = frozenset("aeiouyAEIOUY")
 
 

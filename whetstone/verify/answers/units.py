@@ -123,10 +123,10 @@ composite yes true none all dne rational irrational real imaginary increasing de
 percent percentage pct factorial factorials
 """
 CHANGING = frozenset(CHANGING_TEXT.split())  # these words in front make another statement of the number before them
-INSIDE = frozenset(
-    ["of", "per", "a", "an", "the", "in", "on", "each", "every", "old", "long", "wide", "high", "tall"]
-)  # may follow a noun
-SILENT = frozenset(["unit", "units", "exact", "exactly", "total", "altogether", "answer", "ans"])
+INSIDE_TEXT = "of per a an the in on each every old long wide high tall"
+INSIDE = frozenset(INSIDE_TEXT.split())  # may follow a noun
+SILENT_TEXT = "unit units exact exactly total altogether answer ans"
+SILENT = frozenset(SILENT_TEXT.split())
 
 
 @cache
@@ -192,7 +192,9 @@ def measure(words: Iterable[str]) -> Unit | None:
             sign, power = (sign if "/" in word else 1), 1
         elif (nouns or unit.powers) and lower in INSIDE:
             sign = 1
-        elif lower in CHANGING or lower in multipliers() or not name[:1].isalpha() or (len(name) == 1 and name.isascii()):
+        elif (
+            lower in CHANGING or lower in multipliers() or not name[:1].isalpha() or (len(name) == 1 and name.isascii())
+        ):
             return None
         else:
             nouns.append(stem(lower))
