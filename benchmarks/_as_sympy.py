@@ -15,9 +15,11 @@ from whetstone.verify.answers.reading import read
 
 FUNCTIONS = {
     **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
-    "arcsinh": sympy.asinh, "arccosh": sympy.acosh, "arctanh": sympy.atanh, "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "ln": sympy.log, "abs": sympy.Abs,
+    "arcsinh": sympy.asinh, "arccosh": sympy.acosh, "arctanh": sympy.atanh,
+    "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "ln": sympy.log, "abs": sympy.Abs,
     "factorial": sympy.factorial, "binomial": sympy.binomial, "floor": sympy.floor, "ceil": sympy.ceiling,
-    "gcd": lambda *values: reduce(sympy.gcd, values), "lcm": lambda *values: reduce(sympy.lcm, values), "max": sympy.Max, "min": sympy.Min,
+    "gcd": lambda *values: reduce(sympy.gcd, values),
+    "lcm": lambda *values: reduce(sympy.lcm, values), "max": sympy.Max, "min": sympy.Min,
     "log": lambda value, base=10: sympy.log(value, base), "lg": lambda value: sympy.log(value, 10),
 }  # fmt: skip
 CONSTANTS = {"~i": sympy.I, "pi": sympy.pi, "e": sympy.E, "oo": sympy.oo}

@@ -112,7 +112,7 @@ SETS = (gsm8k_gpt3, mathcoder, tora, qwen_best_of_n, mr_gsm8k, equivalence)
 
 
 def references(folder: Path) -> list[str]:
-    """The reference answers of MATH, OlympiadBench, Minerva and MMLU-STEM, one of each spelling that is not merely another unit or style."""
+    """The reference answers of MATH, OlympiadBench, Minerva and MMLU-STEM, one of each that differs in more than style."""
     found: dict[str | float, str] = {}
     for part in ("train", "test"):
         for row in lines(folder / f"math/{part}.jsonl.gz"):
