@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.verify_under_fire import under_fire
 from tests.verify.test_hostile import gone, run_script
-from whetstone.verify import AHEAD, MathVerifier, children
+from whetstone.verify import MathVerifier, children
 from whetstone.verify.children import Killed, NotStarted
+from whetstone.verify.verifier import AHEAD
 from whetstone.verify.workers import Budget, Worker, Workers
 
 SLOW = r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}"  # computer algebra takes seconds over it

@@ -9,7 +9,7 @@ from fractions import Fraction
 from whetstone.verify.answers.cursor import RELATIONS
 from whetstone.verify.answers.forms import Expression, Matrix, Value
 from whetstone.verify.answers.formulas import Formulas
-from whetstone.verify.answers.terms import Term, grid, has_matrix, names, number, value_of
+from whetstone.verify.answers.terms import Term, grid, has_matrix, names, number, value_of, walk
 from whetstone.verify.answers.tokens import BASED, JOINING, WORD
 from whetstone.verify.answers.units import NO_UNIT, Unit, known, measure, multipliers
 from whetstone.verify.elementary import Elementary
@@ -54,13 +54,14 @@ class Quantities(Formulas):
         if not words:
             return term, unit
         found = multiplied(term, words, self.percent, self.gaps[start])
-        bare = term[0] == "s"
+        spelled_zero = term == number(0) and self.tokens[start - 1][0] == WORD
+        countable = any(part[0] == "n" for part in walk(term)) and not spelled_zero  # not RC oscillators, zero growth
         if found is not None and (self.at_end() or self.peek() in RELATIONS or self.peek() in (":", "^", "+")):
-            term, rest = found
+            whole, rest = found
             measured = measure(rest) if rest else unit or NO_UNIT
             counted = measured is not None and any(known(name) is None and name != "deg" for name in measured.powers)
-            if measured is not None and not (bare and (counted or not measured.powers)):
-                return term, measured if measured.powers else unit
+            if measured is not None and (countable or not (counted or not measured.powers)):
+                return whole, measured if measured.powers else unit
         self.position = start
         return term, unit
 

@@ -121,7 +121,7 @@ def context(before: str) -> str:
 @lru_cache(maxsize=4096)
 def letters(run: str, gap: bool, before: str) -> list[str]:
     """The tokens of a run of letters outside `\\text`, after what `context` tells."""
-    if run in NAMES:
+    if run in NAMES and not (run == "min" and before == "number"):
         return [NAMES[run]]
     if len(run) == 1:
         return [run] if run.isascii() else [WORD + run]

@@ -65,6 +65,7 @@ C 1 C | coulomb coulombs
 ohm 1 ohm | ohms
 Hz 1 s^-1 | hertz
 rpm 1 rpm |
+VA 1 VA |
 mol 1 mol | mole moles
 M 1 M |
 K 1 K | kelvin kelvins
@@ -89,7 +90,7 @@ PREFIXES = {
     "tera": 12, "giga": 9, "mega": 6, "kilo": 3, "deci": -1, "centi": -2, "milli": -3, "micro": -6, "nano": -9,
 }  # fmt: skip
 PREFIXED_TEXT = """
-m g s L l N J W Pa eV cal V A Hz mol ohm bit byte B
+m g s L l N J W VA Pa eV cal V A Hz mol ohm bit byte B
 meter meters metre metres gram grams second seconds liter liters litre litres joule joules watt watts newton newtons
 pascal pascals volt volts calorie calories hertz bytes bits
 """
