@@ -410,7 +410,7 @@ def healthy(verifier: MathVerifier) -> bool:
     """Does it still tell right from wrong, with a process's help? Asked about other numbers every time: it remembers."""
     n = next(FRESH)
     asked = [
-        (rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n}.5", "math"),
+        (rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n}.5", "math"),
         (rf"\boxed{{\cos(\pi/3)+{n}}}", f"{n + 1}", "math"),
         (rf"\boxed{{{n}+\sum_{{k=1}}^{{4}} k}}", f"{n + 10}", "math"),
     ]

@@ -40,6 +40,7 @@ FUNCTIONS = {
     }.items()
 }  # fmt: skip
 STEPS = frozenset(("floor", "ceil"))  # never evaluated beside a jump
+SLOW = frozenset(("factorial", "binomial", "gamma"))  # with many digits
 ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 
 
@@ -92,8 +93,9 @@ def values_at(names: Sequence[str], upper: int, lower: int) -> dict[str, Fractio
 def is_zero(term: Term, point: dict[str, Fraction]) -> bool | None:
     """Is its value there 0? None where neither is shown. Raises NoValue, TooLarge."""
     bound = needed_digits(term, point)
-    large = sum(1 for _ in walk(term)) > MOST_TERMS
-    for digits in DIGITS[:2] if large else DIGITS:
+    parts = list(walk(term))
+    slow = sum(part[0] == "f" and part[1] in SLOW for part in parts)
+    for digits in DIGITS[: 2 if slow > 2 or len(parts) > MOST_TERMS else 3 if slow else 4]:
         with mp.workdps(digits):
             value, size = sized(term, point)
             noise = size * mpmath.mpf(10) ** (15 - digits)
