@@ -55,7 +55,7 @@ from whetstone.records import Problem, Rollout, Sampling
 from whetstone.rl.algorithm import Algorithm, Group, Setup
 from whetstone.rl.algorithms.grpo import grpo
 from whetstone.rl.loss import observed
-from whetstone.rl.update import batches_of, credited, gradient, sampler_gap
+from whetstone.rl.update import batches_of, credited, gradient
 from whetstone.run.settings import ParallelSettings
 
 TARGET, AIM, PUBLISHED = 0.30, 0.40, 0.139  # MFU
@@ -146,7 +146,7 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
             (batch,) = batches_of(credited(algorithm, kept, kept), step=0, updates=1, passes=1, order="0")
             sums = gradient(learner, loss, batch)
             norm = learner.step(RATE)
-        gaps.append(sampler_gap(sums) or 0.0)
+        gaps.append(sums["sampler_gap"] / sums["fresh"])
     tokens, flops = (learner.work[name] - before[name] for name in ("tokens", "flops"))
     seconds = statistics.median(taken)
     return {

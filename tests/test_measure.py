@@ -62,6 +62,10 @@ def test_equal_answers_vote_together_in_a_score():
         assert majority(*halves[:2], ("3", False), ("3.0", False), verifier=verifier) == 0.5
 
 
+def test_an_answer_that_was_decided_once_is_right_for_every_sample_that_gave_it():
+    assert majority(("7", True), ("7", None), ("8", False)) == 1.0
+
+
 def test_answers_that_are_all_right_or_all_wrong_are_not_compared():
     class Silent(Grader):
         def check_many(self, items):

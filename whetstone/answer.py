@@ -126,20 +126,14 @@ class Hybrid:
     thought: Completion | None  # None if the program gave an answer
 
 
-def hybrid(
-    generator: Generator,
-    problems: Sequence[Problem],
-    sampling: Sampling,
-    sandbox: Sandbox,
-    ask_for_program: str = PROGRAM_REQUEST,
-) -> list[Hybrid]:
+def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling, sandbox: Sandbox) -> list[Hybrid]:
     """MAmmoTH's hybrid decoding: a program, run in the sandbox; if it gives no answer, a chain of thought.
 
     Raises ValueError before anything is generated if this machine offers no isolation for programs.
     """
     sandbox.require()
     questions = {problem.id: problem.question for problem in problems}
-    programs = _one_each(generator, {name: text + ask_for_program for name, text in questions.items()}, sampling)
+    programs = _one_each(generator, {name: text + PROGRAM_REQUEST for name, text in questions.items()}, sampling)
     outcomes = {name: sandbox.run_text(completion.text) for name, completion in programs.items()}
     failed = {name: questions[name] for name, outcome in outcomes.items() if outcome.answer is None}
     thoughts = _one_each(generator, failed, sampling)

@@ -162,13 +162,13 @@ def majority_right(rows: Sequence[dict[str, Any]], verifier: Verifier) -> float:
 
     Equal answers vote together (`answer.count_votes`); samples without an answer do not vote.
     """
-    voters = [row for row in rows if row["answer"]]
-    right = {row["answer"]: row["correct"] is True for row in voters}
-    if len(set(right.values())) < 2:  # all right, all wrong, or no answer: no need to compare them
-        return float(any(right.values()))
-    votes = count_votes([row["answer"] for row in voters], verifier, voters[0]["policy"])
+    answers = [row["answer"] for row in rows if row["answer"]]
+    right = {row["answer"] for row in rows if row["answer"] and row["correct"] is True}
+    if not right or right.issuperset(answers):  # all are wrong, or all right: no need to compare them
+        return float(bool(right))
+    votes = count_votes(answers, verifier, rows[0]["policy"])
     winners = [vote.answer for vote in votes if vote.votes == votes[0].votes]
-    return sum(right[answer] for answer in winners) / len(winners)
+    return sum(answer in right for answer in winners) / len(winners)
 
 
 def paired_bootstrap(

@@ -240,3 +240,8 @@ def test_an_error_in_the_prompts_reaches_the_caller():
 
     with server(echo) as (address, _), pytest.raises(KeyError, match="mine"):
         list(client(address).generate(broken(), SAMPLING))
+
+
+def test_the_removed_key_for_the_first_pause_is_answered_with_the_one_that_is_left():
+    with pytest.raises(ValueError, match="this key is now longest_pause"):
+        client("http://127.0.0.1:9/v1", first_pause=1)

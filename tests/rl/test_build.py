@@ -57,11 +57,12 @@ def test_the_papers_stabilisers_come_with_grpo_and_with_no_other():
     [
         (
             {"algorithm": {"name": "gspo", "rounds": 3}},
-            r"rounds = 3 is an option of dapo; algorithm 'gspo' has clip_low, clip_high\. Leave it out",
+            r"rounds = 3 is an option of dapo\. The algorithm 'gspo' has clip_low, clip_high\. Leave it out",
         ),
         ({"algorithm": {"name": "cispo", "clip_low": 0.1}}, r"is an option of dapo, dr_grpo, .*'cispo' has clip_high"),
         ({"algorithm": {"name": "grpo", "baseline": "group"}}, r"is an option of reinforce_pp"),
-        ({"algorithm": {"name": "grpo", "sparkle": 1}}, r"sparkle = 1 is an option of no algorithm"),
+        ({"algorithm": {"name": "grpo", "sparkle": 1}}, r"sparkle = 1 is unknown\. The algorithm 'grpo' has"),
+        ({"algorithm": {"name": "dapo", "clip_hgh": 1}}, r"clip_hgh = 1 is unknown: did you mean 'clip_high'\?"),
         ({"algorithm": {"name": "dapo", "rounds": 0}}, r"algorithm\.rounds\n  Input should be greater than 0"),
         ({"algorithm": "drgrpo"}, r"algorithm 'drgrpo' is unknown: did you mean 'dr_grpo'\? There are cispo, dapo"),
         ({"algorithm": {"clip_high": 0.3}}, r"this algorithm has no name: .* Add name = …, one of cispo"),

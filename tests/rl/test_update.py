@@ -21,7 +21,6 @@ from whetstone.rl.update import (
     divided,
     gradient,
     mean_of,
-    sampler_gap,
     with_old_policy,
     with_reference,
 )
@@ -202,7 +201,6 @@ def test_rows_are_fresh_in_the_first_update_of_the_step_that_sampled_them():
         [rows[0].segment["fresh"] == (g.step == 3) for g, rows in batch] for batch in batches_of(trained, 3, 1, 2, "0")
     ]
     assert fresh == [[True, True, True], [False, True, False]]
-    assert sampler_gap({"sampler_gap": 1.0, "fresh": 0.0}) is None
 
 
 def test_an_entropy_bonus_reaches_the_weights(sampled):

@@ -272,11 +272,9 @@ class _Build:
     def _add_pairs(self, problem: Problem, right: list[Trace], wrong: list[Trace]) -> None:
         """Pairs two chains of thought, or two programs."""
         limit, match_length = self.settings.pairs_per_problem, self.settings.match_length
-        thoughts, programs = zip(_by_kind(right), _by_kind(wrong), strict=True)
-        for pair in make_pairs(problem, *thoughts, limit, match_length):
-            self._add_pair(pair)
-        for pair in make_pairs(problem, *programs, limit, match_length):
-            self._add_pair(replace(pair, question=pair.question + PROGRAM_REQUEST))
+        for chosen, rejected, request in zip(_by_kind(right), _by_kind(wrong), ("", PROGRAM_REQUEST), strict=True):
+            for pair in make_pairs(problem, chosen, rejected, limit, match_length):
+                self._add_pair(replace(pair, question=pair.question + request))
 
     def _add_pair(self, pair: Pair) -> None:
         self.tables["pairs"].add(to_row(pair))

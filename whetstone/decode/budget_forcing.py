@@ -84,8 +84,7 @@ class _Thinking:
         chat, end = self.settings.chat, self.settings.end
         if ids[-1] in chat.stops:
             return 1
-        if end not in chat.text(
-            ids[-len(end) - 8 :]
-        ):  # a token has one character or more, and the first may begin before `end`
+        # a token has one character or more, and the first may begin before `end`
+        if end not in chat.text(ids[-len(end) - 8 :]):
             return 0
         return next(n for n in range(1, len(ids) + 1) if end in chat.text(ids[-n:]))

@@ -104,9 +104,8 @@ class Capture:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self.pool, capture_error_mode="thread_local"
-        ):  # other threads may use the GPU
+        # "thread_local": other threads may use the GPU meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             out = run(plan)
         self.pool = self.pool or graph.pool()
         graph.replay()

@@ -67,15 +67,6 @@ def build_pairs(
     finished = [r for r in wrong if r.stop == "end"]
     sides = RULES[rule](right, finished or wrong, random.Random(f"{seed}/{problem.id}"))
     return [
-        Pair(
-            problem.id,
-            problem.question,
-            chosen.text,
-            rejected.text,
-            chosen.prompt_ids,
-            chosen.ids,
-            rejected.ids,
-            "student",
-        )
-        for chosen, rejected in islice(sides, most)
+        Pair(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids, "student")
+        for right, wrong in islice(sides, most)
     ]

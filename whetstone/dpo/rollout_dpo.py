@@ -120,16 +120,11 @@ def student_pairs(
     settings: Settings = stage.settings
     problems = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs")
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
+    engine, samples = sampler(model, tokenizer, stage.parallel, process_group.count), settings.pool.samples
+    journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            sampler(model, tokenizer, stage.parallel, process_group.count),
-            problems,
-            settings.pool.samples,
-            sampling,
-            verifier,
-            stage.folder / "rollouts.jsonl",
-            f"{stage.name}: the student's rollouts",
-            process_group=process_group,
+            engine, problems, samples, sampling, verifier, journal, label, process_group=process_group
         )
     pairs = [
         pair

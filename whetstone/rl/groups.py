@@ -41,16 +41,8 @@ def sample_step(
         for first in sorted({groups[p.id].sampled for p in draw.problems}):
             asked = [(p, n) for p, n in drawn if groups[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
-            fresh = sample_groups(
-                generator,
-                problems,
-                counts,
-                sampling,
-                verifier,
-                first=first,
-                reward=algorithm.reward,
-                process_group=process_group,
-            )
+            options = {"first": first, "reward": algorithm.reward, "process_group": process_group}
+            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options)
             for problem, sampled in zip(problems, fresh, strict=True):
                 groups[problem.id] = grown(groups[problem.id], sampled)
     return list(groups.values()), temperature

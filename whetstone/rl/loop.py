@@ -17,16 +17,7 @@ from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import (
-    batches_of,
-    credited,
-    gradient,
-    mean_of,
-    sampler_gap,
-    tokens_of,
-    with_old_policy,
-    with_reference,
-)
+from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
@@ -106,7 +97,7 @@ def update(
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
         sums = gradient(learner, loss, batch)
         if not done:
-            stop_on_mismatch(settings, step, sampler_gap(sums) or 0.0)
+            stop_on_mismatch(settings, step, sums["sampler_gap"] / (sums["fresh"] or 1.0))
         norm = steps.update(step, sums["loss"], rate)
         if norm is None:
             return None

@@ -85,16 +85,12 @@ def with_kl(loss: Loss, coefficient: float, penalty: Callable[..., torch.Tensor]
 def with_entropy_bonus(loss: Loss, bonus: float) -> Loss:
     """Subtracts bonus · entropy of each token, with the tokens' own weights."""
 
-    def encouraged(
-        logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        assert entropy.requires_grad or not logprobs.requires_grad, (
-            "an entropy without gradient: a bonus would do nothing"
-        )
+    def rewarded(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        assert entropy.requires_grad or not logprobs.requires_grad, "without its gradient a bonus would do nothing"
         value, sums = loss(logprobs, entropy, batch)
         return value - bonus * (batch.weights * entropy).sum(), sums
 
-    return encouraged
+    return rewarded
 
 
 def without(loss: Loss, name: str) -> Loss:

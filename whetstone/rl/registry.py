@@ -5,7 +5,6 @@ A recipe names one with its options, or without: `"dapo"`, `{ name = "dapo", cli
 `Settings` that declares them. Nothing lists the files: a new file is a new algorithm.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +16,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from whetstone.rl.algorithm import AlgorithmSettings, Options, StabiliserSettings
 from whetstone.run import user_file
+from whetstone.run.mistakes import suggestion
 from whetstone.run.settings import Registered
 
 
@@ -70,17 +70,17 @@ class Folder:
             return import_module(f"whetstone.rl.{self.package}.{name}")
         if user_file.file_of(name) is not None:
             return user_file.module_of(name)
-        near = difflib.get_close_matches(name.lower(), self.names, n=1)
         raise ValueError(
-            f"{self.noun} {name!r} is unknown{f': did you mean {near[0]!r}?' if near else '.'} There are "
-            f'{", ".join(self.names)}, and your own as "my_{self.noun}.py:function"'
+            f"{self.noun} {name!r} is unknown{suggestion(name, self.names)} There are {', '.join(self.names)}, and your own "
+            f'as "my_{self.noun}.py:function"'
         )
 
     def _unknown_option(self, name: str, options: type[Options], key: str, value: Any) -> str:
-        own = ", ".join(k for k in options.model_fields if k != "name") or "no options"
+        own = [option for option in options.model_fields if option != "name"]
         others = ", ".join(other for other, its in self.options().items() if key in its.model_fields)
-        why = f"is an option of {others}" if others else f"is an option of no {self.noun}"
-        return f"{key} = {value!r} {why}; {self.noun} {name!r} has {own}. Leave it out, or choose another {self.noun}"
+        why = f"is an option of {others}." if others else f"is unknown{suggestion(key, own)}"
+        has = f"The {self.noun} {name!r} has {', '.join(own) or 'no options'}"
+        return f"{key} = {value!r} {why} {has}. Leave it out, or choose another {self.noun}"
 
 
 ALGORITHMS = Folder("algorithms", "algorithm", AlgorithmSettings)

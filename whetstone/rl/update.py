@@ -111,15 +111,11 @@ def gradient(learner: "Learner", loss: "Loss", groups: "Sequence[Credited]") -> 
     return totals
 
 
-def sampler_gap(sums: dict[str, float]) -> float | None:
-    """Mean |log pi - the sampler's| over fresh rows, in nats per token; None if no row is fresh."""
-    return sums["sampler_gap"] / sums["fresh"] if sums["fresh"] else None
-
-
 def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The metrics of a step: the sums of its updates, each with its `gradient_norm`, as means."""
+    """The metrics of a step: means over its updates, of which each has its sums and `gradient_norm`. The sampler's gap is that
+    of the fresh rows, in nats per token.
+    """
     totals = {name: sum(sums[name] for sums in updates) for name in updates[0]}
     means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
     means |= {name: totals[name] / len(updates) for name in ("loss", "gradient_norm")}
-    gap = sampler_gap(updates[0])
-    return means if gap is None else means | {"sampler_gap": gap}
+    return means | ({"sampler_gap": totals["sampler_gap"] / totals["fresh"]} if totals["fresh"] else {})

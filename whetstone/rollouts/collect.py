@@ -16,7 +16,7 @@ holds one block of problems.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, ClassVar
@@ -156,7 +156,8 @@ class Collection:
                 if ready:
                     journal.append(verified_lines(ready, verifier, programs))
                 own = settled | {problem.id for problem, _, _ in ready} if ready else settled
-                self._ask(teacher, [problem for problem in block if problem.id not in own], done, journal, bar)
+                lines = teacher.lines([problem for problem in block if problem.id not in own], done)
+                self._write(lines, teacher, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
             return isolation | teacher.summary()
@@ -191,18 +192,11 @@ class Collection:
         rounds = Rounds(generator, verifier, plan, sampling, server.model, settings.instruction, answers)
         return ServerTeacher(rounds, answered, programs)
 
-    def _ask(
-        self,
-        teacher: LocalTeacher | ServerTeacher,
-        problems: Sequence[Problem],
-        done: Mapping[str, Sequence[Done]],
-        journal: Journal,
-        bar: Bar,
-    ) -> None:
-        """Journals the teacher's lines, some at a time; whatever ends it, what was answered is paid for and kept."""
+    def _write(self, lines: Iterable[Line], teacher: LocalTeacher | ServerTeacher, journal: Journal, bar: Bar) -> None:
+        """Journals the lines, some at a time. Whatever ends it, those that came are kept: they are paid for."""
         waiting: list[Line] = []
         try:
-            for line in teacher.lines(problems, done):
+            for line in lines:
                 waiting.append(line)
                 if len(waiting) == teacher.synced:
                     ready, waiting = waiting, []  # first: an interrupt during the writing must not write twice

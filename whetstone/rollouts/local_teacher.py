@@ -24,9 +24,8 @@ class LocalTeacher:
         self.teacher, self.samples, self.verifier, self.programs = teacher, samples, verifier, programs
 
     def lines(self, problems: Sequence[Problem], done: Collection[str]) -> Iterator[Line]:
-        yield from verified_lines(
-            [(problem, *self._ask(problem)) for problem in problems], self.verifier, self.programs
-        )
+        answered = [(problem, *self._ask(problem)) for problem in problems]
+        yield from verified_lines(answered, self.verifier, self.programs)
 
     def _ask(self, problem: Problem) -> tuple[list[Trace], str]:
         if self.teacher is None:
