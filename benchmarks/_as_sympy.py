@@ -5,20 +5,24 @@ A test's expectation in sympy's notation is read as a syntax tree and never run 
 
 import ast
 import re
-from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import sympy
 
-from whetstone.verify.exact import ONE, Scalar
-from whetstone.verify.reading import Bracket, Chain, Expression, Items, Matrix, Union, Value, Word, read
+from whetstone.verify.answers.forms import Bracket, Chain, Combined, Expression, Items, Matrix, Statement, Value
+from whetstone.verify.answers.reading import read
 
 FUNCTIONS = {
     **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    "arcsinh": sympy.asinh, "arccosh": sympy.acosh, "arctanh": sympy.atanh,
     "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "ln": sympy.log, "abs": sympy.Abs,
-    "factorial": sympy.factorial, "binomial": sympy.binomial, "rfloor": sympy.floor, "rceil": sympy.ceiling,
-    "power": sympy.Pow,
+    "factorial": sympy.factorial, "binomial": sympy.binomial, "floor": sympy.floor, "ceil": sympy.ceiling,
+    "gcd": lambda *values: reduce(sympy.gcd, values),
+    "lcm": lambda *values: reduce(sympy.lcm, values), "max": sympy.Max, "min": sympy.Min,
+    "log": lambda value, base=10: sympy.log(value, base), "lg": lambda value: sympy.log(value, 10),
 }  # fmt: skip
+CONSTANTS = {"~i": sympy.I, "pi": sympy.pi, "e": sympy.E, "oo": sympy.oo}
 RELATIONS = {"=": sympy.Eq, "<": sympy.Lt, "<=": sympy.Le, ">": sympy.Gt, ">=": sympy.Ge, "!=": sympy.Ne}
 EXPECTED = {
     "_Add": sympy.Add, "_Mul": sympy.Mul, "_Pow": sympy.Pow, "_Abs": sympy.Abs, "_log": sympy.log,
@@ -40,12 +44,12 @@ def read_as_sympy(latex: str) -> Any:
 def as_sympy(value: Value) -> Any:
     match value:
         case Expression():
-            return scalar(value.value)
-        case Word():
-            return sympy.Symbol(value.words)
+            return from_term(value.term)
+        case Statement():
+            return sympy.Symbol(" ".join(map(str, value.parts)))
         case Items():
             return sympy.FiniteSet(*map(as_sympy, value.items))
-        case Union():
+        case Combined(operation="\\cup"):
             return sympy.Union(*map(as_sympy, value.items))
         case Bracket() if len(value.items) == 2 and value.opening in "([":
             ends = [as_sympy(item) for item in value.items]
@@ -59,77 +63,35 @@ def as_sympy(value: Value) -> Any:
     raise NotSaid(type(value).__name__)
 
 
-def scalar(value: Scalar) -> Any:
-    top = sum((rational(c) * product(term) for term, c in value.num.items()), sympy.Integer(0))
-    if value.den is ONE:
-        return top
-    return top / sum((rational(c) * product(term) for term, c in value.den.items()), sympy.Integer(0))
-
-
-def rational(number: Fraction | int) -> Any:
-    return sympy.Rational(number.numerator, number.denominator)
-
-
-def product(term: Any) -> Any:
-    return sympy.Mul(*(atom(name) ** rational(power) for name, power in term))
-
-
-def atom(name: str) -> Any:
-    if name.startswith("f:"):
-        return function(name[2:])
-    if name[0] == "#":
-        return sympy.Integer(int(name[1:]))
-    constants = {"~i": sympy.I, "pi": sympy.pi, "e": sympy.E, "oo": sympy.oo}
-    return constants.get(name, symbol(name))
+def from_term(term: Any) -> Any:
+    """A term of ours (`whetstone.verify.answers.terms`) in sympy."""
+    if not term:
+        raise NotSaid("a matrix that was computed")
+    kind = term[0]
+    if kind == "n":
+        return sympy.Rational(term[1].numerator, term[1].denominator)
+    if kind == "s":
+        return CONSTANTS.get(term[1], symbol(term[1]))
+    parts = [from_term(part) for part in term[1:] if isinstance(part, tuple)]
+    match kind:
+        case "+":
+            return sympy.Add(*parts)
+        case "*":
+            return sympy.Mul(*parts)
+        case "-":
+            return -parts[0]
+        case "i":
+            return 1 / parts[0]
+        case "^":
+            return parts[0] ** parts[1]
+        case "r":
+            return sympy.root(parts[0], term[2])
+    return FUNCTIONS.get(term[1], sympy.Function(term[1]))(*parts)
 
 
 def symbol(name: str) -> Any:
     """By letters only, so that \\theta, theta and {\\theta} are one."""
     return sympy.Symbol(re.sub(r"[\\{}\s]", "", name))
-
-
-def function(text: str) -> Any:
-    """`sin(1/1*x^1)`: a name and the canonical texts of its arguments."""
-    name, inside = text.split("(", 1)
-    arguments = [canonical(part) for part in parts(inside[:-1], ",")]
-    if name in FUNCTIONS:
-        return FUNCTIONS[name](*arguments)
-    if name.startswith("root"):
-        return sympy.root(arguments[0], int(name[4:]))
-    if name == "log":
-        return sympy.log(arguments[0], 10)
-    if name.startswith("log_"):
-        return sympy.log(arguments[0], read_as_sympy(name[4:]))
-    return sympy.Function(name)(*arguments)
-
-
-def canonical(text: str) -> Any:
-    """The text that `exact.key` gives an expression, read back."""
-    over = parts(text, "/")
-    if len(over) == 2 and all(part[0] == "(" and part[-1] == ")" for part in over):
-        return canonical(over[0][1:-1]) / canonical(over[1][1:-1])
-    total = sympy.Integer(0)
-    for term in parts(text, "+") if text else ():
-        coefficient, *factors = parts(term, "*")
-        upper, lower = coefficient.split("/")
-        value = sympy.Rational(int(upper, 16), int(lower, 16))
-        for factor in filter(None, factors):
-            base, _, power = factor.rpartition("^")
-            value *= atom(base) ** sympy.Rational(power)
-        total += value
-    return total
-
-
-def parts(text: str, separator: str) -> list[str]:
-    """Split at the separators outside brackets."""
-    found, depth = [""], 0
-    for character in text:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if character == separator and depth == 0:
-            found.append("")
-        else:
-            found[-1] += character
-    return found
 
 
 def expected(text: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from whetstone.verify import extract, get_policy
+from whetstone.verify import extract, get_policy, last_box
 
 PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
 STYLE = re.compile(
@@ -112,7 +112,7 @@ SETS = (gsm8k_gpt3, mathcoder, tora, qwen_best_of_n, mr_gsm8k, equivalence)
 
 
 def references(folder: Path) -> list[str]:
-    """The reference answers of MATH and OlympiadBench, without those that differ only in unit or style."""
+    """The reference answers of MATH, OlympiadBench, Minerva and MMLU-STEM, one of each that differs in more than style."""
     answers: dict[str | float, str] = {}
     for part in ("train", "test"):
         for row in lines(folder / f"math/{part}.jsonl.gz"):
@@ -122,6 +122,12 @@ def references(folder: Path) -> list[str]:
     for row in lines(folder / "olympiadbench/test.jsonl.gz"):
         for answer in row["final_answer"]:
             answers.setdefault(plainly(answer), answer.strip("$"))
+    for row in lines(folder / "minerva_math/test.jsonl.gz"):
+        if answer := last_box(row["solution"]):
+            answers.setdefault(plainly(answer), answer)
+    for row in lines(folder / "mmlu_stem/test.jsonl.gz"):
+        answer = row["choices"][row["answer"]]
+        answers.setdefault(plainly(answer), answer)
     return list(answers.values())
 
 

@@ -410,7 +410,7 @@ def healthy(verifier: MathVerifier) -> bool:
     """Does it still decide correctly with a worker process? New numbers each time, because it caches verdicts."""
     n = next(FRESH)
     asked = [
-        (rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n}.5", "math"),
+        (rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n}.5", "math"),
         (rf"\boxed{{\cos(\pi/3)+{n}}}", f"{n + 1}", "math"),
         (rf"\boxed{{{n}+\sum_{{k=1}}^{{4}} k}}", f"{n + 10}", "math"),
     ]

@@ -31,7 +31,7 @@ LAST = 40  # questions after the last kill
 
 def question(n: int) -> tuple[str, str, str]:
     """Its right verdict is `n % 2 == 1`."""
-    return rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n if n % 2 else n + 1}.5", "math"
+    return rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n if n % 2 else n + 1}.5", "math"
 
 
 def workers() -> list[int]:

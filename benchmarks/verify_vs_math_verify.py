@@ -36,7 +36,7 @@ STARTS = 3
 STARTUP = {  # the first verdict of a fresh interpreter
     "whetstone.verify, first short answer": "from whetstone.verify import verify; verify('0.5', '1/2')",
     "whetstone.verify, first answer for computer algebra": r"from whetstone.verify import verify; "
-    r"verify(r'\ln 4', r'2\ln 2')",
+    r"verify(r'\sum_{k=1}^{4} k', '10')",
     "math-verify, first short answer": "from math_verify import parse, verify; verify(parse('$1/2$'), parse('0.5'))",
 }
 
@@ -164,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     with MathVerifier() as verifier:
         graders = Graders(verifier)
-        verifier.check(r"\ln 4", r"2\ln 2")  # a worker is started and warm, and math-verify imported, before the clock
+        verifier.check(
+            r"\sum_{k=1}^{4} k", "10"
+        )  # a worker is started and warm, and math-verify imported, before the clock
         peer_says("0.5", "$1/2$")
         solutions = worked_solutions(folder)
         labelled = [row for each in SETS for row in each(folder)]

@@ -80,12 +80,13 @@ def test_wilsons_interval_of_7_in_10():
     assert wilson(0.7, 10) == pytest.approx((0.3968, 0.8922), abs=1e-4)
 
 
-def test_the_mean_is_over_problems_and_undecided_samples_count_for_neither():
-    rows = [*marks("a", "++--"), *marks("b", "+"), *marks("c", "?"), *marks("d", "?-")]
+def test_the_mean_is_over_problems_and_undecided_samples_are_wrong():
+    rows = [*marks("a", "++--"), *marks("b", "+"), *marks("c", "?"), *marks("d", "?+")]
     mean, low, high, problems = mean_interval(rows)
-    assert (mean, problems) == (0.5, 3)
+    assert (mean, problems) == (0.5, 4)
     assert 0 <= low < mean < high <= 1
-    assert mean_interval([]) == mean_interval(marks("c", "??")) == (0.0, 0.0, 1.0, 0)
+    assert mean_interval([]) == (0.0, 0.0, 1.0, 0)
+    assert mean_interval(marks("c", "+???????"))[0] == 1 / 8
 
 
 def test_one_sample_a_problem_has_wilsons_interval_of_that_many():
@@ -152,11 +153,13 @@ def test_a_score_is_consistent_with_itself(problems):
             assert shares == sorted(shares)
 
 
-def test_an_undecided_answer_lowers_neither_pass_at_k_nor_the_majority():
-    rows = [*marks("a", "+?"), *marks("b", "++"), *marks("c", "??")]
+def test_an_undecided_answer_is_wrong_in_every_figure_and_counted():
+    rows = [*marks("a", "+?"), *marks("b", "++"), *marks("c", "??"), *marks("d", "??")]
     score = summarise(rows, Grader(), "s", "b", True, 0.6)
-    assert score.mean == score.majority == 1.0
-    assert score.pass_at_k == {"1": 1.0, "2": 1.0}
+    assert score.mean == 0.375
+    assert score.pass_at_k == {"1": 0.375, "2": 0.5}
+    assert score.majority == pytest.approx(1.5 / 4)
+    assert score.undecided == 5 / 8
 
 
 COLUMNS = [

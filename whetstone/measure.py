@@ -75,17 +75,15 @@ def summarise(
 ) -> Score:
     """The Score of these generations (`as_row`); `verifier` compares the answers that vote.
 
-    An undecided answer (correct is None) counts as neither right nor wrong and has no vote; pass@k is the mean over the
-    problems with at least k decided answers.
+    An undecided answer (correct is None) is wrong here, and counted beside the score; pass@k is the mean over the problems
+    with at least k answers.
     """
     by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_problem[row["problem_id"]].append(row)
     mean, low, high, _ = mean_interval(rows)
     samples = max((len(group) for group in by_problem.values()), default=0)
-    decided = [[row for row in group if row["correct"] is not None] for group in by_problem.values()]
-    decided = [group for group in decided if group]
-    right = [(len(group), sum(row["correct"] for row in group)) for group in decided]
+    right = [(len(group), sum(row["correct"] is True for row in group)) for group in by_problem.values()]
     passed = {k: [pass_at_k(n, c, k) for n, c in right if n >= k] for k in (1, 2, 4, 8, 16, 32, 64)}
     return Score(
         stage=stage,
@@ -97,15 +95,16 @@ def summarise(
         low=low,
         high=high,
         pass_at_k={str(k): sum(shares) / len(shares) for k, shares in passed.items() if shares},
-        majority=sum(majority_right(group, verifier) for group in decided) / max(1, len(decided)),
+        majority=sum(majority_right(group, verifier) for group in by_problem.values()) / max(1, len(by_problem)),
         truncated=sum(row["stop"] == "length" for row in rows) / max(1, len(rows)),
         mean_tokens=sum(row["tokens"] for row in rows) / max(1, len(rows)),
         temperature=temperature,
+        undecided=sum(row["correct"] is None for row in rows) / max(1, len(rows)),
     )
 
 
 def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, int]:
-    """(mean, low, high, problems): the mean over problems of the share of right samples, undecided ones left out.
+    """(mean, low, high, problems): the mean over problems of the share of right samples. Undecided is not right.
 
     The interval is Wilson's for the number of independent trials that would have the observed variance between problem
     means; if all problems have the same mean, for the number of problems. So a perfect score on ten problems does not claim
@@ -122,11 +121,10 @@ def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, 
 
 
 def _means(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Problem id -> the share of right samples among the decided ones."""
+    """Problem id -> the share of right samples."""
     marks: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        if row["correct"] is not None:
-            marks[row["problem_id"]].append(row["correct"])
+        marks[row["problem_id"]].append(row["correct"] is True)
     return {problem: sum(right) / len(right) for problem, right in marks.items()}
 
 

@@ -99,6 +99,7 @@ class Score:
     truncated: float
     mean_tokens: float
     temperature: float
+    undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`correct` is None if the verifier could not decide, as after a timeout. RL leaves such an answer out and counts it."""
+    """`correct` is None if the verifier could not decide, as after a timeout. Such an answer is wrong in a
+    score and counted beside it; RL leaves it out."""
 
     correct: bool | None
     reason: str  # one short phrase: "equal", "different", "no answer", "timeout", …

@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.verify_under_fire import under_fire
 from tests.verify.test_hostile import gone, run_script
-from whetstone.verify import AHEAD, MathVerifier, children
+from whetstone.verify import MathVerifier, children
 from whetstone.verify.children import Killed, NotStarted
+from whetstone.verify.verifier import AHEAD
 from whetstone.verify.workers import Budget, Worker, Workers
 
 SLOW = r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}"  # computer algebra takes seconds over it
@@ -26,13 +27,13 @@ GOLD_OF_SLOW = r"\int_0^1 \sin(x^2) dx"
 @pytest.fixture(scope="module")
 def verifier():
     with MathVerifier(workers=2, deadline=20) as shared:
-        assert shared.check(r"\boxed{\sin(\pi/6)}", "1/2").correct is True  # a process is up
+        assert shared.check(r"\boxed{\sum_{k=0}^{1}\frac{k}{2}}", "1/2").correct is True  # a process is up
         yield shared
 
 
 def hard(n: int) -> tuple[str, str, str]:
     """Right for odd n; computer algebra has to be asked."""
-    return rf"\boxed{{\sin(\pi/6)+{n}}}", f"{n if n % 2 else n + 1}.5", "math"
+    return rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n if n % 2 else n + 1}.5", "math"
 
 
 def easy(n: int) -> tuple[str, str, str]:
@@ -131,13 +132,13 @@ def test_a_question_whose_fork_is_killed_is_asked_again_with_its_whole_budget(mo
             return plain(self, question, seconds)
 
         monkeypatch.setattr(Worker, "ask", ask)
-        assert pool.same("1/2", r"\sin(\pi/6)", Budget(20.0)) is True
+        assert pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0)) is True
         assert budgets == [20.0, 20.0] and pool.started == 1
 
 
 def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_the_end(monkeypatch):
     with Workers(memory_bytes=1 << 20) as pool, pytest.raises(NotStarted, match=r"memory cap of 1 MiB is too small"):
-        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+        pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0))
     starts = []
 
     def start(self):
@@ -147,7 +148,7 @@ def test_a_worker_that_cannot_start_says_so_at_once_and_one_that_is_killed_in_th
     monkeypatch.setattr(Workers, "start", start)
     monkeypatch.setattr(children, "PATIENCE_SECONDS", 0.3)
     with Workers() as pool, pytest.raises(NotStarted, match="The kernel does so when memory runs out"):
-        pool.same("1/2", r"\sin(\pi/6)", Budget(20.0))
+        pool.same("1/2", r"\sum_{k=0}^{1}\frac{k}{2}", Budget(20.0))
     assert len(starts) > 1
 
 
@@ -220,7 +221,7 @@ def test_a_forked_child_has_workers_of_its_own(tmp_path):
         import asyncio, os, threading, time
         from whetstone.verify import MathVerifier
         verifier = MathVerifier(deadline=20)
-        items = [(rf"\\\\boxed{{\\\\sin(\\\\pi/6)+{n}}}", f"{n}.5", "math") for n in range(40)]
+        items = [(rf"\\\\boxed{{{n}+\\\\sum_{{k=0}}^{{1}}\\\\frac{{k}}{{2}}}}", f"{n}.5", "math") for n in range(40)]
         assert next(verifier.check_many(items[:1])).correct
         stop = threading.Event()
         def busy():  # holds locks, and the worker, at the moment of the fork
@@ -262,11 +263,11 @@ def test_a_spawned_child_can_be_given_a_verifier(tmp_path):
 
             def grade(verifier, queue):
                 with verifier:
-                    queue.put([v.correct for v in verifier.check_many([(r"\\\\cos 0", "1", "math"), ("2", "3", "math")])])
+                    queue.put([v.correct for v in verifier.check_many([(r"\\cos 0", "1", "math"), ("2", "3", "math")])])
 
             if __name__ == "__main__":
                 with MathVerifier(deadline=20) as verifier:
-                    assert verifier.check(r"\\\\cos 0", "1").correct
+                    assert verifier.check(r"\\cos 0", "1").correct
                     context = multiprocessing.get_context("spawn")
                     queue = context.Queue()
                     child = context.Process(target=grade, args=(verifier, queue))

@@ -34,7 +34,7 @@ def spelled(draw, value: Fraction) -> str:
         ways.append(f"{float(value):.3f}")
     spelling = draw(st.sampled_from(ways))
     return draw(
-        st.sampled_from([spelling, f"${spelling}$", rf"x = {spelling}", rf"{spelling}\text{{ cm}}", f" {spelling}. "])
+        st.sampled_from([spelling, f"${spelling}$", rf"x = {spelling}", rf"\text{{{spelling}}}", f" {spelling}. "])
     )
 
 

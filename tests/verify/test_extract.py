@@ -45,6 +45,7 @@ FOUND = [
     ("\\boxed{3}\n\n\\boxed{5}", "5"),
     ("\\boxed{255} Final Answer: The final answer is $10,455$. I hope it is correct.", "10,455"),
     ("The final answer is $\\boxed{5}$.", "5"),
+    (r"I put the answer in \boxed{}: it is \boxed{4}, and \boxed{} is full.", "4"),
     ("We find that $x \\neq 3$.", r"x \neq 3"),
     ("Answer \\[ \n 9 \n \\]", "9"),
     ("Therefore $x > 5$ is the solution.", "x > 5"),
@@ -56,7 +57,7 @@ NONE = [
     (r"\boxed{4} and then \boxed{\frac{1}{2}", "cut off"),
     (r"\boxed{4} and then \boxed", "cut off"),
     (r"The answer is 4. \boxed{", "cut off"),
-    (r"\boxed{4} \boxed{}", "empty"),
+    (r"\boxed{ }", "empty"),
     ("The answer is 4. So the final answer is", "cut off"),
     (r"<think>\boxed{5}", "thinking not finished"),
     (r"<think>\boxed{5}</think>", "no answer"),
@@ -152,7 +153,10 @@ def test_a_reference_may_be_a_whole_solution():
     assert verify("4", r"From $\boxed{4}$ we get $x = \boxed{5}$.").correct is False
 
 
-@pytest.mark.parametrize("name", ["whetstone.verify", "whetstone.verify.equal", "whetstone.verify.extract"])
+@pytest.mark.parametrize(
+    "name",
+    ["whetstone.verify.verifier", "whetstone.verify.equal", "whetstone.verify.extract", "whetstone.verify.choice"],
+)
 def test_the_examples_in_docstrings_hold(name):
     import doctest
     import importlib

@@ -1,10 +1,10 @@
 """Rates of wrong accepts and wrong refusals against public labelled outputs (`WHETSTONE_DATA` names their folder).
 
-The bounds are a little above what was measured, and two rules (braced units, no plain-number fallback) were made after
-looking at these very files, so the rates are no estimate for unseen data. Of the 71 answers refused though labelled
-right, 53 are decimals rounded more than the reference allows (0.286 for 2/7); the rest are mostly labels that do not
-hold (27/50 for 6/11) and a few letters in another case. The 7 accepted though labelled wrong are units, a missing
-multiplication sign (`-96u` for `-96*u`) and `{(b)0}` for 0, which is read as b times 0.
+The bounds are a little above what was measured, and some rules were made after looking at these very files, so the rates
+are no estimate for unseen data. Of the 76 answers refused though labelled right, 53 are decimals rounded more than the
+reference allows (0.286 for 2/7), five are two numbers for `[2, 3]`, which is a closed interval under our policy; the rest
+are mostly labels that do not hold (27/50 for 6/11) and a few letters in another case. The 7 accepted though labelled wrong
+are units, a missing multiplication sign (`-96u` for `-96*u`) and `{(b)0}` for 0, which is read as b times 0.
 """
 
 import gzip
@@ -21,7 +21,7 @@ DATA = os.environ.get("WHETSTONE_DATA")
 pytestmark = pytest.mark.skipif(not DATA, reason="WHETSTONE_DATA is not set: it names a folder of public data files")
 
 # question set -> (accepted though labelled wrong, refused though labelled right), at most this share
-MATHCODER_BOUNDS = {"GSM8K": (0.003, 0.001), "mathematics": (0.006, 0.008), "simuleq": (0.003, 0.03), "MATH": (0, 0.08)}
+MATHCODER_BOUNDS = {"GSM8K": (0.003, 0.001), "mathematics": (0.006, 0.012), "simuleq": (0.003, 0.03), "MATH": (0, 0.08)}
 
 
 def lines(path: Path):

@@ -80,7 +80,7 @@ Monday 7:00 a.m. == Tuesday 7:00 a.m.
 2 pencils and 3 pens == 3 pencils and 2 pens
 2019 == May 5, 2019
 \text{May} == 5
-3:2 == 6:4
+3:2 == 4:6
 1:30 == 1/30
 """
 

@@ -1,9 +1,15 @@
-"""Formulas told apart, or not, by their values."""
+"""Formulas told apart, or not: by exact arithmetic, by a proof with many digits, or not at all."""
 
 import pytest
 
+from whetstone.verify.answers.reading import read
 from whetstone.verify.exact import TooLarge
-from whetstone.verify.numeric import same
+from whetstone.verify.relations import same_value
+
+
+def same(gold: str, given: str) -> bool | None:
+    return same_value(*(read(text)[0] for text in (gold, given)))
+
 
 EQUAL = [
     (r"\sin(\pi/6)", "1/2"),
@@ -29,12 +35,17 @@ DIFFERENT = [
     (r"\sin(30)", r"\frac{1}{2}"),
 ]
 NOT_SAID = [
-    (r"\int x dx", "5"),
-    (r"\ln(x^2)", r"2\ln x"),  # equal where x is positive, and nowhere else
-    (r"\sqrt{x^2}", "x"),
-    (r"f(2)", "3"),
-    (r"\tan(\pi/2)", "3"),
-    (r"\sqrt[3]{2-\sqrt5}", "1"),  # the real root, or the principal one?
+    (r"\ln(x^2)", r"2\ln x"),  # equal if x is positive, and nowhere else
+    (r"\ln(\ln(3))", r"\ln(\ln(3)+\sin(\pi/7)-\cos(5\pi/14))"),  # equal, but neither algebraic nor one normal form
+]
+EXACT = [  # (gold, answer) that agree in the digits that are usually looked at
+    (r"\tanh(60)", "1"),
+    (r"\sqrt{10^{94}+1}", "10^{47}"),
+    (r"\frac{1}{1+e^{-60}}", "1"),
+    (r"\sin(10^{-40})", "10^{-40}"),
+    (r"x+\sqrt{10^{94}+1}", "x+10^{47}"),
+    (r"x\tanh(200)", "x"),
+    (r"e^{\pi\sqrt{163}}", "262537412640768744"),
 ]
 TOO_LARGE = [
     r"e^{e^{e^{e^{5}}}}",
@@ -52,13 +63,18 @@ def test_equal_values_are_equal_either_way(gold, given):
 
 
 @pytest.mark.parametrize(("gold", "given"), DIFFERENT)
-def test_values_that_differ_in_45_digits_are_different(gold, given):
+def test_different_values_are_different(gold, given):
     assert same(gold, given) is False
 
 
 @pytest.mark.parametrize(("gold", "given"), NOT_SAID)
 def test_nothing_is_said_where_the_value_is_a_matter_of_opinion(gold, given):
     assert same(gold, given) is None
+
+
+@pytest.mark.parametrize(("gold", "given"), EXACT)
+def test_numbers_that_agree_in_45_digits_are_told_apart(gold, given):
+    assert same(gold, given) is False
 
 
 @pytest.mark.parametrize("text", TOO_LARGE)

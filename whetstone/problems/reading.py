@@ -13,6 +13,7 @@ from typing import Any
 
 from whetstone.problems.table import BrokenRow, Row, cell, excerpt, has_cell, lone_surrogate
 from whetstone.records import Problem
+from whetstone.verify.extract import last_box
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,29 +222,6 @@ def question_and_answer(messages: Any) -> tuple[str, str]:
 
 
 # --- boxes ---
-
-
-def last_box(text: str) -> str | None:
-    r"""What the last complete \boxed{…} holds (MATH also writes \fbox{…} and \boxed 5); None where there is none.
-
-    >>> last_box(r"so \boxed{1} and \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    """
-    for found in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*", text))):
-        rest = text[found.end() :]
-        if not rest.startswith("{"):
-            bare = re.match(r"[^\s${}\\.,]+", rest)
-            if bare:
-                return bare[0]
-            continue
-        depth = 0
-        for place, character in enumerate(rest):
-            if rest[place - 1 : place] == "\\" and rest[place - 2 : place - 1] != "\\":
-                continue  # an escaped brace is text
-            depth += (character == "{") - (character == "}")
-            if depth == 0:
-                return rest[1:place].strip() or None
-    return None
 
 
 def boxed(solution: str) -> str:

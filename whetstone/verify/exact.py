@@ -5,26 +5,30 @@ A term is `coefficient * product of atom ** exponent`. Atoms are
     "#p"     a prime under a root; the exponent is a fraction between 0 and 1 (8 ** (1/2) is 2 * #2 ** (1/2))
     "~i"     the imaginary unit, exponent 0 or 1
     "x"      a symbol; pi, e and oo are symbols too
-    "f:…"    something that is not looked into (sin(x), a root of a sum), named by its canonical text
+    "x:…"    e to the power of the product that is named; sin and cos are sums of these (`elementary.py`)
+    "l:…"    the logarithm of a prime or symbol
+    "w:"     e^(i pi), the exponent a fraction between 0 and 1: a root of unity
+    "f:…"    something that is not looked into (a root of a sum, |x|, f(x)), named by its canonical text
 
 Products of powers of different primes with exponents in [0, 1) are linearly independent over the rationals (Besicovitch
 1940), so two sums without "f:" atoms are equal exactly if their terms are: the answer is a proof both ways, with no
-floating point. Sums that contain "f:" atoms can be shown equal, never different.
+floating point. Sums with an atom that has a colon can be shown equal, never different.
 
 Everything is bounded before it is computed: the bits of a coefficient, the number of terms, the exponent, and the total
 work of one `Algebra`.
 """
 
 from fractions import Fraction
-from math import comb, factorial, isqrt
+from math import comb, factorial
 from typing import NamedTuple
+
+from whetstone.verify.primes import factor_integer
 
 MOST_BITS = 65_536  # of a numerator or denominator: about 19,700 decimal digits
 MOST_WORK_BITS = 500_000  # added up over the large operations of one expression
 MOST_TERMS = 400
 MOST_TERM_PRODUCTS = 3_000
 MOST_FACTORIAL = 4_000
-MOST_ROOT_BITS = 256
 SMALL_BITS = 1_024  # below this an operation is not counted
 
 Exponent = Fraction | int
@@ -75,11 +79,11 @@ def atoms(value: Scalar) -> set[str]:
 
 def symbols(value: Scalar) -> set[str]:
     """Its free symbols: no primes under roots, constants or opaque parts."""
-    return {a for a in atoms(value) if a[0] != "#" and not a.startswith("f:") and a not in ("~i", "pi", "e", "oo")}
+    return {a for a in atoms(value) if a[0] != "#" and ":" not in a and a not in ("~i", "pi", "e", "oo")}
 
 
 def is_opaque(value: Scalar) -> bool:
-    return any(atom.startswith("f:") for atom in atoms(value))
+    return any(":" in atom for atom in atoms(value))
 
 
 def sum_key(part: Sum) -> str:
@@ -165,6 +169,12 @@ class Algebra:
     def tidy(self, powers: dict[str, Exponent]) -> tuple[Monomial, Fraction]:
         factor = Fraction(1)
         kept = []
+        squared = [
+            atom for atom, power in powers.items() if atom.startswith("f:abs(") and power >= 2 and "^" not in atom
+        ]
+        for atom in squared:  # |x|^2 is x^2
+            even = powers[atom] - powers[atom] % 2
+            powers = {**powers, atom: powers[atom] - even, atom[6:-1]: powers.get(atom[6:-1], 0) + even}
         for atom, power in powers.items():
             if atom[0] == "#":
                 whole = power.numerator // power.denominator
@@ -175,6 +185,10 @@ class Algebra:
                 power %= 4
                 if power >= 2:
                     factor, power = -factor, power - 2
+            elif atom == "w:":
+                power %= 2
+                if power >= 1:
+                    factor, power = -factor, power - 1
             if power:
                 kept.append((atom, power))
         return tuple(sorted(kept)), factor
@@ -319,40 +333,6 @@ class Algebra:
         return rational(comb(int(n), int(k)))
 
 
-def _primes_below(limit: int) -> list[int]:
-    sieve = bytearray([1]) * limit
-    for n in range(2, isqrt(limit) + 1):
-        if sieve[n]:
-            sieve[n * n :: n] = bytes(len(range(n * n, limit, n)))
-    return [n for n in range(2, limit) if sieve[n]]
-
-
-PRIMES = _primes_below(2_000)
-
-
-def factor_integer(number: int) -> dict[int, int] | None:
-    """Prime factors with counts; None where trial division by small primes does not settle it."""
-    if number.bit_length() > MOST_ROOT_BITS:
-        return None
-    factors: dict[int, int] = {}
-    for prime in PRIMES:
-        if prime * prime > number:
-            break
-        while number % prime == 0:
-            factors[prime] = factors.get(prime, 0) + 1
-            number //= prime
-    if number == 1:
-        return factors
-    if number < PRIMES[-1] ** 2:
-        factors[number] = factors.get(number, 0) + 1
-        return factors
-    side = isqrt(number)
-    if side * side == number and side < PRIMES[-1] ** 2:
-        factors[side] = factors.get(side, 0) + 2
-        return factors
-    return None
-
-
 def equal_scalars(a: Scalar, b: Scalar) -> bool | None:
     """True or False is a proof; None: not decided (functions, roots of sums, too much work)."""
     if a == b:
@@ -370,11 +350,10 @@ def equal_scalars(a: Scalar, b: Scalar) -> bool | None:
 def proportion(a: Scalar, b: Scalar) -> Fraction | bool | None:
     """`a = c * b` for a constant c: c where it is rational, True for another one, False if none, None if not decided.
 
-    Both without denominators in symbols; a constant is a number, roots, pi and i included.
+    Both without denominators in symbols; a constant is a number, roots, pi and i included. Functions are taken for symbols
+    that no others equal, so that "none" is a proof only without them.
     """
-    if a.den is not ONE or b.den is not ONE or is_opaque(a) or is_opaque(b):
-        return Fraction(1) if a == b else None
-    if any(power < 0 for part in (a.num, b.num) for term in part for _, power in term):
+    if a.den is not ONE or b.den is not ONE:
         return Fraction(1) if a == b else None
     left, right = _by_symbols(a.num), _by_symbols(b.num)
     if left.keys() != right.keys() or not left:

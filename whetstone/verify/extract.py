@@ -3,40 +3,40 @@ r"""The answer in a completion: the last `\boxed{…}`, a stated final answer, o
 Found from the tail, without a guess: a last box that was cut off is no answer, whatever stands in an earlier box, and
 no number is taken from prose because it happens to come last. Boxes joined by a comma or "and" are one answer with
 several parts; a "final answer is $…$" after the last box replaces it; a sentence with one formula in it says that.
+`stated.py` knows how an answer is stated in words.
 """
 
 import re
 from typing import NamedTuple
 
+from whetstone.verify.choice import choice_of, mentions_choice
 from whetstone.verify.policy import Policy
+from whetstone.verify.stated import (
+    LONGEST_ANSWER,
+    only_formula,
+    said_after,
+    stated_formula_after,
+    statement_end,
+    unwrapped,
+)
 
-LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
 STATEMENT_TAIL = 20_000  # characters at the end of a text in which a stated answer is looked for
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 SIMPLE_BOX = re.compile(r"\\(?:boxed|fbox)\{([^{}\\]{1,100})\}")  # what most are: read at once
+EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{\s{0,9}(?:\.\.\.|…|\\text\{\}|\\?c?dots)?\s{0,9}\}")
 BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-STATED = re.compile(r"(?<!\w)answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*", re.IGNORECASE)
-HASHES = re.compile(r"(?m:^[ \t]*)####")
-LAST_LINE = re.compile(r"\nA:(?=[^\n]+\s*\Z)")  # Q: … A: …
-FINAL = re.compile(r"\bfinal\s+answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*(?=\s*(?:\$|\\[(\[]))", re.IGNORECASE)
-FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them
-    r"[\d=<>+*/^\\]|n[o'’]t\b|\b(?:no|never|neither|nor|or|and|unless|except|wrong|false|incorrect|impossible|if|half|third|"
-    r"quarter|twice|thrice|double|triple|times|plus|minus|less|more|than|over|under|above|below|least|most|square[ds]?|"
-    r"cube[ds]?|root|roots|power|mod|modulo|percent|factorial|negative|opposite|inverse|reciprocal|approximately|about|"
-    r"one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion)\b",
-    re.IGNORECASE,
-)
-LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 BETWEEN_BOXES = re.compile(r"\\text\s*\{([^{}]*)\}|\\q?quad|\\[,;: ()\[\]]|[$*]")
-JOINED = re.compile(r"\s*[,;]\s*(?:and|or)?\s*|\s*(?:[A-Za-z()]+\s+){0,5}(?:and|or)\s*")
+NAME = r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=\s*)?"
+JOINED = re.compile(rf"\s*[,;]\s*(?:and|or)?\s*{NAME}|\s*(?:[A-Za-z()]+\s+){{0,5}}(?:and|or)\s*{NAME}")
+NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*[$\s]*$")
 LONGEST_JOINT = 80  # characters between boxes of one answer
 MOST_BOXES = 20
 PERCENT_AFTER = re.compile(r"\s*(?:\$|\\\)|\*\*)?\s*(?:\\?%|percent\b|pct\b)")
-DELIMITED = re.compile(r"\s*(?:\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
-AFTER_DELIMITED = re.compile(r"\s*(?:\*\*)?\s*(?:[.;!\n]|$|,?\s+(?:because|since|so|as|which|where|I hope)\b)")
-SENTENCE_END = re.compile(r"[.!?;](?=\s|$|\*)|,?\s+(?:because|since|which|where|I hope)\b")
+TAGS = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+THINKING = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<thinking>", "</thinking>"))
+START, SPECIAL_TAIL, TAG_TAIL = 200, 200, 2_000  # characters in which tags at the start and at the end are looked for
+SPECIAL = re.compile(r"(?:\s*<(?:\|[a-z_]+\||/?s|eos|end_of_turn|/answer)>)+\s*\Z")
 ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 
 
@@ -54,22 +54,38 @@ class Extracted(NamedTuple):
 
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
-    if "think>" in text and not policy.thinking_counts:
-        closed = text.rfind("</think>")
-        if text.rfind("<think>") > closed:
-            return Extracted(None, "no answer: thinking not finished")
-        if closed >= 0:
-            text = text[closed + len("</think>") :]
-    at = text.rfind("\\boxed")
-    if "\\fbox" in text:
-        at = max(at, text.rfind("\\fbox"))
+    if "<" in text:
+        if not policy.thinking_counts and ("think>" in text or "thinking>" in text[:START] or "_of_thought|>" in text):
+            thought = _after_thinking(text)
+            if thought is None:
+                return Extracted(None, "no answer: thinking not finished")
+            text = thought
+        text = _last_tag(_without_special_end(text)) if "<" in text else text
+    at = _last_box_start(text)
     if at >= 0:
-        return _last_boxes(text, at)
+        found = _last_boxes(text, at)
+        if policy.kind != "choice" or found.answer is None or mentions_choice(found.answer, policy):
+            return found
+        after = extract(text[at:].partition("}")[2], policy)
+        return after if after.answer is not None and choice_of(after.answer, policy) else found
     tail = text[-STATEMENT_TAIL:]
-    stated = _statement_end(tail)
+    stated = statement_end(tail)
     if stated >= 0:
-        return _stated(tail[stated:])
+        return Extracted(*said_after(tail[stated:], whole_line=policy.kind == "choice"))
     return _bare(text)
+
+
+def last_box(text: str) -> str | None:
+    """The content of the last box that is complete and not empty; None without one.
+
+    >>> last_box(r"so \\boxed{1} and \\boxed{\\frac{1}{2}}.")
+    '\\\\frac{1}{2}'
+    """
+    while (at := _last_box_start(text)) >= 0:
+        if (answer := _boxed(text, at)[0].answer) is not None:
+            return answer
+        text = text[:at]
+    return None
 
 
 def percent_after_box(text: str) -> bool:
@@ -81,20 +97,57 @@ def percent_after_box(text: str) -> bool:
     return box.answer is not None and not box.answer.endswith("%") and PERCENT_AFTER.match(text, end) is not None
 
 
+def _after_thinking(text: str) -> str | None:
+    """What follows the thinking; None if that does not end."""
+    for opening, closing in THINKING:
+        closed = text.rfind(closing)
+        if text.rfind(opening) > closed:
+            return None
+        if closed >= 0:
+            text = text[closed + len(closing) :]
+    return text
+
+
+def _without_special_end(text: str) -> str:
+    """A text without the special tokens it ends in."""
+    end = text[-SPECIAL_TAIL:]
+    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end else text
+
+
+def _last_tag(text: str) -> str:
+    """What the last `<answer>` holds, unless a box stands behind it."""
+    if "nswer>" not in text[-TAG_TAIL:]:
+        return text
+    tags = list(TAGS.finditer(text, max(0, len(text) - STATEMENT_TAIL)))
+    return text if not tags or text.find("\\boxed", tags[-1].end()) >= 0 else tags[-1][1]
+
+
+# boxes
+
+
+def _last_box_start(text: str) -> int:
+    """Where the last box starts, -1 without one; empty ones, as in "put it in \\boxed{}", are no boxes."""
+    at = text.rfind("\\boxed")
+    if "\\fbox" in text:
+        at = max(at, text.rfind("\\fbox"))
+    while at >= 0 and EMPTY_BOX.match(text, at):
+        at = max(text.rfind("\\boxed", 0, at), text.rfind("\\fbox", 0, at))
+    return at
+
+
 def _last_boxes(text: str, at: int) -> Extracted:
     """The box whose command starts at `at`, with those joined to it, unless a final answer is stated after it."""
     answer, end = _boxed(text, at)
     if answer.answer is None:
         return answer
-    if text.find("inal", end) >= 0:
-        stated = [found.end() for found in FINAL.finditer(text, end)]
-        formula = DELIMITED.match(text, stated[-1]) if stated else None
-        if formula and AFTER_DELIMITED.match(text, formula.end()):
-            return Extracted(_inside(formula), "stated")
+    if text[at - 1 : at] == "\\":  # written with each backslash doubled
+        return Extracted(answer.answer.replace("\\\\", "\\"), "box")
+    if text.find("inal", end) >= 0 and (formula := stated_formula_after(text, end)):
+        return Extracted(formula, "stated")
     nearby = max(0, at - LONGEST_ANSWER)
     if text.rfind("\\boxed{", nearby, at) < 0 and text.rfind("\\fbox{", nearby, at) < 0:
         return answer
-    boxes = [answer.answer]
+    boxes = [(answer.answer, _name_before(text, at))]
     while len(boxes) <= MOST_BOXES:
         from_here = max(0, at - LONGEST_ANSWER)
         before = max(text.rfind("\\boxed{", from_here, at), text.rfind("\\fbox{", from_here, at))
@@ -103,12 +156,21 @@ def _last_boxes(text: str, at: int) -> Extracted:
         earlier, end = _boxed(text, before)
         if earlier.answer is None or not 0 <= at - end <= LONGEST_JOINT or not _joined(text[end:at]):
             break
-        boxes.append(earlier.answer)
+        boxes.append((earlier.answer, _name_before(text, before)))
         at = before
     if len(boxes) > MOST_BOXES:
         return Extracted(None, "no answer: too many boxes")
-    joined = ", ".join(dict.fromkeys(reversed(boxes)))
+    boxes.reverse()
+    if len(boxes) > 1 and len({name for _, name in boxes if name}) == len(boxes):
+        boxes = [(f"{name}={content}", name) for content, name in boxes]
+    joined = ", ".join(dict.fromkeys(content for content, _ in boxes))
     return Extracted(joined, "box") if len(joined) <= LONGEST_ANSWER else Extracted(None, "no answer: box too long")
+
+
+def _name_before(text: str, at: int) -> str:
+    """x of `x = \\boxed{3}`."""
+    found = NAMED.search(text[max(0, at - 20) : at])
+    return found[1] if found else ""
 
 
 def _joined(between: str) -> bool:
@@ -116,15 +178,11 @@ def _joined(between: str) -> bool:
     return not between or JOINED.fullmatch(BETWEEN_BOXES.sub(r" \1 ", between)) is not None
 
 
-def _inside(formula: re.Match[str]) -> str:
-    return next(group for group in formula.groups() if group is not None).strip()[:LONGEST_ANSWER]
-
-
 def _boxed(text: str, at: int) -> tuple[Extracted, int]:
     r"""The content of the box whose command starts at `at`, and where it ends; `\boxed 5` takes the next word."""
     simple = SIMPLE_BOX.match(text, at)
-    if simple is not None and (inside := simple[1].strip()):
-        return Extracted(inside, "box"), simple.end()
+    if simple is not None and (content := simple[1].strip()):
+        return Extracted(content, "box"), simple.end()
     opening = BOX.match(text, at)
     if opening is None:
         return Extracted(None, "no answer: unreadable box"), at
@@ -139,16 +197,16 @@ def _boxed(text: str, at: int) -> tuple[Extracted, int]:
             return Extracted(None, "no answer: unreadable box"), start
         return Extracted(word.group(), "box"), start + word.end()
     close = text.find("}", start)
-    inside = text[start + 1 : close] if 0 <= close < start + LONGEST_ANSWER else ""
+    content = text[start + 1 : close] if 0 <= close < start + LONGEST_ANSWER else ""
     if close < 0:
         return Extracted(None, "no answer: box cut off"), start
-    if not inside or "{" in inside or "\\" in inside:
-        inside, problem = _braced(text, start)
+    if not content or "{" in content or "\\" in content:
+        content, problem = _braced(text, start)
         if problem:
             return Extracted(None, problem), start
-    end = start + len(inside) + 2
-    inside = inside.strip()
-    return Extracted(inside, "box") if inside else Extracted(None, "no answer: empty box"), end
+    end = start + len(content) + 2
+    content = content.strip()
+    return Extracted(content, "box") if content else Extracted(None, "no answer: empty box"), end
 
 
 def _braced(text: str, start: int) -> tuple[str, str]:
@@ -166,50 +224,17 @@ def _braced(text: str, start: int) -> tuple[str, str]:
     return "", "no answer: box cut off"
 
 
-def _statement_end(tail: str) -> int:
-    """Where the last "the answer is" ends, -1 without one. Searched for by its letters first: that is much faster."""
-    end = -1
-    for letters in ("nswer", "NSWER"):
-        at = tail.find(letters)
-        while at >= 0:
-            found = STATED.match(tail, at - 1) if at else None
-            end = max(end, found.end() if found else -1)
-            at = tail.find(letters, at + len(letters))
-    for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE)):
-        if sign in tail:
-            end = max([end, *(found.end() for found in pattern.finditer(tail))])
-    return end
-
-
-def _stated(rest: str) -> Extracted:
-    """What follows "the answer is": a delimited formula, else the rest of the sentence."""
-    rest = rest.lstrip(" \t*_:=")
-    rest = rest.lstrip()
-    formula = DELIMITED.match(rest)
-    if formula and AFTER_DELIMITED.match(rest, formula.end()):
-        inside = _inside(formula)
-        if inside:
-            return Extracted(inside, "stated")
-    line = rest.split("\n", 1)[0]
-    end = SENTENCE_END.search(line)
-    answer = (line[: end.start()] if end else line).strip().strip("*_").strip()
-    if not answer or len(answer) > LONGEST_ANSWER:
-        return Extracted(None, "no answer: statement cut off")
-    return Extracted(answer, "stated")
+# texts without a box
 
 
 def _bare(text: str) -> Extracted:
     """A text of one line (or one environment) that is itself the answer."""
-    answer = text.strip()
-    for opening, closing in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**")):
-        inner = answer[len(opening) : len(answer) - len(closing)]
-        if answer.startswith(opening) and answer.endswith(closing) and len(answer) > len(opening) + len(closing):
-            if opening not in inner:
-                answer = inner.strip()
-            break
+    if "\\boxed" in text and not text.replace("\\boxed", "").strip(" {}"):
+        return Extracted(None, "no answer: empty box")
+    answer = unwrapped(text.strip())
     if not answer:
         return Extracted(None, "no answer")
-    formula = _only_formula(answer)
+    formula = only_formula(answer)
     if formula:
         return Extracted(formula, "formula")
     if len(answer) > LONGEST_ANSWER or ("\n" in answer and not ENVIRONMENT.match(answer)):
@@ -217,14 +242,6 @@ def _bare(text: str) -> Extracted:
     return Extracted(answer, "bare")
 
 
-def _only_formula(text: str) -> str | None:
-    """The formula of a short text of words with one formula in it: there is nothing to choose between."""
-    if not any(sign in text for sign in ("$", "\\(", "\\[")) or len(text) > LONGEST_ANSWER:
-        return None
-    found = FORMULA.search(text)
-    if found is None:
-        return None
-    words = text[: found.start()] + " " + text[found.end() :]
-    if len(words) > LONGEST_SENTENCE or "$" in words or CHANGED_BY_WORDS.search(words):
-        return None
-    return _inside(found) if re.search(r"[A-Za-z]", words) else None
+def reference_sentence(gold: str) -> str:
+    """The one formula of a reference that is a sentence: "The mode is $1/3$."; else the reference as it stands."""
+    return (only_formula(gold) or gold) if gold.rstrip(" .").endswith(("$", "\\)", "\\]")) else gold

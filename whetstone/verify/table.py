@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from whetstone.problems.reading import answer_of
 from whetstone.problems.table import BrokenRow, Numbered, cell, has_cell, read_table, require_columns
 from whetstone.records import Verifier
-from whetstone.verify import MathVerifier
 from whetstone.verify.policy import get_policy
+from whetstone.verify.verifier import MathVerifier
 
 BLOCK_ROWS = 512  # checked together; a field that none of the first block's rows has is an error
 

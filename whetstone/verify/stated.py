@@ -1,0 +1,161 @@
+r"""How an answer is stated in words: "the answer is …" in some languages, `#### …`, a heading, JSON; where it ends."""
+
+import json
+import re
+
+ASKING = re.compile(  # sentences that ask for an answer give none
+    r"\b(?:evaluate|(?<!we )(?<!I )find|simplify|compute|calculate|determine|express|factor|expand|solve|write|what|which|how|"
+    r"who|why|given|suppose|let|consider|prove|rationalize|convert|rewrite|reduce|combine|multiply|divide|add|subtract|round|estimate|"
+    r"graph|order|arrange)\b",
+    re.IGNORECASE,
+)
+LONGEST_ANSWER = 10_000  # characters; a longer one is not an answer
+LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
+
+NEAR_THE_END = 2_000  # characters in which an answer in another language is looked for
+WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
+STATED = re.compile(
+    WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*",
+    re.IGNORECASE,
+)
+ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
+HASHES = re.compile(r"(?m:^[ \t]*)####")
+HEADING = re.compile(
+    r"^[ \t]*(?:#{1,6}[ \t]*(?:\*\*)?(?:final[ \t]+)?answer:?(?:\*\*)?|\*\*(?:final[ \t]+)?answer:?\*\*:?)[ \t]*\n+",
+    re.IGNORECASE | re.MULTILINE,
+)
+LAST_LINE = re.compile(r"\nA:(?=[^\n]+\s*\Z)")  # Q: … A: …
+ELSEWHERE = re.compile(  # the same in other languages, each from its own word for "answer"
+    r"(?:最终|最後|最后)?(?:答案|答)(?:应该|應該|应|就)?(?:是|为|為|[:：]|等于)+|答えは|答え[:：]|解答[:：]|答[:：]|(?:정답|답)(?:은|[:：])"
+    r"|(?:Antwort|Ergebnis|Lösung)(?:\s+(?:ist|lautet|beträgt))?\s*:?|[Rr]éponse(?:\s+finale)?\s*(?:est|:)(?:\s+donc)?"
+    r"|[Rr]espuesta(?:\s+(?:final|correcta))?\s*(?:es|:)|[Rr]esultado(?:\s+final)?\s*(?:es|é|:)|[Оо]твет(?:\s+равен)?\s*[:—–-]?"
+    r"|[Rr]isposta(?:\s+finale)?\s*(?:è|:)|[Rr]esposta(?:\s+final)?\s*(?:é|:)|[Aa]ntwoord(?:\s+is|\s*:)|[Oo]dpowiedź(?:\s+to|\s*:)"
+    r"|[Cc]evap\s*:|[Đđ]áp\s+(?:án|số)(?:\s+là|\s*:)|الإجابة(?:\s+هي)?\s*:?|الجواب(?:\s+هو)?\s*:?|उत्तर(?:\s+है)?\s*:?"
+)
+MARKS_OF_OTHERS = ("ntwo", "rgebnis", "espuesta", "esultado", "isposta", "esposta", "evap")  # in ASCII
+POLITE_END = re.compile(r"\s*(?:です|である|だ|になります|입니다|이다|이에요|예요|है)\s*[。.]?\s*$")
+FINAL = re.compile(r"\bfinal\s+answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*(?=\s*(?:\$|\\[(\[]))", re.IGNORECASE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them
+    r"[\d=<>+*/^\\?]|n[o'’]t\b|\b(?:no|never|neither|nor|or|and|unless|except|wrong|false|incorrect|impossible|if|half|third|"
+    r"quarter|twice|thrice|double|triple|times|plus|minus|less|more|than|over|under|above|below|least|most|square[ds]?|"
+    r"cube[ds]?|root|roots|power|mod|modulo|percent|factorial|negative|opposite|inverse|reciprocal|approximately|about|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion)\b",
+    re.IGNORECASE,
+)
+DELIMITED = re.compile(r"\s*(?:\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+AFTER_DELIMITED = re.compile(
+    r"\s*(?:\*\*|`)?\s*(?:[.;!。\n]|$|,?\s+(?:because|since|so|as|which|where|I hope)\b|です|입니다)"
+)
+CLAUSE = (
+    r"because|since|so|as|in|that|which|where|for|after|when|with|meaning|giving|not|but|the|this|it|we|you|they|each|per|by"
+    r"|on|at|thus|hence|therefore|i\.e|namely"
+)
+SENTENCE_END = re.compile(
+    rf"[.!?;](?=\s|$|\*)|[。！？；]|\s+[—–]+\s|\s--\s|,\s+(?:{CLAUSE})\b|\s+(?:because|since|which|where|I hope)\b"
+    r"|\s+(?:in total|altogether|as required|as desired)\b",
+)
+NOT_CUT = re.compile(r"\bwhere\b")
+FENCE = re.compile(r"\A```[a-z]*\s*\n?(.*?)\n?\s*```\Z", re.DOTALL)
+KEYS = ("answer", "final_answer", "final answer", "result", "solution")
+WRAPPERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"), ("`", "`"))
+
+
+def statement_end(tail: str) -> int:
+    """Where the last "the answer is" ends, -1 without one. Searched for by its letters first: that is much faster."""
+    end = -1
+    for letters in ("nswer", "NSWER"):
+        at = tail.find(letters)
+        while at >= 0:
+            found = STATED.match(tail, at - 1) if at else None
+            found = None if found and ASKED.search(tail[max(0, at - 40) : at - 1]) else found
+            heading = HEADING.match(tail, tail.rfind("\n", 0, at) + 1)
+            end = max(end, found.end() if found else -1, heading.end() if heading else -1)
+            at = tail.find(letters, at + len(letters))
+    for sign, pattern in (("####", HASHES), ("\nA:", LAST_LINE)):
+        if sign in tail:
+            end = max([end, *(found.end() for found in pattern.finditer(tail))])
+    start = max(0, len(tail) - NEAR_THE_END)
+    near = tail[start:]
+    if not near.isascii() or any(map(near.__contains__, MARKS_OF_OTHERS)):
+        found = [match for match in ELSEWHERE.finditer(near) if match.end() > match.start() + 1]
+        end = max([end, *(start + match.end() for match in found)])
+    return end
+
+
+def said_after(rest: str, whole_line: bool = False) -> tuple[str | None, str]:
+    """What follows "the answer is": a delimited formula, else the rest of the sentence (or of the line)."""
+    rest = rest.lstrip(" \t*_:=：")
+    rest = rest.lstrip()
+    formula = DELIMITED.match(rest)
+    if formula and AFTER_DELIMITED.match(rest, formula.end()):
+        content = inside(formula)
+        if content:
+            return content, "stated"
+    line = rest.split("\n", 1)[0]
+    end = None if whole_line else sentence_end(line)
+    answer = (line if end is None else line[:end]).strip().strip("*_").strip()
+    answer = POLITE_END.sub("", answer)
+    if not answer or len(answer) > LONGEST_ANSWER:
+        return None, "no answer: statement cut off"
+    return answer, "stated"
+
+
+def sentence_end(line: str) -> int | None:
+    """Where the answer ends and a remark or the next sentence begins."""
+    found = SENTENCE_END.search(line)
+    return found.start() if found and line[: found.start()].strip(" *_") else None
+
+
+def stated_formula_after(text: str, start: int) -> str | None:
+    """The formula of the last "final answer is $…$" behind a box."""
+    ends = [found.end() for found in FINAL.finditer(text, start)]
+    formula = DELIMITED.match(text, ends[-1]) if ends else None
+    return inside(formula) if formula and AFTER_DELIMITED.match(text, formula.end()) else None
+
+
+def inside(formula: re.Match[str]) -> str:
+    return next(group for group in formula.groups() if group is not None).strip()[:LONGEST_ANSWER]
+
+
+def unwrapped(answer: str) -> str:
+    """A text without a code fence, JSON, delimiters or emphasis around all of it."""
+    if answer.startswith("```") and (fenced := FENCE.match(answer)):
+        answer = fenced[1].strip()
+    if answer[:1] == "{" and '"' in answer and (said := said_in_json(answer)) is not None:
+        answer = said
+    if answer[:1] not in ("$", "\\", "*", "`"):
+        return answer
+    for opening, closing in WRAPPERS:
+        content = answer[len(opening) : len(answer) - len(closing)]
+        if answer.startswith(opening) and answer.endswith(closing) and len(answer) > len(opening) + len(closing):
+            return content.strip() if opening not in content else answer
+    return answer
+
+
+def said_in_json(text: str) -> str | None:
+    """The answer of `{"answer": …}`."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    values = [value for key, value in found.items() if key.lower() in KEYS]
+    if len(values) != 1 or isinstance(values[0], bool | dict | type(None)):
+        return None
+    value = values[0]
+    return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def only_formula(text: str) -> str | None:
+    """The formula of a short text of words with one formula in it: there is nothing to choose between."""
+    if not any(sign in text for sign in ("$", "\\(", "\\[")) or len(text) > LONGEST_ANSWER:
+        return None
+    found = FORMULA.search(text)
+    if found is None:
+        return None
+    words = text[: found.start()] + " " + text[found.end() :]
+    if len(words) > LONGEST_SENTENCE or "$" in words or CHANGED_BY_WORDS.search(words) or ASKING.search(words):
+        return None
+    return inside(found) if re.search(r"[^\W\d_]", words) else None
