@@ -1,4 +1,4 @@
-"""The size and shape of the source tree, now and at another revision: `python -m benchmarks.house [--before REVISION]`.
+"""The size and shape of the source tree, now and at another revision: `python -m benchmarks.house [--before REVISION …]`.
 
 Everything is read from the source text, so an old revision needs no environment of its own.
 
@@ -193,13 +193,14 @@ def at_revision(revision: str, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", help="a git revision to compare with")
+    parser.add_argument("--before", nargs="*", default=[], metavar="REVISION", help="git revisions to compare with")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     arguments = parser.parse_args()
-    columns = {"today": measure(ROOT)}
-    if arguments.before:
+    columns = {}
+    for revision in arguments.before:
         with tempfile.TemporaryDirectory() as folder:
-            columns = {"before": measure(at_revision(arguments.before, Path(folder))), **columns}
+            columns[revision] = measure(at_revision(revision, Path(folder)))
+    columns["today"] = measure(ROOT)
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name in columns["today"]:
         print(f"| {name} | " + " | ".join(f"{figures[name]:,}" for figures in columns.values()) + " |")
