@@ -161,9 +161,9 @@ def reader(settings: Settings, corpus: Path, seed: int) -> Callable[[dict[str, A
 
 def plan(stage: Stage) -> Estimate:
     """The estimate for `whetstone plan`. Tokens are known if they are bounded, or if corpus and tokenizer exist."""
-    from whetstone.learner.cost import CHECKPOINTS, next_token_estimate
+    from whetstone.learner.cost import next_token_estimate
 
-    return next_token_estimate(stage, stage.inputs["corpus"], checkpoints=CHECKPOINTS + 1)  # and the best
+    return next_token_estimate(stage, stage.inputs["corpus"], best=True)
 
 
 ROOM = Room(

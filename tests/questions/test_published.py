@@ -103,6 +103,8 @@ def test_the_hub_is_read_by_the_datasets_library_row_by_row(monkeypatch):
     (one,) = PublishedSource(kind="published", set="gsm8k").problems("gsm8k", "train", 0)
     assert one.problem.answer == "1006"
     assert asked == [(("openai/gsm8k", "main"), {"split": "train", "streaming": True})]
+    list(PublishedSource(kind="published", set="gsm8k", hub="me/copy").problems("gsm8k", "train", 0))
+    assert asked.pop()[0] == ("me/copy", "main")
     with pytest.raises(ValueError, match=r"nowhere.*no such data set.*say path"):
         list(
             PublishedSource(kind="published", set="gsm8k", part="nowhere/test", test=1, benchmark="b").problems(

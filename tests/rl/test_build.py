@@ -74,7 +74,6 @@ def test_the_papers_stabilisers_come_with_grpo_and_with_no_other():
         ({"kl": {"part_of": "reward"}}, r"this key is now kl\.estimator: k1 is part of the reward"),
         ({"pool": {"threshold": 0.5}}, r"this key is now an option of the stabilisers prompt_optimization"),
         ({"tripwires": {"pause": ["kl"]}}, r'this key is now actions = { WIRE = "pause" }'),
-        ({"algorithm": {"name": "dapo", "mask_overlong": True}}, r"rollouts that were cut off are trained on"),
         ({"learning_rate": 0.1}, r"this key is now optimizer\.learning_rate"),
     ],
 )

@@ -91,6 +91,15 @@ def test_a_short_batch_is_trained_on_with_the_weight_of_a_full_one():
     assert sum(w * 3 for w in weights[2]) == pytest.approx(0.5)
 
 
+def test_rollouts_that_were_cut_off_can_be_left_out_of_the_loss_but_not_of_the_baseline():
+    whole = group("p", "+-<", tokens=lambda i: 2 + i)
+    (all_rows,) = made(dapo, setup(prompts=1)).credit([whole], [whole])
+    (rows,) = made(dapo, setup(prompts=1), mask_overlong=True).credit([whole], [whole])
+    assert len(all_rows) == 3 and len(rows) == 2
+    assert [r.token["advantage"] for r in rows] == [r.token["advantage"] for r in all_rows[:2]]
+    assert [r.weights for r in rows] == [1 / 5] * 2 and all_rows[0].weights == 1 / 9
+
+
 def test_the_length_penalty_is_a_ramp_added_to_the_reward():
     """Longest 20, ramp 4, as in the paper's eq. 13 with L_max 20 and L_cache 4."""
     reward = soft_overlong(plus_minus_one, longest=20, ramp=4)

@@ -28,11 +28,10 @@ from whetstone.run.progress import say
 
 SHARD = 2 << 30  # bytes of a weights file; writing needs as much memory besides the weights
 SUMS = "SHA256SUMS"
-KEPT = 2  # newest checkpoints, besides the best
 
 
 def save(
-    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = KEPT, best: int | None = None
+    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2, best: int | None = None
 ) -> None:
     """Write the checkpoint of `step` finished optimizer steps, then keep the newest `keep` ones and that of step `best`.
 

@@ -34,7 +34,6 @@ from whetstone.run.tables import read_rows
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHECKPOINT_COPIES = 3  # weights, two moments
-CHECKPOINTS = 2  # that are kept (checkpoint.py)
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, the least that a tokenizer has (model.py)
 TEXTS_AT_ONCE = 256  # texts tokenised together
 CHUNK = 1024  # tokens whose logits are in memory (head.py)
@@ -190,13 +189,13 @@ def training_memory(
 def training_estimate(
     stage: Stage, *, step_tokens: int, row_tokens: int, tokens: int | None = None, steps: int | None = None,
     passes: float = 1.0, bound: str = "", steps_bound: str | None = None, lines: dict[str, str] | None = None,
-    samples: bool = False, checkpoints: int = CHECKPOINTS,
+    samples: bool = False, best: bool = False,
 ) -> Estimate:  # fmt: skip
     """The estimate of a training stage. A model that does not exist yet has the shape in `[model]`.
 
     `step_tokens` are the tokens of an optimizer step, `row_tokens` those of the longest row or pair. `passes` counts the
     computation in training passes over the tokens (with a reference model's forward pass: 4/3). `samples` says whether the
-    stage samples between its steps.
+    stage samples between its steps, `best` whether it keeps the best checkpoint besides the newest.
     """
     lines, model, parallel = dict(lines or {}), stage.model, stage.parallel
     steps_bound = bound if steps_bound is None else steps_bound
@@ -208,6 +207,7 @@ def training_estimate(
     shape = shape_of(stage.model_source, model)
     if shape is None:
         return estimate
+    checkpoints = stage.run.keep_checkpoints + best
     micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
     memory = training_memory(shape, model.dtype, parallel, micro, samples)
     lines |= _space(shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
@@ -277,7 +277,7 @@ def with_sampling(estimate: Estimate, stage: Stage, tokens: int, longest: int) -
     return replace(estimate, lines=lines, seconds=seconds + (estimate.seconds or 0))
 
 
-def next_token_estimate(stage: Stage, table: Path, checkpoints: int = CHECKPOINTS) -> Estimate:
+def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estimate:
     """The estimate of next-token training on the conversations of a table, which need not exist yet."""
     settings = cast(NextTokenSettings, stage.settings)
     rows = map(read_conversation, read_rows(table) if table.exists() else ())
@@ -289,7 +289,7 @@ def next_token_estimate(stage: Stage, table: Path, checkpoints: int = CHECKPOINT
         spent, bound = settings.tokens, "" if spent else "at most "
     steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
     return training_estimate(
-        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, checkpoints=checkpoints,
+        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, best=best,
         tokens=spent, steps=steps, bound=bound,
     )  # fmt: skip
 

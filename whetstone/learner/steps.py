@@ -140,7 +140,8 @@ class Steps:
     def _save(self, step: int) -> None:
         self.phase("checkpoint")
         self.metrics.sync()
-        checkpoint.save(self.folder, step, self.learner, self.state, best=self.state.get("best_step"))
+        kept, best = self.stage.run.keep_checkpoints, self.state.get("best_step")
+        checkpoint.save(self.folder, step, self.learner, self.state, kept, best)
 
     def update(self, step: int, loss: float, rate: float) -> float | None:
         """Clip, update, clear. Returns the gradient's norm, or None if the stage goes back to a checkpoint.

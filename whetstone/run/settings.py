@@ -99,13 +99,12 @@ class RunSettings(Settings):
     folder: Path = Field(Path("runs"), description="where run folders lie")
     seed: int = Field(0, description="of everything that is drawn at random")
     threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
+    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept per stage, besides the best")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="get each step's metrics too"
     )
     watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
     on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
-
-    MOVED: ClassVar[Mapping[str, str]] = {"keep_checkpoints": "gone: the two newest are kept, and the best"}
 
 
 class ModelSettings(Settings):

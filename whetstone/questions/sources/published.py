@@ -29,6 +29,7 @@ class PublishedSource(RowSource):
 
     set: str = Field(description='which set: gsm8k, math, openr1_math, chat, …; or one of your own as "file.py:MY_SET"')
     part: str = Field("train", description='of the set on the Hub: "test", or "geometry/test" with a configuration')
+    hub: str = Field("", description="name on the Hub; default: where the set is known to be")
     traces: bool = Field(True, description="keep the worked solutions that the set ships")
     search_formula: bool = Field(
         False, description="if there is none: the only one that gives the answer of the numbers"
@@ -38,7 +39,6 @@ class PublishedSource(RowSource):
     MOVED: ClassVar[Mapping[str, str]] = {
         **RowSource.MOVED,
         "configuration": 'in front of part, as in part = "geometry/train"',
-        "hub": "a set of your own: a file with MINE = replace(known_sets()['chat'], hub='owner/name'), set = 'file.py:MINE'",
     }
 
     @property
@@ -48,6 +48,7 @@ class PublishedSource(RowSource):
     @property
     def layout(self) -> ProblemSet:
         described = find_set(self.set)
+        described = replace(described, hub=self.hub) if self.hub else described
         return (
             described if self.traces else replace(described, read=lambda row: replace(described.read(row), traces=()))
         )
@@ -94,7 +95,9 @@ class PublishedSource(RowSource):
     @model_validator(mode="after")
     def set_is_known_and_fits_its_use(self) -> "PublishedSource":
         if not self.path and not self.layout.hub:
-            raise ValueError(f'set = "{self.set}" is not described with a place on the Hub: name its file, path = "…".')
+            raise ValueError(
+                f'set = "{self.set}" is not described with a place on the Hub: name its file, path = "…", or hub = "…".'
+            )
         if self.for_scoring and self.splits != {"test"} and self.evaluation_as_training != WORDS:
             raise ValueError(
                 f"{self.path or self.set} is made for scoring: a model that has trained on it recalls it. Use it with "

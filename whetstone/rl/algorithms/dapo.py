@@ -5,16 +5,17 @@ dynamic sampling  draw    problems are drawn until `prompts` groups have signal,
                   keep    groups that are partly right; those beyond `prompts` are carried over to the next step
 token mean        credit  every token of the step weighs the same, eq. 12
 overlong          reward  minus a ramp from 0 to 1 over the last `soft_tokens` of the longest rollout, eq. 13
+                  credit  with `mask_overlong`, rollouts that were cut off are not trained on
 
 Differs from the paper: redrawing is bounded. A batch that is still short is weighted as if it were full, so that few
 groups make a small gradient. Surplus groups are kept: the next step trains on them first, with the log-probabilities they
-were sampled with. As in the paper's best run, rollouts that were cut off are trained on.
+were sampled with. The best run of the paper does not mask overlong rollouts, so neither does the default.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -25,13 +26,15 @@ from whetstone.rl.credit import Weight, credit, normalised
 from whetstone.rl.draw import walk
 from whetstone.rl.keep import partly_right
 
+if TYPE_CHECKING:
+    from whetstone.batch import Row
+
 
 class Settings(ClippedSettings):
     clip_high: float = Field(0.28, gt=0, description="how far the ratio may rise above 1")
     rounds: int = Field(10, gt=0, description="samplings of a step, at most")
     soft_tokens: int | None = Field(None, ge=0, description="ramp of the length penalty; None: max_tokens / 5; 0: none")
-
-    MOVED: ClassVar[Mapping[str, str]] = {"mask_overlong": "gone: rollouts that were cut off are trained on"}
+    mask_overlong: bool = Field(False, description="whether rollouts that were cut off are left out of training")
 
     def most_rollouts(self, rollouts: int) -> int:
         return rollouts * self.rounds
@@ -59,15 +62,24 @@ def dapo(setup: Setup, settings: Settings) -> Algorithm:
         state["surplus"] = [group.as_row() for group in usable[setup.prompts :]]
         return usable[: setup.prompts]
 
+    def trained(rollout: Rollout) -> bool:
+        return not (settings.mask_overlong and rollout.stop == "length")
+
     def full_batch_mean(kept: Sequence[Group]) -> Weight:
-        tokens = sum(len(r.ids) for group in kept for r in group.rollouts)
+        tokens = sum(len(r.ids) for group in kept for r in group.rollouts if trained(r))
         full = tokens * setup.prompts / max(1, len(kept))  # tokens of a batch that has all its groups
         return lambda rollout: 1 / full
 
-    rows = credit(normalised, full_batch_mean)
+    def credited(kept: Sequence[Group], drawn: Sequence[Group]) -> "list[list[Row]]":
+        rows = credit(normalised, full_batch_mean)(kept, kept)
+        return [
+            [row for row, rollout in zip(part, group.rollouts, strict=True) if trained(rollout)]
+            for part, group in zip(rows, kept, strict=True)
+        ]
+
     reward = soft_overlong(setup.reward, setup.max_tokens, ramp) if ramp else setup.reward
     base = grpo(setup, settings)
-    return replace(base, draw=draw, keep=keep, credit=lambda kept, drawn: rows(kept, kept), reward=reward)
+    return replace(base, draw=draw, keep=keep, credit=credited, reward=reward)
 
 
 def soft_overlong(reward: Reward, longest: int, ramp: int) -> Reward:
