@@ -122,9 +122,9 @@ def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, 
 
 def _means(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Problem id -> the share of right samples."""
-    marks: dict[str, list[bool]] = defaultdict(list)
+    marks: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        marks[row["problem_id"]].append(row["correct"] is True)
+        marks[row["problem_id"]].append(float(row["correct"] or 0))
     return {problem: sum(right) / len(right) for problem, right in marks.items()}
 
 

@@ -76,14 +76,14 @@ def test_without_scores_it_says_what_is_missing(tmp_path):
         evaluate.run(stage(tmp_path))
 
 
-def test_a_group_that_nobody_could_judge_is_left_out():
+def test_an_undecided_answer_is_wrong_and_a_group_of_one_side_is_left_out():
     ours = [mark("a", True, level=1), mark("b", None, level=2)]
-    theirs = [mark("a", False, level=1), mark("b", True, level=2)]
+    theirs = [mark("a", False, level=1), mark("b", True, level=3)]
     rows = list(compare("sft", "base", "sums", ours, theirs))
     assert [(row["by"], row["value"], row["difference"]) for row in rows] == [
-        ("all", "", 1.0),
+        ("all", "", 0.0),
         ("level", "1", 1.0),
-        ("domain", "chain", 1.0),
+        ("domain", "chain", 0.0),
     ]
 
 

@@ -13,12 +13,6 @@ from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import read_rows, write_records
 
-
-@pytest.fixture(autouse=True)
-def blocks_of_four(monkeypatch):
-    monkeypatch.setattr(collect, "BLOCK", 4)
-
-
 PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
 
 
@@ -36,7 +30,7 @@ def build_stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None
         name="rollouts",
         kind="rollouts",
         folder=folder / "02-rollouts",
-        settings=collect.Settings(kind="rollouts", teacher=teacher or asked, **settings),
+        settings=collect.Settings(kind="rollouts", teacher=teacher or asked, block=4, **settings),
         inputs={"problems": folder / "problems", "traces": folder / "traces"},
         run=RunSettings(name="t"),
         model=ModelSettings(),

@@ -56,18 +56,17 @@ def split_groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: list[Row]) -> Iterator[Row]:
-    """Paired differences overall and by level and domain; groups without a problem decided in both are left out."""
+    """Paired differences overall and by level and domain; groups without a problem of both are left out."""
     others = split_groups(theirs)
     for (by, value), rows in split_groups(ours).items():
-        if decided(rows) & decided(others.get((by, value), [])):
+        if problems(rows) & problems(others.get((by, value), [])):
             numbers = dict(zip(("difference", "low", "high"), paired_bootstrap(rows, others[by, value]), strict=True))
-            numbers["problems"] = len({row["problem_id"] for row in rows})
+            numbers["problems"] = len(problems(rows))
             yield {"stage": stage, "start": start, "benchmark": benchmark, "by": by, "value": value, **numbers}
 
 
-def decided(rows: Iterable[Row]) -> set[str]:
-    """The problems with at least one sample that the verifier could judge."""
-    return {row["problem_id"] for row in rows if row["correct"] is not None}
+def problems(rows: Iterable[Row]) -> set[str]:
+    return {row["problem_id"] for row in rows}
 
 
 def group_means(stage: str, benchmark: str, rows: list[Row]) -> Iterator[Row]:

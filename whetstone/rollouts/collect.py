@@ -40,7 +40,6 @@ from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
-BLOCK = 64  # problems that are asked about and verified together
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -54,12 +53,10 @@ class Settings(StageSettings):
     most: int = Field(128, ge=1, description="with `enough`: at most so many rollouts per problem")
     programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
     instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
+    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
 
-    MOVED: ClassVar[Mapping[str, str]] = {
-        **{name: f"procedural.{name}" for name in Procedural.model_fields},
-        "block": f"fixed: {BLOCK} problems are asked about and verified together",
-    }
+    MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":
@@ -127,7 +124,7 @@ class Collection:
 
     def blocks(self) -> Iterator[list[Problem]]:
         left = self.problems()
-        return iter(lambda: list(islice(left, BLOCK)), [])
+        return iter(lambda: list(islice(left, self.settings.block)), [])
 
     def collect(self) -> dict[str, Any]:
         """Asks for what is not journalled yet. Returns what a server took, and why it was asked no more."""
