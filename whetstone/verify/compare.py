@@ -42,7 +42,7 @@ def compare(gold: Value, given: Value, ask: Ask = ask_nobody) -> bool:
                 return sets.same_set(wanted, found)
             except sets.NoSet:
                 raise Undecided("the order of two ends is not decided") from None
-    gold, given = _alone(gold, given), _alone(given, gold)
+    gold, given = _by_place(_alone(gold, given)), _by_place(_alone(given, gold))
     if isinstance(gold, Statement) or isinstance(given, Statement):
         return same_statement(gold, given, lambda a, b: compare(a, b, ask))
     if isinstance(gold, Items) or isinstance(given, Items):
@@ -61,6 +61,16 @@ def _alone(value: Value, other: Value) -> Value:
         value = Items(value.items[:-1], False, value.joint)
     single = isinstance(value, Items) and len(value.items) == 1
     return value.items[0] if single and not isinstance(other, Items) else value
+
+
+def _by_place(value: Value) -> Value:
+    """`(y, x) = (1, 2)` as `y = 1, x = 2`."""
+    if not isinstance(value, Chain) or value.relations != ("=",) or not all(isinstance(b, Bracket) for b in value.items):
+        return value
+    names, values = (bracket.items for bracket in value.items)
+    if len(names) != len(values) or not all(isinstance(n, Expression) and n.term[0] == "s" for n in names):
+        return value
+    return Items(tuple(Chain(pair, ("=",), True) for pair in zip(names, values, strict=True)), False)
 
 
 def _compare_expressions(gold: Expression, given: Expression, ask: Ask) -> bool:
@@ -216,13 +226,17 @@ def _equal_or_none(a: Value, b: Value) -> bool | None:
         return None
 
 
+def _is_set(item: Value) -> bool:
+    return isinstance(item, Items) and item.braces
+
+
 def _compare_unordered(golds: Sequence[Value], givens: Sequence[Value], ask: Ask) -> bool:
     """Each of one side with another of the other side: what exact arithmetic pairs off first, then by asking."""
     if len(golds) != len(givens):
         return False
     left, open_pairs = list(givens), []
     for gold in golds:
-        answers = [_equal_or_none(gold, given) for given in left]
+        answers = [_is_set(gold) == _is_set(given) and _equal_or_none(gold, given) for given in left]
         if True in answers:
             left.pop(answers.index(True))
         elif None not in answers:
