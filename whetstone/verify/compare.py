@@ -65,7 +65,11 @@ def _alone(value: Value, other: Value) -> Value:
 
 def _by_place(value: Value) -> Value:
     """`(y, x) = (1, 2)` as `y = 1, x = 2`."""
-    if not isinstance(value, Chain) or value.relations != ("=",) or not all(isinstance(b, Bracket) for b in value.items):
+    if (
+        not isinstance(value, Chain)
+        or value.relations != ("=",)
+        or not all(isinstance(b, Bracket) for b in value.items)
+    ):
         return value
     names, values = (bracket.items for bracket in value.items)
     if len(names) != len(values) or not all(isinstance(n, Expression) and n.term[0] == "s" for n in names):
