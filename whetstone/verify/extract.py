@@ -14,6 +14,7 @@ from whetstone.verify.policy import Policy
 from whetstone.verify.stated import (
     LONGEST_ANSWER,
     answer_after,
+    concluded,
     denied,
     only_formula,
     said_after,
@@ -108,7 +109,7 @@ def _without_struck(text: str) -> str:
 
 def _last_tag(text: str) -> str:
     """What the last `<answer>` holds, unless a box stands behind it."""
-    if "nswer>" not in text[-TAG_TAIL:]:
+    if "nswer>" not in (end := text[-TAG_TAIL:]) and "NSWER>" not in end:
         return text
     tags = list(TAGS.finditer(text, max(0, len(text) - STATEMENT_TAIL)))
     return text if not tags or text.find("\\boxed", tags[-1].end()) >= 0 else tags[-1][1]
@@ -124,6 +125,8 @@ def _bare(text: str) -> Extracted:
     answer = unwrapped(text.strip())
     if not answer:
         return Extracted(None, "no answer")
+    if said := concluded(answer):
+        return Extracted(said, "stated")
     formula = only_formula(answer)
     if formula:
         return Extracted(formula, "formula")

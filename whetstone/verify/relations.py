@@ -15,7 +15,17 @@ from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, Unreadable, as_rational, equal_scalars, is_opaque, proportion
 
-FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "in": "contains"}
+FLIPPED = {
+    "<": ">",
+    ">": "<",
+    "<=": ">=",
+    ">=": "<=",
+    "in": "contains",
+    "subset": "superset",
+    "superset": "subset",
+    "subset or equal": "superset or equal",
+    "superset or equal": "subset or equal",
+}
 SYMMETRIC = frozenset(("=", "!=", "~", "sim", "cong", "parallel", "perp", "and", "or", "iff", "oplus"))
 Compare = Callable[[Value, Value], bool]
 

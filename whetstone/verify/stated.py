@@ -14,9 +14,41 @@ LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 
 NEAR_THE_END = 2_000  # characters in which an answer in another language is looked for
 WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
+FILLING = (
+    r"(?:\s*,?\s*(?:\b(?:thus|therefore|hence|then|simply|clearly|just|indeed|obviously|now|also|of\s+course|exactly|precisely"
+    r"|actually|equal\s+to|given\s+by|indeed)\b|the\s+(?:number|integer|value|fraction)(?=\s+[\d$\\(-]))\s*,?)*"
+)
+VERB = (
+    r"(?:\b(?:is|are|was|were|equals?|becomes|(?:should|must|would|will|can\s+only|has\s+to)\s+be|seems\s+to\s+be"
+    r"|(?:comes\s+out|turns\s+out|works\s+out)\s+to(?:\s+be)?)\b)"
+)
 STATED = re.compile(
-    WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*",
+    WORD_START
+    + r"answers?"
+    + WORD_END
+    + r"(?:\s+(?:to|of)\s+(?:the|this|that|our)\s+(?:\w+\s+){0,2}(?:problem|question|exercise))?"
+    rf"(?:\s+(?:we|I)\s+(?:seek|want|need|get|obtain))?[*_\s]*(?:,\s*(?:then|therefore|thus|of course),\s*)?"
+    rf"(?:{VERB}{FILLING}\s*:?|:|=)[*_]*",
     re.IGNORECASE,
+)
+VALUE = r"(\**(?:[-−+]?\d|\$|\\\(|\\\[|[-−]?\\[a-z]|[-−]?π)[^.;!?\n]*?(?:\.\d[^.;!?\n]*?)?\**)"
+OPENING = (
+    r"\s*(?:(?:Therefore|Thus|Hence|So|Finally|Consequently|In\s+conclusion|We\s+conclude\s+that|This\s+means\s+that)"
+    r"\b,?\s+)"
+)
+SUBJECT = (
+    r"[Tt]he\s+(?:(?:final|required|total|desired|requested|correct|only|resulting)\s+)*(?:result"
+    r"|value(?:\s+of\s+\$?[\w^+ ]{1,20}\$?)?"
+    r"|total|sum|product|solutions?|number\s+of\s+\w+(?:\s+\w+){0,3}|probability|area|volume|length|perimeter)"
+)
+CONCLUDED = re.compile(
+    rf"{OPENING}(?:(\$?[a-z]\s*=\s*[^,;!?]+?)|there\s+are\s+{VALUE}|{SUBJECT}\s+{VERB}\s+{VALUE})\s*\.?\s*"
+    rf"|(?:{OPENING})?(?:(?:This|That|It|which|We|we)\s+(?:gives?|yields?|get|have|obtain)(?:\s+us)?\s+)?{VALUE}"
+    r"\s+(?:is|as|to\s+be)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)?answer\s*\.?\s*"
+)
+CONCLUDED_ALONE = re.compile(rf"\s*{SUBJECT}\s+{VERB}\s+{VALUE}\s*\.?\s*")
+DOUBTED_IN = re.compile(
+    r"n['’]t\b|\b(?:not|no|never|if|or|wrong|suppose|assume|than|least|most|about|approximately)\b", re.IGNORECASE
 )
 ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
 HASHES = re.compile(r"(?m:^[ \t]*)####")
@@ -42,7 +74,10 @@ CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer
     r"one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion)\b",
     re.IGNORECASE,
 )
-DELIMITED = re.compile(r"\s*(?:\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+DELIMITED = re.compile(
+    r"\s*(?:\\begin\{(?:equation|displaymath|gather)\*?\}(.+?)\\end\{(?:equation|displaymath|gather)\*?\}|\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])",
+    re.DOTALL,
+)
 AFTER_DELIMITED = re.compile(
     r"\s*(?:\*\*|`)?\s*(?:[.;!。\n]|$|,?\s+(?:because|since|so|as|which|where|not|I hope)\b|です|입니다)"
 )
@@ -96,6 +131,16 @@ def statement_end(tail: str) -> int:
         found = [match for match in ELSEWHERE.finditer(near) if match.end() > match.start() + 1]
         end = max([end, *(start + match.end() for match in found)])
     return end
+
+
+def concluded(text: str) -> str | None:
+    """What the last line concludes without the word "answer": "Therefore, x = 64", "This gives 64 as the answer"."""
+    line = text.rstrip().rpartition("\n")[2][-LONGEST_SENTENCE:]
+    found = CONCLUDED.fullmatch(line) or (CONCLUDED_ALONE.fullmatch(line) if text.strip() == line.strip() else None)
+    if found is None or DOUBTED_IN.search(line):
+        return None
+    said = next(group for group in found.groups() if group is not None).strip(" *")
+    return inside(formula) if (formula := DELIMITED.fullmatch(said)) else said
 
 
 def said_after(rest: str, whole_line: bool = False) -> tuple[str | None, str]:

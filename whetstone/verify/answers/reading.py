@@ -23,9 +23,11 @@ from whetstone.verify.answers.terms import value_of
 from whetstone.verify.answers.tokens import JOINING, WORD
 from whetstone.verify.exact import TooLarge, Unreadable
 
+SEPARATORS = (",", ";", "\\\\")
 MOST_ITEMS = 100
-THOUSANDS = re.compile(r"(?<![\d.(,])\d{1,3}(?:,\d{3})+(?!\d)")
-WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])\d{1,3}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
+MOST_GROUPS = 20  # braces of an answer that are looked into for what is no formula
+THOUSANDS = re.compile(r"(?<![\d.(,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
+WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])[1-9]\d{0,2}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
 SETS = {"\\cup": "\\cup", "\\cap": "\\cap", "\\setminus": "\\setminus"}
 LABEL = re.compile(
@@ -33,7 +35,7 @@ LABEL = re.compile(
     r"|\\?[A-Za-z]'*(?:_\{?\w+\}?)?(?:\^\{?-1\}?)?\([^()]*\)"  # f(2), P(x)
     r"|\((?:[A-Za-z](?:_\{?\w+\}?)?,)+[A-Za-z](?:_\{?\w+\}?)?\)"  # (p,q)
     r"|(?:\\angle|\\triangle|\\overline|\\vec|m\\angle)\{?[A-Za-z]+\}?|\|?\\?[A-Z]{2,3}\|?"
-    r"|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Za-z]_\{?\w+\}?:[A-Za-z]_\{?\w+\}?|[A-Z]{1,2}:[A-Z]{1,2}|\\sum\w*"
+    r"|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Za-z]_\{?\w+\}?:[A-Za-z]_\{?\w+\}?|[A-Z]{1,2}:[A-Z]{1,2}|[a-z](?::[a-z])+|\\sum\w*"
 )
 
 
@@ -86,8 +88,8 @@ class Reader(Quantities):
 
     def separator(self) -> str | None:
         joint = None
-        while (token := self.peek()) in (",", ";") or self.word() in JOINING:
-            joint = "," if token in (",", ";") and joint is None else JOINING.get(self.word() or "", joint)
+        while (token := self.peek()) in SEPARATORS or self.word() in JOINING:
+            joint = "," if token in SEPARATORS and joint is None else JOINING.get(self.word() or "", joint)
             self.position += 1
         return joint
 
@@ -216,7 +218,23 @@ class Reader(Quantities):
             if bracket is not None:
                 return bracket
             self.position = start
+            if token == "{" and (grouped := self.grouped()) is not None:
+                return grouped
+            self.position = start
         return self.quantity()
+
+    def grouped(self) -> Value | None:
+        """What braces without a meaning hold, if it is no formula: `{(1, 2)}`."""
+        self.groups += 1
+        if self.ahead(1) not in ("(", "[", "\\{") or self.groups > MOST_GROUPS:
+            return None
+        self.take()
+        try:
+            inside = self.items(until="}")
+            self.expect("}")
+        except Unreadable:
+            return None
+        return None if isinstance(inside, Expression) else inside
 
     def set_until(self, closing: str) -> Value:
         if self.peek() == closing:
