@@ -11,6 +11,7 @@ from whetstone.verify.answers.notations import usual
 from whetstone.verify.exact import TooLarge
 
 MOST_CHARACTERS = 10_000
+MOST_WRAPPERS = 10  # groups and styles around an answer
 DEEPEST = 40
 TEXT, END = "\x02", "\x03"
 
@@ -119,7 +120,12 @@ def clean(answer: str) -> str:
 def peeled(text: str) -> str:
     """A text without the groups and style commands around all of it: `\\mathbf{(1, 2)}`, `{x = 3}`; `{1, 2}` is a set."""
     text = LONE_SIGN.sub(lambda found: found[1] or found[2], text.strip()) if "{" in text else text.strip()
-    while text[:1] in ("{", "\\") and (found := WRAPPER.match(text)) and (found["style"] or found["brace"]):
+    for _ in range(MOST_WRAPPERS):
+        if text[:1] not in ("{", "\\"):
+            break
+        found = WRAPPER.match(text)
+        if not (found["style"] or found["brace"]):
+            break
         inside = text[found.end() :]
         if found["brace"]:
             if not _closes_at_end(text, found.start("brace")):
