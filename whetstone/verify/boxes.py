@@ -42,15 +42,21 @@ NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*[$\s]*$")
 OPERATED = re.compile(
     r"(?:^|[\s$=,;:()\[\]{}])([^\s$=,;:()\[\]{}]*\s*(?:\\(?:cdot|times|pm|mp|neq?|lt|gt|leq?|geq?|leqslant|geqslant|div)"
     r"|[<>≤≥≠/^])\s*|[^\s$=,;:()\[\]{}&]*[-+−])$"
+    r"|(?:\$|\\\(|=)\s*(\d+|[A-Za-z]|[\w^{}\\]+\s+[-+]\s+)$"
 )
 BOUNDED = re.compile(
     r"\b(?:(?:more|less|fewer|greater|smaller|larger) than|(?:^|\bis |\bare )at (?:least|most)|between)[\s$*:]*$",
     re.IGNORECASE,
 )
 DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n['’]t(?:\s+be)?|\bnever|\bcannot be|anything but|other than|different from|rather than|instead of"
+    r"(?:\bnot|n['’]t(?:\s+be)?|\bnever|\bcannot be|(?:reject|discard|exclud|eliminat|rul)(?:e|ed|es|ing|s)?(?:\s+out)?|anything but|other than|different from|rather than|instead of"
     r"|(?:false|not true|untrue|wrong|mistake)\s+(?:to\s+\w+\s+)?(?:that\s+)?(?:the\s+(?:final\s+)?answer\s+is)?)"
     r"[\s$*\\(\[:]*$",
+    re.IGNORECASE,
+)
+PART_OF_MORE = re.compile(
+    r"\\(?:sqrt(?:\[\d+\])?|[dt]?frac(?:\s*\{[^{}]*\})?|[xb]?cancel|sout|st)\s*\{\s*$"
+    r"|\b(?:twice|half(?:\s+of)?|double|triple|times|plus|minus|negative|(?:square|cube|root|third|quarter|percent)\s+of)[\s$*(\\]*$",
     re.IGNORECASE,
 )
 NOT_SO = (
@@ -58,8 +64,10 @@ NOT_SO = (
     r"|a\s+(?:random\s+)?guess)"
 )
 DENIED_AFTER = re.compile(
-    rf"[\s$*.,;:\\\])}}]{{0,12}}(?:(?:which|this|that|it)\s+)?(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
-    r"|isn['’]t\b|(?:can\s?not|can['’]t)\s+be|no\b[,.]|wait,?\s+no\b|wrong\b|incorrect\b)",
+    rf"[\s$*.,;:\\\])}}(\[—-]{{0,12}}(?:(?:which|this|that|it)\s+)?(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
+    r"|isn['’]t\b|(?:can\s?not|can['’]t)\s+be|no\b[,.]|wait,?\s+no\b|wrong\b|incorrect\b|fails\b"
+    r"|does\s?n[o'’]t\s+(?:work|hold|satisfy)|(?:must|should)\s+be\s+(?:rejected|discarded|excluded)"
+    r"|(?:ist|est|es|è|é)\s+(?:falsch|nicht|faux|fausse|incorrect|incorrecto|falso|sbagliat)|no\s+es\b|是错|不是|неверн|ではない|じゃない)",
     re.IGNORECASE,
 )
 FACTOR = re.compile(
@@ -161,6 +169,8 @@ def _joined(between: str) -> bool:
 def _with_surroundings(text: str, start: int, end: int, content: str) -> Extracted:
     before, after = text[max(0, start - LONGEST_JOINT) : start], text[end : end + LONGEST_JOINT]
     before = re.sub(r"<[^<>]*>\s*$", " ", before.rpartition("\n")[2])  # <solution>\boxed{5}
+    if PART_OF_MORE.search(before):
+        return Extracted(None, "no answer: only a part of the formula is in the box")
     if DENIED_BEFORE.search(before) or DENIED_AFTER.match(after) or BOUNDED.search(before):
         return Extracted(None, "no answer: what is in the box is denied")
     if re.search(r"(?:^|\})\s*%\s*$", before):
@@ -170,7 +180,7 @@ def _with_surroundings(text: str, start: int, end: int, content: str) -> Extract
             return Extracted(opening + content + closing, "box")
     operated = OPERATED.search(before)
     factor = FACTOR.match(after)
-    left = operated[1] if operated else ""
+    left = (operated[1] or operated[2]) if operated else ""
     right = (
         factor[1].split(". ")[0].rstrip(". ") if factor and not PROSE.search(factor[1]) else _measure(after, content)
     )
@@ -180,7 +190,7 @@ def _with_surroundings(text: str, start: int, end: int, content: str) -> Extract
 
 def _measure(after: str, content: str) -> str:
     """The unit, percent sign or multiplier that follows a box."""
-    found = MEASURE.match(after)
+    found = MEASURE.match(after.partition("\n")[0])
     if found is None or content.endswith("%"):
         return ""
     word = found[2]

@@ -164,7 +164,17 @@ def _same_side(gold: Value, given: Value, compare: Compare) -> bool:
     sides = gold, given
     if all(isinstance(side, Expression) for side in sides) and (gold.number is None) != (given.number is None):
         return False
+    if all(isinstance(side, Expression) and side.number is None and not names(side.term) for side in sides):
+        return _in_order(gold.term) == _in_order(given.term)
     return compare(*sides)
+
+
+def _in_order(term: Term) -> Term:
+    """The term with the parts of its sums and products in one order."""
+    if term[0] in "nsm":
+        return term
+    parts = tuple(_in_order(part) if isinstance(part, tuple) else part for part in term[1:])
+    return term[0], *(sorted(parts, key=repr) if term[0] in "+*" else parts)
 
 
 def difference(chain: Chain) -> tuple[Term, Scalar] | None:

@@ -37,7 +37,7 @@ OPENING = (
     r"\b,?\s+)"
 )
 SUBJECT = (
-    r"[Tt]he\s+(?:(?:final|required|total|desired|requested|correct|only|resulting)\s+)*(?:result"
+    r"[Tt]he\s+(?:\w+\s+){0,2}?(?:result"
     r"|value(?:\s+of\s+\$?[\w^+ ]{1,20}\$?)?"
     r"|total|sum|product|solutions?|number\s+of\s+\w+(?:\s+\w+){0,3}|probability|area|volume|length|perimeter)"
 )
@@ -48,7 +48,8 @@ CONCLUDED = re.compile(
 )
 CONCLUDED_ALONE = re.compile(rf"\s*{SUBJECT}\s+{VERB}\s+{VALUE}\s*\.?\s*")
 DOUBTED_IN = re.compile(
-    r"n['’]t\b|\b(?:not|no|never|if|or|wrong|suppose|assume|than|least|most|about|approximately)\b", re.IGNORECASE
+    r"n['’]t\b|\b(?:not|no|never|if|or|wrong|incorrect|false|supposed|alleged|suppose|assume|than|least|most|about|approximately)\b",
+    re.IGNORECASE,
 )
 ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
 HASHES = re.compile(r"(?m:^[ \t]*)####")
@@ -104,7 +105,7 @@ DOUBTED = re.compile(  # up to "the answer is"
 )
 TAKEN_BACK = re.compile(  # after "the answer is"
     r"[^.!?\n]{0,60}?[\s,.;:()$*]{1,5}(?:(?:which|this|that|it)\s+(?:is|was|seems)\s+(?:not\s+(?:correct|right|true|valid)|wrong|incorrect|false|impossible)"
-    r"|but\s+(?:I|we|he|she|they|this|that)\s+(?:disagree|doubt|is\s+wrong|is\s+not)|contradiction|wait,?\s+no\b|or\s+(?:maybe|perhaps|possibly|it\s+is|it's)\b)"
+    r"|but\s+(?:I|we|he|she|they|this|that)\s+(?:disagree|doubt|is\s+(?:wrong|false|incorrect|not\s+(?:correct|right|true|valid|the)))|contradiction|(?:actually|no),?\s+(?:it|the\s+answer)\s+is\b|wait,?\s+no\b|or\s+(?:maybe|perhaps|possibly|it\s+is|it's)\b)"
     r"|\s*\S{1,40}?\s*(?:ではない|ではありません|じゃない|[이가]\s*아닙니다|[이가]\s*아니다|是错|不对|不正确)",
     re.IGNORECASE,
 )

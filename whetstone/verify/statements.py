@@ -14,7 +14,8 @@ FILLING_TEXT = "the a an is are be that which there that's it must has have exac
 FILLING = frozenset(FILLING_TEXT.split())
 DENYING_TEXT = """
 not no never neither nor cannot isn't don't isn aren at about approximately less more between without wrong incorrect false
-unlikely impossible mistaken invalid improbable unknown doubtful untrue
+unlikely impossible mistaken invalid improbable unknown doubtful untrue thought
+believed supposed
 """
 DENYING = frozenset(DENYING_TEXT.split())
 QUANTIFIERS = frozenset(("for", "where", "with"))
