@@ -49,7 +49,9 @@ BOUNDED = re.compile(
     re.IGNORECASE,
 )
 DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n['’]t(?:\s+be)?|\bnever|\bcannot be|(?:reject|discard|exclud|eliminat|rul)(?:e|ed|es|ing|s)?(?:\s+out)?|anything but|other than|different from|rather than|instead of"
+    r"(?:\bnot|n['’]t(?:\s+be)?|\bnever|\bcannot be"
+    r"|(?:reject|discard|exclud|eliminat|rul)(?:e|ed|es|ing|s)?(?:\s+out)?"
+    r"|anything but|other than|different from|rather than|instead of"
     r"|(?:false|not true|untrue|wrong|mistake)\s+(?:to\s+\w+\s+)?(?:that\s+)?(?:the\s+(?:final\s+)?answer\s+is)?)"
     r"[\s$*\\(\[:]*$",
     re.IGNORECASE,
@@ -59,6 +61,21 @@ PART_OF_MORE = re.compile(
     r"|\b(?:twice|half(?:\s+of)?|double|triple|times|plus|minus|negative|(?:square|cube|root|third|quarter|percent)\s+of)[\s$*(\\]*$",
     re.IGNORECASE,
 )
+WATCHED = (
+    "eject",
+    "iscard",
+    "xclud",
+    "liminat",
+    "alse",
+    "true",
+    "rong",
+    "istake",
+    "rul",
+)  # what the patterns above find has
+WATCHED_ENDS = (  # one of these in it, or ends in one of these
+    "not", "Not", "n't", "n’t", "ever", "be", "but", "than", "from", "of", "least", "most", "etween", "wice", "alf", "ouble",
+    "riple", "times", "plus", "inus", "egative", "{", "%",
+)  # fmt: skip
 NOT_SO = (
     r"(?:not\s+(?:the|correct|right|true|valid|it)\b|wrong|incorrect|false|invalid|impossible|mistaken"
     r"|a\s+(?:random\s+)?guess)"
@@ -167,25 +184,48 @@ def _joined(between: str) -> bool:
 
 
 def _with_surroundings(text: str, start: int, end: int, content: str) -> Extracted:
-    before, after = text[max(0, start - LONGEST_JOINT) : start], text[end : end + LONGEST_JOINT]
-    before = re.sub(r"<[^<>]*>\s*$", " ", before.rpartition("\n")[2])  # <solution>\boxed{5}
-    if PART_OF_MORE.search(before):
-        return Extracted(None, "no answer: only a part of the formula is in the box")
-    if DENIED_BEFORE.search(before) or DENIED_AFTER.match(after) or BOUNDED.search(before):
-        return Extracted(None, "no answer: what is in the box is denied")
-    if re.search(r"(?:^|\})\s*%\s*$", before):
-        return Extracted(None, "no answer: the box is commented out")
+    before, after = text[max(0, start - LONGEST_JOINT) : start].rpartition("\n")[2], text[end : end + LONGEST_JOINT]
+    if before.endswith(">"):
+        before = re.sub(r"<[^<>]*>\s*$", " ", before)  # <solution>\\boxed{5}
+    ended = not after.strip(" $*.,;:\\])}\n")
+    if reason := _refused(before, "" if ended else after):
+        return Extracted(None, reason)
     for opening, closing in ("[]", "()"):
         if before.endswith(opening) and after.startswith(closing) and "," in content and before[-2:-1] != "\\":
             return Extracted(opening + content + closing, "box")
-    operated = OPERATED.search(before)
-    factor = FACTOR.match(after)
-    left = (operated[1] or operated[2]) if operated else ""
-    right = (
-        factor[1].split(". ")[0].rstrip(". ") if factor and not PROSE.search(factor[1]) else _measure(after, content)
-    )
+    left = _operated(before)
+    factor = None if ended else FACTOR.match(after)
+    if factor and not PROSE.search(factor[1]):
+        right = factor[1].split(". ")[0].rstrip(". ")
+    else:
+        right = "" if ended else _measure(after, content)
     inside = f"({content})" if (left or factor) and re.search(r"(?<=.)[-+]", content) else content
     return Extracted(f"{left}{inside}{right}" if left or right else content, "box")
+
+
+def _refused(before: str, after: str) -> str:
+    """Why the words around a box make it no answer; "" if they do not."""
+    if before.rstrip(" $*\\([:").endswith(WATCHED_ENDS) or any(map(before.__contains__, WATCHED)):
+        if PART_OF_MORE.search(before):
+            return "no answer: only a part of the formula is in the box"
+        if DENIED_BEFORE.search(before) or BOUNDED.search(before):
+            return "no answer: what is in the box is denied"
+        if "%" in before and re.search(r"(?:^|\})\s*%\s*$", before):
+            return "no answer: the box is commented out"
+    return "no answer: what is in the box is denied" if after and DENIED_AFTER.match(after) else ""
+
+
+def _operated(before: str) -> str:
+    """The sign, factor or relation that touches a box from the left."""
+    end = before.rstrip()
+    if (
+        not end
+        or end.endswith(("\\(", "\\["))
+        or not (end[-1] in "<>≤≥≠/^-+−" or before[-1].isalnum() or "\\" in end[-9:])
+    ):
+        return ""
+    found = OPERATED.search(before)
+    return (found[1] or found[2] or "") if found else ""
 
 
 def _measure(after: str, content: str) -> str:

@@ -87,7 +87,9 @@ def _as_vector(value: Value, other: Value) -> Value:
     """A matrix, or a sum of \\hat{i}, \\hat{j} and \\hat{k}, as the bracket that the other is."""
     if isinstance(value, Matrix) and isinstance(other, Bracket):
         rows = value.rows if len(value.rows) > 1 else tuple((entry,) for entry in value.rows[0])
-        return Bracket("(", tuple(row[0] if len(row) == 1 else Bracket("(", row, ")") for row in rows), ")")
+        ends = (other.opening, other.closing) if other.opening in "([" else ("(", ")")
+        items = (row[0] if len(row) == 1 else Bracket(ends[0], row, ends[1]) for row in rows)
+        return Bracket(ends[0], tuple(items), ends[1])
     if isinstance(other, Matrix | Bracket) and isinstance(value, Expression) and names(value.term) & {*AXES}:
         count = max(len(other.items) if isinstance(other, Bracket) else len(other.rows), 2)
         parts = components(value.value, AXES[:count]) if count <= len(AXES) else None
@@ -142,8 +144,6 @@ def _compare_in_order(golds: Sequence[Value], givens: Sequence[Value], ask: Ask)
 
 
 def _compare_brackets(gold: Bracket, given: Bracket, ask: Ask) -> bool:
-    if {gold.opening, given.opening} == {"(", "["} and any(isinstance(item, Bracket) for item in gold.items):
-        return gold.closing != given.closing and _compare_in_order(gold.items, given.items, ask)  # rows of a matrix
     ends = (gold.opening, gold.closing) == (given.opening, given.closing)
     lists = len(gold.items) != 2 and all(b.opening + b.closing in ("()", "[]") for b in (gold, given))
     return (ends or lists) and _compare_in_order(gold.items, given.items, ask)

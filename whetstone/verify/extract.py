@@ -102,7 +102,7 @@ def _without_special_end(text: str) -> str:
 
 def _without_struck(text: str) -> str:
     """A text without comments and what is struck out."""
-    if not any(mark in text for mark in ("<!--", "~~", "\\iffalse")):
+    if "<!--" not in text and "~~" not in text and "\\iffalse" not in text:
         return text
     return text[:-STATEMENT_TAIL] + STRUCK.sub(" ", text[-STATEMENT_TAIL:])
 

@@ -146,8 +146,7 @@ def concluded(text: str) -> str | None:
 
 def said_after(rest: str, whole_line: bool = False) -> tuple[str | None, str]:
     """What follows "the answer is": a delimited formula, else the rest of the sentence (or of the line)."""
-    rest = rest.lstrip(" \t*_:=：")
-    rest = rest.lstrip()
+    rest = rest.lstrip(" \t*_:=：").removeprefix("}").lstrip()
     formula = DELIMITED.match(rest)
     if formula and AFTER_DELIMITED.match(rest, formula.end()):
         content = inside(formula)

@@ -61,10 +61,11 @@ ROWS = (
     ("cases", r"[,;]\s*&", "&"),
 )  # fmt: skip
 PATTERNS = tuple((mark, re.compile(pattern, re.DOTALL), other) for mark, pattern, other in ROWS)
-PLAIN = re.compile(r"[-+\w./^*()=, ]*")
+PLAIN = re.compile(r"[-+\w./*()=, ]*")
 WORDS_OF_TEXT = re.compile(rf"{WORDED}([^{{}}]*)\}}|\$")
 REAL = re.compile(
-    r"\s*(?:the set of )?(?:all )?real (?:numbers?|values?)?\s*(?:of )?([a-z])?\s*(?:that are |which are |such that )?",
+    r"\s*(?:the set of )?(?:all )?real (?:numbers?|values?)?\s*(?:of )?(?:([a-z])(?![A-Za-z]))?\s*"
+    r"(?:that are |which are |such that )?",
     re.IGNORECASE,
 )
 EXCEPT = re.compile(r"(?:except|but|other than|excluding|without|not equal to)(?: for)?\s+([^A-Za-z]+|\\.+)\Z")
@@ -99,10 +100,10 @@ def compared(text: str) -> str:
         rest, name = relation[real.end() :], real[1] or "x"
         if excepted := EXCEPT.match(rest):
             return rf"\{{{name}|{name}\ne {excepted[1]}\}}"
-        if re.match(r"[<>]|\\(?:[gl]e|neq?)\b", rest) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", rest):
+        if re.match(r"[<>]|\\(?:[gl]e|neq?)(?![A-Za-z])", rest) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", rest):
             return rf"\{{{name}|{name}{rest}\}}"
         return text
-    named = re.fullmatch(r"([a-z]) ((?:[<>]|\\[gl]e) [^A-Za-z]+)", relation)
+    named = re.fullmatch(r"([a-z]) ((?:[<>]|\\[gl]e) ?[^A-Za-z]+)", relation)
     return named[1] + named[2] if named else text
 
 

@@ -149,7 +149,7 @@ def multiplied(term: Term, words: list[str], percent: str, gap: bool) -> tuple[T
             rest, term = rest[1:], ("^", term, number(2 if word == "squared" else 3))
         elif word == "factorial":
             rest, term = rest[1:], ("f", "factorial", term)
-        elif word in multipliers():
+        elif word in multipliers() and rest[0] != "K":  # kelvin
             rest, term = rest[1:], ("*", term, number(multipliers()[word]))
             rest = rest[1:] if rest[:1] == ["of"] else rest
         else:

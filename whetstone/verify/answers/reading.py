@@ -17,7 +17,7 @@ from typing import Literal
 
 from whetstone.verify.answers.cursor import CLOSING, OPENING, RELATIONS
 from whetstone.verify.answers.forms import Bracket, Builder, Chain, Combined, Expression, Items, Ratio, Statement, Value
-from whetstone.verify.answers.marks import clean
+from whetstone.verify.answers.marks import END, TEXT, clean
 from whetstone.verify.answers.quantities import Quantities
 from whetstone.verify.answers.terms import value_of
 from whetstone.verify.answers.tokens import JOINING, WORD
@@ -29,6 +29,7 @@ MOST_GROUPS = 20  # braces of an answer that are looked into for what is no form
 THOUSANDS = re.compile(r"(?<![\d.(,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])[1-9]\d{0,2}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
+MIXED = re.compile(rf"(\d+)\s*{TEXT}?\s*and\s*{END}?\s*(\\frac\{{\d+\}}\{{\d+\}})")  # 3 and 1/4
 SETS = {"\\cup": "\\cup", "\\cap": "\\cap", "\\setminus": "\\setminus"}
 LABEL = re.compile(
     r"(?:[A-Za-z]|\\(?!pi\b|infty\b)[A-Za-z]+|[A-Z][A-Za-z]+)'*(?:_\{?\w+\}?)?"  # x, x_1, AB, \theta
@@ -60,6 +61,8 @@ def read(
     texts = [text] if joined == text or alone else [text, joined] if bracketed else [joined] if gold else [joined, text]
     if not gold and (glued := GLUED_METRES.fullmatch(text)):
         texts.insert(0, f"{glued[1]} {glued[2]}")
+    if not gold and (mixed := MIXED.fullmatch(text)):
+        texts.append(f"{mixed[1]}{mixed[2]}")
     return [Reader(each, percent, products).answer() for each in texts]
 
 
