@@ -75,6 +75,12 @@ NOT_GIVEN = [
     ("The answer is 5. Actually, it is 6.", "5"),
     ("The answer is unlikely to be 5.", "5"),
     ("答えは5ではない。", "5"),
+    (r"\boxed{5} - \boxed{6}", "6"),
+    (r"\boxed{5} または \boxed{6}", "6"),
+    (r"1\boxed{5}", "5"),
+    (r"\boxed{5},000", "5"),
+    (r"\boxed{5} or more", "5"),
+    (r"\boxed{5}\pmod 7", "5"),
 ]
 
 

@@ -32,6 +32,12 @@ ALTERNATIVE = re.compile(
 REPLACING = re.compile(
     r"\b(?:wait|actually|instead|correct\w*|wrong|mistake|sorry|no|equivalent\w*|same|simpl\w+)\b", re.IGNORECASE
 )
+SHORT_BETWEEN = 14  # characters, without a word that leads on, in which two boxes are no derivation
+LEADING_ON = re.compile(
+    r"\b(?:so|then|thus|hence|therefore|gives?|is|are|i\.e|not|but)\b|[=\n→⇒≈∴!:<>▷/]|\.\s"
+    r"|\\(?:[Rr]ight|Long|implies|to|therefore|approx|iff|[gl]eq?)",
+    re.IGNORECASE,
+)
 RELATING = re.compile(
     r"\s*(?::|[<>≤≥/]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|lor|cup|times|cdot)(?![A-Za-z]))[^.;=]*"
 )
@@ -42,7 +48,7 @@ NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*[$\s]*$")
 OPERATED = re.compile(
     r"(?:^|[\s$=,;:()\[\]{}])([^\s$=,;:()\[\]{}]*\s*(?:\\(?:cdot|times|pm|mp|neq?|lt|gt|leq?|geq?|leqslant|geqslant|div)"
     r"|[<>≤≥≠/^])\s*|[^\s$=,;:()\[\]{}&]*[-+−])$"
-    r"|(?:\$|\\\(|=)\s*(\d+|[A-Za-z]|[\w^{}\\]+\s+[-+]\s+)$"
+    r"|(?:^|\$|\\\(|=)\s*(\d+|[A-Za-z]|[\w^{}\\]+\s+[-+]\s+)$"
 )
 BOUNDED = re.compile(
     r"\b(?:(?:more|less|fewer|greater|smaller|larger) than|(?:^|\bis |\bare )at (?:least|most)|between)[\s$*:]*$",
@@ -81,10 +87,14 @@ NOT_SO = (
     r"|a\s+(?:random\s+)?guess)"
 )
 DENIED_AFTER = re.compile(
-    rf"[\s$*.,;:\\\])}}(\[—-]{{0,12}}(?:(?:which|this|that|it)\s+)?(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
+    r"(?:\{?[,.]\}?)?\d|_\{?\d|:\d|[\s$]*(?:\\[pb]?mod|mod)\b"  # what changes it
+    r"|[\s$]+(?:to\s+\d|or\s+(?:more|less|fewer)\b|and\s+a\s+half\b|factorial\b|(?:squared|cubed)\b)"
+    r"|[\s$*.,;:\\\])}(\[—-]{0,12}(?:(?:which|this|that|it)\s+)?"
+    rf"(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
     r"|isn['’]t\b|(?:can\s?not|can['’]t)\s+be|no\b[,.]|wait,?\s+no\b|wrong\b|incorrect\b|fails\b"
     r"|does\s?n[o'’]t\s+(?:work|hold|satisfy)|(?:must|should)\s+be\s+(?:rejected|discarded|excluded)"
-    r"|(?:ist|est|es|è|é)\s+(?:falsch|nicht|faux|fausse|incorrect|incorrecto|falso|sbagliat)|no\s+es\b|是错|不是|неверн|ではない|じゃない)",
+    r"|(?:ist|est|es|è|é)\s+(?:falsch|nicht|faux|fausse|incorrect|incorrecto|falso|sbagliat)|no\s+es\b"
+    r"|是错|不是|неверн|ではない|じゃない)",
     re.IGNORECASE,
 )
 FACTOR = re.compile(
@@ -178,7 +188,7 @@ def name_before(text: str, at: int) -> str:
 
 def _joined(between: str) -> bool:
     """Do these characters between two boxes make one answer, or two to choose from, of them?"""
-    if JOINED.fullmatch(between):
+    if JOINED.fullmatch(between) or (len(between) <= SHORT_BETWEEN and not LEADING_ON.search(between)):
         return True
     return ALTERNATIVE.search(between) is not None and not REPLACING.search(between)
 
@@ -212,6 +222,8 @@ def _refused(before: str, after: str) -> str:
             return "no answer: what is in the box is denied"
         if "%" in before and re.search(r"(?:^|\})\s*%\s*$", before):
             return "no answer: the box is commented out"
+    if before[-1:].isdecimal():
+        return "no answer: only a part of the number is in the box"
     return "no answer: what is in the box is denied" if after and DENIED_AFTER.match(after) else ""
 
 

@@ -189,6 +189,8 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
     """Sets as sets, lists as lists with repetitions; what is named goes by its name."""
     named = _named(gold), _named(given)
     if named[0] and named[1]:
+        if (gold.joint == "or") != (given.joint == "or"):
+            return False
         return named[0].keys() == named[1].keys() and all(compare(named[0][n], named[1][n], ask) for n in named[0])
     if named[0] or named[1]:
         gold, given = _by_name(gold, named[0]), _by_name(given, named[1])
