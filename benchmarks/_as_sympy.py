@@ -1,6 +1,6 @@
 """What our reader makes of a LaTeX text, as a sympy object, and whether two sympy objects are one value.
 
-A test's expectation, written in sympy's notation, is walked as a syntax tree: nothing of it is run as code.
+A test's expectation in sympy's notation is read as a syntax tree and never run as code.
 """
 
 import ast
@@ -37,7 +37,7 @@ class NotSaid(ValueError):
 
 
 def read_as_sympy(latex: str) -> Any:
-    """Raises Unreadable or TooLarge where our reader does, NotSaid where its value has no sympy form here."""
+    """Raises Unreadable or TooLarge if our reader does, and NotSaid if its value has no sympy form here."""
     return as_sympy(read(latex)[0])
 
 
@@ -95,7 +95,7 @@ def symbol(name: str) -> Any:
 
 
 def expected(text: str) -> Any:
-    """The sympy object that a test writes down; NotSaid where it uses more than names, numbers, calls and arithmetic."""
+    """The sympy object that a test writes down; NotSaid if it uses more than names, numbers, calls and arithmetic."""
     return _walk(ast.parse(text, mode="eval").body)
 
 

@@ -31,16 +31,16 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         batch_pairs=STEP_PAIRS,
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": folder / "model", "pairs": folder / "data"}
     run = RunSettings(name="run", folder=folder)
     return Stage("dpo", "dpo", folder / "dpo", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
 
 
 def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached: bool) -> None:
-    """The whole room: pairs from disk, the reference once a pair, micro-batches, clipping, schedule, metrics.jsonl, progress.
+    """The whole stage: pairs from disk, the reference once per pair, micro-batches, clipping, schedule, metrics, progress.
 
-    Not `cached`: each step's pairs also go through the reference's pass again, as in a run of one epoch they go once.
+    Without `cached`, each step runs the reference on its pairs again, which a run of one epoch does once.
     """
     from whetstone.dpo import rollout_dpo
     from whetstone.learner.learner import Learner
@@ -48,11 +48,11 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     from whetstone.records import Pair
     from whetstone.run.tables import write_records
 
-    made = stage(folder, compute, micro_batch_tokens)
-    ragged.write_folder(made.inputs["model"])
-    made.folder.mkdir()
+    our_stage = stage(folder, compute, micro_batch_tokens)
+    ragged.write_folder(our_stage.inputs["model"])
+    our_stage.folder.mkdir()
     write_records(
-        made.inputs["pairs"],
+        our_stage.inputs["pairs"],
         [Pair(str(i), "", "", "", *sides, source="student") for i, sides in enumerate(ragged.pairs(PAIRS))],
     )
     logged, gradient = Steps.log, Learner.gradient
@@ -68,7 +68,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     Steps.log = log  # type: ignore[method-assign]
     if not cached:
         Learner.gradient = with_reference  # type: ignore[method-assign]
-    rollout_dpo.run(made)
+    rollout_dpo.run(our_stage)
 
 
 def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str
         real, loss = 0, 0.0
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset  # it has ids already
+            return dataset  # the data are tokenised already
 
         def _get_train_sampler(self, *_: Any) -> Any:
             return order
@@ -105,7 +105,7 @@ def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str
     rows = ragged.pairs(PAIRS)
     columns = {name: [row[i] for row in rows] for i, name in enumerate(("prompt_ids", "chosen_ids", "rejected_ids"))}
     trainer = Paced(
-        # of a folder, where it finds its reference, too
+        # of a folder, from which the peer also loads its reference
         model=transformers.AutoModelForCausalLM.from_pretrained(ragged.write_folder(folder / "model"), dtype="float32"),
         args=DPOConfig(
             output_dir=str(folder),

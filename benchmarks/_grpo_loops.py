@@ -1,5 +1,5 @@
 """The two loops of grpo_vs_trl: our RL stage as `whetstone run` calls it, and TRL's GRPOTrainer, on the same prompts in the
-same steps, with answers that end where a script says.
+same steps, with answers whose lengths a script sets.
 
 The peer's first step trains on the rollouts that ours sampled in its first, so that the two gradients can be compared.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from whetstone.records import Completion, Prompt, Sampling
     from whetstone.run.folder import Stage
 
-PROMPTS, SAMPLES = 16, 8  # of a step
+PROMPTS, SAMPLES = 16, 8  # per step
 SHORTEST, LONGEST = 16, 256  # tokens of an answer
 QUESTIONS = 64
 QUESTION = 160  # characters of the longest
@@ -34,7 +34,7 @@ def questions() -> list[str]:
 
 
 def answer_lengths(step: int) -> list[int]:
-    """Of a step's rollouts, in the order in which they are asked for."""
+    """Lengths of a step's rollouts, in the order of the requests."""
     return ragged.lengths(PROMPTS * SAMPLES, step, SHORTEST, LONGEST)
 
 
@@ -56,27 +56,25 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         pool={"prompts": QUESTIONS, "samples": 0},
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(
-        device="cpu", compute=compute, replicas=1, samplers=1, micro_batch_tokens=micro_batch_tokens
-    )
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": folder / "model", "prompts": folder / "prompts"}
     run = RunSettings(name="run", folder=folder)
     return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
 
 
-def written(made: "Stage") -> "Stage":
+def written(our_stage: "Stage") -> "Stage":
     """The same, with its inputs."""
     from whetstone.records import Problem
     from whetstone.run.tables import write_records
 
-    ragged.write_folder(made.inputs["model"])
-    made.folder.mkdir()
-    write_records(made.inputs["prompts"], [Problem(str(i), text, "1") for i, text in enumerate(questions())])
-    return made
+    ragged.write_folder(our_stage.inputs["model"])
+    our_stage.folder.mkdir()
+    write_records(our_stage.inputs["prompts"], [Problem(str(i), text, "1") for i, text in enumerate(questions())])
+    return our_stage
 
 
 class Phases:
-    """CPU and wall seconds of what a step goes through, one phase after the other."""
+    """CPU and wall seconds of each phase of a step."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -103,7 +101,7 @@ class Phases:
 
 
 class Scripted:
-    """The room's sampler with a script: a call is a step, but for the first, which is the start-up probe."""
+    """The stage's sampler with a script. The first call is the start-up probe, each further one a step."""
 
     def __init__(self, sampler: Any, first: Path):
         self.sampler, self.calls, self.first = sampler, 0, first
@@ -112,24 +110,24 @@ class Scripted:
         prompts = list(prompts)
         places = {(prompt.problem_id, prompt.index): i for i, prompt in enumerate(prompts)}
         lengths, self.calls = answer_lengths(max(0, self.calls - 1)), self.calls + 1
-        seen: dict[int, tuple[list[int], list[int]]] = {}
+        sampled_ids: dict[int, tuple[list[int], list[int]]] = {}
         for done in self.sampler.generate(
             prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index]], "end")
         ):
-            seen[places[done.problem_id, done.index]] = done.prompt_ids, done.ids
+            sampled_ids[places[done.problem_id, done.index]] = done.prompt_ids, done.ids
             yield done
         if self.calls == 2:
-            self.first.write_text(json.dumps([seen[i] for i in range(len(prompts))]))
+            self.first.write_text(json.dumps([sampled_ids[i] for i in range(len(prompts))]))
 
 
 def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
-    """The whole room: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
+    """The whole stage: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
     from whetstone.decode import forked_generator
     from whetstone.learner.steps import Steps
     from whetstone.rl import groups, loop
     from whetstone.verify import MathVerifier
 
-    made = written(stage(folder, compute, micro_batch_tokens))
+    our_stage = written(stage(folder, compute, micro_batch_tokens))
     (folder / "reward.py").write_text(REWARD)
     phases = Phases()
     said, logged, checked = Steps.phase, Steps.log, MathVerifier.check
@@ -142,9 +140,9 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
             phases.begin(name)
 
     def sample_step(*arguments: Any) -> Any:
-        found = sampled(*arguments)
+        result = sampled(*arguments)
         phases.begin("credit")
-        return found
+        return result
 
     def check(self: MathVerifier, *arguments: Any) -> Any:
         start = time.thread_time()
@@ -160,7 +158,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     Steps.phase, Steps.log, MathVerifier.check = phase, log, check  # type: ignore[method-assign]
     groups.sample_step = sample_step
     forked_generator.sampler = lambda *them: Scripted(sampler(*them), folder / "first.json")  # type: ignore
-    loop.run(made)
+    loop.run(our_stage)
 
 
 def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str, Any]) -> None:
@@ -174,7 +172,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
     from whetstone.rl.draw import window
 
     class Ends(transformers.LogitsProcessor):
-        """Each row's answer ends with its own length, and not before."""
+        """Ends each row's answer at its own length."""
 
         def __init__(self, width: int, lengths: Sequence[int], end: int):
             self.width, self.lengths, self.end = width, torch.tensor(lengths), end
@@ -188,9 +186,9 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
             return scores
 
     phases = Phases()
-    made = written(stage(folder, compute, 1))
-    pool = pool_of(made.inputs["prompts"], made.settings.pool, f"{made.seed}/candidates")
-    asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, made.seed)]
+    our_stage = written(stage(folder, compute, 1))
+    pool = pool_of(our_stage.inputs["prompts"], our_stage.settings.pool, f"{our_stage.seed}/candidates")
+    asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, our_stage.seed)]
 
     class Paced(GRPOTrainer):
         generated = 0
@@ -219,15 +217,15 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
 
         def _calculate_rewards(self, *arguments: Any) -> Any:
             phases.begin("grade")
-            found = super()._calculate_rewards(*arguments)
+            result = super()._calculate_rewards(*arguments)
             phases.begin("prepare")
-            return found
+            return result
 
         def _generate_and_score_completions(self, *arguments: Any) -> Any:
             phases.begin("prepare")
-            found = super()._generate_and_score_completions(*arguments)
+            result = super()._generate_and_score_completions(*arguments)
             phases.begin("update")
-            return found
+            return result
 
     class Step(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -236,10 +234,10 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
     def reward(completions: Sequence[Any], **_: Any) -> list[float]:
         return [1.0 if i % 2 else -1.0 for i in range(len(completions))]
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(made.inputs["model"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(our_stage.inputs["model"])
     tokenizer.padding_side = "left"
     trainer = Paced(
-        model=transformers.AutoModelForCausalLM.from_pretrained(made.inputs["model"], dtype="float32"),
+        model=transformers.AutoModelForCausalLM.from_pretrained(our_stage.inputs["model"], dtype="float32"),
         args=GRPOConfig(
             output_dir=str(folder),
             max_steps=STEPS,

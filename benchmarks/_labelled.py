@@ -20,13 +20,13 @@ STEP = re.compile(r"^Step \d+:\s*")
 PERCENT_SIGN_DROPPED = (
     "hendrycks/math",
     "NVIDIA/NeMo-Skills",
-)  # these graders' tests settle it so: our policy `number`
-NEIGHBOURS = 8  # each reference answer is crossed with the next so many in alphabetical order: the likest spellings
+)  # these graders decide by numbers, as our policy `number` does
+NEIGHBOURS = 8  # each reference is paired with the next ones in alphabetical order, which are spelled most alike
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One answer. `peer_text` is what the peer gets: a bare formula needs dollar signs there."""
+    """One answer. `peer_text` is what the peer gets: it needs dollar signs around a formula."""
 
     group: str
     text: str
@@ -38,7 +38,7 @@ class Labelled:
 
 
 def data() -> Path:
-    """The folder of public data files; without one a benchmark ends with a word."""
+    """The folder of public data files. Ends the program if it is not set."""
     named = os.environ.get("WHETSTONE_DATA")
     if not named:
         sys.exit("WHETSTONE_DATA is not set: it names the folder of public data files that this benchmark reads.")
@@ -68,7 +68,7 @@ def gsm8k_gpt3(folder: Path) -> Iterator[Labelled]:
 
 
 def mathcoder(folder: Path) -> Iterator[Labelled]:
-    """By question set; rows where both sides are plain numbers apart."""
+    """By question set; rows with plain numbers on both sides are a group of their own."""
     for path in sorted(folder.glob("labelled_mathcoder/*.jsonl.gz")):
         _, question_set, label, *_ = path.name.rsplit(".", 4)
         for row in lines(path):
@@ -113,26 +113,26 @@ SETS = (gsm8k_gpt3, mathcoder, tora, qwen_best_of_n, mr_gsm8k, equivalence)
 
 def references(folder: Path) -> list[str]:
     """The reference answers of MATH, OlympiadBench, Minerva and MMLU-STEM, one of each that differs in more than style."""
-    found: dict[str | float, str] = {}
+    answers: dict[str | float, str] = {}
     for part in ("train", "test"):
         for row in lines(folder / f"math/{part}.jsonl.gz"):
             answer = extract(row["solution"], get_policy("math_thinking")).answer
             if answer:
-                found.setdefault(plainly(answer), answer)
+                answers.setdefault(plainly(answer), answer)
     for row in lines(folder / "olympiadbench/test.jsonl.gz"):
         for answer in row["final_answer"]:
-            found.setdefault(plainly(answer), answer.strip("$"))
+            answers.setdefault(plainly(answer), answer.strip("$"))
     for row in lines(folder / "minerva_math/test.jsonl.gz"):
         if answer := last_box(row["solution"]):
-            found.setdefault(plainly(answer), answer)
+            answers.setdefault(plainly(answer), answer)
     for row in lines(folder / "mmlu_stem/test.jsonl.gz"):
         answer = row["choices"][row["answer"]]
-        found.setdefault(plainly(answer), answer)
-    return list(found.values())
+        answers.setdefault(plainly(answer), answer)
+    return list(answers.values())
 
 
 def plainly(gold: str) -> str | float:
-    """A reference without units, spaces and style: two that agree in this are one reference. Knows nothing of ours."""
+    """A reference without units, spaces and style, to recognise equal ones. Uses no code of the verifier."""
     text = STYLE.sub("", gold.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
     text = re.sub(r"_\d+$", "", re.sub(r"[{}]", "", text))
     try:
@@ -144,7 +144,7 @@ def plainly(gold: str) -> str | float:
 def crossed(folder: Path, pairs: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     """(completion, the reference of another problem that has another answer).
 
-    First every right solution of `labelled_math_qwen_bon` with every other reference there; the rest are boxed
+    First every right solution of `labelled_math_qwen_bon` with every other reference of that set; the rest are boxed
     references, half of them beside their neighbours in the alphabet, which look alike, half at random.
     """
     solved = [row for row in qwen_best_of_n(folder) if row.label]
@@ -153,8 +153,8 @@ def crossed(folder: Path, pairs: int, seed: int = 0) -> Iterator[tuple[str, str]
     golds = sorted(references(folder))
     rng = random.Random(seed)
     near = [pair for step in range(1, NEIGHBOURS + 1) for pair in zip(golds, golds[step:], strict=False)]
-    found = dict.fromkeys(rng.sample(near, min(len(near), pairs // 2)))
-    while len(found) < min(pairs, len(golds) ** 2 // 2):
+    answers = dict.fromkeys(rng.sample(near, min(len(near), pairs // 2)))
+    while len(answers) < min(pairs, len(golds) ** 2 // 2):
         answer, gold = rng.sample(golds, 2)
-        found.setdefault((answer, gold))
-    yield from ((f"The answer is $\\boxed{{{answer}}}$.", gold) for answer, gold in found)
+        answers.setdefault((answer, gold))
+    yield from ((f"The answer is $\\boxed{{{answer}}}$.", gold) for answer, gold in answers)

@@ -1,7 +1,7 @@
-"""What speed benchmarks share: own CPU seconds, interleaved repeats against a peer, a machine probe, one JSON object.
+"""What speed benchmarks share: CPU seconds, repeats in turns with a peer, a probe of the machine, one JSON object.
 
-A rate is work per own CPU second, which a neighbour on the machine does not change; wall time stands beside it. "Own" is
-this process and all its descendants, alive or gone: workers are not free.
+A rate is work per CPU second of this process and all its descendants, alive or ended. Other work on the machine does not
+change it. Wall time is given too.
 """
 
 import json
@@ -36,7 +36,7 @@ class Case:
 
 
 def own_cpu() -> float:
-    """CPU seconds of this process and of all it started."""
+    """CPU seconds of this process and all its descendants."""
     ours = os.times()
     total = time.process_time() + ours.children_user + ours.children_system
     if Path("/proc/self/stat").exists():
@@ -51,13 +51,13 @@ def descendants(root: int) -> list[int]:
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue  # it ended meanwhile
-    found, queue = [], [root]
+    descendants, queue = [], [root]
     while queue:
         parent = queue.pop()
         children = [pid for pid, of in parents.items() if of == parent]
-        found.extend(children)
+        descendants.extend(children)
         queue.extend(children)
-    return found
+    return descendants
 
 
 def _alive_and_reaped(pid: int) -> int:
@@ -70,29 +70,29 @@ def _alive_and_reaped(pid: int) -> int:
 
 
 def resident_memory() -> int:
-    """Bytes that this process holds now; its peak where the system tells no more."""
+    """Bytes of memory that this process holds now; its peak if the system has no /proc."""
     status = Path("/proc/self/status")
-    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) * 1024
+    matched = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if matched:
+        return int(matched[1]) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
 
 def rates(work: Work) -> tuple[float, float]:
-    """How much a CPU second and a wall second did."""
+    """Work per CPU second and per wall second."""
     cpu, wall = own_cpu(), time.perf_counter()
     done = work()
     return done / max(own_cpu() - cpu, 1e-6), done / max(time.perf_counter() - wall, 1e-6)
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
-    """Both sides in turns, who goes first changing; the median ratio and the lowest and highest of the repeats."""
+    """Both sides in turns, each first in every other repeat; the median, lowest and highest ratio."""
     ours, peer = [], []
     for repeat in range(repeats):
         sides = [(case.ours, ours), (case.peer, peer)]
-        for prepare, found in sides if repeat % 2 == 0 else sides[::-1]:
-            found.append(rates(prepare()))
+        for prepare, measured in sides if repeat % 2 == 0 else sides[::-1]:
+            measured.append(rates(prepare()))
     ratios = [a[0] / b[0] for a, b in zip(ours, peer, strict=True)]
     return {
         "case": case.name,
@@ -108,7 +108,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
 
 def machine_speed() -> float:
-    """Millions of steps of a Python loop a CPU second: what this machine gave us at the moment."""
+    """Millions of steps of a Python loop per CPU second: the speed of this machine at this moment."""
     start = time.process_time()
     total = 0
     for step in range(PROBE_STEPS):
@@ -119,8 +119,8 @@ def machine_speed() -> float:
 def hardware() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        cpu = found[1] if found else cpu
+        matched = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        cpu = matched[1] if matched else cpu
     load = [round(load, 2) for load in os.getloadavg()]
     return {"cpu": cpu, "cores": os.cpu_count(), "load": load, "system": platform.platform()}
 
@@ -152,7 +152,7 @@ def line(row: dict[str, Any]) -> str:
     return (
         f"{row['case']:40} {row['ours']:12,.0f} {row['peer']:10,.0f} {row['unit']:16} "
         f"{row['ratio']:8.1f} x [{row['low']:.1f}, {row['high']:.1f}]   "
-        f"wall: {row['ours_per_wall_second']:,.0f} and {row['peer_per_wall_second']:,.0f} a second"
+        f"wall: {row['ours_per_wall_second']:,.0f} and {row['peer_per_wall_second']:,.0f} per second"
     )
 
 

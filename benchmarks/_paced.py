@@ -1,4 +1,4 @@
-"""A training loop in a process of its own that makes a step when it is told to, so that two loops can take turns."""
+"""A training loop in its own process that makes a step on request, so that two loops can take turns."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ ONE_THREAD = {  # for libraries that read it when they are loaded
 
 
 class Gate:
-    """What a loop calls after each step, in its own process: it returns when the next step may begin."""
+    """A loop calls it after each step; it returns when the next step may begin."""
 
     def __init__(self, pipe: Connection):
         self.pipe = pipe
@@ -38,19 +38,19 @@ class Gate:
         self.pipe.send(("done", self.done, peak_memory(), self.seen))
         self.left, self.done, self.seen = self.pipe.recv(), 0, []
         if not self.left:
-            os._exit(0)  # in the middle of the loop: nothing that it would still save is wanted
+            os._exit(0)  # ends the process in the middle of the loop, which saves nothing more
 
 
 def peak_memory() -> float:
-    """Of this process and the largest of its children, in MB."""
-    found = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(found) * (1e-6 if sys.platform == "darwin" else 1024e-6)
+    """Peak memory of this process and of the largest of its children, in MB."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(peaks) * (1e-6 if sys.platform == "darwin" else 1024e-6)
 
 
 class Paced:
     """`loop(gate, …)` in a fresh interpreter, after its first step, which belongs to the start.
 
-    `loop` must be importable, not a function of the main program. What it prints is not shown. `seen` is what the loop told
+    `loop` must be importable, not a function of the main program. Its output is not shown. `seen` holds the loop's numbers
     of each step.
     """
 
@@ -67,7 +67,7 @@ class Paced:
         self.startup = {"cpu_s": own_cpu() - cpu, "wall_s": time.perf_counter() - wall}
 
     def steps(self, count: int) -> Work:
-        """Work that is the next `count` steps; it says how much was done, by the loop's own count."""
+        """The next `count` steps, as a function that returns how much work they were."""
 
         def work() -> int:
             self.pipe.send(count)
@@ -77,13 +77,13 @@ class Paced:
 
     def _wait(self) -> int:
         try:
-            what, told, self.peak_memory_mb, seen = self.pipe.recv()
+            what, message, self.peak_memory_mb, seen = self.pipe.recv()
         except EOFError:
             raise RuntimeError(f"the loop's process ended with status {self.process.exitcode}") from None
         if what == "failed":
-            raise RuntimeError(f"the loop failed:\n{told}")
+            raise RuntimeError(f"the loop failed:\n{message}")
         self.seen += seen
-        return told
+        return message
 
     def close(self) -> None:
         if self.process.is_alive():

@@ -33,7 +33,7 @@ TINY = Shape(2, 96, 192, 3, 1, 2_000)
 
 
 def build(shape: Shape, device: str, longest: int, dtype: torch.dtype = torch.float32) -> Any:
-    """A Phi-4-mini with random weights, made where it is used, with the LongRoPE table of sequences of up to `longest`."""
+    """A Phi-4-mini with random weights and the LongRoPE table of sequences of up to `longest`."""
     from transformers import Phi3Config, Phi3ForCausalLM
 
     pairs = int(0.75 * shape.hidden // shape.heads) // 2
@@ -63,7 +63,7 @@ def build(shape: Shape, device: str, longest: int, dtype: torch.dtype = torch.fl
     fix_table(config, longest)
     torch.manual_seed(0)
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # made in it: a copy in fp32 first would take three times the memory
+    torch.set_default_dtype(dtype)  # created in this type: creating it in fp32 first would take three times the memory
     try:
         with torch.device(device):
             return Phi3ForCausalLM(config)
@@ -72,7 +72,7 @@ def build(shape: Shape, device: str, longest: int, dtype: torch.dtype = torch.fl
 
 
 class Ids:
-    """Stands for a chat where ids are given: all that the head has may be drawn, and none ends an answer."""
+    """Replaces a chat if ids are given: all ids of the head may be drawn, and none ends an answer."""
 
     stops = ()
 
@@ -96,7 +96,7 @@ def random_ids(count: int, length: int, vocabulary: int) -> list[list[int]]:
 
 
 def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A case that the card has no memory for is said, and the next is tried."""
+    """Reports a case that does not fit into the card's memory, and goes on."""
     try:
         return work()
     except torch.cuda.OutOfMemoryError as error:
@@ -107,7 +107,7 @@ def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def release() -> None:
-    """Memory that nobody refers to goes back to the device."""
+    """Returns unused memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -120,7 +120,7 @@ def settle(device: str) -> None:
 
 @contextmanager
 def timed(device: str, into: list[float]) -> Iterator[None]:
-    """Appends the seconds until the device has done what the block asks of it."""
+    """Appends the seconds until the device has finished the block's work."""
     settle(device)
     begin = time.perf_counter()
     yield
@@ -134,12 +134,12 @@ def forget_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """Bytes of tensors at once since `forget_peak`; None on a CPU, where nobody counts."""
+    """Peak bytes of tensors since `forget_peak`; None on a CPU."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else None
 
 
 def chosen_device(small: bool) -> str:
-    """The GPU; the CPU for a small model where there is none. Ends the program where a GPU is needed and missing."""
+    """The GPU, or the CPU for a small model if there is no GPU. Ends the program if a GPU is needed and missing."""
     device = models.choose_device("auto")
     if device == "cpu" and not small:
         sys.exit("error: there is no GPU here, which this benchmark measures. --small runs the same code on the CPU.")
@@ -147,6 +147,6 @@ def chosen_device(small: bool) -> str:
 
 
 def where(device: str) -> dict[str, Any]:
-    """What a result says of the day and the machine."""
+    """Date, machine and versions of a result."""
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return {"date": date.today().isoformat(), "device": name, "hardware": hardware()}

@@ -19,7 +19,7 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# (inputs, outputs) of each matrix product of a token's forward pass; the embedding is the head's weight
+# (inputs, outputs) of each matrix product in the forward pass of a token; the embedding is the head's weight
 PRODUCTS = [
     *[(HIDDEN, HIDDEN)] * 4 * LAYERS,  # queries, keys, values, output
     *[(HIDDEN, MLP), (HIDDEN, MLP), (MLP, HIDDEN)] * LAYERS,
@@ -72,18 +72,18 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    tokenizer_model = Tokenizer(models.BPE())
+    tokenizer_model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer_model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    made.train_from_iterator(texts(), trainer)
+    tokenizer_model.train_from_iterator(texts(), trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=tokenizer_model,
         pad_token="<|pad|>",
         eos_token="<|im_end|>",
         bos_token="<|endoftext|>",
@@ -92,7 +92,7 @@ def tokenizer() -> Any:
 
 
 def texts(count: int = 4000, seed: int = 0) -> Iterator[str]:
-    """Something to make a vocabulary of."""
+    """Text to train the vocabulary on."""
     words = (
         "the sum of is so we add then get first next answer therefore think step by number let x y equals minus times"
     )

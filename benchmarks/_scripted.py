@@ -1,10 +1,10 @@
-"""Answers that end where a script says, so that neither side of a benchmark gains by stopping."""
+"""Answers whose lengths a script sets, so that neither side of a benchmark gains by stopping early."""
 
 from whetstone.decode.sequence import Edit
 
 
 class Script:
-    """Ends an answer at a length of its own, and nowhere else."""
+    """Ends an answer at its own given length."""
 
     removable = ()
 

@@ -13,7 +13,7 @@ BY_SEGMENT = "by_segment"
 
 
 def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
-    """The whole room: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress."""
+    """The whole stage: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress."""
     from whetstone import sft
     from whetstone.learner.steps import Steps
     from whetstone.run.folder import Stage
@@ -22,7 +22,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
 
     model, data = ragged.write_folder(folder / "model"), folder / "data"
     (folder / "sft").mkdir()
-    # Ids as they were sampled; only the very first id of a row is not trained on, as in the peer
+    # Ids as they were sampled; only the first id of a row is not trained on, as in the peer
     write_rows(
         data,
         [
@@ -44,7 +44,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
         max_length=ragged.LONGEST,
         checkpoint_every=10**6,
     )
-    parallel = ParallelSettings(device="cpu", compute=compute, replicas=1, micro_batch_tokens=micro_batch_tokens)
+    parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": model, "data": data}
     run = RunSettings(name="run", folder=folder)
     sft.run(Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings()))
@@ -92,7 +92,7 @@ def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any]) -> N
 
 
 def by_segment(module: Any, query: Any, key: Any, value: Any, mask: Any, cu_seq_lens_q: Any, **rest: Any) -> Any:
-    """Our packed attention behind the peer's arguments: what its users could have by one call of `register`."""
+    """Our packed attention with the peer's arguments, which its users could register in one call."""
     from whetstone.attention import attend
 
     return attend(module, query, key, value, mask, **rest | {"lengths": cu_seq_lens_q.diff().tolist()})

@@ -2,7 +2,7 @@
 
     .venv-vllm/bin/python benchmarks/_vllm_peer.py FOLDER DTYPE eager|compiled
 
-In: {"prompts": [[ids]], "lengths": [n]}, each prompt to be answered with that many tokens. Out: {"tokens": …}.
+In: {"prompts": [[ids]], "lengths": [n]}, the prompts and the lengths of their answers in tokens. Out: {"tokens": …}.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 def main() -> None:
     folder, dtype, mode = sys.argv[1:4]
     pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed is no answer
+    os.dup2(2, 1)  # other output must not be taken for an answer
     from vllm import LLM, SamplingParams
 
     model = LLM(

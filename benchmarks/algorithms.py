@@ -1,12 +1,12 @@
-"""Promise: each algorithm learns. All from one fine-tuned model, with as many rollouts each, beside plain controls.
+"""Promise: each algorithm learns. All start from one fine-tuned model and use equally many rollouts; plain controls too.
 
     python -m benchmarks algorithms                        # RL algorithms, Rollout DPO variants, SFT on right rollouts
     python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
     python -m benchmarks algorithms --only grpo dapo --seeds 0
 
 One run, `runs/algorithms`: the model is made once, by the shortened walk of recipes/dapo.toml; then every variant and seed
-is a stage of its own from that model (its random streams are keyed by the stage's name). What is finished there is not done
-again. Printed as Markdown: accuracy on the held-out problems, the paired difference to the start with the 95 % interval of a
+is a stage of its own from that model (its random streams depend on the stage's name). Finished stages are not repeated.
+Printed as Markdown: accuracy on the held-out problems, the paired difference to the start with the 95 % interval of a
 bootstrap over problems (all seeds' samples of a problem together), the range over seeds, and what training looked like.
 """
 
@@ -42,7 +42,7 @@ DPO = {
     "optimizer.learning_rate": 1e-4, "batch_pairs": 16, "checkpoint_every": 20,
 }  # fmt: skip
 PAPER = ["prompt_optimization", "reward_rebalancing", "temperature_annealing"]
-# Prompt optimisation tries candidates; what that samples is part of the budget
+# The rollouts with which prompt optimisation tries candidates are part of the budget
 TRIED = {"pool.prompts": 300, "pool.samples": 2, "pool.solvable": False, "rollouts": ROLLOUTS - 600}
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = chosen.only or list(variants)
     if unknown := set(names) - set(variants):
         parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(variants)}.")
-    # All variants of all seeds up to the last are in the file: a part can be run now and the rest later
+    # The file has all variants of all seeds, so that some can be run now and the others later
     path = chosen.folder / f"{chosen.table}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(recipe(variants, range(max(chosen.seeds) + 1), chosen.table, chosen.folder), encoding="utf-8")

@@ -3,7 +3,8 @@
     WHETSTONE_DATA=data python -m benchmarks contamination --json benchmarks/results/contamination.json
 
 Leaks are test questions of math500, aime24 and gsm8k, verbatim or changed; every other row is a training question, as it is
-or with other numbers. Found leaks are recall; other rows called contaminated are false positives, and all are listed.
+or with other numbers. Recall is the share of leaks that are found. False positives are other rows called contaminated; all are
+listed.
 """
 
 import argparse
@@ -44,7 +45,7 @@ SETS = {  # name -> file and column of the question
     "aqua_rat/test": ("aqua_rat/test.json.gz", "question"),
     "openmathinstruct2_sample": ("openmathinstruct2_sample/openmathinstruct2.jsonl.gz", "problem"),
 }
-LISTED = 0.01  # share of a set's questions from which a pair of sets is printed; the JSON has all
+LISTED = 0.01  # a pair of sets is printed if at least this share of a set's questions match; the JSON has all
 NUMBER = re.compile(r"\d+")
 SENTENCE = re.compile(r"(?<=[.?!])\s+")
 
@@ -67,7 +68,7 @@ def verbatim(text: str, rng: random.Random) -> str:
 
 
 def white_space(text: str, rng: random.Random) -> str:
-    """Other spaces between the words, around dollar signs and after commas, and lines broken anew."""
+    """Changes spaces between words, around dollar signs and after commas, and line breaks."""
     spaced = re.sub(r"\s+", lambda _: rng.choice((" ", "  ", "\n", "\t", " \n ", "\u00a0")), text)
     spaced = re.sub(r"\$", lambda _: rng.choice(("$", " $", "$ ")), spaced)
     return f"\n {spaced} "
@@ -95,7 +96,7 @@ LATEX: tuple[tuple[str, Any], ...] = (
 
 
 def latex(text: str, rng: random.Random) -> str:
-    """Other commands for the same signs, other delimiters; no plain text is touched."""
+    """Changes LaTeX commands and delimiters to others of the same meaning; leaves plain text alone."""
     for pattern, other in LATEX:
         if rng.random() < 0.8:
             text = re.sub(pattern, other, text)
@@ -153,11 +154,11 @@ def planted(count: int, rng: random.Random) -> Iterator[tuple[str, str]]:
 
 
 def background(count: int, rng: random.Random) -> Iterator[str]:
-    """Training questions: each as it is, then again and again with other numbers of as many digits."""
+    """Training questions, each as it is, then repeatedly with other numbers of the same number of digits."""
     texts = list(dict.fromkeys(text for name in TRAINING for text in questions(name)))
     yield from texts[:count]
     for place in range(count - len(texts)):
-        yield NUMBER.sub(lambda found: str(_other(found[0], rng)), texts[place % len(texts)])
+        yield NUMBER.sub(lambda number: str(_other(number[0], rng)), texts[place % len(texts)])
 
 
 def _other(digits: str, rng: random.Random) -> int:
@@ -169,10 +170,11 @@ def _other(digits: str, rng: random.Random) -> int:
 
 def plant(rows: int, leaks: int, seed: int = 0) -> dict[str, Any]:
     rng = random.Random(seed)
-    found = [(kind, text) for kind, text in planted(leaks, rng)]
-    mixed = found + [("", text) for text in background(rows - len(found), rng)]
+    leaked = [(kind, text) for kind, text in planted(leaks, rng)]
+    mixed = leaked + [("", text) for text in background(rows - len(leaked), rng)]
     rng.shuffle(mixed)
-    tests = TestQuestions(problem for name in LEAKED for problem in as_problems(name, questions(name)))
+    test_problems = [problem for name in LEAKED for problem in as_problems(name, questions(name))]
+    tests = TestQuestions(test_problems)
     planted_rows, caught, rules = Counter[str](), Counter[str](), defaultdict[str, Counter[str]](Counter)
     false: list[tuple[str, Match]] = []
     memory, cpu, wall = resident_memory(), own_cpu(), time.perf_counter()
@@ -189,7 +191,7 @@ def plant(rows: int, leaks: int, seed: int = 0) -> dict[str, Any]:
     used = own_cpu() - cpu
     return {
         "rows": len(mixed),
-        "test_questions": len(tests),
+        "test_questions": len(test_problems),
         "kinds": {
             kind: {
                 "planted": planted_rows[kind],
@@ -218,9 +220,9 @@ def overlaps(names: Sequence[str]) -> list[dict[str, Any]]:
         for name in names:
             if name == other:
                 continue
-            found = Counter(match.rule for match in map(index.match, texts[name]) if match)
-            if found:
-                rows.append({"set": name, "in": other, "questions": len(texts[name]), **{r: found[r] for r in RULES}})
+            counts = Counter(match.rule for match in map(index.match, texts[name]) if match)
+            if counts:
+                rows.append({"set": name, "in": other, "questions": len(texts[name]), **{r: counts[r] for r in RULES}})
     return sorted(rows, key=lambda row: -(row["questions"] and _shared(row)) / row["questions"])
 
 
@@ -229,7 +231,7 @@ def _shared(row: dict[str, Any]) -> int:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """What a pair of sets is to each other, in words."""
+    """How two sets are related, in words."""
     contaminated, whole = sum(row[rule] for rule in CONTAMINATED), row["questions"]
     if contaminated >= 0.95 * whole:
         return f"{row['set']} is part of {row['in']}"
@@ -252,7 +254,7 @@ def show(result: dict[str, Any]) -> None:
     for row in planted_["listed"][:20]:
         print(f"    {row['rule']}: {row['row']!r:.150}\n    {row['set']}: {row['test']!r:.150}\n")
     print(
-        f"{planted_['rows_per_cpu_second']:,.0f} rows a CPU second; memory grew by {planted_['memory_grown_mb']:.0f} MB\n"
+        f"{planted_['rows_per_cpu_second']:,.0f} rows per CPU second; memory grew by {planted_['memory_grown_mb']:.0f} MB\n"
     )
     print(f"{'questions of':25} {'in':25} {'rows':>6} " + " ".join(f"{rule:>13}" for rule in RULES))
     for row in pairs:

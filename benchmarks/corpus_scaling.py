@@ -2,9 +2,9 @@
 
     python -m benchmarks corpus_scaling --json benchmarks/results/corpus_scaling.json
 
-Eight rollouts a problem, their lengths log-uniform; a third are wrong, some run in circles, stop in mid-thought, or repeat
-another. The whole stage runs as a recipe runs it, in one process of its own a case, Parquet in and Parquet out, near
-duplicates on; the steps are timed inside it, in CPU seconds. With WHETSTONE_DATA the test questions are those of MATH, GSM8K
+Eight rollouts per problem with log-uniform lengths; a third are wrong, some repeat themselves, stop in mid-thought, or repeat
+another. The whole stage runs as in a recipe, each case in its own process, from Parquet to Parquet, with a search for near
+duplicates; its steps are timed in CPU seconds. With WHETSTONE_DATA the test questions are those of MATH, GSM8K
 and AIME, else synthetic.
 """
 
@@ -33,7 +33,7 @@ from whetstone.run.usage import measured
 
 PER_PROBLEM = 8
 SHORTEST, LONGEST = 1_000, 16_000  # tokens
-CHARACTERS = 4  # of a token
+CHARACTERS = 4  # per token
 SENTENCES = 4_000  # different ones
 TESTS = (("gsm8k/test.jsonl.gz", "question"), ("math/test.jsonl.gz", "problem"), ("aime24/test.jsonl.gz", "problem"))
 _NOUNS = "apples books coins tiles roads lamps wheels boxes pages ropes cards stamps tables plates shells pens"
@@ -66,11 +66,11 @@ def rollouts(problem: Problem, pool: Sequence[str], rng: random.Random) -> Itera
     mean = sum(map(len, pool)) / len(pool) + 1
     for index in range(PER_PROBLEM):
         tokens = exp(rng.uniform(log(SHORTEST), log(LONGEST)))
-        said = rng.choices(pool, k=int(tokens * CHARACTERS / mean))
+        thoughts = rng.choices(pool, k=int(tokens * CHARACTERS / mean))
         fate = rng.random()
-        if fate < 0.02:  # in circles
-            said = said[:20] * (len(said) // 20 + 1)
-        thought = earlier if 0.02 < fate < 0.04 and earlier else " ".join(said)
+        if fate < 0.02:  # repeats itself
+            thoughts = thoughts[:20] * (len(thoughts) // 20 + 1)
+        thought = earlier if 0.02 < fate < 0.04 and earlier else " ".join(thoughts)
         closed = "" if 0.04 < fate < 0.06 else "\n</think>\n\n"
         correct = rng.random() > 0.33
         text = f"<think>\n{thought}{closed}The answer is \\boxed{{{problem.answer if correct else '0'}}}."
@@ -81,8 +81,8 @@ def rollouts(problem: Problem, pool: Sequence[str], rng: random.Random) -> Itera
 def tests() -> list[Problem]:
     folder = os.environ.get("WHETSTONE_DATA")
     if not folder:
-        made = questions(7000, random.Random(1))
-        return [Problem(f"test/{n}", text, "0", "test", "synthetic") for n, text in enumerate(made)]
+        texts = questions(7000, random.Random(1))
+        return [Problem(f"test/{n}", text, "0", "test", "synthetic") for n, text in enumerate(texts)]
     from whetstone.problems.table import read_table
 
     rows = [(path, row[column]) for path, column in TESTS for _, row in read_table(Path(folder) / path)]
@@ -93,8 +93,8 @@ def prepare(folder: Path, count: int, seed: int) -> int:
     """Writes `problems` and `rollouts`; returns the characters of all rollouts."""
     rng = random.Random(seed)
     pool = sentences(rng)
-    made = questions(count // PER_PROBLEM, rng)
-    problems = [Problem(f"p{n}", text, str(rng.randint(1, 9999))) for n, text in enumerate(made)]
+    texts = questions(count // PER_PROBLEM, rng)
+    problems = [Problem(f"p{n}", text, str(rng.randint(1, 9999))) for n, text in enumerate(texts)]
     write_records(folder / "problems", [*tests(), *problems])
     characters = 0
     with TableWriter(folder / "rollouts") as table:
@@ -111,7 +111,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STEPS, 0.0)
 
-    def wrap(self, step: str, function: Callable[..., Any], whole: Callable[[Any], Any] = lambda made: made):
+    def wrap(self, step: str, function: Callable[..., Any], whole: Callable[[Any], Any] = lambda result: result):
         def timed(*arguments: Any, **named: Any) -> Any:
             begin = time.process_time()
             try:
@@ -136,7 +136,7 @@ def timed_steps(clock: Clock) -> Iterator[None]:
     plain = [getattr(owner, name) for owner, name, _, _ in places]
     try:
         for (owner, name, step, whole), function in zip(places, plain, strict=True):
-            setattr(owner, name, clock.wrap(step, function, whole or (lambda made: made)))
+            setattr(owner, name, clock.wrap(step, function, whole or (lambda result: result)))
         yield
     finally:
         for (owner, name, _, _), function in zip(places, plain, strict=True):
@@ -144,7 +144,7 @@ def timed_steps(clock: Clock) -> Iterator[None]:
 
 
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What it gives, done in a new process: the memory of what was done before is not its own."""
+    """The result of the call in a new process, whose memory does not include earlier work."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
@@ -219,11 +219,11 @@ def run(counts: Sequence[int]) -> dict[str, Any]:
 def show(one: dict[str, Any]) -> None:
     print(
         f"\n{one['rollouts']:,} rollouts, {one['gigabytes']:.2f} GB of text: {one['cpu_seconds']:.0f} CPU s, "
-        f"{one['rows_per_cpu_second']:,.0f} rows a CPU second, {one['peak_memory_mb']:,.0f} MB at the peak, "
+        f"{one['rows_per_cpu_second']:,.0f} rows per CPU second, {one['peak_memory_mb']:,.0f} MB at the peak, "
         f"{one['memory_at_start_mb']:,.0f} of them before the first row"
     )
-    for step, found in one["steps"].items():
-        print(f"    {step:30} {found['cpu_seconds']:>9.1f} CPU s {found['rows_per_cpu_second'] or 0:>10,} rows/CPU s")
+    for step, cost in one["steps"].items():
+        print(f"    {step:30} {cost['cpu_seconds']:>9.1f} CPU s {cost['rows_per_cpu_second'] or 0:>10,} rows/CPU s")
     print(f"    {one['rows']}", flush=True)
 
 
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
-    from benchmarks import corpus_scaling  # by its name, under which the processes find it
+    from benchmarks import corpus_scaling  # imported by name, so that the processes can find it
 
     write(corpus_scaling.run(chosen.rollouts), chosen.json)
 

@@ -2,8 +2,8 @@
 
     WHETSTONE_DATA=data python -m benchmarks data_room --json benchmarks/results/data_room.json
 
-A gold answer is read when the verifier finds it equal to itself in a box. The rows it cannot read are all listed, and so
-are those that no answer was found in.
+A gold answer counts as read if the verifier finds it equal to itself in a box. Rows whose answer is unreadable or missing
+are all listed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from whetstone.run.tables import read_records, read_rows
 from whetstone.verify import MathVerifier
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "data_room.toml"
-NO_GOLD = ("no answer found", "empty answer")  # reasons of the questions stage that a row's answer could not be read
+NO_GOLD = ("no answer found", "empty answer")  # why the questions stage could not read a row's answer
 
 
 def folder_of(recipe: Recipe, stage: str) -> Path:
@@ -50,11 +50,11 @@ def gold_answers(recipe: Recipe) -> dict[str, Any]:
 
 def solutions(recipe: Recipe) -> dict[str, Counter[str]]:
     """Verdicts on the worked solutions by teacher."""
-    found: dict[str, Counter[str]] = {}
+    results: dict[str, Counter[str]] = {}
     for trace in read_records(Trace, folder_of(recipe, "rollouts") / "rollouts"):
         verdict = "undecided" if trace.correct is None else "right" if trace.correct else f"wrong: {trace.reason}"
-        found.setdefault(trace.teacher, Counter())[verdict] += 1
-    return found
+        results.setdefault(trace.teacher, Counter())[verdict] += 1
+    return results
 
 
 def build(folder: Path) -> dict[str, Any]:
@@ -75,22 +75,22 @@ def build(folder: Path) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(results: dict[str, Any]) -> None:
     print("\nproblems by source")
-    for source, counts in found["problems"].items():
+    for source, counts in results["problems"].items():
         print(f"    {source:20} " + ", ".join(f"{count:,} {split}" for split, count in counts.items()))
     print("rows that gave no problem")
-    for reason, count in found["problems_dropped"].items():
+    for reason, count in results["problems_dropped"].items():
         print(f"    {count:>7,} {reason}")
     print("worked solutions, verified")
-    for teacher, verdicts in found["solutions"].items():
+    for teacher, verdicts in results["solutions"].items():
         print(f"    {teacher:20} " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
-    gold = found["gold"]
+    gold = results["gold"]
     print(f"gold answers read: {gold['read']:,} of {gold['rows']:,}, {gold['share']:.2%}; the rest:")
     for row in gold["unread"]:
         print(f"    {row['id']}: {row['reason']}: {row['answer']!r:.120}")
-    print(f"\n{found['page']}")
-    print(f"CPU seconds {found['cpu_seconds']}, {found['peak_memory_mb']:,.0f} MB at the peak")
+    print(f"\n{results['page']}")
+    print(f"CPU seconds {results['cpu_seconds']}, {results['peak_memory_mb']:,.0f} MB at the peak")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,10 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     os.environ["WHETSTONE_DATA"] = str(data().resolve())
     with tempfile.TemporaryDirectory() as scratch:
-        found = build(chosen.folder or Path(scratch))
-    show(found)
-    told = {"name": "data_room", "date": str(date.today()), "hardware": hardware(), "versions": versions(["pyarrow"])}
-    write(told | found, chosen.json)
+        results = build(chosen.folder or Path(scratch))
+    show(results)
+    header = {"name": "data_room", "date": str(date.today()), "hardware": hardware(), "versions": versions(["pyarrow"])}
+    write(header | results, chosen.json)
 
 
 if __name__ == "__main__":

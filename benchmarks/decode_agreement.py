@@ -1,16 +1,16 @@
-"""What the decoding engine promises, counted: the same as transformers, as the learner, as itself among other neighbours.
+"""The decoding engine's promises, counted: it agrees with transformers, with the learner, and with itself in other batches.
 
     python -m benchmarks decode_agreement --json benchmarks/results/decode_agreement.json
 
-greedy     200 ragged prompts on small random Phi-3, Qwen2 and Llama models: the share with the very tokens of `generate`,
-           and how near the two likeliest were where they part
+greedy     200 ragged prompts on small random Phi-3, Qwen2 and Llama models: the share with exactly the tokens of `generate`,
+           and how close the two likeliest tokens were at the first difference
 beams      100 prompts, all modes of early stopping: the share with transformers' answers, the largest difference of scores
 learner    log-probabilities of sampled tokens, recomputed by the learner at several temperatures, in fp32 and bf16
 frequency  chi-square of sampled first tokens against the exact distribution
 neighbours 10,000 samples in fixed row blocks, in two orders and batch sizes: how many differ in any bit; and in the fast
-           mode, in how many tokens they differ from those, and how near the draw was to the border
-groups     the tokens that are run for the prompts of groups of 8, beside those of one answer each
-budget     10,000 requests at a cache of 2 MiB: what it holds, who is answered, what memory it takes
+           mode, how many tokens differ from those, and how near the draw was to the border of two tokens
+groups     prompt tokens that are computed for groups of 8 answers, compared with one answer each
+budget     10,000 requests with a cache of 2 MiB: blocks in use, answers, memory
 """
 
 import argparse
@@ -90,7 +90,7 @@ def plain(model: Any, words: Any) -> Any:
 @torch.no_grad()
 def greedy(count: int) -> dict[str, Any]:
     words = tokenizer()
-    found = {}
+    results = {}
     for kind in KINDS:
         model = random_model(kind, words)
         engine, peer = Engine(model, words), plain(model, words)
@@ -112,26 +112,26 @@ def greedy(count: int) -> dict[str, Any]:
             logits = peer(torch.tensor([[*done.prompt_ids, *theirs[:at]]])).logits[0, -1]
             best = logits.topk(2).values
             margins.append(float(best[0] - best[1]))
-        found[kind] = {"prompts": count, "same": same / count, "margins": margins}
+        results[kind] = {"prompts": count, "same": same / count, "margins": margins}
         print(
-            f"greedy      {kind:6} {same} of {count} as generate; margins where they part: {margins or 'none'}",
+            f"greedy      {kind:6} {same} of {count} as generate; margins at the first difference: {margins or 'none'}",
             flush=True,
         )
-    return found
+    return results
 
 
 def beams(count: int) -> dict[str, Any]:
     """In fp32 a sum of 16 log-probabilities near -60 is rounded by 1e-5 on either side. transformers sums in fp32 always:
     the float64 scores are compared with the same sum over one forward pass, too."""
-    found = {str(dtype).removeprefix("torch."): _beams(count, dtype) for dtype in (torch.float32, torch.float64)}
-    for name, part in found.items():
+    results = {str(dtype).removeprefix("torch."): _beams(count, dtype) for dtype in (torch.float32, torch.float64)}
+    for name, part in results.items():
         print(
             f"beams       {name}: {part['same']:.0%} of {count} as generate; scores differ by at most "
             f"{part['largest_difference']:.1e}, {part['largest_relative']:.1e} of a score, and by "
             f"{part['largest_from_one_pass']:.1e} from one forward pass",
             flush=True,
         )
-    return found
+    return results
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def _beams(count: int, dtype: torch.dtype) -> dict[str, Any]:
     words = tokenizer()
     model = random_model("Qwen2", words).to(dtype)
     engine, peer = Engine(model, words), plain(model, words)
-    engine.chat.stops += tuple(range(7, len(words), 12))  # so many that some are met
+    engine.chat.stops += tuple(range(7, len(words), 12))  # enough that some are reached
     modes = [Beams(4, 12, 1.0, False, 2), Beams(3, 16, 2.0, "never", 2), Beams(4, 16, -0.5, True, 2)]
     asked = prompts(count)
     same, worst, relative, from_one_pass = 0, 0.0, 0.0, 0.0
@@ -172,7 +172,7 @@ def _beams(count: int, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def learner(count: int) -> dict[str, Any]:
-    found = {}
+    results = {}
     for dtype in (torch.float32, torch.bfloat16):
         words = tokenizer()
         model = random_model("Phi3", words).to(dtype)
@@ -182,12 +182,12 @@ def learner(count: int) -> dict[str, Any]:
             seen = Learner(model, len(words), ParallelSettings()).row_logprobs(rows, temperature)
             gaps = torch.cat([(s - torch.tensor(c.logprobs)).abs() for s, c in zip(seen, done, strict=True)])
             name = f"{str(dtype).removeprefix('torch.')} at {temperature}"
-            found[name] = {"tokens": len(gaps), "mean": float(gaps.mean()), "largest": float(gaps.max())}
+            results[name] = {"tokens": len(gaps), "mean": float(gaps.mean()), "largest": float(gaps.max())}
             print(
                 f"learner     {name:16} {len(gaps):,} tokens: mean {gaps.mean():.1e}, largest {gaps.max():.1e}",
                 flush=True,
             )
-    return found
+    return results
 
 
 @torch.no_grad()
@@ -195,7 +195,7 @@ def frequency(samples: int) -> dict[str, Any]:
     words = tokenizer()
     model = random_model("Llama", words)
     engine = Engine(model, words)
-    found = {}
+    results = {}
     for temperature in TEMPERATURES:
         asked = [ask("p", "Compute 1 plus 2", g) for g in range(samples)]
         done = list(engine.generate(asked, Sampling(temperature, 1)))
@@ -208,12 +208,12 @@ def frequency(samples: int) -> dict[str, Any]:
         chi = float(((seen - wanted) ** 2 / wanted).sum())
         freedom = len(wanted) - 1
         p = float(torch.special.gammaincc(torch.tensor(freedom / 2.0), torch.tensor(chi / 2)))
-        found[str(temperature)] = {"samples": samples, "chi_square": chi, "freedom": freedom, "p": p}
+        results[str(temperature)] = {"samples": samples, "chi_square": chi, "freedom": freedom, "p": p}
         print(
             f"frequency   at {temperature}: chi-square {chi:.1f} with {freedom} degrees of freedom, p = {p:.2f}",
             flush=True,
         )
-    return found
+    return results
 
 
 @torch.no_grad()
@@ -252,10 +252,10 @@ def _border(model: Any, words: Any, one: Any, fast: Any, sampling: Sampling) -> 
 
 @torch.no_grad()
 def groups(count: int) -> dict[str, Any]:
-    """Tokens that are run for groups of 8 answers, and what the prompts' share of the time is, beside one answer each."""
+    """Prompt tokens and time for groups of 8 answers, compared with one answer each."""
     words = tokenizer()
     engine = Engine(random_model("Qwen2", words), words, max_batch=8 * count, prefill_tokens=1 << 20)
-    found = {}
+    results = {}
     for samples in (1, 8):
         asked = [ask(p.problem_id, p.messages[0].content * 8, p.index) for p in prompts(count, samples)]
         decoding = engine.decode(asked, Sampling(max_tokens=2))
@@ -265,12 +265,12 @@ def groups(count: int) -> dict[str, Any]:
         run = sum(n for _, n in planned[0]) + len(planned[1])
         decoding.scheduler.schedule = lambda planned=planned: planned
         decoding.step()
-        found[samples] = {
+        results[samples] = {
             "prompt_tokens": sum(lengths.values()),
             "tokens_run": run,
             "cpu_seconds": time.process_time() - start,
         }
-    one, eight = found[1], found[8]
+    one, eight = results[1], results[8]
     print(
         f"groups      {count} prompts of {one['prompt_tokens']:,} tokens: {one['tokens_run']:,} run for one answer each, "
         f"{eight['tokens_run']:,} for eight; {eight['cpu_seconds'] / one['cpu_seconds']:.2f} x the time",
@@ -281,7 +281,7 @@ def groups(count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def budget(count: int) -> dict[str, Any]:
-    """So many requests queued at a cache for a few: what it holds, what is answered, and how memory grows."""
+    """`count` requests with a cache for a few: blocks in use, answers, and growth of memory."""
     words = tokenizer()
     model = random_model("Qwen2", words)
     engine = Engine(model, words, cache_bytes=2 << 20)

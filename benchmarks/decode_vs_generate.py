@@ -1,12 +1,12 @@
-"""Tokens a CPU second in decoding: our engine beside transformers' `generate` at its best setting, ragged prompts and answers.
+"""Decoded tokens per CPU second: our engine beside transformers' `generate` at its best setting, ragged prompts and answers.
 
     python -m benchmarks decode_vs_generate --json benchmarks/results/decode_vs_generate.json
 
 Random weights: a 5 M-parameter Qwen2-class model, and the tiny Phi-class one of the recipes. Prompts of 32 to 256 tokens;
-answers of 16 to 256, log-uniform, ended by script for both sides: nobody gains by stopping. A case of batch B is B prompts
-(four for batch 1): one call of `generate`, left-padded, which goes on until its longest is done; one of the engine, which
-does not. `generate` samples without warpers and runs with the dtype and cache that a trial found fastest; bfloat16 is
-tried where this machine's matrix products are faster in it. One thread.
+answers of 16 to 256, log-uniform, with lengths set by a script for both sides. A case of batch B is B prompts
+(four for batch 1). `generate` gets them in one left-padded call, which goes on until the longest answer ends; the engine drops
+answers that end. `generate` samples without warpers and runs with the dtype and cache that a trial found fastest; bfloat16
+is tried if this machine multiplies matrices faster in it. One thread.
 """
 
 import argparse
@@ -88,14 +88,14 @@ def ours(engine: Engine, prompts: Sequence[Prompt], lengths: Sequence[int]) -> W
 
 
 def matmul_seconds(dtype: torch.dtype) -> float:
-    """CPU seconds of a product of the benchmark's size, the best of a few."""
+    """CPU seconds of a product of the benchmark's size, the fastest of a few."""
     a, b = torch.randn(256, 256).to(dtype), torch.randn(256, 704).to(dtype)
-    found = []
+    seconds_of = []
     for _ in range(5):
         start = time.process_time()
         a @ b
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds_of.append(time.process_time() - start)
+    return min(seconds_of)
 
 
 class Generate:
@@ -162,8 +162,8 @@ class Generate:
 
 
 def ceiling(model: Any, prompts: Sequence[int], lengths: Sequence[int], batch: int) -> float:
-    """CPU seconds that the work needs by its matrix products and by reading keys and values alone, each as fast as this
-    machine does it now: products of as many rows as there are in each step, and a plain sum over memory.
+    """CPU seconds of the work's matrix products and of reading its keys and values, each as fast as this machine does it
+    now: products with each step's number of rows, and a plain sum over memory.
 
     `prompts` and `lengths`: tokens of each; `batch` of them are decoded together.
     """
@@ -185,7 +185,7 @@ def ceiling(model: Any, prompts: Sequence[int], lengths: Sequence[int], batch: i
 def product_seconds(model: Any) -> Callable[[int], float]:
     """Rows -> CPU seconds of the model's linear layers and head, from a table of measured row counts."""
     weights = [m.weight.T.contiguous() for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    found = {}
+    seconds_of = {}
     for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
         inputs = {size: torch.randn(rows, size) for size in {weight.shape[0] for weight in weights}}
         best = math.inf
@@ -194,23 +194,23 @@ def product_seconds(model: Any) -> Callable[[int], float]:
             for weight in weights:
                 inputs[weight.shape[0]] @ weight
             best = min(best, time.process_time() - start)
-        found[rows] = best
-    counts = list(found)
+        seconds_of[rows] = best
+    counts = list(seconds_of)
 
     def seconds(rows: int) -> float:
         if rows >= counts[-1]:
-            return found[counts[-1]] * rows / counts[-1]
+            return seconds_of[counts[-1]] * rows / counts[-1]
         above = next(i for i, count in enumerate(counts) if count >= rows)
         if counts[above] == rows:
-            return found[rows]
+            return seconds_of[rows]
         low, high = counts[above - 1], counts[above]
-        return found[low] + (found[high] - found[low]) * (rows - low) / (high - low)
+        return seconds_of[low] + (seconds_of[high] - seconds_of[low]) * (rows - low) / (high - low)
 
     return seconds
 
 
 def read_speed(size: int = 32 << 20) -> float:
-    """Bytes a CPU second of a sum over memory that no cache holds."""
+    """Bytes per CPU second of a sum over more memory than the caches hold."""
     numbers = torch.ones(size // 4)
     best = math.inf
     for _ in range(5):

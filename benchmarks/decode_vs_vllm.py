@@ -1,15 +1,15 @@
-"""Tokens a second in decoding on all cores: our engine beside vLLM's CPU build, the peer to beat.
+"""Decoded tokens per second on all cores: our engine beside vLLM's CPU build, the peer to beat.
 
     make bench-env
     python -m benchmarks decode_vs_vllm --json benchmarks/results/decode_vs_vllm.json
 
-A Qwen2-class model of 5 million random parameters. Two laws: `even` (prompts of 64 ids, answers of 128) and `ragged` (32 to
-256 ids, answers of 16 to 256, log-uniform); both sides write just as many tokens. Both schedule by themselves and sample at
-temperature 1. Ours: one process a core, one thread each. vLLM: a worker with a thread a core, its scheduler beside it, in
-the number type and mode (eager or compiled) that a trial found fastest; it is stopped while it is not its turn.
+A Qwen2-class model of 5 million random parameters. Two workloads: `even` (prompts of 64 ids, answers of 128) and `ragged` (32
+to 256 ids, answers of 16 to 256, log-uniform); both sides write equally many tokens. Both schedule by themselves and sample at
+temperature 1. Ours: one process per core with one thread each. vLLM: a scheduler and a worker with one thread per core, in
+the number type and mode (eager or compiled) that a trial found fastest; it is stopped while ours runs.
 
-The ratio is that of tokens a CPU second of all processes of a side; wall time, in which both have all cores, stands beside
-it, and has its own ratio: the smaller of the two is what counts.
+There are two ratios: tokens per CPU second of all processes, and tokens per wall second with all cores. The smaller one
+counts.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def work(law: str, count: int, seed: int, chat: Any) -> tuple[list[Any], list[li
 
 
 class Vllm:
-    """The peer in processes of its own, stopped but for its turns."""
+    """The peer in processes of its own, which are stopped outside its turns."""
 
     def __init__(self, folder: Path, dtype: str, mode: str, log: Any):
         everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -121,7 +121,7 @@ def running(folder: Path, dtype: str, mode: str) -> Iterator[Vllm]:
 
 
 def rates(run: Any, tokens: int) -> tuple[float, float]:
-    """Tokens a CPU second and a wall second."""
+    """Tokens per CPU second and per wall second."""
     cpu, wall = own_cpu(), time.perf_counter()
     done = run()
     cpu, wall = own_cpu() - cpu, time.perf_counter() - wall
@@ -130,19 +130,19 @@ def rates(run: Any, tokens: int) -> tuple[float, float]:
 
 
 def fastest(folder: Path, chat: Any) -> tuple[str, str, dict[str, float]]:
-    """vLLM's number type and mode with the most tokens a wall second."""
+    """vLLM's number type and mode with the most tokens per wall second."""
     dtypes = ["float32"]
     if matmul_seconds(torch.bfloat16) < matmul_seconds(torch.float32):
         dtypes.append("bfloat16")
     _, ids, lengths = work("even", TRIAL, 99, chat)
-    found = {}
+    measured = {}
     for setting in [(dtype, mode) for dtype in dtypes for mode in ("eager", "compiled")]:
         with running(folder, *setting) as peer:
             peer.run(ids, [4] * TRIAL)  # warm
-            found[setting] = rates(lambda p=peer: p.run(ids, lengths), sum(lengths))[1]
-        print(f"vLLM in {setting[0]}, {setting[1]}: {found[setting]:,.0f} tokens a second", flush=True)
-    best = max(found, key=found.__getitem__)
-    return *best, {" ".join(setting): rate for setting, rate in found.items()}
+            measured[setting] = rates(lambda p=peer: p.run(ids, lengths), sum(lengths))[1]
+        print(f"vLLM in {setting[0]}, {setting[1]}: {measured[setting]:,.0f} tokens per second", flush=True)
+    best = max(measured, key=measured.__getitem__)
+    return *best, {" ".join(setting): rate for setting, rate in measured.items()}
 
 
 def compare(law: str, batch: int, repeats: int, engine: Engine, peer: Vllm) -> dict[str, Any]:
@@ -155,14 +155,14 @@ def compare(law: str, batch: int, repeats: int, engine: Engine, peer: Vllm) -> d
         return sum(len(completion.ids) for completion in done)
 
     sides = {"ours": ours, "peer": lambda: peer.run(ids, lengths)}
-    found: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    measured: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
     for repeat in range(repeats + 1):
         for side in list(sides) if repeat % 2 else list(sides)[::-1]:
             rate = rates(sides[side], sum(lengths))
             if repeat:  # the first warms
-                found[side].append(rate)
-    cpu, wall = (sorted(a[i] / b[i] for a, b in zip(found["ours"], found["peer"], strict=True)) for i in (0, 1))
-    median = {side: [statistics.median(rate[i] for rate in rates) for i in (0, 1)] for side, rates in found.items()}
+                measured[side].append(rate)
+    cpu, wall = (sorted(a[i] / b[i] for a, b in zip(measured["ours"], measured["peer"], strict=True)) for i in (0, 1))
+    median = {side: [statistics.median(rate[i] for rate in rates) for i in (0, 1)] for side, rates in measured.items()}
     row = {
         "case": f"{law}, batch {batch}",
         "ours": median["ours"][0],
@@ -179,7 +179,7 @@ def compare(law: str, batch: int, repeats: int, engine: Engine, peer: Vllm) -> d
     }
     print(
         f"{row['case']:18} {row['ours']:7,.0f} {row['peer']:7,.0f} tokens/CPU s {row['ratio']:6.2f} x "
-        f"[{row['low']:.2f}, {row['high']:.2f}]   wall {median['ours'][1]:7,.0f} {median['peer'][1]:7,.0f} a second "
+        f"[{row['low']:.2f}, {row['high']:.2f}]   wall {median['ours'][1]:7,.0f} {median['peer'][1]:7,.0f} per second "
         f"{row['wall_ratio']:6.2f} x [{row['wall_low']:.2f}, {row['wall_high']:.2f}]",
         flush=True,
     )
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         models.save(model, words, folder)
         engine = Engine(model, words)
-        list(engine.generate([ask("0", "1", 0)], Sampling(max_tokens=2)))  # compiles what is to be compiled
+        list(engine.generate([ask("0", "1", 0)], Sampling(max_tokens=2)))  # the first call compiles
         dtype, mode, trial = fastest(folder, engine.chat)
         before = machine_speed()
         with running(folder, dtype, mode) as peer:

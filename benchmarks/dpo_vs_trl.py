@@ -1,18 +1,18 @@
-"""Tokens that DPO trains on a CPU second: our stage beside TRL's DPOTrainer, on the same ragged pairs in the same steps.
+"""Tokens that DPO trains on per CPU second: our stage beside TRL's DPOTrainer, on the same ragged pairs in the same steps.
 
     make bench-env
     .venv-bench/bin/python -m benchmarks dpo_vs_trl --json benchmarks/results/dpo_vs_trl.json
 
-A Qwen 2 of 5 million parameters with random weights, prompts of 32 to 256 ids, answers of 32 to 768, eight pairs a step, one
+A Qwen 2 of 5 million parameters with random weights, prompts of 32 to 256 ids, answers of 32 to 768, eight pairs per step, one
 thread. Ours is the whole `dpo` stage (pairs from disk, clipping, schedule, metrics, progress). TRL runs without activation
 checkpointing, which is slower; eight padded pairs in a pass, and one pair in a pass with eight accumulated, which pads
 least and is its fastest (`padding_free` is switched off in TRL 1.16). With the reference's pass in both, and with its
 log-probabilities known in both, as in every epoch but the first. A pair's prompt counts twice, padding does not.
 
-Each loop has a process of its own and they take turns. Their gradient norms in the first step, which is not timed, must be
-the same within 1e-3 (bfloat16: 3e-2), or nothing is measured.
+Each loop has a process of its own and they take turns. Their gradient norms in the first step, which is not timed, must
+agree within 1e-3 (bfloat16: 3e-2), or nothing is measured.
 
-float32 always; bfloat16 where the CPU multiplies it faster than float32.
+float32 always; bfloat16 if the CPU multiplies it faster than float32.
 """
 
 import argparse
@@ -89,15 +89,18 @@ def run(dtypes: Sequence[str], repeats: int, steps: int, micro_batch_tokens: int
                     norms[f"{dtype}, {reference}, {name}"] = one.seen[0]["gradient_norm"]
     cases = [row for result in results for row in result["cases"]]
     speeds = [result["machine_speed"] for result in results]
-    return results[-1] | {
-        "cases": cases,
-        "ratio": min(row["ratio"] for row in cases),
-        "machine_speed": speeds[0] | {"after": speeds[-1]["after"]},
-        "startup_to_first_step": starts,  # with the reference's pass over all pairs, where it is known afterwards
-        "peak_memory_mb": memory,
-        "first_gradient_norm": norms,
-        "our_micro_batch_tokens": micro_batch_tokens,
-    }
+    return (
+        results[-1]
+        | {
+            "cases": cases,
+            "ratio": min(row["ratio"] for row in cases),
+            "machine_speed": speeds[0] | {"after": speeds[-1]["after"]},
+            "startup_to_first_step": starts,  # includes the reference's pass over all pairs if its log-probabilities are reused
+            "peak_memory_mb": memory,
+            "first_gradient_norm": norms,
+            "our_micro_batch_tokens": micro_batch_tokens,
+        }
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(result, chosen.json)
     for reference, target in TARGETS.items():
         for name in PEERS:
-            found = min(r["ratio"] for r in result["cases"] if reference in r["case"] and r["case"].endswith(name))
-            print(f"{reference}, {name}: {found:.2f} x (target {target}, aim {AIM})")
+            ratio = min(r["ratio"] for r in result["cases"] if reference in r["case"] and r["case"].endswith(name))
+            print(f"{reference}, {name}: {ratio:.2f} x (target {target}, aim {AIM})")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Random weights in bf16 (LongRoPE, tied head), 1, 32 and 256 sequences of 1 k and 4 k tokens: prompts are run, then steps of
 one token for each sequence are timed, one by one, drawing at temperature 1. A prompt of its own for each sequence: none is
-shared. What the card has no room for is listed as such.
+shared. Cases that do not fit into the card's memory are listed.
 
 The bound: a step reads all weights once, and keys and values of every token before; no kernel is faster than these bytes by
 the memory's bandwidth, which is measured here (the best of a sum and of a copy) and, for a card with a data sheet,
@@ -15,7 +15,7 @@ The peer is `generate` on the same ids with attention by SDPA, as long answers. 
 with the step compiled into a CUDA graph, transformers' own choice on a GPU) the fastest that works counts; its step is the
 difference between a long and a short answer. A setting that fails is listed with its error.
 
-The file is written after each case: what was measured before a time limit stays.
+The file is written after each case, so that a time limit loses only the current one.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Size:
 FULL = Size(PHI_4_MINI, (1, 32, 256), (1024, 4096), prefill=8192, warm=4, steps=32, probe=2 << 30)
 SMALL = Size(TINY, (1, 4), (64, 128), prefill=96, warm=1, steps=4, probe=64 << 20)
 
-ROOM = 1 << 30  # bytes beside weights and cache that a step is left: logits, gathered keys and values of a layer
+ROOM = 1 << 30  # bytes left for a step beside weights and cache: logits, gathered keys and values of a layer
 CACHES: dict[str, dict[str, Any]] = {
     "dynamic": {},
     "static": {"cache_implementation": "static", "disable_compile": True},
@@ -84,12 +84,12 @@ def bytes_a_token(shape: Shape, width: int) -> int:
 
 
 def bytes_a_step(weights: int, tokens: int, a_token: int) -> int:
-    """Read at least: the weights once, and keys and values of all `tokens` of all sequences."""
+    """Bytes that a step must read: the weights once, and keys and values of all `tokens` of all sequences."""
     return weights + tokens * a_token
 
 
 def bandwidth(device: str, size: int) -> float:
-    """Bytes a second between memory and processor: the best of a sum (read) and of a copy (read and written)."""
+    """Bytes per second between memory and processor: the best of a sum (read) and of a copy (read and written)."""
     source = torch.ones(size // 2, dtype=torch.bfloat16 if device == "cuda" else torch.float16, device=device)
     numbers, target = source.view(torch.float32), torch.empty_like(source)
     reads: list[float] = []
@@ -118,14 +118,14 @@ def cache_needed(model: Any, size: Size, sequences: int, context: int) -> int:
 
 
 def too_large(needed: int, free: int | None) -> str:
-    """Why a case cannot be run; "" where it can, as far as weights, keys and values tell."""
+    """Why a case cannot be run; "" if weights, keys and values fit."""
     if free is None or needed + ROOM <= free:
         return ""
     return f"does not fit: {needed / 1e9:.1f} GB of keys and values, {free / 1e9:.1f} GB free"
 
 
 def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> dict[str, Any]:
-    """Prefill, then steps: tokens a second, milliseconds a step, the tokens that each step's attention reads."""
+    """Prefill, then steps: tokens per second, milliseconds per step, the tokens that each step's attention reads."""
     needed = cache_needed(model, size, sequences, context)
     answer = answer_tokens(size, sequences, context)
     sampling = Sampling(max_tokens=answer + 1)
@@ -154,13 +154,14 @@ def ours(model: Any, size: Size, device: str, sequences: int, context: int) -> d
     assert all(sequence.cached == sequence.length - 1 for sequence in sampled), (
         "a prompt was still run in a measured step"
     )
-    cache = decoding.scheduler.blocks.cache
+    blocks = decoding.scheduler.blocks
     return {
         "step_seconds": statistics.median(taken), "fastest_step": min(taken), "slowest_step": max(taken),
         "tokens_read": statistics.mean(tokens),
         "prompt_tokens": sum(len(sequence.prompt_ids) for sequence in sampled), "prefill_seconds": sum(prefill),
         "peak_memory": peak_memory(device), "cache_bytes": needed, "block": BLOCK,
-        "kernels": cache.kernels is not None, "shapes_captured": len(cache.graphs.graphs) if cache.graphs else 0,
+        "kernels": blocks.cache.kernels is not None,
+        "shapes_captured": len(blocks.graphs.graphs) if blocks.graphs else 0,
     }  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def peer_tried(
             return peer(model, size, device, sequences, context, settings)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever its compiler does not like: that setting does not count
+        except Exception as error:  # any failure of its compiler: that setting is listed with the error
             return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
 
     return tried(work)
@@ -201,7 +202,7 @@ def peer_tried(
 
 @torch.no_grad()
 def peer(model: Any, size: Size, device: str, sequences: int, context: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """A step is what a longer answer takes more: the first call of each length compiles what it wants to."""
+    """Seconds per step, from a long and a short answer. The first call of each length compiles and is not timed."""
     short, long = 2, 2 + size.steps
     ids = torch.tensor(random_ids(sequences, context - long, size.shape.vocabulary), device=device)
 
@@ -238,7 +239,7 @@ def peer(model: Any, size: Size, device: str, sequences: int, context: int, sett
 def case(
     name: str, sequences: int, ours: dict[str, Any], theirs: dict[str, Any], weights: int, a_token: int, speed: float
 ) -> dict[str, Any]:
-    """Rates, and each side's share of the bound of what its own steps read at `speed` bytes a second."""
+    """Rates, and each side's share of the bound of what its own steps read at `speed` bytes per second."""
     sides: dict[str, dict[str, Any]] = {"details": dict(ours), "peer_details": dict(theirs)}
     for side in sides.values():
         if "step_seconds" in side:
@@ -301,7 +302,7 @@ def line(row: dict[str, Any]) -> str:
         return f"{row['case']:18} {mine['failed']}{beside}"
     memory = "" if mine["peak_memory"] is None else f"   {mine['peak_memory'] / 1e9:.1f} GB"
     told = (
-        f"{row['case']:18} {row['ours']:10,.0f} tokens/s   {1e3 * mine['step_seconds']:8.2f} ms a step   "
+        f"{row['case']:18} {row['ours']:10,.0f} tokens/s   {1e3 * mine['step_seconds']:8.2f} ms per step   "
         f"{mine['share_of_bound']:6.1%} of the bound   prefill {mine['prompt_tokens'] / mine['prefill_seconds']:,.0f} "
         f"tokens/s{memory}"
     )
@@ -312,7 +313,7 @@ def line(row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a small model, on the CPU where there is no GPU")
+    parser.add_argument("--small", action="store_true", help="a small model, on the CPU if there is no GPU")
     parser.add_argument("--sequences", type=int, nargs="+", help="decoded at once")
     parser.add_argument("--contexts", type=int, nargs="+", help="tokens of prompt and answer together")
     parser.add_argument("--steps", type=int, help="measured steps of each case")

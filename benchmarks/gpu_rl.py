@@ -1,4 +1,4 @@
-"""A GRPO update of Phi-4-mini's exact shape on one GPU: share of the peak (MFU), seconds, memory; and what drawing takes.
+"""A GRPO update of Phi-4-mini's exact shape on one GPU: share of the peak (MFU), seconds, memory; and the cost of sampling.
 
     python -m benchmarks gpu_rl --json benchmarks/results/gpu_rl.json
     python -m benchmarks gpu_rl --small               # the same code with a small model, on a CPU too
@@ -11,7 +11,7 @@ at most 16,384 tokens, clipping, AdamW. `one row`: 4 groups of 4 rollouts that f
 16 k tokens is 13.9 %.
 
 Drawing: 4 groups of 4 rollouts of 128 tokens by the in-process engine, from a copy of the learner's weights in bf16 where
-they are fp32, as the RL stage has it, and by how much its log-probabilities differ from the learner's (nats a token, on
+they are fp32, as the RL stage has it, and by how much its log-probabilities differ from the learner's (nats per token, on
 average; random weights give every token some 1e-5, whose log-probability is as far off as its logit). The copy stays there
 while updates are made.
 
@@ -118,7 +118,7 @@ def groups(learner: Learner, size: Size, lengths: Sequence[Sequence[int]]) -> li
     ids = [[[rng.randrange(size.shape.vocabulary) for _ in range(n)] for n in group] for group in lengths]
     rows = [Row([*starts[g], *own], prompt=size.prompt) for g, group in enumerate(ids) for own in group]
     scored = iter(learner.row_logprobs(rows))
-    found = []
+    drawn = []
     for g, group in enumerate(ids):
         rollouts = [
             Rollout(
@@ -126,12 +126,12 @@ def groups(learner: Learner, size: Size, lengths: Sequence[Sequence[int]]) -> li
             )
             for i, own in enumerate(group)
         ]
-        found.append(Group(Problem(str(g), "", ""), rollouts))
-    return found
+        drawn.append(Group(Problem(str(g), "", ""), rollouts))
+    return drawn
 
 
 def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequence[int]], most: float) -> dict[str, Any]:
-    """Updates as the loop makes them; rollouts are scored anew before each, which is not timed."""
+    """Updates as the loop makes them; rollouts get new log-probabilities before each, which is not timed."""
     algorithm: Algorithm = grpo(Setup([], len(lengths), len(lengths[0]), lambda problem, rollout: rollout.reward))
     loss = observed(algorithm.loss)
     taken: list[float] = []
@@ -159,7 +159,7 @@ def updates(learner: Learner, size: Size, device: str, lengths: Sequence[Sequenc
 
 
 def draw(learner: Learner, policy: Any, size: Size, device: str) -> dict[str, Any]:
-    """Groups by the engine over the policy: tokens a second, seconds to publish, and its gap to the learner."""
+    """Groups sampled by the engine: tokens per second, seconds to publish the weights, and its gap to the learner."""
     publishing: list[float] = []
     with timed(device, publishing):
         learner.publish(policy)
@@ -201,18 +201,18 @@ def measure(size: Size, device: str, way: dict[str, Any], work: Sequence[str]) -
     settings = dict(way)
     dtype = settings.pop("dtype", torch.float32)
     compute = "bfloat16" if device == "cuda" else "float32"
-    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **settings)
+    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, forks=1, **settings)
     model = policy = build(size.shape, device, size.row, dtype)
     sampled = getattr(torch, parallel.sampling_dtype(device, str(dtype).removeprefix("torch.")))
     if sampled != dtype:
         policy = build(size.shape, device, size.row, sampled).requires_grad_(False)
     learner = Learner(model, size.shape.vocabulary, parallel)
     most = peak(device, getattr(torch, compute))
-    found = {"draw": tried(lambda: draw(learner, policy, size, device))}
+    results = {"draw": tried(lambda: draw(learner, policy, size, device))}
     for name in work:
-        found[name] = tried(lambda name=name: updates(learner, size, device, WORK[name](size), most))
+        results[name] = tried(lambda name=name: updates(learner, size, device, WORK[name](size), most))
         learner.clear()  # of what did not fit
-    return found
+    return results
 
 
 def run(size: Size, device: str, ways: Sequence[str], work: Sequence[str], keep: Path | None) -> dict[str, Any]:
@@ -223,51 +223,51 @@ def run(size: Size, device: str, ways: Sequence[str], work: Sequence[str], keep:
         "repeats": size.steps, "versions": versions(["torch", "transformers"]) | {"cuda": torch.version.cuda},
     }  # fmt: skip
     for way in ways:
-        found = tried(lambda way=way: measure(size, device, WAYS[way], work))
+        results = tried(lambda way=way: measure(size, device, WAYS[way], work))
         release()
-        if "failed" in found:  # not even the weights
-            found = dict.fromkeys(["draw", *work], found)
-        result["draws"][way] = found["draw"]
-        print(draw_line(way, found["draw"]), flush=True)
+        if "failed" in results:  # not even the weights
+            results = dict.fromkeys(["draw", *work], results)
+        result["draws"][way] = results["draw"]
+        print(draw_line(way, results["draw"]), flush=True)
         for name in work:
-            result["cases"].append(case(f"{name}: {way}", found[name]))
+            result["cases"].append(case(f"{name}: {way}", results[name]))
             print(line(result["cases"][-1]), flush=True)
         result["mfu"] = max((row["details"]["mfu"] for row in result["cases"] if row["ours"]), default=None)
         write(result, keep)
     return result
 
 
-def case(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def case(name: str, results: dict[str, Any]) -> dict[str, Any]:
     return {
-        "case": name, "ours": found.get("tokens_per_second"), "peer": None, "unit": "tokens/s",
-        "reaches_target": "mfu" in found and found["mfu"] >= TARGET, "details": found,
+        "case": name, "ours": results.get("tokens_per_second"), "peer": None, "unit": "tokens/s",
+        "reaches_target": "mfu" in results and results["mfu"] >= TARGET, "details": results,
     }  # fmt: skip
 
 
 def line(row: dict[str, Any]) -> str:
-    found = row["details"]
-    if "failed" in found:
-        return f"{row['case']:50} {found['failed']}"
-    memory = "" if found["peak_memory"] is None else f"   {found['peak_memory'] / 1e9:.1f} GB"
+    results = row["details"]
+    if "failed" in results:
+        return f"{row['case']:50} {results['failed']}"
+    memory = "" if results["peak_memory"] is None else f"   {results['peak_memory'] / 1e9:.1f} GB"
     return (
-        f"{row['case']:50} {found['tokens']:7,} tokens in {found['seconds']:7.2f} s   {found['mfu']:6.1%} MFU "
+        f"{row['case']:50} {results['tokens']:7,} tokens in {results['seconds']:7.2f} s   {results['mfu']:6.1%} MFU "
         f"(target {TARGET:.0%}, aim {AIM:.0%})   {row['ours']:,.0f} tokens/s{memory}"
     )
 
 
-def draw_line(way: str, found: dict[str, Any]) -> str:
+def draw_line(way: str, results: dict[str, Any]) -> str:
     name = f"draw: {way}"
-    if "failed" in found:
-        return f"{name:50} {found['failed']}"
+    if "failed" in results:
+        return f"{name:50} {results['failed']}"
     return (
-        f"{name:50} {found['tokens']:7,} tokens in {found['seconds']:7.2f} s   {found['tokens_per_second']:,.0f} tokens/s"
-        f"   {found['gap_to_the_learner']:.1e} nats from the learner"
+        f"{name:50} {results['tokens']:7,} tokens in {results['seconds']:7.2f} s   {results['tokens_per_second']:,.0f} tokens/s"
+        f"   {results['gap_to_the_learner']:.1e} nats from the learner"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a small model, on the CPU where there is no GPU")
+    parser.add_argument("--small", action="store_true", help="a small model, on the CPU if there is no GPU")
     parser.add_argument("--steps", type=int, help="measured updates of each case")
     parser.add_argument("--way", action="append", choices=WAYS, help="only so; repeatable")
     parser.add_argument("--work", action="append", choices=WORK, help="only this; repeatable")

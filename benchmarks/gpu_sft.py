@@ -1,12 +1,12 @@
-"""Full fine-tuning of Phi-4-mini's exact shape on one GPU: tokens a second, share of the peak, memory.
+"""Full fine-tuning of Phi-4-mini's exact shape on one GPU: tokens per second, share of the peak, memory.
 
     python -m benchmarks gpu_sft --json benchmarks/results/gpu_sft.json
     python -m benchmarks gpu_sft --small              # the same code with a small model, on a CPU too
 
 Random weights (3,836,021,760 of them, LongRoPE, tied head), AdamW in fp32, matrix products in bf16, rows of 16,384 tokens: one
-sequence, or packed ones. Nothing is left out of a step: forward, backward, clipping, update. Also said: the largest
+sequence, or packed ones. A step is forward, backward, clipping and update. Also reported: the largest
 tensor with a side as long as the vocabulary (the logits of a chunk, never of a row), and by how much the losses of a
-small model differ between CPU and GPU. Where `trl` can be imported its SFTTrainer does the same steps beside ours.
+small model differ between CPU and GPU. If `trl` can be imported, its SFTTrainer does the same steps.
 
 On paper (learner/cost.py): fp32 weights, gradients and moments 61.4 GB, their bf16 copy 7.7 GB, the head 6.1 GB;
 activations 79.5 GB, with each second layer's computed again 45.4 GB, with each layer's 8.9 GB. So on a card of 141 GB one
@@ -87,7 +87,7 @@ def rows(lengths: Sequence[int], vocabulary: int, step: int) -> list[Row]:
 
 
 class LargestLogits(TorchDispatchMode):
-    """Notes the most rows of any tensor, made anywhere in a step, whose last side is as long as the vocabulary."""
+    """Records the most rows of any tensor of a step whose last dimension is the vocabulary."""
 
     def __init__(self, vocabulary: int):
         super().__init__()
@@ -102,9 +102,9 @@ class LargestLogits(TorchDispatchMode):
 
 
 def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any], compute: str) -> dict[str, Any]:
-    """Steps of training: tokens a second, share of the peak, peak memory, and the largest logits."""
+    """Steps of training: tokens per second, share of the peak, peak memory, and the largest logits."""
     model = build(size.shape, device, size.row)
-    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, replicas=1, **way)
+    parallel = ParallelSettings(device=device, compute=compute, micro_batch_tokens=size.row, forks=1, **way)
     learner = Learner(model, size.shape.vocabulary, parallel, OptimizerSettings(weight_decay=0.1))
 
     def step(number: int) -> float:
@@ -123,7 +123,7 @@ def measure(size: Size, device: str, lengths: Sequence[int], way: dict[str, Any]
         with timed(device, taken):
             last = step(number)
     whole = collate(rows(lengths, size.shape.vocabulary, 0))
-    done = Flops(model, size.shape.vocabulary).of(whole)  # what is done again left out
+    done = Flops(model, size.shape.vocabulary).of(whole)  # recomputation left out
     most = peak(device, getattr(torch, compute))
     rates = sorted(sum(lengths) / s for s in taken)
     typical = rates[len(rates) // 2]
@@ -146,7 +146,7 @@ def agreement() -> dict[str, float]:
     """Losses of a small model on the same rows: GPU in fp32 and bf16 against CPU in fp32, the largest relative difference."""
     losses = {}
     for device, compute in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
-        parallel = ParallelSettings(device=device, compute=compute, replicas=1)
+        parallel = ParallelSettings(device=device, compute=compute, forks=1)
         model = build(SMALL.shape, "cpu", SMALL.row).to(device)
         learner = Learner(model, SMALL.shape.vocabulary, parallel)
         losses[f"{device} {compute}"] = [
@@ -230,7 +230,7 @@ def line(case: dict[str, Any], found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a small model, on the CPU where there is no GPU")
+    parser.add_argument("--small", action="store_true", help="a small model, on the CPU if there is no GPU")
     parser.add_argument("--steps", type=int, help="measured steps of each case")
     parser.add_argument("--way", action="append", choices=WAYS, help="only so; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")

@@ -1,16 +1,16 @@
-"""Completion tokens that a GRPO step samples and trains on a CPU second: our RL stage beside TRL's GRPOTrainer.
+"""Completion tokens that GRPO samples and trains on per CPU second: our RL stage beside TRL's GRPOTrainer.
 
     make bench-env
     .venv-bench/bin/python -m benchmarks grpo_vs_trl --json benchmarks/results/grpo_vs_trl.json
 
 A Qwen 2 of 5 million parameters with random weights, 16 prompts with 8 answers each, of 16 to 256 tokens, log-uniform: a
-script ends them, the same for both. One update a step, one thread, rewards of +1 and -1 by the answer's number. Ours is the
+script sets the lengths for both. One update per step, one thread, rewards of +1 and -1 by the answer's number. Ours is the
 whole `rl` stage: drawing, sampling, grading by the verifier, credit, the update, metrics. TRL samples with `generate`, with
-a dynamic or a static cache, and grades by nothing but the reward; it trains without activation checkpointing, 32 padded
+a dynamic or a static cache, and computes only the reward; it trains without activation checkpointing, 32 padded
 answers in a pass or 8.
 
 Each loop has a process of its own and they take turns. The peer's first step, which is not timed, trains on the rollouts of
-our first: the two gradient norms must be the same within 1e-3 (bfloat16: 3e-2), or nothing is measured.
+our first: the two gradient norms must agree within 1e-3 (bfloat16: 3e-2), or nothing is measured.
 
 Of our step's CPU seconds: `draw` prompts, `generate` (with `grade`, which runs beside it), `wait` for what is not graded
 yet, `credit`, `update`, `log`.
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts = [
             f"{part.removesuffix('_cpu')} {seconds:.2f}" for part, seconds in spent.items() if part.endswith("_cpu")
         ]
-        print(f"{name}, CPU seconds a step: {', '.join(parts)}")
+        print(f"{name}, CPU seconds per step: {', '.join(parts)}")
     print(f"worst case: {result['ratio']:.2f} x (target {TARGET}, aim {AIM})")
 
 

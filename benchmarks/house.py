@@ -1,8 +1,8 @@
-"""The size and shape of the source tree, today's beside another revision's: `python -m benchmarks.house [--before REVISION]`.
+"""The size and shape of the source tree, now and at another revision: `python -m benchmarks.house [--before REVISION]`.
 
 Everything is read from the source text, so an old revision needs no environment of its own.
 
-lines, files       Python files below `whetstone/`, blank lines and comments included
+lines, files       Python files below `whetstone/`, blank lines and comments included; data files beside them apart
 settings           fields that the recipe's tables (pydantic models) declare themselves; an inherited field counts once
 circles            groups of modules that import each other, imports inside functions and for type checkers included
 reachable          modules and lines that a room's main file imports, directly or by way of others
@@ -21,6 +21,7 @@ from pathlib import Path
 
 LONG_FILE = 400  # lines
 LONG_FUNCTION = 50
+DATA = (".css", ".toml", ".json")
 ROOT = Path(__file__).parent.parent
 LOOPS = {"midtrain": "midtrain", "sft": "sft", "dpo": "dpo.rollout_dpo", "rl": "rl.loop"}
 
@@ -56,7 +57,7 @@ def _imported(source: str, modules: Mapping[str, str]) -> Iterator[str]:
 
 
 def _module_of(name: str, modules: Mapping[str, str]) -> Iterator[str]:
-    """The module that a dotted name lies in: the name itself, or what it is an attribute of."""
+    """The module of a dotted name: the name itself, or the module that it is an attribute of."""
     while name:
         if name in modules:
             yield name
@@ -122,7 +123,7 @@ def settings_fields(modules: Mapping[str, str]) -> dict[str, int]:
                 classes[f"{name}.{node.name}"] = (node, {names.get(base, base) for base in bases})
     tables: dict[str, int] = {}
     parents, known = {"BaseModel"}, -1
-    while len(tables) > known:  # a round finds the classes whose parents the round before found
+    while len(tables) > known:  # each round adds the classes whose parents are known
         known = len(tables)
         for name, (node, bases) in classes.items():
             if bases & parents and name not in tables:
@@ -138,6 +139,10 @@ def _is_field(node: ast.stmt) -> bool:
         and not node.target.id.startswith("_")
         and "ClassVar" not in ast.unparse(node.annotation)
     )
+
+
+def _lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
 
 
 def function_lengths(modules: Mapping[str, str]) -> list[int]:
@@ -157,6 +162,8 @@ def measure(tree: Path) -> dict[str, object]:
     functions = function_lengths(modules)
     figures: dict[str, object] = {
         "lines in whetstone/": sum(lines.values()),
+        "of these in verify/": sum(count for name, count in lines.items() if name.split(".")[0] == "verify"),
+        "lines of data files": sum(_lines(path) for path in (tree / "whetstone").rglob("*") if path.suffix in DATA),
         "files": len(modules),
         f"files over {LONG_FILE} lines": sum(count > LONG_FILE for count in lines.values()),
         "lines of a function, median": statistics.median(functions),

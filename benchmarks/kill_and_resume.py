@@ -6,12 +6,12 @@
     python -m benchmarks.kill_and_resume --recipe recipes/smoke_rl.toml --at-random-steps grpo --at-random-steps dapo --kills 10
 
 The first makes one undisturbed run and then ten more, each killed once at a random moment, started again, and compared:
-scores.json and every artifact that a stage left (models, pairs, prompts, …; not the report: it tells the time). The second
+scores.json and every artifact that a stage left (models, pairs, prompts, …; not the report, which has times). The second
 takes a finished run and, for each training stage, copies what came before it, kills the stage in the middle of its steps,
 starts it again and compares what it made. The third makes the run up to those stages once, and then each of them `kills`
 times more, each time killed at a moment drawn from a step drawn at random or from what comes before the first, in processes
 that are forked from one that has loaded what they need: it compares what they made, the numbers of all steps (those that tell
-of speed aside), and the last checkpoint, which has the optimizer's moments and the stage's state. Exit status 1 when a bit
+of speed aside), and the last checkpoint, which has the optimizer's moments and the stage's state. Exit status 1 if a bit
 differs.
 """
 
@@ -46,7 +46,7 @@ PATIENCE = 10.0  # seconds; on a busy machine a process may wait that long for i
 
 
 def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """`whetstone run RECIPE` in `folder`, as a process in a session of its own; what it says goes to folder/log.txt."""
+    """`whetstone run RECIPE` in `folder`, as a process in a session of its own; its output goes to folder/log.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "whetstone.cli", "run", str(recipe), "--set", f"run.folder={folder}", *words]
     with (folder / "log.txt").open("ab") as log:
@@ -54,7 +54,7 @@ def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 def finish(recipe: Path, folder: Path, *words: str) -> float:
-    """Run to the end; wall seconds. Raises RuntimeError with the end of what it said when it fails."""
+    """Run to the end; returns wall seconds. Raises RuntimeError with the end of its output if it fails."""
     began = time.perf_counter()
     child = start(recipe, folder, *words)
     with not_left_behind(child):
@@ -66,7 +66,7 @@ def finish(recipe: Path, folder: Path, *words: str) -> float:
 
 
 def kill_when(child: "subprocess.Popen[bytes] | Forked", moment: Callable[[], bool]) -> bool:
-    """Wait for the moment, then `kill -9` the process alone. False when it had ended before.
+    """Wait for the moment, then `kill -9` the process alone. False if it ended before.
 
     Its grading and training processes must end by themselves; those that have not after PATIENCE are an error.
     """
@@ -88,7 +88,7 @@ def kill_when(child: "subprocess.Popen[bytes] | Forked", moment: Callable[[], bo
 
 @contextmanager
 def not_left_behind(child: "subprocess.Popen[bytes] | Forked") -> Iterator[None]:
-    """Whoever interrupts the measurement interrupts the run too."""
+    """An interrupt of the measurement interrupts the run too."""
     try:
         yield
     except BaseException:
@@ -97,7 +97,7 @@ def not_left_behind(child: "subprocess.Popen[bytes] | Forked") -> Iterator[None]
 
 
 def session(leader: int) -> list[int]:
-    """Living processes of a session, where /proc tells."""
+    """Living processes of a session, by /proc."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -110,7 +110,7 @@ def session(leader: int) -> list[int]:
 
 
 class Forked:
-    """`whetstone run --to STAGE` in a fork of this process, which has loaded what that needs: a Popen in what is used of it."""
+    """`whetstone run --to STAGE` in a fork of this process, which has loaded all modules. Has Popen's methods."""
 
     def __init__(self, recipe: Recipe, stage: str):
         log = recipe.run.folder / "log.txt"
@@ -145,7 +145,7 @@ def after(seconds: float) -> Callable[[], bool]:
 
 
 def bits(run: Path) -> dict[str, str]:
-    """Hashes of all that a run's stages left, read from the disk; the report, which tells times, is left out."""
+    """Hashes of all files of a run's stages, without the report, which has times."""
     found = {"scores.json": hash_file(run / "scores.json")}
     for path in sorted(run.glob("[0-9]*-*/manifest.json")):
         for artifact in read_json(path)["outputs"]:
@@ -155,7 +155,7 @@ def bits(run: Path) -> dict[str, str]:
 
 
 def where(run: Path) -> str:
-    """What the last process was at: the stage begun and not finished, with its steps, or the scores."""
+    """What the last process was doing: the unfinished stage with its steps, or the scores."""
     for path in sorted([*run.glob("[0-9]*-*/started.json"), *run.glob("scores/*/started.json")]):
         steps = len(read_metrics(path.parent))
         return f"{path.parent.relative_to(run)}{f', step {steps}' if steps else ''}"
@@ -163,7 +163,7 @@ def where(run: Path) -> str:
 
 
 def code() -> str:
-    """Hash of the package's sources: runs by different code say nothing about resuming."""
+    """Hash of the package's sources: only runs of the same code can be compared."""
     texts = sorted(Path(whetstone.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in texts)).hexdigest()
 
@@ -196,7 +196,7 @@ def random_kills(recipe: Path, kills: int, seed: int, work: Path, sets: Sequence
         folder = work / f"killed-{len(trials) + 1}"
         seconds = rng.uniform(0, wall)
         if not kill_when(start(recipe, folder, *words), after(seconds)):
-            shutil.rmtree(folder)  # it was done sooner than the undisturbed one: no kill, no trial
+            shutil.rmtree(folder)  # it ended sooner than the undisturbed run: no kill, so it does not count
             continue
         place = f"{seconds:.1f} s: {where(folder / name)}"
         finish(recipe, folder, *words)
@@ -234,7 +234,7 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
             raise RuntimeError(f"{stage.name} ended before it could be killed:\n{(run.parent / 'log.txt').read_text()}")
         place = where(run)
         child = start(recipe.path, run.parent, *words_here)
-        kill_when(child, (folder / "manifest.json").exists)  # its scores would be made next: they are not compared here
+        kill_when(child, (folder / "manifest.json").exists)  # stops before its scores, which are not compared here
         if not (folder / "manifest.json").exists():
             raise RuntimeError(f"{stage.name} could not be resumed:\n{(run.parent / 'log.txt').read_text()[-2000:]}")
         made = {a: hash_folder(folder / a) for a in read_json(folder / "manifest.json")["outputs"]}
@@ -246,7 +246,7 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
 
 
 def copy_above(recipe: Recipe, stage: RecipeStage, run: Path) -> None:
-    """What a stage of a finished run began with, into another run's folder."""
+    """Copies what a stage of a finished run began with into another run's folder."""
     for above in recipe.stages[: stage.number - 1]:
         shutil.copytree(recipe.folder / above.folder_name, run / above.folder_name)
         if (recipe.folder / "scores" / above.name).exists():
@@ -285,10 +285,12 @@ def at_random_steps(
                 not kill_when(Forked(recipe, stage.name), later(reached, seconds))
                 or (folder / "manifest.json").exists()
             ):
-                shutil.rmtree(recipe.run.folder)  # it was done sooner than the undisturbed one: no kill, no trial
+                shutil.rmtree(
+                    recipe.run.folder
+                )  # it ended sooner than the undisturbed run: no kill, so it does not count
                 continue
             place = where(recipe.folder)
-            kill_when(Forked(recipe, stage.name), (folder / "manifest.json").exists)  # its scores would be made next
+            kill_when(Forked(recipe, stage.name), (folder / "manifest.json").exists)  # stops before its scores
             if not (folder / "manifest.json").exists():
                 raise RuntimeError(f"{stage.name} could not be resumed:\n{log_of(recipe)}")
             trials.append(compare(expected, left_by(folder), place))
@@ -303,7 +305,7 @@ def seen_so_far(folder: Path, steps: int) -> Callable[[], bool]:
 
 
 def later(reached: Callable[[], bool], seconds: float) -> Callable[[], bool]:
-    """So many seconds after something is reached."""
+    """A number of seconds after something is reached."""
     since: list[float] = []
 
     def moment() -> bool:

@@ -1,7 +1,7 @@
-"""What a token costs in CPU seconds when two processes train together, against one process: forked replicas, DDP, FSDP2.
+"""CPU seconds per token of two processes that train together, compared with one process: forked replicas, DDP, FSDP2.
 
-Whole optimizer steps: collating, forward, backward, adding gradients up, clipping, AdamW. One thread a process. Starting the
-processes is not timed, nor is a first step. A ratio is tokens per CPU second of two over that of one: 0.87 means that a token
+Whole optimizer steps: collating, forward, backward, adding gradients up, clipping, AdamW. One thread per process. Starting the
+processes and the first step are not timed. A ratio is tokens per CPU second of two over that of one: 0.87 means that a token
 costs 1.15 times as much.
 """
 
@@ -31,7 +31,7 @@ MODELS = {  # (shape, tokens of an optimizer step, steps of a repeat)
     "5 M, 4096 tokens": (ModelSettings(layers=6, hidden=256, mlp=704, heads=8, kv_heads=8), 4096, 1),
 }
 WAYS = {  # the last two are made for GPUs
-    "replicas": {"replicas": 2},
+    "replicas": {"forks": 2},
     "ddp": {"processes": 2, "shard": "ddp"},
     "fsdp": {"processes": 2, "shard": "fsdp"},
 }
@@ -40,11 +40,11 @@ TARGET = 1 / 1.15  # of the replicas, with steps of 4096 tokens
 
 def learner(shape: ModelSettings, **parallel: object) -> Learner:
     model, _ = models.build_tiny(shape, ["a text"], seed=0)
-    return Learner(model, model.config.vocab_size, ParallelSettings(device="cpu", **{"replicas": 1, **parallel}))
+    return Learner(model, model.config.vocab_size, ParallelSettings(device="cpu", **{"forks": 1, **parallel}))
 
 
 def step_of(tokens: int, step: int) -> list[list[Row]]:
-    """Rows of 32 to 512 ids, log-uniform, of about so many tokens together."""
+    """Rows of 32 to 512 ids, log-uniform, with about `tokens` tokens together."""
     rng, rows, used = random.Random(step), [], 0
     while used < tokens:
         length = min(int(32 * 16 ** rng.random()), tokens - used + 32)
@@ -75,7 +75,7 @@ def in_this_process(shape: ModelSettings, tokens: int, steps: int, **parallel: o
 
 
 def in_group(shape: ModelSettings, tokens: int, steps: int, **parallel: object) -> Work:
-    """Two processes of torch.distributed over gloo, which wait for the word."""
+    """Two processes of torch.distributed over gloo, which wait for requests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cases = [case(model, way) for model in MODELS for way in chosen.ways]
     result = compare("learner_processes", cases, chosen.repeats, ["whetstone", "torch", "transformers"])
-    print("\nCPU seconds a token, times one process's:")
+    print("\nCPU seconds per token, as a multiple of one process's:")
     for row in result["cases"]:
         print(f"{row['case']:32} {1 / row['ratio']:.2f} [{1 / row['high']:.2f}, {1 / row['low']:.2f}]")
     aimed = [row for row in result["cases"] if row["case"].endswith("4096 tokens, replicas")]

@@ -1,10 +1,10 @@
-"""Does training cost the same on a thousand and on a million rows? Tokens per CPU second, memory, time of preparation.
+"""Does training on a million rows cost the same per token as on a thousand? Tokens per CPU second, memory, time of preparation.
 
     python -m benchmarks learner_scaling --json benchmarks/results/learner_scaling.json
 
 For each size a process of its own prepares a synthetic corpus as mid-training does (tokenised into a store on disk, packed
 best-fit-decreasing, all steps planned) and trains a small model for some steps at the start, in the middle and at the end
-of the corpus. The processes take turns, so that a neighbour on the machine disturbs all alike; a rate is compared with the
+of the corpus. The processes take turns, so that other work on the machine disturbs all alike; a rate is compared with the
 mean of its round. Memory is the highest resident set of the process, memory-mapped pages included.
 """
 
@@ -31,12 +31,12 @@ SIZES = (1_000, 100_000, 1_000_000)
 POSITIONS = ("start", "middle", "end")
 STEPS = 50  # at each position
 SEQUENCE_LENGTH = 128
-BATCH_TOKENS = 64  # so that a packed row is a step: 1,000 rows must make 150
+BATCH_TOKENS = 64  # a packed row is a step, so that 1,000 rows make 150 steps
 SHAPE = ModelSettings(layers=2, hidden=64, mlp=128, heads=2, kv_heads=1, vocabulary=320, context=512)
 
 
 def corpus(rows: int) -> Iterator[dict[str, Any]]:
-    """Sums of two or three numbers, about 27 tokens each: short, so that a million of them are soon made."""
+    """Sums of two or three numbers, about 27 tokens each: short, so that a million are made quickly."""
     rng = random.Random(rows)
     for number in range(rows):
         terms = [rng.randrange(1, 1000) for _ in range(rng.randint(2, 3))]
@@ -56,16 +56,16 @@ class Training:
         texts = (f"{row['question']} {row['text']}" for row in corpus(1000))
         model, tokenizer = models.build_tiny(SHAPE, texts, seed=0)
         self.chat = Chat(tokenizer)
-        self.learner = Learner(model, self.chat.size, ParallelSettings(device="cpu", replicas=1))
+        self.learner = Learner(model, self.chat.size, ParallelSettings(device="cpu", forks=1))
 
     def prepare(self) -> dict[str, float]:
-        """CPU seconds of each part; the corpus's own making is not among them."""
+        """CPU seconds of each part; without making the corpus."""
         from whetstone.batch import pack
         from whetstone.learner.order import plan_steps
         from whetstone.learner.tokenise import tokenise
 
         settings = midtrain.Settings(
-            kind="midtrain", name="midtrain", batch_tokens=BATCH_TOKENS, sequence_length=SEQUENCE_LENGTH
+            kind="midtrain", name="midtrain", batch_tokens=BATCH_TOKENS, max_length=SEQUENCE_LENGTH
         )
         inputs = {"corpus": self.folder / "corpus"}
         run = RunSettings(name=self.folder.name, folder=self.folder.parent)
@@ -73,9 +73,7 @@ class Training:
             "midtrain", "midtrain", self.folder, settings, inputs, run, SHAPE, self.learner.parallel, ScoreSettings()
         )
         clock = [time.process_time()]
-        found = tokenise(
-            stage, inputs["corpus"], self.chat, midtrain.conversation, SEQUENCE_LENGTH, responses_only=False
-        )
+        found = tokenise(stage, inputs["corpus"], self.chat, responses_only=False)
         self.rows = found["train"]
         clock.append(time.process_time())
         self.rooms = pack(self.rows.lengths, SEQUENCE_LENGTH)
@@ -113,7 +111,7 @@ def memory() -> dict[str, float]:
 
 
 def serve(rows: int, folder: Path, pipe: Connection) -> None:
-    """The process of one size: prepares, then trains where it is told."""
+    """The process of one size: prepares, then trains at the requested positions."""
     import torch
 
     torch.set_num_threads(1)
@@ -130,8 +128,8 @@ def serve(rows: int, folder: Path, pipe: Connection) -> None:
 
 
 def measure(sizes: Sequence[int], steps: int, repeats: int, folder: Path) -> list[dict[str, Any]]:
-    """What each size's process told, with its rounds: one for each repeat and position, the sizes taking turns."""
-    from benchmarks.learner_scaling import serve  # under the name that a fresh process finds it by
+    """Each size's numbers with its rounds: one per repeat and position, the sizes in turns."""
+    from benchmarks.learner_scaling import serve  # imported by name, so that a new process can find it
 
     context = get_context("spawn")
     found, pipes, children = [], [], []
@@ -167,8 +165,8 @@ def prepared_line(one: dict[str, Any]) -> str:
     microseconds = {name: 1e6 * cpu / one["rows"] for name, cpu in one["prepare"].items()}
     parts = ", ".join(f"{name} {value:.2f}" for name, value in microseconds.items())
     return (
-        f"{one['rows']:>9,} rows  {one['row_of_tokens']:.0f} tokens a row, {one['steps']:,} steps   "
-        f"CPU microseconds a row: {parts}"
+        f"{one['rows']:>9,} rows  {one['row_of_tokens']:.0f} tokens per row, {one['steps']:,} steps   "
+        f"CPU microseconds per row: {parts}"
     )
 
 

@@ -1,9 +1,9 @@
-"""MetaMath's inverse questions on all of GSM8K train: how many there could be, how many survive the check, and why not.
+"""MetaMath's inverse questions on all of GSM8K train: how many are possible, how many pass the check, and why others fail.
 
     WHETSTONE_DATA=data python -m benchmarks metamath_gsm8k --json benchmarks/results/metamath_gsm8k.json --read 100
 
-MetaMath masks every number of a text and asks whether it is determined nowhere. Here a question is made only where the solver
-undoes the problem's formula step by step to exactly one value. `--read` prints so many at random, to be read by eye.
+MetaMath masks every number of a text without a check that it is determined. Here a question is made only if the solver
+undoes the problem's formula step by step to exactly one value. `--read` prints that many at random, to be read by eye.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from whetstone.questions.metamath import MetamathSettings, augment
 from whetstone.questions.sources.published import PublishedSource
 from whetstone.records import Problem
 
-MANY = 99  # questions of one kind that are asked for: all there are
+MANY = 99  # questions of one kind that are requested: more than there are
 KINDS = ("fobar", "self_verification", "resampled")
 
 

@@ -51,7 +51,7 @@ def measure(level: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         begin = time.perf_counter()
         outcomes = [sandbox.run(row["code"]) for row in rows]
         wall = time.perf_counter() - begin
-        used = own_cpu() - before  # starting is in it; asked for while the sandbox lives, for what it forked is its own
+        used = own_cpu() - before  # includes the start; read while the sandbox lives, so that its forks are counted
     right = sum(reached(outcome, row["target"]) for outcome, row in zip(outcomes, rows, strict=True))
     return {
         "level": level,

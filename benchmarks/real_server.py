@@ -1,15 +1,15 @@
-"""Rephrasing, answers and a judge from `transformers serve`, which is killed on the way: nothing asked twice, nothing lost.
+"""Rephrasing, answers and a judge from `transformers serve`, which is killed meanwhile: nothing is asked twice or lost.
 
     python -m benchmarks real_server --json benchmarks/results/real_server.json
 
 A recipe's stages `questions` (MetaMath's rephrasing) and `rollouts` (a teacher, several answers a problem, and a judge of
 answers that no rule can read) ask a real server. It is killed (SIGKILL) three times: while it rephrases, while it answers,
-both until the run ends with an error and is started again, the second time at another address; and while it judges, where
-it comes back before the run gives up. Every answer that reached us is written down beside what the stages keep, and the
-server's own log is counted: exit status 1 where the two do not add up.
+both until the run ends with an error and is started again, the second time at another address; and while it judges, when
+it comes back before the run gives up. Every answer received is recorded and compared with what the stages keep and with
+the server's own log: exit status 1 if they do not agree.
 
-The model is made on the spot and has no sense: a Phi-3-class model whose next token depends on the last one alone (a
-bigram of a few canned sentences), so that some answers are right, some wrong, some empty, and some readable by nobody.
+The model is made for this and knows nothing: a Phi-3-class model whose next token depends on the last one alone (a
+bigram of a few canned sentences), so that some answers are right, some wrong, some empty, and some unreadable.
 """
 
 import argparse
@@ -44,8 +44,8 @@ PYTHON = Path(".venv-bench/bin/python")
 SERVE = "from transformers.cli.transformers import app; app()"  # its main() first looks for a newer version
 PATIENCE = 180  # seconds for a server to load its model, on a machine that does other things too
 ROLES = ("rephrase", "answer", "judge")
-REPHRASINGS, SAMPLES = 2, 4  # of a problem
-KILLS = {"rephrase": 9, "answer": 30, "judge": 5}  # the server is killed on the so-manieth answer in this role
+REPHRASINGS, SAMPLES = 2, 4  # per problem
+KILLS = {"rephrase": 9, "answer": 30, "judge": 5}  # the server is killed at this answer of the role, by number
 CANNED = (  # an answer begins after the prompt's last token and ends with the model's end
     (4, "Say how many there are of them."),
     (4, "How many are there altogether?"),
@@ -57,7 +57,7 @@ CANNED = (  # an answer begins after the prompt's last token and ends with the m
 )
 THINGS = {"legs": "dog", "days": "week", "wheels": "car", "seasons": "year", "sides": "square", "colours": "rainbow"}
 QUESTIONS = (
-    # without numbers: any other text without them passes for a rephrasing
+    # without numbers: any text without numbers passes as its rephrasing
     *((f"How many {many} has a {one}?", "7" if many in ("days", "colours") else "4") for many, one in THINGS.items()),
     *((f"Tom has {n} pens and buys {m}. How many has he?", str(n + m)) for n, m in ((3, 4), (1, 3), (5, 2), (2, 2))),
     ("What do you think of spiders?", ""),  # nothing to verify: it is left out
@@ -102,7 +102,7 @@ def build_model(folder: Path) -> None:
 
 
 class ServeProcess:
-    """`transformers serve` on one model, at one address; it can be killed and started anew."""
+    """`transformers serve` on one model, at one address; it can be killed and restarted."""
 
     def __init__(self, python: Path, model: Path, log: Path):
         self.python, self.model, self.log = python, model, log
@@ -114,7 +114,7 @@ class ServeProcess:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self, port: int = 0) -> None:
-        """Raises RuntimeError with the end of what it said where it does not come up."""
+        """Raises RuntimeError with the end of its output if it does not start."""
         self.port = port or free_port()
         command = [str(self.python), "-c", SERVE, "serve", str(self.model), "--device", "cpu"]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -151,7 +151,7 @@ class ServeProcess:
 
     @property
     def answered(self) -> int:
-        """Requests that the server says it answered with 200, in all its lives."""
+        """Requests that the server's logs say it answered with 200, over all its starts."""
         return self.log.read_text(errors="replace").count('"POST /v1/chat/completions HTTP/1.1" 200')
 
 
@@ -172,7 +172,7 @@ def role_of(prompt: Prompt) -> str:
 
 
 class Ledger:
-    """Every request of ours and what became of it, and the server killed at its moments."""
+    """Records every request and its outcome, and kills the server at the chosen moments."""
 
     def __init__(self, server: ServeProcess):
         self.server = server
@@ -181,7 +181,7 @@ class Ledger:
         self.empty: dict[str, Counter[tuple[str, int]]] = {role: Counter() for role in ROLES}
         self.failed = Counter[tuple[str, str]]()  # (role, why)
         self.killed: set[str] = set()
-        self.returning: threading.Thread | None = None  # the server's own coming back
+        self.returning: threading.Thread | None = None  # the server's restart
 
     async def request(self, plain: Any, generator: ServerGenerator, client: Any, prompt: Prompt, sampling: Any) -> Any:
         role, key = role_of(prompt), (prompt.problem_id, prompt.index)
@@ -207,7 +207,7 @@ class Ledger:
         return completion
 
     def start_again(self, port: int) -> None:
-        """The server, where it is not coming back by itself."""
+        """The server, if it is not restarting by itself."""
         if self.returning is None:
             return self.server.start(port)
         self.returning.join()
@@ -229,7 +229,7 @@ class Ledger:
 
 # --- the run ---
 
-# the judge is still trying when its server is there again; the others give up
+# the judge still retries when its server is back; the others give up
 RETRIES, JUDGES_RETRIES = "retries = 1, longest_pause = 0.1", "retries = 40, longest_pause = 2"
 RECIPE = """
 [run]
@@ -257,7 +257,7 @@ judge = {{ {server}, {judges} }}
 
 
 def read(folder: Path, server: ServeProcess) -> Recipe:
-    """The recipe with the server's address of now."""
+    """The recipe with the server's current address."""
     asked = f'server = "{server.address}", model = "{server.model}", in_flight = 4, max_tokens = 48, temperature = 1.0'
     path = folder / "recipe.toml"
     counts = {"rephrasings": REPHRASINGS, "samples": SAMPLES}
@@ -288,11 +288,11 @@ def run(folder: Path, ledger: Ledger) -> dict[str, Any]:
     return found | {"ended": ended, "wall_seconds": round(time.perf_counter() - began, 1)}
 
 
-# --- the books ---
+# --- comparing the records ---
 
 
 def count(recipe: Recipe, ledger: Ledger) -> dict[str, Any]:
-    """What was sent, what came and what is kept, by role, and what does not add up."""
+    """What was sent, received and kept, by role, and what does not agree."""
     server = ledger.server
     questions, rollouts = (recipe.folder / recipe.stage(name).folder_name for name in ("questions", "rollouts"))
     told = {
@@ -396,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def why_not(python: Path) -> str:
-    """What keeps `transformers serve` from running there; "" for nothing."""
+    """Why `transformers serve` cannot run; "" if it can."""
     if not python.exists():
         return "is missing"
     tried = subprocess.run([str(python), "-c", "import fastapi, openai, uvicorn"], capture_output=True, text=True)

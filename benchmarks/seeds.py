@@ -1,12 +1,12 @@
-"""Promise: what a recipe gains, and whether it gains it every time: the same recipe under several seeds.
+"""Promise: a recipe gains with every seed: the same recipe under several seeds.
 
     python -m benchmarks.seeds recipes/tiny.toml --seeds 0 1 2
 
-Each seed is a run of its own, `runs/NAME-sSEED`; what is finished there is not done again. Printed as Markdown, for each
+Each seed is a run of its own, `runs/NAME-sSEED`; finished stages are not repeated. Printed as Markdown, for each
 problem set: each stage's mean@n for each seed and its paired difference to the stage it started from, with the 95 %
 interval of a bootstrap over problems; then stages that started from the same model, one beside the other. "all seeds"
-resamples the problems of all seeds together, each seed's as problems of their own: how sure the gain of these models is.
-How much models differ, the columns of single seeds show.
+resamples the problems of all seeds together, as different problems: how certain the gain of these models is. The columns of
+single seeds show how much models differ.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Run = dict[str, Any]
 def run_seed(
     recipe: Path, sets: Sequence[str], name: str, seed: int, folder: Path, aloud: bool, to: str | None = None
 ) -> str:
-    """Do, or finish, one run (up to the stage `to`); what went wrong, or "". Unless `aloud`, a log in its folder says all."""
+    """Start or finish one run (up to the stage `to`); returns the error, or "". Unless `aloud`, its output goes to a log."""
     words = [word for value in (*sets, f"run.name={name}", f"run.seed={seed}") for word in ("--set", value)]
     command = [sys.executable, "-m", "whetstone.cli", "run", str(recipe), *words, *(["--to", to] if to else [])]
     if aloud:
@@ -129,7 +129,7 @@ def control_table(runs: Sequence[Run], benchmark: str) -> Iterator[str]:
 
 
 def cost_table(runs: Sequence[Run]) -> Iterator[str]:
-    """Markdown lines: what each stage took, the mean over seeds, and the highest peak."""
+    """Markdown lines: each stage's time, the mean over seeds, and the highest peak of memory."""
     seeds = [f"seed {run['seed']}" for run in runs]
     yield line(["stage", *(f"wall s, {s}" for s in seeds), "wall s, mean", "CPU s, mean", "peak GB, highest"])
     yield line(["---", *["---:"] * (len(runs) + 3)])
@@ -178,7 +178,7 @@ def print_tables(runs: Sequence[Run]) -> None:
 
 
 def as_json(runs: Sequence[Run]) -> dict[str, Any]:
-    """All that is in the tables, the generations left out."""
+    """All that is in the tables, without the generations."""
     benchmarks = dict.fromkeys(score["benchmark"] for run in runs for score in run["scores"])
     return {
         "runs": [{key: value for key, value in run.items() if key != "marks"} for run in runs],

@@ -1,16 +1,16 @@
-"""Tokens that fine-tuning trains on a CPU second: our stage beside TRL's SFTTrainer, on ragged rows.
+"""Tokens that fine-tuning trains on per CPU second: our stage beside TRL's SFTTrainer, on ragged rows.
 
     make bench-env
     .venv-bench/bin/python -m benchmarks sft_vs_trl --json benchmarks/results/sft_vs_trl.json
 
 A Qwen 2 of 5 million parameters with random weights, rows of 32 to 1,024 ids, one thread. Ours is the whole `sft` stage
 (rows from disk, clipping, schedule, metrics, progress), the same in every case; micro-batches of 1,024 tokens keep its
-activations in the cache. TRL runs at its defaults but for the number type (8 padded rows, activation checkpointing), packed
+activations in the cache. TRL runs at its defaults except for the number type (8 padded rows, activation checkpointing), packed
 best-fit-decreasing without checkpointing, and packed so with one row in each forward pass instead of two: TRL lays the rows
-of a pass end to end and masks all of them against each other, so one at a time is its fastest. Beside these stands TRL with
-our attention put in. Padding is not counted. Each loop has a process of its own and they take turns.
+of a pass end to end and masks all of them against each other, so one at a time is its fastest. TRL with our attention is
+measured too. Padding is not counted. Each loop has a process of its own and they take turns.
 
-float32 always; bfloat16 where the CPU multiplies it faster than float32.
+float32 always; bfloat16 if the CPU multiplies it faster than float32.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PEERS: dict[str, dict[str, Any]] = {  # SFTConfig's settings; every step is abou
 
 
 def products_per_second(dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: float = 1.0) -> float:
-    """FLOP a CPU second of the model's own matrix products, forward and both of backward: the ceiling of any training."""
+    """FLOP per CPU second of the model's own matrix products, forward and both of backward: the ceiling of any training."""
     import torch
 
     torch.set_num_threads(1)
@@ -67,7 +67,7 @@ def products_per_second(dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: f
 
 
 def bfloat16_speed() -> float:
-    """Times that of float32, by one small product: where it is emulated, the model's own would take minutes."""
+    """Speed compared with float32, by one small product: the model's own take minutes if the type is emulated."""
     import torch
 
     torch.set_num_threads(1)

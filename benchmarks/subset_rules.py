@@ -1,11 +1,11 @@
-"""The subset rule of each training stage, as it came out: what was kept of what, by level, domain, length and pass rate.
+"""The result of each training stage's subset rule: what was kept, by level, domain, length and pass rate.
 
     python -m benchmarks subset_rules recipes/tiny.toml recipes/word_problems.toml --json benchmarks/results/subset_rules.json
 
 Phi-4-Mini-Reasoning (arXiv 2504.21233) gives mid-training all that is right, fine-tuning a compact and representative subset
 of all levels, DPO right against wrong, and RL prompts whose responses are of like length, that can be solved and are not too
-easy. A recipe's finished run is read where there is one (`--folder` names the folder of runs); else the stages up to the
-corpus are made, for the time of the measurement. The rules of student pairs and RL prompts are told of stages that have run.
+easy. A recipe's finished run is read if there is one (`--folder` names the folder of runs); else the stages up to the
+corpus are run in a temporary folder. Student pairs and RL prompts are described only for stages that have run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ RATES = ("never", "sometimes", "always")
 
 @dataclass
 class Part:
-    """Rows, and the problems that they are of."""
+    """Rows and their problems."""
 
     rows: int = 0
     characters: int = 0
@@ -110,12 +110,12 @@ def rules(recipe: Recipe) -> dict[str, Any]:
 
 
 class Teacher:
-    """One pass over the train problems and what the teacher said of them."""
+    """One pass over the train problems and the teacher's answers."""
 
     def __init__(self, found: Iterator[tuple[Any, list[Any]]], paired: set[str]):
         self.problems = self.rollouts = self.right = self.with_both = 0
         self.levels, self.domains = Counter[str](), Counter[str]()
-        self.gaps: dict[str, float] = {}  # of paired problems: the mean over all pairs of a right and a wrong trace
+        self.gaps: dict[str, float] = {}  # per paired problem: the mean over all pairs of a right and a wrong trace
         for problem, traces in found:
             if problem.split != "train":
                 continue
@@ -141,7 +141,7 @@ class Teacher:
 
 
 def gaps(pairs: Sequence[dict[str, Any]], at_random: dict[str, float]) -> dict[str, Any]:
-    """How far apart the sides of the pairs are in length, in characters."""
+    """Difference in length of the sides of the pairs, in characters."""
     told: dict[str, Any] = {"pairs": len(pairs), "problems": len({row["problem_id"] for row in pairs})}
     if pairs:
         chosen, rejected = (mean(len(row[side]) for row in pairs) for side in ("chosen", "rejected"))
@@ -201,7 +201,7 @@ def table(name: str, found: dict[str, Any]) -> str:
             "mid-training: all that is right",
             f"{all_of['rows']:,} rollouts ({all_of['right']:,} right) of {all_of['problems']:,} problems",
             f"{taught['rows']:,} of {taught['problems']:,} problems",
-            f"levels {percents(taught['levels'])}; {taught['characters']:,.0f} characters a row; left out, validation "
+            f"levels {percents(taught['levels'])}; {taught['characters']:,.0f} characters per row; left out, validation "
             "included: " + ", ".join(f"{why} {count:,}" for why, count in list(mid["dropped"].items())[:SHOWN]),
         ),
         (
@@ -211,7 +211,7 @@ def table(name: str, found: dict[str, Any]) -> str:
             f"levels {percents(subset['levels'])}: at most {furthest(taught['levels'], subset['levels']):.1f} points from the "
             f"corpus, domains {furthest(taught['domains'], subset['domains']):.1f}; "
             f"{len(subset['levels'])} of {len(taught['levels'])} levels, {len(subset['domains'])} of "
-            f"{len(taught['domains'])} domains; {subset['characters']:,.0f} characters a row",
+            f"{len(taught['domains'])} domains; {subset['characters']:,.0f} characters per row",
         ),
         (
             "DPO on the teacher's text: right against wrong",
@@ -272,7 +272,7 @@ def rates_of(found: dict[str, Any]) -> str:
 
 
 def measure(path: Path, folder: Path | None) -> tuple[str, dict[str, Any]]:
-    """Reads a recipe's run where its corpus is finished, else makes the stages up to it."""
+    """Reads a recipe's run if its corpus is finished, else runs the stages up to it."""
     recipe = read_recipe(path, [f"run.folder={folder}"] if folder else [])
     if finished(recipe, "corpus"):
         return recipe.run.name, rules(recipe)

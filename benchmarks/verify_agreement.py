@@ -2,7 +2,7 @@
 
     python -m benchmarks verify_agreement --json benchmarks/results/verify_agreement.json
 
-Reads the labelled answers that WHETSTONE_DATA names. Printed: for each set the share that agrees with its labels, answers
+Reads the labelled answers in WHETSTONE_DATA. Printed: for each set the share that agrees with its labels, answers
 accepted though labelled wrong, refused though labelled right, and undecided; the share of formulas that are read as
 what they denote; and how many of 100,000 answers are accepted for another problem's reference. Every disagreement of
 ours goes to a table (--table), where the column `judgement` is written by hand and kept when the table is written anew.
@@ -31,7 +31,7 @@ COLUMNS = ("set", "times", "answer", "reference", "label", "ours", "math_verify"
 EXCERPT = 70  # characters of an answer or reference that are shown
 PAIRS = 100_000  # of boxed references, beside those of whole solutions
 MOST_FALSE_ACCEPTS = 1 / 10_000
-PEER_EVERY = 100  # math-verify is asked about every so many pairs: forty milliseconds each are an hour for all
+PEER_EVERY = 100  # math-verify gets one of so many pairs: at 40 ms each, all would take an hour
 DEADLINE = 10.0  # seconds of computer algebra for one answer
 WORDS = {True: "accepted", False: "refused", None: "undecided"}
 LABELS = {True: "right", False: "wrong", None: ""}
@@ -97,7 +97,7 @@ def disagreement(group: str, answer: str, gold: str, label: Any, ours: Any, peer
 
 
 def excerpt(text: str) -> str:
-    """The end of a text on one line: there the answer stands."""
+    """The end of a text, which holds the answer, on one line."""
     flat = " ".join(text.split())
     return flat if len(flat) <= EXCERPT else f"… {flat[-EXCERPT:]}"
 

@@ -1,10 +1,10 @@
-r"""Promise: no answer, however hostile, holds the verifier beyond its deadline, or memory, or spoils the next check.
+r"""Promise: no hostile answer makes the verifier exceed its deadline or memory, or spoils the next check.
 
     python -m benchmarks verify_hostile --json benchmarks/results/verify_hostile.json
 
 10,000 answers drawn from families of hostile texts and from a grammar of LaTeX, a quarter each from the main thread, a worker
 thread, an event loop (as many at once as there are processes) and a forked process. Every row depends on (seed, number)
-only, so that `--row N` shows one alone. Exit status 1 when a target is missed, and which one.
+only, so that `--row N` shows one alone. Exit status 1 if a target is missed, with its name.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def unicode_tricks(rng: Random) -> str:
 
 
 def traps(rng: Random) -> str:
-    """What would run, or evaluate, if the text came to Python's or sympy's `eval`. TRAP becomes a file's name."""
+    """Text that would do harm if it reached Python's or sympy's `eval`. TRAP becomes a file's name."""
     text = rng.choice(
         [
             "__import__('os').system('touch TRAP')", 'eval("open(\'TRAP\',\'w\')")', "exec(\"open('TRAP','w')\")",
@@ -158,7 +158,7 @@ def traps(rng: Random) -> str:
 
 
 def endless(rng: Random) -> str:
-    """Sums, products, integrals and limits that take for ever."""
+    """Sums, products, integrals and limits that never end."""
     body = rng.choice(
         [
             r"\frac{1}{k^2}",
@@ -255,7 +255,7 @@ def long_numbers(rng: Random) -> str:
 
 
 def grammar(rng: Random, depth: int = 0) -> str:
-    """A random formula, read by nobody in particular."""
+    """A random formula."""
     if depth > rng.randint(2, 7):
         return rng.choice(
             [number, number, lambda r: r.choice(["x", "y", "n", "k", "i", "e", r"\pi", r"\infty", r"\theta"])]
@@ -407,7 +407,7 @@ async def awaited(verifier: MathVerifier, rows: Callable[[int], Row], indices: S
 
 
 def healthy(verifier: MathVerifier) -> bool:
-    """Does it still tell right from wrong, with a process's help? Asked about other numbers every time: it remembers."""
+    """Does it still decide correctly with a worker process? New numbers each time, because it caches verdicts."""
     n = next(FRESH)
     asked = [
         (rf"\boxed{{{n}+\sum_{{k=0}}^{{1}}\frac{{k}}{{2}}}}", f"{n}.5", "math"),
@@ -420,7 +420,7 @@ def healthy(verifier: MathVerifier) -> bool:
 def in_context(
     context: str, workers: int, deadline: float, rows: Callable[[int], Row], indices: Sequence[int]
 ) -> dict[str, Any]:
-    """The calls made from one context, and what they left behind in the process that made them."""
+    """The calls from one context, and what they left behind in its process."""
     if context == "forked process":
         return in_fork(workers, deadline, rows, indices)
     with MathVerifier(workers, deadline) as verifier:
@@ -479,7 +479,7 @@ KIBIBYTE = 1 if sys.platform == "darwin" else 1024
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now; where /proc is missing, the most it ever held."""
+    """Bytes of memory that this process holds now; its peak if there is no /proc."""
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize()
@@ -499,7 +499,7 @@ while True:
 
 @contextmanager
 def stalls() -> Iterator[list[float]]:
-    """The longest that the machine kept a process waiting that only sleeps: so much of a wall time is not ours."""
+    """The longest delay of a process that only sleeps: the machine's share of a wall time."""
     probe = subprocess.Popen([sys.executable, "-c", STALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     found: list[float] = []
     try:
@@ -565,7 +565,7 @@ def table(title: str, groups: dict[str, Sequence[Call]]) -> Iterator[str]:
 def run(
     answers: int, seed: int, deadline: float, workers: int, families: Sequence[str] = (), loud: int = 0
 ) -> dict[str, Any]:
-    """All contexts; prints the tables and the targets. What comes back is JSON."""
+    """All contexts; prints the tables and the targets, and returns them for the JSON file."""
     indices = [i for i in range(answers) if not families or list(FAMILIES)[i % len(FAMILIES)] in families]
     with tempfile.TemporaryDirectory() as folder:
         trap = str(Path(folder) / "t")

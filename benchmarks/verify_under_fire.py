@@ -2,8 +2,8 @@
 
     python -m benchmarks verify_under_fire --kills 100 --json benchmarks/results/verify_under_fire.json
 
-Each kill is SIGKILL to one process, drawn from the verifier's workers, those that are still starting included: a whole
-worker, its watching process alone, or its fork that computes. Meanwhile the verifier is asked questions for computer algebra
+Each kill is SIGKILL to one process, drawn from the verifier's workers, starting ones included: a whole
+worker, only its watching process, or its computing fork. Meanwhile the verifier is asked questions for computer algebra
 whose right verdicts are known by construction. At intervals below the start of a worker (it imports sympy, 1.3 s of
 processor time) no worker gets ready before the kills end.
 """
@@ -35,7 +35,7 @@ def question(n: int) -> tuple[str, str, str]:
 
 
 def workers() -> list[int]:
-    """Processes of workers below this one, those that are starting included."""
+    """Worker processes below this one, starting ones included."""
     pids = []
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
@@ -60,7 +60,7 @@ def kill_one(rng: Random, kinds: Counter[str]) -> None:
 
 
 def under_fire(kills: int, interval: float, size: int = 2, deadline: float = 10.0, seed: int = 0) -> dict[str, Any]:
-    """What became of the questions asked while `kills` processes were killed, one per `interval` seconds."""
+    """Outcomes of the questions asked while `kills` processes were killed, one per `interval` seconds."""
     rng, kinds, last_kill = Random(seed), Counter(), threading.Event()
 
     def fire() -> None:

@@ -1,4 +1,4 @@
-"""How many answers a CPU second grades: `whetstone.verify` beside math-verify, on fresh strings that no cache has seen.
+"""Answers graded per CPU second: `whetstone.verify` beside math-verify, on fresh strings that no cache has seen.
 
     python -m benchmarks verify_vs_math_verify --json benchmarks/results/verify_vs_math_verify.json
 
@@ -27,7 +27,7 @@ from whetstone.verify import MathVerifier
 
 TARGETS = {"short integers": 50, "short fractions and decimals": 50, "labelled sets": 10, "50 kB completions": 20}
 REPEATS = 5
-SHORT = (20_000, 600)  # answers a repeat, ours and the peer's: about as long for both, so that both are measured well
+SHORT = (20_000, 600)  # answers per repeat, ours and the peer's, chosen to take about equally long
 LONG = (1_000, 60)
 LONG_CHARACTERS = 50_000
 MIXED = 1_500  # labelled answers a repeat, the same for both
@@ -120,7 +120,7 @@ def worked_solutions(folder: Path) -> str:
 
 
 def short_case(name: str, kind: Callable[[Iterator[int]], Iterator[Labelled]], graders: Graders, sizes: Any) -> Case:
-    """Each repeat of each side takes the next numbers: no string comes twice."""
+    """Each repeat of each side takes the next numbers, so that no string repeats."""
     rows = kind(count(11))
     return Case(
         name,
@@ -164,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     with MathVerifier() as verifier:
         graders = Graders(verifier)
-        verifier.check(r"\sum_{k=1}^{4} k", "10")  # a worker is started and warm, and math-verify imported, before the clock
+        verifier.check(
+            r"\sum_{k=1}^{4} k", "10"
+        )  # a worker is started and warm, and math-verify imported, before the clock
         peer_says("0.5", "$1/2$")
         solutions = worked_solutions(folder)
         labelled = [row for each in SETS for row in each(folder)]

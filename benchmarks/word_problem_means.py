@@ -1,11 +1,11 @@
-"""Promise: what makes the word-problem recipe strong, one means left out or put in at a time.
+"""Promise: what each means of the word-problem recipe adds: one left out or added at a time.
 
     WHETSTONE_DATA=… python -m benchmarks word_problem_means
     WHETSTONE_DATA=… python -m benchmarks word_problem_means --only all no_retelling --seeds 1
 
 Every variant is a run of `recipes/word_problems.toml` up to fine-tuning in `runs/word_problem_means/VARIANT-sSEED`, with as
 many tokens of mid-training as every other, half the recipe's (at a fifth nothing is learnt yet: 9 %): with less data they are
-repeated. What is finished there is not done again. Printed as Markdown: problems and conversations, accuracy on the held-out
+repeated. Finished stages are not repeated. Printed as Markdown: problems and conversations, accuracy on the held-out
 fold after mid-training and after fine-tuning, and the paired difference to the variant `all` with the 95 % interval of a
 bootstrap over problems.
 """
@@ -32,7 +32,7 @@ EVERY = ("midtrain.epochs=200", f"midtrain.tokens={TOKENS}")
 NO_DROPOUT = ("midtrain.word_dropout=0", "midtrain.rare_word_dropout=0", "midtrain.sentence_dropout=0")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "all": (),
-    "no_mawps": ("questions.source.1.search_formula=false",),  # without a formula there is nobody to explain it
+    "no_mawps": ("questions.source.1.search_formula=false",),  # without a formula no teacher explains it
     "no_resampling": ("questions.metamath.resample=0", "questions.metamath.retell=0"),
     "no_retelling": ("questions.metamath.retell=0",),
     "no_fobar": ("questions.metamath.fobar=0",),
@@ -65,7 +65,7 @@ def read_variant(folder: Path) -> dict[str, Any]:
 
 
 def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
-    """Of the seeds that both have, each seed's problems as problems of their own."""
+    """For the seeds of both; the same problem under two seeds counts as two."""
     sides = [
         [row | {"problem_id": f"{seed}/{row['problem_id']}"} for seed, run in enumerate(runs) for row in run["marks"]]
         for runs in (ours[: len(theirs)], theirs[: len(ours)])

@@ -6,6 +6,7 @@ Meanings are the descriptions of the fields, defaults those of the classes. Tabl
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -36,9 +37,8 @@ Tables = dict[type[BaseModel], Inner]
 def reference() -> str:
     rooms = {kind: load_room(kind) for kind in KINDS}
     inner = {kind: tables_below(room.settings, "stage") for kind, room in rooms.items()}
-    several: Tables = {}
-    for tables in inner.values():
-        several |= {t: found for t, found in tables.items() if sum(t in others for others in inner.values()) > 1}
+    count = Counter(table for tables in inner.values() for table in tables)
+    several = {table: facts for tables in inner.values() for table, facts in tables.items() if count[table] > 1}
     parts = ["## Shared tables"]
     for name, settings in SHARED.items():
         parts += [f"### `[{name}]`", _first_paragraph(settings), _rows(settings)]
@@ -46,7 +46,7 @@ def reference() -> str:
     for kind, room in rooms.items():
         parts += [f'### `kind = "{kind}"`', _first_paragraph(import_module(KINDS[kind])), _inputs(room)]
         parts += [_rows(room.settings, ("kind", "name"))]
-        parts += _sections({t: found for t, found in inner[kind].items() if t not in several}, "####")
+        parts += _sections({table: facts for table, facts in inner[kind].items() if count[table] == 1}, "####")
     parts += [f'### `kind = "{kind}"`\n\nNot there yet: {why}.' for kind, why in ABSENT.items()]
     parts += ["## Tables that several kinds of stage have", *_sections(several, "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -66,9 +66,9 @@ def tables_below(settings: type[BaseModel], path: str) -> Tables:
                 heading += f" with `{registry.by} = " + ", ".join(f'"{name}"' for name in names) + "`"
                 inner.left_out.add(registry.by)
             inner.headings.append(heading)
-            for deeper, found in tables_below(table, inner_path).items():
-                own = tables.setdefault(deeper, Inner(left_out=found.left_out))
-                own.headings += [heading for heading in found.headings if heading not in own.headings]
+            for deeper, facts in tables_below(table, inner_path).items():
+                known = tables.setdefault(deeper, Inner(left_out=facts.left_out))
+                known.headings += [heading for heading in facts.headings if heading not in known.headings]
     return tables
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import pytest
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, SerializeAsAny, field_validator
 
 from tests.skipped import pytest_terminal_summary  # noqa: F401  (a hook of pytest)
 from whetstone import recipe as recipes
@@ -32,13 +32,19 @@ class Columns(Settings):
     MOVED: ClassVar[dict[str, str]] = {"prompt": "question"}
 
 
-class Made(Settings):
-    kind: Literal["made"]
+class Part(Settings):
+    kind: str
+
+    @classmethod
+    def of(cls, table: dict[str, Any]) -> type["Part"]:
+        return {"made": Made, "read": Read}[table["kind"]]
+
+
+class Made(Part):
     howmany: int = 1
 
 
-class Read(Settings):
-    kind: Literal["read"]
+class Read(Part):
     path: str
 
     @field_validator("path")
@@ -49,8 +55,12 @@ class Read(Settings):
         return path
 
 
+def _by_kind(table: Any) -> Any:
+    return Part.of(table).model_validate(table) if isinstance(table, dict) else table
+
+
 class QuestionSettings(StageSettings):
-    part: tuple[Annotated[Made | Read, Field(discriminator="kind")], ...] = ()
+    part: tuple[Annotated[SerializeAsAny[Part], BeforeValidator(_by_kind)], ...] = ()
     count: int = 4
     columns: Columns = Columns()
     stop_after: int = -1  # stop as a kill would, once, when so many lines are in the journal

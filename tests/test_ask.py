@@ -48,6 +48,17 @@ def test_an_answer_that_never_stops_thinking_leaves_the_terminal_as_it_was():
     assert printed(["a <", "b"], "hide") == "a <b\n"
 
 
+def test_ctrl_c_while_the_model_thinks_leaves_the_terminal_as_it_was():
+    def interrupted():
+        yield Piece("p", 0, "<think>ab")
+        raise KeyboardInterrupt
+
+    out = Terminal()
+    with pytest.raises(KeyboardInterrupt):
+        Printer("show", out).show(interrupted())
+    assert out.getvalue() == "\033[2m<think>ab\033[0m\n"
+
+
 @pytest.fixture(scope="module")
 def engine():
     _, tokenizer = tiny()

@@ -7,14 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tiny_models import CLASSES, WINDOWED, random_model, tiny, windowed_model
+from tests.tiny_models import CLASSES, WINDOWED, random_model, windowed_model
 from whetstone.attention import Segments, _Share, _Unshare, attend, kernel_of, packed_attention
 from whetstone.batch import Row, collate
-from whetstone.decode.engine import Engine
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
 from whetstone.model import hidden_states
-from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.settings import ParallelSettings
 
 V = 50
@@ -159,21 +157,6 @@ def test_on_a_cpu_attention_is_in_fp32_even_under_autocast():
         inside = packed_attention(query, key, value, [7, 22], None)
     assert inside.dtype == torch.float32 and torch.equal(alone, inside)
     torch.testing.assert_close(inside.double(), reference(query, key, value, [7, 22], None, None), rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", WINDOWED)
-def test_decoding_keeps_the_window(kind):
-    """Greedy answers, three windows long, are those of plain transformers over the whole text."""
-    tokenizer = tiny()[1]
-    model = windowed_model(kind, len(tokenizer))
-    prompts = [Prompt(f"p{i}", 0, (Message("user", "Compute 1 + 2." * (i + 1)),)) for i in range(3)]
-    result = list(Engine(model, tokenizer).generate(prompts, Sampling(0.0, 21)))
-    model.set_attn_implementation("sdpa")
-    for completion in result:
-        ids = torch.tensor([[*completion.prompt_ids, *completion.ids]])
-        logits = model(ids, use_cache=False).logits[0, len(completion.prompt_ids) - 1 : -1]
-        assert logits.argmax(-1).tolist() == completion.ids
 
 
 def test_what_is_not_supported_is_refused():

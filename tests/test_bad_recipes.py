@@ -68,6 +68,7 @@ MISTAKES = {
         HEAD + QUESTIONS + 'name = "../up"\n',
         ["name = '../up'", "folder's name", "letters, digits"],
     ),
+    "a run without a name": ('[run]\nname = ""\n' + QUESTIONS, [":2: [run] name is empty", "Name it or leave it out"]),
     "a reserved name": (HEAD + QUESTIONS + 'name = "base"\n', ["name = 'base'", "taken", "choose another"]),
     "an input from a stage that is not there": (
         HEAD + WALK + 'model = "midtrian"\n',

@@ -20,7 +20,7 @@ from whetstone.run.tables import read_rows, write_rows
 
 
 def room(folder, world, model=True, **settings):
-    known = {"batch_tokens": 256, "sequence_length": 128, "patience": 0} | settings
+    known = {"batch_tokens": 256, "max_length": 128, "patience": 0} | settings
     inputs = {"corpus": world["corpus"]} | ({"model": world["model"]} if model else {})
     return stage(folder, midtrain.Settings(kind="midtrain", **known), **inputs)
 
@@ -107,7 +107,7 @@ def test_conversations_that_are_too_long_are_counted_and_reported(tmp_path, worl
 
 def test_a_corpus_without_a_fitting_conversation_is_an_error(tmp_path, world):
     with pytest.raises(ValueError, match="no training conversation of at most 8 tokens"):
-        midtrain.run(room(tmp_path / "m", world, sequence_length=8))
+        midtrain.run(room(tmp_path / "m", world, max_length=8))
 
 
 def test_the_curriculum_brings_short_conversations_first():
@@ -149,9 +149,9 @@ def test_only_the_first_epoch_of_a_curriculum_is_in_order(tmp_path, world, monke
 
 
 def tokenised(made, chat):
-    read = midtrain.reader(midtrain.dropout(made.settings, made.inputs["corpus"]), made.seed)
+    read = midtrain.reader(made.settings, made.inputs["corpus"], made.seed)
     only = made.settings.loss_on == "response"
-    return tokenise(made, made.inputs["corpus"], chat, read, 128, only, ("train", "validation"))
+    return tokenise(made, made.inputs["corpus"], chat, read, only, ("train", "validation"))
 
 
 def test_loss_on_the_response_leaves_the_question_out(tmp_path, world):

@@ -28,7 +28,7 @@ SHRUNKEN = {
     "parallel.micro_batch_tokens": 1024, "parallel.accelerator": '""',
     "scores.samples": 4, "scores.base_samples": 1, "scores.max_tokens": 96,
     "corpus.subset.problems": 12, "corpus.validation_problems": 2,
-    "midtrain.optimizer.learning_rate": 8e-3, "midtrain.sequence_length": 256, "midtrain.batch_tokens": 512,
+    "midtrain.optimizer.learning_rate": 8e-3, "midtrain.max_length": 256, "midtrain.batch_tokens": 512,
     "midtrain.epochs": 100, "midtrain.validate_every": 60, "midtrain.patience": 0,
     "sft.optimizer.learning_rate": 1e-3, "sft.max_length": 256, "sft.batch_tokens": 1024, "sft.epochs": 2,
     "dpo.batch_pairs": 4, "dpo.max_tokens": 96,

@@ -104,7 +104,7 @@ def with_argument(path: Path) -> list[str]:
 def room(folder: Path, world: dict[str, Path], processes: int = 1, shard: str = "ddp", **settings: object) -> Stage:
     known = {"batch_tokens": 100, "epochs": 3, "checkpoint_every": 3} | settings
     made = stage(folder, sft.Settings(kind="sft", **known), data=world["subset"], model=world["model"])
-    parallel = ParallelSettings(device="cpu", replicas=1, processes=processes, shard=shard, micro_batch_tokens=60)
+    parallel = ParallelSettings(device="cpu", forks=1, processes=processes, shard=shard, micro_batch_tokens=60)
     threads = made.run.model_copy(update={"threads": 1})
     return Stage(
         **{name: getattr(made, name) for name in Stage.__dataclass_fields__} | {"parallel": parallel, "run": threads}

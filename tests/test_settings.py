@@ -34,13 +34,33 @@ def test_a_table_given_in_part_keeps_the_other_defaults_of_its_stage():
 
 def test_tables_within_tables_keep_their_defaults_too():
     class Outer(Settings):
-        stage: Stage = Stage(kind="x", spikes=SpikeSettings(spike="stop", go_backs=1))
+        stage: Stage = Stage(kind="x", spikes=SpikeSettings(spike="stop", not_finite="go_back"))
 
-    assert Outer(stage={"spikes": {"window": 32}}).stage.spikes == SpikeSettings(spike="stop", go_backs=1, window=32)
+    assert Outer(stage={"spikes": {"window": 32}}).stage.spikes == SpikeSettings(
+        spike="stop", not_finite="go_back", window=32
+    )
 
 
 def test_a_plain_string_names_the_optimizer_and_keeps_the_other_defaults():
     assert Stage(kind="x", optimizer="muon").optimizer == Stage(kind="x").optimizer.model_copy(update={"name": "muon"})
+
+
+def test_setting_a_key_below_a_name_keeps_the_name(tmp_path):
+    recipe = tmp_path / "named.toml"
+    recipe.write_text(
+        RECIPE
+        + """optimizer = "muon"
+[[stage]]
+kind = "rl"
+algorithm = "dapo"
+stabilisers = ["temperature_annealing"]
+"""
+    )
+    sets = ["sft.optimizer.learning_rate=1e-2", "rl.algorithm.clip_high=0.3", "rl.stabilisers.0.to=0.5"]
+    sft, rl = (read_recipe(recipe, sets).stage(name).settings for name in ("sft", "rl"))
+    assert (sft.optimizer.name, sft.optimizer.learning_rate) == ("muon", 1e-2)
+    assert (rl.algorithm.name, rl.algorithm.clip_high) == ("dapo", 0.3)
+    assert (rl.stabilisers[0].name, rl.stabilisers[0].to) == ("temperature_annealing", 0.5)
 
 
 def test_what_is_written_to_a_manifest_reads_back_as_the_same_settings():

@@ -7,6 +7,7 @@ from tests.tiny_world import answer, logged
 from whetstone import sft
 from whetstone.batch import Row, collate
 from whetstone.chat import Chat
+from whetstone.learner.conversation import read_conversation
 from whetstone.learner.tokenise import encode
 from whetstone.model import load
 from whetstone.records import Pair
@@ -45,7 +46,7 @@ def chat_of(world, **special) -> Chat:
 
 
 def row_of(chat, of_table) -> Row:
-    ((question, response),) = encode(chat, [sft.conversation(of_table)])
+    ((question, response),) = encode(chat, [read_conversation(of_table)])
     return Row([*question, *response], prompt=len(question))
 
 

@@ -43,7 +43,7 @@ def write_world(folder: Path) -> dict[str, Path]:
 
 def teach(folder: Path, world: dict[str, Path], epochs: float) -> Path:
     """The model after so many passes over the corpus: 15 leave it right about every third time."""
-    settings = midtrain.Settings(kind="midtrain", epochs=epochs, batch_tokens=128, sequence_length=128, patience=0)
+    settings = midtrain.Settings(kind="midtrain", epochs=epochs, batch_tokens=128, max_length=128, patience=0)
     midtrain.run(stage(folder, settings, corpus=world["corpus"], model=world["model"]))
     return folder / "model"
 

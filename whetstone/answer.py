@@ -12,17 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from whetstone.records import (
-    PROGRAM_REQUEST,
-    Completion,
-    Generator,
-    Message,
-    Problem,
-    Prompt,
-    Sampling,
-    Scorer,
-    Verifier,
-)
+from whetstone.chat import ask
+from whetstone.records import PROGRAM_REQUEST, Completion, Generator, Problem, Sampling, Scorer, Verifier
 from whetstone.verify import extract, get_policy
 from whetstone.verify.program import Outcome, Sandbox
 
@@ -150,6 +141,6 @@ def _one_each(generator: Generator, questions: dict[str, str], sampling: Samplin
     """One completion per question, by problem id, in the order of the questions."""
     if not questions:
         return {}
-    prompts = [Prompt(name, 0, (Message("user", text),)) for name, text in questions.items()]
+    prompts = [ask(name, text, 0) for name, text in questions.items()]
     completions = {completion.problem_id: completion for completion in generator.generate(prompts, sampling)}
     return {name: completions[name] for name in questions}

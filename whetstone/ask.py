@@ -5,7 +5,8 @@ in a pipe it is plain text. Ctrl-C ends an answer; a chat then continues.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,12 +32,16 @@ class Asking:
     think_least: int = 0  # and at least
     thinking: str = "show"  # show | fold | hide
 
+    @property
+    def budgeted(self) -> bool:
+        return self.think_most is not None or self.think_least > 0
+
     def __post_init__(self) -> None:
         if self.thinking not in ("show", "fold", "hide"):
             raise ValueError(f"thinking = {self.thinking!r}: it is one of show, fold, hide.")
-        if self.beams > 1 and (self.think_most is not None or self.think_least):
+        if self.beams > 1 and self.budgeted:
             raise ValueError(
-                f"beams = {self.beams} with a thinking budget: a budget steers one answer. Use one of the two."
+                f"beams = {self.beams} with a thinking budget, which steers one answer: use one of the two."
             )
 
 
@@ -50,17 +55,33 @@ def model_folder(name: str) -> str:
 
 
 class Printer:
-    """Writes the pieces of an answer. Text that may become a tag is held back until the rest of it arrives."""
+    """Writes one answer. Text that may become a tag is held back until the rest of it arrives."""
 
     def __init__(self, thinking: str, out: TextIO):
         self.thinking = thinking
         self.out = out
         self.live = out.isatty()
+        self.text = ""  # of the answer so far
         self._inside = False  # the thinking
         self._waiting = ""
         self._thought = 0  # characters of thinking so far
 
+    def show(self, events: Iterable[Any]) -> str:
+        """Write the answer's `Piece`s as they come, or its `Completion` if there are none. Returns why the answer ended."""
+        stop = ""
+        try:
+            for event in events:
+                completed = isinstance(event, Completion)
+                if not (completed and self.text):
+                    self.write(event.text)
+                if completed:
+                    self.text, stop = event.text, event.stop
+        finally:
+            self.end()
+        return stop
+
     def write(self, piece: str) -> None:
+        self.text += piece
         self._waiting += piece
         while True:
             tag = CLOSE if self._inside else OPEN
@@ -104,10 +125,8 @@ class Printer:
 
     def _fold(self, ended: bool) -> None:
         """One line that counts the characters while the model thinks, and stays with the last count."""
-        if self.live:
-            self.out.write(f"\r{DIM}(thought {self._thought:,} characters{'' if ended else ' …'}){PLAIN}\033[K")
-        else:
-            self.out.write(f"(thought {self._thought:,} characters)")
+        line = f"(thought {self._thought:,} characters{'' if ended else ' …'})"
+        self.out.write(f"\r{DIM}{line}{PLAIN}\033[K" if self.live else line)
 
 
 def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Iterator[Any]:
@@ -120,15 +139,12 @@ def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Itera
         for answers in beam_search(engine, [prompt for prompt in prompts if prompt.index == 0], settings):
             yield from (scored.completion for scored in answers)
         return
-    yield from engine.stream(prompts, asking.sampling, _control(engine, asking))
+    control = None
+    if asking.budgeted:
+        from whetstone.decode.budget_forcing import BudgetForcing
 
-
-def _control(engine: "Engine", asking: Asking) -> Callable[[Prompt], Any] | None:
-    if asking.think_most is None and not asking.think_least:
-        return None
-    from whetstone.decode.budget_forcing import BudgetForcing
-
-    return BudgetForcing(engine.chat, asking.think_most, asking.think_least)
+        control = BudgetForcing(engine.chat, asking.think_most, asking.think_least)
+    yield from engine.stream(prompts, asking.sampling, control)
 
 
 def generate(
@@ -167,17 +183,7 @@ def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking)
 
 
 def _show(events: Iterable[Any], asking: Asking, out: TextIO) -> None:
-    """Print one answer."""
-    printer = Printer(asking.thinking, out)
-    streamed = False
-    for event in events:
-        if not isinstance(event, Completion):
-            streamed = True
-        elif streamed:
-            break
-        printer.write(event.text)
-    printer.end()
-    if event.stop == "length":
+    if Printer(asking.thinking, out).show(events) == "length":
         most = asking.sampling.max_tokens
         print(f"(cut off after {most} tokens: --max-tokens allows more)", file=sys.stderr)
 
@@ -206,7 +212,7 @@ def chat(
             messages = start
             continue
         messages = (*messages, Message("user", question))
-        text = _turn(engine, Prompt("chat", turn, messages), asking, out)
+        text = _turn(engine, Prompt(f"turn {turn}", 0, messages), asking, out)
         messages = messages[:-1] if text is None else (*messages, Message("assistant", without_thinking(text)))
         turn += 1
 
@@ -228,23 +234,12 @@ def _question(source: TextIO, terminal: bool) -> str | None:
 
 
 def _turn(engine: "Engine", prompt: Prompt, asking: Asking, out: TextIO) -> str | None:
-    """The text of the answer, of which Ctrl-C keeps what is written so far; None if there is none."""
+    """The text of the answer, up to where Ctrl-C ended it; None if there is none."""
     fitting = _within_context(engine, [prompt], asking)
     if fitting is None:
         print("(the conversation is longer than the model's context: /new begins anew)", file=sys.stderr)
         return None
     printer = Printer(fitting.thinking, out)
-    text = ""
-    try:
-        for event in answer(engine, [prompt if fitting.beams == 1 else replace(prompt, index=0)], fitting):
-            if isinstance(event, Completion):
-                if not text:
-                    printer.write(event.text)
-                text = event.text
-            else:
-                text += event.text
-                printer.write(event.text)
-    except KeyboardInterrupt:
-        pass
-    printer.end()
-    return text or None
+    with suppress(KeyboardInterrupt):
+        printer.show(answer(engine, [prompt], fitting))
+    return printer.text or None

@@ -14,7 +14,6 @@ Letters: T tokens of a row, U tokens of its sequences if none shared a prompt, H
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -142,9 +141,8 @@ def attend(
     unsupported = {"dropout": dropout or None, "a soft cap": others.get("softcap"), "sinks": others.get("s_aux")}
     for name, amount in unsupported.items():
         if amount is not None:
-            raise ValueError(
-                f"{type(module).__name__} asks for attention with {name}, which is not supported: use another."
-            )
+            model = type(module).__name__
+            raise ValueError(f"{model} asks for attention with {name}, which is not supported: use another.")
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
         return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
@@ -157,13 +155,9 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 def attend_segments(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    segments: Segments, scaling: float | None, window: int | None,
+) -> torch.Tensor:  # fmt: skip
     """Causal attention of each sequence to itself, by a GPU kernel if one takes these tensors: query (1, H, T, D), key and
     value (1, K, T, D) -> (1, T, H, D)."""
     window = None if window is None or window >= segments.longest else window
@@ -202,11 +196,10 @@ def packed_attention(
 ) -> torch.Tensor:
     """Causal attention of each sequence to itself, on a CPU in fp32 even under autocast: (1, H, T, D)."""
     dtype = query.dtype
-    on_cpu = query.device.type == "cpu"
-    if on_cpu:
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
+    if query.device.type == "cpu":
+        wide = torch.promote_types(dtype, torch.float32)
         query, key, value = query.to(wide), key.to(wide), value.to(wide)
-    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+    with torch.autocast("cpu", enabled=False):
         segments = lengths if isinstance(lengths, Segments) else Segments(lengths)
         each = zip(*map(segments.unshare, (query, key, value)), strict=True)
         out = segments.share([_causal(q, k, v, scaling, window) for q, k, v in each])

@@ -248,8 +248,8 @@ def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
         rows_with.setdefault(remaining, []).append(rows)
 
     opened = at = 0
-    for length, run in zip(*_runs(lengths), strict=True):
-        end = at + run
+    for negative, run in zip(*np.unique(-lengths, return_counts=True), strict=True):  # from long to short
+        length, end = -int(negative), at + int(run)
         while at < end:
             best = bisect.bisect_left(left, length)
             if best < len(left):
@@ -269,12 +269,6 @@ def _best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
             reopen(rows[filled + (rest > 0) :], space)
             at += count
     return row_of
-
-
-def _runs(values: np.ndarray) -> tuple[list[int], list[int]]:
-    """Runs of equal values: the values, and the length of each run."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    return values[starts].tolist(), np.diff(starts, append=len(values)).tolist()
 
 
 def pack_in_order(lengths: Sequence[int], order: Sequence[int], room: int) -> Packed:

@@ -5,6 +5,7 @@ Ids that a student sampled are never made from text again: `Rollout.ids` go into
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,16 +42,11 @@ class Chat:
         self.stops = stops(tokenizer)
         self.end = self.stops[0]
         self.size = max(tokenizer.get_vocab().values()) + 1
-        self._prompts: dict[tuple[Message, ...], list[int]] = {}
+        self._prompt_ids = lru_cache(20_000)(lambda messages: self._encode_prompts([messages])[0])
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids up to and including the generation prompt."""
-        key = tuple(messages)
-        if key not in self._prompts:
-            if len(self._prompts) > 20_000:
-                self._prompts.clear()
-            (self._prompts[key],) = self._encode_prompts([key])
-        return list(self._prompts[key])
+        return list(self._prompt_ids(tuple(messages)))
 
     def question_ids(self, question: str) -> list[int]:
         return self.prompt_ids((Message("user", question),))

@@ -213,11 +213,7 @@ def evaluate(
     policy: Annotated[str | None, typer.Option(help="How answers are compared; default: as the problems say.")] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="OURS=THEIRS",
-            help="A column by another name: question=prompt. Repeatable.",
-        ),
+        typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
@@ -269,8 +265,8 @@ def generate(
     from whetstone.ask import generate as answer_all
     from whetstone.records import Sampling
 
-    asked = questions or [line.strip() for line in sys.stdin if line.strip()]
-    if not asked:
+    prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
+    if not prompts:
         raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12 + 30?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
@@ -278,7 +274,7 @@ def generate(
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model_folder(model)), asked, samples, asking)
+        answer_all(load_engine(model_folder(model)), prompts, samples, asking)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

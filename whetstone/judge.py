@@ -21,7 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from whetstone.records import Completion, Generator, Message, Prompt, Sampling, Verdict, Verifier
+from whetstone.chat import ask
+from whetstone.records import Completion, Generator, Sampling, Verdict, Verifier
 from whetstone.run.tables import Journal
 
 BLOCK = 256  # answers that the rules check before the judge is asked about the open ones among them
@@ -59,13 +60,9 @@ class JudgedVerifier:
     """
 
     def __init__(
-        self,
-        verifier: Verifier,
-        generator: Generator,
-        journal: Path | None = None,
-        audit: float = 0.0,
+        self, verifier: Verifier, generator: Generator, journal: Path | None = None, audit: float = 0.0,
         sampling: Sampling | None = None,
-    ):
+    ):  # fmt: skip
         if not 0 <= audit <= 1:
             raise ValueError(f"audit = {audit}: it is the share of decided answers shown to the judge. Use 0 to 1.")
         self.verifier, self.generator, self.audit = verifier, generator, audit
@@ -106,7 +103,7 @@ class JudgedVerifier:
         new = {case["id"]: case for case in cases if case["id"] not in self._opinions}
         if not new:
             return
-        prompts = [Prompt(name, 0, (Message("user", _prompt(case)),)) for name, case in new.items()]
+        prompts = [ask(name, _prompt(case), 0) for name, case in new.items()]
         for completion in self.generator.generate(prompts, self.sampling):
             name = completion.problem_id
             row = new[name] | {"judge": completion.text, "opinion": opinion(completion, name)}

@@ -19,15 +19,9 @@ RESAMPLES = 10_000  # of the bootstrap
 
 
 def score_model(
-    model: Path,
-    problems: Sequence[Problem],
-    scores: ScoreSettings,
-    parallel: ParallelSettings,
-    seed: int,
-    out_folder: Path,
-    stage: str,
-    longest: int = 0,
-) -> list[Score]:
+    model: Path, problems: Sequence[Problem], scores: ScoreSettings, parallel: ParallelSettings, seed: int,
+    out_folder: Path, stage: str, longest: int = 0,
+) -> list[Score]:  # fmt: skip
     """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/.
 
     `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).
@@ -47,16 +41,14 @@ def score_model(
         for benchmark in dict.fromkeys(p.benchmark for p in problems):
             chosen = [p for p in problems if p.benchmark == benchmark]
             chosen = chosen[: scores.problems] if scores.problems else chosen
-            folder = out_folder / benchmark
-            label = f"scoring {stage} on {benchmark}"
-            journal = folder / "journal.jsonl"
+            label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
             groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=2048)
             rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
-            write_rows(folder, rows)
+            write_rows(journal.parent, rows)
             main = benchmark == scores.main
             results.append(summarise(rows, verifier, stage, benchmark, main, scores.temperature))
-    for benchmark in dict.fromkeys(p.benchmark for p in problems):  # only now: until all are scored a kill may come
-        (out_folder / benchmark / "journal.jsonl").unlink()
+    for score in results:  # only now: until all are scored a kill may come
+        (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results
 
 

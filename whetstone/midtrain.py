@@ -1,6 +1,6 @@
 """Mid-training (Phi-4-Mini-Reasoning, stage 1): next-token training on all verified chains of thought, packed.
 
-Conversations are packed into rows of `sequence_length` tokens by best-fit decreasing. None is cut, and each attends to itself
+Conversations are packed into rows of `max_length` tokens by best-fit decreasing. None is cut, and each attends to itself
 only. Training ends early once the loss on held-out problems stops improving: after `patience` validations without a new best.
 The weights of the best validation are the stage's model.
 
@@ -16,36 +16,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from whetstone.run.folder import Stage, alone
+from whetstone.learner.conversation import Conversation, read_conversation
+from whetstone.run.folder import Stage, alone, published
 from whetstone.run.progress import say
 from whetstone.run.room import TRAINING, Estimate, Input, Room
-from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
+from whetstone.run.settings import CheckpointEvery, NextTokenSettings, Optimizer, OptimizerSettings
 from whetstone.run.tables import read_rows
 
 if TYPE_CHECKING:
     from whetstone.batch import Packed
     from whetstone.learner.order import StepPlan
-    from whetstone.learner.question_dropout import QuestionDropout
     from whetstone.learner.token_store import TokenStore
-    from whetstone.learner.tokenise import Conversation
 
 TEXTS_FOR_TOKENIZER = 20_000  # conversations that a tiny model's tokenizer is trained on, at most
 
 
-class Settings(TrainingSettings):
-    epochs: float = Field(1.0, gt=0, description="passes over the corpus")
-    tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
-    batch_tokens: int = Field(4096, gt=0, description="tokens per optimizer step")
-    sequence_length: int = Field(1024, gt=1, description="tokens of a packed row, at most")
+class Settings(NextTokenSettings):
     loss_on: Literal["all", "response"] = Field("all", description="whether the question's tokens count too")
     curriculum: float = Field(0, ge=0, le=1, description="share of the conversations that come first, short to long")
     word_dropout: float = Field(0, ge=0, lt=1, description="share of the questions' words left out, numbers never")
-    rare_word_dropout: float = Field(0, ge=0, lt=1, description="share of the rare words left out; 0: as of the others")
-    rare_below: float = Field(0.01, gt=0, lt=1, description="share of the questions; a word in fewer of them is rare")
+    rare_word_dropout: float = Field(0, ge=0, lt=1, description="the share of words that few texts have; 0: the same")
     sentence_dropout: float = Field(0, ge=0, lt=1, description="share of sentences without a number left out")
     validate_every: int = Field(50, gt=0, description="steps between two validations")
     patience: int = Field(4, ge=0, description="validations without a new best after which it ends; 0: never")
@@ -53,6 +47,12 @@ class Settings(TrainingSettings):
         learning_rate=4e-3, schedule="cosine", warmup=0.05, floor=0.1, weight_decay=0.1
     )
     checkpoint_every: CheckpointEvery = 100
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        **NextTokenSettings.MOVED,
+        "sequence_length": "max_length",
+        "rare_below": "gone: a word is rare if fewer than 0.4 % of the questions have it",
+    }
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -64,18 +64,16 @@ def run(stage: Stage) -> dict[str, Any]:
     from whetstone.learner.tokenise import tokenise
 
     settings: Settings = stage.settings
-    student = load(stage, stage.inputs.get("model") or stage.model.path or tiny_base(stage))
-    read = reader(dropout(settings, stage.inputs["corpus"]), stage.seed)
-    corpus = tokenise(
-        stage, stage.inputs["corpus"], student.chat, read, settings.sequence_length,
-        responses_only=settings.loss_on == "response", splits=("train", "validation"),
-    )  # fmt: skip
-    rows, held_out = corpus["train"], corpus["validation"].at_most(settings.sequence_length)
+    student = load(stage, stage.model_source or tiny_base(stage))
+    read = reader(settings, stage.inputs["corpus"], stage.seed)
+    only_responses, splits = settings.loss_on == "response", ("train", "validation")
+    corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits)
+    rows, held_out = corpus["train"], corpus["validation"].at_most(settings.max_length)
     packed, plan = packed_steps(settings, rows, stage.seed)
     if not plan:
         raise ValueError(
-            f"{stage.inputs['corpus']} has no training conversation of at most {settings.sequence_length} tokens: there is "
-            "nothing to train on. Raise sequence_length, or look into dropped/ for the reasons."
+            f"{stage.inputs['corpus']} has no training conversation of at most {settings.max_length} tokens: there is "
+            "nothing to train on. Raise max_length, or look into dropped/ for the reasons."
         )
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
@@ -114,9 +112,9 @@ def packed_steps(settings: Settings, rows: "TokenStore", seed: int) -> tuple["Pa
 
     if settings.curriculum:
         order = short_first(rows.lengths, seed, settings.curriculum)
-        packed = pack_in_order(rows.lengths, order, settings.sequence_length)
+        packed = pack_in_order(rows.lengths, order, settings.max_length)
     else:
-        packed = pack(rows.lengths, settings.sequence_length)
+        packed = pack(rows.lengths, settings.max_length)
     first = range(len(packed)) if settings.curriculum else None
     sizes = packed.sizes(rows.lengths)
     return packed, plan_steps(sizes, settings.batch_tokens, seed, settings.epochs, settings.tokens, first)
@@ -129,53 +127,43 @@ def tiny_base(stage: Stage) -> Path:
     base = stage.folder / "base"
     with alone(stage.folder / "base.lock"):  # with several processes, one makes it
         if not base.exists():
-            corpus = map(conversation, islice(read_rows(stage.inputs["corpus"]), TEXTS_FOR_TOKENIZER))
+            corpus = map(read_conversation, islice(read_rows(stage.inputs["corpus"]), TEXTS_FOR_TOKENIZER))
             texts = (f"{row.question} {row.answer}" for row in corpus if not row.fault)
-            aside = stage.output("base.part")
-            models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
-            aside.rename(base)
+            with published(base) as aside:
+                models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
     return base
 
 
-def conversation(row: Mapping[str, Any]) -> "Conversation":
-    from whetstone.learner.tokenise import Conversation
+def reader(settings: Settings, corpus: Path, seed: int) -> Callable[[dict[str, Any]], Conversation]:
+    """A function from a row of the corpus to a conversation, with question dropout if the settings ask for it.
 
-    return Conversation(row.get("problem_id"), row.get("question"), row.get("text"), row.get("split"))
-
-
-def dropout(settings: Settings, corpus: Path) -> "QuestionDropout":
-    """The dropout that the settings ask for, with the corpus's common words if rare ones are treated differently."""
+    It must get all rows once, in order, because it draws random numbers.
+    """
     from whetstone.learner.question_dropout import QuestionDropout, common_words
 
-    plain = QuestionDropout(settings.word_dropout, settings.rare_word_dropout, settings.sentence_dropout)
-    if not settings.rare_word_dropout:
-        return plain
-    rows = map(conversation, read_rows(corpus))
-    questions = (row.question for row in rows if row.split == "train" and not row.fault)
-    return replace(plain, common=common_words(questions, settings.rare_below))
-
-
-def reader(dropout: "QuestionDropout", seed: int) -> Callable[[dict[str, Any]], "Conversation"]:
-    """A function from a row of the corpus to a conversation. It must see all rows once, in order: it draws random numbers."""
+    shares = settings.word_dropout, settings.rare_word_dropout, settings.sentence_dropout
+    if not any(shares):
+        return read_conversation
+    rows = map(read_conversation, read_rows(corpus) if settings.rare_word_dropout else ())
+    drop = QuestionDropout(
+        *shares, common_words(row.question for row in rows if row.split == "train" and not row.fault)
+    )
     rng = random.Random(f"{seed}/word dropout")
 
-    def read(row: dict[str, Any]) -> "Conversation":
-        read_row = conversation(row)
-        if dropout.on and read_row.split == "train" and not read_row.fault:
-            return replace(read_row, question=dropout(read_row.question, rng))
-        return read_row
+    def read(row: dict[str, Any]) -> Conversation:
+        conversation = read_conversation(row)
+        if conversation.split != "train" or conversation.fault:
+            return conversation
+        return replace(conversation, question=drop(conversation.question, rng))
 
     return read
 
 
 def plan(stage: Stage) -> Estimate:
     """The estimate for `whetstone plan`. Tokens are known if they are bounded, or if corpus and tokenizer exist."""
-    from whetstone.learner.cost import next_token_estimate
+    from whetstone.learner.cost import CHECKPOINTS, next_token_estimate
 
-    corpus = read_rows(stage.inputs["corpus"]) if stage.inputs["corpus"].exists() else ()
-    texts = (f"{row['question']} {row['text']}" for row in corpus if row["split"] == "train")
-    checkpoints = stage.run.keep_checkpoints + 1  # and the best
-    return next_token_estimate(stage, texts, stage.settings.sequence_length, checkpoints)
+    return next_token_estimate(stage, stage.inputs["corpus"], checkpoints=CHECKPOINTS + 1)  # and the best
 
 
 ROOM = Room(
@@ -186,5 +174,5 @@ ROOM = Room(
     gives=("model",),
     uses=TRAINING,
     trains=True,
-    longest=lambda settings: settings.sequence_length,
+    longest=lambda settings: settings.max_length,
 )

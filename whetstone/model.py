@@ -32,6 +32,10 @@ transformers_logging.disable_progress_bar()  # else there is a bar per file
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
 
+# Of a tiny model. Phi-4-mini has 0.75 and 10,000, which is meant for contexts of thousands of tokens.
+PARTIAL_ROTARY = 0.5  # share of a head's dimensions that are rotated
+ROPE_THETA = 500.0
+
 # Phi-4-mini's template: no newlines; without a generation prompt it ends with the eos token.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -88,11 +92,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         num_key_value_heads=settings.kv_heads,
         max_position_embeddings=settings.context,
         original_max_position_embeddings=settings.context,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": settings.rope_theta,
-            "partial_rotary_factor": settings.partial_rotary,
-        },
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA, "partial_rotary_factor": PARTIAL_ROTARY},
         tie_word_embeddings=True,
         attn_implementation=ATTENTION,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attention_dropout"), 0.0),
@@ -184,14 +184,15 @@ def try_out(model: "PreTrainedModel") -> None:
     Raises ValueError if the logits differ: because of attention that does not use the interface or needs more than it offers,
     layers in which packed sequences mix (recurrent ones), or a head that is more than a matrix.
     """
-    weight = model.get_output_embeddings().weight
+    head = model.get_output_embeddings()
+    weight = head.weight
     lengths = [5, 3]
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
     name = type(model).__name__
     packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
     own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
-    if not alike(packed, own_head):
+    if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
             "log-probabilities would be wrong here. Use a model of another class, such as Phi-3, Qwen 2 or 3, or Llama."
@@ -222,9 +223,8 @@ def save(
     """
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if missing := [
-        i for i in stops(tokenizer) if i not in ends
-    ]:  # without these, a sampler would not stop at the end of the turn
+    missing = [i for i in stops(tokenizer) if i not in ends]
+    if missing:  # without these, a sampler would not stop at the end of the turn
         model.generation_config.eos_token_id = [*missing, *ends]
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
@@ -238,7 +238,7 @@ def save(
 
 def parameters(model: torch.nn.Module) -> int:
     """The number of distinct parameters; a tied head counts once."""
-    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return sum(p.numel() for p in model.parameters())
 
 
 def choose_device(device: str) -> str:

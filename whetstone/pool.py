@@ -32,12 +32,8 @@ def pool_of(path: Path, settings: PoolSettings, stream: str) -> list[Problem]:
     ]
     if not fitting:
         raise ValueError(
-            f"pool: {path} has no prompt of levels {_words(levels)} and domains {_words(domains)}. Name other pool.levels or "
+            f"pool: {path} has no prompt of levels = {levels} and domains = {domains} (None: any). Name other pool.levels or "
             "pool.domains."
         )
     random.Random(stream).shuffle(fitting)
     return fitting[: settings.prompts]
-
-
-def _words(values: tuple[object, ...] | None) -> str:
-    return "any" if values is None else str(list(values))

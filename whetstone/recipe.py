@@ -149,7 +149,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         )
     for table in stages:
         _check_kind(table)
-        table.values.setdefault("name", _default_name(table.values["kind"]))
+        file = file_of(table.values["kind"])
+        table.values.setdefault("name", file.stem if file else table.values["kind"])
         table.label = f'[[stage]] "{table.values["name"]}"'
     _check_names(stages)
     for assignment in sets:
@@ -158,13 +159,11 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for number, table in enumerate(stages, 1):
         above.append(_read_stage(number, table, above))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
+    if not settings["run"].name:
+        raise ValueError(
+            f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
+        )
     return Recipe(path=path, stages=tuple(above), **settings)
-
-
-def _default_name(kind: str) -> str:
-    """The kind itself; of a user's own `file.py:ROOM`, the file's name without its ending."""
-    file = file_of(kind)
-    return file.stem if file else kind
 
 
 # --- files -> tables
@@ -193,10 +192,10 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, Tab
 def _read_document(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
     """The values of a recipe file and their lines. Raises FileNotFoundError, ValueError for a table unknown to recipes."""
     if not path.is_file():
-        beside = sorted(map(str, path.parent.glob("*.toml")))
+        others = sorted(map(str, path.parent.glob("*.toml")))
         raise FileNotFoundError(
-            f"There is no recipe {path}: name a TOML file{suggestion(str(path), beside)}"
-            + (f" Beside it are {', '.join(beside)}." if beside else "")
+            f"There is no recipe {path}: name a TOML file{suggestion(str(path), others)}"
+            + (f" Beside it are {', '.join(others)}." if others else "")
         )
     document, lines = parse(path)
     known = ["extends", "stage", *SHARED]
@@ -284,22 +283,28 @@ def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) 
 
 
 def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
-    """Set `values[keys[0]][keys[1]]…`. Missing tables are made; in a list a key is the number of an entry."""
+    """Set `values[keys[0]][keys[1]]…`. In a list a key is the number of an entry.
+
+    Missing tables are made, and a string that chooses by name becomes a table: `"muon"` -> `{ name = "muon" }`.
+    """
     key, *rest = keys
     if isinstance(values, list):
         if not key.isdigit() or int(key) >= len(values):
             raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
-        if rest:
-            _put(values[int(key)], rest, value, what)
-        else:
-            values[int(key)] = value
+        values[int(key)] = _with(values[int(key)], rest, value, what)
     elif isinstance(values, dict):
-        if rest:
-            _put(values.setdefault(key, {}), rest, value, what)
-        else:
-            values[key] = value
+        values[key] = _with(values.get(key, {}), rest, value, what)
     else:
         raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+
+
+def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
+    """`inner` with the value at `keys`; the value itself without keys."""
+    if not keys:
+        return value
+    table = {"name": inner} if isinstance(inner, str) else inner
+    _put(table, keys, value, what)
+    return table
 
 
 def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> RecipeStage:
@@ -307,21 +312,18 @@ def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> Reci
         room = load_room(table.values["kind"])
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{table.place('kind')} {error}") from error
-    named = {name: table.values[name] for name in room.inputs if name in table.values}
     sources = {}
     for name, wanted in room.inputs.items():
-        source = _find_source(table, name, wanted, named.get(name), above)
-        if source is not None:
+        if source := _find_source(table, name, wanted, above):
             sources[name] = source
-    own = {key: value for key, value in table.values.items() if key not in named}
+    own = {key: value for key, value in table.values.items() if key not in room.inputs}
     settings = validated(room.settings, replace(table, values=own), [*room.settings.model_fields, *room.inputs])
     return RecipeStage(number, settings.name, settings.kind, room, settings, MappingProxyType(sources))
 
 
-def _find_source(
-    table: Table, name: str, wanted: Input, reference: object, above: Sequence[RecipeStage]
-) -> Source | None:
+def _find_source(table: Table, name: str, wanted: Input, above: Sequence[RecipeStage]) -> Source | None:
     """The artifact that input `name` reads. An empty reference declines an optional input."""
+    reference = table.values.get(name)
     if (reference == "" and wanted.optional) or (reference is None and wanted.only_named):
         return None
     fitting = [
@@ -330,18 +332,12 @@ def _find_source(
         for stage in reversed(above)
         if artifact in stage.room.gives
     ]
-    if reference is None:
-        return _default_source(table, name, wanted, fitting, above)
-    return _named_source(table, name, wanted, reference, fitting, above)
-
-
-def _default_source(
-    table: Table, name: str, wanted: Input, fitting: Sequence[Source], above: Sequence[RecipeStage]
-) -> Source | None:
+    if reference is not None:
+        return _named_source(table, name, wanted, reference, fitting, above)
     kinds = {stage.name: stage.kind for stage in above}
     preferred = [source for source in fitting if not wanted.made_by or kinds[source.stage] in wanted.made_by]
-    if source := next(iter([*preferred, *fitting]), None):
-        return source
+    if fitting:
+        return (preferred or fitting)[0]
     if wanted.optional:
         return None
     makers = [kind for kind in KINDS if set(load_room(kind).gives) & set(wanted.accepts)]

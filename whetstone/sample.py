@@ -30,18 +30,11 @@ AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left
 
 
 def sample_groups(
-    generator: Generator,
-    problems: Sequence[Problem],
-    samples: int | Sequence[int],
-    sampling: Sampling,
-    verifier: Verifier,
-    label: str = "",
-    first: int = 0,
-    known: Collection[tuple[str, int]] = (),
-    finished: list[Rollout] | None = None,
-    reward: Callable[[Problem, Rollout], float | None] | None = None,
+    generator: Generator, problems: Sequence[Problem], samples: int | Sequence[int], sampling: Sampling,
+    verifier: Verifier, label: str = "", first: int = 0, known: Collection[tuple[str, int]] = (),
+    finished: list[Rollout] | None = None, reward: Callable[[Problem, Rollout], float | None] | None = None,
     process_group: "ProcessGroup | None" = None,
-) -> list[list[Rollout]]:
+) -> list[list[Rollout]]:  # fmt: skip
     """P lists of G graded rollouts. `samples` is G, or one G per problem; `first` is the index of a problem's first rollout.
 
     With a `label`, progress is shown. Rollouts in `known`, as (problem id, index), are left out. On Ctrl-C, `finished` is
@@ -93,19 +86,8 @@ def gathered(items: list[T], process_group: "ProcessGroup | None") -> list[T]:
 
 
 def as_rollout(c: Completion, v: Verdict, temperature: float) -> Rollout:
-    return Rollout(
-        c.problem_id,
-        c.index,
-        c.prompt_ids,
-        c.ids,
-        c.logprobs,
-        temperature,
-        c.stop,
-        c.text,
-        v.correct,
-        v.reason,
-        v.answer,
-    )
+    sampled = c.problem_id, c.index, c.prompt_ids, c.ids, c.logprobs, temperature, c.stop, c.text
+    return Rollout(*sampled, v.correct, v.reason, v.answer)
 
 
 def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:
@@ -113,16 +95,9 @@ def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:
 
 
 def sample_journalled(
-    generator: Generator,
-    problems: Sequence[Problem],
-    samples: int,
-    sampling: Sampling,
-    verifier: Verifier,
-    journal: Path,
-    label: str,
-    block: int = 1024,
-    process_group: "ProcessGroup | None" = None,
-) -> list[list[Rollout]]:
+    generator: Generator, problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier,
+    journal: Path, label: str, block: int = 1024, process_group: "ProcessGroup | None" = None,
+) -> list[list[Rollout]]:  # fmt: skip
     """`sample_groups` that survives a kill: P lists of G = `samples` rollouts; `block` rollouts are sampled and synced at once.
 
     If one process of a group is stopped, the others end too, and the current block is lost.

@@ -6,28 +6,17 @@ its end-of-turn id only. The response is found by its length, never by id: model
 `data = "dpo/pairs"` trains on the chosen side of a DPO stage's pairs: the control that DPO has to beat.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from pydantic import Field
+from typing import Any
 
 from whetstone.run.folder import Stage
 from whetstone.run.room import TRAINING, Estimate, Input, Room
-from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
-from whetstone.run.tables import read_rows
-
-if TYPE_CHECKING:
-    from whetstone.learner.tokenise import Conversation
+from whetstone.run.settings import NextTokenSettings, Optimizer, OptimizerSettings
 
 
-class Settings(TrainingSettings):
-    epochs: float = Field(1.0, gt=0, description="passes over the samples")
-    tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
-    batch_tokens: int = Field(4096, gt=0, description="tokens per optimizer step")
-    max_length: int = Field(1024, gt=1, description="tokens of a sample; longer ones are left out")
+class Settings(NextTokenSettings):
     optimizer: Optimizer = OptimizerSettings(
         learning_rate=1e-3, schedule="cosine", warmup=0.05, floor=0.05, weight_decay=0.1
     )
-    checkpoint_every: CheckpointEvery = 50
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -40,7 +29,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage)
-    samples = tokenise(stage, stage.inputs["data"], student.chat, conversation, settings.max_length)
+    samples = tokenise(stage, stage.inputs["data"], student.chat)
     rows = samples["train"].at_most(settings.max_length)
     plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
     if not plan:
@@ -66,23 +55,11 @@ def run(stage: Stage) -> dict[str, Any]:
     return counts | {"steps": len(plan), "tokens": state["tokens"]}
 
 
-def conversation(row: dict[str, Any]) -> "Conversation":
-    """A question and its answer. For a pair: the chosen side, as the sampled ids if there are any."""
-    from whetstone.learner.tokenise import Conversation
-
-    if "chosen" not in row:
-        return Conversation(row.get("problem_id"), row.get("question"), row.get("text"))
-    ids = {"prompt_ids": row["prompt_ids"] or (), "answer_ids": row["chosen_ids"] or ()}
-    return Conversation(row.get("problem_id"), row.get("question"), row["chosen"], **ids)
-
-
 def plan(stage: Stage) -> Estimate:
     """The estimate for `whetstone plan`. Tokens are known if they are bounded, or if data and tokenizer exist."""
     from whetstone.learner.cost import next_token_estimate
 
-    data = read_rows(stage.inputs["data"]) if stage.inputs["data"].exists() else ()
-    texts = (f"{row['question']} {row.get('chosen') or row['text']}" for row in data)
-    return next_token_estimate(stage, texts, stage.settings.max_length, stage.run.keep_checkpoints)
+    return next_token_estimate(stage, stage.inputs["data"])
 
 
 ROOM = Room(

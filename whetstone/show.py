@@ -9,7 +9,7 @@ from typing import Any
 
 from whetstone.problems.table import FORMATS, SURROGATE, BrokenRow, read_table
 from whetstone.run.mistakes import suggestion
-from whetstone.run.tables import read_rows
+from whetstone.run.tables import count_rows, read_rows
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
@@ -33,11 +33,8 @@ def tables_below(folder: Path) -> list[tuple[Path, int, list[str]]]:
     """(folder, rows, columns) of every table in a stage's or a run's folder."""
     import pyarrow.parquet as pq
 
-    tables = []
-    for table in sorted({part.parent for part in folder.rglob("part-*.parquet")}):
-        shards = [pq.ParquetFile(shard) for shard in sorted(table.glob("part-*.parquet"))]
-        tables.append((table, sum(shard.metadata.num_rows for shard in shards), shards[0].schema_arrow.names))
-    return tables
+    tables = sorted({part.parent for part in folder.rglob("part-*.parquet")})
+    return [(table, count_rows(table), pq.read_schema(min(table.glob("part-*.parquet"))).names) for table in tables]
 
 
 def chosen(

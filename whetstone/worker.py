@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from whetstone.recipe import SHARED, load_room
+from pydantic import TypeAdapter
+
+from whetstone.recipe import load_room
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.processes import cores
 from whetstone.run.torchrun import process, run_processes
@@ -29,28 +31,13 @@ def run_in_processes(stage: Stage) -> dict[str, Any]:
 
 def to_json(stage: Stage) -> dict[str, Any]:
     """The stage for another process; `read_stage` is the inverse."""
-    return {
-        "name": stage.name,
-        "kind": stage.kind,
-        "folder": str(stage.folder),
-        "inputs": {name: str(path) for name, path in stage.inputs.items()},
-        "longest": stage.longest,
-        **{table: getattr(stage, table).model_dump(mode="json") for table in ("settings", *SHARED)},
-    }
+    return TypeAdapter(Stage).dump_python(stage, mode="json", serialize_as_any=True)
 
 
 def read_stage(path: Path) -> Stage:
     row = read_json(path)
-    shared: dict[str, Any] = {name: table.model_validate(row[name]) for name, table in SHARED.items()}
-    return Stage(
-        name=row["name"],
-        kind=row["kind"],
-        folder=Path(row["folder"]),
-        inputs={name: Path(folder) for name, folder in row["inputs"].items()},
-        settings=load_room(row["kind"]).settings.model_validate(row["settings"]),
-        longest=row["longest"],
-        **shared,
-    )
+    row["settings"] = load_room(row["kind"]).settings.model_validate(row["settings"])
+    return TypeAdapter(Stage).validate_python(row)
 
 
 def main() -> None:

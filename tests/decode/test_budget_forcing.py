@@ -66,12 +66,9 @@ def test_only_so_many_waits_are_forced_and_a_long_enough_thought_may_end(engine)
 
 
 def test_the_end_of_the_turn_while_thinking_is_removed_too(engine):
-    class EndsTurn(Scripted):
-        pass
-
     script = [*engine.chat.ids("1+"), engine.chat.end]
     forcing = BudgetForcing(engine.chat, least=20, waits=1)
-    (done,) = engine.generate(PROMPTS[:1], Sampling(max_tokens=40), lambda p: EndsTurn(script, forcing(p)))
+    (done,) = engine.generate(PROMPTS[:1], Sampling(max_tokens=40), lambda p: Scripted(script, forcing(p)))
     assert done.text.startswith("1+Wait")
 
 

@@ -117,7 +117,7 @@ def test_no_sibling_waits_for_the_prefill_of_a_preempted_sequence_that_also_runs
     preempted, new = sequence(prompt, 0), sequence(prompt, 1)
     preempted.ids, preempted.logprobs = [5] * BLOCK, [0.0] * BLOCK
     scheduler = Scheduler(BlockManager(20, cache=None), max_batch=4, prefill_tokens=1000)
-    scheduler.add([preempted, new])
+    scheduler.waiting += [preempted, new]
     prefills, decodes = scheduler.schedule()
     assert prefills == [(preempted, 2 * BLOCK + 3), (new, BLOCK + 3)] and not decodes
     assert [scheduler.advance(*prefill) for prefill in prefills] == [[preempted], [new]]

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.servers import Answer, echo, said, send, server
+from whetstone.decode import server_generator
 from whetstone.decode.server_generator import Server, ServerError, ServerGenerator, Spent
 from whetstone.records import Message, Prompt, Sampling
 
@@ -116,29 +117,31 @@ def test_a_prompt_that_fails_to_the_end_is_left_out_with_its_reason_and_the_othe
     assert world.tries["question 3"] == 3
 
 
-def test_a_server_that_only_fails_is_given_up():
+def test_a_server_that_only_fails_is_given_up(monkeypatch):
+    monkeypatch.setattr(server_generator, "PATIENCE", 3)
     with (
         server(FAILURES["500"]) as (address, world),
         pytest.raises(ServerError, match=r"failed 3 prompts in a row, each 2 times; last: status 500: oops.*kept"),
     ):
-        texts(client(address, retries=1, patience=3, in_flight=1), 50)
+        texts(client(address, retries=1, in_flight=1), 50)
     assert len(world.bodies) == 6
 
 
 def test_a_prompt_that_the_server_refuses_is_not_sent_again():
     with server(lambda handler, body, attempt: send(handler, "too long", 400)) as (address, world):
-        generator = client(address, patience=4)
+        generator = client(address)
         assert texts(generator, 3) == {}
     assert {reason for _, reason in generator.failed} == {"status 400: too long"}
     assert len(world.bodies) == 3
 
 
-def test_a_server_that_refuses_everything_in_the_same_words_is_given_up():
+def test_a_server_that_refuses_everything_in_the_same_words_is_given_up(monkeypatch):
+    monkeypatch.setattr(server_generator, "PATIENCE", 3)
     with (
         server(lambda handler, body, attempt: send(handler, "unexpected fields", 422)) as (address, world),
         pytest.raises(ServerError, match=r"refused 3 prompts in the same words.*unexpected fields.*model \('m'\)"),
     ):
-        texts(client(address, patience=3, in_flight=1), 50)
+        texts(client(address, in_flight=1), 50)
     assert len(world.bodies) == 3
 
 
@@ -150,19 +153,20 @@ def test_a_server_that_has_answered_may_refuse_prompts():
             send(handler, "too long", 400)
 
     with server(picky) as (address, _):
-        assert list(texts(client(address, patience=2, in_flight=1), 9)) == ["p0"]
+        assert list(texts(client(address, in_flight=1), 12)) == ["p0"]
 
 
-def test_an_answer_that_stays_empty_is_an_empty_answer():
+def test_an_answer_that_stays_empty_is_an_empty_answer(monkeypatch):
+    monkeypatch.setattr(server_generator, "PATIENCE", 1)
     with server(FAILURES["empty text"]) as (address, world):
-        generator = client(address, retries=2, patience=1)
+        generator = client(address, retries=2)
         assert texts(generator, 3) == {f"p{n}": "" for n in range(3)}
     assert set(world.tries.values()) == {3} and generator.failed == []
 
 
 def test_a_server_that_does_not_listen_ends_the_run_however_few_prompts_are_left():
     with pytest.raises(ServerError, match=r"failed 1 prompts in a row, each 2 times.*connection: ConnectError"):
-        texts(client("http://127.0.0.1:9/v1", retries=1, patience=8), 1)
+        texts(client("http://127.0.0.1:9/v1", retries=1), 1)
 
 
 @pytest.mark.parametrize(("status", "why"), [(401, "key is not accepted"), (404, "no such model")])
@@ -177,7 +181,7 @@ def test_permanent_failures_end_the_run_at_once(status, why):
 
 def test_a_server_that_cannot_be_reached_is_named():
     with pytest.raises(ServerError, match=r"http://127\.0\.0\.1:9/v1 failed 1 prompts in a row.*connection"):
-        texts(client("http://127.0.0.1:9/v1", retries=0, patience=1, in_flight=1), 1)
+        texts(client("http://127.0.0.1:9/v1", retries=0, in_flight=1), 1)
 
 
 def test_retry_after_holds_for_all_requests():
@@ -217,20 +221,18 @@ def test_no_key_no_header(monkeypatch):
 
 def test_nothing_more_is_asked_when_the_budget_is_spent():
     with server(echo) as (address, world):
-        generator = client(address, in_flight=1, budget_tokens=100)  # 30 a completion
+        generator = client(address, in_flight=1, budget=100)  # 30 a completion
         assert len(texts(generator, 50)) == len(world.bodies) == 4
-    assert generator.stopped == "budget_tokens = 100 is spent"
+    assert generator.stopped == "budget = 100 is spent"
 
 
 def test_money_counts_what_was_spent_before():
-    settings = {"budget_money": 0.001, "price_in": 10, "price_out": 20, "in_flight": 1}  # 0.0005 a completion
+    settings = {"budget": 0.001, "prices": (10, 20), "in_flight": 1}  # 0.0005 a completion
     with server(echo) as (address, _):
         assert len(texts(client(address, **settings), 50)) == 2
         resumed = ServerGenerator(Server(server=address, model="m", **settings), Spent(tokens_in=0, tokens_out=25))
         assert len(texts(resumed, 50)) == 1
         assert resumed.spent.money(resumed.settings) == pytest.approx(0.001)
-    with pytest.raises(ValueError, match="without prices"):
-        client(address, budget_money=1)
 
 
 def test_an_error_in_the_prompts_reaches_the_caller():

@@ -18,8 +18,8 @@ from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.cost import (
     Shape,
     activation_bytes,
+    shape_in_settings,
     shape_of,
-    shaped_parameters,
     training_estimate,
     training_memory,
     with_sampling,
@@ -27,17 +27,25 @@ from whetstone.learner.cost import (
 from whetstone.learner.learner import Learner
 from whetstone.recipe import read_recipe
 from whetstone.rl import loop
-from whetstone.run.settings import ModelSettings, ParallelSettings
+from whetstone.run.folder import Stage
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 
 TEXTS = [f"Compute {a} + {b}. word{a} words{b}" for a in range(40) for b in range(40)]
 PHI = read_recipe(Path(__file__).parents[2] / "recipes" / "phi4_mini.toml").model
+
+
+def untrained(model: ModelSettings, parallel: ParallelSettings = ParallelSettings()) -> Stage:  # noqa: B008
+    """A stage without inputs."""
+    return Stage(
+        "m", "midtrain", Path(), StageSettings(kind="midtrain"), {}, RunSettings(), model, parallel, ScoreSettings()
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [100, 265])
 def test_the_parameters_of_a_shape_are_those_of_the_model_made_from_it(vocabulary, tmp_path):
     shape = ModelSettings(layers=2, hidden=64, mlp=96, heads=4, kv_heads=2, vocabulary=vocabulary, context=64)
     model, tokenizer = models.build_tiny(shape, TEXTS, seed=0)
-    assert shaped_parameters(shape) == models.parameters(model)
+    assert shape_in_settings(shape).parameters == models.parameters(model)
     models.save(model, tokenizer, tmp_path)
     stored = shape_of(tmp_path, ModelSettings())
     assert stored.parameters == models.parameters(model) and stored.tied
@@ -45,19 +53,12 @@ def test_the_parameters_of_a_shape_are_those_of_the_model_made_from_it(vocabular
 
 
 def test_the_shape_of_a_hub_name_is_not_guessed():
-    estimate = training_estimate(
-        "some/model",
-        ModelSettings(path="some/model"),
-        ParallelSettings(),
-        step_tokens=512,
-        row_tokens=64,
-        checkpoints=2,
-    )
+    estimate = training_estimate(untrained(ModelSettings(path="some/model")), step_tokens=512, row_tokens=64)
     assert estimate.lines == {} and estimate.memory is None
 
 
 def test_phi_4_minis_shape_gives_its_published_number_of_parameters():
-    assert shaped_parameters(PHI) == 3_836_021_760
+    assert shape_in_settings(PHI).parameters == 3_836_021_760
     assert shape_of(PHI.path, PHI).keys == 8 * 128
 
 
@@ -139,9 +140,8 @@ def test_every_accelerator_of_the_settings_is_known():
 
 
 def test_a_stage_that_does_not_fit_is_reported_with_the_remedy():
-    estimate = training_estimate(
-        PHI.path, PHI, ParallelSettings(accelerator="RTX 4090"), step_tokens=4096, row_tokens=4096, checkpoints=2
-    )
+    room = untrained(PHI, ParallelSettings(accelerator="RTX 4090"))
+    estimate = training_estimate(room, step_tokens=4096, row_tokens=4096)
     assert "RTX 4090 has 24.0 GB" in estimate.lines["does not fit"]
 
 
@@ -149,8 +149,8 @@ def test_sampling_time_follows_from_the_bandwidth():
     """Keys and values of a sequence of 8,192 tokens in bf16 are 1.07 GB: 141 - 80.4 GB beside weights, gradients, moments,
     two bf16 copies and the head hold 56. Each step reads 7.7 GB of weights and 56 x 0.54 GB, at 2.4 TB/s."""
     parallel = ParallelSettings(accelerator="H200", compute="bfloat16", activation_checkpointing=1)
-    trained = training_estimate(PHI.path, PHI, parallel, step_tokens=8192, row_tokens=8192, checkpoints=2)
-    estimate = with_sampling(trained, PHI.path, PHI, parallel, 1_000_000, 8192)
+    room = untrained(PHI, parallel)
+    estimate = with_sampling(training_estimate(room, step_tokens=8192, row_tokens=8192), room, 1_000_000, 8192)
     assert "56 sequences at once" in estimate.lines["sampling time"]
     assert estimate.seconds == pytest.approx(1e6 / 56 * (7.672e9 + 56 * 0.5369e9) / 2.4e12, rel=0.01)
 
@@ -159,14 +159,7 @@ def test_training_time_is_operations_divided_by_a_share_of_the_peak():
     """150e9 tokens x 32.7e9 operations on 128 x 989e12 at 40 %: 27 hours."""
     parallel = ParallelSettings(accelerator="H100", processes=128, shard="fsdp", compute="bfloat16")
     estimate = training_estimate(
-        PHI.path,
-        PHI,
-        parallel,
-        step_tokens=2**21,
-        row_tokens=16384,
-        checkpoints=3,
-        tokens=150_000_000_000,
-        steps=71_526,
+        untrained(PHI, parallel), step_tokens=2**21, row_tokens=16384, tokens=150_000_000_000, steps=71_526
     )
     assert estimate.seconds / 3600 == pytest.approx(26.9, abs=0.1)
 
@@ -205,7 +198,5 @@ def test_the_students_pairs_stay_below_the_bound(tmp_path, world, adder):
 
 
 def test_a_model_that_does_not_exist_yet_has_the_shape_of_the_settings():
-    estimate = training_estimate(
-        "not/made/yet", TINY, ParallelSettings(), step_tokens=512, row_tokens=64, checkpoints=2
-    )
-    assert estimate.lines["model"] == f"at most {shaped_parameters(TINY):,} parameters"
+    estimate = training_estimate(untrained(TINY), step_tokens=512, row_tokens=64)
+    assert estimate.lines["model"] == f"at most {shape_in_settings(TINY).parameters:,} parameters"

@@ -3,48 +3,33 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaForSequenceClassification,
-)
+from transformers import LlamaForSequenceClassification
 
-from tests.tiny_models import CLASSES, SHAPE, random_model
-from whetstone import model as models
+from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Row, collate
-from whetstone.learner.head import CHUNK, OutputRule, chunked_logprobs, output_rule
+from whetstone.learner.head import CHUNK, chunked_logprobs
 from whetstone.learner.learner import Critic, Learner, Policy
 from whetstone.run.settings import ParallelSettings
 
 V, USED, C, N = 50, 43, 8, 17
 BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
-RULES = {"plain": OutputRule(), "scaled": OutputRule(0.3), "capped": OutputRule(cap=2.0), "both": OutputRule(1.7, 3.0)}
 
 
-def reference(hidden, weight, bias, targets, temperature, rule):
+def reference(hidden, weight, targets, temperature):
     """The whole logits in float64, by autograd: log-probabilities and entropy, (N,) each."""
-    z = hidden.double() @ weight.double().T + (0 if bias is None else bias.double())
-    z = rule.scale * z
-    if rule.cap is not None:
-        z = rule.cap * torch.tanh(z / rule.cap)
+    z = hidden.double() @ weight.double().T
     full = (z / temperature.double()[:, None]).log_softmax(-1)
     return full.gather(-1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
 
 
-@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("asked", ["logprobs", "entropy", "both"])
 @pytest.mark.parametrize("chunk", [3, 1000])
 @pytest.mark.parametrize("dtype", BOUND)
-def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked, rule):
-    """With a temperature per token and a bias; gradients of hidden states, weight and bias."""
+def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked):
+    """With a temperature per token; gradients of hidden states and weight."""
     torch.manual_seed(0)
     hidden = torch.randn(N, C, dtype=dtype, requires_grad=True)
     weight = torch.randn(V, C, dtype=dtype, requires_grad=True)
-    bias = torch.randn(V, dtype=dtype, requires_grad=True)
     targets, heat = torch.randint(V, (N,)), torch.rand(N, dtype=dtype) + 0.4
     of_logprobs, of_entropy = torch.randn(2, N, dtype=dtype)
 
@@ -53,13 +38,13 @@ def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk
             asked != "logprobs"
         )
 
-    expected = reference(hidden, weight, bias, targets, heat, RULES[rule])
-    expected_gradients = torch.autograd.grad(loss(*expected), (hidden, weight, bias))
-    results = chunked_logprobs(hidden, weight, targets, heat, chunk, bias, RULES[rule])
+    expected = reference(hidden, weight, targets, heat)
+    expected_gradients = torch.autograd.grad(loss(*expected), (hidden, weight))
+    results = chunked_logprobs(hidden, weight, targets, heat, chunk)
     if asked == "logprobs":  # nobody asks for the entropy's gradient: not even with a weight of zero
-        gradients = torch.autograd.grad((of_logprobs * results[0]).sum(), (hidden, weight, bias))
+        gradients = torch.autograd.grad((of_logprobs * results[0]).sum(), (hidden, weight))
     else:
-        gradients = torch.autograd.grad(loss(*results), (hidden, weight, bias))
+        gradients = torch.autograd.grad(loss(*results), (hidden, weight))
     for a, b in zip((*results, *gradients), (*expected, *expected_gradients), strict=True):
         assert (a - b).abs().max() <= BOUND[dtype] * b.abs().max().clamp(min=1)
 
@@ -70,7 +55,7 @@ def test_hidden_states_in_bfloat16_are_multiplied_in_fp32():
     weight = torch.randn(V, C).bfloat16().requires_grad_()
     targets, heat = torch.randint(V, (N,)), torch.ones(N)
     logprobs, entropy = chunked_logprobs(hidden, weight, targets, heat, chunk=5)
-    expected = reference(hidden, weight, None, targets, heat, OutputRule())
+    expected = reference(hidden, weight, targets, heat)
     assert logprobs.dtype == entropy.dtype == torch.float32
     for a, b in zip((logprobs, entropy), expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5)
@@ -137,48 +122,10 @@ def test_no_tensor_ever_holds_the_logits_of_all_tokens(entropy_too):
 def test_a_learner_never_holds_the_logits_of_all_tokens():
     model = random_model("phi3", 2000)
     rows = [Row([i % 50 for i in range(CHUNK + 1)], weights=1 / CHUNK) for _ in range(3)]
-    learner = Learner(model, 2000, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=10_000))
+    learner = Learner(model, 2000, ParallelSettings(device="cpu", forks=1, micro_batch_tokens=10_000))
     with Largest() as largest:
         learner.forward_backward([collate(rows)], lambda lp, h, b: (-(b.weights * lp).sum(), {}))
     assert largest.numbers == CHUNK * 2000 < 3 * CHUNK * 2000
-
-
-BENT = {
-    "gemma2": (
-        Gemma2Config,
-        Gemma2ForCausalLM,
-        {"final_logit_softcapping": 1.5, "attn_logit_softcapping": None, "head_dim": 16},
-        OutputRule(cap=1.5),
-    ),
-    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.25}, OutputRule(0.25)),
-    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 4.0}, OutputRule(0.25)),
-}
-
-
-@pytest.mark.parametrize("kind", BENT)
-def test_models_that_scale_or_cap_their_logits_are_reproduced(kind):
-    config, build, more, rule = BENT[kind]
-    torch.manual_seed(0)
-    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "attn_implementation": models.ATTENTION}
-    model = build(config(vocab_size=V, **SHAPE, **special, **more)).eval()
-    for p in model.parameters():
-        p.data.mul_(3.0 if p.dim() > 1 else 1.0)
-    assert output_rule(model) == rule
-    ids = torch.tensor([[1, 2, 3, 4, 5]])
-    with torch.no_grad():
-        expected = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
-        results, _ = Policy(model, V)(collate([Row(ids[0].tolist())]))
-    torch.testing.assert_close(results, expected.gather(-1, ids[0, 1:, None])[:, 0], rtol=0, atol=1e-5)
-
-
-def test_a_model_with_an_unknown_rule_for_its_logits_is_refused():
-    model = random_model("llama", V)
-    plain = model.forward
-    model.forward = lambda *a, **k: (out := plain(*a, **k), out.__setitem__("logits", out.logits + out.logits.sin()))[0]
-    with pytest.raises(
-        ValueError, match="LlamaForCausalLM: its logits are neither its head's product, nor that product"
-    ):
-        Learner(model, V, ParallelSettings(device="cpu"))
 
 
 # --- the scalar head
@@ -201,7 +148,7 @@ def bradley_terry(values, batch):
 def test_values_and_their_gradient_are_those_of_the_classifier(dtype):
     rows = [Row([1 + i, 2, 3, 4 + i][: 4 - i % 2], segment={"share": 0.5}) for i in range(4)]
     pairs = [rows[:2], rows[2:]]
-    learner = Learner(critic_model(dtype), V, ParallelSettings(device="cpu", replicas=1, micro_batch_tokens=8))
+    learner = Learner(critic_model(dtype), V, ParallelSettings(device="cpu", forks=1, micro_batch_tokens=8))
     loss = learner.gradient(pairs, bradley_terry)["loss"]
     other = critic_model(dtype)
     judged = [other(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0, 0] for row in rows]

@@ -57,7 +57,7 @@ def step_of(kind: str, count: int = 10) -> Groups:
 
 
 def learner(kind: str, dtype: torch.dtype, tied: bool = True, **parallel: object) -> Learner:
-    settings = {"device": "cpu", "replicas": 1, "micro_batch_tokens": 100} | parallel
+    settings = {"device": "cpu", "forks": 1, "micro_batch_tokens": 100} | parallel
     return Learner(random_model(kind, V, dtype, tie_word_embeddings=tied), USED, ParallelSettings(**settings))
 
 
@@ -230,7 +230,7 @@ def test_forked_replicas_give_the_gradient_of_one_process(loss):
     try:
         groups = step_of(loss, 30)
         alone = gradient("phi3", torch.float64, loss, [groups])
-        trained = learner("phi3", torch.float64, replicas=2)
+        trained = learner("phi3", torch.float64, forks=2)
         sums = trained.gradient(groups, LOSSES[loss])
         assert len(trained._replicas[1].children) == 1
         trained.close()

@@ -14,7 +14,7 @@ import pytest
 from tests.scripted import stage
 from whetstone.run.disk import DiskFull
 from whetstone.run.folder import Stage
-from whetstone.run.metrics import Metrics, open_sinks, read_metrics
+from whetstone.run.metrics import Metrics, open_trackers, read_metrics
 from whetstone.run.settings import StageSettings
 
 
@@ -76,13 +76,13 @@ def tracked(folder: Path, *names: str) -> Stage:
 
 def killed_and_resumed(one: Stage, pause: float = 0) -> None:
     """Steps 1 to 5, of which a resumed run writes 4 and 5 again, goes on to 7, goes back to 6 once more, and ends with 8."""
-    with Metrics(one.folder, open_sinks(one)) as metrics:
+    with Metrics(one.folder, open_trackers(one)) as metrics:
         metrics.rewind(0)
         for step in range(1, 6):
             metrics.log(step, loss=1 / step, note="a word is no number")
         metrics.sync()
     time.sleep(pause)
-    with Metrics(one.folder, open_sinks(one)) as metrics:
+    with Metrics(one.folder, open_trackers(one)) as metrics:
         metrics.rewind(3)
         for step in range(4, 8):
             metrics.log(step, loss=1 / step)
@@ -165,13 +165,13 @@ def test_trackio_gets_each_step_once(tmp_path, monkeypatch):
 def test_a_tracker_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'not installed. Install it with\n    pip install "whetstone\[wandb\]"'):
-        open_sinks(tracked(tmp_path / "walk", "wandb"))
+        open_trackers(tracked(tmp_path / "walk", "wandb"))
 
 
 def test_a_stage_made_again_is_another_run_of_its_trackers(tmp_path):
     pytest.importorskip("tensorboard", reason="an extra: pip install whetstone[tensorboard]")
     ids = set()
     for name in ("first", "first", "second"):
-        open_sinks(tracked(tmp_path / name, "tensorboard"))
+        open_trackers(tracked(tmp_path / name, "tensorboard"))
         ids.add((tmp_path / name / "trackers.json").read_text())
     assert len(ids) == 2

@@ -25,7 +25,7 @@ KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
 
 
 def make_learner(optimizer: str = "adamw", **parallel: object) -> Learner:
-    settings = ParallelSettings(**{"device": "cpu", "replicas": 1, "micro_batch_tokens": 60} | parallel)
+    settings = ParallelSettings(**{"device": "cpu", "forks": 1, "micro_batch_tokens": 60} | parallel)
     chosen = OptimizerSettings(name=optimizer, weight_decay=0.1)
     return Learner(random_model("phi3", V, torch.float64), USED, settings, chosen)
 

@@ -37,7 +37,7 @@ def groups(count: int, seed: int = 0) -> list[list[Row]]:
 
 
 def made_learner(processes: int, dtype=torch.float64, optimizer="adamw") -> Learner:
-    parallel = ParallelSettings(device="cpu", replicas=processes)
+    parallel = ParallelSettings(device="cpu", forks=processes)
     return Learner(random_model("phi3", V, dtype), V, parallel, OptimizerSettings(name=optimizer))
 
 

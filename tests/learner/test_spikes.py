@@ -3,9 +3,8 @@
 import pytest
 
 from whetstone.learner.spikes import highest_usual
-from whetstone.run.settings import SpikeSettings
 
-EIGHT = SpikeSettings(window=64, deviations=10)
+EIGHT = 64  # steps, of which an eighth must be known
 
 
 def test_by_hand():

@@ -24,7 +24,7 @@ from whetstone.run.processes import Terminated
 from whetstone.run.settings import ParallelSettings, SpikeSettings, TrainingSettings
 
 V, TOTAL, EVERY = 50, 14, 4
-ONE = ParallelSettings(device="cpu", replicas=1)
+ONE = ParallelSettings(device="cpu", forks=1)
 WARN = SpikeSettings()
 GO_BACK = SpikeSettings(not_finite="go_back", spike="go_back", window=8)
 
@@ -179,7 +179,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
 
 def test_a_signal_to_all_processes_lets_them_end_the_step(tmp_path):
     """Batch systems and Ctrl-C signal all processes: those that share the step must not end before it is finished."""
-    learner = Learner(random_model("phi3", V), V, ParallelSettings(device="cpu", replicas=2))
+    learner = Learner(random_model("phi3", V), V, ParallelSettings(device="cpu", forks=2))
     if learner.processes == 1:
         pytest.skip("more processes need Linux and OMP_NUM_THREADS=1")
     data = [Row([i % V for i in range(200)]) for _ in range(4)]

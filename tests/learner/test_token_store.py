@@ -20,9 +20,10 @@ from whetstone import midtrain
 from whetstone.chat import Chat
 from whetstone.learner import next_token
 from whetstone.learner import tokenise as tokenising
+from whetstone.learner.conversation import Conversation
 from whetstone.learner.learner import Learner
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.learner.tokenise import Conversation, tokenise
+from whetstone.learner.tokenise import tokenise
 from whetstone.model import load
 from whetstone.run.processes import fork
 from whetstone.run.settings import ParallelSettings
@@ -100,9 +101,9 @@ def chat(world):
 
 
 def prepare(folder, source, chat, **changes):
-    given = stage(folder, midtrain.Settings(kind="midtrain", **changes), corpus=source)
-    read = midtrain.reader(midtrain.dropout(given.settings, given.inputs["corpus"]), given.seed)
-    return tokenise(given, source, chat, read, 128, False, ("train", "validation"))
+    given = stage(folder, midtrain.Settings(kind="midtrain", max_length=128, **changes), corpus=source)
+    read = midtrain.reader(given.settings, given.inputs["corpus"], given.seed)
+    return tokenise(given, source, chat, read, False, ("train", "validation"))
 
 
 def test_conversations_that_cannot_be_trained_on_are_counted_and_listed_with_the_reason(tmp_path, world, chat, capsys):
@@ -183,7 +184,7 @@ def test_a_full_disk_is_reported_and_the_partial_store_removed(tmp_path, world, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(TokenWriter, "add", full)
-    with pytest.raises(OSError, match="no room left on the disk for the tokenised data: free some"):
+    with pytest.raises(OSError, match="no room for the tokenised data"):
         prepare(tmp_path / "m", world["corpus"], chat)
     assert not list((tmp_path / "m").glob("tokens*/"))
 
@@ -203,7 +204,7 @@ def forked(folder, source, chat, wait, said):
 
 def test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one(tmp_path, world, chat):
     killed = forked(tmp_path / "m", world["corpus"], chat, 600, tmp_path / "never")
-    while not (tmp_path / "m" / "tokens.part" / "train").exists():
+    while not (tmp_path / "m" / ".writing-tokens" / "train").exists():
         time.sleep(0.01)
     os.kill(killed, signal.SIGKILL)
     os.waitpid(killed, 0)
@@ -213,7 +214,7 @@ def test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one(
     assert [os.waitpid(one, 0)[1] for one in both] == [0, 0]
     expected = prepare(tmp_path / "n" / "m", world["corpus"], chat)
     assert [int(file.read_text()) for file in said] == [sum(sum(row.ids) for row in expected["train"])] * 2
-    assert not (tmp_path / "m" / "tokens.part").exists()
+    assert not (tmp_path / "m" / ".writing-tokens").exists()
 
 
 def test_tokenising_takes_no_memory_that_grows_with_the_corpus(tmp_path, world, chat, monkeypatch):

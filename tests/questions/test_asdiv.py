@@ -36,7 +36,7 @@ def element(number: int, answer: str, formula: str, body: str = "He has 7 pens a
 def read(folder: Path, *elements: str, **settings: Any) -> list[Problem | Drop]:
     path = folder / "ASDiv.xml"
     path.write_text(HEAD + "".join(elements) + TAIL)
-    given = {"solution_types": ("Sum",)} | settings
+    given = {"solution_types": ("Sum",), "benchmark": "asdiv"} | settings
     return list(AsdivSource(kind="asdiv", path=str(path), **given).problems("asdiv", "train", 0))
 
 
@@ -67,7 +67,7 @@ def test_what_arithmetic_does_not_explain_is_dropped_with_its_reason(
 ):
     (drop,) = read(tmp_path, element(1, answer, formula))
     assert isinstance(drop, Drop)
-    assert (drop.reason, drop.id) == (reason, "asdiv/n-1")
+    assert (drop.reason, drop.id) == (reason, "asdiv/1")
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,16 @@ def test_texts_with_other_numbers_stay_in_one_fold(tmp_path: Path):
 
 
 def test_an_unknown_solution_type_suggests_the_one_meant(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"'Summ'.*Did you mean 'Sum'"):
+    with pytest.raises(ValueError, match=r"'Summ'.*did you mean 'Sum'"):
         read(tmp_path, element(1, "9", "7+2=9"), solution_types=("Summ",))
 
 
 def test_a_file_that_is_not_xml_is_an_error_with_its_name(tmp_path: Path):
-    (tmp_path / "a.xml").write_text("no xml")
+    path = tmp_path / "a.xml"
+    path.write_text("no xml")
+    source = AsdivSource(kind="asdiv", benchmark="asdiv", path=str(path), solution_types=("Sum",))
     with pytest.raises(ValueError, match=r"a\.xml is not readable"):
-        list(AsdivSource(kind="asdiv", path=str(tmp_path / "a.xml"), solution_types=("Sum",)).problems("a", "train", 0))
+        list(source.problems("a", "train", 0))
 
 
 # --- the real file ---
@@ -120,7 +122,7 @@ def asdiv() -> list[Problem | Drop]:
     folder = os.environ.get("WHETSTONE_DATA")
     if not folder or not (Path(folder) / "asdiv" / "ASDiv.xml.gz").exists():
         pytest.skip("WHETSTONE_DATA names no folder with asdiv/ASDiv.xml.gz")
-    return list(AsdivSource(kind="asdiv", solution_types=ARITHMETIC).problems("asdiv", "train", 0))
+    return list(AsdivSource(kind="asdiv", benchmark="asdiv", solution_types=ARITHMETIC).problems("asdiv", "train", 0))
 
 
 def test_most_of_asdivs_arithmetic_is_explained_by_its_formula(asdiv: list[Problem | Drop]):

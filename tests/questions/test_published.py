@@ -61,7 +61,7 @@ def test_evaluation_sets_are_refused_as_training_data_unless_the_recipe_says_so_
         with pytest.raises(ValueError, match="made for scoring"):
             PublishedSource(**more, evaluation_as_training="yes")
         assert PublishedSource(**more, evaluation_as_training=WORDS).splits == {"train"}
-        assert PublishedSource(**more, split="test", benchmark="b").splits == {"test"}
+        assert PublishedSource(**more, test=1, benchmark="b").splits == {"test"}
 
 
 def test_an_unknown_set_and_a_set_without_a_place_are_named():
@@ -69,7 +69,7 @@ def test_an_unknown_set_and_a_set_without_a_place_are_named():
         PublishedSource(kind="published", set="gsm8", path="a.jsonl")
     with pytest.raises(ValueError, match="did you mean 'asdiv'"):
         PublishedSource(kind="published", set="asdiv_table", path="a.jsonl")
-    with pytest.raises(ValueError, match="no usual place on the Hub"):
+    with pytest.raises(ValueError, match="not described with a place on the Hub"):
         PublishedSource(kind="published", set="mawps")
 
 
@@ -93,7 +93,7 @@ def test_the_hub_is_read_by_the_datasets_library_row_by_row(monkeypatch):
 
     def load_dataset(*names, **options):
         asked.append((names, options))
-        if names[0] == "nowhere":
+        if names[1] == "nowhere":
             raise FileNotFoundError("no such data set")
         return iter([GSM8K])
 
@@ -104,7 +104,11 @@ def test_the_hub_is_read_by_the_datasets_library_row_by_row(monkeypatch):
     assert one.problem.answer == "1006"
     assert asked == [(("openai/gsm8k", "main"), {"split": "train", "streaming": True})]
     with pytest.raises(ValueError, match=r"nowhere.*no such data set.*say path"):
-        list(PublishedSource(kind="published", set="gsm8k", hub="nowhere").problems("s", "train", 0))
+        list(
+            PublishedSource(kind="published", set="gsm8k", part="nowhere/test", test=1, benchmark="b").problems(
+                "s", "train", 0
+            )
+        )
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install \"whetstone\[hub\]\""):
         list(PublishedSource(kind="published", set="gsm8k").problems("s", "train", 0))

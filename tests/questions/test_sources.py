@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from whetstone.problems import columns, reading, table
-from whetstone.problems.columns import ColumnLayout, Columns
+from whetstone.problems.columns import Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.questions import splits
 from whetstone.questions.sources.file import FileSource
@@ -104,7 +104,7 @@ def test_limit_reads_the_first_rows(tmp_path: Path):
     ],
 )
 def test_the_answer_is_where_the_recipe_says(text: str, where: str, answer: str | None):
-    item = read_problem({"question": "q", "answer": text}, 1, ColumnLayout(Columns(), where), "set")
+    item = read_problem({"question": "q", "answer": text}, 1, Columns().layout(where), "set")
     assert (item.reason if isinstance(item, Drop) else item.answer) == (answer or "no answer found")
 
 

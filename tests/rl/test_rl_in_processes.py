@@ -30,7 +30,7 @@ CASES = {
 
 
 def divided(stage: Stage, processes: int, shard: str = "fsdp") -> Stage:
-    parallel = ParallelSettings(device="cpu", replicas=1, samplers=1, processes=processes, shard=shard)
+    parallel = ParallelSettings(device="cpu", forks=1, processes=processes, shard=shard)
     return replace(stage, parallel=parallel)
 
 

@@ -42,7 +42,7 @@ def sampled(adder):
     from whetstone.sample import sample_groups
 
     engine = load_engine(adder, "cpu")
-    learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu", replicas=1))
+    learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu", forks=1))
     problems = [problem(f"Compute {a} + 2", str(a + 2)) for a in range(3)]
     groups = sample_groups(engine, problems, 4, Sampling(0.8, 30), Grader())
     with_rewards = [

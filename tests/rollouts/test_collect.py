@@ -112,10 +112,11 @@ def test_a_problem_that_the_teacher_cannot_explain_is_dropped_with_its_reason(tm
 
 
 def test_a_killed_collection_resumes_without_loss_or_doubling(tmp_path, teacher, monkeypatch):
-    undisturbed = build_stage(tmp_path / "undisturbed", samples=2, block=4)
+    monkeypatch.setattr(collect, "BLOCK", 4)
+    undisturbed = build_stage(tmp_path / "undisturbed", samples=2)
     collect.run(undisturbed)
 
-    stage = build_stage(tmp_path / "killed", samples=2, block=4)
+    stage = build_stage(tmp_path / "killed", samples=2)
     monkeypatch.setattr(collect, "MathVerifier", DyingVerifier)
     with pytest.raises(Killed):
         collect.run(stage)

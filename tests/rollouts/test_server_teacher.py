@@ -13,6 +13,12 @@ from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import read_rows, write_records
 
+
+@pytest.fixture(autouse=True)
+def blocks_of_four(monkeypatch):
+    monkeypatch.setattr(collect, "BLOCK", 4)
+
+
 PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
 
 
@@ -30,7 +36,7 @@ def build_stage(folder, address: str, problems=PROBLEMS, traces=(), teacher=None
         name="rollouts",
         kind="rollouts",
         folder=folder / "02-rollouts",
-        settings=collect.Settings(kind="rollouts", teacher=teacher or asked, block=4, **settings),
+        settings=collect.Settings(kind="rollouts", teacher=teacher or asked, **settings),
         inputs={"problems": folder / "problems", "traces": folder / "traces"},
         run=RunSettings(name="t"),
         model=ModelSettings(),
@@ -219,10 +225,10 @@ def test_answers_wait_for_a_judge_on_disk(tmp_path):
 
 def test_a_spent_budget_ends_the_stage_with_what_there_is(tmp_path):
     with server(knows) as (address, _):
-        teacher = {"server": address, "model": "wise", "in_flight": 1, "budget_tokens": 120}
+        teacher = {"server": address, "model": "wise", "in_flight": 1, "budget": 120}
         stage = build_stage(tmp_path, address, samples=1, teacher=teacher)
         summary = collect.run(stage)
-    assert summary["stopped"] == "budget_tokens = 120 is spent"
+    assert summary["stopped"] == "budget = 120 is spent"
     assert [t.problem_id for t in rollouts(stage)] == ["p0", "p1", "p2", "p3"]
     assert dropped(stage) == {f"p{n}": summary["stopped"] for n in range(4, 9)}
 

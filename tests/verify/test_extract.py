@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.verify import extract, get_policy, verify
+from whetstone.verify import extract, get_policy, last_box, verify
 
 FOUND = [
     (r"\boxed{5}", "5"),
@@ -175,3 +175,17 @@ def test_a_simple_box_is_read_as_the_long_way_reads_it(text):
     short = extract(text, get_policy("math"))
     with mock.patch.object(module, "SIMPLE_BOX", re.compile("(?!)")):
         assert extract(text, get_policy("math")) == short
+
+
+def test_numbers_are_compared_as_one_writes_them_and_other_types_are_an_error():
+    assert verify("3", 3).correct is True
+    assert verify(0.5, "1/2").correct is True
+    for text, gold in (("3", None), ("3", True), (b"3", "3"), ("3", [3])):
+        with pytest.raises(TypeError, match="is of type"):
+            verify(text, gold)
+
+
+def test_the_last_complete_box_is_public():
+    assert last_box(r"so \boxed{1} and \boxed{\frac{1}{2}}, put in \boxed{}") == r"\frac{1}{2}"
+    assert last_box(r"\boxed{1} and \boxed{2") == "1"
+    assert last_box("none") is None

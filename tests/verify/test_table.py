@@ -44,7 +44,7 @@ def test_undecided_is_false_with_its_reason(tmp_path):
 
 def test_a_field_that_no_row_has_is_an_error_that_names_those_present(tmp_path):
     with pytest.raises(
-        ValueError, match=r"no column 'gold' in its first 1 rows: it has 'pred', 'answer'.*--gold-field"
+        ValueError, match=r"no column 'gold' in its first 1 rows. It has 'pred', 'answer'.*--gold-field"
     ):
         run(tmp_path, b'{"pred": "5", "answer": "5"}')
 

@@ -14,7 +14,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from whetstone.arithmetic.expression import Number, Operation, Value, as_value, evaluate, write_number
+from whetstone.arithmetic.expression import Number, Operation, Value, as_value, decimal_places, evaluate, write_number
 
 MOST_DECIMALS = 6
 
@@ -38,20 +38,11 @@ def work(sign: str, a: Value, b: Value, slip: Slip | None = None) -> tuple[str, 
         result = evaluate(Operation(sign, Number(a), Number(b)))
         return f"{'>' if sign == '*' else '<'}{zeros} so {write_number(result)}", result
     # Decimals are worked as whole numbers with the point set afterwards, as one does on paper.
-    scale = 0
-    while (a * 10**scale).denominator > 1 or (b * 10**scale).denominator > 1:
-        scale += 1
-        if scale > MOST_DECIMALS:
-            raise ValueError(f"{a} and {b} have more than {MOST_DECIMALS} decimals, which columns cannot hold.")
+    scale = max(_decimals(a), _decimals(b))
     x, y = int(a * 10**scale), int(b * 10**scale)
-    extra = 0
-    if sign == "/":
-        if y == 0:
-            raise ValueError("a division by zero cannot be explained.")
-        while x * 10**extra % y:
-            extra += 1
-            if extra > MOST_DECIMALS:
-                raise ValueError(f"{a}/{b} has more than {MOST_DECIMALS} decimals: a long division would not end.")
+    if sign == "/" and y == 0:
+        raise ValueError("a division by zero cannot be explained.")
+    extra = _decimals(Fraction(x, y)) if sign == "/" else 0
     lines, digits = OPERATIONS[sign](x * 10**extra, y, slip)
     decimals = {"+": scale, "-": scale, "*": 2 * scale, "/": extra}[sign]
     result = as_value(Fraction(digits, 10**decimals))
@@ -59,6 +50,13 @@ def work(sign: str, a: Value, b: Value, slip: Slip | None = None) -> tuple[str, 
     if decimals:
         text += f"{digits}p{decimals} so "  # the point goes so many digits from the right
     return text + write_number(result), result
+
+
+def _decimals(value: Value) -> int:
+    places = decimal_places(value)
+    if places is None or places > MOST_DECIMALS:
+        raise ValueError(f"{value} has more than {MOST_DECIMALS} decimals, which columns cannot hold.")
+    return places
 
 
 def _power_of_ten(value: Value) -> int:

@@ -5,6 +5,7 @@
 Numbers are non-negative, whole or decimal; values are exact (`int`, or `Fraction` for what is not whole).
 """
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ MAX_CHARACTERS = 2000
 TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<sign>[-+*/()]))")
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*", "[": "(", "]": ")", "{": "(", "}": ")"})
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": lambda a, b: Fraction(a) / b}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def parse(text: str) -> Expression:
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"a formula of {len(text)} characters is longer than the {MAX_CHARACTERS} that are read")
     tokens = _tokens(text.translate(SIGNS))
-    node, position = _sum(tokens, 0, 0)
+    node, position = _chain(tokens, 0, 0)
     if tokens[position] != "":
         raise ValueError(f"{text!r}: {tokens[position]!r} is left over after a complete expression")
     return node
@@ -65,18 +68,13 @@ def _tokens(text: str) -> list[str]:
     return [*tokens, ""]
 
 
-def _sum(tokens: list[str], position: int, depth: int) -> tuple[Expression, int]:
-    node, position = _product(tokens, position, depth)
-    while tokens[position] in ("+", "-"):
-        right, after = _product(tokens, position + 1, depth)
-        node, position = Operation(tokens[position], node, right), after
-    return node, position
-
-
-def _product(tokens: list[str], position: int, depth: int) -> tuple[Expression, int]:
-    node, position = _factor(tokens, position, depth)
-    while tokens[position] in ("*", "/"):
-        right, after = _factor(tokens, position + 1, depth)
+def _chain(tokens: list[str], position: int, depth: int, rank: int = 1) -> tuple[Expression, int]:
+    """A sum (rank 1), a product (rank 2) or a factor (rank 3)."""
+    if rank > PRECEDENCE["*"]:
+        return _factor(tokens, position, depth)
+    node, position = _chain(tokens, position, depth, rank + 1)
+    while PRECEDENCE.get(tokens[position]) == rank:
+        right, after = _chain(tokens, position + 1, depth, rank + 1)
         node, position = Operation(tokens[position], node, right), after
     return node, position
 
@@ -86,7 +84,7 @@ def _factor(tokens: list[str], position: int, depth: int) -> tuple[Expression, i
     if token == "(":
         if depth >= MAX_BRACKETS:
             raise ValueError(f"more than {MAX_BRACKETS} nested brackets")
-        node, position = _sum(tokens, position + 1, depth + 1)
+        node, position = _chain(tokens, position + 1, depth + 1)
         if tokens[position] != ")":
             raise ValueError(f"a bracket is not closed before {tokens[position] or 'the end'!r}")
         return node, position + 1
@@ -150,19 +148,9 @@ def results(shape: Program, values: Sequence[Value], whole: bool = False) -> lis
             stack.append(next(rest))
             continue
         b, a = stack.pop(), stack.pop()
-        value: Value
-        if sign == "+":
-            value = a + b
-        elif sign == "-":
-            value = a - b
-            if value < 0:
-                return None
-        elif sign == "*":
-            value = a * b
-        elif b == 0 or (whole and a % b):
+        if (sign == "-" and a < b) or (sign == "/" and (b == 0 or (whole and a % b))):
             return None
-        else:
-            value = a // b if a % b == 0 else Fraction(a) / b
+        value = as_value(OPERATORS[sign](a, b))
         stack.append(value)
         steps.append(value)
     return steps or stack
@@ -172,14 +160,7 @@ def evaluate(node: Expression) -> Value:
     """The exact value. Raises ZeroDivisionError."""
     if isinstance(node, Number):
         return node.value
-    a, b = evaluate(node.left), evaluate(node.right)
-    if node.sign == "+":
-        return as_value(a + b)
-    if node.sign == "-":
-        return as_value(a - b)
-    if node.sign == "*":
-        return as_value(a * b)
-    return as_value(Fraction(a) / b)
+    return as_value(OPERATORS[node.sign](evaluate(node.left), evaluate(node.right)))
 
 
 def decimal_places(value: Value) -> int | None:
@@ -242,12 +223,10 @@ def solve_for(node: Expression, index: int, result: Value) -> Expression | None:
             other, node, sign = node.right, node.left, node.sign
             if sign == "*" and evaluate(other) == 0:
                 return None
-            known = Operation({"+": "-", "-": "+", "*": "/", "/": "*"}[sign], known, other)
+            known = Operation(INVERSE[sign], known, other)
         else:
             other, node, sign, index = node.left, node.right, node.sign, index - on_left
             if (sign == "*" and evaluate(other) == 0) or (sign == "/" and evaluate(known) == 0):
                 return None
-            known = (
-                Operation({"+": "-", "*": "/"}[sign], known, other) if sign in "+*" else Operation(sign, other, known)
-            )
+            known = Operation(INVERSE[sign], known, other) if sign in "+*" else Operation(sign, other, known)
     return known

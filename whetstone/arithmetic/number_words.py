@@ -1,4 +1,4 @@
-"""Numbers in English text: found, spelled, masked. "forty-five" and "$3.50" are numbers, "3rd" and "7:30" are not."""
+"""Finds, spells and masks numbers in English text. "forty-five" and "$3.50" are numbers, "3rd" and "7:30" are not."""
 
 import re
 from dataclasses import dataclass

@@ -4,18 +4,19 @@ The paper keeps what the verifier finds correct and labels repetitive patterns (
 """
 
 from whetstone.corpus.label import repetition
-from whetstone.records import Trace
+from whetstone.records import NO_REFERENCE, Trace
 
 
-def reason_to_drop(trace: Trace, max_repetition: float, max_characters: int) -> str:
-    """Why a trace may not be taught; "" if it may. `max_characters` 0: any length."""
-    if trace.correct is None:
+def reason_to_drop(trace: Trace, max_repetition: float, max_characters: int, unverified: bool = False) -> str:
+    """Why a trace may not be taught; "" if it may. With `unverified`, a trace without a reference answer may be."""
+    right = trace.correct or (unverified and trace.reason == NO_REFERENCE)
+    if trace.correct is None and not right:
         return f"undecided: {trace.reason}"
-    return malformed(trace.text, max_repetition, max_characters) or ("" if trace.correct else f"wrong: {trace.reason}")
+    return malformed(trace.text, max_repetition, max_characters) or ("" if right else f"wrong: {trace.reason}")
 
 
 def malformed(text: str, max_repetition: float, max_characters: int) -> str:
-    """What is wrong with a text's form, "" if nothing is. A malformed text is used neither as chosen nor as rejected."""
+    """What is wrong with a text's form, "" if nothing is. `max_characters` 0: any length."""
     if not text.strip():
         return "empty"
     if max_characters and len(text) > max_characters:

@@ -7,11 +7,10 @@ prompts   train problems with their pass rate: for student rollouts and reinforc
 dropped   everything left out, with its reason; `card.json` counts it all, `card.md` says it in words
 matches   training questions beside the test questions that they equal or resemble
 
-With `reserve`, a share of the train problems is kept from teaching, and pairs and prompts are made of these alone: a small
-model that has seen the answers recalls them, and learns nothing from being right or wrong about them.
+With `reserve`, a share of the train problems is not taught, and only these give pairs and prompts: a small model recalls the
+answers that it was taught, and learns nothing from being right or wrong about them.
 
-The stage reads problems and rollouts once, in the same order, so memory holds one problem's traces, the index of the test
-questions and the candidates of the subset. A second pass over the corpus writes the subset.
+Memory holds one problem's traces, the index of the test questions and the candidates of the subset.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
 from whetstone.problems.files import expand_path
-from whetstone.records import NO_REFERENCE, PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
+from whetstone.records import PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
 from whetstone.run.room import Input, Room
@@ -49,30 +48,26 @@ class Settings(StageSettings):
     languages: list[str] | None = Field(None, description='of the questions that are taught, as in ["en"]; None: all')
     reserve: float = Field(0, ge=0, lt=1, description="share of train problems kept for pairs and prompts, not taught")
     traces_per_problem: int | None = Field(None, ge=1, description="traces for mid-training, the first ones; None: all")
-    validation_problems: int = Field(
-        64, ge=0, description="held-out problems of mid-training's validation loss; 0: all"
-    )
-    unverified: bool = Field(
-        False, description="teach the traces of problems without a reference answer (imported chats)"
-    )
+    validation_problems: int = Field(64, ge=0, description="held-out problems of the validation loss; 0: all")
+    unverified: bool = Field(False, description="teach traces without a reference answer too (imported chats)")
     max_repetition: float = Field(0.6, ge=0, le=1, description="highest share of repeated 16-word windows in a trace")
     max_characters: int = Field(0, ge=0, description="longest trace; 0: any length")
-    near_traces: float = Field(0, ge=0, le=1, description="likeness of two traces that drops the later one; 0: off")
-    near_duplicates: float = Field(
-        0, ge=0, le=1, description="likeness of two problems that drops the later one; 0: off"
-    )
+    near_traces: float = Field(0, ge=0, le=1, description="likeness at which the later of two traces goes; 0: off")
+    near_duplicates: float = Field(0, ge=0, le=1, description="the same for two problems; 0: off")
     contamination: ContaminationSettings = Field(ContaminationSettings(), description="training against test questions")
     subset: SubsetSettings = Field(SubsetSettings(), description="the compact subset for supervised fine-tuning")
     pairs_per_problem: int = Field(1, ge=0, description="right/wrong pairs per problem; a trace serves in one pair")
-    match_length: bool = Field(True, description="pair the right and wrong traces whose lengths are closest")
     imported_pairs: tuple[PairFile, ...] = Field((), description="ready preference pairs that are added to `pairs`")
     prompt_levels: list[int] | None = Field(None, description="levels of the RL prompts; None: all")
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by", "balance")},
-        **{f"limo_{old}": f"subset.{new}" for old, new in (("solved", "solved"), ("length", "half_length"))},
-        **{f"contamination_{key}": f"contamination.{key}" for key in ("ngram", "near")},
+        **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by")},
         **{key: f"contamination.{key}" for key in ("against", "look_alikes")},
+        "limo_solved": "subset.solved",
+        "limo_length": SubsetSettings.MOVED["half_length"],
+        "contamination_near": "contamination.near",
+        "contamination_ngram": ContaminationSettings.MOVED["ngram"],
+        "match_length": "fixed: traces whose lengths are closest are always paired",
     }
 
 
@@ -105,11 +100,10 @@ def with_traces(problems: Path, rollouts: Path) -> Iterator[tuple[Problem, list[
     groups = groupby(read_records(Trace, rollouts), key=lambda trace: trace.problem_id)
     waiting = next(groups, None)
     for problem in read_records(Problem, problems):
-        if waiting and waiting[0] == problem.id:
-            yield problem, list(waiting[1])
+        answered = waiting is not None and waiting[0] == problem.id
+        yield problem, list(waiting[1]) if answered else []
+        if answered:
             waiting = next(groups, None)
-        else:
-            yield problem, []
     if waiting:
         raise ValueError(
             f"{rollouts}: the rollouts of problem {waiting[0]} have no place among those of {problems}: they were "
@@ -130,7 +124,7 @@ def shuffle_key(seed: int, name: str) -> str:
 
 
 class _Build:
-    """The pass over problems and rollouts: what it writes, counts and remembers."""
+    """One pass over problems and rollouts: its tables, counts and candidates of the subset."""
 
     def __init__(self, stage: Stage):
         self.stage, self.settings, self.card = stage, stage.settings, Card()
@@ -195,7 +189,7 @@ class _Build:
         if problem.split == "validation" and problem.id not in self.held_out:
             self.drop(problem.id, "beyond validation_problems")
         elif self._contaminated(problem):
-            pass  # dropped there, with the test question
+            pass  # _contaminated has dropped it, with the test question
         elif problem.id in self.repeats:
             self.drop(problem.id, "near duplicate problem", detail=f"of {self.repeats[problem.id]}")
         elif languages is not None and (spoken := label.language(problem.question)) not in languages:
@@ -224,15 +218,12 @@ class _Build:
     def _sort_out(self, traces: list[Trace]) -> tuple[list[Trace], list[Trace]]:
         """The right and the wrong traces that are well formed and differ. All but the right ones are dropped."""
         right, wrong = [], []
-        limits = self.settings.max_repetition, self.settings.max_characters
-        for trace, first, how in mark_duplicates(traces, self.settings.near_traces):
-            if how:
-                self.drop(trace.problem_id, how, trace.index, f"of rollout {first}")
+        settings = self.settings
+        for trace, first, duplicate in mark_duplicates(traces, settings.near_traces):
+            if duplicate:
+                self.drop(trace.problem_id, duplicate, trace.index, f"of rollout {first}")
                 continue
-            if self.settings.unverified and trace.reason == NO_REFERENCE:
-                reason = malformed(trace.text, *limits)
-            else:
-                reason = reason_to_drop(trace, *limits)
+            reason = reason_to_drop(trace, settings.max_repetition, settings.max_characters, settings.unverified)
             if not reason:
                 right.append(trace)
                 continue
@@ -252,17 +243,16 @@ class _Build:
         if not taught:
             return
         settings = self.settings.subset
-        unfit = why_not_limo(rated, settings.solved)
-        if unfit:
+        if unfit := why_not_limo(rated, settings.solved):
             self.card.not_in_subset[unfit] += 1
             return
-        best = sorted(taught, key=lambda trace: (-quality(trace.text, settings.half_length), trace.index))
+        best = sorted(taught, key=lambda trace: (-quality(trace.text), trace.index))
         stratum, merit = self._merit(best[0].text, labels)
         self.subset.offer(problem.id, stratum, merit, [trace.index for trace in best[: settings.traces]])
 
     def _merit(self, text: str, labels: dict[str, Any]) -> tuple[Stratum, float]:
-        """With which problems this one competes for a place in the subset, and by what."""
-        by, well_argued = self.settings.subset.by, quality(text, self.settings.subset.half_length)
+        """The stratum in which a problem competes for a place in the subset, and its merit there."""
+        by, well_argued = self.settings.subset.by, quality(text)
         if by == "limo":
             return ("", ""), well_argued
         if by == "diverse":
@@ -271,9 +261,8 @@ class _Build:
 
     def _add_pairs(self, problem: Problem, right: list[Trace], wrong: list[Trace]) -> None:
         """Pairs two chains of thought, or two programs."""
-        limit, match_length = self.settings.pairs_per_problem, self.settings.match_length
         for chosen, rejected, request in zip(_by_kind(right), _by_kind(wrong), ("", PROGRAM_REQUEST), strict=True):
-            for pair in make_pairs(problem, chosen, rejected, limit, match_length):
+            for pair in make_pairs(problem, chosen, rejected, self.settings.pairs_per_problem):
                 self._add_pair(replace(pair, question=pair.question + request))
 
     def _add_pair(self, pair: Pair) -> None:
@@ -281,7 +270,7 @@ class _Build:
         self.card.add_pair(pair)
 
     def add_pairs_of(self, file: PairFile) -> None:
-        """Ready pairs, except those that are malformed, equal a test question, or have a side that is malformed."""
+        """Ready pairs, except those that cannot be read, are malformed or have a test question."""
         limits = self.settings.max_repetition, self.settings.max_characters
         for identity, pair in file.pairs():
             if isinstance(pair, ValueError):
@@ -303,7 +292,7 @@ class _Build:
             self.card.add_prompt(labels)
 
     def write_subset(self) -> None:
-        chosen = self.subset.choose()
+        chosen = self.subset.choose()  # problem id -> indices of its traces
         with TableWriter(self.stage.output("subset")) as table:
             for row in read_rows(self.stage.output("corpus")):
                 if row["index"] in chosen.get(row["problem_id"], ()):

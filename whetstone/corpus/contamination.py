@@ -3,36 +3,32 @@
 Questions are compared as tokens (`spelling.py`). A training question matches a test question by the first rule that fits:
 
 equal          the same tokens in the same order
-n-gram         a shared run of n tokens (n from 8 to 13; a shorter test question of at least 8 tokens is compared as one
-               run) *and* all numbers of the test question: a test question inside a longer text
-other order    nearly the same words and the same numbers, in any order: Jaccard index of the token multisets of at least
-               `near`, for questions of at least 12 tokens
-other numbers  the same text except for its numbers, written or spelled: not contamination, only counted
-look-alike     a shared run of n tokens with other numbers or, with `look_alikes`, a Jaccard index of at least that without
-               the numbers: not contamination, only counted
+n-gram         a shared run of 13 tokens (a test question of 8 to 12 tokens is one run) *and* all numbers of the test
+               question: a test question inside a longer text
+other order    the same numbers and nearly the same words in any order, in questions of at least 12 tokens: the Jaccard index
+               of the token multisets is at least `near`. If both carry a formula, it is the same: in "has 9, finds 4,
+               loses 2" the order of the words is the problem
+other numbers  the same text except for its numbers, written or spelled
+look-alike     a shared run of 13 tokens or, with `look_alikes`, at least that Jaccard index without the numbers
 
-If training problems come from the source of the test problems, or from a set that shares its sources, a model can know a
-template rather than solve it. Then `look_alikes` makes the corpus drop the last two as well.
+The last two are not contamination and are only counted: word problems made from one template share long runs and differ in
+their numbers. With `look_alikes` the corpus drops them too: if training and test problems come from one source, a model can
+know a template without solving it.
 
-The conditions on numbers are ours. Word problems made from one template share long runs, and only their numbers make them
-different problems; a pure n-gram rule would drop whole families. If both questions carry a formula, "other order" needs the
-same formula too: in "has 9, finds 4, loses 2" the order of the words is the problem.
-
-The index holds sorted 64-bit hashes of the test questions' runs; its memory is that of the test questions alone. "Other
-order" is an exact set-similarity join by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): two sets that are similar
-share one of their rarest elements.
+The index holds sorted 64-bit hashes of the test questions' runs. "Other order" is an exact set-similarity join by prefix
+filtering (Bayardo, Ma and Srikant, WWW 2007): two similar sets share one of their rarest elements.
 """
 
-import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from whetstone.arithmetic.number_words import TEENS, TENS, UNITS
 from whetstone.corpus.files import EvaluationSet
 from whetstone.corpus.shingles import growing_runs
 from whetstone.corpus.spelling import tokens
@@ -41,25 +37,21 @@ from whetstone.run.settings import Settings
 
 CONTAMINATED = ("equal", "n-gram", "other order")
 RULES = (*CONTAMINATED, "other numbers", "look-alike")  # strongest first
+RUN = 13  # tokens in a row that a training question may not share with a test question
 SHORTEST_RUN = 8  # tokens: shorter test questions are not searched for inside others
 SHORTEST_NEAR = 12  # tokens: in shorter questions the order of the words distinguishes problems
 NUMBER = "#"  # stands for any number in a template
-_SPELLED = """
-one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
-nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half twice
-"""
-SPELLED = frozenset(_SPELLED.split())
+SPELLED = frozenset({*UNITS[1:], *TEENS, *TENS, "hundred", "thousand", "half", "twice"})
 
 
 class ContaminationSettings(Settings):
     """Which training questions are dropped because they repeat test questions."""
 
-    ngram: int = Field(13, ge=8, le=13, description="tokens in a row shared with a test question")
     near: float = Field(0.9, gt=0.5, le=1, description="Jaccard index of the tokens in any order")
-    look_alikes: float = Field(
-        0, ge=0, le=1, description="Jaccard index without numbers that drops too; 0: only counted"
-    )
+    look_alikes: float = Field(0, ge=0, le=1, description="the same without numbers; 0: look-alikes are only counted")
     against: tuple[EvaluationSet, ...] = Field((), description="evaluation sets besides the recipe's test problems")
+
+    MOVED: ClassVar[Mapping[str, str]] = {"ngram": f"fixed: {RUN} tokens in a row"}
 
 
 @dataclass(frozen=True)
@@ -83,31 +75,28 @@ class TestQuestions:
         settings = settings or ContaminationSettings()
         self._problems: list[Problem] = []
         self._numbers: list[Counter[str]] = []
-        self._equal: dict[bytes, int] = {}
-        self._templates: dict[bytes, int] = {}
+        self._equal: dict[tuple[str, ...], int] = {}
+        self._templates: dict[tuple[str, ...], int] = {}
         self._codes: dict[str, int] = {}  # of the tokens that occur in test questions
-        questions: list[list[str]] = []
+        questions, templates = [], []
         for place, problem in enumerate(problems):
             words = tokens(problem.question)
             questions.append(words)
+            templates.append(_template(words))
             self._problems.append(problem)
             self._numbers.append(_numbers(words))
-            self._equal.setdefault(_digest(words), place)
-            self._templates.setdefault(_digest(_template(words)), place)
+            self._equal.setdefault(tuple(words), place)
+            self._templates.setdefault(tuple(templates[-1]), place)
             for word in words:
                 self._codes.setdefault(word, len(self._codes) + 1)
-        self._runs = _Runs([self._coded(words) for words in questions], settings.ngram)
+        self._runs = _Runs([self._coded(words) for words in questions])
         self._bags = _Bags(questions, settings.near)
-        templates, look_alikes = [_template(words) for words in questions], settings.look_alikes
-        self._alike = _Bags(templates, look_alikes) if look_alikes else None
-
-    def __len__(self) -> int:
-        return len(self._problems)
+        self._alike = _Bags(templates, settings.look_alikes) if settings.look_alikes else None
 
     def match(self, question: str, formula: str = "") -> Match | None:
         """The strongest match, or None."""
         words = tokens(question)
-        if (place := self._equal.get(_digest(words))) is not None:
+        if (place := self._equal.get(tuple(words))) is not None:
             return self._match(place, "equal")
         codes = self._coded(words)
         sharing = self._runs.sharing(codes)
@@ -119,7 +108,7 @@ class TestQuestions:
             other = self._problems[place].formula
             if self._numbers[place] == numbers and not (formula and other and formula != other):
                 return self._match(place, "other order")
-        if words and (place := self._templates.get(_digest(_template(words)))) is not None:
+        if words and (place := self._templates.get(tuple(_template(words)))) is not None:
             return self._match(place, "other numbers")
         if not sharing and self._alike:
             sharing = self._alike.similar(_template(words), unknown=0)
@@ -135,31 +124,27 @@ class TestQuestions:
 
 
 class _Runs:
-    """Which test questions share runs of n tokens with a question; a shorter test question is one run."""
+    """Which test questions share runs of RUN tokens with a question; a shorter test question is one run."""
 
-    def __init__(self, questions: Sequence[np.ndarray], ngram: int):
+    def __init__(self, questions: Sequence[np.ndarray]):
         parts, owners = [], []
         for place, codes in enumerate(questions):
-            size = min(ngram, len(codes))
+            size = min(RUN, len(codes))
             runs = _run_hashes(codes, {size}) if size >= SHORTEST_RUN else np.empty(0, np.uint64)
             parts.append(runs)
             owners.append(np.full(len(runs), place))
         hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._owners = hashes[order], np.concatenate(owners)[order] if parts else hashes
-        self._sizes = {min(ngram, len(codes)) for codes in questions} - set(range(SHORTEST_RUN))
+        self._sizes = {min(RUN, len(codes)) for codes in questions} - set(range(SHORTEST_RUN))
 
     def sharing(self, codes: np.ndarray) -> list[int]:
         """Places of the test questions that share a run with a question of these (T,) codes."""
         own = _run_hashes(codes, self._sizes)
-        if not len(own) or not len(self._hashes):
-            return []
         first = np.searchsorted(self._hashes, own)
-        hits = np.flatnonzero(self._hashes[np.minimum(first, len(self._hashes) - 1)] == own)
-        if not len(hits):
-            return []
-        last = np.searchsorted(self._hashes, own[hits], side="right")
-        spans = zip(first[hits].tolist(), last.tolist(), strict=True)
+        last = np.searchsorted(self._hashes, own, side="right")
+        shared = first < last
+        spans = zip(first[shared].tolist(), last[shared].tolist(), strict=True)
         return sorted({place for low, high in spans for place in self._owners[low:high].tolist()})
 
 
@@ -180,7 +165,7 @@ class _Bags:
         self._bags = [_elements(words) if len(words) >= SHORTEST_NEAR else frozenset() for words in questions]
         frequency = Counter(element for bag in self._bags for element in bag)
         ranked = sorted(frequency, key=lambda element: (frequency[element], element))
-        self._rank = dict(zip(ranked, count(), strict=False))  # rarest first
+        self._rank = {element: rank for rank, element in enumerate(ranked)}  # rarest first
         self._postings: dict[Element, list[int]] = defaultdict(list)
         for place, bag in enumerate(self._bags):
             for element in sorted(bag, key=self._rank.__getitem__)[: self._prefix(len(bag))]:
@@ -191,7 +176,7 @@ class _Bags:
         return size - math.ceil(self.near * size) + 1 if size else 0
 
     def similar(self, words: Sequence[str], unknown: int) -> list[int]:
-        """Places of similar test questions. `unknown` words are in none of them; with too many nothing can be similar."""
+        """Places of similar test questions. `unknown` words are in none of them; if they are too many, none is similar."""
         if len(words) < SHORTEST_NEAR or self._prefix(len(words)) <= unknown:
             return []
         bag = _elements(words)
@@ -202,13 +187,7 @@ class _Bags:
 
 
 def _elements(words: Sequence[str]) -> frozenset[Element]:
-    counts: dict[str, int] = {}
-    elements = []
-    for word in words:
-        earlier = counts.get(word, 0)
-        elements.append((word, earlier))
-        counts[word] = earlier + 1
-    return frozenset(elements)
+    return frozenset((word, earlier) for word, times in Counter(words).items() for earlier in range(times))
 
 
 def _jaccard(one: frozenset[Element], other: frozenset[Element]) -> float:
@@ -230,7 +209,3 @@ def _template(words: Iterable[str]) -> list[str]:
         elif not (word == "-" and masked and masked[-1] == NUMBER):  # "forty-five"
             masked.append(word)
     return masked
-
-
-def _digest(words: Iterable[str]) -> bytes:
-    return hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()

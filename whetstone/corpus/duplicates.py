@@ -7,7 +7,6 @@ the same number in some band are compared. Signatures are in a file and one band
 need some hundred megabytes. The questions stage has dropped equal questions before.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,36 +54,25 @@ def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[st
 
     A problem that was made from another (`origin`) resembles it on purpose: the two are not compared.
     """
-    ids: list[str] = []
-    families: list[str] = []
+    ids, families, numbers = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        signatures, numbers = _write_signatures(problems, Path(folder), ids, families)
+        path = Path(folder) / "signatures"
+        with path.open("wb") as signature_file:
+            for problem in problems:
+                words = tokens(problem.question)
+                signature_file.write(_signature(words).tobytes())
+                numbers.append(sorted(word for word in words if word[0].isdigit()))
+                ids.append(problem.id)
+                families.append(problem.origin or problem.id)
         if not ids:
             return {}
+        signatures = np.memmap(path, np.uint32, "r", shape=(len(ids), BANDS * ROWS))
         earlier = np.full(len(ids), -1, np.int64)
         for one, other in _candidates(signatures):
             alike = numbers[one] == numbers[other] and np.mean(signatures[one] == signatures[other]) >= near
             if alike and families[one] != families[other] and (earlier[other] < 0 or one < earlier[other]):
                 earlier[other] = one
         return {ids[place]: ids[earlier[place]] for place in np.flatnonzero(earlier >= 0)}
-
-
-def _write_signatures(
-    problems: Iterable[Problem], folder: Path, ids: list[str], families: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N, BANDS * ROWS) MinHash signatures, in a file, and (N,) hashes of the questions' numbers."""
-    path, numbers = folder / "signatures", []
-    with path.open("wb") as out:
-        for problem in problems:
-            words = tokens(problem.question)
-            out.write(_signature(words).tobytes())
-            own = "\0".join(sorted(word for word in words if word[0].isdigit()))
-            numbers.append(int.from_bytes(hashlib.blake2b(own.encode(), digest_size=8).digest(), "big"))
-            ids.append(problem.id)
-            families.append(problem.origin or problem.id)
-    if not ids:
-        return np.empty((0, BANDS * ROWS), np.uint32), np.empty(0, np.uint64)
-    return np.memmap(path, np.uint32, "r", shape=(len(ids), BANDS * ROWS)), np.array(numbers, np.uint64)
 
 
 def _signature(words: list[str]) -> np.ndarray:

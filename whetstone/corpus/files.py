@@ -1,8 +1,7 @@
 """Files that a recipe names for the corpus: evaluation sets to keep apart from, and ready preference pairs."""
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -44,11 +43,11 @@ class EvaluationSet(OutsideFile):
 class PairFile(OutsideFile):
     """A file of ready preference pairs: a question with a chosen and a rejected answer, in one of the usual layouts."""
 
-    limit: int = Field(0, ge=0, description="read at most so many rows; 0: all")
+    MOVED: ClassVar[Mapping[str, str]] = {"limit": "gone: shorten the file"}
 
     def pairs(self) -> Iterator[tuple[str, Pair | ValueError]]:
         """(identity of the row, its pair or why it gives none). Raises FileNotFoundError."""
-        for number, row in islice(read_table(find_file(self.path)), self.limit or None):
+        for number, row in read_table(find_file(self.path)):
             identity = f"{self.title}/{number}"
             try:
                 if not isinstance(row, dict):

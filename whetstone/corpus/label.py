@@ -10,7 +10,6 @@ from functools import lru_cache
 from whetstone.corpus.shingles import distinct, runs, word_codes
 from whetstone.records import PROGRAM, Problem, Trace
 
-REMEMBERED = 256  # texts whose repetition is cached
 WINDOW = 16  # words in a window of `repetition`
 
 # Lowest pass rate of levels 1 to 4; below the last of them a problem has level 5
@@ -25,8 +24,7 @@ DOMAIN_WORDS = {
     "algebra": r"equation|polynomial|solve for|function|root|\\sqrt|matrix|vector|[a-z]\s*=|logarithm",
 }
 
-SCHOOLS = ("elementary", "middle school", "high school", "college", "graduate")
-SCHOOL_WORDS = {  # highest first
+SCHOOL_WORDS = {  # highest first; "elementary" if none matches
     "graduate": r"manifold|homolog|cohomolog|galois|banach|hilbert space|lebesgue|measurable|functor|martingale|"
     r"noetherian|\bsheaf|riemannian|sobolev|compact operator",
     "college": r"derivative|integral|\\int|\\lim|differential equation|eigenvalue|matrix|matrices|determinant|\\partial|"
@@ -37,18 +35,13 @@ SCHOOL_WORDS = {  # highest first
     "middle school": r"percent|%|ratio|proportion|equation|solve for|negative|perimeter|area|volume|angle|average|mean\b|"
     r"fraction|prime|divisor|divisible|remainder|\\frac|interest",
 }
-SCRIPTS = (
-    ("ja", "\u3040", "\u30ff"),
-    ("zh", "\u4e00", "\u9fff"),
-    ("ko", "\uac00", "\ud7a3"),
-    ("ru", "\u0400", "\u04ff"),
-    ("ar", "\u0600", "\u06ff"),
-)
+# First and last letter of a language's script
+SCRIPTS = {"ja": "\u3040\u30ff", "zh": "\u4e00\u9fff", "ko": "\uac00\ud7a3", "ru": "\u0400\u04ff", "ar": "\u0600\u06ff"}
 _COMMON_ENGLISH = (
     "the a an of is are what how find and if in to for many let that with each has have evaluate compute solve"
 )
 ENGLISH = frozenset(_COMMON_ENGLISH.split())
-FEW_WORDS = 4  # different words: fewer are taken for names of variables
+FEW_WORDS = 4  # fewer different words than this are taken for names of variables
 
 
 def pass_rate(traces: list[Trace]) -> float | None:
@@ -69,16 +62,14 @@ def level(problem: Problem, rate: float | None) -> int | None:
 
 
 def domain(problem: Problem) -> str:
-    if problem.domain:
-        return problem.domain
     question = problem.question.lower()
-    return next((name for name, words in DOMAIN_WORDS.items() if re.search(words, question)), "other")
+    return problem.domain or next((name for name, words in DOMAIN_WORDS.items() if re.search(words, question)), "other")
 
 
 def school(question: str) -> str:
     """The highest level of schooling, elementary to graduate, that a word of the question belongs to."""
     text = question.lower()
-    return next((stage for stage, words in SCHOOL_WORDS.items() if re.search(words, text)), SCHOOLS[0])
+    return next((stage for stage, words in SCHOOL_WORDS.items() if re.search(words, text)), "elementary")
 
 
 def language(text: str) -> str:
@@ -90,14 +81,14 @@ def language(text: str) -> str:
     letters = [letter for letter in text[:2000] if letter.isalpha()]
     if not letters:
         return "en"  # only numbers and signs
-    for name, low, high in SCRIPTS:
+    for name, (low, high) in SCRIPTS.items():
         if sum(low <= letter <= high for letter in letters) >= 0.2 * len(letters):
             return name
     words = set(re.findall(r"[a-z]+", text[:2000].lower()))
     return "en" if words & ENGLISH or len(words) < FEW_WORDS else "other"
 
 
-@lru_cache(maxsize=REMEMBERED)  # called when a trace is accepted and again when its row is written
+@lru_cache(maxsize=256)  # called when a trace is accepted and again when its row is written
 def repetition(text: str) -> float:
     """The share of 16-word windows that also occur earlier in the text: 0 for fresh text, near 1 for a loop.
 

@@ -9,8 +9,8 @@ rest those are kept that the strong one solves 1 to 3 times of 32. How well a tr
     connectives            "therefore", "since", …              25 %
 
 LIMO normalises word counts by length and does not publish how the four terms are brought to one scale. Here each becomes
-x / (x + half): 0 for none, 1/2 at `half`, always below 1. For the length, `half` is a setting in words; for the word groups it
-is one such word in a hundred.
+x / (x + half): 0 for none, 1/2 at `half`, always below 1. `half` is 200 words for the length, and one such word in a hundred
+for each group.
 """
 
 import re
@@ -21,6 +21,7 @@ from functools import lru_cache
 
 from whetstone.records import Trace
 
+HALF_LENGTH = 200  # words of a text at which the term of its length is 1/2
 HALF_DENSITY = 0.01  # words of a group per word of the text at which its term is 1/2
 
 
@@ -37,7 +38,7 @@ def solved(traces: Sequence[Trace]) -> int:
 
 
 def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
-    """Why a problem is not as hard as LIMO wants it; "" if it is.
+    """Why a problem is too easy or too hard for LIMO; "" if it is neither.
 
     >>> why_not_limo(Solved(0, 2), (1, 3)), why_not_limo(Solved(1, 2), (1, 3))
     ('', 'too easy: the weak model solves it')
@@ -60,17 +61,13 @@ _WORD = re.compile(r"\w+")
 
 
 @lru_cache(maxsize=256)  # called when traces are ordered and again when their problem is offered
-def quality(text: str, half_length: float = 200) -> float:
+def quality(text: str) -> float:
     """LIMO's weighted score, 0 to 1."""
     lowered = text.lower()
-    written = Counter(lowered.split())  # a text has far fewer different words than words
-    words = written.total()
+    words = len(lowered.split())
     if not words:
         return 0.0
-    counts: Counter[str] = Counter()
-    for spelling, times in written.items():
-        for word in _WORD.findall(spelling):
-            counts[word] += times
+    counts = Counter(_WORD.findall(lowered))
 
     def density(group: tuple[str, tuple[str, ...]]) -> float:
         singles, phrases = group
@@ -80,7 +77,7 @@ def quality(text: str, half_length: float = 200) -> float:
         return _saturating(occurrences / words, HALF_DENSITY)
 
     return (
-        0.30 * _saturating(words, half_length)
+        0.30 * _saturating(words, HALF_LENGTH)
         + 0.20 * density(_VERIFICATION)
         + 0.25 * density(_EXPLORATION)
         + 0.25 * density(_CONNECTIVES)

@@ -15,9 +15,8 @@ SKETCH = 256  # hashes kept per text: a likeness of 0.8 is then estimated to abo
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2^64
 _FACTORS = [np.uint64(pow(_FACTOR, power, 1 << 64)) for power in range(1, 65)]
 _PLACES = np.array(_FACTORS)  # a factor for each place of a letter in its word
-_SPACE = np.isin(
-    np.arange(256), [*b" \t\n\r\v\f", *range(0x1C, 0x20)]
-)  # the ASCII characters at which str.split() splits
+# The ASCII characters at which str.split() splits
+_SPACE = np.isin(np.arange(256), [*b" \t\n\r\v\f", *range(0x1C, 0x20)])
 
 
 @lru_cache(maxsize=4)  # a trace is compared with others, then measured for repetition

@@ -7,44 +7,15 @@ forms and punctuation are ignored; `\dfrac12`, `\frac{1}{2}` and `1/2` are the s
 import re
 import unicodedata
 
-_COMMANDS = {  # the others of a line become its first
-    other: line.split()[0]
-    for line in (
-        "binom dbinom tbinom choose",
-        "≤ le leq leqslant",
-        "≥ ge geq geqslant",
-        "≠ ne neq",
-        "* times cdot cdotp ast",
-        "÷ div",
-        "degrees circ degree",
-        "… ldots dots cdots dotsc dotsb vdots",
-        "∞ infty",
-        "→ to rightarrow longrightarrow",
-        "√ sqrt",
-        "∑ sum",
-        "∏ prod",
-        "∫ int",
-        "∈ in",
-        "∪ cup",
-        "∩ cap",
-        "∠ angle measuredangle",
-        "△ triangle",
-        "⊥ perp",
-        "∥ parallel",
-        "≡ equiv",
-        "≈ approx",
-        "± pm",
-        "mod pmod bmod",
-        "| vert lvert rvert mid",
-        "⌊ lfloor",
-        "⌋ rfloor",
-        "⌈ lceil",
-        "⌉ rceil",
-        *("α alpha", "β beta", "γ gamma", "δ delta", "θ theta", "λ lambda", "μ mu", "π pi", "σ sigma", "ω omega"),
-        *("φ phi varphi", "ε epsilon varepsilon"),
-    )
-    for other in line.split()[1:]
-}
+# Groups of spellings of one token, which becomes the first of its group
+_GROUPS = """
+binom dbinom tbinom choose; mod pmod bmod; degrees circ degree; * times cdot cdotp ast; ÷ div; ± pm; √ sqrt; ∞ infty;
+≤ le leq leqslant; ≥ ge geq geqslant; ≠ ne neq; ≡ equiv; ≈ approx; → to rightarrow longrightarrow; ∑ sum; ∏ prod; ∫ int;
+… ldots dots cdots dotsc dotsb vdots; ∈ in; ∪ cup; ∩ cap; ∠ angle measuredangle; △ triangle; ⊥ perp; ∥ parallel;
+| vert lvert rvert mid; ⌊ lfloor; ⌋ rfloor; ⌈ lceil; ⌉ rceil;
+α alpha; β beta; γ gamma; δ delta; ε epsilon varepsilon; θ theta; λ lambda; μ mu; π pi; σ sigma; φ phi varphi; ω omega
+"""
+_COMMANDS = {other: group.split()[0] for group in _GROUPS.split(";") for other in group.split()[1:]}
 _SIGNS = {other: line[0] for line in ("*×·∗⋅", "-−–—", "≤⩽", "≥⩾", "△∆", "φϕ", "εϵ") for other in line[1:]} | {
     "°": "degrees",
     "degree": "degrees",

@@ -1,21 +1,21 @@
 """The compact subset for supervised fine-tuning: few problems that represent all levels and domains.
 
 A stratum is one level of one domain. Every stratum gets at least one place while places last; the others are given out in
-proportion to the stratum's size ("proportional") or evenly ("equal"). `by` says which problems of a stratum are taken:
+proportion to the strata's sizes. `by` says which problems of a stratum are taken:
 
 representative   drawn by hash
 quality          those with the best argued traces (`limo.quality`)
 limo             the best argued of all: one stratum for all levels and domains (LIMO)
-diverse          each domain gets as many places and gives its longest traces, as in s1 (Muennighoff et al. 2025, arXiv
-                 2501.19393). Differs: s1 draws long traces with a bias, here the longest are taken
+diverse          all domains get equally many places, for their longest traces, as in s1 (Muennighoff et al. 2025, arXiv
+                 2501.19393). Differs: s1 draws with a bias towards long traces, here the longest are taken
 
 Memory holds, per stratum, as many candidates as there are places.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,11 +31,14 @@ class SubsetSettings(Settings):
     traces: int = Field(1, ge=1, description="traces per problem, the best argued ones")
     by: Literal["representative", "quality", "limo", "diverse"] = Field(
         "representative",
-        description="drawn within each level and domain; best argued there; best argued of all; longest of each domain (s1)",
+        description="drawn per level and domain; best argued there, or of all; longest per domain (s1)",
     )
-    balance: Literal["proportional", "equal"] = Field("proportional", description="shares of the levels and domains")
     solved: tuple[int, int] = Field((1, 3), description="fewest and most right rollouts of the `strong` model (LIMO)")
-    half_length: float = Field(200, gt=0, description="words at which the length term of `quality` is one half (LIMO)")
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "balance": 'by: places are in proportion to each level and domain, and even over domains if by = "diverse"',
+        "half_length": "fixed: the length term of a trace's quality is one half at 200 words",
+    }
 
 
 class Subset:
@@ -43,7 +46,6 @@ class Subset:
 
     def __init__(self, settings: SubsetSettings, key: Callable[[str], str]):
         self.problems, self.by, self.key = settings.problems, settings.by, key
-        self.balance = "equal" if settings.by == "diverse" else settings.balance
         self.sizes: Counter[Stratum] = Counter()
         self._best: dict[Stratum, list[tuple[float, int, str, list[int]]]] = {}
 
@@ -60,26 +62,25 @@ class Subset:
 
     def choose(self) -> dict[str, set[int]]:
         """Problem id -> indices of the chosen traces."""
-        places = allocate(self.sizes, self.problems, self.balance)
-        chosen: dict[str, set[int]] = {}
-        for stratum, heap in self._best.items():
-            for _, _, problem_id, indices in heapq.nlargest(places[stratum], heap):
-                chosen[problem_id] = set(indices)
-        return chosen
+        places = allocate(self.sizes, self.problems, even=self.by == "diverse")
+        best = (heapq.nlargest(places[stratum], heap) for stratum, heap in self._best.items())
+        return {problem_id: set(indices) for heap in best for _, _, problem_id, indices in heap}
 
 
-def allocate(sizes: Counter[Stratum], places: int, balance: str) -> dict[Stratum, int]:
+def allocate(sizes: Counter[Stratum], places: int, even: bool = False) -> dict[Stratum, int]:
     """Places per stratum, at most its size: one place at a time to the stratum that is furthest behind its share.
 
-    >>> allocate(Counter({("1", "a"): 90, ("2", "a"): 10}), 10, "proportional")
+    The share is in proportion to the stratum's size or, with `even`, the same for all.
+
+    >>> allocate(Counter({("1", "a"): 90, ("2", "a"): 10}), 10)
     {('1', 'a'): 9, ('2', 'a'): 1}
-    >>> allocate(Counter({("1", "a"): 90, ("2", "a"): 3}), 10, "equal")
+    >>> allocate(Counter({("1", "a"): 90, ("2", "a"): 3}), 10, even=True)
     {('1', 'a'): 7, ('2', 'a'): 3}
     """
     allocated = dict.fromkeys(sorted(sizes), 0)
 
     def behind(stratum: Stratum) -> tuple[float, Stratum]:
-        weight = sizes[stratum] if balance == "proportional" else 1
+        weight = 1 if even else sizes[stratum]
         return (allocated[stratum] / weight if allocated[stratum] else -1.0), stratum
 
     queue = [behind(stratum) for stratum in allocated]

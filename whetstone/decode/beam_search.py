@@ -131,26 +131,25 @@ def _extend(engine: Engine, blocks: BlockManager, search: _Search, logprobs: tor
     stops = set(engine.chat.stops)
     sums = torch.tensor(search.sums, dtype=torch.float64, device=logprobs.device)[:, None] + logprobs  # (beams, V)
     wanted = max(2, 1 + len(stops)) * settings.beams
-    scores, where = sums.flatten().topk(min(wanted, sums.numel()))
-    size = logprobs.shape[1]
-    # (sum, beam, token), most probable first
-    candidates = [(score, i // size, i % size) for score, i in zip(scores.tolist(), where.tolist(), strict=True)]
+    scores, places = sums.flatten().topk(min(wanted, sums.numel()))
+    size, own = logprobs.shape[1], logprobs.flatten()[places]
+    columns = zip(scores.tolist(), places.tolist(), own.tolist(), strict=True)
+    # (sum, beam, token, its log-probability), most probable first
+    candidates = [(score, i // size, i % size, logprob) for score, i, logprob in columns]
     length = len(search.beams[0].ids) + 1
     last = length == settings.max_tokens
-    own = logprobs.gather(1, (where % size)[None].expand(len(logprobs), -1)).tolist()  # [beam][candidate]
-    ending = [(n, c) for n, c in enumerate(candidates[: settings.beams]) if last or c[2] in stops]
-    for n, (score, parent, token) in ending:
-        beam = search.beams[parent]
-        normalised = score / length**settings.length_penalty
-        search.finished.append(_Finished(normalised, [*beam.ids, token], [*beam.logprobs, own[parent][n]]))
+    for score, parent, token, logprob in candidates[: settings.beams]:
+        if last or token in stops:
+            beam = search.beams[parent]
+            normalised = score / length**settings.length_penalty
+            search.finished.append(_Finished(normalised, [*beam.ids, token], [*beam.logprobs, logprob]))
     search.finished.sort(key=lambda finished: -finished.score)
     del search.finished[settings.beams :]
-    going = [(n, c) for n, c in enumerate(candidates) if not last and c[2] not in stops][: settings.beams]
-    search.running = bool(going) and not _settled(search.finished, going[0][1][0], length, settings)
+    going = [candidate for candidate in candidates if not last and candidate[2] not in stops][: settings.beams]
+    search.running = bool(going) and not _settled(search.finished, going[0][0], length, settings)
     if search.running:
-        children = [(parent, token, own[parent][n]) for n, (_, parent, token) in going]
-        search.beams = _children(blocks, search.beams, children)
-        search.sums = [score for _, (score, _, _) in going]
+        search.beams = _children(blocks, search.beams, [candidate[1:] for candidate in going])
+        search.sums = [candidate[0] for candidate in going]
     else:
         for beam in search.beams:
             blocks.truncate(beam, 0)

@@ -10,11 +10,11 @@ from whetstone.decode.sequence import Sequence
 
 
 class BlockManager:
-    """`capacity` blocks of `cache`, which holds their contents."""
+    """`capacity` blocks of `cache`, which holds their contents; `graphs`: decoding steps captured over it, if there are any."""
 
-    def __init__(self, capacity: int, cache: Any):
+    def __init__(self, capacity: int, cache: Any, graphs: Any = None):
         self.capacity = capacity
-        self.cache = cache
+        self.cache, self.graphs = cache, graphs
         # the lowest numbers are taken first, so that memory is touched only when it is needed
         self._free = list(range(capacity))[::-1]
         self._references = [0] * capacity

@@ -39,9 +39,8 @@ class BudgetForcing:
 
     def __post_init__(self) -> None:
         if self.most is not None and not self.least <= self.most:
-            raise ValueError(
-                f"least = {self.least} and most = {self.most} tokens of thinking: raise most, or lower least."
-            )
+            bounds = f"least = {self.least} and most = {self.most}"
+            raise ValueError(f"{bounds} tokens of thinking: raise most, or lower least.")
         if self.least < 0 or self.waits < 0 or not self.end:
             raise ValueError(
                 f"least = {self.least}, waits = {self.waits}, end = {self.end!r}: least and waits are 0 or more, and end is "
@@ -68,16 +67,12 @@ class _Thinking:
             return None
         settings = self.settings
         ended = self._end(ids)
-        if ended:
-            if len(ids) - ended < settings.least and self.waits < settings.waits:
-                self.waits += 1
-                return Edit(ended, settings.wait_ids)
-            self.over = True
-            return None
-        if settings.most is not None and len(ids) >= settings.most:
-            self.over = True
-            return Edit(0, settings.close_ids)
-        return None
+        if ended and len(ids) - ended < settings.least and self.waits < settings.waits:
+            self.waits += 1
+            return Edit(ended, settings.wait_ids)
+        too_long = settings.most is not None and len(ids) >= settings.most
+        self.over = bool(ended) or too_long
+        return Edit(0, settings.close_ids) if too_long and not ended else None
 
     def _end(self, ids: Sequence[int]) -> int:
         """How many of the last ids make up the end of thinking, or of the turn; 0 if there is none."""

@@ -1,13 +1,11 @@
 """The scheduler: which sequences run in the next step, within a fixed number of cache blocks. No tensors here.
 
-Finished sequences leave at once, and waiting ones take their place. A sequence takes blocks as it grows, not for its longest
-possible length. When no block is free, the sequence that entered last is preempted: it gives its blocks back, keeps its ids,
-and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once as long as a sequence of
-the group is running: its whole blocks are shared, the last part of it is copied.
+A sequence takes blocks as it grows. When none is free, the sequence that entered last is preempted: it gives its blocks back,
+keeps its ids, and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once while a
+sequence of the group is running: its whole blocks are shared, the last part of it is copied.
 """
 
 from collections import deque
-from collections.abc import Iterable
 
 from whetstone.decode.block_manager import BlockManager
 from whetstone.decode.kv_cache import BLOCK, blocks_for
@@ -29,9 +27,6 @@ class Scheduler:
         self.running: list[Sequence] = []  # in the order they entered
         self.preemptions = 0
         self._groups: dict[tuple[int, ...], list[Sequence]] = {}  # prompt ids -> the running sequences with this prompt
-
-    def add(self, sequences: Iterable[Sequence]) -> None:
-        self.waiting += sequences
 
     def schedule(self) -> tuple[list[tuple[Sequence, int]], list[Sequence]]:
         """What the next step runs: prefills as (sequence, its tokens), then the sequences that run one token."""

@@ -1,8 +1,7 @@
 """The small operations of a decoding step on a CPU, each fused into one pass and compiled by numba at its first use.
 
-With one token per sequence the matrix products are short, and the calls between them dominate: torch needs six calls for a
-norm and a dozen for an attention over ragged sequences, and each reads memory again. Here a norm, a rotary embedding, a gate,
-an attention and the sampling of a token are one call each.
+With one token per sequence the matrix products are short, and calls dominate: torch needs six for a norm and a dozen for an
+attention over ragged sequences, and each reads memory again. Here each operation is one call.
 
 Each row is computed by itself, in a fixed order, so its result does not depend on the other rows. Nor does it depend on the
 addresses of arrays: for a loop that writes, the compiler makes a second version for the case that arrays overlap, so no such
@@ -116,25 +115,13 @@ def _exp(x):
 
 
 @compiled
-def norm(x, weight, eps, out):
-    """RMS norm of the rows of x (B, C): out (B, C)."""
+def norm(x, delta, weight, eps, out):
+    """x (B, C) += delta (B, C) unless that is None; then the RMS norm of its rows: out (B, C)."""
     width = np.float32(x.shape[1])
     for i in range(x.shape[0]):
-        total = np.float32(0)
-        for c in range(x.shape[1]):
-            total += x[i, c] * x[i, c]
-        scale = np.float32(1) / np.sqrt(total / width + eps)
-        for c in range(x.shape[1]):
-            out[i, c] = _from_fp32(x[i, c] * scale * _to_fp32(weight[c]), out)
-
-
-@compiled
-def add_and_norm(x, delta, weight, eps, out):
-    """x (B, C) += delta (B, C), then its RMS norm: out (B, C)."""
-    width = np.float32(x.shape[1])
-    for i in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            x[i, c] += _to_fp32(delta[i, c])
+        if delta is not None:
+            for c in range(x.shape[1]):
+                x[i, c] += _to_fp32(delta[i, c])
         total = np.float32(0)
         for c in range(x.shape[1]):
             total += x[i, c] * x[i, c]
@@ -215,16 +202,15 @@ def attend(query, keys, values, tables, starts, positions, window, scaling, scor
         end = positions[i] + 1
         first = max(0, end - window)
         begin, count = first // BLOCK, (end + BLOCK - 1) // BLOCK
-        following = tables[starts[i + 1]] if i + 1 < n else tables[starts[i]]
         for b in range(begin, count):
-            block = tables[starts[i] + b]
-            after = tables[starts[i] + b + 1] if b + 1 < count else following
+            at = starts[i] + b
+            block, after = tables[at], tables[min(at + 1, len(tables) - 1)]
             _score_block(scaled, flat_keys, block, after, kv_heads, group, size, flat_scores, b * BLOCK, room)
         for h in range(heads):
             _softmax(scores[h, first:end])
         for b in range(begin, count):
-            block = tables[starts[i] + b]
-            after = tables[starts[i] + b + 1] if b + 1 < count else following
+            at = starts[i] + b
+            block, after = tables[at], tables[min(at + 1, len(tables) - 1)]
             low, high = max(first - b * BLOCK, 0), min(end - b * BLOCK, BLOCK)
             _add_values(scores, flat_values, block, after, kv_heads, group, size, b * BLOCK, low, high, total)
         for h in range(heads):

@@ -18,9 +18,8 @@ from whetstone.run.progress import say
 CAPTURE_AT = 3  # the use of a shape at which it is captured
 LEAST_WIDTH = 8  # blocks of a table
 
-Step = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
-]  # ids (B,), positions (B,), tables (B, M) -> (B, V)
+# ids (B,), positions (B,), tables (B, M) -> logits (B, V)
+Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Graph = tuple[torch.Tensor, Callable[[], None], torch.Tensor]  # its input (a plan), what replays it, its output (B, V)
 
 
@@ -38,18 +37,11 @@ class GraphedStep:
     """Calls `step`, or replays a captured graph of it. The result is valid until the next call.
 
     `reserve` is called with the longest sequence's length before each step; if it returns another number, graphs are void.
-    `capture` makes the Graph of a function of a plan.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        reserve: Callable[[int], int],
-        device: torch.device,
-        capture: Callable[..., Graph] | None = None,
-    ):
+    def __init__(self, step: Step, reserve: Callable[[int], int], device: torch.device):
         self.step, self.reserve, self.device = step, reserve, device
-        self.capture = capture or Capture()
+        self.pool: Any = None  # memory of all graphs, as only one runs at a time
         self.graphs: dict[tuple[int, int], Graph] = {}
         self.uses: dict[tuple[int, int], int] = {}
         self.reserved = 0
@@ -88,15 +80,8 @@ class GraphedStep:
                 say(f"decoding on the GPU without CUDA graphs, which is slower: {str(error).splitlines()[0]}")
         return self.graphs.get(shape) if self.works else None
 
-
-class Capture:
-    """Captures CUDA graphs. They share one memory pool, as only one runs at a time."""
-
-    def __init__(self) -> None:
-        self.pool: Any = None
-
-    def __call__(self, run: Callable[[torch.Tensor], torch.Tensor], plan: torch.Tensor) -> Graph:
-        """Raises RuntimeError if the replay does not give what `run` gives."""
+    def capture(self, run: Callable[[torch.Tensor], torch.Tensor], plan: torch.Tensor) -> Graph:
+        """The graph of a function of a plan. Raises RuntimeError if the replay does not give what `run` gives."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # kernels and workspaces must be made before the capture

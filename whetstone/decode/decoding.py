@@ -39,11 +39,15 @@ class Decoding:
         each = blocks_for(longest) + 1
         blocks = runner.allocate(at_once * each, each)
         self.scheduler = Scheduler(blocks, at_once, prefill_tokens, reserve=runner.row_block > 0)
-        self.scheduler.add(sequences)
+        self.scheduler.waiting += sequences
         self.streaming = streaming
         self.pieces: list[Piece] = []
-        self._detokenizers: dict[int, Detokenizer] = {}  # by id() of a sequence, like the next
-        self._occurring: dict[int, torch.Tensor] = {}
+        self._detokenizers = {
+            sequence: Detokenizer(chat, sequence.sampling.stop, sequence.control.removable if sequence.control else ())
+            for sequence in sequences
+            if streaming or sequence.sampling.stop
+        }
+        self._occurring: dict[Sequence, torch.Tensor] = {}
 
     @property
     def busy(self) -> bool:
@@ -97,30 +101,30 @@ class Decoding:
 
     def _occurring_ids(self, sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
         """(V,) True for the ids of prompt and completion."""
-        occurring = self._occurring.get(id(sequence))
+        occurring = self._occurring.get(sequence)
         new = sequence.ids[-1:]
         if occurring is None or sequence.control is not None:  # a control may have removed ids
             occurring = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
             new = [i for i in (*sequence.prompt_ids, *sequence.ids) if i < len(occurring)]
         occurring[new] = True
-        self._occurring[id(sequence)] = occurring
+        self._occurring[sequence] = occurring
         return occurring
 
     def _stop(self, sequence: Sequence, token: int) -> str:
         """Why the sequence ends with this token; "" if it goes on."""
-        sampling = sequence.sampling
+        stop = ""
         edit = sequence.control(sequence.ids) if sequence.control is not None else None
         if edit is not None:
             self._apply(sequence, edit)
-        stop = edit.ends if edit is not None else ""
-        if edit is None and token in self.chat.stops:
+            stop = edit.ends
+        elif token in self.chat.stops:
             stop = "end"
-        elif edit is None and token in sampling.stop_ids:
+        elif token in sequence.sampling.stop_ids:
             stop = "stop"
-        elif not stop and len(sequence.ids) >= sampling.max_tokens:
+        if not stop and len(sequence.ids) >= sequence.sampling.max_tokens:
             stop = "length"
-        if self.streaming or sampling.stop:
-            detokenizer = self._detokenizer(sequence)
+        detokenizer = self._detokenizers.get(sequence)
+        if detokenizer is not None:
             text = detokenizer.update(sequence.ids, done=bool(stop))
             if detokenizer.stopped:
                 stop = "stop"
@@ -138,16 +142,10 @@ class Decoding:
         # the last token's logits are needed next: it must run (again)
         self.scheduler.truncate(sequence, min(unchanged, sequence.length - 1))
 
-    def _detokenizer(self, sequence: Sequence) -> Detokenizer:
-        if id(sequence) not in self._detokenizers:
-            removable = sequence.control.removable if sequence.control is not None else ()
-            self._detokenizers[id(sequence)] = Detokenizer(self.chat, sequence.sampling.stop, removable)
-        return self._detokenizers[id(sequence)]
-
     def _finish(self, sequence: Sequence, stop: str) -> Completion:
         self.scheduler.remove(sequence)
-        self._occurring.pop(id(sequence), None)
-        detokenizer = self._detokenizers.pop(id(sequence), None)
+        self._occurring.pop(sequence, None)
+        detokenizer = self._detokenizers.pop(sequence, None)
         stopped = detokenizer is not None and detokenizer.stopped
         text = detokenizer.text if stopped else self.chat.text(sequence.ids)
         name = sequence.prompt.problem_id, sequence.prompt.index

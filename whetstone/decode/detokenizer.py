@@ -18,7 +18,7 @@ class Detokenizer:
     `removable`: strings that a control may remove again; their beginnings are held back like those of `stops`.
     """
 
-    def __init__(self, chat: Chat, stops: Sequence[str] = (), removable: Sequence[str] = ()):
+    def __init__(self, chat: Chat, stops: Sequence[str], removable: Sequence[str]):
         self.chat = chat
         self.stops = tuple(stops)
         self.held_back = (*stops, *removable)
@@ -57,7 +57,5 @@ class Detokenizer:
     def _held(self) -> int:
         """Characters at the end that begin a string which is held back."""
         longest = max(map(len, self.held_back), default=0)
-        for n in range(min(longest, len(self.text)), 0, -1):
-            if any(string.startswith(self.text[-n:]) for string in self.held_back):
-                return n
-        return 0
+        lengths = range(min(longest, len(self.text)), 0, -1)
+        return next((n for n in lengths if any(s.startswith(self.text[-n:]) for s in self.held_back)), 0)

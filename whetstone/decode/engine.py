@@ -1,8 +1,5 @@
 """The in-process engine: continuous batching for any model that `model.load` gives.
 
-From the top: the engine makes sequences of prompts; `decoding.py` takes them step by step; in a step `continuous_batching.py`
-schedules, `runner.py` runs the model over the cache (`block_manager.py`, `kv_cache.py`), and `sampling.py` picks tokens.
-
 The engine shares the module it is given: after a training step it samples from the new weights.
 """
 
@@ -36,14 +33,9 @@ class Engine:
     """
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        max_batch: int = 256,
-        cache_bytes: int | None = None,
-        prefill_tokens: int = PREFILL_TOKENS,
-        row_block: int = 0,
-    ):
+        self, model: Any, tokenizer: Any, max_batch: int = 256,
+        cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0,
+    ):  # fmt: skip
         self.model = model
         self.chat = Chat(tokenizer)
         self.max_batch = max_batch

@@ -1,11 +1,9 @@
 """An engine on several cores: each call forks child processes, which share the weights of that moment.
 
 The matrices of a tiny model are too small to be split among threads, but several processes can each sample a share of the
-prompts. A fork takes some tens of milliseconds and copies no weights, so none are published and none become stale. Each child
-writes its completions to a file, which the parent reads between its own completions. CPU and Linux only: elsewhere, and for
-few prompts, the engine works alone.
-
-The shares depend on the prompts and the number of processes alone: the same call gives the same completions again.
+prompts. A fork takes some tens of milliseconds and copies no weights. Each child writes its completions to a file, which the
+parent reads between its own. CPU and Linux only: elsewhere, and for few prompts, the engine works alone. The shares depend on
+the prompts and the number of processes alone: the same call gives the same completions again.
 """
 
 import json
@@ -46,9 +44,8 @@ class ForkedGenerator:
         shares = [[p for group in groups[i::count] for p in group] for i in range(count)]
         with tempfile.TemporaryDirectory(prefix="whetstone-") as folder:
             files = [Path(folder) / str(i) for i in range(1, count)]
-            children = [
-                self._fork(share, sampling, control, path) for share, path in zip(shares[1:], files, strict=True)
-            ]
+            work = zip(shares[1:], files, strict=True)
+            children = [self._fork(share, sampling, control, path) for share, path in work]
             with ExitStack() as stack:
                 written = [stack.enter_context(path.open("rb")) for path in files]
                 try:
@@ -91,8 +88,8 @@ def _new_completions(file: BinaryIO) -> Iterator[Completion]:
 
 
 def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1) -> ForkedGenerator:
-    """The in-process engine with `[parallel] samplers` processes.
+    """The in-process engine with `[parallel] forks` processes.
 
     0 means one per core that this process may use, or just this one if several training `processes` sample together.
     """
-    return ForkedGenerator(Engine(model, tokenizer), parallel.samplers or (cores() if processes == 1 else 1))
+    return ForkedGenerator(Engine(model, tokenizer), parallel.forks or (cores() if processes == 1 else 1))

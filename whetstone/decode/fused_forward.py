@@ -1,11 +1,8 @@
 """The forward pass of a Llama-, Qwen2- or Phi-3-class model with fused kernels and a fifth of the module's calls.
 
-It gives the module's hidden states, from the module's own parameters. In small models the calls are most of the cost. Only
-of a small model on a CPU the matrices are copied, transposed, because products of few rows are faster so. Only models that
-are exactly of these classes are taken: if anything in one was replaced (an adapter, a quantised layer, a hook), it runs
-through its own modules, as every other class does.
-
-Between the matrix products there are kernels of our own on a CPU in fp32 and bf16 and on a GPU, otherwise torch.
+It gives the module's hidden states, from the module's own parameters. In small models the calls are most of the cost. The
+matrices of a small model on a CPU are copied, transposed, as products of few rows are faster so. A model in which anything
+was replaced (an adapter, a quantised layer, a hook) runs through its own modules, as every other class does.
 
 Letters: T tokens, H query heads, K key/value heads, D head size, C hidden size, I inner size of the MLP, R rotated dimensions.
 """
@@ -36,9 +33,8 @@ COPIED_BYTES = 256 << 20  # the matrices of larger models are not copied
 
 def fits(model: Any) -> bool:
     """Whether a `FusedForward` computes what the model's own modules compute."""
-    if type(model).__name__ not in CLASSES or not type(model).__module__.startswith("transformers."):
-        return False
-    if getattr(model.config, "hidden_act", "") != "silu":
+    known = type(model).__name__ in CLASSES and type(model).__module__.startswith("transformers.")
+    if not known or getattr(model.config, "hidden_act", "") != "silu":
         return False
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
@@ -61,8 +57,8 @@ class _Layer(NamedTuple):
 class FusedForward:
     """Ids and positions (T,) of a flat row, and a cache -> hidden states (T, C) after the last norm.
 
-    It must be made anew when the weights have changed. Positions must be below the length last given to `reserve`. `kernels`
-    is gpu_kernels.py on a GPU where that works.
+    It must be made anew when the weights have changed. Positions must be below the length last given to `rotary.reserve`.
+    `kernels` is gpu_kernels.py on a GPU where that works.
     """
 
     def __init__(self, model: Any, kernels: ModuleType | None = None):
@@ -77,21 +73,13 @@ class FusedForward:
         copied = on_cpu and weight.dtype == torch.float32 and small
         self.layers = [_read_layer(layer, copied) for layer in self.base.layers]
         self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
-        self.rotary = _Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
-
-    @property
-    def angles_fixed(self) -> bool:
-        """Whether a token's rotary angles depend on its position alone, not on the length of its sequence."""
-        return self.rotary.fixed
-
-    def reserve(self, length: int) -> int:
-        """Make room for positions below `length`. If it returns another number than before, captured graphs are void."""
-        return self.rotary.reserve(length)
+        self.rotary = Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         ops, group, size = self.ops, self.group, self.head_size
         x = self.base.embed_tokens(ids)  # (T, C)
-        x, normed = ops.norm(x.float() if ops.fp32 else x, 0)
+        x = x.float() if ops.fp32 else x
+        normed = ops.norm(x, 0)
         angles = self.rotary.angles(positions)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(normed)  # (T, (H + 2 K) D)
@@ -100,8 +88,8 @@ class FusedForward:
             heads = QKV(ops.rotary(qkv, rotated, size, angles), qkv, rotated * size, kv_heads)
             window = None if layer.window is None or layer.window >= cache.length else layer.window
             attended = cache.attend(number, heads, self.scaling, window)  # (T, H, D)
-            x, normed = ops.norm(x, 2 * number + 1, layer.out(attended.flatten(1)))
-            x, normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
+            normed = ops.norm(x, 2 * number + 1, layer.out(attended.flatten(1)))
+            normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
         return normed
 
 
@@ -116,10 +104,11 @@ class Angles(NamedTuple):
     positions: torch.Tensor | None  # (T,); None if P = T: a row per token
 
 
-class _Rotary:
-    """Cosines and sines as the model's own module computes them; kept in a table if they depend on the position alone.
+class Rotary:
+    """Cosines and sines as the model's own module computes them.
 
-    `fp32`: they are given in fp32. `per_token`: those of each token are gathered once for all layers.
+    `fixed`: they depend on a token's position alone, not on the length of its sequence, and are kept in a table. `fp32`: they
+    are given in fp32. `per_token`: those of each token are gathered once for all layers.
     """
 
     def __init__(self, module: Any, config: Any, weight: torch.Tensor, fp32: bool, per_token: bool):
@@ -129,7 +118,7 @@ class _Rotary:
         self.length = 0
 
     def reserve(self, length: int) -> int:
-        """Angles of positions below `length`, in a new table if the old one is shorter. Returns the table's length.
+        """Make room for positions below `length`. Returns the table's length: if it changes, captured graphs are void.
 
         The caller gives the length, because asking the positions for their maximum would wait for a GPU.
         """
@@ -166,12 +155,11 @@ class TorchOps:
     def __init__(self, norms: list[Norm]):
         self.norms = norms
 
-    def norm(
-        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (T, C), with delta (T, C) added to it, and its RMS norm (T, C) with the weight of that number."""
-        x = x if delta is None else x + delta
-        return x, torch.rms_norm(x, x.shape[-1:], *self.norms[number])
+    def norm(self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None) -> torch.Tensor:
+        """The RMS norm (T, C) of x (T, C) with the weight of that number, after delta (T, C) is added to x in place."""
+        if delta is not None:
+            x += delta
+        return torch.rms_norm(x, x.shape[-1:], *self.norms[number])
 
     def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         """The first `count` heads of qkv (T, …), rotated: (T, count, size)."""
@@ -188,24 +176,22 @@ class TorchOps:
 
 
 class _GpuOps:
-    """The same by one Triton kernel each; `delta` is added in place."""
+    """The same by one Triton kernel each."""
 
     fp32 = True
 
     def __init__(self, norms: list[Norm], kernels: ModuleType):
         self.norms, self.kernels, self.gate = norms, kernels, kernels.gate
 
-    def norm(
-        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return x, self.kernels.norm(x, *self.norms[number], delta)
+    def norm(self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None) -> torch.Tensor:
+        return self.kernels.norm(x, *self.norms[number], delta)
 
     def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         return self.kernels.rotary(qkv, count, size, angles.cos, angles.sin)
 
 
 class _CpuOps:
-    """The same by one compiled pass each; `delta` is added in place."""
+    """The same by one compiled pass each."""
 
     fp32 = True
 
@@ -213,15 +199,10 @@ class _CpuOps:
         self.norms = [(array(weight), np.float32(eps)) for weight, eps in norms]
         self.dtype = norms[0][0].dtype
 
-    def norm(
-        self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def norm(self, x: torch.Tensor, number: int, delta: torch.Tensor | None = None) -> torch.Tensor:
         out = torch.empty_like(x, dtype=self.dtype)
-        if delta is None:
-            cpu_kernels.norm(array(x), *self.norms[number], array(out))
-        else:
-            cpu_kernels.add_and_norm(array(x), array(delta), *self.norms[number], array(out))
-        return x, out
+        cpu_kernels.norm(array(x), None if delta is None else array(delta), *self.norms[number], array(out))
+        return out
 
     def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
         out = qkv.new_empty(len(qkv), count, size)
@@ -256,14 +237,12 @@ def _linears(module: Any, fused: tuple[str, ...], separate: tuple[str, ...] = ()
 
 def _product(linears: Sequence[Linear], copied: bool) -> Product:
     """(T, in) -> (T, sum of out): the products with all of them. `copied`: with one transposed copy of their weights."""
+    if not copied and len(linears) == 1:
+        return lambda x: F.linear(x, *linears[0])
     if not copied:
-        return lambda x: _concatenated([F.linear(x, *linear) for linear in linears])
+        return lambda x: torch.cat([F.linear(x, *linear) for linear in linears], -1)
     weight = torch.cat([weight for weight, _ in linears]).T.contiguous()  # (in, sum of out)
     if all(bias is None for _, bias in linears):
         return lambda x: x @ weight
     bias = torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in linears])
     return lambda x: torch.addmm(bias, x, weight)
-
-
-def _concatenated(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

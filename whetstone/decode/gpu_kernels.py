@@ -1,11 +1,8 @@
 """The operations of a decoding step on a GPU beside the matrix products, in Triton, which comes with torch's CUDA builds.
 
-The same as in cpu_kernels.py: norms, rotary embedding, gates, writing to the cache, and paged attention of one token of each
-sequence. If there are too few sequences to fill the device, the tokens of each are divided among several programs, and the
-parts are joined by the logarithms of their sums (flash decoding, Dao et al. 2023).
-
-The attention's products are computed in the tensors' type; sums, and the residual stream, in fp32. The module is only loaded
-on a GPU (runner.py), and tried out there before anything is decoded.
+The same as in cpu_kernels.py, without sampling. If there are too few sequences to fill the device, the tokens of each are
+divided among several programs, and the parts are joined by the logarithms of their sums (flash decoding, Dao et al. 2023).
+The attention's products are computed in the tensors' type; sums, and the residual stream, in fp32.
 
 Letters: B rows, T tokens, H query heads, K key/value heads, D head size, C hidden size, I inner size of the MLP, N blocks of
 the cache, M blocks of the longest sequence, R rotated dimensions.
@@ -59,15 +56,13 @@ def _check_rows(numbers: Numbers, heads: int, size: int) -> Checks:
     x, weight, delta = numbers(3, 3 * size).float(), numbers(3 * size), numbers(3, 3 * size)
     gate_up, qkv, angle = numbers(3, 2 * size), numbers(3, heads * size), numbers(3, max(1, size // 4)).float()
     total, torch_ops = x + delta, TorchOps([(weight.double(), 1e-5)])
+    rotated = rotary(qkv, heads, size, angle.cos(), angle.sin())
     angles = Angles(angle.double().cos(), angle.double().sin(), None)
     return {
-        "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)[1]),
+        "norm": (norm(x, weight, 1e-5, delta), torch_ops.norm(total.double(), 0)),
         "sum": (x, total),  # after the norm, which adds in place
         "gate": (gate(gate_up), torch_ops.gate(gate_up.double())),
-        "rotary": (
-            rotary(qkv, heads, size, angle.cos(), angle.sin()),
-            torch_ops.rotary(qkv.double(), heads, size, angles),
-        ),
+        "rotary": (rotated, torch_ops.rotary(qkv.double(), heads, size, angles)),
     }
 
 
@@ -87,10 +82,8 @@ def _check_cache(numbers: Numbers, kv_heads: int, group: int, size: int) -> Chec
     wide = QKV(query_key.double(), source, size, kv_heads), keys.double(), values.double()
     expected = DeviceDecodes(table, lengths, None, 1).attend(*wide, 0.2, NO_WINDOW)
     for parts in (1, 2):
-        checks[f"attention in {parts}"] = (
-            attend(query_key, keys, values, table, lengths, 0.2, NO_WINDOW, parts),
-            expected,
-        )
+        result = attend(query_key, keys, values, table, lengths, 0.2, NO_WINDOW, parts)
+        checks[f"attention in {parts}"] = result, expected
     return checks
 
 

@@ -1,9 +1,8 @@
 """The key/value cache: keys and values of the sequences being decoded, in blocks of BLOCK tokens.
 
 A call of the model runs a flat row of T tokens: first prefills (prompts, or parts of them), then one token of each decoding
-sequence. `begin` announces them; `attend`, once per layer, writes their keys and values and returns their attention.
-
-On a CPU with compiled kernels keys lie transposed, (D, BLOCK), as those read them.
+sequence. `begin` announces them; `attend`, once per layer, writes their keys and values and returns their attention. For the
+compiled kernels on a CPU keys lie transposed, (D, BLOCK).
 """
 
 from collections.abc import Sequence
@@ -46,7 +45,6 @@ class KVCache:
         key_shape = (head_size, BLOCK) if self.compiled else (BLOCK, head_size)
         self.keys = _uninitialised((layers, blocks, kv_heads, *key_shape), dtype, device)
         self.values = _uninitialised((layers, blocks, kv_heads, BLOCK, head_size), dtype, device)
-        self.graphs: Any = None  # captured decoding steps over this cache (cuda_graphs.py), if there are any
         if self.compiled:
             self._keys, self._values = array(self.keys), array(self.values)
 
@@ -67,9 +65,6 @@ class KVCache:
     def release(self) -> None:
         """Free the memory. The cache cannot be used any more."""
         self.keys = self.values = self.keys.new_empty(0)
-
-    def holds(self, dtype: torch.dtype, device: torch.device) -> bool:
-        return self.keys.dtype == dtype and self.keys.device == device
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy blocks in all layers."""
@@ -100,9 +95,10 @@ class KVCache:
         self._segments = Segments([count for _, _, count in prefills], self.keys.device) if prefills else None
         cached = [np.array(table, dtype=np.int64) for table, start, _ in prefills if start]
         padded = padded_tables(tables)  # (B, M)
-        self._block, self._offset, flat, lengths, *self._cached_tables = self._upload(
-            [self._block, self._offset, padded.ravel(), own + 1, *cached]
-        )
+        arrays = [self._block, self._offset, padded.ravel(), own + 1, *cached]
+        together = torch.from_numpy(np.concatenate(arrays)).to(self.keys.device)  # one copy to the device
+        parts = together.split([len(array) for array in arrays])
+        self._block, self._offset, flat, lengths, *self._cached_tables = parts
         if tables:
             self._decodes = self._device_decodes(flat.view(padded.shape), lengths)
 
@@ -119,16 +115,9 @@ class KVCache:
     def _device_decodes(self, tables: torch.Tensor, lengths: torch.Tensor) -> DeviceDecodes:
         parts = 1
         if self.kernels is not None and not self.batch_invariant:
-            longest = tables.shape[1] * BLOCK
-            parts = self.kernels.parts_for(
-                len(lengths), self.keys.shape[2], longest, _multiprocessors(self.keys.device)
-            )
+            longest, processors = tables.shape[1] * BLOCK, _multiprocessors(self.keys.device)
+            parts = self.kernels.parts_for(len(lengths), self.keys.shape[2], longest, processors)
         return DeviceDecodes(tables, lengths, self.kernels, parts)
-
-    def _upload(self, arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """Copy arrays (n,) of integers to the device, all at once."""
-        together = torch.from_numpy(np.concatenate(arrays)).to(self.keys.device)
-        return list(together.split([len(array) for array in arrays]))
 
     @staticmethod
     def heads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> QKV:
@@ -157,12 +146,13 @@ class KVCache:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _write(self, layer: int, heads: QKV) -> None:
+        query_key, source, column, _ = heads
+        places = self._block, self._offset
         if self.compiled:
-            places = self._block, self._offset, self._keys[layer], self._values[layer]
-            cpu_kernels.store_kv(array(heads.query_key), array(heads.source), heads.value_column, *places)
+            memory = self._keys[layer], self._values[layer]
+            cpu_kernels.store_kv(array(query_key), array(source), column, *places, *memory)
         elif self.kernels is not None:
-            places = self._block, self._offset, self.keys[layer], self.values[layer]
-            self.kernels.store_kv(heads.query_key, heads.source, heads.value_column, *places)
+            self.kernels.store_kv(query_key, source, column, *places, self.keys[layer], self.values[layer])
         else:
             self.keys[layer][self._block, :, self._offset] = heads.key[: self._tokens]
             self.values[layer][self._block, :, self._offset] = heads.value[: self._tokens]

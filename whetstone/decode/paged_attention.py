@@ -1,9 +1,8 @@
 """Attention to keys and values in blocks of a cache (PagedAttention, Kwon et al. 2023, arXiv 2309.06180).
 
-A sequence that decodes has one new token, which attends to the blocks of its own sequence: short sequences do not pay for the
-longest. On a CPU (cpu_kernels.py) and on a GPU (gpu_kernels.py) one kernel reads the blocks where they lie; if neither is at
-hand, torch gathers them first. A prefill has several new tokens: they attend to each other, and a later part of a prompt also
-to what is cached of it.
+A sequence that decodes has one new token, which attends to the blocks of its own sequence. On a CPU (cpu_kernels.py) and on a
+GPU (gpu_kernels.py) one kernel reads the blocks where they lie; if neither is at hand, torch gathers them first. The tokens of
+a prefill attend to each other, and a later part of a prompt also to what is cached of it.
 
 Letters: T tokens, B rows, H query heads, K key/value heads, D head size, N blocks of a cache, M blocks of the longest sequence.
 """
@@ -82,16 +81,17 @@ class DeviceDecodes:
     def attend(self, heads: QKV, keys: torch.Tensor, values: torch.Tensor, scaling: float, window: int) -> torch.Tensor:
         """Of the first B tokens, over keys and values (N, K, BLOCK, D): (B, H, D)."""
         if self.kernels is not None:
-            return self.kernels.attend(
-                heads.query_key, keys, values, self.tables, self.lengths, scaling, window, self.parts
-            )
+            places = self.tables, self.lengths
+            return self.kernels.attend(heads.query_key, keys, values, *places, scaling, window, self.parts)
         query = heads.query[: len(self.lengths)]
         n, count, size = query.shape
         longest = self.tables.shape[1]
         keys, values = keys[self.tables], values[self.tables]  # (B, M, K, BLOCK, D)
         hidden = self._out_of_sight(window).unflatten(1, (longest, 1, 1, BLOCK))
         groups = (query * scaling).reshape(n, 1, keys.shape[2], -1, size)  # (B, 1, K, H/K, D)
-        scores = (groups @ keys.transpose(3, 4)).to(_at_least_fp32(query.dtype))  # (B, M, K, H/K, BLOCK)
+        scores = (groups @ keys.transpose(3, 4)).to(
+            torch.promote_types(query.dtype, torch.float32)
+        )  # (B, M, K, H/K, BLOCK)
         scores = scores.masked_fill(hidden, float("-inf"))
         weights = scores.transpose(1, 3).flatten(3).softmax(-1)  # (B, H/K, K, M * BLOCK)
         weights = weights.unflatten(3, (longest, BLOCK)).transpose(1, 3)
@@ -117,9 +117,8 @@ def attend_prefill(
     if window is not None:
         visible &= position > position[start:, None] - window
     grouped = query.shape[0] != key.shape[0]
-    out = F.scaled_dot_product_attention(
-        query[None], key[None], value[None], attn_mask=visible, scale=scaling, enable_gqa=grouped
-    )
+    batch = query[None], key[None], value[None]
+    out = F.scaled_dot_product_attention(*batch, attn_mask=visible, scale=scaling, enable_gqa=grouped)
     return out[0].transpose(0, 1)
 
 
@@ -129,7 +128,3 @@ def padded_tables(tables: list[list[int]], width: int = 0) -> np.ndarray:
     for row, table in enumerate(tables):
         padded[row, : len(table)] = table
     return padded
-
-
-def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -4,7 +4,6 @@ A model of a known class runs through `FusedForward`, any other through its own 
 which every sequence decodes one token are replayed as CUDA graphs.
 """
 
-import weakref
 from functools import lru_cache
 from itertools import accumulate
 from types import ModuleType
@@ -26,12 +25,10 @@ CACHE_SHARE = 0.8  # of the free memory of a GPU; a step needs some of the rest
 
 
 @lru_cache
-def gpu_kernels(
-    device: torch.device, dtype: torch.dtype, kv_heads: int, group: int, head_size: int
-) -> ModuleType | None:
+def gpu_kernels(device: torch.device, dtype: torch.dtype, kv_heads: int, group: int, size: int) -> ModuleType | None:
     """gpu_kernels.py if it works here, for heads of this size and `group` query heads per key/value head; otherwise None."""
     use = "decoding on the GPU without kernels of its own"
-    return working_kernels("whetstone.decode.gpu_kernels", use, device, dtype, kv_heads, group, head_size)
+    return working_kernels("whetstone.decode.gpu_kernels", use, device, dtype, kv_heads, group, size)
 
 
 class ModelRunner:
@@ -73,18 +70,19 @@ class ModelRunner:
         self._fused = FusedForward(self.model, kernels) if fits(self.model) else None
         self._head = self._head_weight()
         cache, self._cache = self._cache, None
-        if cache is None or cache.capacity < wanted or not cache.holds(weight.dtype, weight.device):
+        alike = cache is not None and (cache.keys.dtype, cache.keys.device) == (weight.dtype, weight.device)
+        if not alike or cache.capacity < wanted:
             del cache  # its memory is freed before the larger one is made
             shape = layers, wanted, self._kv_heads, self._head_size
             cache = KVCache(*shape, weight.dtype, weight.device, kernels, self.row_block > 0)
         # without kernels a step would gather the padding of its tables, too
-        cache.graphs = self._graphed_step(cache) if weight.is_cuda and kernels is not None else None
-        return BlockManager(wanted, cache)
+        graphs = self._graphed_step(cache) if weight.is_cuda and kernels is not None else None
+        return BlockManager(wanted, cache, graphs)
 
     def release(self, blocks: BlockManager) -> None:
         """The memory of `blocks` may be used for something else."""
         cache = blocks.cache
-        cache.graphs = None
+        blocks.graphs = None
         if self.cache_bytes is None and cache.keys.is_cuda:
             cache.release()
             torch.cuda.empty_cache()  # otherwise what training allocates next would leave no room for another cache
@@ -102,16 +100,17 @@ class ModelRunner:
         if self.model.training:
             self.model.eval()
         if not self.row_block:
-            return self._run(blocks.cache, prefills, decodes)
+            return self._run(blocks, prefills, decodes)
         calls = [([prefill], []) for prefill in prefills]
         calls += [([], decodes[i : i + self.row_block]) for i in range(0, len(decodes), self.row_block)]
-        return torch.cat([self._run(blocks.cache, *call) for call in calls])
+        return torch.cat([self._run(blocks, *call) for call in calls])
 
-    def _run(self, cache: KVCache, prefills: list[tuple[Sequence, int]], decodes: list[Sequence]) -> torch.Tensor:
+    def _run(self, blocks: BlockManager, prefills: list[tuple[Sequence, int]], decodes: list[Sequence]) -> torch.Tensor:
+        cache = blocks.cache
         tables = [sequence.block_table for sequence in decodes]
         ids, positions = [sequence.last for sequence in decodes], [sequence.cached for sequence in decodes]
-        if cache.graphs is not None and not prefills:
-            return cache.graphs(ids, positions, tables)
+        if blocks.graphs is not None and not prefills:
+            return blocks.graphs(ids, positions, tables)
         cache.begin([(sequence.block_table, sequence.cached, n) for sequence, n in prefills], tables, positions)
         last = [end - 1 for end in accumulate(n for _, n in prefills)]  # the row of each sequence's last token
         filled = last[-1] + 1 if last else 0
@@ -122,18 +121,15 @@ class ModelRunner:
             padding = [0] * (self.row_block - len(decodes))
             ids, positions, last = ids + padding, positions + padding, list(range(self.row_block))
         device = cache.keys.device
+        flat = torch.tensor(ids, device=device), torch.tensor(positions, device=device)  # (T,) each
         if self._fused is not None:
-            self._fused.reserve(max(positions) + 1)
-        hidden = self._hidden(torch.tensor(ids, device=device), torch.tensor(positions, device=device), cache)
+            self._fused.rotary.reserve(max(positions) + 1)
+            hidden = self._fused(*flat, cache)  # (T, C)
+        else:
+            hidden = models.hidden_states(self.model, *(x[None] for x in flat), block_cache=cache)[0]
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last, device=device)]
         return self._logits(hidden)[: len(prefills) + len(decodes)]
-
-    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        """(T,), (T,) -> (T, C)"""
-        if self._fused is not None:
-            return self._fused(ids, positions, cache)
-        return models.hidden_states(self.model, ids[None], positions[None], block_cache=cache)[0]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, C) -> (B, V), in fp32 even if the model computes in half precision."""
@@ -158,14 +154,11 @@ class ModelRunner:
         """Decoding steps over this cache as CUDA graphs; None if they cannot be captured (unknown modules may ask the device
         for numbers)."""
         fused = self._fused
-        if fused is None or self.row_block or not fused.angles_fixed:
+        if fused is None or self.row_block or not fused.rotary.fixed:
             return None
 
-        reference = weakref.ref(cache)  # as the cache holds the step, and a cycle would delay the freeing of its memory
-
         def step(ids: torch.Tensor, positions: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
-            cache = reference()
             cache.begin_decodes(positions, tables)
             return self._logits(fused(ids, positions, cache))
 
-        return GraphedStep(step, fused.reserve, cache.keys.device)
+        return GraphedStep(step, fused.rotary.reserve, cache.keys.device)

@@ -39,10 +39,9 @@ class Sequence:
     logprobs: list[float] = field(default_factory=list)  # of `ids`
     block_table: list[int] = field(default_factory=list)  # the cache's blocks that hold its tokens, in order
     cached: int = 0  # tokens whose keys and values are in the cache
-    first: "Sequence | None" = (
-        None  # the first of its group, if this one waits for that one's prefill of the same prompt
-    )
-    siblings: "list[Sequence]" = field(default_factory=list)  # the others of its group that wait for its prefill
+    # of a group with the same prompt the first is prefilled; `first` is set in the siblings that wait for that
+    first: "Sequence | None" = None
+    siblings: "list[Sequence]" = field(default_factory=list)
 
     @property
     def length(self) -> int:

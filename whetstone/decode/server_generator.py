@@ -17,12 +17,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.settings import Operational, Settings
@@ -31,6 +31,7 @@ TRANSIENT = frozenset({408, 409, 425, 429})  # and all from 500 on
 PERMANENT = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
 STOPS = {"length": "length", "max_tokens": "length"}
 FIRST_PAUSE = 1.0  # seconds before the first retry; doubled with each further one
+PATIENCE = 8  # prompts in a row that may fail for good before the server is given up
 SHOWN = 300  # characters of a server's answer in a message
 
 
@@ -39,31 +40,25 @@ class Server(Settings):
 
     server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
     model: str = Field(description="the model's name there")
-    key_variable: Annotated[str, Operational] = Field(
-        "OPENAI_API_KEY", description="environment variable with the key, which is sent if it is set"
-    )
+    key_variable: Annotated[str, Operational] = Field("OPENAI_API_KEY", description="environment variable of the key")
     temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
-    top_p: float = Field(
-        0.95, gt=0, le=1, description="sample from the most probable tokens with this share of the mass"
-    )
+    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability from which tokens are sampled")
     max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
     in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
     timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
     retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
-    longest_pause: Annotated[float, Operational] = Field(
-        60, gt=0, description="seconds before a retry at most; the pause begins at 1 s and doubles with each retry"
-    )
-    patience: Annotated[int, Operational] = Field(
-        8, ge=1, description="prompts in a row that may fail for good before the server is given up"
-    )
+    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before a retry, at most")
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
-    budget_tokens: int = Field(0, ge=0, description="of prompts and completions together; 0: no limit")
-    budget_money: float = Field(0, ge=0, description="in the currency of the prices; 0: no limit")
-    price_in: Annotated[float, Operational] = Field(0, ge=0, description="of a million prompt tokens")
-    price_out: Annotated[float, Operational] = Field(0, ge=0, description="of a million completion tokens")
+    prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
+        (0, 0), description="of a million tokens, in and out"
+    )
+    budget: float = Field(0, ge=0, description="what may be spent: money if there are prices, else tokens; 0: no limit")
 
-    MOVED: ClassVar[dict[str, str]] = {
-        "first_pause": "longest_pause: pauses begin at 1 s, or at longest_pause if that is less"
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "first_pause": "longest_pause: pauses begin at 1 s, or at longest_pause if that is less",
+        "patience": f"fixed: a server that fails {PATIENCE} prompts in a row is given up",
+        **dict.fromkeys(("price_in", "price_out"), "prices = [of prompts, of completions]"),
+        **dict.fromkeys(("budget_tokens", "budget_money"), "budget: money if there are prices, else tokens"),
     }
 
 
@@ -98,30 +93,23 @@ class Spent:
         self.tokens_out += tokens_out
 
     def money(self, server: Server) -> float:
-        return (self.tokens_in * server.price_in + self.tokens_out * server.price_out) / 1e6
+        price_in, price_out = server.prices
+        return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
 
     def exhausts(self, server: Server) -> str:
-        """Says which budget is used up; "" if none is."""
-        if server.budget_tokens and self.tokens_in + self.tokens_out >= server.budget_tokens:
-            return f"budget_tokens = {server.budget_tokens:,} is spent"
-        if server.budget_money and self.money(server) >= server.budget_money:
-            return f"budget_money = {server.budget_money:g} is spent"
-        return ""
+        """Says that the budget is used up; "" if it is not."""
+        spent = self.money(server) if any(server.prices) else self.tokens_in + self.tokens_out
+        return f"budget = {server.budget:,.15g} is spent" if server.budget and spent >= server.budget else ""
 
 
 class ServerGenerator:
     """Completions from `settings.server` as they finish.
 
     `failed` holds the prompts without a completion and their reasons, `spent` the tokens used, and `stopped` the reason why
-    no more prompts are sent, if there is one. Raises ValueError for a budget in money without prices.
+    no more prompts are sent, if there is one.
     """
 
     def __init__(self, settings: Server, spent: Spent | None = None):
-        if settings.budget_money and not (settings.price_in or settings.price_out):
-            raise ValueError(
-                f"budget_money = {settings.budget_money:g} without prices: nothing would count towards it. Set price_in "
-                "and price_out, of a million tokens."
-            )
         self.settings = settings
         self.spent = spent or Spent()
         self.failed: list[tuple[Prompt, str]] = []
@@ -202,11 +190,10 @@ class ServerGenerator:
             return self._accept(failure.empty)
         self.failed.append((prompt, str(failure)))
         self._in_a_row += 1
-        if self._in_a_row >= self.settings.patience or failure.gone:
+        if self._in_a_row >= PATIENCE or failure.gone:
             raise ServerError(
-                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each "
-                f"{self.settings.retries + 1} times; last: "
-                f"{failure}. What was answered is kept: repair the server and run again."
+                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each {self.settings.retries + 1} times; "
+                f"last: {failure}. What was answered is kept: repair the server and run again."
             )
         return None
 
@@ -218,7 +205,7 @@ class ServerGenerator:
     def _refuse(self, prompt: Prompt, reason: str) -> None:
         self.failed.append((prompt, reason))
         self._refusals[reason] += 1
-        if not self._answered and self._refusals[reason] >= self.settings.patience:
+        if not self._answered and self._refusals[reason] >= PATIENCE:
             raise ServerError(
                 f"{self.settings.server} refused {self._refusals[reason]} prompts in the same words and answered none: "
                 f"{reason}. The cause is in the request: check model ({self.settings.model!r}), max_tokens and extra."
@@ -277,9 +264,8 @@ class ServerGenerator:
                 f"({self.settings.model!r}) and the key in the environment variable {self.settings.key_variable}."
             )
         if status in TRANSIENT or status >= 500:
-            raise _Transient(
-                f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), self.settings)
-            )
+            longest = self.settings.longest_pause
+            raise _Transient(f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), longest))
         raise _Refused(f"status {status}: {excerpt}")
 
     def _read(self, prompt: Prompt, answer: dict[str, Any]) -> Completion:
@@ -298,8 +284,8 @@ class ServerGenerator:
         return Completion(prompt.problem_id, prompt.index, text, stop, usage=tokens)
 
 
-def _retry_after(header: str | None, settings: Server) -> float | None:
-    """Seconds, from a number or a date, at most the longest pause. None if the header is absent or unreadable."""
+def _retry_after(header: str | None, longest: float) -> float | None:
+    """Seconds, from a number or a date, at most `longest`. None if the header is absent or unreadable."""
     if not header:
         return None
     try:
@@ -309,7 +295,7 @@ def _retry_after(header: str | None, settings: Server) -> float | None:
             seconds = parsedate_to_datetime(header).timestamp() - time.time()
         except ValueError:
             return None
-    return min(max(0.0, seconds), settings.longest_pause)
+    return min(max(0.0, seconds), longest)
 
 
 def _excerpt(text: str, key: str) -> str:

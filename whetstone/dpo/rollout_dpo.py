@@ -168,12 +168,9 @@ def plan(stage: Stage) -> Estimate:
     pairs = min(pairs, settings.max_pairs or pairs)
     side = settings.max_tokens  # of an answer; the prompt is short beside it
     estimate = training_estimate(
-        stage.inputs["model"],
-        stage.model,
-        stage.parallel,
+        stage,
         step_tokens=2 * side * settings.batch_pairs,
         row_tokens=2 * side,
-        checkpoints=stage.run.keep_checkpoints,
         tokens=ceil(settings.epochs * pairs) * 2 * side if pairs else None,
         steps=ceil(settings.epochs * pairs / settings.batch_pairs) if pairs else None,
         passes=1 + 1 / (3 * settings.epochs),  # the reference's log-probabilities, once per pair
@@ -184,7 +181,7 @@ def plan(stage: Stage) -> Estimate:
         return estimate
     rollouts = settings.pool.prompts * settings.pool.samples
     estimate.lines["rollouts"] = f"at most {rollouts:,} of at most {side:,} tokens"
-    return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, rollouts * side, side)
+    return with_sampling(estimate, stage, rollouts * side, side)
 
 
 ROOM = Room(

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from whetstone.pool import PoolSettings
-from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, TrainingSettings
+from whetstone.run.settings import CheckpointEvery, EpochSettings, Optimizer, OptimizerSettings
 
 Pairing = Literal["length_matched", "hardest", "one", "all"]
 
 
-class Settings(TrainingSettings):
+class Settings(EpochSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the student tries")
     temperature: float = Field(1.0, gt=0, description="of the student's rollouts")
@@ -27,13 +27,12 @@ class Settings(TrainingSettings):
     target_margin: float = Field(0.0, ge=0, description="simpo: its gamma, the margin that is asked for")
     length_normalised: bool | None = Field(None, description="log-probabilities per token; None: with ipo and simpo")
     chosen_nll: float = Field(0.0, ge=0, description="weight of the chosen side's cross-entropy")
-    epochs: float = Field(1.0, gt=0, description="passes over the pairs")
     batch_pairs: int = Field(32, gt=0, description="pairs per optimizer step")
     optimizer: Optimizer = OptimizerSettings(learning_rate=3e-5, schedule="linear", warmup=0.1)
     checkpoint_every: CheckpointEvery = 20
 
     MOVED: ClassVar[Mapping[str, str]] = {
-        **TrainingSettings.MOVED,
+        **EpochSettings.MOVED,
         "sample_problems": "pool.prompts",
         "sample_levels": "pool.levels",
         "samples": "pool.samples",

@@ -60,18 +60,9 @@ def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: lis
     others = split_groups(theirs)
     for (by, value), rows in split_groups(ours).items():
         if decided(rows) & decided(others.get((by, value), [])):
-            difference, low, high = paired_bootstrap(rows, others[by, value])
-            yield {
-                "stage": stage,
-                "start": start,
-                "benchmark": benchmark,
-                "by": by,
-                "value": value,
-                "problems": len({row["problem_id"] for row in rows}),
-                "difference": difference,
-                "low": low,
-                "high": high,
-            }
+            numbers = dict(zip(("difference", "low", "high"), paired_bootstrap(rows, others[by, value]), strict=True))
+            numbers["problems"] = len({row["problem_id"] for row in rows})
+            yield {"stage": stage, "start": start, "benchmark": benchmark, "by": by, "value": value, **numbers}
 
 
 def decided(rows: Iterable[Row]) -> set[str]:
@@ -82,15 +73,6 @@ def decided(rows: Iterable[Row]) -> set[str]:
 def group_means(stage: str, benchmark: str, rows: list[Row]) -> Iterator[Row]:
     """Mean accuracy with its interval, overall and by level and domain."""
     for (by, value), members in split_groups(rows).items():
-        mean, low, high, problems = mean_interval(members)
-        yield {
-            "stage": stage,
-            "benchmark": benchmark,
-            "by": by,
-            "value": value,
-            "problems": problems,
-            "samples": len(members),
-            "mean": mean,
-            "low": low,
-            "high": high,
-        }
+        numbers = dict(zip(("mean", "low", "high", "problems"), mean_interval(members), strict=True))
+        numbers["samples"] = len(members)
+        yield {"stage": stage, "benchmark": benchmark, "by": by, "value": value, **numbers}

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
-from whetstone.problems.columns import ColumnLayout, Columns
+from whetstone.problems.columns import OPTIONAL, Columns
 from whetstone.problems.files import find_file
 from whetstone.problems.published import test_file
-from whetstone.problems.reading import Drop, Layout, read_problem
+from whetstone.problems.reading import Drop, ProblemSet, read_problem
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_table, suffix_of
 from whetstone.records import Problem, Score, to_row
@@ -116,14 +116,18 @@ def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[st
     unknown = [name for name in columns or {} if name not in Columns.model_fields]
     if unknown:
         raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(Columns.model_fields)}.")
-    path, name, layout, unanswered = _find_problems(benchmark, columns or {})
+    path, name, layout = _find_problems(benchmark, columns or {})
     items = [
         read_problem(row, line, layout, name, False, lambda own, line: own or f"{name}-{line}")
         for line, row in read_table(path)
     ]
     unusable = [item for item in items if isinstance(item, Drop)]
-    problems = [replace(item, split="test", benchmark=name) for item in items if isinstance(item, Problem)]
-    if len(unusable) != unanswered:
+    problems = [
+        replace(item, split="test", benchmark=name, policy=policy or item.policy)
+        for item in items
+        if isinstance(item, Problem)
+    ]
+    if len(unusable) != layout.unanswered:
         shown = [f"line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}" for drop in unusable[:SHOWN]]
         more = f" (and {len(unusable) - SHOWN} more)" if len(unusable) > SHOWN else ""
         raise ValueError(
@@ -139,23 +143,23 @@ def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[st
             f"{path}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
             "column out: rows are then numbered."
         )
-    return [replace(problem, policy=policy) for problem in problems] if policy else problems
+    return problems
 
 
-def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, str, Layout, int]:
-    """The file, the name, the layout and the number of unanswered rows of a problem set."""
+def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, str, ProblemSet]:
+    """The file, the name and the description of a problem set. A file may have columns under our own names."""
     path = Path(benchmark)
     if path.is_file():
         readable = (row for _, row in islice(read_table(path), HEAD) if isinstance(row, dict))
-        present = {key for row in readable for key in row}
-        return path, path.name.split(".")[0], ColumnLayout(Columns(**columns).with_present(present)), 0
+        own = {key: key for row in readable for key in row if key in OPTIONAL}
+        return path, path.name.split(".")[0], Columns(**own | columns).layout()
     if suffix_of(path) in FORMATS:
         find_file(benchmark)  # raises, as there is no such file
     try:
         described = find_set(benchmark)
     except ValueError as error:
         raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
-    return test_file(benchmark, described), benchmark.rpartition(":")[2], described, described.unanswered
+    return test_file(benchmark, described), benchmark.rpartition(":")[2], described
 
 
 ROOM = Room(

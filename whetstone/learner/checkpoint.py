@@ -23,15 +23,16 @@ from safetensors.torch import save_file
 
 from whetstone.learner.learner import Learner
 from whetstone.run.disk import room_for
-from whetstone.run.folder import hash_file, read_json, sync_folder, write_text
+from whetstone.run.folder import hash_file, published, read_json, sync_folder, write_text
 from whetstone.run.progress import say
 
 SHARD = 2 << 30  # bytes of a weights file; writing needs as much memory besides the weights
 SUMS = "SHA256SUMS"
+KEPT = 2  # newest checkpoints, besides the best
 
 
 def save(
-    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2, best: int | None = None
+    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = KEPT, best: int | None = None
 ) -> None:
     """Write the checkpoint of `step` finished optimizer steps, then keep the newest `keep` ones and that of step `best`.
 
@@ -44,19 +45,9 @@ def save(
         learner.process_group.wait()
         return
     remove_unfinished(folder)
-    aside = folder / f".writing-{os.getpid()}"
     size = sum(tensor.nbytes for _, tensor in tensors(learner))
-    try:
-        with room_for(f"the checkpoint of step {step}", size, folder):
-            aside.mkdir(parents=True)
-            _write(aside, step, learner, state)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    final = folder / f"step-{step:06d}"
-    shutil.rmtree(final, ignore_errors=True)
-    aside.replace(final)
-    sync_folder(folder)
+    with room_for(f"the checkpoint of step {step}", size, folder), published(_place(folder, step)) as aside:
+        _write(aside, step, learner, state)
     kept = [at for at in steps(folder) if at <= step][-keep:]
     for at in steps(folder):
         if at not in kept and at != best:
@@ -182,11 +173,8 @@ def _restore(path: Path, learner: Learner) -> None:
 
 def _refuse_another_model(path: Path, holder: dict[str, Any], owned: dict[str, Any]) -> None:
     """Raises ValueError if a checkpoint is complete but belongs to another model: a setting is wrong then."""
-    shapes = {
-        full.removeprefix("weight/"): file.get_slice(full).get_shape()
-        for full, file in holder.items()
-        if full.startswith("weight/")
-    }
+    weights = [full for full in holder if full.startswith("weight/")]
+    shapes = {full.removeprefix("weight/"): holder[full].get_slice(full).get_shape() for full in weights}
     wanted = {name: list(p.shape) for name, (p, _) in owned.items()}
     for name in [*wanted, *shapes]:
         if shapes.get(name) != wanted.get(name):

@@ -23,14 +23,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from whetstone.learner.accelerators import ACCELERATORS
+from whetstone.learner.conversation import read_conversation
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
-from whetstone.run.settings import ModelSettings, ParallelSettings
+from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
+from whetstone.run.tables import read_rows
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHECKPOINT_COPIES = 3  # weights, two moments
+CHECKPOINTS = 2  # that are kept (checkpoint.py)
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, the least that a tokenizer has (model.py)
 TEXTS_AT_ONCE = 256  # texts tokenised together
 CHUNK = 1024  # tokens whose logits are in memory (head.py)
@@ -66,14 +70,16 @@ def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
     """
     if folder is not None and (local := downloaded(folder)) is not None:
         return shape_of_folder(local)
-    if model.path is not None and "layers" not in model.model_fields_set:
-        return None
-    size = model.hidden // model.heads
+    return None if model.path is not None and "layers" not in model.model_fields_set else shape_in_settings(model)
+
+
+def shape_in_settings(model: ModelSettings) -> Shape:
+    """A Phi-3-class model with a tied head and the full vocabulary."""
+    layers, hidden, mlp, keys = model.layers, model.hidden, model.mlp, model.hidden // model.heads * model.kv_heads
     vocabulary = model.vocabulary if model.path else max(model.vocabulary, SMALLEST_VOCABULARY)
-    return Shape(
-        model.layers, model.hidden, model.mlp, model.hidden, size * model.kv_heads, vocabulary,
-        shaped_parameters(model), most=model.path is None,
-    )  # fmt: skip
+    layer = 2 * hidden * (hidden + keys) + 3 * hidden * mlp + 2 * hidden
+    parameters = vocabulary * hidden + layers * layer + hidden
+    return Shape(layers, hidden, mlp, hidden, keys, vocabulary, parameters, most=model.path is None)
 
 
 def downloaded(path: Path | str) -> Path | None:
@@ -104,15 +110,6 @@ def shape_of_folder(folder: Path) -> Shape:
         parameters=sum(map(math.prod, tensors.values())),
         tied="lm_head.weight" not in tensors,
     )
-
-
-def shaped_parameters(model: ModelSettings) -> int:
-    """Parameters of a Phi-3-class model with a tied head and the full vocabulary."""
-    key = model.hidden // model.heads * model.kv_heads
-    attention = model.hidden * (model.hidden + 2 * key) + model.hidden * model.hidden
-    layer = attention + 3 * model.hidden * model.mlp + 2 * model.hidden
-    vocabulary = model.vocabulary if model.path else max(model.vocabulary, SMALLEST_VOCABULARY)
-    return vocabulary * model.hidden + model.layers * layer + model.hidden
 
 
 def stored_shapes(folder: Path) -> dict[str, list[int]]:
@@ -191,55 +188,53 @@ def training_memory(
 
 
 def training_estimate(
-    folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, *,
-    step_tokens: int, row_tokens: int, checkpoints: int, tokens: int | None = None, steps: int | None = None,
+    stage: Stage, *, step_tokens: int, row_tokens: int, tokens: int | None = None, steps: int | None = None,
     passes: float = 1.0, bound: str = "", steps_bound: str | None = None, lines: dict[str, str] | None = None,
-    samples: bool = False,
+    samples: bool = False, checkpoints: int = CHECKPOINTS,
 ) -> Estimate:  # fmt: skip
-    """The estimate of a training stage.
+    """The estimate of a training stage. A model that does not exist yet has the shape in `[model]`.
 
-    `folder` is the model that is trained; None, or a folder that does not exist yet, stands for the shape in `[model]`.
-    `step_tokens` are the tokens of an optimizer step, `row_tokens` those of the longest row or pair, `checkpoints` the number
-    that is kept. `passes` counts the computation in training passes over the tokens (with a reference model's forward pass:
-    4/3). `samples` says whether the stage samples between its steps.
+    `step_tokens` are the tokens of an optimizer step, `row_tokens` those of the longest row or pair. `passes` counts the
+    computation in training passes over the tokens (with a reference model's forward pass: 4/3). `samples` says whether the
+    stage samples between its steps.
     """
-    lines = dict(lines or {})
+    lines, model, parallel = dict(lines or {}), stage.model, stage.parallel
     steps_bound = bound if steps_bound is None else steps_bound
     if tokens is not None:
         lines["tokens"] = f"{bound}{tokens:,}"
     if steps is not None:
         lines["steps"] = f"{steps_bound}{steps:,}"
     estimate = Estimate(lines, tokens, steps, steps_bound, bound=bound)
-    shape = shape_of(folder, model)
+    shape = shape_of(stage.model_source, model)
     if shape is None:
         return estimate
     micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
     memory = training_memory(shape, model.dtype, parallel, micro, samples)
-    estimate = _with_space(estimate, shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
+    lines |= _space(shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
+    disk = BYTES[model.dtype] * shape.parameters * (1 + CHECKPOINT_COPIES * checkpoints)
+    estimate = replace(estimate, memory=sum(memory.values()), disk=disk)
     if not parallel.accelerator or tokens is None:
         return estimate
     flops = passes * tokens * shape.training_flops(row_tokens)
     peak = ACCELERATORS[parallel.accelerator].flops
     seconds = flops / (peak * parallel.processes * ASSUMED_MFU)
-    estimate.lines["training time"] = (
+    lines["training time"] = (
         f"{bound}{clock(seconds)}: {flops:.3g} operations at {ASSUMED_MFU:.0%} of "
         f"{parallel.processes} x {peak / 1e12:,.0f} TFLOP/s"
     )
     return replace(estimate, seconds=seconds)
 
 
-def _with_space(
-    estimate: Estimate, shape: Shape, weights: float, memory: dict[str, float], micro: int, checkpoints: int,
-    parallel: ParallelSettings,
-) -> Estimate:  # fmt: skip
-    """The estimate with memory per device, by use, for micro-batches of `micro` tokens, and disk; `weights` in bytes."""
+def _space(
+    shape: Shape, weights: float, memory: dict[str, float], micro: int, checkpoints: int, parallel: ParallelSettings
+) -> dict[str, str]:
+    """What is said of memory per device, by use, for micro-batches of `micro` tokens, and of disk; `weights` in bytes."""
     total = sum(memory.values())
     most = "at most " if shape.most else ""
     uses = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in memory.items() if part)
-    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
-    lines = estimate.lines | {
+    lines = {
         "model": f"{most}{shape.parameters:,} parameters",
-        "memory": f"{most}about {bytes_as_text(total)}{each}, with micro-batches of up to {micro:,} tokens: {uses}",
+        "memory": f"{most}about {bytes_as_text(total)}{_each(parallel)}, with micro-batches of up to {micro:,} tokens: {uses}",
         "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(CHECKPOINT_COPIES * weights)} per checkpoint, "
         f"{checkpoints} kept",
     }
@@ -248,19 +243,21 @@ def _with_space(
             f"{bytes_as_text(total)}, and {parallel.accelerator} has {bytes_as_text(room)}: use more processes with "
             'shard = "fsdp", activation_checkpointing = 1, or fewer micro_batch_tokens'
         )
-    return replace(estimate, lines=lines, memory=total, disk=weights * (1 + CHECKPOINT_COPIES * checkpoints))
+    return lines
 
 
-def with_sampling(
-    estimate: Estimate, folder: Path | str | None, model: ModelSettings, parallel: ParallelSettings, tokens: int,
-    longest: int,
-) -> Estimate:  # fmt: skip
+def _each(parallel: ParallelSettings) -> str:
+    return f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
+
+
+def with_sampling(estimate: Estimate, stage: Stage, tokens: int, longest: int) -> Estimate:
     """The estimate, plus the time to sample `tokens` tokens in sequences of up to `longest`.
 
     Sampling runs on the devices that train, in the memory that training leaves free.
     """
+    model, parallel = stage.model, stage.parallel
     lines = estimate.lines | {"sampled": f"at most {tokens:,} tokens"}
-    shape = shape_of(folder, model)
+    shape = shape_of(stage.model_source, model)
     if shape is None or not parallel.accelerator or estimate.memory is None:
         return replace(estimate, lines=lines)
     device, size = ACCELERATORS[parallel.accelerator], _sampling_bytes(model.dtype, parallel)
@@ -273,38 +270,28 @@ def with_sampling(
         return replace(estimate, lines=lines)
     read = size * shape.parameters + at_once * sequence / 2  # a sequence is half done on average
     seconds = tokens / (at_once * parallel.processes) * read / (device.bandwidth * ASSUMED_BANDWIDTH)
-    each = f" on each of {parallel.processes} devices" if parallel.processes > 1 else ""
     lines["sampling time"] = (
-        f"at most {clock(seconds)}: {at_once} sequences at once{each}, {ASSUMED_BANDWIDTH:.0%} of "
+        f"at most {clock(seconds)}: {at_once} sequences at once{_each(parallel)}, {ASSUMED_BANDWIDTH:.0%} of "
         f"{device.bandwidth / 1e12:.2f} TB/s"
     )
     return replace(estimate, lines=lines, seconds=seconds + (estimate.seconds or 0))
 
 
-def next_token_estimate(stage: Stage, texts: Iterable[str], row_tokens: int, checkpoints: int) -> Estimate:
-    """The estimate of next-token training on `texts` (empty if they do not exist yet) of at most `row_tokens` tokens each.
-
-    The stage's settings have `epochs`, `tokens` and `batch_tokens`.
-    """
-    settings, above = stage.settings, stage.inputs.get("model") or stage.model.path
-    tokens = count_tokens(above, texts, row_tokens)
-    spent, bound = next_token_tokens(tokens, settings.epochs, settings.tokens)
+def next_token_estimate(stage: Stage, table: Path, checkpoints: int = CHECKPOINTS) -> Estimate:
+    """The estimate of next-token training on the conversations of a table, which need not exist yet."""
+    settings = cast(NextTokenSettings, stage.settings)
+    rows = map(read_conversation, read_rows(table) if table.exists() else ())
+    texts = (f"{row.question} {row.answer}" for row in rows if row.split == "train")
+    tokens = count_tokens(stage.model_source, texts, settings.max_length)  # of an epoch; 0: not known
+    spent = int(settings.epochs * tokens) or None
+    bound = "about " if tokens else ""
+    if settings.tokens and not (spent and spent < settings.tokens):
+        spent, bound = settings.tokens, "" if spent else "at most "
     steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
     return training_estimate(
-        above, stage.model, stage.parallel, step_tokens=settings.batch_tokens, row_tokens=row_tokens,
-        checkpoints=checkpoints, tokens=spent, steps=steps, bound=bound,
+        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, checkpoints=checkpoints,
+        tokens=spent, steps=steps, bound=bound,
     )  # fmt: skip
-
-
-def next_token_tokens(tokens: int, epochs: float, limit: int) -> tuple[int | None, str]:
-    """(tokens that next-token training spends, the bound to write before the number).
-
-    `tokens` is the number in an epoch (0: not known), `limit` the most in all (0: no limit).
-    """
-    spent = int(epochs * tokens)
-    if limit and not 0 < spent < limit:
-        return limit, "" if spent else "at most "
-    return (spent, "about ") if tokens else (None, "")
 
 
 def count_tokens(folder: Path | str | None, texts: Iterable[str], longest: int) -> int:

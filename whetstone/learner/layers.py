@@ -48,12 +48,12 @@ def trained(layer: torch.nn.Module, again: bool, compile: bool) -> Callable[...,
 
 
 def decoder_layers(model: Any) -> list[torch.nn.Module]:
-    """The transformer blocks, in order."""
+    """The transformer blocks, in order. Raises ValueError if the model has no list of them."""
     count = model.config.get_text_config().num_hidden_layers
     for module in model.base_model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return list(module)
     raise ValueError(
-        f"{type(model).__name__} has no list of its {count} layers, so they cannot be checkpointed or compiled. Set "
-        "activation_checkpointing = 0 and compile = false."
+        f"{type(model).__name__} has no list of its {count} layers, so they cannot be checkpointed, compiled or "
+        'sharded. Set activation_checkpointing = 0, compile = false and shard = "ddp".'
     )

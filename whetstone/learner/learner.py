@@ -19,7 +19,7 @@ from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
 from whetstone.learner.flops import Flops
-from whetstone.learner.head import chunked_logprobs, output_rule
+from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
@@ -46,7 +46,6 @@ class Policy(torch.nn.Module):
         super().__init__()
         self.model = model
         self.vocabulary = vocabulary  # ids from here on are unused slots: neither sampled nor counted
-        self.rule = output_rule(model)
 
     def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of each scored token, (N,) each, at the temperature it is or was sampled with.
@@ -58,11 +57,8 @@ class Policy(torch.nn.Module):
             temperature = torch.full_like(batch.weights, temperature)
         products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # its range loses no gradient
         with torch.autocast(hidden.device.type, enabled=False):
-            head = self.model.get_output_embeddings()
-            bias = None if head.bias is None else head.bias[: self.vocabulary]
-            weight = head.weight[: self.vocabulary]  # (V, C)
-            inputs = hidden, weight, batch.targets, temperature
-            return chunked_logprobs(*inputs, bias=bias, rule=self.rule, products=products)
+            weight = self.model.get_output_embeddings().weight[: self.vocabulary]  # (V, C)
+            return chunked_logprobs(hidden, weight, batch.targets, temperature, products=products)
 
 
 class Critic(torch.nn.Module):
@@ -128,7 +124,7 @@ class Learner:
         """How many processes share a step's gradient."""
         if self.process_group.count > 1:
             return self.process_group.count
-        return (self.parallel.replicas or cores()) if may_fork(self.device) else 1
+        return (self.parallel.forks or cores()) if may_fork(self.device) else 1
 
     def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
         """The trained parameters under their names, each with the optimizer that updates it."""
@@ -144,7 +140,7 @@ class Learner:
         """Add the gradient of a step's rows. Returns the summed loss and the loss's own sums.
 
         A group (a row, or the two rows of a pair) stays in one micro-batch. Several training processes divide the groups.
-        On a CPU with one thread `parallel.replicas` processes divide them; they are forked at the first step with a loss and
+        On a CPU with one thread `parallel.forks` processes divide them; they are forked at the first step with a loss and
         know the loss as it was then.
         """
         if self.process_group.count > 1:
@@ -237,22 +233,18 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
         """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch."""
-        return self._outputs(batches, temperature)
-
-    @torch.no_grad()
-    def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
-        """The scalar head's values at every position, without gradient: (T,) per micro-batch."""
-        return self._outputs(batches, 1.0)
-
-    def _outputs(self, batches: Iterable[Batch], temperature: float | torch.Tensor) -> list[torch.Tensor]:
         self.model.eval()
         outputs = []
-        for batch, counts in self.process_group.forward_turns(self.root, batches):
+        for batch, counts in self.process_group.turns(self.root, batches, backward=False):
             with self._compute():
                 output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
             if counts:
                 outputs.append(output)
         return outputs
+
+    def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
+        """The scalar head's values at every position, without gradient: (T,) per micro-batch."""
+        return self.logprobs(batches)
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
         """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order.

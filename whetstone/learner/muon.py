@@ -22,7 +22,9 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float = 0.0, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.orthogonalise_all: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] = orthogonalise_all
+        self.orthogonalise_all: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] = lambda matrices: list(
+            map(orthogonalise, matrices)
+        )
 
     @property
     def matrices(self) -> list[torch.nn.Parameter]:
@@ -53,7 +55,3 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x
-
-
-def orthogonalise_all(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [orthogonalise(matrix) for matrix in matrices]

@@ -1,7 +1,6 @@
 """How fast training goes, for the progress line: tokens per second, MFU, padding, memory, time left."""
 
 import resource
-import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -13,6 +12,7 @@ import torch
 from whetstone.learner import flops
 from whetstone.learner.learner import Learner
 from whetstone.run.processes import CpuClock
+from whetstone.run.usage import peak_memory
 
 STEPS = 20  # rates are averages over the last STEPS steps, including their sampling, validation and checkpoints
 
@@ -71,5 +71,4 @@ def resident_bytes() -> int:
     """Memory of this process: on Linux what it holds now, elsewhere the most that it held so far."""
     with suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return peak_memory()

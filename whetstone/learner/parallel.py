@@ -23,13 +23,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from whetstone.batch import Batch, Row, collate
+from whetstone.learner.layers import decoder_layers
 from whetstone.learner.muon import orthogonalise
 from whetstone.learner.replicas import divide
 from whetstone.run.settings import ParallelSettings
 
-PATIENCE = timedelta(
-    hours=1
-)  # how long a process waits for the others, for instance for the one that writes a checkpoint
+PATIENCE = timedelta(hours=1)  # for the other processes, for instance for the one that writes a checkpoint
 BUCKET = 1 << 24  # gradient entries sent at once
 
 Item = TypeVar("Item")
@@ -56,16 +55,13 @@ class ProcessGroup:
         Raises RuntimeError if the processes begin with different weights.
         """
 
-    def turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """(micro-batch, whether it counts). Run forward and backward on each; the gradient is complete after the last one.
+    def turns(
+        self, root: torch.nn.Module, batches: Iterable[Batch], backward: bool = True
+    ) -> Iterator[tuple[Batch, bool]]:
+        """(micro-batch, whether it counts). Run forward on each, and backward if asked; the gradient is then complete.
 
         A micro-batch that does not count only makes this process take part in the others' collectives: its loss must be 0.
         """
-        for batch in batches:
-            yield batch, True
-
-    def forward_turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """The same without a backward pass."""
         for batch in batches:
             yield batch, True
 
@@ -114,7 +110,12 @@ class Replicated(ProcessGroup):
                 "the training processes begin with different weights: each must load the same model, from the same files."
             )
 
-    def turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    def turns(
+        self, root: torch.nn.Module, batches: Iterable[Batch], backward: bool = True
+    ) -> Iterator[tuple[Batch, bool]]:
+        if not backward:
+            yield from super().turns(root, batches)
+            return
         parameters = [p for p in root.parameters() if p.requires_grad]
         earlier = [p.grad for p in parameters]  # complete already: only the new part is added over the processes
         root.zero_grad(set_to_none=True)
@@ -171,26 +172,24 @@ class Sharded(Replicated):
     def prepare(self, root: torch.nn.Module) -> None:
         super().prepare(root)
         mesh = init_device_mesh(self.device, (self.count,))
-        for block in blocks(root):
+        for block in decoder_layers(root.model):
             fully_shard(block, mesh=mesh)
         fully_shard(root, mesh=mesh)
-        for module in sharded_modules(root):
+        for module in filter(lambda module: isinstance(module, FSDPModule), root.modules()):
             # Sums, not means. The factor alone would select a scaled sum, which gloo does not have.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
-    def turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    def turns(
+        self, root: torch.nn.Module, batches: Iterable[Batch], backward: bool = True
+    ) -> Iterator[tuple[Batch, bool]]:
         batches = list(batches)
         most = max(1, *self.gather(len(batches)))
         for turn in range(most):
             root.set_requires_gradient_sync(turn == most - 1)
             yield (batches[turn], True) if turn < len(batches) else (filler(), False)
-
-    def forward_turns(self, root: torch.nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        batches = list(batches)
-        for turn in range(max(self.gather(len(batches)))):
-            yield (batches[turn], True) if turn < len(batches) else (filler(), False)
-        root.reshard()  # else the gathered root weights stay, and miss the next update of the shares
+        if not backward:
+            root.reshard()  # else the gathered root weights stay, and miss the next update of the shares
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -223,16 +222,6 @@ def join(settings: ParallelSettings, device: str) -> ProcessGroup:
 def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def blocks(root: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules that a transformers class says must not be split: its layers."""
-    names = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
-    return [module for module in root.modules() if type(module).__name__ in names]
-
-
-def sharded_modules(root: torch.nn.Module) -> list[FSDPModule]:
-    return [module for module in root.modules() if isinstance(module, FSDPModule)]
 
 
 def filler() -> Batch:

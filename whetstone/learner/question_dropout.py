@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from whetstone.arithmetic.number_words import mentions
 
 WORD = re.compile(r"\S+")
+RARE = 0.004  # share of the questions; a word that fewer of them have is rare
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -25,10 +26,6 @@ class QuestionDropout:
     rare_words: float = 0.0  # 0: the same share as of other words
     sentences: float = 0.0
     common: frozenset[str] = frozenset()
-
-    @property
-    def on(self) -> bool:
-        return bool(self.words or self.rare_words or self.sentences)
 
     def __call__(self, question: str, rng: random.Random) -> str:
         """The question with words missing; unchanged if nothing would be left."""
@@ -58,11 +55,11 @@ def plain(word: str) -> str:
     return re.sub(r"\W+", "", word.lower())
 
 
-def common_words(questions: Iterable[str], rare: float) -> frozenset[str]:
-    """The words that at least the share `rare` of the questions has, without capitals and punctuation."""
+def common_words(questions: Iterable[str]) -> frozenset[str]:
+    """The words that at least the share RARE of the questions has, without capitals and punctuation."""
     questions_with: Counter[str] = Counter()
     total = 0
     for question in questions:
         questions_with.update({plain(word) for word in WORD.findall(question)})
         total += 1
-    return frozenset(word for word, count in questions_with.items() if count >= rare * total)
+    return frozenset(word for word, count in questions_with.items() if count >= RARE * total)

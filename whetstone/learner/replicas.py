@@ -134,7 +134,7 @@ class Replicas:
             for number in (
                 signal.SIGINT,
                 signal.SIGTERM,
-            ):  # sent to all processes: the parent finishes the step, then ends us
+            ):  # the parent gets them too: it finishes the step, then ends us
                 signal.signal(number, signal.SIG_IGN)
             with suppress(EOFError, OSError):  # the parent is gone
                 self._serve(theirs, gradients)
@@ -163,7 +163,7 @@ class Replicas:
 def died(pid: int) -> str:
     return (
         f"training process {pid} died (out of memory?): nothing was updated. Run again: it goes on from the last checkpoint. "
-        "With parallel.replicas = 1 one process does everything."
+        "With parallel.forks = 1 one process does everything."
     )
 
 

@@ -27,7 +27,7 @@ from whetstone.learner.pace import Pace
 from whetstone.learner.spikes import highest_usual
 from whetstone.records import Completion, Generator, Prompt, Sampling
 from whetstone.run.folder import Stage
-from whetstone.run.metrics import Metrics, open_sinks
+from whetstone.run.metrics import Metrics, open_trackers
 from whetstone.run.processes import Terminated
 from whetstone.run.progress import progress, say
 from whetstone.run.settings import TrainingSettings
@@ -35,6 +35,7 @@ from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}
 SHOWN |= {"reward": "reward", "validation_loss": "validation"}  # metric -> its name in the progress line
+GO_BACKS = 3  # times that a stage goes back, at most
 
 
 class _Watched:
@@ -83,7 +84,7 @@ class Steps:
         stack.callback(self.learner.close)
         stack.enter_context(self.watchdog)
         self.learner.phase = self.phase
-        self.metrics = stack.enter_context(Metrics(self.own, open_sinks(self.stage) if self.main else ()))
+        self.metrics = stack.enter_context(Metrics(self.own, open_trackers(self.stage) if self.main else ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.first = 0
         if newest := checkpoint.load_newest(self.folder, self.learner):
@@ -139,8 +140,7 @@ class Steps:
     def _save(self, step: int) -> None:
         self.phase("checkpoint")
         self.metrics.sync()
-        kept, best = self.stage.run.keep_checkpoints, self.state.get("best_step")
-        checkpoint.save(self.folder, step, self.learner, self.state, kept, best)
+        checkpoint.save(self.folder, step, self.learner, self.state, best=self.state.get("best_step"))
 
     def update(self, step: int, loss: float, rate: float) -> float | None:
         """Clip, update, clear. Returns the gradient's norm, or None if the stage goes back to a checkpoint.
@@ -150,7 +150,7 @@ class Steps:
         if not math.isfinite(loss):
             return self._refuse(step, f"the loss is {loss}", self.spikes.not_finite)
         losses = self.state.setdefault("losses", [])
-        usual = highest_usual(losses, self.spikes)
+        usual = highest_usual(losses, self.spikes.window)
         if usual is not None and loss > usual and self.spikes.spike != "ignore":
             why = f"the loss jumped to {loss:.4g}, above {usual:.4g}, the highest usual after the last {len(losses)} steps"
             if self.spikes.spike != "warn":
@@ -176,15 +176,14 @@ class Steps:
     def go_back(self, step: int, why: str) -> None:
         """Restore the newest checkpoint when this step ends, and leave the step out when it comes again.
 
-        Everything that the room does in this step is undone. Raises FloatingPointError after `spikes.go_backs` times.
+        Everything that the room does in this step is undone. Raises FloatingPointError after GO_BACKS times.
         """
         left_out = self.state.get("left_out", [])
-        if len(left_out) >= self.spikes.go_backs:
-            steps = ", ".join(str(at + 1) for at in left_out) or "none"
+        if len(left_out) >= GO_BACKS:
+            steps = ", ".join(str(at + 1) for at in left_out)
             raise FloatingPointError(
                 f"{self.stage.name}: step {step + 1}: {why}; it went back {len(left_out)} times already (steps left out: "
-                f"{steps}), and spikes.go_backs = {self.spikes.go_backs}. Lower the stage's optimizer.learning_rate, or raise "
-                "go_backs."
+                f"{steps}), and does so {GO_BACKS} times at most. Lower the stage's optimizer.learning_rate."
             )
         self._going_back = why
 

@@ -57,7 +57,7 @@ class Student:
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
     """The model from `source`; default: the stage's. Raises ValueError if the stage has none."""
-    source = source or stage.inputs.get("model") or stage.model.path
+    source = source or stage.model_source
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")

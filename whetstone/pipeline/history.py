@@ -29,6 +29,7 @@ class History:
             return
         import torch
 
+        self.earlier = read_json(self.path)["history"] if self.path.exists() else []
         torch.set_num_threads(threads(self.recipe.run.threads))
         self.entry = {
             "started": now(),
@@ -52,25 +53,20 @@ class History:
         self.entry["ended_by"] = "" if kind is None else kind.__name__
         if kind is None:
             self.entry["matmul_gflops"]["after"] = machine_speed()
-        with suppress(*[OSError] if kind else []):  # the error under way tells more than that this failed, too
+        with suppress(*[OSError] if kind else []):  # the error under way says more than a full disk here
             self._write()
 
     def _write(self) -> None:
         assert self.entry is not None
-        earlier = read_json(self.path)["history"] if self.path.exists() else []
-        if earlier and earlier[-1]["started"] == self.entry["started"]:
-            earlier.pop()
-        write_json(
-            self.path,
-            {
-                "name": self.recipe.run.name,
-                "recipe_file": str(self.recipe.path),
-                "recipe": self.recipe.resolved(),
-                "hardware": hardware(),
-                "versions": versions(),
-                "history": [*earlier, self.entry],
-            },
-        )
+        facts = {
+            "name": self.recipe.run.name,
+            "recipe_file": str(self.recipe.path),
+            "recipe": self.recipe.resolved(),
+            "hardware": hardware(),
+            "versions": versions(),
+            "history": [*self.earlier, self.entry],
+        }
+        write_json(self.path, facts)
 
 
 def last_speeds(recipe: Recipe) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import git_revision, versions
 from whetstone.pipeline.scores import score_stage
 from whetstone.pipeline.staleness import State, fingerprint, plan_recipe, reads, stage_state
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import SHARED, Recipe, RecipeStage
 from whetstone.run.folder import MANIFEST, STARTED, Stage, discard, hash_folder, read_json, remove_discarded, write_json
 from whetstone.run.metrics import require_trackers
 from whetstone.run.progress import say
@@ -105,18 +105,17 @@ def _refuse_missing_inputs(
 
 def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
     """What the room is given."""
-    folders = {name: recipe.stage(source.stage).folder_name for name, source in stage.sources.items()}
     return Stage(
         name=stage.name,
         kind=stage.kind,
         folder=recipe.folder / stage.folder_name,
         settings=stage.settings,
-        inputs={name: recipe.folder / folders[name] / source.artifact for name, source in stage.sources.items()},
-        run=recipe.run,
-        model=recipe.model,
-        parallel=recipe.parallel,
-        scores=recipe.scores,
+        inputs={
+            name: recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
+            for name, source in stage.sources.items()
+        },
         longest=recipe.longest,
+        **{name: getattr(recipe, name) for name in SHARED},
     )
 
 
@@ -147,9 +146,9 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
     started = now()
     write_json(folder / STARTED, depends_on | {"name": stage.name, "attempts": attempts, "started": started})
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
-    given = stage_for(recipe, stage)
+    prepared = stage_for(recipe, stage)
     with measured() as usage:
-        summary, peak = _run_room(given, stage.room)
+        summary, peak = _run_room(prepared, stage.room)
     usage["peak_memory"] = max(usage["peak_memory"], peak)
     manifest = {
         "name": stage.name,
@@ -157,7 +156,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
         **depends_on,
         "outputs": _outputs(stage, folder),
         "summary": summary,
-        "seed": given.seed,
+        "seed": prepared.seed,
         "versions": versions(),
         "python": platform.python_version(),
         "git_revision": git_revision(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.pipeline.history import History, now
-from whetstone.pipeline.staleness import hash_of
+from whetstone.pipeline.staleness import hash_of, written
 from whetstone.recipe import Recipe, RecipeStage
 from whetstone.records import Problem, to_row
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, discard, read_json, write_json
@@ -73,8 +73,7 @@ def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: s
 def _is_scored(recipe: Recipe, model: _Model) -> bool:
     """Whether complete scores of this model and these settings exist. Those of others are thrown away."""
     folder = recipe.folder / "scores" / model.name
-    written = next((read_json(folder / name) for name in (MANIFEST, STARTED) if (folder / name).exists()), {})
-    if written.get("key") != model.key and folder.exists():
+    if written(folder).get("key") != model.key and folder.exists():
         discard(folder)
     return (folder / MANIFEST).exists()
 

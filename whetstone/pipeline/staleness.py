@@ -56,7 +56,7 @@ def check_folder(recipe: Recipe) -> None:
         if not parts or not folder.is_dir() or not 0 < int(parts[1]) <= len(recipe.stages):
             continue
         stage = recipe.stages[int(parts[1]) - 1]
-        kind = _written(folder).get("kind", stage.kind)
+        kind = written(folder).get("kind", stage.kind)
         if parts[2] != stage.name or kind != stage.kind:
             raise ValueError(
                 f"{folder} ({kind}) stands where {recipe.path} puts {stage.folder_name} ({stage.kind}): the run folder "
@@ -64,8 +64,8 @@ def check_folder(recipe: Recipe) -> None:
             )
 
 
-def _written(folder: Path) -> dict[str, Any]:
-    """What a stage left about itself; empty if nothing."""
+def written(folder: Path) -> dict[str, Any]:
+    """What a stage or its scoring left about itself; empty if nothing."""
     return next((read_json(folder / name) for name in (MANIFEST, STARTED) if (folder / name).exists()), {})
 
 

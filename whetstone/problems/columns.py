@@ -1,12 +1,19 @@
 """The layout of a user's own file: which column is which field of a problem, and where in its column the answer is."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from whetstone.problems.reading import Reading, after_hashes, answer_of, last_box, level_of, optional, question_of
+from whetstone.problems.reading import (
+    ProblemSet,
+    Reading,
+    after_hashes,
+    answer_of,
+    last_box,
+    level_of,
+    optional,
+    question_of,
+)
 from whetstone.problems.table import EXCERPT, Row, cell, excerpt
 from whetstone.run.settings import Settings
 
@@ -36,35 +43,17 @@ class Columns(Settings):
         optional = (getattr(self, field) for field in OPTIONAL)
         return tuple(dict.fromkeys((*self.questions, self.answer, *(name for name in optional if name is not None))))
 
-    def with_present(self, present: Iterable[str]) -> "Columns":
-        """The same, with the optional columns that the file has under our own names."""
-        update = {field: field for field in OPTIONAL if getattr(self, field) is None and field in present}
-        return self.model_copy(update=update)
+    def layout(self, answer_from: AnswerFrom = "column") -> ProblemSet:
+        """How the rows of the file are read."""
 
+        def read(row: Row) -> Reading:
+            """Raises KeyError for a missing column, ValueError for a value that is no text or an answer that is not found."""
+            text = answer_of(cell(row, self.answer), repr(self.answer))
+            answer = FINDERS[answer_from](text) if text else ""
+            if answer is None:
+                raise ValueError(f'no answer found: answer_from = "{answer_from}": {excerpt(text[-EXCERPT:])}')
+            parts = (question_of(cell(row, column), repr(column)) for column in self.questions)
+            fields = {field: optional(row, getattr(self, field)) for field in OPTIONAL}
+            return Reading(" ".join(filter(None, parts)), answer, **fields | {"level": level_of(fields["level"])})
 
-@dataclass(frozen=True, slots=True)
-class ColumnLayout:
-    """The layout of a user's file."""
-
-    named: Columns
-    answer_from: AnswerFrom = "column"
-    policy: str = "math"
-    licence: str = ""
-
-    def read(self, row: Row) -> Reading:
-        """Raises KeyError for a missing column, ValueError for a value that is no text or an answer that is not found."""
-        named = self.named
-        text = answer_of(cell(row, named.answer), repr(named.answer))
-        answer = FINDERS[self.answer_from](text) if text else ""
-        if answer is None:
-            raise ValueError(f'no answer found: answer_from = "{self.answer_from}": {excerpt(text[-EXCERPT:])}')
-        parts = (question_of(cell(row, column), repr(column)) for column in named.questions)
-        return Reading(
-            " ".join(filter(None, parts)),
-            answer,
-            level=level_of(optional(row, named.level)),
-            domain=optional(row, named.domain),
-            policy=optional(row, named.policy),
-            formula=optional(row, named.formula),
-            id=optional(row, named.id),
-        )
+        return ProblemSet(read, licence="")

@@ -10,17 +10,14 @@ LISTED = 8  # files of a folder that an error names
 
 def expand_path(raw: str) -> Path:
     """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for a variable that is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match["name"] or match["braced"]
-        if name not in os.environ:
-            raise ValueError(
-                f"source path {raw!r} names ${name}, which is not set: the file cannot be found. Say where it is with\n"
-                f"    export {name}=/the/folder\nor write the whole path into the recipe."
-            )
-        return os.environ[name]
-
-    return Path(re.sub(r"\$(?:(?P<name>\w+)|\{(?P<braced>\w+)\})", value, raw)).expanduser()
+    path = os.path.expandvars(raw)
+    unset = re.search(r"\$\{?(\w+)", path)
+    if unset:
+        raise ValueError(
+            f"source path {raw!r} names ${unset[1]}, which is not set: the file cannot be found. Say where it is with\n"
+            f"    export {unset[1]}=/the/folder\nor write the whole path into the recipe."
+        )
+    return Path(path).expanduser()
 
 
 def find_file(raw: str) -> Path:

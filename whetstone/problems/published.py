@@ -1,33 +1,13 @@
-"""A published set, described once: how its rows are read, licence, answer policy, purpose, and where its files are.
-
-The stage `questions` trains and tests on it (`kind = "published"`), and `evaluate --benchmark NAME` scores on it.
-"""
+"""Where the test rows of a published set are, and what its licence forbids. The sets are described in `sets/`."""
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from whetstone.problems.reading import Reading
-from whetstone.problems.table import Row
+from whetstone.problems.reading import ProblemSet
 
-
-@dataclass(frozen=True, slots=True)
-class ProblemSet:
-    """A published set. It is a `Layout`.
-
-    Column names and licences are those of the set's own page; a licence covers what the set's makers could license.
-    """
-
-    read: Callable[[Row], Reading]  # raises ValueError("reason: detail") for a row that gives no problem, or KeyError
-    licence: str = "not stated"
-    policy: str = "math"  # the answer policy of its problems
-    hub: str = ""  # its name on the Hugging Face Hub
-    configuration: str | None = None  # of the set there
-    for_scoring: bool = False  # made for scoring: refused as training data
-    test: str = ""  # file below $WHETSTONE_DATA that scores are of; "": it is no set to score on
-    unanswered: int = 0  # rows of that file to which the set itself gives no answer
+scoring_set = partial(ProblemSet, for_scoring=True)
 
 
 def test_file(name: str, described: ProblemSet) -> Path:

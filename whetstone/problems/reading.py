@@ -1,7 +1,7 @@
 r"""What a row says, and the one crossing from a row to a `Problem` or to the reason why it is none.
 
-A layout reads a row into a `Reading`. A row that gives no problem it refuses with one of few reasons:
-`raise ValueError("reason: detail")`. There are `ColumnLayout` (a user's file) and `ProblemSet` (a published set).
+A `ProblemSet` says how a row is read into a `Reading`. It refuses a row that gives no problem with one of few reasons:
+`raise ValueError("reason: detail")`.
 """
 
 import json
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from whetstone.problems.table import BrokenRow, Row, cell, excerpt, has_cell, lone_surrogate
 from whetstone.records import Problem
@@ -31,12 +31,21 @@ class Reading:
     id: str = ""  # the row's own name
 
 
-class Layout(Protocol):
-    """How the rows of one file are read."""
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """How the rows of a user's file or a published set are read, and what is known of it.
 
-    policy: str  # the answer policy of its problems
-    licence: str
+    Column names and licences are those of the set's own page; a licence covers what the set's makers could license.
+    """
+
     read: Callable[[Row], Reading]  # raises ValueError("reason: detail") for a row that gives no problem, or KeyError
+    licence: str = "not stated"
+    policy: str = "math"  # the answer policy of its problems
+    hub: str = ""  # its name on the Hugging Face Hub
+    configuration: str | None = None  # of the set there
+    for_scoring: bool = False  # refused as training data
+    test: str = ""  # file below $WHETSTONE_DATA that scores are of; "": it is no set to score on
+    unanswered: int = 0  # rows of that file to which the set itself gives no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Shipped:
 def read_problem(
     row: Row | BrokenRow,
     line: int,
-    layout: Layout,
+    layout: ProblemSet,
     source: str,
     traces: bool = True,
     identify: Callable[[str, int], str] | None = None,

@@ -1,9 +1,8 @@
 """The one reader of other people's files: JSON lines, JSON, CSV, TSV and Parquet, the text formats also with .gz.
 
-Every door uses it: the stage `questions`, `evaluate`, `verify FILE`, `show`, and the corpus. Rows come in order, with the
-number of their line (in a JSON array or Parquet: of the row), from 1. A row that cannot be used comes as a `BrokenRow` with
-the reason, so that it costs only itself and can be counted. Rows stream; one JSON document is read whole. A byte order mark and
-empty lines are skipped. Text that is not UTF-8, in bytes or as a lone surrogate in a JSON escape, breaks its row.
+Rows come in order, with the number of their line (in a JSON array or Parquet: of the row), from 1. A row that cannot be used
+comes as a `BrokenRow` with the reason. Rows stream; one JSON document is read whole. A byte order mark and empty lines are
+skipped. Text that is not UTF-8, in bytes or as a lone surrogate in a JSON escape, breaks its row.
 """
 
 import csv
@@ -14,10 +13,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
+
+from whetstone.run.mistakes import suggestion
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 BATCH = 1024  # rows of a Parquet file that are held at once
@@ -98,11 +98,9 @@ def require_columns(path: Path, rows: Iterable[Numbered], columns: Sequence[str]
     for column in columns:
         if readable and not any(has_cell(row, column) for row in readable):
             present = list(dict.fromkeys(key for row in readable for key in row))
-            near = get_close_matches(column, present, n=1, cutoff=0.5)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"{path} has no column {column!r} in its first {len(readable)} rows: it has "
-                f"{', '.join(map(repr, present))}.{meant} {remedy}"
+                f"{path} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
+                f"{', '.join(map(repr, present))}. {remedy}"
             )
 
 

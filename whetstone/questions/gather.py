@@ -1,24 +1,5 @@
 """The stage `questions`: every source of the recipe becomes one table of problems in which no question occurs twice.
 
-    [[stage]]
-    kind = "questions"
-    [[stage.source]]
-    kind = "procedural"                      # made here, endless
-    families = ["chain", "equation", "word"]
-    level = 3
-    train = 2000
-    test = 200
-    benchmark = "three_operations"
-    [[stage.source]]
-    kind = "file"                            # .jsonl, .json, .csv, .tsv (also .gz) or .parquet
-    path = "my_problems.jsonl"
-    [[stage.source]]
-    kind = "published"                       # a known set with its licence, answer policy and worked solutions
-    set = "gsm8k"
-    path = "$WHETSTONE_DATA/gsm8k/train.jsonl.gz"
-    [stage.metamath]
-    resample = 5
-
 Splits never share a question, compared as normalised text. Sources are walked three times, first for test problems, then for
 validation, then for training, and a repeated text is dropped: what the student is scored on decides what it may train on.
 What MetaMath makes (from training problems only) comes last and yields to all others.
@@ -40,9 +21,8 @@ from whetstone.decode.server_generator import ServerGenerator
 from whetstone.problems.files import expand_path, find_file
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
-from whetstone.problems.table import excerpt
 from whetstone.questions.metamath import MetamathSettings, augment
-from whetstone.questions.register import Dropped, Register, ShippedTraces
+from whetstone.questions.register import Dropped, Register, ShippedTraces, refusal
 from whetstone.questions.rephrase import rephrased
 from whetstone.questions.source import Source, source_kinds
 from whetstone.questions.splits import SPLITS
@@ -68,9 +48,7 @@ class Settings(StageSettings):
 
     source: tuple[AnySource, ...] = Field(description="where problems come from; an earlier one wins over a later")
     exclude_non_commercial: bool = Field(False, description="leave out problems whose licence forbids commercial use")
-    metamath: MetamathSettings = Field(
-        MetamathSettings(), description="new training problems out of those that have a formula"
-    )
+    metamath: MetamathSettings = Field(MetamathSettings(), description="new training problems made of others")
 
     @field_validator("source")
     @classmethod
@@ -151,9 +129,9 @@ class Gathering:
             problem, solutions = (item.problem, item.traces) if isinstance(item, Shipped) else (item, ())
             if problem.split != split:
                 continue
-            refusal = self._non_commercial(problem) or self.register.admit(problem)
-            if refusal:
-                self.dropped.add(self.traces.kept_of(refusal, problem, solutions))
+            drop = self._non_commercial(problem) or self.register.admit(problem)
+            if drop:
+                self.dropped.add(self.traces.kept_of(drop, problem, solutions))
                 continue
             self.counts[title, split] += 1
             yield problem
@@ -165,15 +143,15 @@ class Gathering:
                 return
 
     def _remember(self, problem: Problem) -> None:
-        if self.settings.metamath.on and problem.formula:
+        metamath = self.settings.metamath
+        if problem.formula and (metamath.resample or metamath.fobar or metamath.self_verification):
             self._with_formula.append(problem)
-        if self.settings.metamath.rephrase:
+        if metamath.rephrase:
             self._to_rephrase.append(problem)
 
     def _non_commercial(self, problem: Problem) -> Drop | None:
         if self.settings.exclude_non_commercial and is_non_commercial(problem.licence):
-            reason = "licence forbids commercial use"
-            return Drop(problem.source, None, problem.id, reason, problem.licence, excerpt(problem.question))
+            return refusal(problem, "licence forbids commercial use", problem.licence)
         return None
 
     def _augmented(self) -> Iterator[Problem]:
@@ -181,9 +159,9 @@ class Gathering:
         by_rules = (new for original in self._with_formula for new in augment(original, settings, seed))
         by_model = (("rephrased", new) for new in self._rephrased())
         for augmentation, new in chain(by_rules, by_model):
-            refusal = new if isinstance(new, Drop) else self.register.admit(new)
-            if refusal:
-                self.dropped.add(refusal)
+            drop = new if isinstance(new, Drop) else self.register.admit(new)
+            if drop:
+                self.dropped.add(drop)
             else:
                 self.counts[METAMATH, augmentation] += 1
                 yield new
@@ -191,17 +169,16 @@ class Gathering:
     def _rephrased(self) -> Iterator[Problem | Drop]:
         if not self._to_rephrase:
             return
-        settings = self.settings.metamath
-        model = settings.model
+        model, count = self.settings.metamath.model, self.settings.metamath.rephrase
         sampling = Sampling(model.temperature, model.max_tokens, top_p=model.top_p, seed=self.stage.seed)
         journal = self.stage.folder / "rephrased.jsonl"
-        yield from rephrased(self._to_rephrase, ServerGenerator(model), settings.rephrase, sampling, journal)
+        yield from rephrased(self._to_rephrase, ServerGenerator(model), count, sampling, journal)
 
     def summary(self) -> dict[str, Any]:
         counts, sources = self.counts, self.sources
         short = [
-            f"{title} gave {counts[title, split]} of {source.wanted(split)} {split} problems: {source.supply} no more that "
-            "another split does not hold"
+            f"{title} gave {counts[title, split]} of {source.wanted(split)} {split} problems: it has no more that another "
+            "split does not hold"
             for title, source in sources.items()
             for split in SPLITS
             if counts[title, split] < source.wanted(split)
@@ -210,6 +187,7 @@ class Gathering:
         for title, source in sources.items():
             if "test" in source.splits:
                 benchmarks[source.benchmark] += counts[title, "test"]
+        by_source = {t: {split: counts[t, split] for split in SPLITS if split in s.splits} for t, s in sources.items()}
         augmented = {augmentation: count for (title, augmentation), count in counts.items() if title == METAMATH}
         by_split = {split: sum(counts[title, split] for title in sources) for split in reversed(SPLITS)}
         by_split["train"] += sum(augmented.values())
@@ -217,9 +195,7 @@ class Gathering:
             "problems": sum(by_split.values()),
             **by_split,
             "benchmarks": dict(benchmarks),
-            "sources": {
-                t: {split: counts[t, split] for split in SPLITS if split in s.splits} for t, s in sources.items()
-            },
+            "sources": by_source,
             "augmented": augmented,
             "dropped": self.dropped.reasons.total(),
             "reasons": dict(self.dropped.reasons.most_common()),

@@ -14,8 +14,7 @@ self-verification  the same, with the question and its answer rewritten as one s
 Differs from the paper: MetaMath masks any token with a digit, lets a language model rewrite the question for SV, and
 never asks whether x is determined. Here a number is changed only if the formula has it too. x occurs once in the formula,
 so that undoing one operation after the other gives x, the only solution, as a formula that a teacher can explain.
-SV uses a few rules of English grammar (`statements.py`) and gives up if none fits. A question that ends in a full stop is one.
-A model rephrases (`rephrase.py`) and gives more answers to one question (`rollouts/`).
+SV uses a few rules of English grammar (`statements.py`) and gives up if none fits.
 
 The formula cannot tell whether a 2 in it is the 2 of the text or the 2 of "half". Numbers that a word of the text may stand for
 are therefore left as they are.
@@ -50,8 +49,8 @@ from whetstone.arithmetic.expression import (
 from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions, spell
 from whetstone.decode.server_generator import Server
 from whetstone.problems.reading import Drop
-from whetstone.problems.table import excerpt
-from whetstone.questions.retell import retell
+from whetstone.questions.register import refusal
+from whetstone.questions.retell import WORDS, retell
 from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
@@ -61,19 +60,9 @@ PLACES = 2  # digits after the point that a new result may always have, if the o
 ASK = "What is the value of unknown variable x?"
 
 # Words that put a number into a formula without writing it
-IMPLIED: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = tuple(
-    (re.compile(rf"\b(?:{words})\b", re.IGNORECASE), frozenset(values))
-    for words, values in (
-        ("half|halves|twice|double[sd]?|doubling|pairs?|couple|both|other|two-\\w+|bi(?:cycle|ke)s?|squared?", {2}),
-        ("triple[sd]?|thrice|thirds?|triangles?|tricycles?|feet|foot|yards?", {3, 12, 36}),
-        ("quarters?|fourths?|quadruple[sd]?|squares?|rectangles?|rectangular|perimeter|dogs?|cats?|legs?", {2, 4, 25}),
-        ("fifths?|nickels?|hands?|fingers?", {5, 10}),
-        ("sixths?|sevenths?|eighths?|ninths?|cubes?|tenths?|dimes?", {6, 7, 8, 9, 10}),
-        ("dozens?|weeks?|weekly|weekends?|daily|days?|years?|months?|annual|inch(?:es)?", {7, 12, 24, 30, 52, 365}),
-        ("hours?|minutes?|seconds?", {24, 60, 3600}),
-        ("cents?|penn(?:y|ies)|dollars?|percent|meters?|metres?|cm|km|kg|grams?|mL|liters?|litres?", {10, 100, 1000}),
-    )
-)
+IMPLIED = {
+    re.compile(rf"\b(?:{words})\b", re.IGNORECASE): frozenset(values) for words, values in WORDS["implied"].items()
+}
 AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
 
 
@@ -95,10 +84,6 @@ class MetamathSettings(Settings):
                 'as in model = { server = "http://localhost:8000/v1", model = "name" }.'
             )
         return self
-
-    @property
-    def on(self) -> bool:
-        return bool(self.resample or self.fobar or self.self_verification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,25 +121,24 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
     try:
         original = understand(problem)
     except ValueError as error:
-        for augmentation, count in asked.items():
-            if count:
-                yield augmentation, _short(problem, augmentation, 0, count, str(error))
+        yield from (
+            _short(problem, augmentation, 0, count, str(error)) for augmentation, count in asked.items() if count
+        )
         return
     rng = random.Random(f"{seed}/{problem.id}/resample")
     variants = list(resampled(original, settings.resample, rng, settings.retell))
     yield from (("resampled", variant) for variant in variants)
     if len(variants) < settings.resample:
         reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
-        yield "resampled", _short(problem, "resampled", len(variants), settings.resample, reason)
+        yield _short(problem, "resampled", len(variants), settings.resample, reason)
     for augmentation in ("fobar", "self_verification"):
         if asked[augmentation]:
             rng = random.Random(f"{seed}/{problem.id}/{augmentation}")
             yield from inverse_questions(augmentation, asked[augmentation], original, variants, rng)
 
 
-def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Drop:
-    reason, detail = f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}"
-    return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Augmented:
+    return augmentation, refusal(problem, f"metamath: fewer {augmentation} than asked", f"{made} of {asked}: {why}")
 
 
 def _variant(original: Problem, name: str, question: str, answer: Value, formula: Expression) -> Problem:
@@ -192,7 +176,7 @@ def understand(problem: Problem) -> Understood:
 
 def _implied(question: str, formula: Expression) -> set[Value]:
     values: set[Value] = set()
-    for words, implied in IMPLIED:
+    for words, implied in IMPLIED.items():
         if words.search(question):
             values |= implied
     if AVERAGE.search(question):
@@ -235,7 +219,7 @@ def resampled(original: Understood, count: int, rng: random.Random, retold: floa
     made = tries = 0
     while made < count and tries < TRIES * (made + 1):
         tries += 1
-        values = tuple(_draw(rng, *span) for span in spans)
+        values = tuple(as_value(Fraction(rng.randint(low, high), 10**places)) for low, high, places in spans)
         if values in used or len(set(values)) < len(values):
             continue
         written = list(original.numbers)
@@ -263,11 +247,6 @@ def _span(variable: Variable) -> tuple[int, int, int]:
     places = max(mention.places for mention in variable.mentions)
     digits = len(str(int(variable.value * 10**places)))
     return 10 ** (digits - 1) if digits > 1 else 1 if places else 2, 10**digits - 1, places
-
-
-def _draw(rng: random.Random, low: int, high: int, places: int) -> Value:
-    number = rng.randint(low, high)
-    return as_value(Fraction(number, 10**places)) if places else number
 
 
 def _alike(steps: Sequence[Value], old: Sequence[Value], most_places: int) -> bool:
@@ -309,7 +288,7 @@ def inverse_questions(
 ) -> Iterator[Augmented]:
     """Up to `count` questions for a masked number, first of the original, then of its variants with other numbers."""
     if UNKNOWN.search(original.problem.question):
-        yield augmentation, _short(original.problem, augmentation, 0, count, "the text already has an x")
+        yield _short(original.problem, augmentation, 0, count, "the text already has an x")
         return
     made, why = 0, "no number occurs once in the text and once in the formula"
     for version in chain((original,), map(understand, variants)):
@@ -325,7 +304,7 @@ def inverse_questions(
             made += 1
             yield augmentation, _variant(original.problem, f"{augmentation}-{made}", question, variable.value, formula)
     if made < count:
-        yield augmentation, _short(original.problem, augmentation, made, count, why)
+        yield _short(original.problem, augmentation, made, count, why)
 
 
 def inverse(version: Understood, variable: Variable, augmentation: str) -> tuple[str, Expression]:

@@ -31,23 +31,23 @@ class Register:
         key, identity = _digest(normalise(problem.question)), _digest(problem.id)
         holder = self._splits.get(key)
         if holder == problem.split:
-            return self._drop(problem, DUPLICATE)
+            return refusal(problem, DUPLICATE)
         if holder is not None:
-            return self._drop(problem, f"question is in the {holder} split", f"it would have been {problem.split}")
+            return refusal(problem, f"question is in the {holder} split", f"it would have been {problem.split}")
         if identity in self._ids:
-            return self._drop(problem, "duplicate id", "another question has this id")
+            return refusal(problem, "duplicate id", "another question has this id")
         if problem.source in self._own_formulas:
             same_formula = _digest(f"{problem.domain}\0{problem.formula}")
             holder = self._splits.setdefault(same_formula, problem.split)
             if holder != problem.split:
-                return self._drop(problem, f"question is in the {holder} split", "in other words")
+                return refusal(problem, f"question is in the {holder} split", "in other words")
         self._splits[key] = problem.split
         self._ids.add(identity)
         return None
 
-    @staticmethod
-    def _drop(problem: Problem, reason: str, detail: str = "") -> Drop:
-        return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
+
+def refusal(problem: Problem, reason: str, detail: str = "") -> Drop:
+    return Drop(problem.source, None, problem.id, reason, detail, excerpt(problem.question))
 
 
 def _digest(text: str) -> bytes:
@@ -69,13 +69,13 @@ class ShippedTraces:
         """The traces of a problem that was admitted."""
         self._write(_digest(normalise(problem.question)), problem.id, 0, texts, problem.source)
 
-    def kept_of(self, refusal: Drop, problem: Problem, texts: Sequence[str]) -> Drop:
-        """The refusal of a problem, whose traces go to the problem that has the same question, if that ships some itself."""
+    def kept_of(self, drop: Drop, problem: Problem, texts: Sequence[str]) -> Drop:
+        """Why a problem was refused, whose traces go to the problem that has the same question, if that ships some itself."""
         key = _digest(normalise(problem.question))
-        if refusal.reason != DUPLICATE or not texts or key not in self._holders:
-            return refusal
+        if drop.reason != DUPLICATE or not texts or key not in self._holders:
+            return drop
         self._write(key, *self._holders[key], texts, problem.source)
-        return replace(refusal, detail="its worked solutions are kept")
+        return replace(drop, detail="its worked solutions are kept")
 
     def _write(self, key: bytes, problem_id: str, first: int, texts: Sequence[str], teacher: str) -> None:
         for index, text in enumerate(texts, first):

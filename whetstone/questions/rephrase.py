@@ -9,17 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from whetstone.arithmetic.number_words import mentions
 from whetstone.problems.reading import Drop
 from whetstone.problems.table import excerpt
+from whetstone.questions.register import refusal
 from whetstone.questions.splits import normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
 
-SYNCED = 8  # completions that are written and synced together
 ASKED = """\
 Rephrase the question of a mathematics problem: say the same in other words, keep every number and every condition, and do \
 not answer it. Write the rephrased question and nothing else.
@@ -53,7 +52,7 @@ def rephrased(
             why = "the model gave no answer" if text is None else why_not(problem.question, text)
             if why:
                 detail = failed.get((problem.id, index), "") if text is None else excerpt(text)
-                yield Drop(problem.source, None, problem.id, f"metamath: {why}", detail, excerpt(problem.question))
+                yield refusal(problem, f"metamath: {why}", detail)
                 continue
             yield replace(
                 problem,
@@ -76,18 +75,11 @@ def _completions(
             for index in range(count)
             if (p.id, index) not in texts
         )
-        block: list[dict[str, Any]] = []
         with progress(len(problems) * count, "rephrasing", unit="questions", done=len(texts)) as bar:
-            try:
-                for completion in generator.generate(prompts, sampling):
-                    texts[completion.problem_id, completion.index] = completion.text
-                    block.append({"id": completion.problem_id, "index": completion.index, "text": completion.text})
-                    if len(block) == SYNCED:
-                        ready, block = block, []
-                        journal.append(ready)
-                    bar.advance(1)
-            finally:  # even if the server fails: the completions are paid for
-                journal.append(block)
+            for completion in generator.generate(prompts, sampling):
+                texts[completion.problem_id, completion.index] = completion.text
+                journal.append([{"id": completion.problem_id, "index": completion.index, "text": completion.text}])
+                bar.advance(1)
     return texts
 
 

@@ -10,69 +10,14 @@ times, people, containers and collective nouns (KEPT) are left as they are, beca
 
 import random
 import re
+import tomllib
+from importlib.resources import files
 
-
-def words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-GIRLS = words(
-    """
-    Alice Amy Ana Andrea Angela Anna Anne Annie Ashley Ava Bella Beth Betty Bonnie Brenda Carla Carol Cathy Chloe Cindy
-    Clara Daisy Dana Debby Denise Diana Donna Dora Elena Ella Ellen Emily Emma Erin Eva Faye Fiona Gina Gloria Grace Gwen
-    Hannah Helen Holly Ida Irene Iris Isabel Ivy Jane Janet Jenny Jessica Jill Joan Joyce Judy Julia Julie Karen Kate
-    Katie Kelly Kim Laura Lena Lily Linda Lisa Lola Lucy Maggie Maria Marie Martha Mary Maya Megan Melanie Mia Mina Molly
-    Nancy Nina Nora Olivia Paige Pam Patty Paula Penny Rachel Rita Robin Rosa Rose Ruth Sally Sandra Sara Sarah Sharon
-    Sofia Sophie Stella Sue Susan Tanya Tara Tina Vera Violet Wendy Zoe
-    """
-)
-BOYS = words(
-    """
-    Aaron Adam Alan Albert Alex Allan Andrew Andy Ben Bill Billy Bob Bobby Brad Brian Bruce Carl Carlos Charles Charlie
-    Chris Clark Colin Dan Daniel Dave David Dennis Diego Don Doug Dylan Eddie Edward Eli Eric Ethan Evan Frank Fred Gary
-    George Glen Greg Harry Hank Henry Ian Isaac Jack Jacob Jake James Jason Jeff Jerry Jim Jimmy Joe Joel John Jonah Jose
-    Joseph Josh Juan Justin Karl Keith Ken Kevin Kyle Larry Leo Leon Liam Logan Louis Lucas Luis Luke Marco Mark Martin
-    Marvin Matt Max Michael Mike Nathan Ned Neil Nick Noah Oliver Oscar Owen Patrick Paul Pedro Pete Peter Phil Ralph Ray
-    Rick Robert Ron Roy Ryan Sam Scott Sean Simon Stan Steve Ted Tim Tom Tommy Tony Tyler Victor Walter Will Zach
-    """
-)
-NAMES = frozenset(GIRLS) | frozenset(BOYS)
-THINGS = words(
-    """
-    acorn apple arrow badge bagel balloon banana bead bean bell berry blanket boat bolt book bottle bracelet brick brush
-    bulb button cake candle candy cap card carrot chair cherry clip cloud coin comic cookie cracker crayon cupcake doll
-    donut drum eraser feather flag flower fork grape hammer hat helmet jacket jar jewel key kite lamp leaf lemon lime
-    lollipop magnet map marble mask medal melon mitten muffin mug mushroom nail napkin necklace notebook nut olive onion
-    orange pancake peach pear pebble pen pencil pepper picture pie pillow pin pinecone pizza plant plate plum postcard
-    poster potato pretzel pumpkin puzzle ribbon ring robot rock rope rose ruler sandwich scarf seashell seed shell shirt
-    shoe shovel skirt sock spoon stamp star sticker stone strawberry stick sweater tile toy tomato towel tree truck tulip
-    umbrella vase violin waffle walnut watermelon whistle yo-yo
-    """
-)
+WORDS = tomllib.loads(files(__package__).joinpath("words.toml").read_text(encoding="utf-8"))
+GIRLS, BOYS, THINGS = (tuple(WORDS[name].split()) for name in ("girls", "boys", "things"))
+NAMES = frozenset(GIRLS + BOYS)
+KEPT, NO_NAME = (frozenset(WORDS[name].split()) for name in ("kept", "no_name"))
 IRREGULAR = {"leaf": "leaves", "scarf": "scarves", "potato": "potatoes", "tomato": "tomatoes"}
-KEPT = frozenset(
-    words(
-        """
-    angles animals bags baskets bottles bowls boxes boys bunches bushes cartons cases centimeters cents children classes
-    cm coins creatures cupfuls cups days degrees dimes does dollars dozens edges faces families feet fish flights floors
-    flowers friends fruits gallons games girls glasses grams groups halves hours inches insects items jars kids kilograms
-    kilometers km legs letters liters lives meters miles milliliters minutes months nickels others ounces packages packets
-    packs pages pairs pennies people persons pieces pints places players points pounds quarters rooms rows seats seconds
-    shelves sides slices squares stacks steps students tables teachers teams tens things times tons toys trays trips units
-    vegetables vehicles vertices ways weeks wheels yards years
-    """
-    )
-)
-NO_NAME = frozenset(
-    words(
-        """
-    A After All An And April August Building Christmas December Each Easter February For Friday From Halloween He Her His
-    How I If In It January July June March May Monday Mr Mrs Ms My November October On One Saturday September She Shop
-    Some Sunday Team Thanksgiving That The Their There They This Thursday To Tower Towers Tuesday Two We Wednesday What
-    When Winter Year You
-    """
-    )
-)
 DOES = (
     "has|had|have|is|was|bought|buys|gave|gives|got|gets|found|finds|wants|wanted|needs|needed|made|makes|sold|sells|picked|"
     "picks|ate|eats|read|reads|saved|saves|spent|spends|collected|collects|took|takes|put|puts|used|uses|earned|earns"
@@ -149,10 +94,8 @@ def retell(question: str, rng: random.Random) -> str:
     if things:
         free = [thing for thing in THINGS if not re.search(rf"\b{thing}", question, re.IGNORECASE)]
         thing = rng.choice(free)
-        new |= {things: plural(thing), singular(things): thing}
-        new |= {
-            old.capitalize(): word.capitalize() for old, word in ((things, plural(thing)), (singular(things), thing))
-        }
+        exchanged = {things: plural(thing), singular(things): thing}
+        new |= exchanged | {old.capitalize(): word.capitalize() for old, word in exchanged.items()}
     if not new:
         return question
     any_old = "|".join(sorted(map(re.escape, new), key=len, reverse=True))

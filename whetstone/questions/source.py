@@ -1,16 +1,7 @@
 """What a `[[stage.source]]` is. Each kind is one file in `questions/sources/`, which ends with `SOURCE = ItsClass`.
 
-    class EvenNumbers(MadeSource):
-        \"\"\"Which number is even?\"\"\"
-
-        def draw(self, seed: int) -> Iterator[Problem]:
-            ...                                          # endless: the stage takes as many as the recipe asks for
-
-    [[stage.source]]
-    kind = "my_source.py:EvenNumbers"                    # a user's own, from a file of the user's
-    train = 100
-
-`MadeSource` is the parent of sources that make problems, `RowSource` of those that read rows.
+`MadeSource` is the parent of sources that make problems, `RowSource` of those that read rows. Both have the keys `train`,
+`validation` and `test`: how many problems are made, or which shares of the rows go where.
 """
 
 import hashlib
@@ -20,13 +11,13 @@ from functools import cache
 from importlib import import_module
 from itertools import islice
 from pkgutil import iter_modules
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from whetstone.problems.reading import Drop, Layout, Shipped, read_problem
+from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
 from whetstone.problems.table import Numbered
-from whetstone.questions.splits import SPLITS, Shares, Split, normalise, split_by_hash, splits_of, template
+from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
@@ -34,6 +25,7 @@ from whetstone.run.settings import Settings
 
 Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
+ROUNDING = 1e-6  # of the sum of shares
 
 
 class Source(Settings):
@@ -56,17 +48,13 @@ class Source(Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The local files that it reads, as the recipe writes them."""
-        return ()
+        """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
+        path = getattr(self, "path", "")
+        return (path,) if path else ()
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
         return 0
-
-    @property
-    def supply(self) -> str:
-        """What may give too few problems, in words: "level 1 has"."""
-        return f"{self.title} has"
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Problems, some of which may be of another split, and rows that gave none.
@@ -74,6 +62,9 @@ class Source(Settings):
         Raises ValueError or FileNotFoundError for what cannot be read.
         """
         raise NotImplementedError
+
+    def placed(self, problem: Problem, split: str) -> Problem:
+        return replace(problem, split=split, benchmark=self.benchmark if split == "test" else "")
 
     @model_validator(mode="after")
     def test_problems_have_a_benchmark(self) -> "Source":
@@ -109,100 +100,108 @@ def source_kinds() -> Mapping[str, type[Source]]:
     return {name: import_module(f"{package.__name__}.{name}").SOURCE for name in names}
 
 
-class MadeSource(Source):
+class SplitSource(Source):
+    """A source that gives as much of each split as the recipe says."""
+
+    train: int | float = Field(0, ge=0, description="training problems: how many, or their share of the rows")
+    validation: int | float = Field(0, ge=0, description="validation problems: how many, or their share")
+    test: int | float = Field(0, ge=0, description="test problems: how many, or their share")
+
+    @property
+    def splits(self) -> frozenset[str]:
+        return frozenset(split for split in SPLITS if getattr(self, split) > 0)
+
+
+class MadeSource(SplitSource):
     """Problems that a generator makes: the recipe says how many."""
 
-    train: int = Field(0, ge=0, description="training problems")
-    validation: int = Field(0, ge=0, description="validation problems")
-    test: int = Field(0, ge=0, description="test problems")
     test_seed: int = Field(0, description="the test problems are the same in every run, whatever its seed")
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Problems without a split, a function of the seed; may be endless."""
         raise NotImplementedError
 
-    @property
-    def splits(self) -> frozenset[str]:
-        return frozenset(split for split in SPLITS if getattr(self, split) > 0)
-
     def wanted(self, split: str) -> int:
-        return getattr(self, split)
+        return int(getattr(self, split))
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Problem]:
         """More problems of a split than are wanted, as another split may hold some of them."""
         stream = f"test/{self.benchmark}/{self.test_seed}" if split == "test" else f"{split}/{title}/{seed}"
         number_seed = int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=16).digest()[:4], "big")
         for number, problem in enumerate(islice(self.draw(number_seed), DRAWS * self.wanted(split)), 1):
-            benchmark = self.benchmark if split == "test" else ""
-            yield replace(problem, id=f"{title}/{split}-{number}", split=split, benchmark=benchmark, source=title)
+            yield self.placed(replace(problem, id=f"{title}/{split}-{number}", source=title), split)
 
     @model_validator(mode="after")
     def makes_something(self) -> "MadeSource":
         if not self.splits:
             raise ValueError(f'kind = "{self.kind}" makes nothing: say how many problems, as in train = 2000.')
+        for split in self.splits:
+            if (count := getattr(self, split)) % 1:
+                raise ValueError(
+                    f"{split} = {count} is no number of problems. Say how many to make, as in {split} = 200."
+                )
         return self
 
 
-class RowSource(Source):
-    """Problems that are rows of a file or of a set: each goes into a split as the recipe says."""
+class RowSource(SplitSource):
+    """Problems that are rows of a file or of a set. The hash of a question's normalised text decides its split, so that copies
+    of a text stay together. Training gets what `validation` and `test` leave.
+    """
 
     path: str = Field(
-        "", description="a .jsonl, .json, .csv, .tsv (also .gz) or .parquet file; may contain $VARIABLES and ~"
+        "", description=".jsonl, .json, .csv, .tsv (also .gz) or .parquet; $VARIABLES and ~ are filled in"
     )
     limit: int = Field(0, ge=0, description="read at most so many rows; 0: all")
-    split: Split | Shares = Field("train", description="where its problems go: one split, or shares")
-    keep_together: Literal["text", "template"] = Field(
-        "text", description="template: texts that differ only in their numbers share a split"
-    )
     policy: str = Field("", description="the answer policy of its problems; default: the set's, or math")
     licence: str = Field("", description="kept with every problem; default: the set's")
 
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "split": "train, validation and test, the shares of the rows: test = 1 for test problems only",
+        "keep_together": 'gone: the texts decide. The corpus leaves out what is like a test problem, with "contamination"',
+    }
+
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ProblemSet:
         raise NotImplementedError
 
     def rows(self) -> Iterator[Numbered]:
         raise NotImplementedError
 
     @property
-    def keeps_traces(self) -> bool:
-        return False
-
-    @property
     def splits(self) -> frozenset[str]:
-        return splits_of(self.split)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.path,) if self.path else ()
+        return super().splits | ({"train"} if self._train_gets_some else set())
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Every row, whatever its split; rows are read one after the other."""
         layout = self.layout
         for line, row in islice(self.rows(), self.limit or None):
-            item = read_problem(row, line, layout, title, self.keeps_traces)
+            item = read_problem(row, line, layout, title)
             if isinstance(item, Shipped):
-                yield replace(item, problem=self._placed(item.problem))
+                yield replace(item, problem=self._finished(item.problem))
             else:
-                yield item if isinstance(item, Drop) else self._placed(item)
+                yield item if isinstance(item, Drop) else self._finished(item)
 
-    def _placed(self, problem: Problem) -> Problem:
-        key = template(problem.question) if self.keep_together == "template" else normalise(problem.question)
-        split = self.split if isinstance(self.split, str) else split_by_hash(key, self.split)
-        return replace(
-            problem,
-            split=split,
-            benchmark=self.benchmark if split == "test" else "",
-            licence=self.licence or problem.licence,
-            policy=self.policy or problem.policy,
-        )
+    def _finished(self, problem: Problem) -> Problem:
+        """The problem in its split, with what the recipe says of the source."""
+        policy, licence = self.policy or problem.policy, self.licence or problem.licence
+        return self.placed(replace(problem, policy=policy, licence=licence), self._split_of(problem.question))
 
-    @field_validator("split", mode="before")
-    @classmethod
-    def split_is_a_name_or_shares(cls, split: Any) -> Any:
-        if isinstance(split, dict | Shares) or split in SPLITS:
-            return split
-        raise ValueError(
-            f"it is neither a split ({', '.join(SPLITS)}) nor the shares of all three, as in "
-            "split = { train = 0.8, validation = 0.1, test = 0.1 }"
-        )
+    def _split_of(self, question: str) -> str:
+        place = hash_fraction(normalise(question))
+        if place < self.test:
+            return "test"
+        return "validation" if place < self.test + self.validation or not self._train_gets_some else "train"
+
+    @property
+    def _train_gets_some(self) -> bool:
+        return self.validation + self.test < 1 - ROUNDING
+
+    @model_validator(mode="after")
+    def shares_sum_to_one(self) -> "RowSource":
+        total = self.train + self.validation + self.test
+        if total > 1 + ROUNDING or (self.train and total < 1 - ROUNDING):
+            raise ValueError(
+                f"train = {self.train}, validation = {self.validation} and test = {self.test} sum to {total:g}: they are "
+                "shares, and every row goes into one split. Let them sum to 1, or leave out train, which gets the rest."
+            )
+        return self

@@ -1,49 +1,12 @@
 """Which split a question belongs to: by the hash of its normalised text, so that copies of a text stay together."""
 
 import hashlib
-import math
 import re
 import unicodedata
-from typing import Literal, TypeAlias
-
-from pydantic import Field, model_validator
 
 from whetstone.arithmetic.number_words import mask_numbers
-from whetstone.run.settings import Settings
 
 SPLITS = ("test", "validation", "train")  # in order of priority: a question that is in two is kept in the first
-Split: TypeAlias = Literal["train", "validation", "test"]
-
-
-class Shares(Settings):
-    """How a source is cut into splits: by the hash of the question's normalised text, so that copies stay together."""
-
-    train: float = Field(0.8, ge=0, le=1, description="share of the training problems")
-    validation: float = Field(0.1, ge=0, le=1, description="share of the validation problems")
-    test: float = Field(0.1, ge=0, le=1, description="share of the test problems")
-
-    @model_validator(mode="after")
-    def sum_to_one(self) -> "Shares":
-        total = self.train + self.validation + self.test
-        if not math.isclose(total, 1, abs_tol=1e-6):
-            raise ValueError(
-                f"the shares train {self.train}, validation {self.validation}, test {self.test} sum to {total:g}: "
-                "every problem goes into one split. Let them sum to 1."
-            )
-        return self
-
-
-def splits_of(split: Split | Shares) -> frozenset[str]:
-    if isinstance(split, str):
-        return frozenset({split})
-    return frozenset(name for name in SPLITS if getattr(split, name) > 0)
-
-
-def split_by_hash(key: str, shares: Shares) -> str:
-    place = hash_fraction(key)
-    if place < shares.test:
-        return "test"
-    return "validation" if place < shares.test + shares.validation or shares.train == 0 else "train"
 
 
 def hash_fraction(key: str) -> float:

@@ -1,11 +1,12 @@
 """Charts as inline SVG, without scripts or requests. Their colours are CSS variables of the page, for light and dark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+WIDTH = 380  # of a chart
 POINTS = 240  # a longer line is thinned to this many points, each the mean of a stretch
 SMOOTH = 30  # a noisy line of more points than this is also drawn smoothed
 
@@ -17,44 +18,52 @@ class Line:
     ys: Sequence[float]
 
 
-def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False, x_name: str = "step") -> str:
+def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False) -> str:
     """Lines over steps. Noisy ones are drawn faint, with their moving mean on top. Infinities are left out."""
-    lines = [thin(finite(line)) for line in lines]
-    lines = [line for line in lines if line.xs]
+    lines = [line for line in map(thin, map(finite, lines)) if line.xs]
     if not lines:
         return ""
     log = log and all(y > 0 for line in lines for y in line.ys)
     scale = math.log10 if log else float
-    wide, high, left, right, top, bottom = 380, 190, 46, 10, 10, 26
+    high, left, right, top, bottom = 190, 46, 10, 10, 26
     low_x, high_x = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)
     low, high_y = bounds([y for line in lines for y in line.ys], scale, percent)
-    ticks = log_ticks(low, high_y) if log else nice_ticks(low, high_y)
 
     def x(value: float) -> float:
-        return left + (value - low_x) / ((high_x - low_x) or 1) * (wide - left - right)
+        return left + (value - low_x) / ((high_x - low_x) or 1) * (WIDTH - left - right)
 
     def y(value: float) -> float:
         return high - bottom - (scale(value) - low) / ((high_y - low) or 1) * (high - top - bottom)
 
-    parts = [f'<svg class="chart" viewBox="0 0 {wide} {high}" role="img" aria-label="{escape(_names(lines))}">']
-    for tick in ticks:
+    def polyline(place: int, xs: Sequence[float], ys: Sequence[float], kind: str = "") -> str:
+        points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
+        return f'<polyline class="line c{place}{kind}" points="{points}"/>'
+
+    parts = []
+    for tick in log_ticks(low, high_y) if log else nice_ticks(low, high_y):
         value = 10**tick if log else tick
-        parts.append(f'<line class="grid" x1="{left}" x2="{wide - right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y(value) + 3.5:.1f}" class="end">{number(value, percent)}</text>')
-    for tick in x_ticks(low_x, high_x):
-        parts.append(f'<text x="{x(tick):.1f}" y="{high - 8}" class="middle">{number(tick)}</text>')
-    parts.append(f'<text x="{wide - right}" y="{high - 8}" class="end quiet">{escape(x_name)}</text>')
+    parts += _x_axis(low_x, high_x, x, high - 8, "step")
     for place, line in enumerate(lines, start=1):
-        points = [f"{x(a):.1f},{y(b):.1f}" for a, b in zip(line.xs, line.ys, strict=True)]
-        noisy = len(points) > SMOOTH and roughness(line.ys) > 0.2
-        if len(points) == 1:
+        if len(line.xs) == 1:
             parts.append(f'<circle class="dot c{place}" cx="{x(line.xs[0]):.1f}" cy="{y(line.ys[0]):.1f}" r="3"/>')
-            continue
-        parts.append(f'<polyline class="line c{place}{" faint" if noisy else ""}" points="{" ".join(points)}"/>')
-        if noisy:
-            smooth = [f"{x(a):.1f},{y(b):.1f}" for a, b in zip(line.xs, moving_mean(line.ys), strict=True)]
-            parts.append(f'<polyline class="line c{place}" points="{" ".join(smooth)}"/>')
-    return "".join([*parts, "</svg>"])
+        elif len(line.xs) > SMOOTH and roughness(line.ys) > 0.2:
+            parts += [polyline(place, line.xs, line.ys, " faint"), polyline(place, line.xs, moving_mean(line.ys))]
+        else:
+            parts.append(polyline(place, line.xs, line.ys))
+    return _svg(high, ", ".join(line.name for line in lines), parts)
+
+
+def _svg(height: int, label: str, parts: Sequence[str]) -> str:
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}"'
+    return f'<svg class="chart" {box}>{"".join(parts)}</svg>'
+
+
+def _x_axis(low: float, high: float, x: Callable[[float], float], y: float, name: str) -> list[str]:
+    """Ticks, and the name of the axis at its right end."""
+    ticks = [f'<text x="{x(tick):.1f}" y="{y}" class="middle">{number(tick)}</text>' for tick in x_ticks(low, high)]
+    return [*ticks, f'<text x="{WIDTH - 10}" y="{y}" class="end quiet">{escape(name)}</text>']
 
 
 def legend(lines: Sequence[Line], percent: bool = False) -> str:
@@ -98,23 +107,23 @@ def histogram(counts: dict[float, float], width: float, x_name: str) -> str:
     """Columns over bins of `width` that begin at the keys."""
     if not counts:
         return ""
-    wide, high, bottom = 380, 120, 26
+    high, bottom = 120, 26
     first, last, largest = min(counts), max(counts) + width, max(counts.values())
-    step = (wide - 20) / ((last - first) / width)
-    parts = [f'<svg class="chart" viewBox="0 0 {wide} {high}" role="img" aria-label="histogram of {escape(x_name)}">']
+
+    def x(value: float) -> float:
+        return 10 + (value - first) / (last - first) * (WIDTH - 20)
+
+    parts = []
     for low, count in counts.items():
         tall = count / largest * (high - bottom - 14)
-        left = 10 + (low - first) / width * step
         parts.append(
-            f'<rect class="column" x="{left:.1f}" y="{high - bottom - tall:.1f}" width="{max(step - 1, 0.8):.1f}" '
-            f'height="{tall:.1f}"><title>{low:g}–{low + width:g}: {count:,.0f}</title></rect>'
+            f'<rect class="column" x="{x(low):.1f}" y="{high - bottom - tall:.1f}" '
+            f'width="{max(x(low + width) - x(low) - 1, 0.8):.1f}" height="{tall:.1f}">'
+            f"<title>{low:g}–{low + width:g}: {count:,.0f}</title></rect>"
         )
-    parts.append(f'<line class="axis" x1="10" x2="{wide - 10}" y1="{high - bottom}" y2="{high - bottom}"/>')
-    for tick in x_ticks(first, last):
-        left = 10 + (tick - first) / (last - first) * (wide - 20)
-        parts.append(f'<text x="{left:.1f}" y="{high - 9}" class="middle">{number(tick)}</text>')
-    parts.append(f'<text x="{wide - 10}" y="{high - 9}" class="end quiet">{escape(x_name)}</text></svg>')
-    return "".join(parts)
+    parts.append(f'<line class="axis" x1="10" x2="{WIDTH - 10}" y1="{high - bottom}" y2="{high - bottom}"/>')
+    parts += _x_axis(first, last, x, high - 9, x_name)
+    return _svg(high, f"histogram of {x_name}", parts)
 
 
 # --- numbers
@@ -167,8 +176,8 @@ def roughness(values: Sequence[float]) -> float:
     return 1 - (max(values) - min(values)) / way if way else 0.0
 
 
-def bounds(values: Sequence[float], scale: object, percent: bool) -> tuple[float, float]:
-    low, high = scale(min(values)), scale(max(values))  # type: ignore[operator]
+def bounds(values: Sequence[float], scale: Callable[[float], float], percent: bool) -> tuple[float, float]:
+    low, high = scale(min(values)), scale(max(values))
     if percent and low >= 0:
         low = 0.0
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -196,7 +205,3 @@ def x_ticks(low: float, high: float) -> list[float]:
     if high <= low:
         return [low]
     return [tick for tick in nice_ticks(low, high) if tick <= low + 0.88 * (high - low)]
-
-
-def _names(lines: Sequence[Line]) -> str:
-    return ", ".join(line.name for line in lines)

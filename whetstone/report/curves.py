@@ -6,13 +6,13 @@ from html import escape
 from typing import Any
 
 from whetstone.report.charts import Line, legend, line_chart
-from whetstone.report.numbers import section, title
-from whetstone.report.read import RunRecord, StageRecord
+from whetstone.report.numbers import label, panel, section
+from whetstone.report.read import RunRecord
 
 # By kind: (title, names of the metrics in the panel, in percent?). Names that a stage did not log are skipped.
 PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
-    "midtrain": [("loss, nats per token", ("loss", "validation_loss"), False)],
-    "sft": [("loss, nats per token", ("loss", "validation_loss"), False)],
+    "midtrain": [("Loss, nats per token", ("loss", "validation_loss"), False)],
+    "sft": [("Loss, nats per token", ("loss", "validation_loss"), False)],
     "dpo": [
         ("Pairs in the right order", ("accuracy",), True),
         ("Log-probability, nats per token", ("chosen_logprob", "rejected_logprob"), False),
@@ -34,28 +34,14 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
 
 
 def curves(run: RunRecord) -> str:
-    """Stages with one important panel share a row. The others have a heading each."""
     pipeline = run.pipeline
-    single: list[str] = []
-    single_more: list[str] = []
-    several: list[str] = []
+    parts = []
     for stage in [*pipeline, *(stage for stage in run.training if stage not in pipeline)]:
-        heading = _heading(stage, control=stage not in pipeline)
         first, more = _panels(stage.kind, stage.metrics())
-        if len(first) > 1:
-            several.append(f"<h3>{heading}</h3>{_grid(first)}{_folded(more)}")
-        else:
-            single += [panel.replace("<h4>", f"<h4>{heading}: ", 1) for panel in first]
-            single_more += [panel.replace("<h4>", f"<h4>{heading}: ", 1) for panel in more]
-    if not single and not single_more and not several:
-        return ""
-    return section("curves", "Curves", _grid(single), _folded(single_more), *several)
-
-
-def _heading(stage: StageRecord, control: bool) -> str:
-    own = [] if stage.name in (stage.kind, title(stage.kind, stage.name)) else [escape(stage.name)]
-    below = ", ".join(own + (["control"] if control else []))
-    return title(stage.kind, stage.name) + (f' <span class="quiet">{below}</span>' if below else "")
+        if first or more:
+            place = "" if stage in pipeline else "control"
+            parts += [f"<h3>{label(stage.name, stage, place)}</h3>", _grid(first), _folded(more)]
+    return section("curves", "Curves", *parts) if parts else ""
 
 
 def _grid(panels: list[str]) -> str:
@@ -68,15 +54,12 @@ def _folded(panels: list[str]) -> str:
 
 def _panels(kind: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
-    names.pop("step", None)
-    first = []
+    first, shown = [], {"step"}
     for heading, keys, percent in PANELS.get(kind, ()):
-        logged = [key for key in keys if key in names]
-        if logged:
+        if logged := [key for key in keys if key in names]:
             first.append(_panel(heading, [_line(key, rows) for key in logged], percent))
-            for key in logged:
-                names.pop(key)
-    more = [_panel(_words(name), [_line(name, rows)], False) for name in names]
+            shown.update(logged)
+    more = [_panel(_words(name), [_line(name, rows)], False) for name in names if name not in shown]
     return [panel for panel in first if panel], [panel for panel in more if panel]
 
 
@@ -87,7 +70,7 @@ def _panel(title: str, lines: list[Line], percent: bool) -> str:
         return ""
     scale = ' <span class="quiet">log scale</span>' if log else ""
     named = [Line(_words(line.name), line.xs, line.ys) for line in lines]
-    return f'<div class="panel"><h4>{escape(title)}{scale}</h4>{legend(named, percent)}{drawn}</div>'
+    return panel(f"{escape(title)}{scale}", legend(named, percent) + drawn)
 
 
 def _line(name: str, rows: Sequence[dict[str, Any]]) -> Line:

@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from whetstone.report.charts import number
-from whetstone.report.numbers import listed, percent, seconds, title
+from whetstone.report.numbers import percent, seconds, title
 from whetstone.report.read import RunRecord, model_facts
 
 
@@ -35,12 +35,13 @@ def _lead(run: RunRecord) -> str:
     if not first or not last:
         return ""
     titles = [title(stage.kind, stage.name) for stage in run.pipeline]
-    titles = [text if stage.kind == "dpo" else text.lower() for text, stage in zip(titles, run.pipeline, strict=True)]
+    *others, final = [text if "DPO" in text else text.lower() for text in titles]
+    stages = f"{', '.join(others)} and {final}" if others else final
     sampled = "greedy" if last["temperature"] == 0 else f"temperature {last['temperature']:g}"
     times = "one sample" if last["samples"] == 1 else f"{last['samples']} samples"
     return (
         f'<p class="lead">Mean accuracy over {times} of each of {last["problems"]:,} held-out problems '
-        f"(<b>{escape(last['benchmark'])}</b>, {sampled}), before and after {listed(titles)}. "
+        f"(<b>{escape(last['benchmark'])}</b>, {sampled}), before and after {stages}. "
         f"95 % interval of the final score: {percent(last['low'])} to {percent(last['high'])} %.</p>"
     )
 

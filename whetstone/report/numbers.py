@@ -73,10 +73,6 @@ def gain(run: RunRecord, stage: StageRecord | None, benchmark: str) -> str:
     return signed(row["difference"], row["low"], row["high"]) if row else "–"
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 def table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
     """A table that scrolls sideways if it is too wide. Columns whose head begins with `>` are right-aligned."""
     cells = "".join(f'<th class="n">{head[1:]}</th>' if head.startswith(">") else f"<th>{head}</th>" for head in heads)
@@ -89,6 +85,10 @@ def table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
 def n(*values: object) -> str:
     """Right-aligned cells."""
     return "".join(f'<td class="n">{value}</td>' for value in values)
+
+
+def panel(title: str, content: str, kind: str = "") -> str:
+    return f'<div class="panel {kind}"><h4>{title}</h4>{content}</div>'
 
 
 def section(anchor: str, title: str, *content: str) -> str:

@@ -3,7 +3,7 @@
 from html import escape
 
 from whetstone.report.charts import bars, histogram
-from whetstone.report.numbers import n, seconds, section, table
+from whetstone.report.numbers import n, panel, seconds, section, table
 from whetstone.report.read import RunRecord, StageRecord
 
 COUNTED = (("Levels", "levels"), ("Domains", "domains"), ("Sources", "sources"), ("Licences", "licences"))
@@ -15,17 +15,16 @@ def data(run: RunRecord) -> str:
         return ""
     rows = sorted(card["rows"].items(), key=lambda item: -item[1])
     counts = "".join(f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in rows)
-    panels = [_panel(title, bars(card[key])) for title, key in COUNTED if card.get(key)]
+    panels = [panel(title, bars(card[key])) for title, key in COUNTED if card.get(key)]
     lengths = {float(low): count for low, count in card.get("characters", {}).items()}
     rates = {float(rate): count for rate, count in card.get("pass_rates", {}).items()}
     if lengths:
-        panels.append(_panel("Length of the accepted traces", histogram(lengths, card["characters_bin"], "characters")))
+        panels.append(panel("Length of the accepted traces", histogram(lengths, card["characters_bin"], "characters")))
     if rates:
-        panels.append(
-            _panel("The teacher’s pass rate", histogram(rates, 0.1, "share of a problem’s rollouts that are right"))
-        )
+        drawn = histogram(rates, 0.1, "share of a problem’s rollouts that are right")
+        panels.append(panel("The teacher’s pass rate", drawn))
     if card.get("drops"):
-        panels.append(_panel("Left out, by reason", bars(card["drops"]), "broad"))
+        panels.append(panel("Left out, by reason", bars(card["drops"]), "broad"))
     matches = card.get("contamination", {}).get("matches", {})
     counted = ", ".join(f"{count:,} {escape(rule)}" for rule, count in matches.items()) or "no match"
     note = (
@@ -34,10 +33,6 @@ def data(run: RunRecord) -> str:
     )
     shown = f'<dl class="facts">{counts}</dl><div class="panels">{"".join(panels)}</div><p class="note">{note}</p>'
     return section("data", "Data", shown)
-
-
-def _panel(title: str, content: str, kind: str = "") -> str:
-    return f'<div class="panel {kind}"><h4>{title}</h4>{content}</div>'
 
 
 def reproduce(run: RunRecord) -> str:

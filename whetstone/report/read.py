@@ -3,7 +3,6 @@ behind it, run.json. Nothing is computed again.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +107,8 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder} is missing: a report is made from a run folder. Make one with whetstone run RECIPE."
         )
     stages = []
-    for manifest in sorted(folder.glob(f"[0-9]*-*/{MANIFEST}")):
-        number, name = re.fullmatch(r"(\d+)-(.+)", manifest.parent.name).groups()
+    for manifest in folder.glob(f"[0-9]*-*/{MANIFEST}"):
+        number, _, name = manifest.parent.name.partition("-")
         content = read_json(manifest)
         stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
     if not stages:

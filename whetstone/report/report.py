@@ -15,11 +15,11 @@ from whetstone.report.provenance import data, reproduce
 from whetstone.report.read import RunRecord, read_run
 from whetstone.report.rollouts import rollouts
 from whetstone.report.stages import groups, ladder, scores
-from whetstone.report.style import CSS
 from whetstone.run.folder import Stage, write_text
 from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
 
+STYLE = Path(__file__).with_name("style.css")
 SECTIONS = (
     ("stages", "Stages", ladder),
     ("scores", "Scores", scores),
@@ -50,11 +50,12 @@ def write_report(run_folder: Path) -> Path:
 
 def render(record: RunRecord) -> str:
     sections = [(anchor, title, html) for anchor, title, section in SECTIONS if (html := section(record))]
+    style = STYLE.read_text(encoding="utf-8")
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(record.name)} · Whetstone</title><style>{CSS}</style></head><body><main>"
+        f"<title>{escape(record.name)} · Whetstone</title><style>\n{style}</style></head><body><main>"
         f"{head(record)}<nav>{links}</nav>{''.join(html for *_, html in sections)}</main></body></html>\n"
     )
 

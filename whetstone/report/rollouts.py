@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from itertools import chain, zip_longest
 from typing import Any
 
 from whetstone.report.numbers import places, section
@@ -47,12 +48,8 @@ def choose_problems(
         pattern = tuple(by_stage[stage]["correct"] if stage in by_stage else None for stage in stages)
         patterns.setdefault(pattern, []).append(problem_id)
     queues = sorted(patterns.values(), key=lambda ids: (-len(ids), ids[0]))
-    chosen: list[str] = []
-    while len(chosen) < count and any(queues):
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    return [answers[problem_id] for problem_id in chosen]
+    turns = chain.from_iterable(zip_longest(*queues))
+    return [answers[problem_id] for problem_id in turns if problem_id is not None][:count]
 
 
 def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
@@ -67,11 +64,7 @@ def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
 def _answer(stage: str, row: dict[str, Any]) -> str:
     thinking, final = split_thinking(UNPRINTABLE.sub("\ufffd", str(row["text"])))
     verdict, colour = VERDICTS[row["correct"]]
-    facts = [
-        str(row.get("reason") or ""),
-        f"{row.get('tokens', 0)} tokens",
-        "" if row.get("stop") == "end" else "cut off",
-    ]
+    facts = [row.get("reason"), f"{row.get('tokens', 0)} tokens", "" if row.get("stop") == "end" else "cut off"]
     details = escape(" · ".join(fact for fact in facts if fact))
     folded = ""
     if thinking:

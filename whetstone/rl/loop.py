@@ -128,12 +128,9 @@ def plan(stage: Stage) -> Estimate:
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
     estimate = training_estimate(
-        stage.inputs["model"],
-        stage.model,
-        stage.parallel,
+        stage,
         step_tokens=step * settings.max_tokens,
         row_tokens=settings.max_tokens,
-        checkpoints=stage.run.keep_checkpoints,
         tokens=settings.steps * settings.passes * step * settings.max_tokens,
         steps=settings.steps,
         bound="about " if more else "at most ",  # more is sampled for hard prompts, and few negatives are kept
@@ -147,7 +144,7 @@ def plan(stage: Stage) -> Estimate:
         samples=True,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
-    return with_sampling(estimate, stage.inputs["model"], stage.model, stage.parallel, sampled, settings.max_tokens)
+    return with_sampling(estimate, stage, sampled, settings.max_tokens)
 
 
 def check(settings: Settings) -> None:

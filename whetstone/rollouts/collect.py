@@ -7,12 +7,11 @@
     enough = 2
     most = 128
 
-Worked solutions that came with the problems (`traces`) are kept, and nobody is asked about problems that have one.
+No teacher is asked about test problems, or about problems that came with a worked solution (`traces`), which is kept.
 
-Train and validation problems only: a test problem never reaches a teacher. Verified traces are lines of a journal, synced as
-they come, so a kill loses nothing and a resumed run neither repeats nor pays for anything again. In the end the journal
-becomes the `rollouts` table, in the order of the problems. Answers that wait for a judge have a journal of their own. Memory
-holds one block of problems.
+Verified traces are lines of a journal, synced as they come: a kill loses nothing, and a resumed run neither repeats nor pays
+for anything again. In the end the journal becomes the `rollouts` table, in the order of the problems. Answers that wait for a
+judge have a journal of their own. Memory holds one block of problems.
 """
 
 from collections import Counter
@@ -27,7 +26,7 @@ from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
 from whetstone.records import Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
-from whetstone.rollouts.local_teacher import LocalTeacher, Teacher
+from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds
@@ -41,14 +40,13 @@ from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
-LOCAL_TEACHERS = ("procedural", "none")
+BLOCK = 64  # problems that are asked about and verified together
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class Settings(StageSettings):
     teacher: str | Server = Field(
-        "procedural",
-        description='"procedural" explains formulas; { server = "…", model = "…" }; "none" keeps shipped solutions only',
+        "procedural", description='explains formulas; or { server = "…", model = "…" }; "none": shipped solutions only'
     )
     procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
     samples: int = Field(8, ge=1, description="rollouts per problem")
@@ -57,13 +55,15 @@ class Settings(StageSettings):
     programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
     instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
-    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
 
-    MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
+    MOVED: ClassVar[Mapping[str, str]] = {
+        **{name: f"procedural.{name}" for name in Procedural.model_fields},
+        "block": f"fixed: {BLOCK} problems are asked about and verified together",
+    }
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":
-        if isinstance(self.teacher, str) and self.teacher not in LOCAL_TEACHERS:
+        if isinstance(self.teacher, str) and self.teacher not in ("procedural", "none"):
             raise ValueError(
                 f'teacher = "{self.teacher}" is not known: write "procedural", which explains problems that carry a formula, '
                 '"none", which keeps shipped solutions only, or a server, as in '
@@ -75,7 +75,7 @@ class Settings(StageSettings):
 def run(stage: Stage) -> dict[str, Any]:
     settings = stage.settings
     finished = stage.folder / "collected.json"
-    if finished.exists():  # killed between here and the manifest: the journal is gone, the work is not
+    if finished.exists():  # the stage was killed after its tables were written and before its manifest
         return read_json(finished)
     collection = Collection(stage)
     cost = collection.collect()
@@ -107,7 +107,7 @@ def plan(stage: Stage) -> Estimate:
     return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
 
 
-def build_teacher(settings: Settings, seed: int) -> Teacher | None:
+def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
     """A teacher that answers in this process, if any does."""
     return None if settings.teacher == "none" else ProceduralTeacher(settings.procedural, seed)
 
@@ -127,8 +127,7 @@ class Collection:
 
     def blocks(self) -> Iterator[list[Problem]]:
         left = self.problems()
-        while block := list(islice(left, self.settings.block)):
-            yield block
+        return iter(lambda: list(islice(left, BLOCK)), [])
 
     def collect(self) -> dict[str, Any]:
         """Asks for what is not journalled yet. Returns what a server took, and why it was asked no more."""

@@ -31,12 +31,7 @@ def verified_lines(
 
     With `programs`, the program of the problem's formula comes along.
     """
-    items = [
-        (trace.text, problem.answer, problem.policy)
-        for problem, traces, _ in answered
-        if problem.answer
-        for trace in traces
-    ]
+    items = [(t.text, p.answer, p.policy) for p, traces, _ in answered if p.answer for t in traces]
     verdicts = iter(verifier.check_many(items))
     lines = []
     for problem, traces, reason in answered:
@@ -52,7 +47,7 @@ def verified_lines(
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a resumed stage must know of a line: not its texts."""
+    """What a resumed stage must know of a line, without its texts."""
 
     problem_id: str
     verdicts: tuple[tuple[int, bool], ...]  # (index of the rollout, is it right?)

@@ -1,27 +1,26 @@
 """A teacher in this process: asked once per problem, for all its rollouts."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from whetstone.records import Problem, Trace, Verifier
 from whetstone.rollouts.journal import Line, verified_lines
 from whetstone.rollouts.mammoth import ProgramGrader
+from whetstone.rollouts.procedural_teacher import ProceduralTeacher
 
 
-class Teacher(Protocol):
-    def traces(self, problem: Problem, n: int) -> list[Trace]:
-        """`n` unverified traces; none, or a ValueError with the reason, if the teacher cannot explain the problem."""
-        ...
-
-
+@dataclass(frozen=True)
 class LocalTeacher:
     """The lines of a teacher in this process. Without one, only shipped solutions are kept."""
 
-    stopped = ""
-    synced = 1 << 30  # lines that are written and synced together: a whole block
+    stopped: ClassVar = ""
+    synced: ClassVar = 1 << 30  # lines that are written and synced together: a whole block
 
-    def __init__(self, teacher: Teacher | None, samples: int, verifier: Verifier, programs: ProgramGrader | None):
-        self.teacher, self.samples, self.verifier, self.programs = teacher, samples, verifier, programs
+    teacher: ProceduralTeacher | None
+    samples: int
+    verifier: Verifier
+    programs: ProgramGrader | None
 
     def lines(self, problems: Sequence[Problem], done: Collection[str]) -> Iterator[Line]:
         answered = [(problem, *self._ask(problem)) for problem in problems]

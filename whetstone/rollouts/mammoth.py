@@ -20,17 +20,7 @@ from dataclasses import replace
 from itertools import count
 
 from whetstone.arithmetic.expression import Expression, Number, parse
-from whetstone.records import (
-    PROGRAM,
-    PROGRAM_REQUEST,
-    Generator,
-    Message,
-    Problem,
-    Prompt,
-    Sampling,
-    Trace,
-    Verifier,
-)
+from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Message, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.verify.program import Sandbox
 
 

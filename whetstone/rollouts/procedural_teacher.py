@@ -13,16 +13,11 @@ the shorter formula that is left, checks the last step by the inverse operation,
     </think>
     The answer is \\boxed{298}.
 
-With `given`, it begins with the numbers of the question, in digits and in their order, so that reading them and choosing
-what to do with them are two steps: `Given 7, 2`.
-
-Real teachers are uneven, and so is this one. At `shortcut_rate` it writes an operation without columns, `345-67=278`. The
-result is right, but a small student that imitates it guesses. Verified data cannot tell the two ways apart, but the student's
-own success can, and that is what DPO on its rollouts and RL learn from.
-
-It also errs. At `correction_rate` it slips in a column, says "Wait" and works the step again; at `wrong_rate` it slips and
-does not notice, so the rest follows from the wrong digit and the conclusion is wrong (the rejected side of the paper's
-Rollout DPO).
+`given`            it begins with the numbers of the question in digits, `Given 7, 2`: reading them is a step of its own
+`shortcut_rate`    it writes an operation without columns, `345-67=278`: right, but a small student that imitates it guesses.
+                   A verifier sees no difference; DPO and RL see it in the student's success
+`correction_rate`  it slips in a column, says "Wait" and works the step again
+`wrong_rate`       it slips and does not notice: the conclusion is wrong (the rejected side of the paper's Rollout DPO)
 """
 
 import random
@@ -30,12 +25,21 @@ import random
 from pydantic import Field
 
 from whetstone.arithmetic.columns import Slip, work
-from whetstone.arithmetic.expression import Expression, Number, Operation, Value, numbers, parse, render, write_number
+from whetstone.arithmetic.expression import (
+    INVERSE,
+    Expression,
+    Number,
+    Operation,
+    Value,
+    numbers,
+    parse,
+    render,
+    write_number,
+)
 from whetstone.arithmetic.number_words import mentions
 from whetstone.records import Problem, Trace
 from whetstone.run.settings import Settings
 
-CHECKED_BY = {"+": "-", "-": "+", "*": "/", "/": "*"}
 MOST_NUMBERS = 100  # of a formula
 Step = tuple[str, Value, Value]  # sign, left, right
 
@@ -44,9 +48,7 @@ class Procedural(Settings):
     """How the procedural teacher explains, and how often it errs."""
 
     wrong_rate: float = Field(0.2, ge=0, le=1, description="share of rollouts that end in a wrong conclusion")
-    correction_rate: float = Field(
-        0.2, ge=0, le=1, description='share of rollouts that slip, say "Wait" and correct it'
-    )
+    correction_rate: float = Field(0.2, ge=0, le=1, description="share of rollouts that slip and correct it")
     shortcut_rate: float = Field(0.0, ge=0, le=1, description="share of operations written without columns")
     check_rate: float = Field(0.5, ge=0, le=1, description="share of rollouts that check the last step")
     given: bool = Field(False, description="write down the numbers of the question first")
@@ -66,29 +68,25 @@ class ProceduralTeacher:
         if not problem.formula:
             raise ValueError(f"problem {problem.id} has no formula: the procedural teacher can only explain formulas.")
         formula = parse(problem.formula)
-        if (count := len(numbers(formula))) > MOST_NUMBERS:
+        if (count := _operations(formula) + 1) > MOST_NUMBERS:
             raise ValueError(f"formula of {count} numbers: the procedural teacher explains at most {MOST_NUMBERS}.")
         opening = "<think>\n"
         if self.settings.given:
             free = [write_number(mention.value) for mention in mentions(problem.question) if mention.free]
             opening += f"Given {', '.join(free)}\n" if free else ""
-        return [
-            Trace(
-                problem.id, i, opening + self._text(formula, random.Random(f"{self.seed}/{problem.id}/{i}")), self.name
-            )
-            for i in range(n)
-        ]
+        draws = [random.Random(f"{self.seed}/{problem.id}/{index}") for index in range(n)]
+        return [Trace(problem.id, i, opening + self._text(formula, rng), self.name) for i, rng in enumerate(draws)]
 
     def _text(self, formula: Expression, rng: random.Random) -> str:
         """What follows the opening of the thoughts."""
-        fate, wrong_rate = rng.random(), self.settings.wrong_rate
-        if fate < wrong_rate:
+        draw, wrong_rate = rng.random(), self.settings.wrong_rate
+        if draw < wrong_rate:
             for _ in range(10):
                 try:
                     return self._write(formula, rng, wrong=True, corrects=False)
-                except ValueError:  # the slip led to a step that columns cannot hold: slip elsewhere
+                except ValueError:  # columns cannot hold a step after this slip: slip elsewhere
                     continue
-        return self._write(formula, rng, wrong=False, corrects=fate < wrong_rate + self.settings.correction_rate)
+        return self._write(formula, rng, wrong=False, corrects=draw < wrong_rate + self.settings.correction_rate)
 
     def _write(self, formula: Expression, rng: random.Random, wrong: bool, corrects: bool) -> str:
         operations = _operations(formula)
@@ -105,8 +103,8 @@ class ProceduralTeacher:
                 else:
                     text, result = slipped, bad
             rate = self.settings.shortcut_rate
-            in_the_head = rate > 0 and rng.random() < rate and number != slip_at
-            lines.append(f"{_written(step)}={write_number(result)}" if in_the_head else f"{_written(step)}:{text}")
+            shortcut = rate > 0 and rng.random() < rate and number != slip_at
+            lines.append(f"{_written(step)}={write_number(result)}" if shortcut else f"{_written(step)}:{text}")
             formula = _replace_first(formula, result)
             if _operations(formula) > 1:  # a single operation is written as it is worked
                 lines.append(render(formula))
@@ -130,12 +128,12 @@ def _check(step: Step, result: Value, true: Value) -> list[str]:
     """The step undone. After an unnoticed slip the check is as careless as the step was: it sees what it expects."""
     sign, a, b = step
     try:
-        text, back = work(CHECKED_BY[sign], true, b)
+        text, back = work(INVERSE[sign], true, b)
     except ValueError:
         return []
     if result == true and back != a:
         return []
-    return [f"Check {_written((CHECKED_BY[sign], result, b))}:{text}"]  # a wrong result beside the expected columns
+    return [f"Check {_written((INVERSE[sign], result, b))}:{text}"]  # a wrong result beside the expected columns
 
 
 def _written(step: Step) -> str:

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from whetstone.records import Completion, Generator, Message, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.decode.server_generator import ServerGenerator
+from whetstone.records import Completion, Message, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
 
@@ -46,50 +47,37 @@ class Tally:
         return sum(self.verdicts.values())
 
 
+@dataclass(frozen=True)
 class Rounds:
     """Verified traces of problems, one journal line each, as they come.
 
     With a judge, `answers` keeps the completions that wait for it on disk, and the verifier is given the question too.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        verifier: Verifier,
-        plan: Plan,
-        sampling: Sampling,
-        teacher: str,
-        instruction: str = "",
-        answers: Journal | None = None,
-    ):
-        self.generator, self.verifier, self.plan, self.sampling = generator, verifier, plan, sampling
-        self.teacher, self.instruction = teacher, instruction
-        self.answers = answers
-
-    @property
-    def stopped(self) -> str:
-        """Why the generator answers no more, "" while it does."""
-        return getattr(self.generator, "stopped", "")
+    generator: ServerGenerator
+    verifier: Verifier
+    plan: Plan
+    sampling: Sampling
+    teacher: str  # the name in the traces
+    instruction: str  # added to each question
+    answers: Journal | None
 
     def lines(
-        self, problems: Sequence[Problem], tallies: dict[str, Tally], answered: Sequence[Completion] = ()
+        self, problems: Sequence[Problem], tallies: dict[str, Tally], answered: Sequence[Completion]
     ) -> Iterator[Line]:
         """Rounds until every problem has enough rollouts.
 
-        `tallies` holds what was done before and is kept up to date; `answered` are completions that came before and were not
-        verified.
+        `tallies` holds earlier verdicts and is kept up to date; `answered` are earlier completions without a verdict.
         """
         by_id = {problem.id: problem for problem in problems}
-        if answered:
-            yield from self._verified(by_id, answered, tallies)
+        yield from self._verified(by_id, answered, tallies)
         while prompts := [prompt for problem in problems for prompt in self._wanted(problem, tallies[problem.id])]:
             yield from self._verified(by_id, self._kept(self.generator.generate(prompts, self.sampling)), tallies)
-            failed = getattr(self.generator, "failed", [])
-            for prompt, reason in failed:
+            for prompt, reason in self.generator.failed:
                 tallies[prompt.problem_id].failed = reason
                 tallies[prompt.problem_id].failures += 1
-            failed.clear()
-            if self.stopped:
+            self.generator.failed.clear()
+            if self.generator.stopped:
                 return
 
     def _wanted(self, problem: Problem, tally: Tally) -> list[Prompt]:

@@ -28,13 +28,14 @@ class ServerTeacher:
     @property
     def stopped(self) -> str:
         """Why the server is asked no more, "" while it is."""
-        return self.rounds.stopped
+        return self.rounds.generator.stopped
 
     def lines(self, problems: Sequence[Problem], done: Mapping[str, Sequence[Done]]) -> Iterator[Line]:
         asked = [problem for problem in problems if problem.answer]
         yield from (line(problem.id, reason=NO_REFERENCE) for problem in problems if not problem.answer)
         known = {problem.id: dict(v for row in done.get(problem.id, ()) for v in row.verdicts) for problem in asked}
-        tallies = {name: self._thoughts(verdicts) for name, verdicts in known.items()}
+        most = self.rounds.plan.most  # programs have higher indices
+        tallies = {name: Tally({i: v[i] for i in v if i < most}) for name, v in known.items()}
         before = [completion for problem in asked for completion in self.answered.get(problem.id, ())]
         yield from self.rounds.lines(asked, tallies, before)
         if self.programs:
@@ -45,10 +46,6 @@ class ServerTeacher:
         for name, tally in tallies.items():
             if tally.failed:
                 yield line(name, reason=f"the server failed: {tally.failed}", failures=tally.failures)
-
-    def _thoughts(self, verdicts: Mapping[int, bool]) -> Tally:
-        """Of the chains of thought among a problem's rollouts: programs have higher indices."""
-        return Tally({index: right for index, right in verdicts.items() if index < self.rounds.plan.most})
 
     def cost(self) -> dict[str, str]:
         """For the progress line."""

@@ -21,14 +21,12 @@ def shipped_traces(table: Path | None, index: Path) -> Iterator[Callable[[Proble
     index.parent.mkdir(parents=True, exist_ok=True)
     index.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(index, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(index)) as connection:
             connection.execute("PRAGMA journal_mode = OFF")  # after a kill the index is made again
             connection.execute("CREATE TABLE traces (problem TEXT, i INTEGER, text TEXT, teacher TEXT)")
             rows = ((trace.problem_id, trace.index, trace.text, trace.teacher) for trace in read_records(Trace, table))
-            connection.execute("BEGIN")
             connection.executemany("INSERT INTO traces VALUES (?, ?, ?, ?)", rows)
             connection.execute("CREATE INDEX by_problem ON traces (problem)")
-            connection.execute("COMMIT")
             query = "SELECT i, text, teacher FROM traces WHERE problem = ? ORDER BY i"
             yield lambda problem: [Trace(problem.id, *row) for row in connection.execute(query, (problem.id,))]
     finally:

@@ -21,13 +21,13 @@ def room_for(what: str, size: int, folder: Path) -> Iterator[None]:
     size += SLACK
     if (free := shutil.disk_usage(folder).free) < size:
         raise _full(what, size, folder, free)
-    with disk_full_explained(what, size, folder):
+    with disk_full_explained(what, folder, size):
         yield
 
 
 @contextmanager
-def disk_full_explained(what: str, size: int, folder: Path) -> Iterator[None]:
-    """Raises DiskFull if writing fails for lack of space. For files that are too small to check beforehand."""
+def disk_full_explained(what: str, folder: Path, size: int = 0) -> Iterator[None]:
+    """Raises DiskFull if writing fails for lack of space. For files too small to check, or of unknown size."""
     try:
         yield
     except Exception as error:
@@ -42,7 +42,8 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _full(what: str, size: int, folder: Path, free: int) -> DiskFull:
+    needs = f"it needs {size / 1e6:,.1f} MB, and " if size else ""
     return DiskFull(
-        f"no room for {what}: it needs {size / 1e6:,.1f} MB, and {folder} has {free / 1e6:,.1f} MB free (or a quota or "
+        f"no room for {what}: {needs}{folder} has {free / 1e6:,.1f} MB free (or a quota or "
         "limit is reached). What was written before is complete. Free some space and run again: it continues from there."
     )

@@ -41,6 +41,11 @@ class Stage:
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
 
     @property
+    def model_source(self) -> Path | str | None:
+        """The model that it starts from: its input, or else `[model] path`."""
+        return self.inputs.get("model") or self.model.path
+
+    @property
     def seed(self) -> int:
         """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
         digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
@@ -55,15 +60,15 @@ class Stage:
 def write_text(path: Path, text: str) -> None:
     """Write, sync and rename: a kill leaves the old file or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     try:
-        with beside.open("w", encoding="utf-8") as out:
+        with partial.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
-        beside.replace(path)
+        partial.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -85,6 +90,22 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end. A failure leaves nothing; a kill leaves the old folder."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.replace(folder)
+    sync_folder(folder.parent)
+
+
+@contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """One process at a time. The lock ends with its process."""
     with lock.open("w") as file:
@@ -94,23 +115,20 @@ def alone(lock: Path) -> Iterator[None]:
 
 def discard(folder: Path) -> None:
     """Rename, then delete: a kill between the two leaves nothing that looks complete."""
-    aside = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+    discarded = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
+    folder.rename(discarded)
+    shutil.rmtree(discarded)
 
 
 def remove_discarded(run: Path) -> None:
     """What a kill during `discard` left."""
-    for aside in run.glob(".discarded-*"):
-        shutil.rmtree(aside)
+    for discarded in run.glob(".discarded-*"):
+        shutil.rmtree(discarded)
 
 
 def hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as source:
-        while block := source.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def hash_folder(folder: Path) -> str:

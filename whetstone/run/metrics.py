@@ -21,67 +21,62 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whetstone.run.disk import disk_full_explained
-from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.folder import Stage, read_json, write_json, write_text
 
 FILE_NAME = "metrics.jsonl"
 
 
-class Sink(Protocol):
-    """A tracker. `rewind` tells it that the steps after `step` are repeated, up to `reached`."""
+class Tracker(Protocol):
+    """As the runs of W&B and trackio are. It is given no step twice."""
 
-    def log(self, step: int, values: dict[str, Any]) -> None: ...
+    def log(self, values: dict[str, float], step: int) -> None: ...
 
-    def rewind(self, step: int, reached: int) -> None: ...
-
-    def sync(self) -> None: ...
-
-    def close(self) -> None: ...
+    def finish(self) -> None: ...
 
 
 class Metrics:
-    """Appends to `folder/metrics.jsonl` and passes the same numbers to every sink."""
+    """Appends to `folder/metrics.jsonl` and passes the same numbers to every tracker."""
 
-    def __init__(self, folder: Path, sinks: Sequence[Sink] = ()):
+    def __init__(self, folder: Path, trackers: Sequence[Tracker] = ()):
         self.path = Path(folder) / FILE_NAME
-        self.sinks = list(sinks)
+        self.trackers = list(trackers)
 
     def __enter__(self) -> "Metrics":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._keep(None)
+        self._reached = self._keep(None)  # the last step that the trackers have
         self._out = self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with contextlib.suppress(
-            *[OSError] if kind else []
-        ):  # on a full disk closing writes the last line, and fails again
+        # On a full disk closing writes the last line, and fails again
+        with contextlib.suppress(*[OSError] if kind else []):
             self._out.close()
-        for sink in self.sinks:
-            sink.close()
+        with contextlib.redirect_stdout(sys.stderr):
+            for tracker in self.trackers:
+                tracker.finish()
 
     def log(self, step: int, **values: Any) -> None:
         """Numbers may be Python's, numpy's or one-element tensors; NaN and infinity are written as their names."""
         row = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"step": step, **row}, ensure_ascii=False) + "\n"
-        with disk_full_explained(f"a line of {FILE_NAME}", len(line), self.path.parent):
+        with disk_full_explained(f"a line of {FILE_NAME}", self.path.parent, len(line)):
             self._out.write(line)
             self._out.flush()
-        for sink in self.sinks:
-            sink.log(step, row)
+        if step > self._reached:
+            self._reached = step
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            for tracker in self.trackers:
+                tracker.log(numbers, step=step)
 
     def sync(self) -> None:
         """Force the lines onto the disk. Before a checkpoint, so that a power loss loses no line of its steps."""
         os.fsync(self._out.fileno())
-        for sink in self.sinks:
-            sink.sync()
 
     def rewind(self, step: int) -> None:
         """Drop the lines of steps after `step`, which a resumed run writes again."""
         self._out.close()
-        reached = self._keep(step)
+        self._keep(step)
         self._out = self.path.open("a", encoding="utf-8")
-        for sink in self.sinks:
-            sink.rewind(step, reached)
 
     def _keep(self, last_step: int | None) -> int:
         """Rewrite the file without an incomplete last line and steps after `last_step`. Returns the last step it had."""
@@ -91,9 +86,7 @@ class Metrics:
         steps = [json.loads(line)["step"] for line in lines]
         kept = [line for line, step in zip(lines, steps, strict=True) if last_step is None or step <= last_step]
         if sum(len(line.encode()) for line in kept) != self.path.stat().st_size:
-            beside = self.path.with_name(FILE_NAME + ".part")
-            beside.write_text("".join(kept), encoding="utf-8")
-            beside.replace(self.path)
+            write_text(self.path, "".join(kept))
         return max(steps, default=0)
 
 
@@ -130,7 +123,7 @@ def require_trackers(names: Iterable[str]) -> None:
             )
 
 
-def open_sinks(stage: Stage) -> list[Sink]:
+def open_trackers(stage: Stage) -> list[Tracker]:
     """The recipe's trackers, open for a stage. The stage has a run of its own in each, which it continues when resumed."""
     names = stage.run.trackers
     require_trackers(names)
@@ -140,84 +133,41 @@ def open_sinks(stage: Stage) -> list[Sink]:
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
     name = f"{stage.name}-{read_json(identity)['id']}"
-    opened = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
-    return [opened[tracker](stage, name) for tracker in names]
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    openers = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
+    return [openers[tracker](stage, name) for tracker in names]
 
 
 class TensorBoard:
-    """Writes to `tensorboard/` in the stage's folder. `tensorboard --logdir runs/NAME` shows all stages.
-
-    Steps that are repeated replace the old ones (TensorBoard's `purge_step`).
-    """
+    """Writes to `tensorboard/` in the stage's folder. `tensorboard --logdir runs/NAME` shows all stages."""
 
     def __init__(self, stage: Stage, name: str):
-        self.folder = stage.folder / "tensorboard"
-        self._writer: Any = None
-
-    def _open(self, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self.folder), purge_step=purge_step)
+        self._writer = SummaryWriter(str(stage.folder / "tensorboard"))
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        if self._writer is None:
-            self._open()
-        for name, value in _numbers(values).items():
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # a kill loses no step
 
-    def rewind(self, step: int, reached: int) -> None:
-        self.close()
-        self._open(step + 1 if reached > step else None)
-
-    def sync(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def finish(self) -> None:
+        self._writer.close()
 
 
-class AppendOnly:
-    """A tracker that cannot take steps back: its run is given no step twice."""
-
-    def __init__(self, run: Any):
-        self._run, self._reached = run, 0
-
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        if step > self._reached:
-            self._reached = step
-            self._run.log(_numbers(values), step=step)
-
-    def rewind(self, step: int, reached: int) -> None:
-        self._reached = max(self._reached, reached)
-
-    def sync(self) -> None:
-        pass
-
-    def close(self) -> None:
-        with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
-
-
-def open_wandb(stage: Stage, name: str) -> AppendOnly:
+def open_wandb(stage: Stage, name: str) -> Tracker:
     """A run in the project with the recipe's name. `WANDB_MODE=offline` keeps it in the stage's folder."""
     import wandb
 
     quiet = wandb.Settings(console="off", silent=True)
     more = {"name": stage.name, "id": name, "dir": str(stage.folder), "settings": quiet}
     config = stage.settings.model_dump(mode="json")
-    return AppendOnly(wandb.init(project=stage.run.name, resume="allow", config=config, **more))
+    return wandb.init(project=stage.run.name, resume="allow", config=config, **more)
 
 
-def open_trackio(stage: Stage, name: str) -> AppendOnly:
+def open_trackio(stage: Stage, name: str) -> Tracker:
     """A run in the project with the recipe's name, in trackio's own folder (`TRACKIO_DIR`)."""
     import trackio
 
     config = stage.settings.model_dump(mode="json")
     with contextlib.redirect_stdout(sys.stderr):
-        return AppendOnly(trackio.init(stage.run.name, name=name, resume="allow", embed=False, config=config))
+        return trackio.init(stage.run.name, name=name, resume="allow", embed=False, config=config)

@@ -2,10 +2,9 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from whetstone.run.fields import tables_in
 from whetstone.run.toml import Table
@@ -26,8 +25,9 @@ def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`: did you mean 'sft'?` if a known word is similar, else a full stop."""
-    similar = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f": did you mean {similar[0]!r}?" if similar else "."
+    names = {name.lower(): name for name in known}
+    similar = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return f": did you mean {names[similar[0]]!r}?" if similar else "."
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
@@ -42,8 +42,8 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     path, value = error["loc"], error["input"]
     place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
-        fields = _fields_at(settings_class, path[:-1], table.values)
-        names = list(dict.fromkeys(known if len(path) == 1 and known else fields))
+        above = _table_at(settings_class, path[:-1], table.values)
+        names = list(known if len(path) == 1 and known else type(above).model_fields if above else ())
         return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
@@ -56,18 +56,12 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
 
 def _default(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> str:
     """A sentence about the default of the setting at `path`, as this kind of stage has it; empty if there is none."""
-    default: Any = settings_class.model_construct()
-    for part in path:
-        default = getattr(default, str(part), None) if isinstance(default, BaseModel) else None
-    if default is None:
-        declared = _fields_at(settings_class, path[:-1], values).get(path[-1])
-        if declared is not None and not declared.is_required():
-            default = declared.get_default(call_default_factory=True)
+    default = getattr(_table_at(settings_class, path[:-1], values), str(path[-1]), None) if path else None
     return "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
 
 
 def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
-    """The path as the user wrote it: `source[0].digits`. Parts that are no key of theirs (the tag of a union) are left out."""
+    """The path as the user wrote it: `source[0].digits`. Parts that are no key (the member of a union) are left out."""
     words = ""
     for position, part in enumerate(path):
         if isinstance(part, int) and isinstance(values, list | tuple) and part < len(values):
@@ -79,25 +73,22 @@ def _as_written(path: Sequence[str | int], values: Any, missing: bool) -> str:
     return words.removeprefix(".")
 
 
-def _fields_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> Mapping[str, FieldInfo]:
-    """The fields of the table at `path` below the settings; empty if its class is not certain."""
-    classes = _classes_at(settings_class, path, values)
-    return classes[0].model_fields if len(classes) == 1 else {}
+def _table_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> BaseModel | None:
+    """The table at `path` below the settings, with its defaults; None if its class is not certain.
 
-
-def _classes_at(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> list[type[BaseModel]]:
-    """The settings classes that the table at `path` may be of. A class may choose one below it by the table: `of(values)`."""
-    classes = [settings_class]
+    A class may choose one below it by what the user wrote: `of(values)`.
+    """
+    classes: list[type[BaseModel]] = []
+    table: BaseModel | None = settings_class.model_construct()
     for part in path:
-        if isinstance(values, list) and isinstance(part, int):
-            values = values[part]
-            chosen = (c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes)
-            classes = list(dict.fromkeys(chosen))
-            continue
-        values = values.get(part) if isinstance(values, dict) else None
-        tagged = [
-            c for c in classes if "kind" in c.model_fields and part in get_args(c.model_fields["kind"].annotation)
-        ]
-        inner = [t for c in classes if part in c.model_fields for t in tables_in(c.model_fields[part])]
-        classes = tagged or [c for c in classes if c.__name__ == part] or inner
-    return classes
+        if isinstance(part, int):
+            values, table = values[part] if isinstance(values, list) else None, None
+        elif table is not None and part in type(table).model_fields:
+            classes = list(tables_in(type(table).model_fields[part]))
+            values, table = values.get(part) if isinstance(values, dict) else None, getattr(table, part, None)
+        else:  # pydantic names the member of a union
+            classes = [c for c in classes if c.__name__ == part]
+        if not isinstance(table, BaseModel):
+            chosen = {c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes}
+            table = chosen.pop().model_construct() if len(chosen) == 1 else None
+    return table

@@ -10,42 +10,51 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 
 
-class Bar(Protocol):
-    """What a loop is given: it says that `count` more are done, and what to show beside the bar."""
+class Bar:
+    """What a loop is given. The rate does not count what a resumed stage had done before."""
 
-    def advance(self, count: float = 1, **notes: object) -> None: ...
-
-
-class _PlainBar:
-    """Lines for logs and pipes. The rate does not count what a resumed stage had done before."""
-
-    def __init__(self, total: float | None, label: str, unit: str, done: float, stream: TextIO):
+    def __init__(self, total: float | None, label: str, unit: str, done: float, stream: TextIO, live: bool):
         self.total, self.label, self.unit, self.stream = total, label, unit, stream
         self.done = self.before = done
         self.started = self.printed = time.monotonic()
         self.notes: dict[str, object] = {}
+        self.rich: Any = self._rich_bar() if live else None
+
+    def _rich_bar(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
+        rich = Progress(*columns, console=Console(file=self.stream))
+        rich.add_task(self.line(), total=self.total, completed=self.done)
+        rich.start()
+        return rich
 
     def advance(self, count: float = 1, **notes: object) -> None:
+        """`count` more are done; `notes` are shown beside the bar."""
         self.done += count
         self.notes |= notes
-        now = time.monotonic()
-        if now - self.printed >= PLAIN_SECONDS:
-            self.printed = now
-            self.write(self.line(now))
+        if self.rich:
+            self.rich.update(self.rich.task_ids[0], completed=self.done, description=self.line())
+        elif time.monotonic() - self.printed >= PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            self.write(self.line())
 
     def write(self, line: str) -> None:
-        if _open and _open[0] is not self and _open[0].stream is self.stream:
+        if self.rich:
+            self.rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif _open and _open[0] is not self and _open[0].stream is self.stream:
             _open[0].write(line)
         else:
             print(line, file=self.stream, flush=True)
 
-    def line(self, now: float) -> str:
-        seconds = max(now - self.started, 1e-9)
+    def line(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
         rate = (self.done - self.before) / seconds
         of_total = f"{_number(self.done)}/{_number(self.total)}" if self.total else _number(self.done)
         parts = [f"{self.label}  {of_total} {self.unit}".rstrip()]
@@ -59,52 +68,13 @@ class _PlainBar:
         return "  ".join(parts + [f"{name} {value}" for name, value in self.notes.items()])
 
     def close(self) -> None:
-        self.write(self.line(time.monotonic()).replace(" so far", ""))
+        if self.rich:
+            self.rich.stop()
+        else:
+            self.write(self.line().replace(" so far", ""))
 
 
-class _LiveBar:
-    """A rich bar, with rate, elapsed and remaining time, and notes."""
-
-    def __init__(self, total: float | None, label: str, unit: str, done: float, stream: TextIO):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.unit, self.stream, self.before, self.started = unit, stream, done, time.monotonic()
-        self.notes: dict[str, object] = {}
-        self.rich = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[notes]}", markup=False),
-            console=Console(file=stream),
-        )
-        self.total, self.done = total, done
-        of_total = f"{_number(done)}/{_number(total)}" if total else ""
-        self.task = self.rich.add_task(label, total=total, completed=done, count=f"{of_total} {unit}", notes="")
-        self.rich.start()
-
-    def advance(self, count: float = 1, **notes: object) -> None:
-        self.done += count
-        self.notes |= notes
-        rate = (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
-        of_total = f"{_number(self.done)}/{_number(self.total)}" if self.total else _number(self.done)
-        self.rich.update(
-            self.task,
-            completed=self.done,
-            count=f"{of_total} {self.unit}  {_number(rate)}/s",
-            notes="  ".join(f"{name} {value}" for name, value in self.notes.items()),
-        )
-
-    def write(self, line: str) -> None:
-        self.rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        self.rich.stop()
-
-
-_open: list[_PlainBar | _LiveBar] = []  # the innermost last; rich allows one live display at a time
+_open: list[Bar] = []  # the innermost last; rich allows one live display at a time
 
 
 @contextmanager
@@ -116,8 +86,7 @@ def progress(
     Bars may nest: inner ones print lines, above the outer one if that is live.
     """
     stream = stream or sys.stderr
-    kind = _LiveBar if stream.isatty() and not _open else _PlainBar
-    bar = kind(total, label, unit, done, stream)
+    bar = Bar(total, label, unit, done, stream, live=stream.isatty() and not _open)
     _open.append(bar)
     try:
         yield bar

@@ -1,13 +1,6 @@
 """What a kind of stage is. Each room's file ends with `ROOM = Room(...)`, and the pipeline knows the room only through it.
 
-class Settings(StageSettings):
-    steps: int = Field(default=20, gt=0, description="optimizer steps")
-
-def run(stage: Stage) -> dict[str, Any]:
-    ...                                  # writes stage.output("model")
-    return {"steps": stage.settings.steps}
-
-ROOM = Room(settings=Settings, run=run, inputs={"model": Input(("model",))}, gives=("model",), trains=True)
+`docs/extending.md` has an example.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -66,8 +59,7 @@ class Room:
     uses: tuple[str, ...] = ("run.seed",)  # shared settings that the result depends on
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force
-    check: Callable[[Any], None] = lambda settings: (
-        None
-    )  # before any stage runs; raises ValueError if this machine cannot do it
+    # Called before any stage runs; raises ValueError if this machine cannot do the stage
+    check: Callable[[Any], None] = lambda settings: None
     reads: Callable[[Any], Iterable[Path]] = lambda settings: ()  # files of the user's that the result depends on
     longest: Callable[[Any], int] = lambda settings: 0  # tokens of the longest sequence, prompt included

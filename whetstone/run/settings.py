@@ -99,12 +99,13 @@ class RunSettings(Settings):
     folder: Path = Field(Path("runs"), description="where run folders lie")
     seed: int = Field(0, description="of everything that is drawn at random")
     threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
-    keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept per stage, besides the best")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="get each step's metrics too"
     )
     watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
     on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
+
+    MOVED: ClassVar[Mapping[str, str]] = {"keep_checkpoints": "gone: the two newest are kept, and the best"}
 
 
 class ModelSettings(Settings):
@@ -118,8 +119,6 @@ class ModelSettings(Settings):
     mlp: int = Field(384, description="inner width of the feed-forward part")
     heads: int = Field(4, description="query heads; the size of a head is hidden / heads")
     kv_heads: int = Field(2, description="key and value heads; must divide heads")
-    partial_rotary: float = Field(0.5, description="share of a head's dimensions that are rotated (Phi-4-mini: 0.75)")
-    rope_theta: float = Field(500.0, description="Phi-4-mini's 10,000 is meant for contexts of thousands of tokens")
     vocabulary: int = Field(512, description="upper bound for the tokenizer that is trained on the corpus")
     context: int = Field(1024, description="positions")
     longest: int = Field(0, ge=0, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
@@ -127,17 +126,20 @@ class ModelSettings(Settings):
         "float32", description="of stored weights; bfloat16 loses small updates"
     )
 
+    MOVED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("partial_rotary", "rope_theta"), "gone: a tiny model has fixed values, and a folder has its own"
+    )
+
 
 class ParallelSettings(Settings):
-    """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `samplers` and `replicas` are
-    processes on a CPU with `threads = 1`; 0 stands for one per core. `processes` train together, and sample in dpo and rl, each
-    on its own GPU or cores.
+    """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
+    of a process on a CPU with `threads = 1`, which share its sampling and its training steps. `processes` train together, and
+    sample in dpo and rl, each on its own GPU or cores.
     """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
-    samplers: int = Field(0, ge=0, description="processes that sample; 0 is 1 if several `processes` train")
-    replicas: int = Field(0, ge=0, description="processes that share a training step")
+    forks: int = Field(0, ge=0, description="processes on a CPU; 0: one per core, or 1 if several `processes` train")
     processes: int = Field(1, ge=1, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
@@ -146,6 +148,8 @@ class ParallelSettings(Settings):
     accelerator: Literal[
         "", "A100", "H100 PCIe", "H100 NVL", "H100", "H200", "B200", "L40S", "L4", "RTX 3090", "RTX 4090"
     ] = Field("", description="for the hours that `plan` estimates")
+
+    MOVED: ClassVar[Mapping[str, str]] = {"samplers": "forks", "replicas": "forks"}
 
     def sampling_dtype(self, device: str, dtype: str) -> str:
         """The type of the model that samples if the stored weights are of type `dtype`.
@@ -187,16 +191,16 @@ class OptimizerSettings(Settings):
 
 
 class SpikeSettings(Settings):
-    """What to do if a loss or gradient is not finite, or a loss jumps: exceeds the median of the last losses by `deviations`
+    """What to do if a loss or gradient is not finite, or a loss jumps: exceeds the median of the last losses by ten
     times their deviation (1.4826 times the median absolute deviation, and at least 1 % of the median). Going back restores
-    the newest checkpoint and leaves out the step at which it happened.
+    the newest checkpoint and leaves out the step at which it happened; after three times the stage stops.
     """
 
     not_finite: Literal["stop", "go_back"] = Field("stop", description="if a loss or gradient is NaN or infinite")
     spike: Literal["ignore", "warn", "stop", "go_back"] = Field("warn", description="if a loss jumps")
     window: int = Field(64, ge=8, description="steps a loss is compared with; the first eighth of them only fills it")
-    deviations: float = Field(10.0, gt=0, description="above the median")
-    go_backs: int = Field(3, ge=0, description="times a stage goes back, at most; then it stops")
+
+    MOVED: ClassVar[Mapping[str, str]] = {"deviations": "gone: it is 10", "go_backs": "gone: it is 3"}
 
 
 # The stages have their own defaults; meaning and bounds are declared here.
@@ -219,3 +223,17 @@ class TrainingSettings(StageSettings):
         "floor": "optimizer.floor",
         "weight_decay": "optimizer.weight_decay",
     }
+
+
+class EpochSettings(TrainingSettings):
+    """What a stage has that goes over its data several times."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the data")
+
+
+class NextTokenSettings(EpochSettings):
+    """What mid-training and supervised fine-tuning have."""
+
+    tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
+    batch_tokens: int = Field(4096, gt=0, description="tokens per optimizer step")
+    max_length: int = Field(1024, gt=1, description="tokens of a conversation or packed row; longer ones are left out")

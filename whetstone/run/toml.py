@@ -26,7 +26,7 @@ class Table:
     def place(self, *path: str | int) -> str:
         """`recipes/tiny.toml:12: [[stage]] "sft"`, with the line of the key at `path`, or of the last part that has one.
 
-        Parts that are not in the file, such as the tag of a union, are skipped.
+        Parts that are not in the file, such as the member of a union, are skipped.
         """
         keys = self.path
         for part in path:

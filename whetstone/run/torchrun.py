@@ -22,16 +22,9 @@ from typing import Any, NoReturn
 
 from whetstone.run.folder import read_json, write_json
 
-USERS = {
-    error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)
-}  # errors whose message is enough for the user, without a traceback
-LOST = (
-    "Connection",
-    "connection",
-    "peer",
-    "NCCL",
-    "gloo",
-)  # words of errors that follow from the end of another process
+# Errors whose message is enough for the user, without a traceback
+USERS = {error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)}
+LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of errors that follow from another process's end
 
 
 def run_processes(module: str, argument: Path, count: int, folder: Path) -> None:
@@ -45,13 +38,8 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     with (folder / "torchrun.log").open("wb") as log:
         # In a session of its own Ctrl-C does not reach it: the controller asks, once
-        agent = subprocess.Popen(
-            [*command, "--module", module, str(argument)],
-            stdin=subprocess.PIPE,
-            stdout=2,
-            stderr=log,
-            start_new_session=True,
-        )
+        command += ["--module", module, str(argument)]
+        agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, stderr=log, start_new_session=True)
         try:
             _wait(agent)
         finally:
@@ -62,20 +50,15 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
 
 
 def _wait(agent: subprocess.Popen[bytes]) -> None:
-    asked: KeyboardInterrupt | None = None
-    while True:
-        try:
-            agent.wait()
-            break
-        except KeyboardInterrupt as stop:
-            if asked:
-                raise
-            asked = stop
-            with suppress(OSError):
-                agent.stdin.write(b"stop\n")
-                agent.stdin.flush()
-    if asked:
-        raise asked
+    """Until the processes have ended. The first interrupt asks them to stop, a second one is raised at once."""
+    try:
+        agent.wait()
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            agent.stdin.write(b"stop\n")
+            agent.stdin.flush()
+        agent.wait()
+        raise
 
 
 def _raise_what_failed(folder: Path, count: int) -> None:
@@ -87,9 +70,8 @@ def _raise_what_failed(folder: Path, count: int) -> None:
     if causes:
         _raise(causes[0])
     if died:
-        first = re.search(
-            r"exitcode: (-?\d+)\) local_rank: (\d+)", (folder / "torchrun.log").read_text(errors="replace")
-        )
+        log = (folder / "torchrun.log").read_text(errors="replace")
+        first = re.search(r"exitcode: (-?\d+)\) local_rank: (\d+)", log)
         who = f"{first[2]} of {count} ended with status {first[1]}" if first else f"{died[0]} of {count} is gone"
         raise RuntimeError(
             f"training process {who} without a message (-9: killed, or out of memory): the step under way is lost. Run again: "

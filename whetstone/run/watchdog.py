@@ -1,9 +1,5 @@
 """Reports a phase that hangs (forward, generate, checkpoint, …), so that a run does not stand still unnoticed.
 
-    with Watchdog(stage.folder, seconds=1800) as watchdog:
-        watchdog.phase("forward", step)      # what begins now
-        …
-
 A phase that lasts longer than `seconds` is reported once, with its step, its duration and the Python stacks of all threads, on
 standard error and in `hang-PROCESS.txt` in the stage's folder. With `end` the process is killed as well.
 

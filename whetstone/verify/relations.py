@@ -7,9 +7,6 @@ value is compared with the value that `quantity = value` states.
 from collections.abc import Callable
 from fractions import Fraction
 
-from mpmath import mp
-
-from whetstone.verify import numeric
 from whetstone.verify.answers.forms import Chain, Expression, Value
 from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.elementary import Elementary
@@ -80,6 +77,8 @@ def same_value(a: Expression, b: Expression) -> bool | None:
     """True or False is a proof, or shown at points; None is neither. Units are not looked at."""
     same = equal_scalars(a.value, b.value)
     if same is None:
+        from whetstone.verify import numeric  # brings mpmath, which most answers do not need
+
         same = numeric.same(a.term, b.term)
     return same
 
@@ -190,6 +189,10 @@ def difference(chain: Chain) -> tuple[Term, Scalar] | None:
 
 def _in_proportion(first: Term, second: Term) -> bool | None:
     """False where the quotient of the two is not the same at two points; else None."""
+    from mpmath import mp
+
+    from whetstone.verify import numeric
+
     quotients = []
     symbols = sorted(names(first) | names(second))
     try:

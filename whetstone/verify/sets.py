@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from mpmath import mp
-
-from whetstone.verify import numeric
 from whetstone.verify.answers.forms import Bracket, Builder, Chain, Combined, Expression, Items, Statement, Value
 from whetstone.verify.answers.terms import Term, names, number, walk
 from whetstone.verify.exact import ONE, Scalar, TooLarge, as_rational
@@ -98,6 +95,10 @@ def order(a: Term, b: Term) -> int:
             return sign if side == HIGH else -sign
     if a[0] == "n" and b[0] == "n":
         return 1 if a[1] > b[1] else -1
+    from mpmath import mp
+
+    from whetstone.verify import numeric
+
     difference = ("+", a, ("-", b))
     try:
         if numeric.is_zero(difference, {}):
@@ -114,6 +115,8 @@ def order(a: Term, b: Term) -> int:
 def constant_end(value: Value) -> Term:
     if not isinstance(value, Expression) or names(value.term):
         raise NoSet
+    from whetstone.verify import numeric
+
     if any(part == HIGH for part in walk(value.term)) and value.term not in (LOW, HIGH):
         raise NoSet
     if any(

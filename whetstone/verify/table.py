@@ -47,20 +47,19 @@ def verify_file(
     block = list(islice(rows, BLOCK_ROWS))
     fields = prediction_field, gold_field
     require_columns(path, block, fields, "Name the columns with --prediction-field and --gold-field.")
-    out = None if output is None else output.open("w", encoding="utf-8")
-    try:
-        with MathVerifier(workers=workers, deadline=deadline) as rules, second(rules) as verifier:
-            while block:
-                for row, correct in _judged(block, fields, policy, verifier):
-                    summary["rows"] += 1
-                    summary["correct"] += correct is True
-                    summary["undecided"] += correct is None
-                    reasons[row["reason"].split(":", 1)[0]] += 1
-                    _print_row(row, out)
-                block = list(islice(rows, BLOCK_ROWS))
-    finally:
-        if out is not None:
-            out.close()
+    with (
+        output.open("w", encoding="utf-8") if output else nullcontext() as out,
+        MathVerifier(workers=workers, deadline=deadline) as rules,
+        second(rules) as verifier,
+    ):
+        while block:
+            for row, correct in _judged(block, fields, policy, verifier):
+                summary["rows"] += 1
+                summary["correct"] += correct is True
+                summary["undecided"] += correct is None
+                reasons[row["reason"].split(":", 1)[0]] += 1
+                _print_row(row, out)
+            block = list(islice(rows, BLOCK_ROWS))
     return {**summary, "reasons": dict(reasons.most_common())}
 
 

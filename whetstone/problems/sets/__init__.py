@@ -24,9 +24,9 @@ def find_set(name: str) -> ProblemSet:
         if not isinstance(described, ProblemSet):
             raise ValueError(f"{name} is a {type(described).__name__}, not a whetstone.problems.published.ProblemSet.")
         return described
-    if name not in known_sets():
-        known = known_sets()
+    known = known_sets()
+    if name not in known:
         raise ValueError(
             f"the published set {name!r} is not known{suggestion(name, known)} Known are {', '.join(known)}."
         )
-    return known_sets()[name]
+    return known[name]

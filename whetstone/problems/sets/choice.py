@@ -3,7 +3,7 @@
 import re
 from string import ascii_uppercase
 
-from whetstone.problems.published import ProblemSet
+from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, chat_turns, optional, text
 from whetstone.problems.table import Row
 
@@ -46,6 +46,6 @@ def gpqa(row: Row) -> Reading:
 
 SETS = {
     "aqua_rat": ProblemSet(aqua_rat, "Apache-2.0", "choice", "deepmind/aqua_rat", "raw", test="aqua_rat/test.json.gz"),
-    "mmlu_stem": ProblemSet(mmlu, "MIT", "choice", for_scoring=True, test="mmlu_stem/test.jsonl.gz"),
-    "gpqa_diamond": ProblemSet(gpqa, "CC BY 4.0", "choice", for_scoring=True, test="gpqa_diamond/gpqa_diamond.json.gz"),
+    "mmlu_stem": scoring_set(mmlu, "MIT", "choice", test="mmlu_stem/test.jsonl.gz"),
+    "gpqa_diamond": scoring_set(gpqa, "CC BY 4.0", "choice", test="gpqa_diamond/gpqa_diamond.json.gz"),
 }

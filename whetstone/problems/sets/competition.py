@@ -1,6 +1,6 @@
 """Competition and college problems with a written answer."""
 
-from whetstone.problems.published import ProblemSet
+from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, boxed, last_box, level_of, optional, text, text_of, with_box
 from whetstone.problems.table import Row
 
@@ -12,7 +12,7 @@ def math(row: Row) -> Reading:
     )
 
 
-def problem_and_answer(row: Row) -> Reading:
+def with_answer(row: Row) -> Reading:
     solution = optional(row, "solution")
     domain = (optional(row, "subject") or optional(row, "type")).lower()
     traces = (solution,) if last_box(solution) else ()
@@ -48,29 +48,18 @@ SETS = {
     "math": ProblemSet(
         math, "MIT", hub="EleutherAI/hendrycks_math", configuration="algebra", test="math/test.jsonl.gz"
     ),
-    "math500": ProblemSet(
-        problem_and_answer, "MIT", hub="HuggingFaceH4/MATH-500", for_scoring=True, test="math500/test.jsonl.gz"
-    ),
-    "aime": ProblemSet(problem_and_answer, policy="aime", hub="gneubig/aime-1983-2024"),
-    "aime24": ProblemSet(
-        problem_and_answer,
-        "Apache-2.0",
-        "aime",
-        "HuggingFaceH4/aime_2024",
-        for_scoring=True,
-        test="aime24/test.jsonl.gz",
-    ),
-    "amc23": ProblemSet(
-        problem_and_answer, hub="AI-MO/aimo-validation-amc", for_scoring=True, test="amc23/test.jsonl.gz"
-    ),
-    "minerva_math": ProblemSet(math, for_scoring=True, test="minerva_math/test.jsonl.gz"),
-    "olympiadbench": ProblemSet(
+    "math500": scoring_set(with_answer, "MIT", hub="HuggingFaceH4/MATH-500", test="math500/test.jsonl.gz"),
+    "aime": ProblemSet(with_answer, policy="aime", hub="gneubig/aime-1983-2024"),
+    "aime24": scoring_set(with_answer, "Apache-2.0", "aime", "HuggingFaceH4/aime_2024", test="aime24/test.jsonl.gz"),
+    "amc23": scoring_set(with_answer, hub="AI-MO/aimo-validation-amc", test="amc23/test.jsonl.gz"),
+    "minerva_math": scoring_set(math, test="minerva_math/test.jsonl.gz"),
+    "olympiadbench": scoring_set(
         olympiadbench,
         "Apache-2.0",
-        hub="Hothan/OlympiadBench",
-        configuration="OE_TO_maths_en_COMP",
-        for_scoring=True,
+        "math",
+        "Hothan/OlympiadBench",
+        "OE_TO_maths_en_COMP",
         test="olympiadbench/test.jsonl.gz",
     ),
-    "gaokao2023en": ProblemSet(gaokao, for_scoring=True, test="gaokao2023en/test.jsonl.gz", unanswered=2),
+    "gaokao2023en": scoring_set(gaokao, test="gaokao2023en/test.jsonl.gz", unanswered=2),
 }

@@ -3,7 +3,7 @@
 import re
 
 from whetstone.problems.formulas import CALCULATOR, annotated_formula
-from whetstone.problems.published import ProblemSet
+from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, after_hashes, optional, text, with_box
 from whetstone.problems.table import Row
 
@@ -42,13 +42,8 @@ def body_and_question(row: Row) -> Reading:
 
 SETS = {
     "gsm8k": ProblemSet(gsm8k, "MIT", "number", "openai/gsm8k", "main", test="gsm8k/test.jsonl.gz"),
-    "gsm_hard": ProblemSet(
-        gsm_hard,
-        "Apache-2.0",
-        "number",
-        "reasoning-machines/gsm-hard",
-        for_scoring=True,
-        test="gsm_hard/gsmhardv2.jsonl.gz",
+    "gsm_hard": scoring_set(
+        gsm_hard, "Apache-2.0", "number", "reasoning-machines/gsm-hard", test="gsm_hard/gsmhardv2.jsonl.gz"
     ),
     "mawps": ProblemSet(mawps, "MIT", "number", test="mawps/test.jsonl.gz"),
     "asdiv": ProblemSet(body_and_question, "CC BY-NC 4.0", "number", test="asdiv/test.jsonl.gz"),

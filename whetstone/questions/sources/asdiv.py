@@ -3,8 +3,8 @@
 The recipe names the Solution-Types it wants. Of these a problem is kept if its answer is one number and its formula,
 read as plain arithmetic, gives exactly that number, so that a teacher can explain it and a verifier can trust it.
 
-Folds here are *not* the official ones of ASDiv-A: a problem's fold is a hash of its text without numbers, so that
-near-identical texts stay together and the folds do not depend on the order or the choice of problems.
+Folds here are *not* the official ones of ASDiv-A: the hash of a text without its numbers decides, so that near-identical texts
+stay together.
 
 The file is `dataset/ASDiv.xml` of github.com/chaochun/nlu-asdiv-dataset, plain or gzipped, under CC BY-NC 4.0. The published
 set "asdiv" is the table of it that others score on, without formulas.
@@ -12,44 +12,44 @@ set "asdiv" is the table of it that others score on, without formulas.
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from whetstone.arithmetic.expression import decimal_places, evaluate, numbers, program, render, results, write_number
 from whetstone.problems.files import find_file
 from whetstone.problems.formulas import joined_steps
-from whetstone.problems.reading import Drop
-from whetstone.problems.table import excerpt, open_bytes
+from whetstone.problems.published import ProblemSet
+from whetstone.problems.reading import Drop, Reading, level_of, optional, read_problem
+from whetstone.problems.table import Row, open_bytes
 from whetstone.questions.source import Source
-from whetstone.questions.splits import hash_fraction, template
+from whetstone.questions.splits import SPLITS, hash_fraction, template
 from whetstone.records import Problem
+from whetstone.run.mistakes import suggestion
 
-LICENCE = "CC BY-NC 4.0"
 ANSWER = re.compile(r"\$?\s*(-?\d[\d,]*(?:\.\d+)?)\s*(?:\([^()]*\))?")
 MISSPELT = {"Substraction": "Subtraction"}  # once in the file
+VALIDATION = 0.05  # share of the folds that are not the test set
 
 
 class AsdivSource(Source):
-    """ASDiv's arithmetic problems, cut into folds."""
+    """ASDiv's arithmetic problems, cut into folds: one is the test set, and a twentieth of the others is for validation."""
 
     path: str = Field("$WHETSTONE_DATA/asdiv/ASDiv.xml.gz", description="dataset/ASDiv.xml, plain or gzipped")
-    benchmark: str = Field("asdiv", description="name of the problem set that the test fold is scored in")
     solution_types: tuple[str, ...] = Field(min_length=1, description="which Solution-Types to take")
     folds: int = Field(5, ge=2, description="by hash of the text without its numbers")
     test_fold: int = Field(0, ge=0, description="this fold is the test set")
-    validation: float = Field(0.05, ge=0, lt=1, description="share of the other folds")
-    limit: int = Field(0, ge=0, description="at most so many problems of the chosen types; 0: all")
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "validation": f"gone: it is {VALIDATION} of the folds that are not the test set",
+        "limit": "gone: all problems of the chosen types are read",
+    }
 
     @property
     def splits(self) -> frozenset[str]:
-        return frozenset({"test", "train"} | ({"validation"} if self.validation > 0 else set()))
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
+        return frozenset(SPLITS)
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
         """Every problem of the chosen types, whatever its split, or why it is left out.
@@ -60,85 +60,65 @@ class AsdivSource(Source):
         path = find_file(self.path)
         try:
             with open_bytes(path) as content:
-                elements = list(ElementTree.parse(content).getroot().iter("Problem"))
+                rows = [_row(element) for element in ElementTree.parse(content).getroot().iter("Problem")]
         except (ElementTree.ParseError, EOFError, OSError) as error:
             raise ValueError(f"source file {path} is not readable as ASDiv's XML: {error}. Fetch it again.") from error
-        present = sorted({_solution_type(element) for element in elements})
+        present = sorted({row["Solution-Type"] for row in rows})
         wanted = {MISSPELT.get(name, name) for name in self.solution_types}
         for name in wanted - set(present):
-            near = get_close_matches(name, present, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"solution_types names {name!r}, which is not in {path}: it has {', '.join(present)}.{meant}"
-            )
-        chosen = [(number, element) for number, element in enumerate(elements, 1) if _solution_type(element) in wanted]
-        for number, element in chosen[: self.limit or None]:
-            yield _problem(element, number, self, title)
+            known = f"{suggestion(name, present)} It has {', '.join(present)}."
+            raise ValueError(f"solution_types names {name!r}, which is not in {path}{known}")
+        for number, row in enumerate(rows, 1):
+            if row["Solution-Type"] in wanted:
+                item = read_problem(row, number, ASDIV, title)
+                yield item if isinstance(item, Drop) else self.placed(item, self.split_of(item.question))
+
+    def split_of(self, question: str) -> str:
+        """The split of a text, from its template alone."""
+        place = hash_fraction(template(question)) * self.folds
+        if int(place) == self.test_fold:
+            return "test"
+        return "validation" if place % 1 < VALIDATION else "train"
 
     @model_validator(mode="after")
     def test_fold_exists(self) -> "AsdivSource":
         if self.test_fold >= self.folds:
-            raise ValueError(
-                f"test_fold = {self.test_fold} of folds = {self.folds}: folds are counted from 0. "
-                f"Use 0 to {self.folds - 1}."
-            )
+            fold = f"test_fold = {self.test_fold} of folds = {self.folds}"
+            raise ValueError(f"{fold}: folds are counted from 0. Use 0 to {self.folds - 1}.")
         return self
 
 
-def _solution_type(element: ElementTree.Element) -> str:
-    name = (element.findtext("Solution-Type") or "").strip()
-    return MISSPELT.get(name, name)
+def _row(element: ElementTree.Element) -> Row:
+    """The attributes and children of a problem's element."""
+    row = element.attrib | {child.tag: child.text or "" for child in element}
+    name = row.get("Solution-Type", "").strip()
+    return row | {"Solution-Type": MISSPELT.get(name, name)}
 
 
-def _problem(element: ElementTree.Element, number: int, settings: AsdivSource, title: str) -> Problem | Drop:
-    question = " ".join(f"{element.findtext('Body') or ''} {element.findtext('Question') or ''}".split())
-    identity = f"{title}/{element.get('ID') or number}"
-    stated = (element.findtext("Answer") or "").strip()
-    written = (element.findtext("Formula") or "").strip()
-
-    def drop(reason: str, detail: str) -> Drop:
-        return Drop(title, number, identity, reason, detail, excerpt(question))
-
-    if not question:
-        return drop("empty question", "")
-    if not stated:
-        return drop("empty answer", "")
+def _read(row: Row) -> Reading:
+    stated, written = optional(row, "Answer"), optional(row, "Formula")
+    question = " ".join(f"{optional(row, 'Body')} {optional(row, 'Question')}".split())
+    domain, level = row["Solution-Type"].lower(), level_of(row.get("Grade"))
+    if not question or not stated:
+        return Reading(question, stated)  # which is refused
     number_alone = ANSWER.fullmatch(stated)
     if not number_alone:
-        return drop("answer is not one number", stated)
+        raise ValueError(f"answer is not one number: {stated}")
     answer = Fraction(number_alone[1].replace(",", ""))
     try:
         formula = joined_steps(written, question)
         value = evaluate(formula)
     except (ValueError, ZeroDivisionError) as error:
-        return drop("formula is not plain arithmetic", f"{written} ({error})")
+        raise ValueError(f"formula is not plain arithmetic: {written} ({error})") from error
     if value != answer:
-        return drop("formula does not give the answer", f"{written}, but the answer is {stated}")
+        raise ValueError(f"formula does not give the answer: {written}, but the answer is {stated}")
     steps = results(program(formula), numbers(formula))
     if steps is None or any(decimal_places(step) is None for step in steps):
-        return drop("a step is negative or has no end as a decimal", written)
-    split = split_by_fold(question, settings)
-    grade = element.get("Grade") or ""
-    return Problem(
-        id=identity,
-        question=question,
-        answer=write_number(answer),
-        split=split,
-        benchmark=settings.benchmark if split == "test" else "",
-        level=int(grade) if grade.isdigit() else None,
-        domain=_solution_type(element).lower(),
-        source=title,
-        licence=LICENCE,
-        formula=render(formula),
+        raise ValueError(f"a step is negative or has no end as a decimal: {written}")
+    return Reading(
+        question, write_number(answer), level=level, domain=domain, formula=render(formula), id=row.get("ID", "")
     )
 
 
-def split_by_fold(question: str, settings: AsdivSource) -> str:
-    """The split of a text, from its template alone."""
-    place = hash_fraction(template(question)) * settings.folds
-    if int(place) == settings.test_fold:
-        return "test"
-    return "validation" if place % 1 < settings.validation else "train"
-
-
+ASDIV = ProblemSet(_read, "CC BY-NC 4.0")
 SOURCE = AsdivSource

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from whetstone.problems.columns import AnswerFrom, ColumnLayout, Columns
+from whetstone.problems.columns import AnswerFrom, Columns
 from whetstone.problems.files import find_file
+from whetstone.problems.reading import ProblemSet
 from whetstone.problems.table import Numbered, read_table
 from whetstone.questions.source import RowSource
 
@@ -16,7 +17,7 @@ class FileSource(RowSource):
 
     columns: Columns = Field(Columns(), description="which column is which")
     answer_from: AnswerFrom = Field(
-        "column", description="the answer column is the answer, or holds it in a box or after ####"
+        "column", description="the column is the answer, or holds it in a box or after ####"
     )
 
     @property
@@ -25,8 +26,8 @@ class FileSource(RowSource):
         return self.name or "/".join(part for part in (path.parent.name, path.name.split(".")[0]) if part)
 
     @property
-    def layout(self) -> ColumnLayout:
-        return ColumnLayout(self.columns, self.answer_from)
+    def layout(self) -> ProblemSet:
+        return self.columns.layout(self.answer_from)
 
     def rows(self) -> Iterator[Numbered]:
         return read_table(find_file(self.path), self.columns.named)

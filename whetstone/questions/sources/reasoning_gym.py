@@ -4,11 +4,11 @@ Its own scorers are never called: some evaluate the answer's text as Python, and
 whose answers our verifier reads under a declared policy are offered.
 """
 
-from collections.abc import Iterator
-from itertools import count, cycle
-from typing import Any
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from whetstone.questions.source import MadeSource
 from whetstone.records import Problem
@@ -17,43 +17,24 @@ from whetstone.run.mistakes import suggestion
 LICENCE = "Apache-2.0"
 INSTALL = 'python -m pip install "whetstone[gym]"'
 
-# task -> answer policy
-TASKS = {
-    "basic_arithmetic": "number",
-    "chain_sum": "number",
-    "simple_equations": "math",
-    "gsm_symbolic": "number",
-    "gcd": "integer",
-    "lcm": "integer",
-    "fraction_simplification": "math",
-    "decimal_chain_sum": "number",
-    "leg_counting": "integer",
-    "products": "number",
-    "count_primes": "integer",
-    "dice": "math",
-    "complex_arithmetic": "math",
-    "simple_geometry": "number",
-    "letter_counting": "integer",
-    "spell_backward": "word",
-    "family_relationships": "word",
+BY_POLICY = {
+    "number": "basic_arithmetic chain_sum gsm_symbolic decimal_chain_sum products simple_geometry",
+    "integer": "gcd lcm leg_counting count_primes letter_counting",
+    "math": "simple_equations fraction_simplification dice complex_arithmetic",
+    "word": "spell_backward family_relationships",
 }
+TASKS = {task: policy for policy, tasks in BY_POLICY.items() for task in tasks.split()}
 
 
 class GymSource(MadeSource):
     """Problems made by reasoning-gym's generators."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="in turn")
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="of a task's generator, as in { chain_sum = { min_terms = 3 } }"
+    tasks: dict[str, dict[str, Any]] = Field(
+        min_length=1,
+        description="in turn; a list, or with their generators' options, as in { chain_sum = { min_terms = 3 } }",
     )
 
-    @property
-    def title(self) -> str:
-        return self.name or "reasoning-gym"
-
-    @property
-    def supply(self) -> str:
-        return f"{', '.join(self.tasks)} have"
+    MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
@@ -62,18 +43,24 @@ class GymSource(MadeSource):
         except ImportError as error:
             raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {INSTALL}') from error
         generators = {
-            task: create_dataset(task, seed=seed, size=2**31 - 1, **self.options.get(task, {})) for task in self.tasks
+            task: create_dataset(task, seed=seed, size=2**31 - 1, **options) for task, options in self.tasks.items()
         }
-        for number, task in zip(count(), cycle(self.tasks), strict=False):
-            item = generators[task][number // len(self.tasks)]
-            answer = "" if item["answer"] is None else str(item["answer"]).strip()
-            if answer:
-                question = item["question"].strip()
-                yield Problem("", question, answer.strip("$"), domain=task, licence=LICENCE, policy=TASKS[task])
+        for number in count():
+            for task, generator in generators.items():
+                item = generator[number]
+                answer = "" if item["answer"] is None else str(item["answer"]).strip()
+                if answer:
+                    question = item["question"].strip()
+                    yield Problem("", question, answer.strip("$"), domain=task, licence=LICENCE, policy=TASKS[task])
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def names_are_tasks_without_options(cls, tasks: Any) -> Any:
+        return {name: {} for name in tasks} if isinstance(tasks, list | tuple) else tasks
 
     @model_validator(mode="after")
     def tasks_are_offered(self) -> "GymSource":
-        for task in (*self.tasks, *self.options):
+        for task in self.tasks:
             if task not in TASKS:
                 raise ValueError(
                     f"reasoning-gym's task {task!r} is not offered, as no declared policy compares its answers"

@@ -51,6 +51,8 @@ def read(
     There is a second one only where a comma can separate thousands or items: `(1,234)`. A bare `1,234` of the reference
     is a number. `products` are letters before a bracket that are factors, not functions.
     """
+    if gold and "\\\\" in answer and "\\begin" not in answer:  # written with each backslash doubled
+        answer = answer.replace("\\\\", "\\")
     text = clean(answer)
     if not text:
         raise Unreadable("nothing but signs without meaning")

@@ -104,6 +104,8 @@ def value_of(term: Term) -> Scalar:
     """The exact value of a whole formula; infinity is only read alone, with a sign."""
     if term[0] == "n":
         return rational(term[1])
+    if term[0] == "s" and term[1] != "oo":
+        return symbol(term[1])
     if any(part == ("s", "oo") for part in walk(term)) and term not in (("s", "oo"), ("-", ("s", "oo"))):
         raise Unreadable("arithmetic with infinity")
     return evaluate(term, Elementary())
