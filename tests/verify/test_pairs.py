@@ -38,6 +38,49 @@ EQUAL = r"""
 0.1\overline{6} == 1/6
 1e3 == 1000
 1.5 \times 10^3 == 1500
+{(1,2)} == (1,2)
+\mathbf{(1,2)} == (1,2)
+\color{red}{x>3} == (3,\infty)
+\underline{x=3, y=4} == (3,4)
+{1,234} == 1234
+{-}8 == -8
+\text{y = 2x + 1} == y=2x+1
+(y,x)=(4,3) == (3,4)
+3.5\,\Omega == 3.5
+5\,\mu\text{m} == 5\times10^{-6}\text{ m}
+5\,\mathrm{J/(kg\cdot K)} == 5
+180^\circ == \pi\text{ radians}
+\Rightarrow 57 == 57
+57 \checkmark == 57
+5 \quad \text{(as required)} == 5
+\text{The answer is }45 == 45
+x \neq 0, 1 == (-\infty,0)\cup(0,1)\cup(1,\infty)
+x<-1\lor x>3 == (-\infty,-1)\cup(3,\infty)
+[0,1[ == [0,1)
+x>0 == \mathbb{R}^+
+\mathbb{R}-\{3\} == x\ne3
+\text{all real numbers greater than }3 == x>3
+[1,2]\cup\{3\} == 1\le x\le2\text{ or }x=3
+[[5,6],[7,8]] == \begin{pmatrix}5&6\\7&8\end{pmatrix}
+\langle 1,2,3\rangle == \begin{pmatrix}1\\2\\3\end{pmatrix}
+(1,2,3)^T == \begin{pmatrix}1\\2\\3\end{pmatrix}
+\mathbf{i}+2\mathbf{j} == \langle 1,2\rangle
+\begin{aligned}x&=1\\y&=2\end{aligned} == x=1, y=2
+\frac{2,000}{4} == 500
+12\text{,}500 == 12500
+USD 12,500 == 12500
+12,5\% == 12.5\%
+5 Prozent == 5\%
+\text{one hundred and five} == 105
+\text{five and a half} == 5.5
+8\text{ choose }3 == 56
+413 \text{ in base } 5 == 413_5
+f(x)=3x-2 == y=3x-2
+binomial(5,2) == 10
+a:b=2:3 == 2:3
+|3-4i| == 5
+mg(a-b) == mga-mgb
+A\subseteq B == B\supseteq A
 2^{10} == 1024
 2^-1 == 1/2
 10^{-2} == 0.01
@@ -253,6 +296,31 @@ not 5 == 5
 odd == even
 E == D
 C == 3
+|a+b| == |a|+|b|
+|a|-|b| == |a-b|
+|a-b|+|b-c| == |a-c|
+\sqrt{x^2y^2} == xy
+3=3 == \log_2 8=3
+x+1=x == x+2=x
+3+4=7 == 2+5=7
+\{1,\{2\}\} == \{1,2\}
+(y,x)=(3,4) == (3,4)
+[x] == \{x\}
+A\text{ and }B == A\text{ or }B
+\vec a\times\vec b == \vec b\times\vec a
+0,500 == 500
+5 Dutzend == 5
+5 mil == 5
+5十 == 5
+5 por ciento == 5
+5 Drittel == 5
+5\text{ ppm} == 5
+5\text{ basis points} == 5
+9\text{ in base }12 == 9
+20^\circ\text{F} == 20^\circ\text{C}
+]0,1[ == [0,1]
+f(t)=t+22 == g(x)=x+22
+No, it converges. == \text{Yes}
 \begin{pmatrix}1&2\\3&5\end{pmatrix} == \begin{pmatrix}1&2\\3&4\end{pmatrix}
 \begin{pmatrix}1&2\end{pmatrix} == \begin{pmatrix}1\\2\end{pmatrix}
 \text{the answer} == 5

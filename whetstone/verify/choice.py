@@ -5,16 +5,18 @@ import re
 from whetstone.verify.policy import Policy
 
 WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
-ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
+ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*[)\]]?\s*[.:。．]?")
 LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:\)|\.|:))(?:\s+|\\\s*|$)")
 OTHER_LABEL = re.compile(r"\(([A-Z])\)|(?<![A-Za-z])([A-Z])(?=\)|\.(?:\s|$)|:\s)")
 STANDING = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
 NAMING = re.compile(
-    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選：:])\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus)\s*$",
+    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選择擇は：:]|\bit['’]s)\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus|therefore|hence|so)\s*,?\s*$",
     re.IGNORECASE,
 )
+REASONED = re.compile(r"\s*\(?([A-Z])\)?\s*,\s*(?:since|because|as)\b")  # D, since A is false
 DENIED = re.compile(
-    r"\b(?:not|wrong|incorrect|false|isn't|neither|nor|rules? out|except|eliminate[sd]?|exclude[sd]?)\b", re.IGNORECASE
+    r"\b(?:not|wrong|incorrect|false|\w+n['’]t|cannot|neither|nor|rules? out|except|eliminate[sd]?|exclude[sd]?)\b",
+    re.IGNORECASE,
 )
 
 
@@ -53,6 +55,8 @@ def mentions_choice(text: str, policy: Policy) -> bool:
 
 def _chosen_in_prose(text: str, policy: Policy) -> str | None:
     """The only option that a sentence names, "it is C": "I" and the article "A" are no options."""
+    if reasoned := REASONED.match(text):
+        return _allowed(reasoned[1], policy)
     if DENIED.search(text):
         return None
     found = []

@@ -1,6 +1,7 @@
 """Are two values the same answer? By what they are: a tuple is no set, a list no interval, names decide and not order."""
 
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 
 from whetstone.verify import sets
 from whetstone.verify.answers.forms import (
@@ -15,14 +16,17 @@ from whetstone.verify.answers.forms import (
     Statement,
     Value,
 )
-from whetstone.verify.answers.terms import number
+from whetstone.verify.answers.terms import evaluate, names, number, replaced
 from whetstone.verify.answers.units import ratio
 from whetstone.verify.elementary import Elementary
-from whetstone.verify.exact import TooLarge, equal_scalars, rational
+from whetstone.verify.exact import Scalar, TooLarge, equal_scalars, rational
 from whetstone.verify.relations import same_relation, same_value, stated
 from whetstone.verify.statements import adds_nothing, same_statement
 
 Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
+
+
+AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 
 
 class Undecided(Exception):
@@ -42,7 +46,8 @@ def compare(gold: Value, given: Value, ask: Ask = ask_nobody) -> bool:
                 return sets.same_set(wanted, found)
             except sets.NoSet:
                 raise Undecided("the order of two ends is not decided") from None
-    gold, given = _alone(gold, given), _alone(given, gold)
+    gold, given = _by_place(_alone(gold, given)), _by_place(_alone(given, gold))
+    gold, given = _as_vector(gold, given), _as_vector(given, gold)
     if isinstance(gold, Statement) or isinstance(given, Statement):
         return same_statement(gold, given, lambda a, b: compare(a, b, ask))
     if isinstance(gold, Items) or isinstance(given, Items):
@@ -60,12 +65,68 @@ def _alone(value: Value, other: Value) -> Value:
     if isinstance(last, Statement) and adds_nothing(list(last.parts)):
         value = Items(value.items[:-1], False, value.joint)
     single = isinstance(value, Items) and len(value.items) == 1
-    return value.items[0] if single and not isinstance(other, Items) else value
+    floor = isinstance(other, Expression) and other.text.startswith("[")  # [x] is no set
+    return value.items[0] if single and not isinstance(other, Items) and not floor else value
+
+
+def _by_place(value: Value) -> Value:
+    """`(y, x) = (1, 2)` as `y = 1, x = 2`."""
+    if (
+        not isinstance(value, Chain)
+        or value.relations != ("=",)
+        or not all(isinstance(b, Bracket) for b in value.items)
+    ):
+        return value
+    names, values = (bracket.items for bracket in value.items)
+    if len(names) != len(values) or not all(isinstance(n, Expression) and n.term[0] == "s" for n in names):
+        return value
+    return Items(tuple(Chain(pair, ("=",), True) for pair in zip(names, values, strict=True)), False)
+
+
+def _as_vector(value: Value, other: Value) -> Value:
+    """A matrix, or a sum of \\hat{i}, \\hat{j} and \\hat{k}, as the bracket that the other is."""
+    if isinstance(value, Matrix) and isinstance(other, Bracket):
+        rows = value.rows if len(value.rows) > 1 else tuple((entry,) for entry in value.rows[0])
+        ends = (other.opening, other.closing) if other.opening in "([" else ("(", ")")
+        items = (row[0] if len(row) == 1 else Bracket(ends[0], row, ends[1]) for row in rows)
+        return Bracket(ends[0], tuple(items), ends[1])
+    if isinstance(other, Matrix | Bracket) and isinstance(value, Expression) and names(value.term) & {*AXES}:
+        count = max(len(other.items) if isinstance(other, Bracket) else len(other.rows), 2)
+        parts = components(value.value, AXES[:count]) if count <= len(AXES) else None
+        return (
+            value
+            if parts is None
+            else _as_vector(Matrix(tuple((Expression((), part, ""),) for part in parts)), Bracket("(", (), ")"))
+        )
+    return value
+
+
+def components(value: Scalar, axes: Sequence[str]) -> list[Scalar] | None:
+    """The coefficients of a sum of axes; None if it is not linear in them."""
+    found: list[dict] = [{} for _ in axes]
+    for term, coefficient in value.num.items():
+        held = [k for k, axis in enumerate(axes) if (axis, 1) in term]
+        if len(held) != 1:
+            return None
+        found[held[0]][tuple(pair for pair in term if pair != (axes[held[0]], 1))] = coefficient
+    return [Scalar(terms, value.den) for terms in found]
+
+
+def _turned(value: Expression, other: Expression) -> Expression:
+    """Degrees as the radians that the other names."""
+    powers = [dict(each.unit.powers) if each.unit else {} for each in (value, other)]
+    if powers != [{"deg": 1}, {"rad": 1}]:
+        return value
+    turned = ("*", value.term, number(Fraction(1, 180)), ("s", "pi"))
+    return value._replace(term=turned, value=evaluate(turned, Elementary()), unit=other.unit)
 
 
 def _compare_expressions(gold: Expression, given: Expression, ask: Ask) -> bool:
+    if given.based and not gold.based and given.based[0] == gold.text:
+        return False  # 9 in base 12 where 9 was asked for
     if gold.based and not given.based and given.text.isdecimal():
         return given.text == gold.based[0]  # 204 where 204 in base 5 was asked for
+    gold, given = _turned(gold, given), _turned(given, gold)
     scale = ratio(gold.unit, given.unit)
     if scale is None:
         return False
@@ -128,6 +189,8 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
     """Sets as sets, lists as lists with repetitions; what is named goes by its name."""
     named = _named(gold), _named(given)
     if named[0] and named[1]:
+        if (gold.joint == "or") != (given.joint == "or"):
+            return False
         return named[0].keys() == named[1].keys() and all(compare(named[0][n], named[1][n], ask) for n in named[0])
     if named[0] or named[1]:
         gold, given = _by_name(gold, named[0]), _by_name(given, named[1])
@@ -152,7 +215,9 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
 
 
 def _is_value(item: Value) -> bool:
-    return not isinstance(item, Statement) and not (isinstance(item, Chain) and {*item.relations} - {"="})
+    """Not a sentence, a name of one, or an inequality: `A and B` is not `A or B`, but `2 and 3` is `2 or 3`."""
+    named = isinstance(item, Expression) and item.term[0] == "s" and item.text.isupper()
+    return not isinstance(item, Statement) and not named and not (isinstance(item, Chain) and {*item.relations} - {"="})
 
 
 def _shared_label(items: list[Value]) -> list[Value]:
@@ -216,13 +281,17 @@ def _equal_or_none(a: Value, b: Value) -> bool | None:
         return None
 
 
+def _is_set(item: Value) -> bool:
+    return isinstance(item, Items) and item.braces
+
+
 def _compare_unordered(golds: Sequence[Value], givens: Sequence[Value], ask: Ask) -> bool:
     """Each of one side with another of the other side: what exact arithmetic pairs off first, then by asking."""
     if len(golds) != len(givens):
         return False
     left, open_pairs = list(givens), []
     for gold in golds:
-        answers = [_equal_or_none(gold, given) for given in left]
+        answers = [_is_set(gold) == _is_set(given) and _equal_or_none(gold, given) for given in left]
         if True in answers:
             left.pop(answers.index(True))
         elif None not in answers:
@@ -249,6 +318,7 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
         if said is None:
             return False
         return compare(said, given, ask) if is_gold else compare(gold, said, ask)
+    given = _renamed(gold, given)
     if gold.label and given.label and gold.relations[0] in ("=", "~", "in") and given.relations[0] in ("=", "~", "in"):
         wanted, found = stated(gold, True), stated(given, False)
         if wanted is not None and found is not None and _equal_or_none(gold.items[0], given.items[0]):
@@ -257,6 +327,27 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
     if same is None:
         raise Undecided("two relations of which neither equal nor different was shown")
     return same
+
+
+def _renamed(gold: Chain, given: Chain) -> Chain:
+    """`f(t) = t + 22` and `y = x + 22` with the left side of `f(x) = x + 22`."""
+    if (
+        gold.relations != ("=",)
+        or given.relations != ("=",)
+        or not all(isinstance(i, Expression) for i in (*gold.items, *given.items))
+    ):
+        return given
+    (wanted, _), (name, said) = gold.items, given.items
+    called = [item.term[0] == "f" and len(item.term) == 3 and item.term[2][0] == "s" for item in (wanted, name)]
+    if all(called) and wanted.term[1] == name.term[1] and wanted.term[2] != name.term[2]:
+        if wanted.term[2][1] in names(said.term):
+            return given
+        term = replaced(said.term, name.term[2], wanted.term[2])
+        return given._replace(items=(wanted, Expression(term, evaluate(term, Elementary()), said.text)))
+    plain = [item.term == ("s", "y") for item in (wanted, name)]
+    if (called[0] and plain[1]) or (called[1] and plain[0]):
+        return given._replace(items=(wanted, said))
+    return given
 
 
 _COMPARED = {

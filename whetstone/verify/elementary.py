@@ -212,6 +212,8 @@ class Elementary(Algebra):
     # others
 
     def f_abs(self, value: Scalar) -> Scalar:
+        if value.den is ONE and value.num.keys() == {(), (("~i", 1),)}:
+            return self.root(rational(sum(part**2 for part in value.num.values())), 2)
         if len(value.num) != 1 or value.den is not ONE:
             lead = value.num[min(value.num, key=repr)] if value.num else 0
             return self.opaque("abs", self.negate(value) if lead < 0 else value)

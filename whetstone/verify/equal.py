@@ -14,7 +14,7 @@ from whetstone.records import Verdict
 from whetstone.verify import moments
 from whetstone.verify.answers.cursor import RELATIONS
 from whetstone.verify.answers.forms import Chain, Expression, Value
-from whetstone.verify.answers.marks import clean
+from whetstone.verify.answers.marks import clean, peeled
 from whetstone.verify.answers.reading import read
 from whetstone.verify.answers.tokens import lex
 from whetstone.verify.answers.units import measure
@@ -33,12 +33,18 @@ SHORT_FRACTION = re.compile(
     r"(?P<sign>-?)(?:(?P<whole>\d{0,18})\.(?P<places>\d{1,18})|(?P<upper>\d{1,18})(?:/(?P<lower>\d{1,18}))?"
     r"|\\[dt]?frac\{(?P<top>-?\d{1,18})\}\{(?P<bottom>\d{1,18})\})"
 )
-SHORT_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){1,5}")
+SHORT_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3}){1,5}")
 SHORT_UNIT = re.compile(r"(-?[\d.,/]*\d)\s*\\text\{ ?([A-Za-z]{2,})\}")
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d|\d{4,})")
 OPTION = re.compile(r"(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\s*\}?")
+NAMED_POINT = re.compile(r"\s*[A-Z]\s*(?:\\left)?\([^()=]*,[^()=]*\)")
+YES_OR_NO = re.compile(r"(?:\\text\s*\{\s*)?(?:yes|no|true|false)\.?\s*\}?", re.IGNORECASE)
+YES_BEFORE = re.compile(  # Yes, it converges.
+    r"\s*(?:\\text\s*\{\s*)?(yes|no|true|false)\s*[,.;:!—]\s+(?!.*\b(?:yes|no|true|false|wrong|but|wait)\b)",
+    re.IGNORECASE,
+)
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
-CALLED = re.compile(r"(?<![A-Za-z\\])(?:[fghFGOo]'*\(|[A-Za-z]\(\d+\))")
+CALLED = re.compile(r"(?:[fghFGOo]'*\(|[A-Za-z]\(\d+\))")
 BARE_LETTER = re.compile(r"([A-Za-z])(?!'*\()(?![A-Za-z]*\()")
 UNEVALUATED = ("\\sum", "\\prod", "\\int", "\\iint", "\\oint", "\\lim")
 DIGITS = re.compile(r"\d")
@@ -122,7 +128,7 @@ def _judge_integer(answer: str, gold: str, policy: Policy) -> Verdict:
 
 def _whole_number(text: str, gold: bool) -> int | None:
     try:
-        value = read(text, gold=True)[0]
+        value = read(peeled(text), gold=True)[0]
     except (TooLarge, Unreadable, RecursionError):
         return None
     value = stated(value, gold) if isinstance(value, Chain) else value
@@ -189,11 +195,18 @@ def _read(text: str, percent: str, gold: bool, products: frozenset[str]) -> tupl
 
 
 def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
-    same = same_short_numbers(answer.strip(), gold.strip())
+    answer, gold = peeled(answer), peeled(gold)
+    if NAMED_POINT.fullmatch(answer) and gold.lstrip("\\left")[:1] == "(":
+        answer = answer.lstrip()[1:]  # P(2, 3)
+    if answer.endswith("+ c") and re.search(r"\+\s*C\Z", gold):
+        answer = answer[:-1] + "C"  # of integration
+    same = same_short_numbers(answer, gold)
     if same is not None:
         return _verdict(same, answer)
     if _is_decimal_comma(answer, gold) or _is_option(answer, gold):
         return Verdict(True, "equal", answer)
+    if YES_OR_NO.fullmatch(gold) and (said := YES_BEFORE.match(answer)):
+        return _verdict(_words(said[1]) == _words(gold), answer)
     moment = moments.same(gold, answer)
     if moment is not None:
         return _verdict(moment, answer)
@@ -231,9 +244,10 @@ def _is_decimal_comma(answer: str, gold: str) -> bool:
 def _is_option(answer: str, gold: str) -> bool:
     r"""An option of a list, `(E)` or `\text{E}`: the answer is its letter, in either case, or a choice that begins with it."""
     option = OPTION.fullmatch(gold.strip())
-    if option is None or (gold.strip() == option[1] and not re.search(r"[(){}.:]", answer)):
+    named = re.search(r"[(){}.:]|(?i:^(?:option|choice)\s)", answer)
+    if option is None or (gold.strip() == option[1] and not named):
         return False
-    return choice_of(answer.strip().strip("{}"), get_policy("choice")) == option[1]
+    return choice_of(answer.strip(), get_policy("choice")) == option[1]
 
 
 def _products(answer: str, gold: str) -> frozenset[str]:

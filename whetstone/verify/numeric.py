@@ -29,6 +29,7 @@ MOST_DIGITS = 4_000  # for a bound
 MOST_TERMS = 300  # of a formula that is looked at with so many digits
 LARGEST = 10_000.0  # the natural logarithm of a value, or an argument that a function may be given
 POINTS = ((7, 3), (11, 13), (29, 17), (-5, 7))  # numerator and denominator of the first symbol; the others follow
+SIGNED_POINTS = 16  # with other signs and orders of the symbols, for formulas in which these decide
 
 FUNCTIONS = {
     name: getattr(mpmath, called)
@@ -66,7 +67,26 @@ def same(gold: Term, given: Term) -> bool | None:
         if outcome is False:
             return False
         sure = sure and outcome is True
+    if differs_by_sign(difference, symbols):
+        return False
     return True if sure else None
+
+
+def differs_by_sign(difference: Term, symbols: Sequence[str]) -> bool:
+    """Is it not 0 for some signs and some order of the symbols: |a| + |b| - |a + b|?"""
+    if not symbols or not any(part[0] == "r" or part[:2] == ("f", "abs") for part in walk(difference)):
+        return False
+    for count in range(SIGNED_POINTS):
+        point = {
+            name: Fraction((-1) ** (count >> k % 4 & 1) * (3 + 7 * (count + 2 * k + 1) % 23), 2 + k)
+            for k, name in enumerate(symbols)
+        }
+        try:
+            if is_zero(difference, point) is False:
+                return True
+        except NoValue:
+            continue
+    return False
 
 
 def far_apart(a: Term, b: Term) -> bool:

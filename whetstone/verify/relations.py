@@ -12,7 +12,17 @@ from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, Unreadable, as_rational, equal_scalars, is_opaque, proportion
 
-FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "in": "contains"}
+FLIPPED = {
+    "<": ">",
+    ">": "<",
+    "<=": ">=",
+    ">=": "<=",
+    "in": "contains",
+    "subset": "superset",
+    "superset": "subset",
+    "subset or equal": "superset or equal",
+    "superset or equal": "subset or equal",
+}
 SYMMETRIC = frozenset(("=", "!=", "~", "sim", "cong", "parallel", "perp", "and", "or", "iff", "oplus"))
 Compare = Callable[[Value, Value], bool]
 
@@ -127,9 +137,9 @@ def _same_in_any_order(golds: tuple[Value, ...], givens: tuple[Value, ...], comp
 
 def same_equation(gold: Chain, given: Chain, compare: Compare) -> bool | None:
     first, second = difference(gold), difference(given)
-    if first is None or second is None or not names(first[0]) or not names(second[0]):
+    if first is None or second is None or not (_says_something(first) and _says_something(second)):
         pairs = (given.items, given.items[::-1])
-        return any(all(map(compare, gold.items, items)) for items in pairs)
+        return any(all(_same_side(*pair, compare) for pair in zip(gold.items, items, strict=True)) for items in pairs)
     if names(first[0]) != names(second[0]) or not first[1].num or not second[1].num:
         return False
     try:
@@ -141,6 +151,29 @@ def same_equation(gold: Chain, given: Chain, compare: Compare) -> bool | None:
     if ratio is False and not is_opaque(first[1]) and not is_opaque(second[1]):
         return False
     return _in_proportion(first[0], second[0])
+
+
+def _says_something(difference: tuple[Term, Scalar]) -> bool:
+    """Does its truth depend on the unknowns? `2^3 = 8` and `x + 1 = x` are true or false for all of them."""
+    return bool(names(difference[0])) and as_rational(difference[1]) is None
+
+
+def _same_side(gold: Value, given: Value, compare: Compare) -> bool:
+    """The same quantity: `8` is no other way to write `2^3` where the equation is all that is said."""
+    sides = gold, given
+    if all(isinstance(side, Expression) for side in sides) and (gold.number is None) != (given.number is None):
+        return False
+    if all(isinstance(side, Expression) and side.number is None and not names(side.term) for side in sides):
+        return _in_order(gold.term) == _in_order(given.term)
+    return compare(*sides)
+
+
+def _in_order(term: Term) -> Term:
+    """The term with the parts of its sums and products in one order."""
+    if term[0] in "nsm":
+        return term
+    parts = tuple(_in_order(part) if isinstance(part, tuple) else part for part in term[1:])
+    return term[0], *(sorted(parts, key=repr) if term[0] in "+*" else parts)
 
 
 def difference(chain: Chain) -> tuple[Term, Scalar] | None:

@@ -237,13 +237,27 @@ def _points(value: Items) -> RealSet:
 
 
 def _from_items(value: Items) -> RealSet:
-    if value.braces or not all(says_relation(item) for item in value.items):
+    first, *rest = value.items
+    if isinstance(first, Chain) and first.relations == ("!=",) and all(isinstance(item, Expression) for item in rest):
+        sets = [_made(first), *(_made(Chain((first.items[0], item), ("!=",))) for item in rest)]
+        return _joined(sets, "and")
+    if value.braces or not all(says_relation(item) or is_point(item) for item in value.items):
         raise NoSet
     sets = [_made(item) for item in value.items]
     if value.joint != ",":
         return _joined(sets, value.joint)
     both = _joined(sets, "and")
     return both if both.pieces else _joined(sets, "or")
+
+
+def is_point(value: Value) -> bool:
+    """`x = 3`."""
+    return (
+        isinstance(value, Chain)
+        and value.relations == ("=",)
+        and isinstance(value.items[0], Expression)
+        and value.items[0].term[0] == "s"
+    )
 
 
 def _joined(sets: list[RealSet], how: str) -> RealSet:
@@ -283,6 +297,8 @@ def _from_chain(value: Chain) -> RealSet:
         if value.relations == ("not in",):
             inside = RealSet(complement(inside.pieces))
         return inside._replace(variable=term[1])
+    if is_point(value):
+        return _points(Items(value.items[1:], True))._replace(variable=value.items[0].term[1])
     if value.relations and {*value.relations} <= {"<", ">", "<=", ">=", "!="}:
         links = zip(value.items, value.relations, value.items[1:], strict=False)
         return _joined([_from_relation(*link) for link in links], "and")

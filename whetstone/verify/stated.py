@@ -14,8 +14,41 @@ LONGEST_SENTENCE = 200  # characters around a formula that is the whole answer
 
 NEAR_THE_END = 2_000  # characters in which an answer in another language is looked for
 WORD_START, WORD_END = r"(?<![^\W_])", r"(?![^\W_])"
+FILLING = (
+    r"(?:\s*,?\s*(?:\b(?:thus|therefore|hence|then|simply|clearly|just|indeed|obviously|now|also|of\s+course|exactly|precisely"
+    r"|actually|equal\s+to|given\s+by|indeed)\b|the\s+(?:number|integer|value|fraction)(?=\s+[\d$\\(-]))\s*,?)*"
+)
+VERB = (
+    r"(?:\b(?:is|are|was|were|equals?|becomes|(?:should|must|would|will|can\s+only|has\s+to)\s+be|seems\s+to\s+be"
+    r"|(?:comes\s+out|turns\s+out|works\s+out)\s+to(?:\s+be)?)\b)"
+)
 STATED = re.compile(
-    WORD_START + r"answers?" + WORD_END + r"[*_\s]*(?:\b(?:is|are|seems\s+to\s+be|should\s+be)\b\s*:?|:|=)[*_]*",
+    WORD_START
+    + r"answers?"
+    + WORD_END
+    + r"(?:\s+(?:to|of)\s+(?:the|this|that|our)\s+(?:\w+\s+){0,2}(?:problem|question|exercise))?"
+    rf"(?:\s+(?:we|I)\s+(?:seek|want|need|get|obtain))?[*_\s]*(?:,\s*(?:then|therefore|thus|of course),\s*)?"
+    rf"(?:{VERB}{FILLING}\s*:?|:|=)[*_]*",
+    re.IGNORECASE,
+)
+VALUE = r"(\**(?:[-−+]?\d|\$|\\\(|\\\[|[-−]?\\[a-z]|[-−]?π)[^.;!?\n]*?(?:\.\d[^.;!?\n]*?)?\**)"
+OPENING = (
+    r"\s*(?:(?:Therefore|Thus|Hence|So|Finally|Consequently|In\s+conclusion|We\s+conclude\s+that|This\s+means\s+that)"
+    r"\b,?\s+)"
+)
+SUBJECT = (
+    r"[Tt]he\s+(?:\w+\s+){0,2}?(?:result"
+    r"|value(?:\s+of\s+\$?[\w^+ ]{1,20}\$?)?"
+    r"|total|sum|product|solutions?|number\s+of\s+\w+(?:\s+\w+){0,3}|probability|area|volume|length|perimeter)"
+)
+CONCLUDED = re.compile(
+    rf"{OPENING}(?:(\$?[a-z]\s*=\s*[^,;!?]+?)|there\s+are\s+{VALUE}|{SUBJECT}\s+{VERB}\s+{VALUE})\s*\.?\s*"
+    rf"|(?:{OPENING})?(?:(?:This|That|It|which|We|we)\s+(?:gives?|yields?|get|have|obtain)(?:\s+us)?\s+)?{VALUE}"
+    r"\s+(?:is|as|to\s+be)\s+(?:the|our|my)\s+(?:final\s+|correct\s+|right\s+)?answer\s*\.?\s*"
+)
+CONCLUDED_ALONE = re.compile(rf"\s*{SUBJECT}\s+{VERB}\s+{VALUE}\s*\.?\s*")
+DOUBTED_IN = re.compile(
+    r"n['’]t\b|\b(?:not|no|never|if|or|wrong|incorrect|false|supposed|alleged|suppose|assume|than|least|most|about|approximately)\b",
     re.IGNORECASE,
 )
 ASKED = re.compile(r"(?:^|\n)\s*(?:find|estimate|choose|select)\s+the\s+(?:\w+\s+)?$", re.IGNORECASE)
@@ -34,7 +67,6 @@ ELSEWHERE = re.compile(  # the same in other languages, each from its own word f
 )
 MARKS_OF_OTHERS = ("ntwo", "rgebnis", "espuesta", "esultado", "isposta", "esposta", "evap")  # in ASCII
 POLITE_END = re.compile(r"\s*(?:です|である|だ|になります|입니다|이다|이에요|예요|है)\s*[。.]?\s*$")
-FINAL = re.compile(r"\bfinal\s+answer\b[*_\s]*(?:\bis\b\s*:?|:|=)[*_]*(?=\s*(?:\$|\\[(\[]))", re.IGNORECASE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them
     r"[\d=<>+*/^\\?]|n[o'’]t\b|\b(?:no|never|neither|nor|or|and|unless|except|wrong|false|incorrect|impossible|if|half|third|"
@@ -43,9 +75,12 @@ CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer
     r"one|two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|million|billion)\b",
     re.IGNORECASE,
 )
-DELIMITED = re.compile(r"\s*(?:\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+DELIMITED = re.compile(
+    r"\s*(?:\\begin\{(?:equation|displaymath|gather)\*?\}(.+?)\\end\{(?:equation|displaymath|gather)\*?\}|\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])",
+    re.DOTALL,
+)
 AFTER_DELIMITED = re.compile(
-    r"\s*(?:\*\*|`)?\s*(?:[.;!。\n]|$|,?\s+(?:because|since|so|as|which|where|I hope)\b|です|입니다)"
+    r"\s*(?:\*\*|`)?\s*(?:[.;!。\n]|$|,?\s+(?:because|since|so|as|which|where|not|I hope)\b|です|입니다)"
 )
 CLAUSE = (
     r"because|since|so|as|in|that|which|where|for|after|when|with|meaning|giving|not|but|the|this|it|we|you|they|each|per|by"
@@ -58,6 +93,22 @@ SENTENCE_END = re.compile(
 NOT_CUT = re.compile(r"\bwhere\b")
 FENCE = re.compile(r"\A```[a-z]*\s*\n?(.*?)\n?\s*```\Z", re.DOTALL)
 KEYS = ("answer", "final_answer", "final answer", "result", "solution")
+CORRECTED = re.compile(r"\b(?:it|this|that|answer)\s+should\s+(?:have\s+been|be)\b", re.IGNORECASE)
+PLAIN = re.compile(r"[-+−]?\s*(?:\d|\\(?!text|boxed|fbox)|[({\[]|[A-Za-zπ]\s*(?:[=<>≤≥]|$))")
+DOUBTED = re.compile(  # up to "the answer is"
+    r"(?:\b(?:suppose|assum\w+|prove|show|if|whether|doubt\w*|disagree|deny|denies|nobody|nobody\s+\w+|no\s+one\s+\w+)"
+    r"|\b(?:false|untrue|not\s+true|wrong|incorrect|mistake)(?:\s+to\s+\w+)?"
+    r"|(?<![Ii] )(?<![Ww]e )(?<!can )\b(?:claim(?:s|ed)?|said|says?|thinks?|thought|believes?|guess(?:es|ed)?)"
+    r"|n['’]t\s+(?:think|believe|say)|\b(?:not|never)\s+(?:think|believe|say))\s+(?:that\s+)?(?:the\s+|his\s+|my\s+)?(?:final\s+)?answers?\b[^.]{0,30}$"
+    r"|\b(?:wrong|incorrect|false|naive|tempting|invalid|bad|expected\s+wrong)\s+answers?\b[^.]{0,30}$",
+    re.IGNORECASE,
+)
+TAKEN_BACK = re.compile(  # after "the answer is"
+    r"[^.!?\n]{0,60}?[\s,.;:()$*]{1,5}(?:(?:which|this|that|it)\s+(?:is|was|seems)\s+(?:not\s+(?:correct|right|true|valid)|wrong|incorrect|false|impossible)"
+    r"|but\s+(?:I|we|he|she|they|this|that)\s+(?:disagree|doubt|is\s+(?:wrong|false|incorrect|not\s+(?:correct|right|true|valid|the)))|contradiction|(?:actually|no),?\s+(?:it|the\s+answer)\s+is\b|wait,?\s+no\b|or\s+(?:maybe|perhaps|possibly|it\s+is|it's)\b)"
+    r"|\s*\S{1,40}?\s*(?:ではない|ではありません|じゃない|[이가]\s*아닙니다|[이가]\s*아니다|是错|不对|不正确)",
+    re.IGNORECASE,
+)
 WRAPPERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"), ("`", "`"))
 
 
@@ -83,10 +134,19 @@ def statement_end(tail: str) -> int:
     return end
 
 
+def concluded(text: str) -> str | None:
+    """What the last line concludes without the word "answer": "Therefore, x = 64", "This gives 64 as the answer"."""
+    line = text.rstrip().rpartition("\n")[2][-LONGEST_SENTENCE:]
+    found = CONCLUDED.fullmatch(line) or (CONCLUDED_ALONE.fullmatch(line) if text.strip() == line.strip() else None)
+    if found is None or DOUBTED_IN.search(line):
+        return None
+    said = next(group for group in found.groups() if group is not None).strip(" *")
+    return inside(formula) if (formula := DELIMITED.fullmatch(said)) else said
+
+
 def said_after(rest: str, whole_line: bool = False) -> tuple[str | None, str]:
     """What follows "the answer is": a delimited formula, else the rest of the sentence (or of the line)."""
-    rest = rest.lstrip(" \t*_:=：")
-    rest = rest.lstrip()
+    rest = rest.lstrip(" \t*_:=：").removeprefix("}").lstrip()
     formula = DELIMITED.match(rest)
     if formula and AFTER_DELIMITED.match(rest, formula.end()):
         content = inside(formula)
@@ -107,11 +167,21 @@ def sentence_end(line: str) -> int | None:
     return found.start() if found and line[: found.start()].strip(" *_") else None
 
 
-def stated_formula_after(text: str, start: int) -> str | None:
-    """The formula of the last "final answer is $…$" behind a box."""
-    ends = [found.end() for found in FINAL.finditer(text, start)]
-    formula = DELIMITED.match(text, ends[-1]) if ends else None
-    return inside(formula) if formula and AFTER_DELIMITED.match(text, formula.end()) else None
+def answer_after(rest: str) -> str | None:
+    """The last answer that is plainly stated behind a box: "Final answer: 7", "it should be 6"."""
+    end = statement_end(rest) if "nswer" in rest or "NSWER" in rest or "####" in rest else -1
+    if "should" in rest:
+        end = max([end, *(found.end() for found in CORRECTED.finditer(rest))])
+    if end < 0 or denied(rest[:end], rest[end:]):
+        return None
+    said = said_after(rest[end:])[0]
+    return said if said and PLAIN.match(said) and len(said) <= LONGEST_SENTENCE else None
+
+
+def denied(before: str, after: str) -> bool:
+    """Do the words around "the answer is" deny or doubt it, or make it somebody else's?"""
+    sentence = re.split(r"[.!?\n]", before[-LONGEST_SENTENCE:])[-1]
+    return DOUBTED.search(sentence) is not None or TAKEN_BACK.match(after[:LONGEST_SENTENCE]) is not None
 
 
 def inside(formula: re.Match[str]) -> str:

@@ -12,7 +12,11 @@ Compare = Callable[[Value, Value], bool]
 LEADING = frozenset(("is", "are", "was", "were", "equals", "equal", "be", "=", ":"))
 FILLING_TEXT = "the a an is are be that which there that's it must has have exactly"
 FILLING = frozenset(FILLING_TEXT.split())
-DENYING_TEXT = "not no never neither nor cannot isn't don't at about approximately less more between wrong"
+DENYING_TEXT = """
+not no never neither nor cannot isn't don't isn aren at about approximately less more between without wrong incorrect false
+unlikely impossible mistaken invalid improbable unknown doubtful untrue thought
+believed supposed
+"""
 DENYING = frozenset(DENYING_TEXT.split())
 QUANTIFIERS = frozenset(("for", "where", "with"))
 QUANTIFIED_TEXT = "any all every some arbitrary each constant constants real integer integers number numbers and"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge, same_short_numbers
-from whetstone.verify.extract import extract, percent_after_box
+from whetstone.verify.extract import extract, other_name
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verdict_cache import Question, VerdictCache
 
@@ -147,8 +147,8 @@ class MathVerifier:
         # most answers, and the reward of every step of RL: before anything is remembered
         if answer.isdecimal() and gold.isdecimal() and rules.kind == "math" and len(answer) + len(gold) <= SHORT:
             return Verdict(True, "equal", answer) if int(answer) == int(gold) else Verdict(False, "different", answer)
-        if how == "box" and "%" in gold and percent_after_box(text):
-            answer += "\\%"
+        if how == "box" and "=" in gold and "=" not in answer and (name := other_name(text, gold)):
+            answer = f"{name}={answer}"
         if rules.kind == "math" and len(gold) <= SHORT and (same := same_short_numbers(answer, gold)) is not None:
             return Verdict(True, "equal", answer) if same else Verdict(False, "different", answer)
         question = Question(answer, gold, policy)

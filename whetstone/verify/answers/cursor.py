@@ -15,7 +15,8 @@ RELATIONS = {
     "\\parallel": "parallel", "\\perp": "perp", "\\land": "and", "\\wedge": "and", "\\lor": "or", "\\vee": "or",
     "\\implies": "implies", "\\Rightarrow": "implies", "\\Longrightarrow": "implies", "\\iff": "iff",
     "\\Leftrightarrow": "iff", "\\to": "to", "\\rightarrow": "to", "\\mapsto": "maps to", "\\mid": "divides",
-    "\\nmid": "does not divide", "\\subset": "subset", "\\subseteq": "subset or equal", "\\propto": "proportional",
+    "\\nmid": "does not divide", "\\subset": "subset", "\\subseteq": "subset or equal", "\\supset": "superset",
+    "\\supseteq": "superset or equal", "\\propto": "proportional",
     "\\oplus": "oplus", "\\circ": "after",
 }  # fmt: skip
 OPENING, CLOSING = ("(", "[", "{", "\\{", "\\langle"), (")", "]", "}", "\\}", "\\rangle")
@@ -42,6 +43,7 @@ class Cursor:
         self.matrices = False  # one was met
         self.degrees = False  # a degree sign was met elsewhere
         self.currency: Unit | None = None
+        self.groups = 0  # braces looked into
         self.began = 0  # the first token of the quantity that is read
 
     # tokens

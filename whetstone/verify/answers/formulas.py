@@ -73,13 +73,15 @@ class Formulas(Atoms):
             if token in ("*", "\\cdot", "\\times", "\\ast", "/", "\\div"):
                 if self.ahead(1)[:1] == WORD and self.ahead(1)[1:] not in CARDINALS:
                     break
-                self.take()
+                token = self.take()
                 sign = 1
                 while self.peek() in ("-", "+"):
                     sign *= -1 if self.take() == "-" else 1
                 right = self.factor()
                 right = right if sign > 0 else negative(right)
-                if token in ("/", "\\div"):
+                if token == "\\times" and is_vector(right) and is_vector(factors[-1]):
+                    factors[-1] = ("f", "cross", factors[-1], right)
+                elif token in ("/", "\\div"):
                     self.divide(factors, right)
                 else:
                     factors.append(right)
@@ -191,3 +193,7 @@ class Formulas(Atoms):
             self.take()
             value = ("^", value, self.exponent())
         return value if sign > 0 else negative(value)
+
+
+def is_vector(term: Term) -> bool:
+    return (term[0] == "s" and term[1].startswith(("\\vec", "\\overrightarrow"))) or term[:2] == ("f", "cross")

@@ -7,15 +7,17 @@ are words; degree signs of any spelling are `\degree`.
 import re
 import unicodedata
 
+from whetstone.verify.answers.notations import usual
 from whetstone.verify.exact import TooLarge
 
 MOST_CHARACTERS = 10_000
+MOST_WRAPPERS = 10  # groups and styles around an answer
 DEEPEST = 40
 TEXT, END = "\x02", "\x03"
 
 SIGNS = str.maketrans(
     {
-        "−": "-", "–": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "∕": "/",
+        "−": "-", "–": "-",  "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "∕": "/",
         "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
         "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "≈": r"\approx ", "≡": r"\equiv ", "±": r"\pm ",
         "∓": r"\mp ", "∅": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
@@ -23,6 +25,7 @@ SIGNS = str.maketrans(
         "→": r"\to ", "⇒": r"\implies ", "∠": r"\angle ", "△": r"\triangle ", "∼": r"\sim ", "≅": r"\cong ",
         "∥": r"\parallel ", "⊥": r"\perp ", "∣": r"\mid ", "∑": r"\sum ", "∫": r"\int ", "∏": r"\prod ",
         "°": r"\degree ", "º": r"\degree ", "℃": r"\degree C", "℉": r"\degree F", "度": r"\degree ", "…": r"\ldots ",
+        "—": "-", "‑": "-", "‐": "-", "∶": ":",
         "’": "'", "′": "'", "″": "''", "“": '"', "”": '"', "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ",
         "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "‰": r"/1000 ", "、": ",", "。": ".", "｡": ".", "，": ",",
         "【": "(", "】": ")", "〜": "~", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
@@ -41,6 +44,15 @@ NOISE = re.compile(
     r"boldsymbol|mathbf|mathit|mathsf|mathtt|bm|underline|boxed|fbox|bf|it|rm|large|Large|huge|emph|"
     r"(?:text)?color\s*\{[^{}]*\}|phantom\s*\{[^{}]*\})(?![A-Za-z])|\\[()]|(?<!\\)\\[\[\]]|`|^\s*\*\*|\*\*\s*$"
 )
+WRAPPER = re.compile(
+    r"(?P<style>\\(?:boldsymbol|math(?:bf|it|sf|tt|rm)|bm|underline|boxed|fbox|emph|displaystyle|textstyle|text(?:bf|it|rm)?|mbox"
+    r"|(?:text)?color\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|ensuremath|bf|large|Large|huge|rm)(?![A-Za-z]))?\s*(?P<brace>\{)?\s*"
+)
+RELATED = re.compile(r"[=<>]|\\(?:[gl]eq?|ne|in)(?![A-Za-z])")
+LIST_OF_SET = re.compile(r"(?![(\[{\\])(?!.*(?:\\frac|\\sqrt|\s(?:and|or)\s)).*,", re.DOTALL)
+BOLD = r"\\(?:mathbf|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}"
+BOLD_CROSS = re.compile(rf"{BOLD}\s*\\times\s*{BOLD}")
+LONE_SIGN = re.compile(r"(?<![\\A-Za-z}^_])\{\s*([-+]|\\?%)\s*\}|(?<=\d)\{\s*(\\?%)\s*\}")
 TEXTS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc)?|mathrm|mbox|hbox|textrm|operatorname\*?|unit|ensuremath)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
@@ -54,6 +66,7 @@ SCALE = re.compile(rf"\\degree\s*{TEXT}?\s*([CF])(?![A-Za-z])\s*{END}?")
 ORDINAL = re.compile(rf"(?<=\d)\s*(?:\^\s*)?\{{?\s*{TEXT}?\s*(?:st|nd|rd|th)\s*{END}?\s*\}}?(?![A-Za-z])")
 DOTS = re.compile(r"\.\.\.+|\\c?dots(?![A-Za-z])")
 JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)\s*(?=\d{3}(?!\d))")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 SPACED_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:[.,]\d+)?")
 POINTED = re.compile(r"[-+]?\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+)")
 APOSTROPHES = re.compile(r"[-+]?\d{1,3}(?:'\d{3})+")
@@ -61,7 +74,7 @@ MONEY = re.compile(r"(?:\\\$|[€£¥₹])\s*")
 REPEATED = re.compile(r"([-+]?\d+\.\d*)\((\d+)\)")
 DIGIT_WORDS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 BASE = re.compile(
-    rf"([0-9A-Z]+)\s*(?:,\s*)?{TEXT}?\s*\(?\s*{TEXT}?(?:in\s+)?base[-\s]*\$?(\d+|{'|'.join(DIGIT_WORDS)}){END}?\)?{END}?$"
+    rf"([0-9A-Z]+)\s*(?:,\s*)?{TEXT}?\s*\(?\s*{TEXT}?(?:in\s+)?base[-\s]*{END}?\s*\$?(\d+|{'|'.join(DIGIT_WORDS)}){END}?\)?{END}?$"
 )
 BASED = re.compile(rf"(?<![A-Za-z\d.])\(([0-9A-Z]+)\)(?=_)|_\s*\{{\s*[({TEXT}]*\s*(\d+|[a-z]+)\s*[){END}]*\s*\}}")
 BRACED_WORD = re.compile(
@@ -78,7 +91,7 @@ def clean(answer: str) -> str:
     """Raises TooLarge where it is too long or too deep to look at."""
     if len(answer) > MOST_CHARACTERS:
         raise TooLarge("too many characters")
-    text = (answer if answer.isprintable() else CONTROL.sub(" ", answer)).strip()
+    text = usual((answer if answer.isprintable() else CONTROL.sub(" ", answer)).strip())
     if not text.isascii():
         text = _ascii(text)
     _measure_depth(text)
@@ -104,10 +117,44 @@ def clean(answer: str) -> str:
     return _numbers(text.removeprefix("=").strip())
 
 
+def peeled(text: str) -> str:
+    """A text without the groups and style commands around all of it: `\\mathbf{(1, 2)}`, `{x = 3}`; `{1, 2}` is a set."""
+    text = LONE_SIGN.sub(lambda found: found[1] or found[2], text.strip()) if "{" in text else text.strip()
+    for _ in range(MOST_WRAPPERS):
+        if text[:1] not in ("{", "\\"):
+            break
+        found = WRAPPER.match(text)
+        if not (found["style"] or found["brace"]):
+            break
+        inside = text[found.end() :]
+        if found["brace"]:
+            if not _closes_at_end(text, found.start("brace")):
+                break
+            inside = inside[:-1].strip()
+        style = found["style"] or ""
+        words = style.startswith(("\\text", "\\mbox", "\\mathrm")) and "color" not in style
+        listed = not style and LIST_OF_SET.match(inside) and not THOUSANDS.fullmatch(inside)
+        if ((words or listed) and not RELATED.search(inside)) or "\\over" in inside or "\\choose" in inside:
+            break
+        text = inside.strip()
+    return text
+
+
+def _closes_at_end(text: str, start: int) -> bool:
+    depth = 0
+    for token in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if not depth and token[0] == "}":
+            return start + token.end() == len(text)
+    return False
+
+
 def _without_commands(text: str) -> str:
     """LaTeX without styles, delimiters and other spellings of one command; text between TEXT and END."""
     for other, command in OTHER_COMMANDS:
         text = text.replace(other, command)
+    if "\\times" in text:
+        text = BOLD_CROSS.sub(r"\\vec{\1}\\times \\vec{\2}", text)
     text = NOISE.sub(" ", text).replace("\\!", "")
     if "\\begin" in text:
         text = SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)

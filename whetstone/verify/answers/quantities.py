@@ -11,7 +11,7 @@ from whetstone.verify.answers.forms import Expression, Matrix, Value
 from whetstone.verify.answers.formulas import Formulas
 from whetstone.verify.answers.terms import Term, grid, has_matrix, names, number, value_of, walk
 from whetstone.verify.answers.tokens import BASED, JOINING, WORD
-from whetstone.verify.answers.units import NO_UNIT, Unit, known, measure, multipliers
+from whetstone.verify.answers.units import NO_UNIT, PERCENT, Unit, known, measure, multipliers
 from whetstone.verify.elementary import Elementary
 
 CURRENCY = {"\\$": "dollar", "€": "euro", "£": "pound-sterling", "¥": "yen", "₹": "rupee", "¢": "cent"}
@@ -76,6 +76,8 @@ class Quantities(Formulas):
                 words.append(self.word())
             elif token in ("/", "*", "\\cdot") and (self.ahead(1)[:1] == WORD or (known(self.ahead(1)) and words)):
                 words.extend("/" if token == "/" else "")
+            elif token == "/" and words and self.ahead(1) == "(" and (below := self.units_below()):
+                words.extend(below)
             elif token is not None and len(token) == 1 and known(token) and (words or self.lone_unit()):
                 words.append(token)
             elif token == "." and words:
@@ -93,6 +95,20 @@ class Quantities(Formulas):
         if bracket and self.peek() == ")":
             self.position += 1
         return words
+
+    def units_below(self) -> list[str]:
+        """The units of `/(kg K)`, each with its "/"; nothing is taken where there are others in the brackets."""
+        start, found = self.position, []
+        self.position += 2
+        while (token := self.peek()) not in (None, ")"):
+            name = self.word() or token
+            if token not in ("*", "\\cdot"):
+                found.extend(["/", name] if known(name) else ["?"])
+            self.position += 1
+        if token is None or "?" in found:
+            self.position = start
+            return []
+        return found
 
     def lone_unit(self) -> bool:
         """Is the letter here a unit: after a space and a number, with nothing but a unit to the end?"""
@@ -122,16 +138,18 @@ def multiplied(term: Term, words: list[str], percent: str, gap: bool) -> tuple[T
     while rest:
         word = rest[0].casefold().strip(".")
         two = " ".join(rest[:2]).casefold()
-        if word in ("percent", "percentage", "pct") or two == "per cent":
-            rest = rest[2 if two in ("per cent", "percentage points", "percent points") else 1 :]
+        if word in PERCENT or two in PERCENT:
+            rest = rest[2 if two in PERCENT else 1 :]
             term = term if percent == "unit" else ("*", term, number(Fraction(1, 100)))
         elif two in ("per thousand", "per mille", "per mil"):
             rest, term = rest[2:], ("*", term, number(Fraction(1, 1000)))
+        elif two in ("basis points", "basis point"):
+            rest, term = rest[2:], ("*", term, number(Fraction(1, 10_000)))
         elif word in ("squared", "cubed") and rest[1:2] not in (["units"], ["unit"]):
             rest, term = rest[1:], ("^", term, number(2 if word == "squared" else 3))
         elif word == "factorial":
             rest, term = rest[1:], ("f", "factorial", term)
-        elif word in multipliers():
+        elif word in multipliers() and rest[0] != "K":  # kelvin
             rest, term = rest[1:], ("*", term, number(multipliers()[word]))
             rest = rest[1:] if rest[:1] == ["of"] else rest
         else:

@@ -17,23 +17,26 @@ from typing import Literal
 
 from whetstone.verify.answers.cursor import CLOSING, OPENING, RELATIONS
 from whetstone.verify.answers.forms import Bracket, Builder, Chain, Combined, Expression, Items, Ratio, Statement, Value
-from whetstone.verify.answers.marks import clean
+from whetstone.verify.answers.marks import END, TEXT, clean
 from whetstone.verify.answers.quantities import Quantities
 from whetstone.verify.answers.terms import value_of
 from whetstone.verify.answers.tokens import JOINING, WORD
 from whetstone.verify.exact import TooLarge, Unreadable
 
+SEPARATORS = (",", ";", "\\\\")
 MOST_ITEMS = 100
-THOUSANDS = re.compile(r"(?<![\d.(,])\d{1,3}(?:,\d{3})+(?!\d)")
-WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])\d{1,3}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
+MOST_GROUPS = 20  # braces of an answer that are looked into for what is no formula
+THOUSANDS = re.compile(r"(?<![\d.(,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
+WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])[1-9]\d{0,2}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
+MIXED = re.compile(rf"(\d+)\s*{TEXT}?\s*and\s*{END}?\s*(\\frac\{{\d+\}}\{{\d+\}})")  # 3 and 1/4
 SETS = {"\\cup": "\\cup", "\\cap": "\\cap", "\\setminus": "\\setminus"}
 LABEL = re.compile(
     r"(?:[A-Za-z]|\\(?!pi\b|infty\b)[A-Za-z]+|[A-Z][A-Za-z]+)'*(?:_\{?\w+\}?)?"  # x, x_1, AB, \theta
     r"|\\?[A-Za-z]'*(?:_\{?\w+\}?)?(?:\^\{?-1\}?)?\([^()]*\)"  # f(2), P(x)
     r"|\((?:[A-Za-z](?:_\{?\w+\}?)?,)+[A-Za-z](?:_\{?\w+\}?)?\)"  # (p,q)
     r"|(?:\\angle|\\triangle|\\overline|\\vec|m\\angle)\{?[A-Za-z]+\}?|\|?\\?[A-Z]{2,3}\|?"
-    r"|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Za-z]_\{?\w+\}?:[A-Za-z]_\{?\w+\}?|[A-Z]{1,2}:[A-Z]{1,2}|\\sum\w*"
+    r"|\\frac\{[A-Z]{2}\}\{[A-Z]{2}\}|[A-Za-z]_\{?\w+\}?:[A-Za-z]_\{?\w+\}?|[A-Z]{1,2}:[A-Z]{1,2}|[a-z](?::[a-z])+|\\sum\w*"
 )
 
 
@@ -60,6 +63,8 @@ def read(
     texts = [text] if joined == text or alone else [text, joined] if bracketed else [joined] if gold else [joined, text]
     if not gold and (glued := GLUED_METRES.fullmatch(text)):
         texts.insert(0, f"{glued[1]} {glued[2]}")
+    if not gold and (mixed := MIXED.fullmatch(text)):
+        texts.append(f"{mixed[1]}{mixed[2]}")
     return [Reader(each, percent, products).answer() for each in texts]
 
 
@@ -88,8 +93,8 @@ class Reader(Quantities):
 
     def separator(self) -> str | None:
         joint = None
-        while (token := self.peek()) in (",", ";") or self.word() in JOINING:
-            joint = "," if token in (",", ";") and joint is None else JOINING.get(self.word() or "", joint)
+        while (token := self.peek()) in SEPARATORS or self.word() in JOINING:
+            joint = "," if token in SEPARATORS and joint is None else JOINING.get(self.word() or "", joint)
             self.position += 1
         return joint
 
@@ -218,7 +223,23 @@ class Reader(Quantities):
             if bracket is not None:
                 return bracket
             self.position = start
+            if token == "{" and (grouped := self.grouped()) is not None:
+                return grouped
+            self.position = start
         return self.quantity()
+
+    def grouped(self) -> Value | None:
+        """What braces without a meaning hold, if it is no formula: `{(1, 2)}`."""
+        self.groups += 1
+        if self.ahead(1) not in ("(", "[", "\\{") or self.groups > MOST_GROUPS:
+            return None
+        self.take()
+        try:
+            inside = self.items(until="}")
+            self.expect("}")
+        except Unreadable:
+            return None
+        return None if isinstance(inside, Expression) else inside
 
     def set_until(self, closing: str) -> Value:
         if self.peek() == closing:

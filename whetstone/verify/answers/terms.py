@@ -54,6 +54,15 @@ def names(term: Term) -> set[str]:
     return {part[1] for part in walk(term) if part[0] == "s"} - CONSTANTS
 
 
+def replaced(term: Term, old: Term, new: Term) -> Term:
+    """The term with `new` wherever `old` stands."""
+    if term == old:
+        return new
+    if term[0] in "nsm":
+        return term
+    return tuple(replaced(part, old, new) if isinstance(part, tuple) else part for part in term)
+
+
 def has_matrix(term: Term) -> bool:
     return any(part[0] == "m" for part in walk(term))
 

@@ -21,7 +21,7 @@ WORD, BASED = "\x04", "\x05"
 TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<mode>[\x02\x03])|\\begin\s*\{(?:[A-Za-z]+\*?)\}(?:\s*\{[lcr| ]*\})?|\\end\s*\{[A-Za-z]+\*?\}"
     r"|(?P<based>(?:\d[0-9A-Z]*|[A-Z][0-9A-Z]+)\s*_\s*(?:\{\s*\d{1,2}\s*\}|\d(?!\d))|0x[0-9a-fA-F]+|0b[01]+(?!\d))"
-    r"|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?|\\[A-Za-z]+|\\\\|\\.|\.\.+|!=|<=|>=|==|\*\*|=>|->"
+    r"|(?:\d+(?:\.(?!\s+[A-Z][a-z])\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?|\\[A-Za-z]+|\\\\|\\.|\.\.+|!=|<=|>=|==|\*\*|=>|->"
     r"|(?P<letters>°[CF]|[^\W\d_]{2,}'[a-z]{1,2}(?![A-Za-z])|[^\W\d_]+)|.",
     re.DOTALL,
 )
@@ -29,7 +29,8 @@ NAMES = {name: "\\" + name for name in FUNCTION_NAMES} | {
     "asin": "\\arcsin", "acos": "\\arccos", "atan": "\\arctan", "pi": "\\pi", "sqrt": "\\sqrt", "infinity": "\\infty",
     "Infinity": "\\infty", "inf": "\\infty", "infty": "\\infty", "oo": "\\infty", "theta": "\\theta", "binom": "\\binom",
     "alpha": "\\alpha", "lambda": "\\lambda", "cosec": "\\csc", "Sin": "\\sin", "Cos": "\\cos", "cbrt": "\\cbrt",
-    "frac": "\\frac",
+    "frac": "\\frac", "Rational": "\\frac", "binomial": "\\binom", "beta": "\\beta", "gamma": "\\gamma", "delta": "\\delta",
+    "omega": "\\omega", "sigma": "\\sigma", "epsilon": "\\epsilon",
 }  # fmt: skip
 CALLED = sorted((name for name in NAMES if (len(name) > 2 and name.islower()) or name == "ln"), key=len, reverse=True)
 JOINING = {"and": "and", "or": "or", "und": "and", "oder": "or", "et": "and", "ou": "or", "и": "and", "или": "or"}

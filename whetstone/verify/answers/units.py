@@ -4,6 +4,7 @@ measure("km/h")      Unit(Fraction(5, 18), {"m": 1, "s": -1})
 measure("apples")    Unit(1, {"apple": 1}): things that are counted are units of their own
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cache
@@ -59,6 +60,11 @@ Pa 1000 g m^-1 s^-2 | pascal pascals
 eV 1 eV |
 erg 0.0001 g m^2 s^-2 | ergs
 cal 1 cal | calorie calories
+Å 0.0000000001 m | angstrom angstroms ångström
+Wh 3600000 g m^2 s^-2 |
+F 1 F | farad farads
+H 1 H | henry henries
+T 1 T | tesla
 V 1 V | volt volts
 A 1 A | amp amps ampere amperes
 C 1 C | coulomb coulombs
@@ -90,15 +96,18 @@ PREFIXES = {
     "tera": 12, "giga": 9, "mega": 6, "kilo": 3, "deci": -1, "centi": -2, "milli": -3, "micro": -6, "nano": -9,
 }  # fmt: skip
 PREFIXED_TEXT = """
-m g s L l N J W VA Pa eV cal V A Hz mol ohm bit byte B
+m g s L l N J W Wh F VA Pa eV cal V A Hz mol ohm bit byte B
 meter meters metre metres gram grams second seconds liter liters litre litres joule joules watt watts newton newtons
 pascal pascals volt volts calorie calories hertz bytes bits
 """
 TEN_POWERS_TEXT = """
 ten 1 tens | hundred 2 hundreds | thousand 3 thousands k | million 6 millions mn | billion 9 billions bn |
 trillion 12 trillions | quadrillion 15 quadrillions | quintillion 18 quintillions | lakh 5 lakhs | crore 7 crores |
-百 2 | 千 3 | 万 4 萬 | 亿 8 億 | 만 4 | 억 8 | тысяч 3 тысячи тысяча | миллион 6 миллиона миллионов |
-миллиард 9 миллиарда миллиардов | tausend 3 | millionen 6 | milliarde 9 milliarden | mille 3 | millones 6 millón
+十 1 拾 십 десятков десятка | 百 2 백 | 千 3 천 | 万 4 萬 myriad myriads | 亿 8 億 | 兆 12 | 만 4 | 억 8 | googol 100 googols |
+hundert 2 сотен сотни | mil 3 mila duizend tusen tysięcy |
+ тысяч 3 тысячи тысяча | миллион 6 миллиона миллионов |
+миллиард 9 миллиарда миллиардов | tausend 3 | millionen 6 millionene miljoen milioni milhões |
+milliarde 9 milliarden | mille 3 | millones 6 millón
 """
 ORDINALS_TEXT = """
 third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
@@ -148,16 +157,38 @@ def table() -> dict[str, Unit]:
     return found
 
 
+DOZENS_TEXT = """
+dozen dozens dutzend docena docenas douzaine douzaines dozzina dozzine duzzine dúzia dúzias dozijn tucet дюжина дюжины
+дюжин 打 ダース 다스
+"""
+PERCENT_TEXT = """
+percent percentage pct prozent procent procenten процент процента процентов パーセント 퍼센트 per-cent por-ciento por-cento
+pour-cent per-cento percentage-points percent-points
+"""
+PERCENT = frozenset(word.replace("-", " ") for word in PERCENT_TEXT.split())
+PARTS_TEXT = """
+half 2 halves halved hälfte hälften mitad mitades moitié moitiés metà metade половина половины |
+3 drittel tercio tercios terzi terço terços треть трети | quarter 4 quarters viertel cuarto cuartos четверть четверти |
+5 fünftel quinto quintos cinquièmes | 6 sechstel | 7 siebtel | 8 achtel | 9 neuntel | 10 zehntel | 1000 permille promille |
+1000000 ppm | 1000000000 ppb
+"""
+
+
 @cache
 def multipliers() -> dict[str, Fraction]:
     """Words that multiply the number before them: dozen, million, sevenths."""
-    found = {"dozen": 12, "dozens": 12, "score": 20, "scores": 20, "gross": 144, "doubled": 2, "tripled": 3}
+    found = {"score": 20, "scores": 20, "gross": 144, "doubled": 2, "tripled": 3}
     values = {name: Fraction(number) for name, number in found.items()}
     for line in TEN_POWERS_TEXT.replace("\n", " ").split("|"):
         name, power, *others = line.split()
         values.update(dict.fromkeys([name, *others], Fraction(10) ** int(power)))
-    halves = ((2, "half halves halved"), (4, "quarter quarters"))
-    values.update({name: Fraction(1, number) for number, names in halves for name in names.split()})
+    values.update(dict.fromkeys(DOZENS_TEXT.split(), Fraction(12)))
+    for line in PARTS_TEXT.replace("\n", " ").split("|"):
+        values.update(
+            dict.fromkeys(
+                [name for name in line.split() if not name.isdecimal()], 1 / Fraction(re.search(r"\d+", line).group())
+            )
+        )
     ordinals = list(enumerate(ORDINALS_TEXT.split(), 3))
     ordinals += [(10 * n, f"{tens[:-1]}ieth") for tens, n in zip(list(CARDINALS)[-7:], range(3, 10), strict=True)]
     ordinals += [(10**n, f"{name}th") for name, n in (("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9))]

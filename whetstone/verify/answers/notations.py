@@ -1,0 +1,127 @@
+r"""Other ways to write what the grammar knows: each row is a mark that a text must contain, a pattern and what stands for it.
+
+x<1\lor x>2      x<1 or x>2                 ]0,1[               (0,1)
+\Rightarrow 57   57                          \text{ is to }      :
+12\text{,}500    12{,}500                    8\text{ choose }3   \binom{8}{3}
+"""
+
+import re
+
+from whetstone.verify.answers.units import CARDINALS
+
+WORDED = r"(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*)"
+SPACES = r"(?:\\[,;: ]|\\q?quad|\s|~|\{\})*"
+COMPARED = (("greater|more|larger|bigger", ">", r"\ge "), ("less|smaller|fewer|lower", "<", r"\le "))
+
+ROWS = (
+    # signs without meaning before and after an answer
+    ("\\", r"\A\s*\\(?:[Rr]ightarrow|Longrightarrow|implies|therefore|to|because)(?![A-Za-z])", ""),
+    ("\\", r"\\(?:checkmark|blacksquare|square|qed)(?![A-Za-z])\s*\Z", ""),
+    ("\\text", r"(?:\\q?quad|\s)*\\text\s*\{\s*[,(]?\s*\(?(?:since|because|as (?:required|desired|claimed))\b[^{}]*\}.*\Z", ""),
+    (
+        "\\text",
+        r"\A\\text\s*\{(?![^{}]*\b(?:not|isn't|wrong|incorrect|unlikely|false|about|approximately|least|most|than)\b)[^{}]*"
+        r"\b(?i:answer|result|solution|total|value)\b[^{}]*(?:\bis|:|=)\s*\}",
+        "",
+    ),
+    # numbers
+    ("\\text{,}", r"\\text\{,\}", "{,}"),
+    ("frac", r"(\\[dt]?frac\s*\{|\}\s*\{)([1-9]\d{0,2}(?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", "")),
+    ("\u0305", r"((?:\d\u0305)+)", lambda m: r"\overline{" + m[1].replace("\u0305", "") + "}"),
+    ("US", rf"\A{WORDED}?\s*USD?\s*\}}?\s*(?:\\?\$)?\s*(?=\d)", r"\\$ "),
+    ("Rs", rf"\A{WORDED}?\s*Rs\.?\s*\}}?\s*(?=\d)", "₹ "),
+    (",", r"\A(-?\d+),(\d{1,2})(?=\s*(?:\\?%|€)\s*\Z)", r"\1.\2"),
+    ("_", rf"{WORDED}([0-9A-Z]+)\s*\}}(?=\s*_)", r"\1"),
+    ("choose", rf"\A(\d+)\s*{WORDED}?\s*choose\s*\}}?\s*(\d+)\Z", r"\\binom{\1}{\2}"),
+    # units
+    ("\\mu", rf"\\mu\s*{WORDED}([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
+    ("\\mu", rf"{WORDED}\{{?\\mu\}}?\s*([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
+    ("\\Omega", rf"{WORDED}([kMm]?)\s*\\Omega\s*\}}", r"\\text{ \1ohm}"),
+    ("\\Omega", rf"(?<=\d){SPACES}([kM]?)\\Omega(?![A-Za-z_])(?=\s*\Z)", r"\\text{ \1ohm}"),
+    ("\\AA", r"\\AA(?![A-Za-z])", "Å"),
+    ("\\odot", rf"(?<=\d){SPACES}([MRL])_\{{?\\odot\}}?", r"\\text{ solar\1}"),
+    ("\\circ", r"\\ (?=\^\s*\{?\s*\\circ)", " "),
+    # sets and relations
+    ("[", r"\A(?=[^\[\]]*[\[\]][^\[\]]*[\[\]][^\[\]]*\Z)(\[|\])([^\[\]()]*,[^\[\]()]*)(\[|\])",
+     lambda m: {"[": "[", "]": "("}[m[1]] + m[2] + {"[": ")", "]": "]"}[m[3]]),
+    ("\\", r"\\(?:lor|vee)(?![A-Za-z])(?=.*[<>=])", r"\\text{ or }"),
+    ("\\", r"\\(?:land|wedge)(?![A-Za-z])(?=.*[<>=])", r"\\text{ and }"),
+    ("\\mathbb{R}", r"\\mathbb\{R\}\s*(?:\^\s*\{?\+\}?|_\s*\{?(?:\+|>\s*0)\}?)\s*\Z", r"(0,\\infty)"),
+    ("\\mathbb{R}", r"\\mathbb\{R\}\s*[-−]\s*(?=\\\{)", r"\\mathbb{R}\\setminus "),
+    ("is to", rf"{WORDED}?\s*\bis to\s*\}}?", ":"),
+    ("empty set", rf"\A{WORDED}?\s*(?:the )?empty set\s*\}}?\Z", r"\\emptyset"),
+    ("infinity", rf"\A{WORDED}?\s*(?:positive|plus) infinity\s*\}}?\Z", r"\\infty"),
+    ("infinity", rf"\A{WORDED}?\s*(?:negative|minus) infinity\s*\}}?\Z", r"-\\infty"),
+    # matrices, vectors and systems
+    ("\\cr", r"\\cr(?![A-Za-z])", r"\\\\"),
+    ("^", r"(?<=[)\]])\s*\^\s*\{?\s*(?:T|\\top|\\mathsf\{T\}|\\text\{T\})\s*\}?\s*\Z", ""),
+    ("\\", r"\\(?:mathbf|boldsymbol|bm|hat|vec|widehat)\s*\{\s*(?:\\mathbf\{)?\\?([ijk])(?:math)?\}?\s*\}", r"\\hat{\1}"),
+    ("align", r"\\begin\{align(?:ed)?\*?\}(.*?)\\end\{align(?:ed)?\*?\}", lambda m: m[1].replace("&", "")),
+    ("cases", r"\\text\s*\{\s*,?\s*(?:if|when|for)\s*\}(?=.*\\end\{cases\})", ""),
+    ("cases", r"[,;]\s*&", "&"),
+)  # fmt: skip
+PATTERNS = tuple((mark, re.compile(pattern, re.DOTALL), other) for mark, pattern, other in ROWS)
+PLAIN = re.compile(r"[-+\w./*()=, ]*")
+WORDS_OF_TEXT = re.compile(rf"{WORDED}([^{{}}]*)\}}|\$")
+REAL = re.compile(
+    r"\s*(?:the set of )?(?:all )?real (?:numbers?|values?)?\s*(?:of )?(?:([a-z])(?![A-Za-z]))?\s*"
+    r"(?:that are |which are |such that )?",
+    re.IGNORECASE,
+)
+EXCEPT = re.compile(r"(?:except|but|other than|excluding|without|not equal to)(?: for)?\s+([^A-Za-z]+|\\.+)\Z")
+TENS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+
+
+def usual(text: str) -> str:
+    """A text in the notation of the grammar."""
+    if PLAIN.fullmatch(text) and not any(
+        word in text for word in (" is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity")
+    ):
+        return text
+    for mark, pattern, other in PATTERNS:
+        if mark in text:
+            text = pattern.sub(other, text)
+    if " than " in text or "real" in text:
+        text = compared(text)
+    if "hundred" in text or "thousand" in text or "half" in text:
+        text = counted(text)
+    return text
+
+
+def compared(text: str) -> str:
+    r"""`all real numbers greater than 3` and `x is at least 3` as set and inequality."""
+    plain = " ".join(WORDS_OF_TEXT.sub(lambda found: f" {found[1] or ''} ", text).split())
+    relation = plain
+    for words, strict, wide in COMPARED:
+        relation = re.sub(rf"(?:\bis |\bare )?(?:{words}) than or equal to ", lambda _, sign=wide: sign, relation)
+        relation = re.sub(rf"(?:\bis |\bare )?(?:strictly )?(?:{words}) than ", strict, relation)
+    real = REAL.match(relation)
+    if real and (real[0].strip().startswith(("all", "real", "the"))):
+        rest, name = relation[real.end() :], real[1] or "x"
+        if excepted := EXCEPT.match(rest):
+            return rf"\{{{name}|{name}\ne {excepted[1]}\}}"
+        if re.match(r"[<>]|\\(?:[gl]e|neq?)(?![A-Za-z])", rest) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2}", rest):
+            return rf"\{{{name}|{name}{rest}\}}"
+        return text
+    named = re.fullmatch(r"([a-z]) ((?:[<>]|\\[gl]e) ?[^A-Za-z]+)", relation)
+    return named[1] + named[2] if named else text
+
+
+def counted(text: str) -> str:
+    """`one hundred and five` as 105, `5 and a half` as a sum; other texts as they are."""
+    plain = " ".join(WORDS_OF_TEXT.sub(lambda found: f" {found[1] or ''} ", text).split())
+    if half := re.fullmatch(r"(\d+|[a-z]+) and (?:a|one) half", plain.casefold()):
+        whole = half[1] if half[1].isdecimal() else CARDINALS.get(half[1])
+        return text if whole is None else rf"\frac{{{2 * int(whole) + 1}}}{{2}}"
+    words = re.split(r"[\s-]+", plain.casefold())
+    if len(words) < 3 or not words[-1] or words[0] not in CARDINALS or not {*words} <= {*CARDINALS, *TENS, "and"}:
+        return text
+    total = part = 0
+    for word in words:
+        if word == "hundred":
+            part *= 100
+        elif word in TENS:
+            total, part = total + part * TENS[word], 0
+        elif word != "and":
+            part += CARDINALS[word]
+    return str(total + part)
