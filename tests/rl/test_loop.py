@@ -214,7 +214,7 @@ def test_untried_candidates_are_all_trained_on_after_a_probe(tmp_path, world, ad
 
 
 def test_candidates_can_be_chosen_by_domain(tmp_path, world, adder):
-    with pytest.raises(ValueError, match=r"domains \['word'\]"):
+    with pytest.raises(ValueError, match=r"domains = \('word',\)"):
         loop.run(room(tmp_path / "r", world, adder, pool={"domains": ["word"]}))
 
 

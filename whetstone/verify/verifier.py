@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from whetstone.records import Verdict
 from whetstone.verify.equal import Ask, judge, same_short_numbers
-from whetstone.verify.extract import extract, other_name
+from whetstone.verify.extract import extract, last_box, other_name
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verdict_cache import Question, VerdictCache
 
@@ -144,6 +144,10 @@ class MathVerifier:
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
+        if how == "box" and answer.endswith("\\%") and "%" not in gold and not (last_box(text) or "").endswith("%"):
+            answer = answer.removesuffix(
+                "\\%"
+            )  # the reference names no percent: the box is read without the sign beside it
         # most answers, and the reward of every step of RL: before anything is remembered
         if answer.isdecimal() and gold.isdecimal() and rules.kind == "math" and len(answer) + len(gold) <= SHORT:
             return Verdict(True, "equal", answer) if int(answer) == int(gold) else Verdict(False, "different", answer)
