@@ -43,7 +43,6 @@ NOT_GIVEN = [
     (r"\boxed{5}^2", "5"),
     (r"\boxed{5}x", "5"),
     (r"\boxed{5} dozen", "5"),
-    (r"\boxed{5}\%", "5"),
     (r"$\sqrt{\boxed{5}}$", "5"),
     (r"twice \boxed{5}", "5"),
     (r"y=\boxed{5}", "x=5"),
