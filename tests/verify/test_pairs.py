@@ -77,6 +77,9 @@ USD 12,500 == 12500
 413 \text{ in base } 5 == 413_5
 f(x)=3x-2 == y=3x-2
 binomial(5,2) == 10
+Rational == \text{rational}
+Binomial == \text{binomial}
+3*Rational(1, 2) == 1.5
 a:b=2:3 == 2:3
 |3-4i| == 5
 mg(a-b) == mga-mgb

@@ -25,6 +25,8 @@ ROWS = (
         "",
     ),
     # numbers
+    ("Rational", r"(?<![A-Za-z\\])Rational\s*\(([^(),]+),([^(),]+)\)", r"\\frac{\1}{\2}"),
+    ("binomial", r"(?<![A-Za-z\\])binomial\s*\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
     ("\\text{,}", r"\\text\{,\}", "{,}"),
     ("frac", r"(\\[dt]?frac\s*\{|\}\s*\{)([1-9]\d{0,2}(?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", "")),
     ("\u0305", r"((?:\d\u0305)+)", lambda m: r"\overline{" + m[1].replace("\u0305", "") + "}"),
@@ -75,7 +77,8 @@ TENS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_00
 def usual(text: str) -> str:
     """A text in the notation of the grammar."""
     if PLAIN.fullmatch(text) and not any(
-        word in text for word in (" is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity")
+        word in text
+        for word in (" is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity", "Rational", "binomial")
     ):
         return text
     for mark, pattern, other in PATTERNS:

@@ -29,7 +29,7 @@ NAMES = {name: "\\" + name for name in FUNCTION_NAMES} | {
     "asin": "\\arcsin", "acos": "\\arccos", "atan": "\\arctan", "pi": "\\pi", "sqrt": "\\sqrt", "infinity": "\\infty",
     "Infinity": "\\infty", "inf": "\\infty", "infty": "\\infty", "oo": "\\infty", "theta": "\\theta", "binom": "\\binom",
     "alpha": "\\alpha", "lambda": "\\lambda", "cosec": "\\csc", "Sin": "\\sin", "Cos": "\\cos", "cbrt": "\\cbrt",
-    "frac": "\\frac", "Rational": "\\frac", "binomial": "\\binom", "beta": "\\beta", "gamma": "\\gamma", "delta": "\\delta",
+    "frac": "\\frac", "beta": "\\beta", "gamma": "\\gamma", "delta": "\\delta",
     "omega": "\\omega", "sigma": "\\sigma", "epsilon": "\\epsilon",
 }  # fmt: skip
 CALLED = sorted((name for name in NAMES if (len(name) > 2 and name.islower()) or name == "ln"), key=len, reverse=True)
