@@ -48,6 +48,8 @@ HALVES = {"am": 0, "morning": 0, "midnight": 0, "pm": 12, "evening": 12, "noon":
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?(?:/[1-9]\d*)?)\s*([a-z]+)\.?")
 BETWEEN = re.compile(r"\s*(?:,|;|and|,\s*and)?\s*")
 BARE = re.compile(r"\d{1,2}:\d\d")
+PADDED = re.compile(r"\d{1,2}:0\d")  # no term of a ratio begins with 0
+TWO_NUMBERS = re.compile(r"\d{1,2}:\d{1,2}")
 HOURS = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 SECOND, METRE, GRAM = Fraction(1), Fraction(1), Fraction(1)
@@ -125,6 +127,9 @@ def same(gold: str, answer: str) -> bool | None:
     >>> same("3:30 PM", "15:30"), same("2 hours 30 minutes", "30 hours 2 minutes"), same("3:2", "3:2")
     (True, False, None)
     """
+    clocks = [text.strip(" $").lstrip("0") for text in (gold, answer)]
+    if any(map(PADDED.fullmatch, clocks)) and all(map(TWO_NUMBERS.fullmatch, clocks)):
+        return clocks[0] == clocks[1]
     wanted = read(gold)
     if wanted is None:
         return None
