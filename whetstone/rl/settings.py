@@ -63,7 +63,8 @@ class Settings(StudentSettings):
 
     MOVED: ClassVar[Mapping[str, str]] = {
         **StudentSettings.MOVED,
-        **dict.fromkeys(("clip_low", "clip_high", "baseline", "rounds", "soft_tokens"), OF_ALGORITHM),
+        **dict.fromkeys(("clip_low", "clip_high", "baseline", "rounds", "soft_tokens", "mask_overlong"), OF_ALGORITHM),
+        "average": 'the algorithm: rollouts weigh the same in "grpo", tokens in "dapo"',
         "kl_coefficient": "kl.coefficient",
         "kl_estimator": "kl.estimator",
         "kl_in": "kl.estimator: k1 is part of the reward, the others of the loss",
