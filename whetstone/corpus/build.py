@@ -64,7 +64,7 @@ class Settings(StageSettings):
         **{f"subset_{key}": f"subset.{key}" for key in ("problems", "traces", "by")},
         **{key: f"contamination.{key}" for key in ("against", "look_alikes")},
         "limo_solved": "subset.solved",
-        "subset_balance": SubsetSettings.MOVED["balance"],
+        "subset_balance": "subset.by",
         "limo_length": SubsetSettings.MOVED["half_length"],
         "contamination_near": "contamination.near",
         "contamination_ngram": ContaminationSettings.MOVED["ngram"],
