@@ -126,8 +126,7 @@ class Extracted(NamedTuple):
 def last_box_start(text: str) -> int:
     """Where the last box starts, -1 without one; empty ones, as in "put it in \\boxed{}", are no boxes."""
     at = text.rfind("\\boxed")
-    if "\\fbox" in text:
-        at = max(at, text.rfind("\\fbox"))
+    at = max(at, text.rfind("\\fbox", max(at, 0)))
     while at >= 0 and EMPTY_BOX.match(text, at):
         at = _before(text, at)
     while at >= 0 and (outer := _before(text, at, LONGEST_JOINT)) >= 0 and boxed(text, outer)[1] > at:

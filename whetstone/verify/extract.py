@@ -101,10 +101,11 @@ def _without_special_end(text: str) -> str:
 
 
 def _without_struck(text: str) -> str:
-    """A text without comments and what is struck out."""
-    if "<!--" not in text and "~~" not in text and "\\iffalse" not in text:
+    """A text without comments and what is struck out, in its tail."""
+    tail = text[-STATEMENT_TAIL:]
+    if "<!--" not in tail and "~~" not in tail and "\\iffalse" not in tail:
         return text
-    return text[:-STATEMENT_TAIL] + STRUCK.sub(" ", text[-STATEMENT_TAIL:])
+    return text[:-STATEMENT_TAIL] + STRUCK.sub(" ", tail)
 
 
 def _last_tag(text: str) -> str:
