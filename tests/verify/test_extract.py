@@ -92,6 +92,9 @@ def test_a_percent_sign_may_stand_outside_the_box():
         assert verify(text, r"28\%").correct is True
     assert verify(r"$\boxed{28}\%$", "28").correct is True  # the reference names no percent: the box is read alone
     assert verify(r"\boxed{28\%}", "28").correct is False
+    assert verify(r"\boxed{28}\%", "28 percent").correct is True
+    assert verify(r"\boxed{28}\%", "0.28").correct is True
+    assert verify(r"\boxed{28}\%", "2.8").correct is False
     assert verify(r"$\boxed{28}$", r"28\%").correct is False
 
 

@@ -90,7 +90,6 @@ SENTENCE_END = re.compile(
     rf"[.!?;](?=\s|$|\*)|[。！？；]|\s+[—–]+\s|\s--\s|,\s+(?:{CLAUSE})\b|\s+(?:because|since|which|where|I hope)\b"
     r"|\s+(?:in total|altogether|as required|as desired)\b",
 )
-NOT_CUT = re.compile(r"\bwhere\b")
 FENCE = re.compile(r"\A```[a-z]*\s*\n?(.*?)\n?\s*```\Z", re.DOTALL)
 KEYS = ("answer", "final_answer", "final answer", "result", "solution")
 CORRECTED = re.compile(r"\b(?:it|this|that|answer)\s+should\s+(?:have\s+been|be)\b", re.IGNORECASE)

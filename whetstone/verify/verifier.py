@@ -1,5 +1,6 @@
 """The verifier that programs use: decides here what it can, and asks killable processes for the rest."""
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 SHORT = 36  # digits of two whole numbers that are compared at once
+PERCENT = re.compile(r"%|\bper ?cent\b|\bpct\b", re.IGNORECASE)
 AHEAD = 256  # answers that `check_many` reads further than the one whose verdict is waited for
 
 
@@ -144,10 +146,8 @@ class MathVerifier:
         answer, how = extract(text, rules)
         if answer is None:
             return Verdict(False, how)
-        if how == "box" and answer.endswith("\\%") and "%" not in gold and not (last_box(text) or "").endswith("%"):
-            answer = answer.removesuffix(
-                "\\%"
-            )  # the reference names no percent: the box is read without the sign beside it
+        if how == "box" and answer.endswith("\\%") and not (last_box(text) or "").endswith("%"):
+            answer = _without_percent_beside(answer, gold)
         # most answers, and the reward of every step of RL: before anything is remembered
         if answer.isdecimal() and gold.isdecimal() and rules.kind == "math" and len(answer) + len(gold) <= SHORT:
             return Verdict(True, "equal", answer) if int(answer) == int(gold) else Verdict(False, "different", answer)
@@ -170,6 +170,16 @@ class MathVerifier:
 
         budget = Budget(self.deadline)
         return lambda gold, answer: self.pool.same(gold, answer, budget)
+
+
+def _without_percent_beside(answer: str, gold: str) -> str:
+    """An answer whose percent sign stood beside its box: without it if the reference names no percent.
+
+    The sign stays for a reference that only the percentage can be: 28 % for 0.28.
+    """
+    alone = answer.removesuffix("\\%")
+    named = PERCENT.search(gold) or (len(gold) <= SHORT and same_short_numbers(alone, gold) is False)
+    return answer if named else alone
 
 
 def _as_text(value: object, name: str) -> str:

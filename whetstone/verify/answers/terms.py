@@ -19,7 +19,6 @@ from whetstone.verify.exact import Scalar, TooLarge, Unreadable, as_rational, ra
 Term = tuple[Any, ...]
 Grid = list[list[Scalar]]
 
-ZERO: Term = ("n", Fraction(0))
 CONSTANTS = frozenset(("pi", "e", "~i", "oo"))
 LARGEST_MATRIX = 8
 MOST_POWER = 64  # of a matrix
