@@ -22,7 +22,7 @@ from whetstone.run.progress import say
 @dataclass(frozen=True)
 class Student:
     stage: Stage
-    source: Path | str  # a model folder, or a hub name
+    source: Path | str  # what `find_model` finds
     model: Any  # a transformers causal model, on the stage's device
     tokenizer: Any
     chat: Chat
@@ -52,7 +52,7 @@ class Student:
 
     def save(self, learner: Learner) -> None:
         """Write the trained model to the stage's output. Every process of a group must call it."""
-        learner.save_model(self.tokenizer, self.stage.output("model"))
+        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:

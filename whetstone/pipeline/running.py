@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.model_folder import check_model
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import git_revision, versions
 from whetstone.pipeline.scores import score_stage
@@ -41,6 +42,8 @@ def run_recipe(
         for stage, state in plan:
             if stage in chosen and state.status != "done":
                 stage.room.check(stage.settings)
+                if recipe.model.path and "model" in stage.room.uses:
+                    check_model(recipe.model.path)
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:

@@ -112,7 +112,9 @@ class ModelSettings(Settings):
     shape only serves `plan`, before the model is downloaded.
     """
 
-    path: str | None = Field(None, description="a folder or a hub name; left out: a tiny model is made")
+    path: str | None = Field(
+        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+    )
     layers: int = Field(3, description="transformer blocks")
     hidden: int = Field(128, description="width")
     mlp: int = Field(384, description="inner width of the feed-forward part")
