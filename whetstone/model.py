@@ -190,11 +190,13 @@ def try_out(model: "PreTrainedModel") -> None:
     lengths = [5, 3]
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
-    name = type(model).__name__
+    name = f"{model.name_or_path}: {type(model).__name__}"
     packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
     own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
     if not own_head.isfinite().all():
-        raise ValueError(f"{name} gives logits that are not finite: its weights are too large. Copy the files again.")
+        raise ValueError(
+            f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
+        )
     if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
@@ -244,11 +246,11 @@ def generation_config(ends: Any, tokenizer: Any, temperature: float = TEMPERATUR
     """
     from transformers import GenerationConfig
 
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    ends = [*stops(tokenizer), *(ends if isinstance(ends, list) else [ends])]
     sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(dict.fromkeys([*stops(tokenizer), *ends])),
+        eos_token_id=[end for end in dict.fromkeys(ends) if end is not None],
         pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         **(sampled if temperature > 0 else {"do_sample": False}),
     )

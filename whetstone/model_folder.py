@@ -24,8 +24,9 @@ TOKENIZERS = (
     ("tekken.json",),
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+READ = (".json", ".safetensors", ".jinja")
 FLOATS = ("F64", "F32", "F16", "BF16")
-SHOWN = 3  # names in an error
+SHOWN, LONGEST = 3, 100  # names in an error, and characters of each
 MOST = {"layer": 4096, "label": 65_536}  # in a configuration, of what takes time or memory for each
 ORIGINAL = "Take this file from where the model came from"
 ACCEPTED = (
@@ -133,8 +134,9 @@ def check_folder(folder: Path) -> dict[str, Stored]:
     config = read_object(folder / CONFIG)
     _refuse_other_kinds(folder, config)
     _refuse_sizes(folder, config)
+    _refuse_ends(folder / CONFIG, config)
     if (folder / GENERATION).exists():
-        read_object(folder / GENERATION)
+        _refuse_ends(folder / GENERATION, read_object(folder / GENERATION))
     stored = stored_weights(folder)
     if not stored:
         _refuse_without_weights(folder)
@@ -160,11 +162,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _refuse_other_formats(folder: Path) -> None:
     files = sorted(folder.iterdir())
-    odd = [path.name for path in files if not path.is_file() and not path.is_dir()]
-    if odd:
+    if odd := [path.name for path in files if not path.is_file() and (not path.is_dir() or path.suffix in READ)]:
         raise Unfit(
-            f"{folder}: {listed(odd)} is neither a file nor a folder (a link that leads nowhere, or a pipe). "
-            "Remove it, or put the file in its place."
+            f"{folder}: {listed(odd)} is no file (a link that leads nowhere, a pipe, a folder). Put the file in its place, or "
+            "remove it."
         )
     adapters = [path.name for path in files if path.name.startswith("adapter_")]
     if adapters:
@@ -202,8 +203,19 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
         refuse(f"a model of several parts ({listed(parts)}), not a language model alone", causal)
     if config.get("is_encoder_decoder"):
         refuse("an encoder with a decoder, not a causal language model", causal)
+    if "transformers_weights" in config:
+        refuse(
+            "transformers_weights names other files than model.safetensors", "Rename the weights, and remove this key."
+        )
     if not isinstance(config.get("model_type"), str):
         refuse("it has no model_type, so the model's class is not known", f"{ORIGINAL}.")
+
+
+def _refuse_ends(path: Path, config: dict[str, Any]) -> None:
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(type(end) is int and end >= 0 for end in ends):
+        raise Unfit(f"{path}: eos_token_id = {listed(map(str, ends))}: it is an id, or a list of ids. {ORIGINAL}.")
 
 
 def _refuse_sizes(folder: Path, config: dict[str, Any]) -> None:
@@ -270,6 +282,9 @@ def _weight_files(folder: Path) -> Sequence[Path]:
 
 
 def _refuse_without_weights(folder: Path) -> NoReturn:
+    if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
+        raise Unfit(f"{folder}: its safetensors files hold no weights. Copy or download them again.")
+
     def found(pattern: str) -> list[str]:
         return sorted(path.name for path in folder.glob(pattern))
 
@@ -291,11 +306,11 @@ def _is_gguf(path: Path) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """A few names, and how many more there are.
+    """A few names, and how many more there are. They come from a file: long ones are cut, and control characters escaped.
 
-    >>> listed("abcde")
-    'a, b, c and 2 more'
+    >>> listed(["a\\n", "b", "c", "d", "e"])
+    'a\\\\n, b, c and 2 more'
     """
-    every = list(names)
+    every = [(name if name.isprintable() else ascii(name)[1:-1])[:LONGEST] for name in names]
     more = f" and {len(every) - SHOWN:,} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more

@@ -47,6 +47,8 @@ def reading(folder: Path) -> Iterator[None]:
         ):  # of tokenizers, a panic in Rust
             raise
         reason = " ".join(str(error).split())[:REASON]
+        if "trust_remote_code" in reason:
+            reason = "it needs code of the folder"
         raise Unfit(
             f"{folder} cannot be loaded ({type(error).__name__}: {reason}). transformers {__version__} must be able to read it "
             "without executing code of the folder."
@@ -62,7 +64,7 @@ def read_config(folder: Path) -> Any:
     if kind not in CONFIG_MAPPING_NAMES:
         own = " and the folder's own code is never run" if "auto_map" in written else ""
         raise Unfit(
-            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {kind!r}{own}. Use a class that it has, "
+            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {listed([kind])!r}{own}. Use a class that it has, "
             "or a newer transformers if that has this one."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -70,8 +72,8 @@ def read_config(folder: Path) -> Any:
     classes = {classes} if isinstance(classes, str) else set(classes or ())
     if not classes or (own and not classes & set(own)):
         raise Unfit(
-            f"{folder}/{CONFIG}: model_type {kind!r} with architectures {listed(own) or 'missing'} is no causal language "
-            f"model of transformers ({listed(sorted(classes)) or 'it has none of this type'}). Use a causal language model."
+            f"{folder}/{CONFIG}: model_type {listed([kind])!r} with architectures {listed(own) or 'missing'} is no causal "
+            f"language model of transformers ({listed(sorted(classes)) or 'none'}). Use a causal language model."
         )
     return config
 
@@ -79,11 +81,15 @@ def read_config(folder: Path) -> Any:
 def read_weights(folder: Path, stored: Mapping[str, Stored], config: Any, dtype: torch.dtype) -> "PreTrainedModel":
     """The model, on the CPU, with every weight from the folder's files. Raises Unfit if the files do not hold exactly these."""
     with torch.device("meta"):
-        blueprint = AutoModelForCausalLM.from_config(config)
+        blueprint = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
     _refuse_size_and_types(folder, stored, blueprint)
-    renamed = wrapped(stored, blueprint.state_dict())
+    needed = blueprint.state_dict()
+    renamed = wrapped(stored, needed)
     if renamed:
-        say(f"{folder}: the weights' names are those of a wrapped model, and are read without {listed(renamed)}")
+        name = next(name for name in stored if name not in needed)
+        say(
+            f"{folder}: the weights' names are those of a wrapped model ({listed([name])}): they are read without the wrapper"
+        )
     model, report = AutoModelForCausalLM.from_pretrained(
         folder, config=config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False, use_safetensors=True,
         key_mapping={pattern: "" for pattern in renamed} or None, output_loading_info=True, ignore_mismatched_sizes=True,
