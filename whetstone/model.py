@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION, Segments
-from whetstone.chat import stops
+from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_folder import Unfit, check_folder, find_model
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
@@ -246,11 +246,10 @@ def generation_config(ends: Any, tokenizer: Any, temperature: float = TEMPERATUR
     """
     from transformers import GenerationConfig
 
-    ends = [*stops(tokenizer), *(ends if isinstance(ends, list) else [ends])]
     sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=[end for end in dict.fromkeys(ends) if end is not None],
+        eos_token_id=list(Chat(tokenizer, ends).stops),
         pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         **(sampled if temperature > 0 else {"do_sample": False}),
     )

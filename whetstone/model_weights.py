@@ -64,8 +64,8 @@ def read_config(folder: Path) -> Any:
     if kind not in CONFIG_MAPPING_NAMES:
         own = " and the folder's own code is never run" if "auto_map" in written else ""
         raise Unfit(
-            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {listed([kind])!r}{own}. Use a class that it has, "
-            "or a newer transformers if that has this one."
+            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {listed([kind])!r}{own}. Use a class that it "
+            "has, or a newer transformers if that has this one."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     classes, own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind), config.architectures or []
