@@ -60,7 +60,9 @@ R1_DISTILL = (
     "{% endif %}{{'<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>'}}{%- endif %}{%- endfor -%}"
     "{% if add_generation_prompt and not ns.is_tool %}{{'<｜Assistant｜><think>\\n'}}{% endif %}"
 )
-QWEN2 = CHATML.replace("a helpful AI assistant named SmolLM, trained by Hugging Face", "Qwen, created by Alibaba Cloud.")
+QWEN2 = CHATML.replace(
+    "a helpful AI assistant named SmolLM, trained by Hugging Face", "Qwen, created by Alibaba Cloud."
+)
 QWEN3 = """{%- if messages[0].role == 'system' %}
     {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- endif %}

@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -410,6 +414,65 @@ def test_a_hub_name_that_is_not_on_this_machine_says_why_and_what_is_accepted():
         models.load("some/model")
 
 
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face Hub as a download asks for: one model, `some/model`, of the files in `folder`."""
+
+    folder: Path
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def do_GET(self, body: bool = True):
+        if self.path.startswith("/api/models/some/model/revision/main"):
+            files = [{"rfilename": path.name} for path in self.folder.iterdir()]
+            return self.reply(json.dumps({"id": "some/model", "sha": self.commit, "siblings": files}).encode(), body)
+        path = self.folder / self.path.rpartition("/")[2]
+        if self.path.startswith(f"/some/model/resolve/{self.commit}/") and path.is_file():
+            return self.reply(path.read_bytes(), body)
+        return self.send_error(404)
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def reply(self, content: bytes, body: bool) -> None:
+        self.send_response(200)
+        for name, value in (("Content-Length", len(content)), ("ETag", '"x"'), ("X-Repo-Commit", self.commit)):
+            self.send_header(name, str(value))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_hub_name_is_downloaded_and_its_code_and_pickles_are_not(tied, tmp_path):
+    for name in ("modeling_qwen2.py", "pytorch_model.bin"):
+        (tied / name).write_text("raise SystemExit")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"folder": tied}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    script = (
+        "import sys; from whetstone.model_folder import *; folder = find_model('some/model'); check_folder(folder)\n"
+        "assert local_model('some/model') == folder; print(*sorted(p.name for p in folder.iterdir()))\n"
+        "find_model('no/such')"
+    )
+    home = {
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | home | {"NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    server.shutdown()
+    assert done.stdout.split() == sorted(path.name for path in tied.iterdir() if path.suffix not in (".py", ".bin")), (
+        done.stderr
+    )
+    assert "There is no folder no/such, and the Hugging Face Hub does not give a model of that name" in done.stderr
+
+
 # --- export
 
 
@@ -443,3 +506,31 @@ def test_an_exported_folder_holds_what_was_scored_and_nothing_of_the_bases_sampl
 def test_a_model_that_is_scored_greedily_is_exported_greedy(tied, tmp_path):
     models.save(*models.load(tied), tmp_path / "out", temperature=0.0)
     assert GenerationConfig.from_pretrained(tmp_path / "out").do_sample is False
+
+
+def test_the_folder_is_named_in_every_refusal_of_a_class(tied):
+    configure(tied, rms_norm_eps=float("nan"))
+    assert "gives logits that are not finite" in refusal(tied)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_an_attention_that_the_configuration_names_is_neither_used_nor_fetched(key, tied):
+    before = logits(tied)
+    configure(tied, **{key: "someones/kernel"})
+    assert torch.equal(logits(tied), before)
+
+
+@pytest.mark.parametrize("value", ["x", -1, 1.5, True, [3, "x"], {}])
+def test_an_eos_that_is_no_id_is_refused(value, tied):
+    (tied / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    assert "generation_config.json: eos_token_id" in refusal(tied)
+
+
+def test_other_weight_files_than_the_usual_are_refused(tied):
+    configure(tied, transformers_weights="../../other.safetensors")
+    assert "transformers_weights names other files" in refusal(tied)
+
+
+def test_control_characters_of_a_file_never_reach_the_terminal_and_long_names_are_cut(tied):
+    reweigh(tied, lambda weights: weights | {"\x1b[31mred\n": torch.ones(2), "k" * 9999: torch.ones(2)})
+    assert "\\x1b[31mred\\n" in refusal(tied)

@@ -58,7 +58,7 @@ def find_model(name: Path | str) -> Path:
     Raises FileNotFoundError or ValueError if it stands for none.
     """
     folder = Path(name)
-    if (local := local_model(name)) is not None:
+    if (local := local_model(name)) is not None and (folder.exists() or _is_complete(local)):
         return local
     if folder.is_file():
         kind = f"a GGUF file: {GGUF}" if _is_gguf(folder) else f"a file. {ACCEPTED}."
@@ -92,6 +92,15 @@ def local_model(name: Path | str) -> Path | None:
 
     config = try_to_load_from_cache(str(name), CONFIG)
     return Path(config).parent if isinstance(config, str) else None
+
+
+def _is_complete(downloaded: Path) -> bool:
+    """Whether a download is whole; one that was interrupted is continued."""
+    try:
+        check_folder(downloaded)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_hub_name(name: str) -> bool:

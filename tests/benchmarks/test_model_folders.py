@@ -11,7 +11,9 @@ AS_THE_TEMPLATE_WRITES = {
 OPENED = ("qwen3.5", "r1-distill")
 
 
-@pytest.mark.parametrize(("kind", "template"), [(kind, template) for template, kinds in RANDOM.items() for kind in kinds])
+@pytest.mark.parametrize(
+    ("kind", "template"), [(kind, template) for template, kinds in RANDOM.items() for kind in kinds]
+)
 def test_a_folder_is_used_as_transformers_uses_it(kind, template, tmp_path):
     write_random(kind, template, tmp_path / "base")
     row = compare(tmp_path / "base", tmp_path / "exported")
