@@ -15,7 +15,7 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run", "problems"),
+    ("model", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems"),
     ("learner", "decode"),
     ("sample", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
