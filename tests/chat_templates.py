@@ -7,6 +7,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_models import TEXTS
+from whetstone.chat import Chat, Exchange, Taught
+from whetstone.records import Message
 
 PHI4_MINI = (
     "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none "
@@ -113,13 +115,13 @@ QWEN3 = """{%- if messages[0].role == 'system' %}
 _SWITCH = QWEN3[QWEN3.index("    {%- if enable_thinking") :]
 QWEN35 = QWEN3.replace(
     _SWITCH,
-    "    {%- if enable_thinking is defined and enable_thinking is false %}\n"
-    "        {{- '<think>\\n\\n</think>\\n\\n' }}\n    {%- else %}\n        {{- '<think>\\n' }}\n    {%- endif %}\n{%- endif %}",
+    "    {%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- else %}{{- '<think>\\n' }}{%- endif %}{%- endif %}",
 )
 QWEN35_SMALL = QWEN3.replace(  # the small ones think only if they are told to
     _SWITCH,
-    "    {%- if enable_thinking is defined and enable_thinking is true %}\n"
-    "        {{- '<think>\\n' }}\n    {%- else %}\n        {{- '<think>\\n\\n</think>\\n\\n' }}\n    {%- endif %}\n{%- endif %}",
+    "    {%- if enable_thinking is defined and enable_thinking is true %}"
+    "{{- '<think>\\n' }}{%- else %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}",
 )
 GEMMA = """{{ bos_token }}
 {%- if messages[0]['role'] == 'system' -%}
@@ -265,3 +267,14 @@ def byte_level(special: tuple[str, ...], added: tuple[str, ...] = (), vocabulary
 def generation_eos(kind: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The eos ids of the model's generation_config."""
     return tokenizer.convert_tokens_to_ids(list(GENERATION_EOS.get(kind, ())))
+
+
+def chat_of(kind: str) -> Chat:
+    tokenizer = tokenizer_of(kind)
+    return Chat(tokenizer, generation_eos(kind, tokenizer))
+
+
+def taught(chat: Chat, answer: str, question: str = "1 + 1?", system: str = "") -> Taught | str:
+    start = (Message("system", system),) if system else ()
+    (row,) = chat.rows([Exchange((*start, Message("user", question)), answer)])
+    return row

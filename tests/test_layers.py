@@ -16,8 +16,8 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records",),
     (
-        "model", "model_folder", "model_weights", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run",
-        "problems",
+        "model", "model_folder", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
+        "verify", "run", "problems",
     ),
     ("learner", "decode"),
     ("sample", "pool", "answer", "judge", "measure"),

@@ -424,6 +424,9 @@ class Hub(BaseHTTPRequestHandler):
         if self.path.startswith("/api/models/some/model/revision/main"):
             files = [{"rfilename": path.name} for path in self.folder.iterdir()]
             return self.reply(json.dumps({"id": "some/model", "sha": self.commit, "siblings": files}).encode(), body)
+        if self.path.startswith(f"/api/models/some/model/tree/{self.commit}"):
+            files = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "x"} for p in self.folder.iterdir()]
+            return self.reply(json.dumps(files).encode(), body)
         path = self.folder / self.path.rpartition("/")[2]
         if self.path.startswith(f"/some/model/resolve/{self.commit}/") and path.is_file():
             return self.reply(path.read_bytes(), body)
@@ -449,27 +452,21 @@ def test_a_hub_name_is_downloaded_and_its_code_and_pickles_are_not(tied, tmp_pat
         (tied / name).write_text("raise SystemExit")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"folder": tied}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    script = (
-        "import sys; from whetstone.model_folder import *; folder = find_model('some/model'); check_folder(folder)\n"
-        "assert local_model('some/model') == folder; print(*sorted(p.name for p in folder.iterdir()))\n"
-        "find_model('no/such')"
-    )
-    home = {
-        "HF_HOME": str(tmp_path / "hub"),
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HUB_OFFLINE": "0",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | home | {"NO_PROXY": "127.0.0.1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = """if True:
+        from whetstone.model_folder import check_folder, find_model, local_model
+        folder = find_model("some/model")
+        check_folder(folder)
+        print(*sorted(path.name for path in folder.iterdir()))
+        (folder / "model.safetensors").unlink()  # as if the download had been interrupted
+        assert local_model("some/model") == folder == find_model("some/model") and (folder / "model.safetensors").exists()
+        find_model("no/such")
+    """
+    hub = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    environment = os.environ | hub | {"NO_PROXY": "127.0.0.1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     server.shutdown()
-    assert done.stdout.split() == sorted(path.name for path in tied.iterdir() if path.suffix not in (".py", ".bin")), (
-        done.stderr
-    )
+    wanted = sorted(path.name for path in tied.iterdir() if path.suffix not in (".py", ".bin"))
+    assert done.stdout.split() == wanted, done.stderr
     assert "There is no folder no/such, and the Hugging Face Hub does not give a model of that name" in done.stderr
 
 

@@ -8,8 +8,8 @@ Ids that a student sampled are never made from text again: `Rollout.ids` go into
 **Ends.** What ends a turn is read off the template: the first of the tokenizer's own tokens after an assistant's answer. A
 completion ends with that id, with the tokenizer's eos, or with one of the eos of generation_config.
 
-**Thinking.** Some templates open the thinking in the prompt (`<think>\\n` is its end). The text of a completion then begins with
-what the prompt opened, so that whoever reads it sees whole thoughts. Its ids are those that were sampled.
+**Thinking.** The prompts of some templates end with `<think>`. The text of a completion then begins with it,
+so that whoever reads it sees whole thoughts; its ids are those that were sampled.
 
 **Control tokens in data** (`<|end|>` in a question) are text, and are encoded as text. Only the template writes control ids.
 """
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from whetstone.records import Message, Prompt
 from whetstone.run.folder import hash_folder
-from whetstone.template import DATE, PLAIN, Template, TemplateError
+from whetstone.template import DATE, PLAIN, Template, TemplateError, excerpt
 
 OPEN, CLOSE = "<think>", "</think>"
 OPENED = re.compile(rf"{OPEN}\s*\Z")
@@ -103,7 +103,7 @@ class Chat:
     # --- rows
 
     def rows(self, exchanges: Sequence[Exchange]) -> list[Taught | str]:
-        """The ids of each exchange, or why there are none: the template refuses it, or the tokenizer cannot write it as text."""
+        """The ids of each exchange, or why there are none: "reason: detail"."""
         parts = [self._parts(*exchange) for exchange in exchanges]
         texts = [text for part in parts if isinstance(part, tuple) for text in (part[0], "".join(part))]
         ids = dict(zip(unique := list(dict.fromkeys(texts)), self._encode(unique, strict=False), strict=True))
@@ -251,10 +251,7 @@ class Chat:
         text = self.template.render(turns, prompt=False)
         places = [match.end() for match in re.finditer(re.escape(PROBE), text)]
         if len(places) != 2:
-            raise TemplateError(
-                f"the chat template of {self.template.name} does not write a question and its answer once each: {text!r}. "
-                "Use a template that renders user and assistant turns whose content is text."
-            )
+            raise self.template.error(f"does not write a question and its answer once each, but {excerpt(text)!r}")
         return text[places[1] :]
 
     def _tokens_in(self, text: str) -> Iterator[tuple[int, int]]:

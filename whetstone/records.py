@@ -35,6 +35,7 @@ class Problem:
     policy: str = "math"  # the policy that its answers are verified under (verify/)
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Pair:
     chosen_ids: list[int] = field(default_factory=list)
     rejected_ids: list[int] = field(default_factory=list)
     source: str = ""  # teacher | student
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class Sampling:
 class Completion:
     problem_id: str
     index: int
-    text: str
+    text: str  # with the thinking that its prompt opened
     stop: str  # end | stop (a string or id of `Sampling`) | length | cancelled
     prompt_ids: list[int] = field(default_factory=list)  # empty if a server does not return them
     ids: list[int] = field(default_factory=list)

@@ -46,7 +46,7 @@ def sample_groups(
     keys_PG = [[(p.id, first + i) for i in range(count)] for p, count in zip(problems, counts, strict=True)]
     keys_PG = [[key for key in keys if key not in known] for keys in keys_PG]
     own = share_of([key for keys in keys_PG for key in keys], process_group)
-    prompts = [ask(name, by_id[name].question, index) for name, index in own]
+    prompts = [ask(name, by_id[name].question, index, by_id[name].system) for name, index in own]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
     def rollouts() -> list[Rollout]:

@@ -1,7 +1,7 @@
 """A chat template renders conversations as text. It is a program from somebody else's model folder.
 
-transformers runs it in jinja's sandbox: it reaches no file, no network and no Python object. Here it is also bounded. Before its
-first use it renders a few conversations in a child process with limits on CPU time and memory; later renderings have the
+transformers runs it in jinja's sandbox: it reaches no file, no network and no Python object. Here it is also bounded. Before
+its first use it renders a few conversations in a child process with limits on CPU time and memory; later renderings have the
 limit on CPU time, and one on their length. What it refuses is a TemplateError with its own words.
 
 A template that asks for the date is always told DATE, so that the same data give the same rows on any day. A template that
@@ -30,11 +30,12 @@ DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is t
 DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYZ"  # of strftime
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"  # for a model without a template
 
-CPU_SECONDS = 10  # of one rendering, and of all trial renderings together; they take milliseconds
+CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
 MEMORY = 1 << 29  # bytes that the trial renderings may take
 LONGEST_SOURCE = 1 << 20  # characters
 LONGEST_EXTRA = 1 << 16  # characters of a rendering, besides REPEATED times those of the conversation
 REPEATED = 4
+SHOWN = 300  # characters of a template's own words in a message
 DEADLINE = 300  # seconds of wall time after which a child that uses no CPU is given up
 
 USER, ANSWER, SYSTEM = ({"role": role, "content": "2 + 3?"} for role in ("user", "assistant", "system"))
@@ -57,11 +58,11 @@ class Template:
         self.special = dict(tokenizer.special_tokens_map)
         self.source = with_fixed_date(self._chosen(tokenizer.chat_template))
         if len(self.source) > LONGEST_SOURCE:
-            raise self._error(f"has {len(self.source):,} characters, and {LONGEST_SOURCE:,} are allowed")
+            raise self.error(f"has {len(self.source):,} characters, and {LONGEST_SOURCE:,} are allowed")
         if re.search(r"\|\s*random\b", self.source):
-            raise self._error("draws at random, so the same data would give other rows each time")
+            raise self.error("draws at random, so the same data would give other rows each time")
         if why := _why_unbounded(self.source, json.dumps(self.special, default=str)):
-            raise self._error(why)
+            raise self.error(why)
 
     def render(self, turns: Sequence[Turn], prompt: bool) -> str:
         """The text of a conversation; with `prompt`, up to where the model's answer begins. Raises TemplateError."""
@@ -70,9 +71,11 @@ class Template:
                 text = _render(self.source, self.special, turns, prompt)
         except Exception as error:  # whatever the template's code raises
             roles = ", ".join(turn["role"] for turn in turns)
-            raise self._error(f"refuses a conversation of {roles}: {error or type(error).__name__}") from error
+            raise self.error(
+                f"refuses a conversation of {roles}: {excerpt(str(error)) or type(error).__name__}"
+            ) from error
         if why := _too_long(text, turns):
-            raise self._error(why)
+            raise self.error(why)
         return text
 
     def _chosen(self, templates: str | Mapping[str, str] | None) -> str:
@@ -80,10 +83,10 @@ class Template:
             return templates or PLAIN
         if "default" not in templates:
             names = ", ".join(sorted(templates))
-            raise self._error(f"is one of several ({names}), and none of them is named default")
+            raise self.error(f"is one of several ({names}), and none of them is named default")
         return templates["default"]
 
-    def _error(self, why: str) -> TemplateError:
+    def error(self, why: str) -> TemplateError:
         return TemplateError(
             f"the chat template of {self.name} {why}. Use a template that renders system, user and assistant turns: put "
             "it into chat_template.jinja beside the tokenizer."
@@ -104,6 +107,11 @@ def with_fixed_date(source: str) -> str:
     replaced = "".join(f"|replace({name!r},{value!r})" for name, value in formats.items())
     macro = f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
     return macro + re.sub(r"\A[ \t]+(?=\{[%#])", "", source)
+
+
+def excerpt(text: str) -> str:
+    """The beginning of what a template says, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text[:SHOWN]) + (" …" if len(text) > SHOWN else "")
 
 
 def _render(source: str, special: Mapping[str, Any], turns: Sequence[Turn], prompt: bool) -> str:

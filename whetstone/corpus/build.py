@@ -312,6 +312,7 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "problem_id": problem.id,
         "index": trace.index,
         "question": problem.question + (PROGRAM_REQUEST if trace.augmentation == PROGRAM else ""),
+        "system": problem.system,
         "text": trace.text,
         "answer": problem.answer,
         **labels,

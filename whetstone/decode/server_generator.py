@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat
 
+from whetstone.chat import CLOSE, OPEN, with_opening
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.settings import Operational, Settings
 
@@ -48,6 +49,7 @@ class Server(Settings):
     timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
     retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
     longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before a retry, at most")
+    opens_thinking: bool = Field(False, description="its template writes <think>, and its answers do not repeat it")
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
     prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
         (0, 0), description="of a million tokens, in and out"
@@ -277,7 +279,11 @@ class ServerGenerator:
         if not isinstance(text, str) or not isinstance(thinking, str) or unfinished:
             raise ValueError("neither content nor reasoning_content")
         if thinking:
-            text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
+            cut = not text and STOPS.get(choice.get("finish_reason")) == "length"
+            text = f"{OPEN}\n{thinking.strip()}" + ("" if cut else f"\n{CLOSE}\n\n{text.strip()}")
+        elif self.settings.opens_thinking and text and OPEN not in text:
+            text = f"{OPEN}\n{text.lstrip()}"
+        text = with_opening(text)
         usage = answer.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         stop = STOPS.get(choice.get("finish_reason"), "end")

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from whetstone.chat import Exchange, ask
 from whetstone.dpo.pairs import build_pairs
 from whetstone.dpo.settings import Settings
 from whetstone.pool import pool_of
@@ -142,11 +143,22 @@ def student_pairs(
 
 def ids_of(chat: "Chat", pair: Pair) -> tuple[list[int], list[int], list[int]]:
     """The ids of prompt, chosen and rejected side: sampled ids as they are, a teacher's text tokenised."""
-    prompt = pair.prompt_ids or chat.question_ids(pair.question)
     if pair.chosen_ids:
-        return prompt, pair.chosen_ids, pair.rejected_ids
-    chosen, rejected = chat.completion_ids([pair.chosen, pair.rejected])
-    return prompt, chosen, rejected
+        return pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
+    messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
+    chosen, rejected = chat.rows([Exchange(messages, answer) for answer in (pair.chosen, pair.rejected)])
+    for side in (chosen, rejected):
+        if isinstance(side, str):
+            raise ValueError(f"the pair of {pair.problem_id} cannot be trained on: {side}")
+    prompt = shared_start(chosen.prompt_ids, rejected.prompt_ids)
+    chosen_ids, rejected_ids = ([*side.prompt_ids, *side.answer_ids][len(prompt) :] for side in (chosen, rejected))
+    return prompt, chosen_ids, rejected_ids
+
+
+def shared_start(one: list[int], other: list[int]) -> list[int]:
+    """The first ids that are the same. Prompts of one question differ where one of the two answers opens no thinking."""
+    count = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:count]
 
 
 def plan(stage: Stage) -> Estimate:

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from whetstone.chat import ask
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.records import Completion, Message, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.records import Completion, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
 
@@ -86,10 +87,8 @@ class Rounds:
         count = self.plan.more(len(tally.verdicts), tally.right)
         free = (index for index in range(self.plan.most + self.plan.samples) if index not in tally.verdicts)
         question = f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question
-        return [
-            Prompt(problem.id, index, (Message("user", question),))
-            for index, _ in zip(free, range(count), strict=False)
-        ]
+        indices = (index for index, _ in zip(free, range(count), strict=False))
+        return [ask(problem.id, question, index, problem.system) for index in indices]
 
     def _kept(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         for completion in completions:
