@@ -437,7 +437,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def reply(self, content: bytes, body: bool) -> None:
         self.send_response(200)
-        for name, value in (("Content-Length", len(content)), ("ETag", '"x"'), ("X-Repo-Commit", self.commit)):
+        for name, value in (("Content-Length", len(content)), ("ETag", f'"{hash(content)}"'), ("X-Repo-Commit", self.commit)):
             self.send_header(name, str(value))
         self.end_headers()
         if body:
