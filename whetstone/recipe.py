@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from whetstone.run.mistakes import suggestion, validated
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
+from whetstone.run.secrets import redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 from whetstone.run.toml import Keys, Table, parse, place
 from whetstone.run.user_file import file_of, load
@@ -264,6 +265,7 @@ def _check_names(stages: Sequence[Table]) -> None:
 def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) -> None:
     """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
     target, equals, text = assignment.partition("=")
+    assignment = redacted(assignment)  # from here on only shown
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}
     if not equals or not keys or not all(keys):
@@ -295,7 +297,7 @@ def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
     elif isinstance(values, dict):
         values[key] = _with(values.get(key, {}), rest, value, what)
     else:
-        raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
 
 
 def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
