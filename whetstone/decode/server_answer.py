@@ -80,7 +80,9 @@ def read_completion(prompt: Prompt, body: bytes) -> Completion:
     thinking = _text(message.get("reasoning_content") or message.get("reasoning"), "reasoning_content")
     text = _text(message.get("content"), "content")
     stop = _stop(choice.get("finish_reason"), empty=not (text or thinking))
-    if thinking and "</think>" not in text:  # some servers send the thinking twice
+    if "</think>" in text:  # thinking that is not apart, or sent twice; a prompt that opens it keeps the opening tag
+        text = text if "<think>" in text else f"<think>\n{text.lstrip()}"
+    elif thinking:
         text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
     return Completion(prompt.problem_id, prompt.index, text, stop, usage=_usage(answer.get("usage"), text))
 

@@ -23,7 +23,9 @@ class Server(Settings):
 
     server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
     model: str = Field(description="the model's name there")
-    key_variable: Annotated[str, Operational] = Field("OPENAI_API_KEY", description="environment variable of the key")
+    key_variable: Annotated[str, Operational] = Field(
+        "OPENAI_API_KEY", description="environment variable of the key; empty: no key is sent"
+    )
     temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="share of the probability from which tokens are sampled")
     max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
@@ -56,7 +58,7 @@ class Server(Settings):
     @field_validator("key_variable")
     @classmethod
     def is_the_name_of_a_variable(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+        if not re.fullmatch(r"|[A-Za-z_][A-Za-z0-9_]{0,63}", name):
             raise ValueError(
                 "it is the name of an environment variable that holds the key, not the key: "
                 'write key_variable = "MY_KEY" and, in the shell, export MY_KEY=…'

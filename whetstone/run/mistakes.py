@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from whetstone.run.fields import tables_in
-from whetstone.run.secrets import redacted
+from whetstone.run.secrets import REDACTED, redacted
 from whetstone.run.toml import Table
 
 
@@ -42,6 +42,8 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     """One of pydantic's errors."""
     path = error["loc"]
     value = redacted(error["input"], str(path[-1]) if path else "")
+    if path and path[-1] == "key_variable":  # perhaps a key, where a name belongs
+        value = REDACTED
     place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
         above = _table_at(settings_class, path[:-1], table.values)

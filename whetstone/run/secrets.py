@@ -27,9 +27,11 @@ _TOKENS = "api access auth hf hub huggingface bearer refresh id session security
 
 # Of texts. The password of an address may hold a slash; its port is no password
 _ADDRESS = re.compile(r"(?<=//)(?:[^\s/?#]*|[^\s/?#:@]*:(?!\d+[/?#])[^\s@]*)@")
-_ASSIGNED = re.compile(r"([\w.\-]+)(=[\"']?|[\"']\s?:\s?[\"'])(?![\w.\-]+=\w)([^\s&\"',;#]+)")
-_IN_ADDRESS = {"key", "sig", "signature", "code"}  # of a query only: elsewhere these names have other uses
-_QUERY = re.compile(r"(?<=[?&])(\w[\w.\-]*)=([^\s&#\"']+)")
+_ASSIGNED = re.compile(r"([\w-]+)(?:=[\"']?|[\"']\s?:\s?[\"'])(?=[^\s&\"',;#])")
+_VALUE = re.compile(r"\$\{\w+\}|[^\s&\"',;#]+")
+_QUERY = re.compile(
+    r"(?<=[?&])(?:key|sig|signature|code)=(?!\$\{)[^\s&#\"']+", re.I
+)  # elsewhere these names have other uses
 _SHAPES = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
     r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*)|(?<=\bBearer )[^\s\"',]+|(?<=\bBasic )[A-Za-z0-9+/=]{8,}"
@@ -67,20 +69,22 @@ def redacted(value: Any, key: str = "") -> Any:
 
 
 def _without_secrets(text: str) -> str:
-    text = _ADDRESS.sub(lambda found: found[0] if _names_variables(found[0]) else f"{REDACTED}@", text)
-    text = _QUERY.sub(lambda found: _assigned(found[1], "=", found[2], found[1].casefold() in _IN_ADDRESS), text)
-    return _ASSIGNED.sub(lambda found: _assigned(*found.groups()), _SHAPES.sub(REDACTED, text))
+    text = _ADDRESS.sub(lambda found: found[0] if _is_variable(found[0]) else f"{REDACTED}@", text)
+    text = _QUERY.sub(lambda found: f"{found[0].partition('=')[0]}={REDACTED}", text)
+    text, whole = "", _SHAPES.sub(REDACTED, text)
+    end = 0
+    for found in _ASSIGNED.finditer(whole):
+        if found.start() >= end and is_secret(found[1]):
+            value = _VALUE.match(whole, found.end())[0]
+            text += whole[end : found.end()] + (value if VARIABLE.fullmatch(value) else REDACTED)
+            end = found.end() + len(value)
+    return text + whole[end:]
 
 
-def _assigned(name: str, sign: str, value: str, secret: bool = False) -> str:
-    """`name=value`, with the value left out if the name's last part is a secret's."""
-    secret = secret or is_secret(name.rpartition(".")[2])
-    return f"{name}{sign}{REDACTED if secret and not VARIABLE.fullmatch(value) else value}"
-
-
-def _names_variables(userinfo: str) -> bool:
-    """Whether an address's `user:password@` is made of environment variables' names alone."""
-    return bool(VARIABLE.search(userinfo)) and not re.sub(r"[:@]", "", VARIABLE.sub("", userinfo))
+def _is_variable(userinfo: str) -> bool:
+    """Whether the password of an address's `user:password@`, or its user if it has none, is an environment variable's."""
+    user, _, password = userinfo.removesuffix("@").partition(":")
+    return bool(VARIABLE.fullmatch(password or user))
 
 
 def literal_secrets(value: Any, name: str = "") -> Iterator[str]:
