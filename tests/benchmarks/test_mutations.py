@@ -1,4 +1,4 @@
-"""Mutants of recipes, rows, run folders and server answers end in a clear error or a right result (the large run: benchmarks/mutations.py)."""
+"""Mutants of recipes, rows, run folders and server answers end in a clear error or a right result."""
 
 import json
 import subprocess
