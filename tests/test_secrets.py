@@ -171,7 +171,7 @@ def test_a_server_that_cannot_be_used_is_one_line_on_the_command_line(tmp_path, 
 MISTAKES = [
     (["--set", f"rollouts.teacher.server=http://me:{PASSWORD}@"], "is not an address"),
     (["--set", f"rollouts.teacher.server=htp://me:{PASSWORD}@host/v1"], "is not an address"),
-    (["--set", f"rollouts.teacher.api_key={EXTRA}"], "unknown key"),
+    (["--set", f"rollouts.teacher.api_key={EXTRA}"], "this key is now key_variable"),
     (["--set", f"rollouts.teachr.api_key={EXTRA}"], "unknown key"),
     (["--set", f"nothing.api_key={EXTRA}"], "no table or stage 'nothing'"),
     (["--set", f"rollouts.teacher.key_variable=sk-{TOKEN}"], "not the key"),

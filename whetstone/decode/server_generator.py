@@ -29,6 +29,7 @@ from typing import Any
 from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, read_body, read_completion
 from whetstone.decode.server_settings import PATIENCE, Server, chat_address, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
+from whetstone.run.progress import say
 from whetstone.run.secrets import REDACTED, from_environment, redacted
 
 TRANSIENT = frozenset({408, 409, 425, 429})  # and all from 500 on
@@ -154,7 +155,7 @@ class ServerGenerator:
                     done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
                     for completion in await asyncio.gather(*done, return_exceptions=True):
                         if isinstance(completion, BaseException):
-                            self._give_up(completion)
+                            self._give_up(completion, len(running))
                         elif completion is not None:
                             finished.put(completion)
             finally:
@@ -164,8 +165,11 @@ class ServerGenerator:
         if self._failure is not None:
             raise self._failure
 
-    def _give_up(self, failure: BaseException) -> None:
+    def _give_up(self, failure: BaseException, running: int) -> None:
         """No prompt is sent any more, nor again; answers that are on their way still come."""
+        if self._failure is None and running:
+            seconds = f"{self.settings.timeout:g} s"
+            say(f"{self.name} is given up; {running} answers that are on their way are waited for, at most {seconds}")
         self._failure = self._failure or failure
         self._given_up.set()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from pydantic import Field, NonNegativeFloat, field_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, field_validator
 
 from whetstone.run.secrets import VARIABLE, is_secret, redacted
 from whetstone.run.settings import Operational, Settings
@@ -21,6 +21,8 @@ class Server(Settings):
     variable, so that no secret stands in a recipe.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
     model: str = Field(description="the model's name there")
     key_variable: Annotated[str, Operational] = Field(
@@ -31,10 +33,12 @@ class Server(Settings):
     max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
     in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
     timeout: Annotated[float, Operational] = Field(
-        1200, gt=0, description="seconds until a whole answer must have arrived, however slowly it comes"
+        1200, gt=0, le=1e6, description="seconds until a whole answer must have arrived, however slowly it comes"
     )
     retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
-    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before a retry, at most")
+    longest_pause: Annotated[float, Operational] = Field(
+        60, gt=0, le=1e6, description="seconds before a retry, at most"
+    )
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
     prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
         (0, 0), description="of a million tokens, in and out"
@@ -45,6 +49,9 @@ class Server(Settings):
         "first_pause": "longest_pause: pauses begin at 1 s, or at longest_pause if that is less",
         "patience": f"fixed: a server that fails {PATIENCE} prompts in a row is given up",
         **dict.fromkeys(("price_in", "price_out"), "prices = [of prompts, of completions]"),
+        **dict.fromkeys(
+            ("api_key", "api_key_env"), 'key_variable = "NAME", an environment variable that holds the key'
+        ),
         **dict.fromkeys(("budget_tokens", "budget_money"), "budget: money if there are prices, else tokens"),
     }
 
