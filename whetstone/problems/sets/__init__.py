@@ -26,6 +26,9 @@ def find_set(name: str) -> ProblemSet:
         return described
     known = known_sets()
     if name not in known:
+        on_hub = next((ours for ours, described in known.items() if described.hub and described.hub == name), None)
+        if on_hub:
+            raise ValueError(f"{name!r} is a name on the Hub. Here the set is called {on_hub!r}: use that.")
         raise ValueError(
             f"the published set {name!r} is not known{suggestion(name, known)} Known are {', '.join(known)}."
         )
