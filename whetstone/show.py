@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from glob import has_magic
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from whetstone.problems.files import find_files
 from whetstone.problems.row import SURROGATE, BrokenRow, as_json, cell, has_cell
-from whetstone.problems.table import FORMATS, read_tables
+from whetstone.problems.table import read_tables
 from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import count_rows, read_rows
 
@@ -22,9 +22,11 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     if any(path.glob("part-*.parquet")):
         yield from read_rows(path)
         return
-    if not path.exists() and not has_magic(str(path)):
-        raise FileNotFoundError(f"There is no {path}: name a table's folder, or a file ending in {', '.join(FORMATS)}.")
-    for file, line, row in read_tables(find_files(str(path))):
+    try:
+        paths = find_files(str(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no {path}: {error}") from error
+    for file, line, row in read_tables(paths):
         fields = row.row if isinstance(row, BrokenRow) else row
         if fields is None:
             place = f"{path}{file and '/'}{file}:{line}"
@@ -77,7 +79,7 @@ def _equals(row: Mapping[str, Any], field: str, value: str) -> bool:
 
 def _text(value: Any) -> str:
     """JSON's words for true, false and null, so that `--where` reads as the file does."""
-    return value if isinstance(value, str) else as_json(value)
+    return str(value) if isinstance(value, str | Decimal) else as_json(value)
 
 
 def render(number: int, row: Mapping[str, Any], colour: bool) -> str:

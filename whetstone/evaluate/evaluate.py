@@ -16,7 +16,7 @@ from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
 from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
-from whetstone.problems.files import FETCH, HUB_NAME, find_files
+from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
 from whetstone.problems.reading import Drop, ProblemSet, read_problem
 from whetstone.problems.sets import find_set
@@ -187,8 +187,7 @@ def _find_problems(
     try:
         described = find_set(benchmark)
     except ValueError as error:
-        on_hub = f" It may be a name on the Hub: {FETCH.format(benchmark)}." if HUB_NAME.fullmatch(benchmark) else ""
-        raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}{on_hub}") from error
+        raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
     return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from whetstone.problems.row import BrokenRow, Numbered, Row
+from whetstone.problems.row import BrokenRow, Numbered, Row, Unreadable
 
 BATCH = 1024  # rows that are held at once
 
@@ -92,8 +92,17 @@ def _batch_rows(batch: Any) -> Iterator[Row | BrokenRow]:
         pass
     for place in range(batch.num_rows):
         try:
-            yield batch.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0]
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield {name: _value(column[place]) for name, column in columns}
         except UnicodeDecodeError as error:
             yield BrokenRow("not UTF-8", f"byte 0x{error.object[error.start]:02X}")
-        except (ValueError, KeyError, OverflowError) as error:
-            yield BrokenRow("not readable", str(error))
+
+
+def _value(scalar: Any) -> Any:
+    """A date beyond the year 9999, a map with a key twice and the like cost only themselves."""
+    try:
+        return scalar.as_py(maps_as_pydicts="strict")
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, KeyError, OverflowError) as error:
+        return Unreadable(str(error))

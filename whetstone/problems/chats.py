@@ -4,14 +4,16 @@ A chat is read whole or refused: no turn, thought or part of one is left out. Wh
 a question and an answer.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from whetstone.problems.values import text_of
+from whetstone.problems.values import answer_of, plain_text_of, text_of
 
 USERS, ASSISTANTS, SYSTEM = ("user", "human"), ("assistant", "gpt", "model"), ("system", "developer")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 Turn: TypeAlias = tuple[str, str]  # role, text
+WORKED = re.compile(r"\\boxed|\n|<think>|.{100}")  # in a completion, not in a bare answer
 CALLS = ("tool_calls", "function_call")
 
 
@@ -28,20 +30,23 @@ def conversation(messages: Any) -> tuple[str, str, str]:
 def asked(value: Any, name: str = "a column") -> tuple[str, str]:
     """(system message or "", question) of a text, or of a chat with one user's turn. Raises ValueError."""
     if not isinstance(value, list):
-        return "", text_of(value, name)
+        return "", plain_text_of(value, name)
     system, said = _split(value, name)
     return system, _only(said, USERS, value, "not one question", name, "a problem is what one user asks")
 
 
 def completion_of(value: Any, name: str = "a column") -> str:
-    """The text of a completion, which may be a chat of one turn, or a list of one text. Raises ValueError."""
-    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], dict):
-        return text_of(value[0], name)
+    """The text of a completion: plain, a chat of one turn, or a list of the parts of a bare answer. Raises ValueError."""
     if not isinstance(value, list):
         return text_of(value, name)
-    system, said = _split(value, name)
-    said = [("system", system), *said] if system else said
-    return _only(said, ASSISTANTS, value, "not one completion", name, "what is wanted is one answer of a model")
+    if all(isinstance(turn, dict) for turn in value):
+        system, said = _split(value, name)
+        said = [("system", system), *said] if system else said
+        return _only(said, ASSISTANTS, value, "not one completion", name, "what is wanted is one answer of a model")
+    if len(value) > 1 and any(isinstance(item, str) and WORKED.search(item) for item in value):
+        inside = f"'{name.strip(chr(39))}.0'"
+        raise ValueError(f"several completions: {name} holds a list of {len(value)}. A dotted name takes one, as in {inside}")
+    return answer_of(value, name)
 
 
 def one_system(*messages: str) -> str:

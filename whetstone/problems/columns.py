@@ -37,7 +37,9 @@ def read_mapping(pairs: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
         named.setdefault(ours, []).append(theirs)
     twice = next((ours for ours, theirs in named.items() if len(theirs) > 1 and ours != "question"), None)
     if twice is not None:
-        raise ValueError(f"--column {twice} is there twice: {' and '.join(named[twice])}. Only question may be several.")
+        raise ValueError(
+            f"--column {twice} is there twice: {' and '.join(named[twice])}. Only question may be several."
+        )
     return {ours: theirs[0] if len(theirs) == 1 else tuple(theirs) for ours, theirs in named.items()}
 
 

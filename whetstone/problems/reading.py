@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from whetstone.problems.row import BrokenRow, Row, as_json, excerpt, lone_surrogate
+from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, lone_surrogate
 from whetstone.problems.values import optional, text
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
@@ -131,8 +131,9 @@ def _checked(reading: Reading) -> Reading:
 def _why(error: Exception, row: Row) -> tuple[str, str]:
     """(reason, detail) of an error in reading a row."""
     if isinstance(error, KeyError):
-        present = ", ".join(map(repr, row))
-        return "missing column", f"this row has no {error}, but {present}{suggestion(error.args[0], row)}"
+        names = list(columns_of(row))
+        likely = suggestion(error.args[0], names).removesuffix(".")
+        return "missing column", f"this row has no {error}, but {', '.join(map(repr, names))}{likely}"
     if isinstance(error, ValueError):
         reason, _, detail = str(error).partition(": ")
         return reason, detail

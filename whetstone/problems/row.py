@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -25,6 +25,16 @@ class BrokenRow:
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that Python cannot hold."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"unreadable: {self.why}"
 
 
 Numbered: TypeAlias = tuple[int, Row | BrokenRow]
@@ -56,6 +66,14 @@ def has_cell(row: Mapping[str, Any], column: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def columns_of(row: Row) -> Iterator[str]:
+    """The names of its columns and, dotted, of what these hold."""
+    for name, value in row.items():
+        yield name
+        if isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in value)
 
 
 def excerpt(text: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from whetstone.problems.arrow_rows import arrow_rows
 from whetstone.problems.json_rows import json_rows
-from whetstone.problems.row import BrokenRow, Numbered, Row, cell, excerpt, has_cell, lone_surrogate
+from whetstone.problems.row import BrokenRow, Numbered, Row, cell, columns_of, excerpt, has_cell, lone_surrogate
 from whetstone.problems.text import PACKED, bounded_lines, damage_named, open_text, packing, suffix_of
 from whetstone.run.mistakes import suggestion
 
@@ -56,19 +56,11 @@ def require_columns(where: object, rows: Iterable[Row | BrokenRow], columns: Seq
     readable = [row for row in rows if isinstance(row, dict)]
     for column in columns:
         if readable and not any(has_cell(row, column) for row in readable):
-            present = list(dict.fromkeys(name for row in readable for name in _columns_of(row)))
+            present = list(dict.fromkeys(name for row in readable for name in columns_of(row)))
             raise ValueError(
                 f"{where} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
                 f"{', '.join(map(repr, present))}. {remedy}"
             )
-
-
-def _columns_of(row: Row) -> Iterator[str]:
-    """The names of its columns and, dotted, of what these hold."""
-    for name, value in row.items():
-        yield name
-        if isinstance(value, dict):
-            yield from (f"{name}.{inner}" for inner in value)
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[Numbered]:

@@ -6,10 +6,12 @@ from decimal import Decimal
 from math import isnan
 from typing import Any
 
-from whetstone.problems.row import cell, has_cell
+from whetstone.problems.row import Unreadable, cell, has_cell
 
 MOST_DIGITS = 400  # before or after the point, more than a float has
-WRITTEN = re.compile(r"""\[?\s*\{\s*(['"])[\w-]+\1\s*:""")  # how a program writes an object, or a list of them
+WRITTEN = re.compile(
+    r"""(\[\s*)?\{\s*(['"])[\w-]+\2\s*:.*\}\s*(?(1)\])""", re.DOTALL
+)  # as programs write an object, or a list
 
 
 def text_of(value: Any, name: str = "") -> str:
@@ -21,11 +23,6 @@ def text_of(value: Any, name: str = "") -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        if WRITTEN.match(value.lstrip()):
-            raise ValueError(
-                f"not text: {name or 'a column'} holds an object written as text. Save the table in a format that has objects "
-                "(.jsonl, .parquet), and name a part of it"
-            )
         return value.strip()
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(f"not text: {name or 'a column'} holds {_in_words(value)}, not text or a number")
@@ -44,8 +41,21 @@ def _decimal_text(value: float | Decimal, name: str) -> str:
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, Unreadable):
+        return f"what cannot be read ({value.why})"
     names = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
     return next((words for kind, words in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def plain_text_of(value: Any, name: str = "") -> str:
+    """`text_of` a question or an answer. Raises ValueError for an object that was written as text, as a CSV file has it."""
+    text = text_of(value, name)
+    if WRITTEN.fullmatch(text):
+        raise ValueError(
+            f"not text: {name or 'a column'} holds an object written as text. Save the table in a format that has objects "
+            "(.jsonl, .parquet), and name a part of it"
+        )
+    return text
 
 
 def answer_of(value: Any, name: str = "") -> str:
@@ -55,7 +65,7 @@ def answer_of(value: Any, name: str = "") -> str:
     ('3', '1, 2', 'x', '')
     """
     if not isinstance(value, list):
-        return text_of(value, name)
+        return plain_text_of(value, name)
     texts = [text_of(item, name) for item in value]
     if len(texts) > 1 and not all(texts):
         raise ValueError(f"not text: {name or 'a column'} holds a list with an empty element")
