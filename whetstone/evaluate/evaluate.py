@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import has_magic
 from itertools import islice
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,8 @@ def _find_problems(
 
 def _name_of(path: Path, paths: Sequence[Path]) -> str:
     """The name of a file, or of the folder that several are in."""
-    named = path.resolve() if path.is_dir() else paths[0] if len(paths) == 1 else paths[0].resolve().parent
+    shared = Path(commonpath([path.resolve().parent for path in paths]))
+    named = path.resolve() if path.is_dir() else paths[0] if len(paths) == 1 else shared
     return named.name.split(".")[0] or "problems"
 
 
