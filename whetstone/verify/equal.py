@@ -7,7 +7,6 @@ says about structure is never taken.
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
 
 from whetstone.records import Verdict
@@ -146,15 +145,17 @@ def _is_unit(word: str) -> bool:
 
 def same_short_numbers(answer: str, gold: str) -> bool | None:
     """The verdict on two numbers in the commonest spellings; None for anything else."""
-    wanted = _short_number(gold, bare=True)
-    given = _short_number(answer, bare=False) if wanted is not None else None
-    return None if given is None else wanted == given
+    wanted = _short_number(gold)
+    if wanted is None:
+        return None
+    if answer.endswith("}") and (unit := SHORT_UNIT.fullmatch(answer)) and _is_unit(unit[2]):
+        answer = unit[1]
+    given = _short_number(answer)
+    return None if given is None else wanted[0] * given[1] == given[0] * wanted[1]
 
 
-def _short_number(text: str, bare: bool) -> Fraction | None:
-    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `1,234`, `\\frac{3}{4}`, `5\\text{ cm}`."""
-    if not bare and text.endswith("}") and (unit := SHORT_UNIT.fullmatch(text)) and _is_unit(unit[2]):
-        text = unit[1]
+def _short_number(text: str) -> tuple[int, int] | None:
+    """Numerator and denominator of `7`, `-0.25`, `1,234`, `3/4` and `\\frac{3}{4}`, read without the parser."""
     if "," in text and SHORT_THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     found = SHORT_FRACTION.fullmatch(text)
@@ -162,13 +163,12 @@ def _short_number(text: str, bare: bool) -> Fraction | None:
         return None
     sign, whole, places, upper, lower, top, bottom = found.groups()
     if places is not None:
-        value = Fraction(int((whole or "") + places), 10 ** len(places))
+        above, below = int((whole or "") + places), 10 ** len(places)
     else:
-        below = int(lower or bottom or 1)
+        above, below = int(upper or top), int(lower or bottom or 1)
         if below == 0:
             return None
-        value = Fraction(int(upper or top), below)
-    return -value if sign else value
+    return (-above if sign else above), below
 
 
 # mathematics
