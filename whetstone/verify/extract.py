@@ -105,13 +105,13 @@ def _after_thinking(text: str) -> str | None:
 def _without_special_end(text: str) -> str:
     """A text without the special tokens it ends in."""
     end = text[-SPECIAL_TAIL:]
-    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end else text
+    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end and end.rstrip().endswith(">") else text
 
 
 def _without_struck(text: str) -> str:
     """A text without comments and what is struck out, in its tail."""
     tail = text[-STATEMENT_TAIL:]
-    if not any(_has(tail, sign) for sign in ("<!--", "~~", "\\iffalse")):
+    if not (_has(tail, "~~") or _has(tail, "<!--") or _has(tail, "\\iffalse")):
         return text
     return text[:-STATEMENT_TAIL] + STRUCK.sub(" ", tail)
 

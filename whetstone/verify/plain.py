@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 
 from whetstone.verify.boxes import LONGEST_JOINT, Extracted, left_of, refused
+from whetstone.verify.stated import LONGEST_ANSWER
 
 BOX_AT_END = re.compile(
     r"\\boxed\{\s*((?:[-\w]|\\[dt]?frac(?=\{))(?:[^{}\\]|\\(?=[A-Za-z])|\{[^{}\\]*\}){0,200})\}[ $*.,;:)\]}\n]*\Z"
@@ -17,7 +18,8 @@ STATED_AT_END = re.compile(
     r"\s(\$?)(-?\d[\d,]*(?:\.\d+|/\d+)?)\1\.?\s*\Z",
     re.IGNORECASE,
 )
-NEAR_BOX = 4 * LONGEST_JOINT  # characters before a box in which nothing of LaTeX may stand
+COMMENTS = ("~", "-->", "\\fi")  # close to the box: they end something struck out
+OPENINGS = ("(", "[", ">", "\\")  # of an interval, a tag, a box with doubled backslashes
 NEAR_END = 240  # characters at the end in which such an ending is looked for
 
 
@@ -31,16 +33,24 @@ def plain_ending(text: str) -> Extracted | None:
     box = BOX_AT_END.match(text, at)
     if box is None:
         return None
-    if at:
-        before = text[max(0, at - NEAR_BOX) : at]
-        if "\\" in before or "}" in before or "~" in before or ">" in before:
-            return None
-        if not _adds_nothing(before[-LONGEST_JOINT:].rpartition("\n")[2]):
-            return None
+    if at and not _stands_alone(text, at):
+        return None
     return Extracted(box[1].rstrip(), "box")
+
+
+def _stands_alone(text: str, at: int) -> bool:
+    """Is there nothing before the box at `at` that belongs to it: no earlier box close by, no sign, no word, no comment?"""
+    before = text[max(0, at - LONGEST_JOINT) : at]
+    start = max(0, at - LONGEST_ANSWER)
+    return (
+        not any(map(before.__contains__, COMMENTS))
+        and text.rfind("\\boxed", start, at) < 0
+        and text.rfind("\\fbox", start, at) < 0
+        and _adds_nothing(before.rpartition("\n")[2])
+    )
 
 
 @lru_cache(maxsize=4096)
 def _adds_nothing(before: str) -> bool:
-    """Do the characters before a box leave it as it is?"""
-    return not before.endswith(("(", "[")) and not refused(before, "") and not left_of(before)
+    """Do the characters before a box, in its line, leave it as it is?"""
+    return not before.endswith(OPENINGS) and not refused(before, "") and not left_of(before)
