@@ -39,7 +39,9 @@ ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
     if "<" in text:
-        if not policy.thinking_counts and (_has(text, "think>") or "thinking>" in text[:START] or _has(text, "_of_thought|>")):
+        if not policy.thinking_counts and (
+            _has(text, "think>") or "thinking>" in text[:START] or _has(text, "_of_thought|>")
+        ):
             thought = _after_thinking(text)
             if thought is None:
                 return Extracted(None, "no answer: thinking not finished")

@@ -11,7 +11,8 @@ from whetstone.verify.boxes import LONGEST_JOINT, Extracted, left_of, refused
 from whetstone.verify.stated import LONGEST_ANSWER
 
 BOX_AT_END = re.compile(
-    r"\\boxed\{\s*((?:[-\w]|\\[dt]?frac(?=\{))(?:[^{}\\]|\\(?=[A-Za-z])|\{[^{}\\]*\}){0,200})\}[ $*.,;:)\]}\n]*\Z"
+    r"\\boxed\{\s*((?:[-\w]|\\[dt]?frac(?=\{))(?:[^{}\\]|\\(?=[A-Za-z])|\{[^{}\\]*\}){0,200})\}"
+    r"(?:[ $*.,;:)\]}\n]|\\(?=[)\]]))*\Z"
 )
 STATED_AT_END = re.compile(
     r"(?:\A|[.!?\n])\s*(?:(?:so|thus|therefore|hence),?\s)?the\s(?:final\s|correct\s)?answer\sis:?"
@@ -20,6 +21,7 @@ STATED_AT_END = re.compile(
 )
 COMMENTS = ("~", "-->", "\\fi")  # close to the box: they end something struck out
 OPENINGS = ("(", "[", ">", "\\")  # of an interval, a tag, a box with doubled backslashes
+DELIMITERS = ("\\(", "\\[")  # of a formula
 NEAR_END = 240  # characters at the end in which such an ending is looked for
 
 
@@ -53,4 +55,5 @@ def _stands_alone(text: str, at: int) -> bool:
 @lru_cache(maxsize=4096)
 def _adds_nothing(before: str) -> bool:
     """Do the characters before a box, in its line, leave it as it is?"""
-    return not before.endswith(OPENINGS) and not refused(before, "") and not left_of(before)
+    opened = before.endswith(OPENINGS) and not before.endswith(DELIMITERS)
+    return not opened and not refused(before, "") and not left_of(before)
