@@ -42,6 +42,9 @@ YES_BEFORE = re.compile(  # Yes, it converges.
     r"\s*(?:\\text\s*\{\s*)?(yes|no|true|false)\s*[,.;:!—]\s+(?!.*\b(?:yes|no|true|false|wrong|but|wait)\b)",
     re.IGNORECASE,
 )
+INTEGRATED = re.compile(r"\+\s*[cC]\Z")  # with a constant of integration, which is no letter of the question
+BOLD_NAME = re.compile(r"\\(?:mathbf|boldsymbol|bm|Bbb)\s*\{?\s*([RQZNC])(?![A-Za-z])\s*\}?")
+PARAMETER = re.compile(r"(?<![A-Za-z\\])[abAB](?![A-Za-z])")
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
 CALLED = re.compile(r"(?:[fghFGOo]'*\(|[A-Za-z]\(\d+\))")
 BARE_LETTER = re.compile(r"([A-Za-z])(?!'*\()(?![A-Za-z]*\()")
@@ -195,11 +198,13 @@ def _read(text: str, percent: str, gold: bool, products: frozenset[str]) -> tupl
 
 
 def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
+    if "\\mathbb" in gold:
+        answer = BOLD_NAME.sub(r"\\mathbb{\1}", answer)
     answer, gold = peeled(answer), peeled(gold)
     if NAMED_POINT.fullmatch(answer) and gold.lstrip("\\left")[:1] == "(":
         answer = answer.lstrip()[1:]  # P(2, 3)
-    if answer.endswith("+ c") and re.search(r"\+\s*C\Z", gold):
-        answer = answer[:-1] + "C"  # of integration
+    if INTEGRATED.search(answer) and INTEGRATED.search(gold) and not PARAMETER.search(gold):
+        answer = answer[:-1] + gold[-1]
     same = same_short_numbers(answer, gold)
     if same is not None:
         return _verdict(same, answer)
