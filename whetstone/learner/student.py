@@ -61,7 +61,13 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
-    return Student(stage, source, model, tokenizer, Chat(tokenizer, model.generation_config.eos_token_id))
+    chat = Chat(tokenizer, model.generation_config.eos_token_id)
+    if chat.closed:
+        say(
+            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, put "
+            '"{%- set enable_thinking = true %}" at the top of its chat_template.jinja.'
+        )
+    return Student(stage, source, model, tokenizer, chat)
 
 
 def _load(stage: Stage, source: Path | str, dtype: str, role: str) -> tuple[Any, Any]:
