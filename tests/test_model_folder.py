@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.tiny_models import random_model, tiny
 from whetstone import model as models
+from whetstone.cli import main
 from whetstone.model_folder import find_model
 from whetstone.model_weights import wrapped
 
@@ -117,7 +118,7 @@ def test_a_wrapped_models_names_are_read_without_the_wrapper_and_it_is_said(kind
     before = logits(folder)
     reweigh(folder, lambda weights: {rename(name): weight for name, weight in weights.items()})
     assert torch.equal(logits(folder), before)
-    assert "names are those of a wrapped model" in capsys.readouterr().err
+    assert "the weights have a wrapped model's names" in capsys.readouterr().err
 
 
 def test_names_that_fit_are_not_changed():
@@ -425,7 +426,9 @@ class Hub(BaseHTTPRequestHandler):
             files = [{"rfilename": path.name} for path in self.folder.iterdir()]
             return self.reply(json.dumps({"id": "some/model", "sha": self.commit, "siblings": files}).encode(), body)
         if self.path.startswith(f"/api/models/some/model/tree/{self.commit}"):
-            files = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "x"} for p in self.folder.iterdir()]
+            files = [
+                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "x"} for p in self.folder.iterdir()
+            ]
             return self.reply(json.dumps(files).encode(), body)
         path = self.folder / self.path.rpartition("/")[2]
         if self.path.startswith(f"/some/model/resolve/{self.commit}/") and path.is_file():
@@ -437,7 +440,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def reply(self, content: bytes, body: bool) -> None:
         self.send_response(200)
-        for name, value in (("Content-Length", len(content)), ("ETag", f'"{hash(content)}"'), ("X-Repo-Commit", self.commit)):
+        for name, value in (
+            ("Content-Length", len(content)),
+            ("ETag", f'"{hash(content)}"'),
+            ("X-Repo-Commit", self.commit),
+        ):
             self.send_header(name, str(value))
         self.end_headers()
         if body:
@@ -461,13 +468,41 @@ def test_a_hub_name_is_downloaded_and_its_code_and_pickles_are_not(tied, tmp_pat
         assert local_model("some/model") == folder == find_model("some/model") and (folder / "model.safetensors").exists()
         find_model("no/such")
     """
-    hub = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    hub = {
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+    }
     environment = os.environ | hub | {"NO_PROXY": "127.0.0.1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     server.shutdown()
     wanted = sorted(path.name for path in tied.iterdir() if path.suffix not in (".py", ".bin"))
     assert done.stdout.split() == wanted, done.stderr
     assert "There is no folder no/such, and the Hugging Face Hub does not give a model of that name" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_recipes_model_is_checked_before_anything_is_made(command, tied, tmp_path, monkeypatch, capsys):
+    (tied / "adapter_model.safetensors").touch()
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'''
+        run = {{ folder = "{tmp_path}" }}
+        model = {{ path = "{tied}" }}
+        [[stage]]
+        kind = "questions"
+        source = [{{ kind = "procedural", train = 4, validation = 2, test = 2, benchmark = "b" }}]
+        [[stage]]
+        kind = "rollouts"
+        [[stage]]
+        kind = "corpus"
+        [[stage]]
+        kind = "sft"
+    ''')
+    monkeypatch.setattr(sys, "argv", ["whetstone", command, str(recipe)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "holds an adapter" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").glob("0*"))
 
 
 # --- export

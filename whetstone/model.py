@@ -142,10 +142,13 @@ def load(
     stored = check_folder(folder)
     with reading(folder):
         config = read_config(folder)
+    try:
         fix_table(config, longest)
-        without_dropout(config)
-        model = read_weights(folder, stored, config, getattr(torch, dtype))
+    except ValueError as error:
+        raise Unfit(f"{folder}: {error}") from error
+    without_dropout(config)
     with reading(folder):
+        model = read_weights(folder, stored, config, getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     rows, last = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=-1)
     if not 0 <= last < rows:

@@ -34,6 +34,10 @@ ACCEPTED = (
     "of a model on the Hugging Face Hub, OWNER/NAME. docs/your_model.md says what a folder must hold"
 )
 PLAIN = "AutoModelForCausalLM.from_pretrained"  # how transformers reads what we refuse, in remedies
+MERGE = (
+    f"Merge it first: PeftModel.from_pretrained({PLAIN}(BASE), ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the "
+    "package peft, and save the tokenizer there too."
+)
 
 
 class Unfit(ValueError):
@@ -180,8 +184,7 @@ def _refuse_other_formats(folder: Path) -> None:
     if adapters:
         raise Unfit(
             f"{folder} holds an adapter ({listed(adapters)}), and only whole models are read: the base alone would be another "
-            f"model. Merge it first: PeftModel.from_pretrained({PLAIN}(BASE), ADAPTER).merge_and_unload()"
-            ".save_pretrained(FOLDER), with the package peft, and save the tokenizer there too."
+            f"model. {MERGE}"
         )
     if not (folder / CONFIG).is_file():
         if gguf := [path.name for path in files if path.suffix == ".gguf"]:
@@ -260,6 +263,8 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
         try:
             with safe_open(path, framework="np") as file:
                 parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+                if twice := sorted(parts.keys() & stored.keys()):
+                    raise Unfit(f"{folder}: {listed(twice)} stands in two files. Copy or download the folder again.")
                 stored |= {n: Stored(path.name, tuple(p.get_shape()), p.get_dtype()) for n, p in parts.items()}
         except SafetensorError as error:
             raise Unfit(f"{path} is damaged or cut off ({error}). {_again(path)}") from error

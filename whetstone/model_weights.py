@@ -42,9 +42,8 @@ def reading(folder: Path) -> Iterator[None]:
     except (Unfit, MemoryError, torch.OutOfMemoryError):
         raise
     except BaseException as error:
-        if (
-            not isinstance(error, Exception) and type(error).__name__ != "PanicException"
-        ):  # of tokenizers, a panic in Rust
+        panicked = type(error).__name__ == "PanicException"  # of tokenizers: an error in Rust, and no Exception
+        if not (panicked or isinstance(error, Exception)):
             raise
         reason = " ".join(str(error).split())[:REASON]
         if "trust_remote_code" in reason:
@@ -62,9 +61,9 @@ def read_config(folder: Path) -> Any:
     written = read_object(folder / CONFIG)
     kind = written["model_type"]
     if kind not in CONFIG_MAPPING_NAMES:
-        own = " and the folder's own code is never run" if "auto_map" in written else ""
+        code = " and the folder's own code is never run" if "auto_map" in written else ""
         raise Unfit(
-            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {listed([kind])!r}{own}. Use a class that it "
+            f"{folder}/{CONFIG}: transformers {__version__} has no model_type {listed([kind])!r}{code}. Use a class that it "
             "has, or a newer transformers if that has this one."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -87,9 +86,7 @@ def read_weights(folder: Path, stored: Mapping[str, Stored], config: Any, dtype:
     renamed = wrapped(stored, needed)
     if renamed:
         name = next(name for name in stored if name not in needed)
-        say(
-            f"{folder}: the weights' names are those of a wrapped model ({listed([name])}): they are read without the wrapper"
-        )
+        say(f"{folder}: the weights have a wrapped model's names ({listed([name])}), and are read without the wrapper")
     model, report = AutoModelForCausalLM.from_pretrained(
         folder, config=config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False, use_safetensors=True,
         key_mapping={pattern: "" for pattern in renamed} or None, output_loading_info=True, ignore_mismatched_sizes=True,
@@ -164,7 +161,7 @@ def _correct_tie(folder: Path, model: "PreTrainedModel") -> None:
 def refuse_not_finite(folder: Path, model: "PreTrainedModel") -> None:
     """Raises Unfit if a weight is NaN or infinite, or if embedding or head are nothing but zeros."""
     bad, ends = [], (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-    for name, weight in model.named_parameters():
+    for name, weight in ((name, p) for name, p in model.named_parameters() if p.numel()):
         low, high = (float(end) for end in weight.detach().aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             bad.append(f"{name}: {'NaN' if math.isnan(low) else 'infinite'}")
