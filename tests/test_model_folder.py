@@ -163,6 +163,18 @@ def test_shards_are_read_and_one_that_is_missing_is_named(untied):
     assert "lacks model-00002-of-00002.safetensors, of the 2 files" in refusal(untied)
 
 
+def test_a_weight_in_two_shards_is_refused(untied):
+    parts = shard(untied)
+    save_file(load_file(parts[0]) | load_file(parts[1]), parts[1], metadata={"format": "pt"})
+    assert "stands in two files" in refusal(untied)
+
+
+def test_an_unmerged_adapter_among_the_weights_is_told_to_be_merged(untied):
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    reweigh(untied, lambda weights: weights | {name: torch.ones(2, 64)})
+    assert "merge_and_unload" in refusal(untied)
+
+
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": "../a.safetensors"}}'])
 def test_an_index_that_is_no_table_is_refused(index, untied):
     shard(untied)

@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION
-from whetstone.model_folder import CONFIG, FLOATS, Stored, Unfit, listed, read_object
+from whetstone.model_folder import CONFIG, FLOATS, MERGE, Stored, Unfit, listed, read_object
 from whetstone.run.progress import say
 
 if TYPE_CHECKING:
@@ -144,9 +144,8 @@ def _refuse_another_models(folder: Path, model: "PreTrainedModel", report: Mappi
     head = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
     tie = [f"{head[0]}.weight"] == missing and not mismatched
     remedy = ', or set "tie_word_embeddings": true if the head is the embedding' if tie else ""
-    raise Unfit(
-        f"{folder}: the weights are not those of the {type(model).__name__} in {CONFIG}: {counts}. {SAME}{remedy}."
-    )
+    remedy = MERGE if any("lora_" in name for name in unexpected) else f"{SAME}{remedy}."
+    raise Unfit(f"{folder}: the weights are not those of the {type(model).__name__} in {CONFIG}: {counts}. {remedy}")
 
 
 def _correct_tie(folder: Path, model: "PreTrainedModel") -> None:
