@@ -158,15 +158,7 @@ def test_languages(text, spoken):
     ],
 )
 def test_preference_pairs_are_read_in_every_usual_layout(row):
-    assert preference(row) == ("", "Q", "a", "b")
-
-
-def test_a_pairs_system_message_is_kept_and_its_thoughts_come_first():
-    turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    right = {"role": "assistant", "content": "a", "reasoning_content": "t"}
-    for row in ({"prompt": turns, "chosen": [right], "rejected": "b"}, {"chosen": [*turns, right], "rejected": "b"}):
-        assert preference(row) == ("S", "Q", "<think>\nt\n</think>\n\na", "b")
-    assert preference({"prompt": "Q", "system": "S", "chosen": "a", "rejected": "b"}) == ("S", "Q", "a", "b")
+    assert preference(row) == ("Q", "a", "b")
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from whetstone.problems.chats import asked, completion_of, conversation, one_system
+from whetstone.problems.chats import asked, completion_of, conversation
 from whetstone.problems.files import expand_path, find_files
 from whetstone.problems.row import cell
 from whetstone.problems.table import read_tables
-from whetstone.problems.values import text_of
 from whetstone.records import Pair, Problem
 from whetstone.run.settings import Settings
 
@@ -61,20 +60,18 @@ class PairFile(OutsideFile):
             try:
                 if not isinstance(row, dict):
                     raise ValueError(f"broken row: {row}")
-                system, question, chosen, rejected = preference(row)
+                question, chosen, rejected = preference(row)
                 if not question:
                     raise ValueError("no question")
                 if chosen == rejected:
                     raise ValueError("both sides are equal")
-                yield identity, Pair(identity, question, chosen, rejected, source=self.title, system=system)
+                yield identity, Pair(identity, question, chosen, rejected, source=self.title)
             except ValueError as error:
                 yield identity, error
 
 
-def preference(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """(system message or "", question, chosen, rejected) of a preference pair in one of the usual layouts.
-
-    Raises ValueError("reason: detail").
+def preference(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(question, chosen, rejected) of a preference pair in one of the usual layouts. Raises ValueError("reason: detail").
 
     {prompt | question, chosen, rejected} as text or as chats, {conversations, chosen, rejected} (ShareGPT), and whole
     dialogues under chosen and rejected, as chats or as text ("\\n\\nHuman: … Assistant: …").
@@ -86,19 +83,19 @@ def preference(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     if column:
         system, question = asked(row[column], repr(column))
     elif isinstance(chosen, str) and isinstance(rejected, str):
-        return text_of(row.get("system"), "'system'"), *_dialogue(chosen, rejected)
+        return _dialogue(chosen, rejected)
     else:
         system, question, _ = conversation(chosen)
-    system = one_system(system, text_of(row.get("system"), "'system'"))
-    chosen, rejected = _reply(chosen, "'chosen'", system, question), _reply(rejected, "'rejected'", system, question)
-    return system, question, chosen, rejected
+    if system or row.get("system"):
+        raise ValueError("a system message: a pair is a question and two answers")
+    return question, _reply(chosen, "'chosen'", question), _reply(rejected, "'rejected'", question)
 
 
-def _reply(value: Any, name: str, system: str, question: str) -> str:
-    """The text of an answer: plain, a turn of a chat, or a chat that ends with it, which must begin as the row does."""
+def _reply(value: Any, name: str, question: str) -> str:
+    """The text of an answer: plain, a turn of a chat, or a chat that ends with it, which must begin with the question."""
     if isinstance(value, list) and len(value) > 1:
-        own, first, answer = conversation(value)
-        if own not in ("", system) or first != question:
+        system, first, answer = conversation(value)
+        if system or first != question:
             raise ValueError(f"not one question: {name} answers another one than the row's")
         return answer
     if isinstance(value, dict):
