@@ -112,11 +112,8 @@ class Chat:
         before, both = ids[prompt], ids[prompt + answer]
         if isinstance(before, str) or isinstance(both, str):
             return before if isinstance(before, str) else both
-        if both[: len(before)] == before:
-            return Taught(before, [*both[len(before) :], self.end])
-        return Taught(
-            before, [*self._encode([answer])[0], self.end]
-        )  # the prompt's last characters would join the answer's
+        apart = both[: len(before)] != before  # the last characters of the prompt would join the first of the answer
+        return Taught(before, [*(self._encode([answer])[0] if apart else both[len(before) :]), self.end])
 
     def _parts(self, messages: Sequence[Message], answer: str) -> tuple[str, str] | str:
         """(prompt, answer) as texts, the answer up to the id that ends the turn; or why the template refuses them."""
@@ -198,7 +195,7 @@ class Chat:
             token = match[1] or ""
             written = [*self._following(token[:1]), *self._following(token[1:])]
             if set(written) & self.tokenizer.added_tokens_decoder.keys():
-                return f"it holds {token!r}, which this tokenizer cannot write as text"
+                return f"a control token that this tokenizer cannot write as text: {token!r}"
             ids += written
             at = match.end()
         return ids + self._following(text[at:])

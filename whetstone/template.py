@@ -27,7 +27,7 @@ from whetstone.run.processes import fork
 Turn = Mapping[str, str]  # role, content, perhaps reasoning_content
 
 DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is told no date
-DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYZ"  # of strftime
+DIRECTIVES = "aAbBcdDeFgGhHIjmMpRSTuUVwWxXyYzZ"  # of strftime
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"  # for a model without a template
 
 CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
@@ -103,7 +103,6 @@ def with_fixed_date(source: str) -> str:
         return source
     formats = {f"%-{c}": DATE.strftime(f"%{c}").lstrip("0") for c in "dHIjm"}
     formats |= {f"%{c}": DATE.strftime(f"%{c}") for c in DIRECTIVES}
-    formats |= {"%F": DATE.strftime("%Y-%m-%d"), "%T": DATE.strftime("%H:%M:%S")}
     replaced = "".join(f"|replace({name!r},{value!r})" for name, value in formats.items())
     macro = f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
     return macro + re.sub(r"\A[ \t]+(?=\{[%#])", "", source)
@@ -161,9 +160,10 @@ def _why_unbounded(source: str, special: str) -> str:
 
     child = fork("chat template", work, brief=True)
     os.close(writing)
+    waiting = select.poll()
+    waiting.register(reading, select.POLLIN)
     try:
-        answered = bool(select.select([reading], [], [], DEADLINE)[0])
-        said = os.read(reading, 1 << 12).decode() if answered else ""
+        said = os.read(reading, 1 << 12).decode() if waiting.poll(1000 * DEADLINE) else ""
     finally:
         os.close(reading)
         with suppress(ProcessLookupError):
