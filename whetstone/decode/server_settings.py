@@ -39,6 +39,7 @@ class Server(Settings):
     longest_pause: Annotated[float, Operational] = Field(
         60, gt=0, le=1e6, description="seconds before a retry, at most"
     )
+    opens_thinking: bool = Field(False, description="its template writes <think>, and its answers do not repeat it")
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
     prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
         (0, 0), description="of a million tokens, in and out"
