@@ -160,7 +160,8 @@ class Collection:
                 self._write(lines, teacher, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
-            return isolation | teacher.summary()
+            judged = {"judge": dict(verifier.counts)} if isinstance(verifier, JudgedVerifier) else {}
+            return isolation | judged | teacher.summary()
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())
