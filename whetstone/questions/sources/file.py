@@ -33,6 +33,10 @@ class FileSource(RowSource):
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path), self.columns.named)
 
+    def check(self) -> None:
+        """Its first rows must have the columns, too."""
+        next(self.placed_rows(), None)
+
     @model_validator(mode="after")
     def names_a_file(self) -> "FileSource":
         if not self.path:

@@ -81,13 +81,12 @@ class PublishedSource(RowSource):
         configuration, _, part = self.part.rpartition("/")
         configuration = configuration or self.layout.configuration
         try:
-            rows = datasets.load_dataset(name, configuration, split=part, streaming=True)
+            yield from enumerate(datasets.load_dataset(name, configuration, split=part, streaming=True), start=1)
         except Exception as error:  # whatever the Hub, the network or the set's own files hold
             raise ValueError(
                 f"{name} ({configuration or 'no configuration'}, {part}) cannot be read from the Hub: {error}. Check "
                 f'part = "{self.part}", or fetch the file and say path = "…".'
             ) from error
-        yield from enumerate(rows, start=1)
 
     def _finished(self, problem: Problem) -> Problem:
         if self.search_formula and not problem.formula:
