@@ -14,7 +14,7 @@ from typing import Any
 from whetstone.problems.row import BrokenRow, Numbered, Row, as_json, excerpt, lone_surrogate
 from whetstone.problems.text import LONGEST_LINE, bounded_lines, open_text
 
-LONGEST_DOCUMENT = 1 << 31  # characters of a document, which is read whole
+LONGEST_DOCUMENT = 1 << 30  # characters of a document, which is read whole
 DEEPEST = 100  # objects and lists inside each other
 SURE_DIGITS = 15  # a float holds every number of so many characters
 WRAPPERS = ("data", "rows")  # the list that is meant if a document holds several

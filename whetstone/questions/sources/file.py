@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from whetstone.problems.columns import AnswerFrom, Columns
 from whetstone.problems.files import find_files
 from whetstone.problems.reading import ProblemSet
-from whetstone.problems.row import BrokenRow, Row
+from whetstone.problems.row import SURROGATE, BrokenRow, Row
 from whetstone.problems.table import read_tables
 from whetstone.questions.source import RowSource
 
@@ -24,7 +24,8 @@ class FileSource(RowSource):
     @property
     def title(self) -> str:
         path = Path(self.path)
-        return self.name or "/".join(part for part in (path.parent.name, path.name.split(".")[0]) if part)
+        name = "/".join(part for part in (path.parent.name, path.name.split(".")[0]) if part)
+        return self.name or SURROGATE.sub("\ufffd", name)
 
     @property
     def layout(self) -> ProblemSet:
