@@ -91,6 +91,7 @@ def run(
     from whetstone.pipeline.running import run_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
+    from whetstone.run.secrets import redacted
     from whetstone.terminal import print_results
 
     checked = read_recipe(recipe, sets or ())
@@ -98,7 +99,7 @@ def run(
         with terminate_as_interrupt():
             run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
-        command = shlex.join(["whetstone", *sys.argv[1:]])
+        command = shlex.join(["whetstone", *redacted(sys.argv[1:])])
         print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
@@ -115,7 +116,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
-    print(f"{recipe} -> {checked.folder}")
+    print("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     for stage, state in plan_recipe(checked):
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())

@@ -204,7 +204,9 @@ class Verifier(Protocol):
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
 
-    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]: ...
+    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]:
+        """A verdict for each (text, gold, policy), in order."""
+        ...
 
 
 def to_row(record: Any) -> dict[str, Any]:
