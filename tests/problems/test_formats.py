@@ -170,6 +170,14 @@ def test_a_line_without_end_is_not_held_in_memory(tmp_path, monkeypatch):
     assert (long.reason, others) == ("line too long", ROWS)
 
 
+def test_a_document_beyond_all_measure_is_refused(tmp_path, monkeypatch):
+    from whetstone.problems import json_rows
+
+    monkeypatch.setattr(json_rows, "LONGEST_DOCUMENT", 40)
+    with pytest.raises(ValueError, match=r"a\.json is not one JSON document.*40 characters or more.*\.jsonl"):
+        rows_of(tmp_path / "a.json", json.dumps(ROWS).encode())
+
+
 # --- CSV ---
 
 
