@@ -84,6 +84,18 @@ def test_every_kind_of_line_end_is_read(tmp_path, end):
     assert rows_of(tmp_path / "a.jsonl", text.encode()) == ROWS
 
 
+def test_files_with_marks_that_were_joined_are_read(tmp_path):
+    content = lines(ROWS).decode().encode("utf-8-sig") + b"\n"
+    assert rows_of(tmp_path / "a.jsonl", content * 2) == ROWS * 2
+
+
+def test_an_error_names_some_of_many_columns(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines([{f"c{n}": "" for n in range(1000)}]))
+    with pytest.raises(ValueError, match=r"no column 'question'.*'c39', …") as error:
+        said(tmp_path / "a.jsonl")
+    assert len(str(error.value)) < 1000
+
+
 def test_an_empty_file_has_no_rows(tmp_path):
     for name in ("a.jsonl", "a.json", "a.csv", "a.tsv.gz"):
         assert rows_of(tmp_path / name, b"") == []

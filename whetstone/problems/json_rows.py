@@ -71,6 +71,7 @@ def _line_rows(path: Path) -> Iterator[Numbered]:
 def json_row(text: str) -> Row | BrokenRow:
     if len(text) >= LONGEST_LINE:
         return BrokenRow("line too long", f"{LONGEST_LINE:,} characters or more", excerpt(text[:1000]))
+    text = text.removeprefix("\ufeff")  # of a file that was appended to another
     try:
         return _checked(DECODER.decode(text), text)
     except DuplicateKey as error:

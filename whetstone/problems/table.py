@@ -22,6 +22,7 @@ from whetstone.problems.row import (
     columns_of,
     excerpt,
     has_cell,
+    listed,
     lone_surrogate,
 )
 from whetstone.problems.text import PACKED, bounded_lines, damage_named, open_text, packing, suffix_of
@@ -70,7 +71,7 @@ def require_columns(where: object, rows: Iterable[Row | BrokenRow], columns: Seq
             present = list(dict.fromkeys(name for row in readable for name in columns_of(row)))
             raise ValueError(
                 f"{where} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
-                f"{', '.join(map(repr, present))}. {remedy}"
+                f"{listed(present)}. {remedy}"
             )
 
 
