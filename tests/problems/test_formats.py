@@ -395,3 +395,24 @@ def test_a_name_on_the_hub_is_told_from_a_path(name):
     known = "Here the set is called 'gsm8k'" if name == "openai/gsm8k" else "hf download someone/some-set.v2"
     with pytest.raises(ValueError, match=rf"neither a file nor a published set: (.|\n)*{known}"):
         read_problems(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("a/b.jsonl", "a/b"),
+        ("b.jsonl.gz", "b"),
+        ("/a/set", "a/set"),
+        ("a/set/part-*.jsonl", "a/set"),
+        ("a/MATH/*/*.json", "a/MATH"),
+        ("*.json", "file"),
+    ],
+)
+def test_a_source_is_called_like_its_file_or_folder(path, title):
+    assert FileSource(kind="file", path=path).title == title
+
+
+@pytest.mark.parametrize("path", ["MATH/test/*.json", "gsm8k/test-*.parquet", "gsm8k/test.jsonl.gz", "gsm8k/test"])
+def test_the_test_part_of_a_set_is_no_training_data_however_it_is_named(path):
+    with pytest.raises(ValueError, match="is made for scoring"):
+        Settings(kind="questions", source=[{"kind": "published", "set": "gsm8k", "path": path}])

@@ -1,6 +1,7 @@
 """A user's own file or files of problems, through a column mapping that the recipe declares."""
 
 from collections.abc import Iterator
+from glob import has_magic
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -23,9 +24,12 @@ class FileSource(RowSource):
 
     @property
     def title(self) -> str:
+        """The name of the file or folder, with that of the folder above."""
         path = Path(self.path)
+        while has_magic(path.name):
+            path = path.parent
         name = "/".join(part for part in (path.parent.name, path.name.split(".")[0]) if part)
-        return self.name or SURROGATE.sub("\ufffd", name)
+        return self.name or SURROGATE.sub("\ufffd", name) or self.kind
 
     @property
     def layout(self) -> ProblemSet:

@@ -6,6 +6,7 @@ instead of asking a teacher. What was made for scoring is refused as training da
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from glob import has_magic
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,8 +63,9 @@ class PublishedSource(RowSource):
     @property
     def for_scoring(self) -> bool:
         """Whether the set, or this part of it, was made for scoring."""
-        part = Path(self.path or self.part).name
-        return self.layout.for_scoring or part.lower().startswith("test")
+        part = Path(self.path or self.part)
+        name = part.parent.name if has_magic(part.name) else part.name
+        return self.layout.for_scoring or name.lower().startswith("test") or part.name.lower().startswith("test")
 
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path)) if self.path else super().placed_rows()
