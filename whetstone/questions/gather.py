@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.problems.files import find_files, read_paths
+from whetstone.problems.files import read_paths
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
@@ -71,13 +71,18 @@ def plan(stage: Stage) -> Estimate:
     return Estimate(({"procedural problems": f"{made:,}"} if made else {}) | ({"files": files} if files else {}))
 
 
+def check(settings: Settings) -> None:
+    """Raises ValueError or FileNotFoundError for a source that cannot be read."""
+    for source in settings.source:
+        source.check()
+
+
 def run(stage: Stage) -> dict[str, Any]:
     """Writes `problems`, `traces` and `dropped`; returns the counts.
 
     Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError if no problem is left.
     """
-    for path in _files(stage.settings):
-        find_files(path)  # all of them now, rather than the last one after the work on the others
+    check(stage.settings)  # all sources now, rather than the last one after the work on the others
     with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
         dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
@@ -227,4 +232,4 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print(line)
 
 
-ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), reads=reads)
+ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), check=check, reads=reads)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from whetstone.problems.files import find_files
 from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
 from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
@@ -52,6 +53,11 @@ class Source(Settings):
         """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
         path = getattr(self, "path", "")
         return (path,) if path else ()
+
+    def check(self) -> None:
+        """Raises ValueError or FileNotFoundError for what can be seen to be wrong before the source is read."""
+        for path in self.files:
+            find_files(path)
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
