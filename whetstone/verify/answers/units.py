@@ -130,6 +130,11 @@ roots log ln sin cos tan exp sqrt base power raised th rd nd st negative positiv
 losses deficit debt owed short ago before after until since maybe perhaps otherwise twice thrice it that this which
 only these those there undefined infinity infinite repeating recurring rounded decimal decimals fraction odd even prime
 composite yes true none all dne rational irrational real imaginary increasing decreasing increases decreases of per in on as
+ish approx circa ca est estimate estimated guess guessed guessing unsure uncertain unclear unknown possibly probably likely
+unlikely hopefully supposedly allegedly presumably apparently assumed hypothetical rejected discarded excluded removed missing
+extraneous spurious bogus reversed negated inverted flipped mirrored quartered quadrupled quintupled conjugate conjugated
+transposed complement quotient bps thou grand binary octal hexadecimal hex excluding including exclusive inclusive then else
+however though although periodic truncated repeated floor ceiling subfactorial exponent off
 percent percentage pct factorial factorials
 """
 CHANGING = frozenset(CHANGING_TEXT.split())  # these words in front make another statement of the number before them
