@@ -21,19 +21,21 @@ from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
+from whetstone.run.names import Name
 from whetstone.run.settings import Settings
 
 Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
 ROUNDING = 1e-6  # of the sum of shares
+MOST = 10**9  # problems of a split: each takes 16 bytes of memory
 
 
 class Source(Settings):
     """Where problems come from."""
 
     kind: str = Field(description='which source, or a class of your own as "file.py:MySource"')
-    name: str = Field("", description="of the source; default: by its kind")
-    benchmark: str = Field("", description="name of the problem set that its test problems are scored in")
+    name: Name = Field("", description="of the source; default: by its kind")
+    benchmark: Name = Field("", description="name of the problem set that its test problems are scored in")
 
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either
 
@@ -103,9 +105,9 @@ def source_kinds() -> Mapping[str, type[Source]]:
 class SplitSource(Source):
     """A source that gives as much of each split as the recipe says."""
 
-    train: int | float = Field(0, ge=0, description="training problems: how many, or their share of the rows")
-    validation: int | float = Field(0, ge=0, description="validation problems: how many, or their share")
-    test: int | float = Field(0, ge=0, description="test problems: how many, or their share")
+    train: int | float = Field(0, ge=0, le=MOST, description="training problems: how many, or their share of the rows")
+    validation: int | float = Field(0, ge=0, le=MOST, description="validation problems: how many, or their share")
+    test: int | float = Field(0, ge=0, le=MOST, description="test problems: how many, or their share")
 
     @property
     def splits(self) -> frozenset[str]:
