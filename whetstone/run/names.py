@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 LONGEST = 120  # bytes: file systems allow 255, and a name gets a number, a process id and an ending
 FITTING = re.compile(r"\w([\w .,+=@()%-]*[\w+=@)%-])?")
 # By Windows, and by the files that stand beside the folders
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|(manifest|started|scores)\.json", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|(manifest|started|scores|outputs)\.json", re.IGNORECASE)
 
 
 def require_name(name: str) -> str:
