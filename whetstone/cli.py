@@ -74,7 +74,9 @@ def run(
     first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Begin at this stage.")] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End after this stage.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Only this stage. Repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Redo stale stages. Old work stays until the new is complete.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Redo stale stages. Old work stays until the new is complete.")
+    ] = False,
     sets: Sets = None,
 ) -> None:
     """Run the stages of a recipe in order. Finished stages are skipped, interrupted ones continued.

@@ -236,7 +236,9 @@ def _read_base(
     if base.resolve() in (*extending, path.resolve()):
         raise ValueError(f"{base} extends itself by way of {path}: remove one `extends`.")
     if len(extending) >= MOST_EXTENDS:
-        raise ValueError(f"{path} is the end of a chain of {MOST_EXTENDS} recipes, each extending the next: shorten it.")
+        raise ValueError(
+            f"{path} is the end of a chain of {MOST_EXTENDS} recipes, each extending the next: shorten it."
+        )
     return _read_tables(base, (*extending, path.resolve()))
 
 

@@ -106,7 +106,11 @@ def sample_journalled(
     given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
     sample = partial(sample_groups, generator, **given)
     with ExitStack() as stack:
-        own = stack.enter_context(Journal(journal, keep=_readable)) if process_group is None or process_group.main else None
+        own = (
+            stack.enter_context(Journal(journal, keep=_readable))
+            if process_group is None or process_group.main
+            else None
+        )
         rows = gathered(own.rows if own else [], process_group)
         rollouts = _by_key(from_row(Rollout, row) for row in rows)
         kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}

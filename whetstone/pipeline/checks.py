@@ -1,6 +1,6 @@
 """What can be known before a run begins: whatever is wrong here is said before anything is made or thrown away."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ def check_stages(recipe: Recipe, stages: Sequence[RecipeStage]) -> None:
                 check(recipe, stage)
             except USERS as error:
                 mistakes.setdefault(f"{error}", error)
+                break  # a stage's other mistakes may follow from it
     if len(mistakes) == 1:
         raise next(iter(mistakes.values()))
     if mistakes:
@@ -50,7 +51,11 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
                 f"[model] path = {str(path)!r} is no folder: {stage.name} starts from it. Name a Hugging Face folder."
             )
         return
-    needed = {"config.json": ("config.json",), "weights": ("*.safetensors", "*.gguf"), "a tokenizer": ("*token*", "vocab*")}
+    needed = {
+        "config.json": ("config.json",),
+        "weights": ("*.safetensors", "*.gguf"),
+        "a tokenizer": ("*token*", "vocab*"),
+    }
     for what, patterns in needed.items():
         if not any(True for pattern in patterns for _ in path.glob(pattern)):
             raise FileNotFoundError(
@@ -71,7 +76,6 @@ def _device(recipe: Recipe, stage: RecipeStage) -> None:
 
 def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:
     """`[scores] main`, as far as the settings name the problem sets."""
-    names = [above.room.benchmarks(above.settings) for above in recipe.stages[: stage.number]]
-    givers: Iterable[Sequence[str]] = [tuple(name) for name in names if tuple(name)]
-    if stage.room.trains and givers:
-        headline(recipe, list(dict.fromkeys(list(givers)[-1])))
+    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.stages[: stage.number]]
+    if stage.room.trains and any(given):
+        headline(recipe, list(dict.fromkeys([names for names in given if names][-1])))

@@ -75,10 +75,10 @@ def _remembered(stage: Path) -> dict[str, Any]:
 
 
 def _which(before: Any, folder: Path) -> str:
-    """The files that differ in size or times, or are missing or new."""
+    """The files that differ in size or time, or are missing or new."""
     if not isinstance(before, dict):
         return ""
     now = stamps(folder)
-    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name, [])[:2] != now.get(name, [])[:2]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f" ({', '.join(names[:SHOWN])}{more})" if names else ""

@@ -106,7 +106,8 @@ def _refuse_missing_inputs(
             if states[source].manifest is None:
                 missing = f"{recipe.folder / recipe.stage(source).folder_name / MANIFEST} is missing"
                 raise ValueError(
-                    f"{'; '.join(states[source].reasons) or missing}: {stage.name} reads {artifact}. Make it first: run with --from {source}, or without --only and --from."
+                    f"{'; '.join(states[source].reasons) or missing}: {stage.name} reads {artifact}. Make it first: run with "
+                    f"--from {source}, or without --only and --from."
                 )
             if states[source].status == "stale":
                 say(f"note: {stage.name} reads {artifact}, which is stale: {'; '.join(states[source].reasons)}")
@@ -236,10 +237,12 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
         return earlier
     if earlier:
         before = earlier[-1]
-        changes = [f"{name} was {before.get(name)} and is {value}" for name, value in here.items() if before.get(name) != value]
+        changes = [
+            f"{name} was {before.get(name)} and is {value}" for name, value in here.items() if before.get(name) != value
+        ]
         say(
-            f"warning: {stage.folder_name} goes on where other arithmetic began it: {', '.join(changes)}. Its result is as good, "
-            "but not equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
+            f"warning: {stage.folder_name} was begun with other arithmetic: {', '.join(changes)}. Its result is as good, but not "
+            "equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
         )
     return [*earlier, here]
 

@@ -152,10 +152,20 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
 def write_scores(recipe: Recipe) -> None:
     """scores.json from the folders in scores/: base first, then by stage number, those of a longer recipe included."""
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
-    manifests = [recipe.folder / "scores" / name / MANIFEST for name in order]
-    scores = [score for path in manifests if path.exists() for score in read_manifest(path, needed="scores")["scores"]]
+    scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
     write_json(recipe.folder / SCORES, {"scores": [s | {"main": s["benchmark"] == main} for s in scores]})
+
+
+def _scores_in(path: Path) -> list[dict[str, Any]]:
+    """[] if there are none. Those of a damaged manifest are left out until the model is scored again, and that is said."""
+    try:
+        return read_manifest(path, needed="scores")["scores"]
+    except FileNotFoundError:
+        return []
+    except DamagedFile as damage:
+        say(f"   {damage} Its scores are left out until then.")
+        return []
 
 
 def headline(recipe: Recipe, benchmarks: Sequence[str]) -> str:

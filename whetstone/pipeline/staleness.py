@@ -62,7 +62,9 @@ def check_folder(recipe: Recipe) -> None:
     """
     if not recipe.folder.is_dir():
         if recipe.folder.exists():
-            raise ValueError(f"{recipe.folder} is a file, and a run needs a folder: use another run, --set run.name=NAME.")
+            raise ValueError(
+                f"{recipe.folder} is a file, and a run needs a folder: use another run, --set run.name=NAME."
+            )
         return
     refuse_links(recipe.folder)
     for folder in sorted(recipe.folder.iterdir()):

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, model_validator
 
+from whetstone.problems.files import find_file
 from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
 from whetstone.problems.table import Numbered
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
@@ -53,6 +54,11 @@ class Source(Settings):
         """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
         path = getattr(self, "path", "")
         return (path,) if path else ()
+
+    def check(self) -> None:
+        """Before any stage runs. Raises ValueError or FileNotFoundError if what it reads or uses is not there."""
+        for path in self.files:
+            find_file(path)
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""

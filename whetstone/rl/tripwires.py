@@ -80,7 +80,9 @@ class Watch:
 
     def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
-        self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path, list) if self.path.exists() else [])
+        self.tripped: list[dict[str, Any]] = process_group.first(
+            read_json(self.path, list) if self.path.exists() else []
+        )
 
     @property
     def rollbacks(self) -> int:

@@ -22,7 +22,10 @@ from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings,
 MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
 STARTED = "started.json"  # the same of a stage that is under way; removed after the manifest is written
 SCORES = "scores.json"  # of the whole run
-NEW, OLD = "new+", "old+"  # before the name of a folder: its new work, and old work that is kept. No stage has a + in its name
+NEW, OLD = (
+    "new+",
+    "old+",
+)  # before the name of a folder: its new work, and old work that is kept. No stage has a + in its name
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,13 @@ class ModelSettings(Settings):
     mlp: int = Field(384, ge=1, le=2**22, description="inner width of the feed-forward part")
     heads: int = Field(4, ge=1, le=2**16, description="query heads; the size of a head is hidden / heads")
     kv_heads: int = Field(2, ge=1, le=2**16, description="key and value heads; must divide heads")
-    vocabulary: int = Field(512, ge=1, le=2**24, description="upper bound for the tokenizer that is trained on the corpus")
+    vocabulary: int = Field(
+        512, ge=1, le=2**24, description="upper bound for the tokenizer that is trained on the corpus"
+    )
     context: int = Field(1024, ge=1, le=2**30, description="positions")
-    longest: int = Field(0, ge=0, le=2**30, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
+    longest: int = Field(
+        0, ge=0, le=2**30, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of stored weights; bfloat16 loses small updates"
     )
@@ -180,7 +184,9 @@ class ParallelSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
-    forks: int = Field(0, ge=0, le=4096, description="processes on a CPU; 0: one per core, or 1 if several `processes` train")
+    forks: int = Field(
+        0, ge=0, le=4096, description="processes on a CPU; 0: one per core, or 1 if several `processes` train"
+    )
     processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
@@ -210,7 +216,9 @@ class ScoreSettings(Settings):
 
     main: Name = Field("", description="name of the headline problem set; default: the first")
     samples: int = Field(8, ge=1, le=10**6, description="answers per problem")
-    base_samples: int = Field(0, ge=0, le=10**6, description="answers per problem of the untrained base; 0: as many as `samples`")
+    base_samples: int = Field(
+        0, ge=0, le=10**6, description="answers per problem of the untrained base; 0: as many as `samples`"
+    )
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
@@ -227,7 +235,9 @@ class OptimizerSettings(Settings):
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rate after warm-up")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps")
     floor: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the peak; not used if constant")
-    weight_decay: float = Field(0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate"
+    )
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
 
 
@@ -239,7 +249,9 @@ class SpikeSettings(Settings):
 
     not_finite: Literal["stop", "go_back"] = Field("stop", description="if a loss or gradient is NaN or infinite")
     spike: Literal["ignore", "warn", "stop", "go_back"] = Field("warn", description="if a loss jumps")
-    window: int = Field(64, ge=8, le=10**6, description="steps a loss is compared with; the first eighth of them only fills it")
+    window: int = Field(
+        64, ge=8, le=10**6, description="steps a loss is compared with; the first eighth of them only fills it"
+    )
 
     MOVED: ClassVar[Mapping[str, str]] = {"deviations": "gone: it is 10", "go_backs": "gone: it is 3"}
 
@@ -277,4 +289,6 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
-    max_length: int = Field(1024, gt=1, le=2**30, description="tokens of a conversation or packed row; longer ones are left out")
+    max_length: int = Field(
+        1024, gt=1, le=2**30, description="tokens of a conversation or packed row; longer ones are left out"
+    )

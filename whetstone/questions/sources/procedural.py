@@ -136,7 +136,9 @@ class ProceduralSource(MadeSource):
                 raise ValueError(f"family {family!r} is unknown{suggestion(family, FAMILIES)} There are {known}.")
         fewest, most = self.digits
         if not 1 <= fewest <= most <= MOST_DIGITS:
-            raise ValueError(f"digits = [{fewest}, {most}]: fewest and most digits of an operand (at most {MOST_DIGITS}), as in [1, 3].")
+            raise ValueError(
+                f"digits = [{fewest}, {most}]: fewest and most digits of an operand (at most {MOST_DIGITS}), as in [1, 3]."
+            )
         if not self.operators or set(self.operators) - set("+-*"):
             raise ValueError(f'operators = {self.operators!r}: some of + - *, as in operators = "+-".')
         return self

@@ -6,6 +6,7 @@ instead of asking a teacher. What was made for scoring is refused as training da
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,10 @@ from whetstone.run import user_file
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
 INSTALL = 'python -m pip install "whetstone[hub]"'
+NO_HUB = (
+    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
+    'or fetch the file yourself and say path = "…".'
+)
 
 
 class PublishedSource(RowSource):
@@ -58,6 +63,11 @@ class PublishedSource(RowSource):
         own = user_file.file_of(self.set)
         return (*super().files, *([str(own)] if own else []))
 
+    def check(self) -> None:
+        super().check()
+        if not self.path and find_spec("datasets") is None:
+            raise ValueError(NO_HUB.format(set=self.set))
+
     @property
     def for_scoring(self) -> bool:
         """Whether the set, or this part of it, was made for scoring."""
@@ -71,10 +81,7 @@ class PublishedSource(RowSource):
         try:
             import datasets
         except ImportError as error:
-            raise ValueError(
-                f'set = "{self.set}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
-                'or fetch the file yourself and say path = "…".'
-            ) from error
+            raise ValueError(NO_HUB.format(set=self.set)) from error
         name = self.layout.hub
         configuration, _, part = self.part.rpartition("/")
         configuration = configuration or self.layout.configuration

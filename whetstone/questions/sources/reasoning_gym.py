@@ -5,6 +5,7 @@ whose answers our verifier reads under a declared policy are offered.
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from itertools import count
 from typing import Any, ClassVar
 
@@ -35,6 +36,10 @@ class GymSource(MadeSource):
     )
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
+
+    def check(self) -> None:
+        if find_spec("reasoning_gym") is None:
+            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {INSTALL}')
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
