@@ -288,6 +288,32 @@ def test_what_can_be_checked_is_checked_before_old_work_goes(made, walk, rooms, 
     assert rooms.calls == ALL and set(states(walk).values()) == {"done"}
 
 
+def test_going_on_with_other_arithmetic_is_said_and_recorded(walk, rooms, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        run(walk, "questions.stop_after=1", "run.threads=1")
+    run(walk, "questions.stop_after=1", "run.threads=2")
+    warning = "warning: 01-questions was begun on other arithmetic: threads was 1 and is 2. Its result is as good"
+    assert warning in capsys.readouterr().err
+    written = read_manifest(walk.parent / "runs" / "walk" / "01-questions" / "manifest.json")
+    assert [machine["threads"] for machine in written["computed_on"]] == [1, 2]
+    assert {"device", "instructions", "cores", "torch", "forks", "processes"} <= written["computed_on"][0].keys()
+    after = read_manifest(walk.parent / "runs" / "walk" / "02-corpus" / "manifest.json")
+    assert [machine["threads"] for machine in after["computed_on"]] == [2]
+
+
+def test_another_base_model_makes_what_starts_from_it_stale(walk, rooms, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (base / name).write_text("{}")
+    (base / "content.txt").write_text("base")
+    run(walk, f"model.path={base}")
+    assert set(states(walk, f"model.path={base}").values()) == {"done"}
+    (base / "model.safetensors").write_text("other weights")
+    with pytest.raises(ValueError, match=r"03-midtrain: input \[model\] path \(.*base\) has other content"):
+        run(walk, f"model.path={base}")
+
+
 # --- nothing outside
 
 

@@ -44,11 +44,12 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
     """`[model] path`, if it is a folder; a hub's name is known when it is loaded."""
     if not starts_from_path(recipe, stage):
         return
-    path = Path(str(recipe.model.path))
+    named = str(recipe.model.path)
+    path = Path(named)
     if not path.is_dir():
-        if str(path).startswith((".", "/", "~")) or path.exists():
+        if named.startswith((".", "/", "~")) or path.exists():
             raise FileNotFoundError(
-                f"[model] path = {str(path)!r} is no folder: {stage.name} starts from it. Name a Hugging Face folder."
+                f"[model] path = {named!r} is no folder: {stage.name} starts from it. Name a Hugging Face folder."
             )
         return
     needed = {
@@ -59,7 +60,7 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
     for what, patterns in needed.items():
         if not any(True for pattern in patterns for _ in path.glob(pattern)):
             raise FileNotFoundError(
-                f"[model] path = {str(path)!r} has no {what.removeprefix('a ')} ({' or '.join(patterns)}): {stage.name} starts "
+                f"[model] path = {named!r} has no {what.removeprefix('a ')} ({' or '.join(patterns)}): {stage.name} starts "
                 "from it. Name a Hugging Face folder."
             )
 

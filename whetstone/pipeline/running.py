@@ -241,8 +241,8 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
             f"{name} was {before.get(name)} and is {value}" for name, value in here.items() if before.get(name) != value
         ]
         say(
-            f"warning: {stage.folder_name} was begun with other arithmetic: {', '.join(changes)}. Its result is as good, but not "
-            "equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
+            f"warning: {stage.folder_name} was begun on other arithmetic: {', '.join(changes)}. Its result is as good, "
+            "but not equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
         )
     return [*earlier, here]
 

@@ -82,5 +82,6 @@ def _line_of(error: BaseException, path: Path) -> str:
     """`file.py:3`, the last line of the file that took part in the error."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     return f"{path}:{lines[-1]}" if lines else f"{path}"
