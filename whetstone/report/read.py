@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.learner.cost import stored_shapes
+from whetstone.report.shapes import Card, Evaluation, Run
 from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json
-from whetstone.run.manifest import read_manifest, read_scores
+from whetstone.run.manifest import check_shape, read_manifest, read_scores
 from whetstone.run.metrics import read_metrics
 from whetstone.run.tables import read_rows
 
@@ -99,7 +100,7 @@ class RunRecord:
     def card(self) -> dict[str, Any]:
         """The data card of the last corpus stage."""
         cards = [stage.folder / "card.json" for stage in self.stages if (stage.folder / "card.json").exists()]
-        return read_json(cards[-1]) if cards else {}
+        return _read_if_there(cards[-1], Card) if cards else {}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -126,13 +127,14 @@ def read_run(folder: Path) -> RunRecord:
         name=folder.resolve().name,
         stages=[stage for _, stage in stages],
         scores=read_scores(folder / SCORES) if (folder / SCORES).exists() else [],
-        run=_read_if_there(folder / "run.json"),
-        evaluation=read_json(comparisons[-1]) if comparisons else {},
+        run=_read_if_there(folder / "run.json", Run),
+        evaluation=_read_if_there(comparisons[-1], Evaluation) if comparisons else {},
     )
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def _read_if_there(path: Path, shape: Any = dict) -> dict[str, Any]:
+    """{} if there is no such file. Raises DamagedFile if it is not of the shape."""
+    return check_shape(path, shape, read_json(path)) if path.exists() else {}
 
 
 def model_facts(folder: Path) -> dict[str, Any]:
