@@ -13,7 +13,7 @@ from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import computed_on, git_revision, versions
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.scores import score_stage
-from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, stage_state
+from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, refuse_links, stage_state
 from whetstone.recipe import SHARED, Recipe, RecipeStage
 from whetstone.run.folder import (
     MANIFEST,
@@ -46,6 +46,7 @@ def run_recipe(
     chosen = select(recipe, first, last, only)
     require_trackers(recipe.run.trackers)
     with lock(recipe.folder):
+        refuse_links(recipe.folder)
         recover(recipe.folder)
         plan = plan_recipe(recipe)
         say(brief(recipe, plan, chosen))
