@@ -13,7 +13,6 @@ Reading a recipe loads the rooms, which import no torch at their top, and runs n
 names file and line, the reason and the remedy.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -24,8 +23,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from whetstone.run.mistakes import shown, suggestion, validated
-from whetstone.run.names import require_name
+from whetstone.run.names import require_stage_name
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
+from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
@@ -115,8 +115,18 @@ class Recipe:
             values |= {f"{table}.{name}": value for name, value in settings.items() if key in ("", name)}
         return values
 
+    def warnings(self) -> list[str]:
+        """What a user should know before the recipe runs: where a secret stands in it as it is."""
+        tables = {name: getattr(self, name) for name in SHARED} | {stage.name: stage.settings for stage in self.stages}
+        return [
+            f"warning: {name} in {self.path} is a secret. It is left out of all that is written, but stands in the recipe: "
+            'name an environment variable instead, as "${NAME}", or key_variable = "NAME" for a server\'s key.'
+            for table, settings in tables.items()
+            for name in literal_secrets(settings.model_dump(), table)
+        ]
+
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, defaults included."""
+        """Every setting with its value, defaults included and secrets left out."""
         return {
             **{name: getattr(self, name).model_dump(mode="json") for name in SHARED},
             "stage": [
@@ -262,13 +272,8 @@ def _check_names(stages: Sequence[Table]) -> None:
     first: dict[str, Table] = {}
     for table in stages:
         name = table.values["name"]
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise ValueError(
-                f"{table.place('name')} name = {shown(name)}: it becomes a folder's name, so only letters, digits, `_`, `-` "
-                "and `.` will do."
-            )
         try:
-            require_name(name)
+            require_stage_name(name)
         except ValueError as error:
             raise ValueError(f"{table.place('name')} name = {shown(name)}: {error}.") from error
         if name in RESERVED_NAMES:
@@ -286,6 +291,7 @@ def _check_names(stages: Sequence[Table]) -> None:
 def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) -> None:
     """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
     target, equals, text = assignment.partition("=")
+    assignment = redacted(assignment)  # from here on only shown
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}
     if not equals or not keys or not all(keys):
@@ -316,7 +322,7 @@ def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
     elif isinstance(values, dict):
         values[key] = _with(values.get(key, {}), rest, value, what)
     else:
-        raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
 
 
 def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:

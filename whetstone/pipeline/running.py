@@ -49,7 +49,7 @@ def run_recipe(
         refuse_links(recipe.folder)
         recover(recipe.folder)
         plan = plan_recipe(recipe)
-        say(brief(recipe, plan, chosen))
+        say("\n".join([*recipe.warnings(), brief(recipe, plan, chosen)]))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
         check_stages(recipe, [stage for stage, state in plan if stage in chosen and state.status != "done"])

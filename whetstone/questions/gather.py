@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.problems.files import expand_path
+from whetstone.problems.files import read_paths
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
@@ -61,7 +61,7 @@ class Settings(StageSettings):
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on. Raises ValueError for a path with a variable that is not set."""
     own_kinds = (user_file.file_of(source.kind) for source in settings.source)
-    return [*(expand_path(path) for path in _files(settings)), *(file for file in own_kinds if file)]
+    return [*(file for path in _files(settings) for file in read_paths(path)), *(file for file in own_kinds if file)]
 
 
 def check(settings: Settings) -> None:

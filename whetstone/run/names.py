@@ -25,5 +25,12 @@ def require_name(name: str) -> str:
     return name
 
 
+def require_stage_name(name: object) -> None:
+    """Raises ValueError for what cannot name a stage: commands and references write it without quotes."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError("it becomes a folder's name, so only letters, digits, `_`, `-` and `.` will do")
+    require_name(name)
+
+
 # A name, or "" for the default
 Name: TypeAlias = Annotated[str, AfterValidator(lambda name: require_name(name) if name else name)]
