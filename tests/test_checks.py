@@ -84,7 +84,7 @@ def test_functions_that_fit_are_accepted(recipe):
     ],
 )
 def test_data_and_what_reads_it_must_be_there(recipe, old, new, said, monkeypatch):
-    monkeypatch.setattr("whetstone.questions.sources.reasoning_gym.find_spec", lambda name: None)
+    monkeypatch.setattr("whetstone.questions.sources.reasoning_gym.installed", lambda name: False)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         check(recipe, WALK.replace(old, new))
 

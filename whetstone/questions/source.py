@@ -5,10 +5,12 @@
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pkgutil import iter_modules
 from typing import Any, ClassVar, TypeAlias
@@ -30,6 +32,10 @@ Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
 ROUNDING = 1e-6  # of the sum of shares
 MOST = 10**9  # problems of a split: each takes 16 bytes of memory
+
+
+def installed(package: str) -> bool:
+    return sys.modules.get(package) is not None or find_spec(package) is not None
 
 
 class Source(Settings):

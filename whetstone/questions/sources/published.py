@@ -6,7 +6,6 @@ instead of asking a teacher. What was made for scoring is refused as training da
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from whetstone.problems.published import ProblemSet
 from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import read_tables
-from whetstone.questions.source import RowSource
+from whetstone.questions.source import RowSource, installed
 from whetstone.records import Problem
 from whetstone.run import user_file
 
@@ -66,7 +65,7 @@ class PublishedSource(RowSource):
 
     def check(self) -> None:
         super().check()
-        if not self.path and find_spec("datasets") is None:
+        if not self.path and not installed("datasets"):
             raise ValueError(NO_HUB.format(set=self.set))
 
     @property

@@ -5,13 +5,12 @@ whose answers our verifier reads under a declared policy are offered.
 """
 
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from itertools import count
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions.source import MadeSource
+from whetstone.questions.source import MadeSource, installed
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
 
@@ -38,7 +37,7 @@ class GymSource(MadeSource):
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
 
     def check(self) -> None:
-        if find_spec("reasoning_gym") is None:
+        if not installed("reasoning_gym"):
             raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {INSTALL}')
 
     def draw(self, seed: int) -> Iterator[Problem]:
