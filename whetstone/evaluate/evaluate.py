@@ -25,7 +25,8 @@ from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
 from whetstone.records import Problem, Score, to_row
-from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.folder import Stage, write_json
+from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -64,7 +65,7 @@ def read_scores(run_folder: Path) -> list[dict[str, Any]]:
             f"{path} is missing: evaluate compares the scores of training stages, and none has been scored. Put a training "
             "stage above it, and test problems with a benchmark into the questions stage."
         )
-    return read_json(path)["scores"]
+    return scores_in(path)
 
 
 def evaluate_model(

@@ -64,6 +64,17 @@ def reads(settings: Settings) -> list[Path]:
     return [*(file for path in _files(settings) for file in read_paths(path)), *(file for file in own_kinds if file)]
 
 
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError for a source that cannot give anything here."""
+    for source in settings.source:
+        source.check()
+
+
+def benchmarks(settings: Settings) -> list[str]:
+    """The problem sets of its test problems, in order."""
+    return [source.benchmark for source in settings.source if "test" in source.splits]
+
+
 def plan(stage: Stage) -> Estimate:
     """What can be said before anything is read."""
     made = sum(source.wanted(split) for source in stage.settings.source for split in SPLITS)
@@ -232,4 +243,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print(line)
 
 
-ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), check=check, reads=reads)
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    gives=("problems", "traces"),
+    reads=reads,
+    check=check,
+    benchmarks=benchmarks,
+)

@@ -18,12 +18,16 @@ from whetstone.problems.published import ProblemSet
 from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import read_tables
-from whetstone.questions.source import RowSource
+from whetstone.questions.source import RowSource, installed
 from whetstone.records import Problem
 from whetstone.run import user_file
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
 INSTALL = 'python -m pip install "whetstone[hub]"'
+NO_HUB = (
+    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
+    'or fetch the file yourself and say path = "…".'
+)
 
 
 class PublishedSource(RowSource):
@@ -60,6 +64,11 @@ class PublishedSource(RowSource):
         own = user_file.file_of(self.set)
         return (*super().files, *([str(own)] if own else []))
 
+    def check(self) -> None:
+        super().check()
+        if not self.path and not installed("datasets"):
+            raise ValueError(NO_HUB.format(set=self.set))
+
     @property
     def for_scoring(self) -> bool:
         """Whether the set, or this part of it, was made for scoring."""
@@ -75,10 +84,7 @@ class PublishedSource(RowSource):
         try:
             import datasets
         except ImportError as error:
-            raise ValueError(
-                f'set = "{self.set}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
-                'or fetch the file yourself and say path = "…".'
-            ) from error
+            raise ValueError(NO_HUB.format(set=self.set)) from error
         name = self.layout.hub
         configuration, _, part = self.part.rpartition("/")
         configuration = configuration or self.layout.configuration
