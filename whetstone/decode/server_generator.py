@@ -234,7 +234,9 @@ class ServerGenerator:
             raise _Transient(f"no whole answer after {self.settings.timeout:g} s") from error
         except httpx2.TransportError as error:
             gone = isinstance(error, httpx2.ConnectError)
-            raise _Transient(self._hidden(f"connection: {type(error).__name__} {error}".strip()), gone=gone) from error
+            raise _Transient(
+                self._hidden(f"connection: {type(error).__name__} {error}".strip(" .")), gone=gone
+            ) from error
         except httpx2.InvalidURL as error:
             raise ServerError(f"server = {self.name!r} is not an address: {self._hidden(str(error))}.") from error
         except Unusable as error:
