@@ -287,6 +287,10 @@ def test_of_several_templates_that_named_default_is_used(tmp_path):
     tokenizer.chat_template = {"rag": "", "tool_use": ""}
     with pytest.raises(TemplateError, match=r"one of several \(rag, tool_use\), and none of them is named default"):
         Chat(tokenizer)
+    for wrong in (5, {"default": None}, ["{{ messages }}"]):
+        tokenizer.chat_template = wrong
+        with pytest.raises(TemplateError, match="is not text, but of type"):
+            Chat(tokenizer)
 
 
 def test_an_exported_folder_stops_where_training_ends_a_turn(tmp_path):

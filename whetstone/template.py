@@ -78,13 +78,15 @@ class Template:
             raise self.error(why)
         return text
 
-    def _chosen(self, templates: str | Mapping[str, str] | None) -> str:
-        if isinstance(templates, str) or templates is None:
-            return templates or PLAIN
-        if "default" not in templates:
-            names = ", ".join(sorted(templates))
-            raise self.error(f"is one of several ({names}), and none of them is named default")
-        return templates["default"]
+    def _chosen(self, templates: Any) -> str:
+        if isinstance(templates, Mapping):
+            if "default" not in templates:
+                names = excerpt(", ".join(map(str, templates)))
+                raise self.error(f"is one of several ({names}), and none of them is named default")
+            templates = templates["default"]
+        if not isinstance(templates, str):
+            raise self.error(f"is not text, but of type {type(templates).__name__}")
+        return templates
 
     def error(self, why: str) -> TemplateError:
         return TemplateError(
