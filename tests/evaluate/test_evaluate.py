@@ -189,3 +189,18 @@ def test_every_known_problem_set_is_read_whole():
         problems = evaluate.read_problems(name)
         assert len(problems) == rows[name]
         assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)
+
+
+def test_a_column_that_only_happens_to_have_our_name_is_left_aside(tmp_path):
+    row = {
+        "question": "1+1?",
+        "answer": "2",
+        "level": True,
+        "domain": ["Algebra"],
+        "id": {"n": 1},
+        "system": "Be brief.",
+    }
+    (problem,) = evaluate.read_problems(str(write_file(tmp_path / "p.jsonl", [row])))
+    assert (problem.id, problem.level, problem.domain, problem.system) == ("p-1", None, "", "Be brief.")
+    with pytest.raises(ValueError, match="not text: 'domain' holds a list"):
+        evaluate.read_problems(str(tmp_path / "p.jsonl"), columns={"domain": "domain"})

@@ -82,12 +82,18 @@ def plan(stage: Stage) -> Estimate:
     return Estimate(({"procedural problems": f"{made:,}"} if made else {}) | ({"files": files} if files else {}))
 
 
+def check(settings: Settings) -> None:
+    """Raises ValueError or FileNotFoundError for a source that cannot be read."""
+    for source in settings.source:
+        source.check()
+
+
 def run(stage: Stage) -> dict[str, Any]:
     """Writes `problems`, `traces` and `dropped`; returns the counts.
 
     Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError if no problem is left.
     """
-    check(stage.settings)
+    check(stage.settings)  # all sources now, rather than the last one after the work on the others
     with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
         dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))

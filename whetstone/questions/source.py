@@ -63,7 +63,7 @@ class Source(Settings):
         return (path,) if path else ()
 
     def check(self) -> None:
-        """Before any stage runs. Raises ValueError or FileNotFoundError if what it reads or uses is not there."""
+        """Raises ValueError or FileNotFoundError for what can be seen to be wrong before the source is read."""
         for path in self.files:
             find_files(path)
 

@@ -95,6 +95,15 @@ def run(stage: Stage) -> dict[str, Any]:
     return summary
 
 
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError if programs cannot be isolated, or a server's `${NAME}` is not set."""
+    for server in (settings.teacher, settings.judge):
+        if isinstance(server, Server):
+            server.require_variables()
+    if settings.programs:
+        require_isolation()
+
+
 def plan(stage: Stage) -> Estimate:
     """How many answers are asked for, once the problems exist."""
     samples, programs = stage.settings.samples, stage.settings.programs
@@ -160,7 +169,8 @@ class Collection:
                 self._write(lines, teacher, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
-            return isolation | teacher.summary()
+            judged = {"judge": dict(verifier.counts)} if isinstance(verifier, JudgedVerifier) else {}
+            return isolation | judged | teacher.summary()
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())
@@ -229,5 +239,5 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
-    check=lambda settings: settings.programs and require_isolation(),
+    check=check,
 )

@@ -140,9 +140,10 @@ class Journal:
             ) from error
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """One synced block."""
+        """One synced block. Half a surrogate pair, which UTF-8 cannot hold, becomes "?": no row is lost for it."""
+        lines = (json.dumps(row, ensure_ascii=False).encode(errors="replace") for row in rows)
         with disk_full_explained(f"lines of {self.path.name}", self.path.parent):
-            self._out.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+            self._out.write(b"".join(line + b"\n" for line in lines))
             self._out.flush()
             os.fsync(self._out.fileno())
 

@@ -6,6 +6,7 @@ instead of asking a teacher. What was made for scoring is refused as training da
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from glob import has_magic
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,8 +72,9 @@ class PublishedSource(RowSource):
     @property
     def for_scoring(self) -> bool:
         """Whether the set, or this part of it, was made for scoring."""
-        part = Path(self.path or self.part).name
-        return self.layout.for_scoring or part.lower().startswith("test")
+        part = Path(self.path or self.part)
+        name = part.parent.name if has_magic(part.name) else part.name
+        return self.layout.for_scoring or name.lower().startswith("test") or part.name.lower().startswith("test")
 
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path)) if self.path else super().placed_rows()
@@ -87,13 +89,12 @@ class PublishedSource(RowSource):
         configuration, _, part = self.part.rpartition("/")
         configuration = configuration or self.layout.configuration
         try:
-            rows = datasets.load_dataset(name, configuration, split=part, streaming=True)
+            yield from enumerate(datasets.load_dataset(name, configuration, split=part, streaming=True), start=1)
         except Exception as error:  # whatever the Hub, the network or the set's own files hold
             raise ValueError(
                 f"{name} ({configuration or 'no configuration'}, {part}) cannot be read from the Hub: {error}. Check "
                 f'part = "{self.part}", or fetch the file and say path = "…".'
             ) from error
-        yield from enumerate(rows, start=1)
 
     def _finished(self, problem: Problem) -> Problem:
         if self.search_formula and not problem.formula:
