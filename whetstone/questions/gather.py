@@ -82,12 +82,6 @@ def plan(stage: Stage) -> Estimate:
     return Estimate(({"procedural problems": f"{made:,}"} if made else {}) | ({"files": files} if files else {}))
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError or FileNotFoundError for a source that cannot be read."""
-    for source in settings.source:
-        source.check()
-
-
 def run(stage: Stage) -> dict[str, Any]:
     """Writes `problems`, `traces` and `dropped`; returns the counts.
 
