@@ -86,7 +86,9 @@ def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], f
     stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not stage.room.reads_run]
     own = [(stage, state) for stage, state in stale if not state.follows]
     if own and not force:
-        lines = "\n".join(f"    {stage.folder_name}: {'; '.join(state.reasons)}" for stage, state in own)
+        lines = "\n".join(
+            f"    {stage.folder_name}: {'; '.join(state.reasons)}{_begun(recipe, stage)}" for stage, state in own
+        )
         after = [stage.name for stage, state in stale if state.follows]
         raise ValueError(
             f"{recipe.folder} holds work made under other settings or inputs, or changed since:\n{lines}\n"
@@ -94,6 +96,12 @@ def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], f
             + "Redo it with --force (the old work stays until the new is complete; what was changed since is kept beside it), "
             "or keep it and use another run: --set run.name=NAME."
         )
+
+
+def _begun(recipe: Recipe, stage: RecipeStage) -> str:
+    """Says where new work lies that was interrupted."""
+    new = successor(recipe.folder / stage.folder_name)
+    return f" (new work was begun in {new.name})" if new.exists() else ""
 
 
 def _refuse_missing_inputs(
