@@ -2,7 +2,7 @@
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests.chat_templates import CHATML, ENDS, TOKENS, byte_level, chat_of, generation_eos, taught, tokenizer_of
 from tests.tiny_models import random_model
@@ -59,6 +59,9 @@ def test_the_eos_of_generation_config_may_be_one_several_or_none():
     end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert Chat(tokenizer).stops == Chat(tokenizer, end).stops == (end,)
     assert Chat(tokenizer, eos).stops == Chat(tokenizer, [eos, end, 10**6]).stops == (end, eos)
+    for wrong in ("<|im_end|>", [str(eos)], 1.5, True, {"id": 1}):
+        with pytest.raises(ValueError, match=r"eos_token_id = .* is neither an id nor a list of ids"):
+            Chat(tokenizer, wrong)
 
 
 @pytest.mark.parametrize("kind", TOKENS)
@@ -133,6 +136,33 @@ def test_a_switch_for_thinking_has_the_templates_own_default():
     assert switched.opening == "<think>\n" and taught(switched, THOUGHT).prompt_ids == switched.question_ids("1 + 1?")
 
 
+DEEPSEEK31 = (  # its prompt opens the thinking without a new line, or says that it is over
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<｜User｜>{{ m.content }}{% else %}<｜Assistant｜></think>"
+    "{{ m.content.split('</think>', 1)[-1] }}<｜end▁of▁sentence｜>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<｜Assistant｜>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
+
+
+def test_a_prompt_may_say_that_thinking_is_over_or_open_it_without_a_new_line():
+    tokenizer = tokenizer_of("r1-distill")
+    tokenizer.chat_template = DEEPSEEK31
+    over = Chat(tokenizer)
+    assert over.closed and not over.opening
+    assert over.text(taught(over, "2").prompt_ids).endswith("<｜Assistant｜></think>")
+    assert over.text(taught(over, "2").answer_ids) == "2"
+    assert over.text(taught(over, THOUGHT).answer_ids) == THOUGHT
+    assert over.text(taught(over, THOUGHT).prompt_ids).endswith("<｜Assistant｜>")
+    tokenizer.chat_template = "{% set thinking = true %}" + DEEPSEEK31
+    thinks = Chat(tokenizer)
+    assert thinks.opening == "<think>" and thinks.text(taught(thinks, THOUGHT).answer_ids) == THOUGHT[len("<think>") :]
+
+
+def test_a_question_that_ends_with_the_tag_is_left_as_it_is():
+    tokenizer = tokenizer_of("qwen2")
+    tokenizer.chat_template = None
+    assert tokenizer.decode(taught(Chat(tokenizer), "2", "Why <think>").prompt_ids) == "Why <think>\n"
+
+
 def test_a_completion_begins_with_what_its_prompt_opened_also_when_it_is_streamed():
     tokenizer = tokenizer_of("r1-distill")
     engine = Engine(random_model("qwen2", len(tokenizer)), tokenizer)
@@ -195,13 +225,27 @@ def test_a_tokenizer_that_writes_spaces_itself_gives_the_ids_of_the_whole_text(p
     assert "".join(tokenizer.convert_ids_to_tokens(written.prompt_ids)).endswith("c▁[INST]▁d[/INST]")
 
 
+def test_a_tokenizer_without_a_fast_version_encodes_alike():
+    tokenizer = ByT5Tokenizer(extra_ids=0, chat_template=CHATML)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    turns = [{"role": "user", "content": "1 + 1?"}]
+    chat = Chat(tokenizer)
+    row = taught(chat, "<think>a</think>2")
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert row.prompt_ids == expected and row.answer_ids[-1] == chat.end == chat.stops[0]
+    written = taught(chat, "a <|im_end|></s> b", "c <|im_start|> d")
+    assert written.answer_ids.count(chat.end) == 1 and tokenizer.eos_token_id not in written.answer_ids
+    assert tokenizer.decode(written.answer_ids) == "a <|im_end|></s> b<|im_end|>"
+    assert [i for i in written.prompt_ids if i > 258] == [i for i in row.prompt_ids if i > 258]
+
+
 def test_a_row_whose_control_token_cannot_be_written_as_text_is_refused_with_the_reason():
     """The parts of `<<` are `<` and `<`, and this tokenizer's `<` is a control token itself."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=byte_level(("<", "<|im_end|>")), eos_token="<|im_end|>", chat_template=CHATML
     )
-    assert "cannot write as text" in taught(Chat(tokenizer), "1 < 2")
-    with pytest.raises(ValueError, match="cannot write as text"):
+    assert taught(Chat(tokenizer), "1 < 2") == "a control token that this tokenizer cannot write as text: '<'"
+    with pytest.raises(ValueError, match=r"a prompt cannot be encoded: a control token .* cannot write as text: '<'"):
         Chat(tokenizer).question_ids("1 < 2?")
 
 
@@ -243,6 +287,10 @@ def test_of_several_templates_that_named_default_is_used(tmp_path):
     tokenizer.chat_template = {"rag": "", "tool_use": ""}
     with pytest.raises(TemplateError, match=r"one of several \(rag, tool_use\), and none of them is named default"):
         Chat(tokenizer)
+    for wrong in (5, {"default": None}, ["{{ messages }}"]):
+        tokenizer.chat_template = wrong
+        with pytest.raises(TemplateError, match="is not text, but of type"):
+            Chat(tokenizer)
 
 
 def test_an_exported_folder_stops_where_training_ends_a_turn(tmp_path):

@@ -69,7 +69,9 @@ def test_a_system_turn_is_taught_with_its_question_and_left_out_where_the_templa
     rows[0]["system"], rows[1]["question"] = "Be brief.", "What is <|end|>?"
     write_rows(tmp_path / "subset", rows)
     chat = chat_of(world)
-    assert chat.tokenizer.decode(row_of(chat, rows[0]).ids).startswith("<|system|>Be brief.<|end|><|user|>Compute 0 + 0.")
+    assert chat.tokenizer.decode(row_of(chat, rows[0]).ids).startswith(
+        "<|system|>Be brief.<|end|><|user|>Compute 0 + 0."
+    )
     shutil.copytree(world["model"], tmp_path / "model")
     template = tmp_path / "model" / "chat_template.jinja"
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"

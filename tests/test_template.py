@@ -106,7 +106,7 @@ def test_a_template_that_asks_for_the_date_is_told_the_same_on_any_day(monkeypat
 
 
 def test_every_format_of_the_date_is_that_of_strftime():
-    formats = ["%d %b %Y", "%Y-%m-%d", "%A, %-d %B %y", "%H:%M:%S %j %p", "%F %T"]
+    formats = ["%d %b %Y", "%Y-%m-%d", "%A, %-d %B %y", "%H:%M:%S %j %p", "%F %T %D"]
     source = with_fixed_date("".join(f"{{{{ strftime_now('{f}') }}}}|" for f in formats))
     text = templates._render(source, {}, [{"role": "user", "content": ""}], False)
     assert text == "".join(DATE.strftime(f) + "|" for f in formats)

@@ -27,7 +27,7 @@ from whetstone.template import DATE, PLAIN, Template, TemplateError, excerpt
 
 OPEN, CLOSE = "<think>", "</think>"
 OPENED = re.compile(rf"{OPEN}\s*\Z")
-BEGUN = re.compile(rf"{OPEN}\s*(?:{CLOSE}\s*)?\Z")  # thinking that a prompt opens, or opens and closes
+BEGUN = re.compile(rf"(?:{OPEN}\s*(?:{CLOSE}\s*)?|{CLOSE}\s*)\Z")  # what a prompt says of thinking: it is open, or over
 THOUGHT = re.compile(rf"\s*{OPEN}(.*?){CLOSE}(.*)", re.DOTALL)
 
 # around a control token that stands in data; Unicode reserves these characters for such use inside a program
@@ -70,8 +70,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.template = Template(tokenizer)
         self.size = max(tokenizer.get_vocab().values()) + 1
-        known = [tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or ())]
-        known = [i for i in known if i is not None and 0 <= i < self.size]
+        known = [i for i in (tokenizer.eos_token_id, *_ids_of(eos)) if i is not None and 0 <= i < self.size]
         self.end, self._before_end, self._after = self._end_of_turn(known)
         self.stops = tuple(dict.fromkeys((self.end, *known)))
         self._asked, self._answered = self._controls()
@@ -113,11 +112,8 @@ class Chat:
         before, both = ids[prompt], ids[prompt + answer]
         if isinstance(before, str) or isinstance(both, str):
             return before if isinstance(before, str) else both
-        if both[: len(before)] == before:
-            return Taught(before, [*both[len(before) :], self.end])
-        return Taught(
-            before, [*self._encode([answer])[0], self.end]
-        )  # the prompt's last characters would join the answer's
+        apart = both[: len(before)] != before  # the last characters of the prompt would join the first of the answer
+        return Taught(before, [*(self._encode([answer])[0] if apart else both[len(before) :]), self.end])
 
     def _parts(self, messages: Sequence[Message], answer: str) -> tuple[str, str] | str:
         """(prompt, answer) as texts, the answer up to the id that ends the turn; or why the template refuses them."""
@@ -135,7 +131,7 @@ class Chat:
 
     def _as_rendered(self, prompt: str, full: str, answer: str) -> tuple[str, str] | None:
         """The template's own text of the answer; None if that is not whole, or does not follow the prompt."""
-        for before in (prompt, BEGUN.sub("", prompt)):
+        for before in (prompt, self._before_thinking(prompt)):
             if full.startswith(before) and full.endswith(self._after):
                 body = full[len(before) : len(full) - len(self._after)]
                 said = (self.opening if before is prompt else "") + body
@@ -146,8 +142,13 @@ class Chat:
     def _as_it_stands(self, prompt: str, answer: str) -> tuple[str, str]:
         thinks = answer.lstrip().startswith(OPEN)
         if thinks and self.opening:
-            return prompt, answer.lstrip()[len(OPEN) :].lstrip()
-        return BEGUN.sub("", prompt) if thinks or self.opening else prompt, answer
+            answer = answer.lstrip()
+            rest = answer.removeprefix(self.opening)
+            return prompt, rest if rest != answer else answer[len(OPEN) :].lstrip()
+        return self._before_thinking(prompt) if thinks or self.opening else prompt, answer
+
+    def _before_thinking(self, prompt: str) -> str:
+        return BEGUN.sub("", prompt) if self.opening or self.closed else prompt
 
     # --- completions
 
@@ -194,7 +195,7 @@ class Chat:
             token = match[1] or ""
             written = [*self._following(token[:1]), *self._following(token[1:])]
             if set(written) & self.tokenizer.added_tokens_decoder.keys():
-                return f"it holds {token!r}, which this tokenizer cannot write as text"
+                return f"a control token that this tokenizer cannot write as text: {token!r}"
             ids += written
             at = match.end()
         return ids + self._following(text[at:])
@@ -213,14 +214,15 @@ class Chat:
         have the thinking's tokens, and those for tools.
         """
         asked, answered = [], []
+        known = {*self.tokenizer.all_special_ids, *self.stops}
         for number, token in self.tokenizer.added_tokens_decoder.items():
-            name, shaped = token.content, re.fullmatch(r"<[|｜].*[|｜]>", token.content) is not None
+            name = token.content
+            control = token.special or number in known or re.fullmatch(r"<[|｜].*[|｜]>", name) is not None
             written = not name[:1].isalnum() and name in self.template.source
-            if name.isspace() or not (token.special or shaped or written):
-                continue
-            asked.append(name)
-            if (token.special or shaped or number in self.stops) and name not in (OPEN, CLOSE):
-                answered.append(name)
+            if (control or written) and not name.isspace():
+                asked.append(name)
+                if control and name not in (OPEN, CLOSE):
+                    answered.append(name)
         return _any_of(asked), _any_of(answered)
 
     def _end_of_turn(self, known: Sequence[int]) -> tuple[int, str, str]:
@@ -270,6 +272,14 @@ class Chat:
 
 
 PROBE, THINKING_PROBE = "How many 7s?", "Count them."  # text that no template writes itself
+
+
+def _ids_of(eos: Any) -> list[int]:
+    """The eos of a generation_config: an id, several, or None. Raises ValueError for another value."""
+    ids = list(eos) if isinstance(eos, list | tuple) else [] if eos is None else [eos]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise ValueError(f"generation_config: eos_token_id = {eos!r} is neither an id nor a list of ids. Correct it.")
+    return ids
 
 
 def _any_of(names: Sequence[str]) -> re.Pattern[str]:

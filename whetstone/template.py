@@ -27,7 +27,7 @@ from whetstone.run.processes import fork
 Turn = Mapping[str, str]  # role, content, perhaps reasoning_content
 
 DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is told no date
-DIRECTIVES = "aAbBcdHIjmMpSUwWxXyYZ"  # of strftime
+DIRECTIVES = "aAbBcdDeFgGhHIjmMpRSTuUVwWxXyYzZ"  # of strftime
 PLAIN = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"  # for a model without a template
 
 CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
@@ -78,13 +78,15 @@ class Template:
             raise self.error(why)
         return text
 
-    def _chosen(self, templates: str | Mapping[str, str] | None) -> str:
-        if isinstance(templates, str) or templates is None:
-            return templates or PLAIN
-        if "default" not in templates:
-            names = ", ".join(sorted(templates))
-            raise self.error(f"is one of several ({names}), and none of them is named default")
-        return templates["default"]
+    def _chosen(self, templates: Any) -> str:
+        if isinstance(templates, Mapping):
+            if "default" not in templates:
+                names = excerpt(", ".join(map(str, templates)))
+                raise self.error(f"is one of several ({names}), and none of them is named default")
+            templates = templates["default"]
+        if not isinstance(templates, str):
+            raise self.error(f"is not text, but of type {type(templates).__name__}")
+        return templates
 
     def error(self, why: str) -> TemplateError:
         return TemplateError(
@@ -103,7 +105,6 @@ def with_fixed_date(source: str) -> str:
         return source
     formats = {f"%-{c}": DATE.strftime(f"%{c}").lstrip("0") for c in "dHIjm"}
     formats |= {f"%{c}": DATE.strftime(f"%{c}") for c in DIRECTIVES}
-    formats |= {"%F": DATE.strftime("%Y-%m-%d"), "%T": DATE.strftime("%H:%M:%S")}
     replaced = "".join(f"|replace({name!r},{value!r})" for name, value in formats.items())
     macro = f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
     return macro + re.sub(r"\A[ \t]+(?=\{[%#])", "", source)
@@ -161,9 +162,10 @@ def _why_unbounded(source: str, special: str) -> str:
 
     child = fork("chat template", work, brief=True)
     os.close(writing)
+    waiting = select.poll()
+    waiting.register(reading, select.POLLIN)
     try:
-        answered = bool(select.select([reading], [], [], DEADLINE)[0])
-        said = os.read(reading, 1 << 12).decode() if answered else ""
+        said = os.read(reading, 1 << 12).decode() if waiting.poll(1000 * DEADLINE) else ""
     finally:
         os.close(reading)
         with suppress(ProcessLookupError):

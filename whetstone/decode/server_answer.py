@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from whetstone.chat import CLOSE, OPEN, with_opening
 from whetstone.records import Completion, Prompt
 
 LARGEST = 16 << 20  # bytes
@@ -67,9 +66,9 @@ def excerpt(body: bytes, hidden: Callable[[str], str]) -> str:
 
 
 def read_completion(prompt: Prompt, body: bytes, opened: bool = False) -> Completion:
-    """The completion in a body. Its usage is (-1, -1) if the server's numbers of tokens cannot be right.
+    """The completion in a body. `opened`: the server's prompt ends inside the thinking, and its answers do not repeat the tag.
 
-    `opened`: the server's prompts end with `<think>`, so an answer without this tag begins inside the thinking.
+    Its usage is (-1, -1) if the server's numbers of tokens cannot be right.
     """
     answer = _json(body)
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -84,14 +83,18 @@ def read_completion(prompt: Prompt, body: bytes, opened: bool = False) -> Comple
     thinking = _text(message.get("reasoning_content") or message.get("reasoning"), "reasoning_content")
     text = _text(message.get("content"), "content")
     stop = _stop(choice.get("finish_reason"), empty=not (text or thinking))
-    if CLOSE in text:  # thinking that is not apart, or sent twice
-        text = with_opening(text)
-    elif thinking:
-        cut = stop == "length" and not text  # in the middle of the thinking
-        text = f"{OPEN}\n{thinking.strip()}" + ("" if cut else f"\n{CLOSE}\n\n{text.strip()}")
-    elif opened and text and OPEN not in text:
-        text = f"{OPEN}\n{text.lstrip()}"
+    text = _with_thinking(text, thinking, stop, opened)
     return Completion(prompt.problem_id, prompt.index, text, stop, usage=_usage(answer.get("usage"), text))
+
+
+def _with_thinking(text: str, thinking: str, stop: str, opened: bool) -> str:
+    """The answer after its thinking, which begins with its tag, and ends with one unless it was cut off."""
+    before, closed, _ = text.partition("</think>")
+    if thinking and not closed:
+        cut = not text and stop == "length"
+        return f"<think>\n{thinking.strip()}" + ("" if cut else f"\n</think>\n\n{text.strip()}")
+    begun = closed or (opened and text)  # thinking that the prompt opened
+    return f"<think>\n{text.lstrip()}" if begun and "<think>" not in before else text
 
 
 def _json(body: bytes) -> Any:

@@ -82,10 +82,12 @@ def tokenise(
 
 
 def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
-    known = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
-    if known.get("made_from") != made_from:
+    if not (folder / MADE_FROM).exists():
         return None
     try:
+        known = read_json(folder / MADE_FROM, needed=["made_from", "left_out"])
+        if known["made_from"] != made_from:
+            return None
         return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
     except (OSError, ValueError) as error:
         say(f"{folder} is damaged and is made again: {error}")

@@ -45,7 +45,9 @@ def completion_of(value: Any, name: str = "a column") -> str:
         return _only(said, ASSISTANTS, value, "not one completion", name, "what is wanted is one answer of a model")
     if len(value) > 1 and any(isinstance(item, str) and WORKED.search(item) for item in value):
         inside = f"'{name.strip(chr(39))}.0'"
-        raise ValueError(f"several completions: {name} holds a list of {len(value)}. A dotted name takes one, as in {inside}")
+        raise ValueError(
+            f"several completions: {name} holds a list of {len(value)}. A dotted name takes one, as in {inside}"
+        )
     return answer_of(value, name)
 
 

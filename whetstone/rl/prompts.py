@@ -34,7 +34,7 @@ def choose_prompts(
     settings, process_group = stage.settings, learner.process_group
     candidates = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/candidates")
     done = stage.folder / "prompts.json"
-    if known := process_group.first(read_json(done) if done.exists() else None):
+    if known := process_group.first(read_json(done, needed=["kept", "facts"]) if done.exists() else None):
         kept = set(known["kept"])
         return [p for p in candidates if p.id in kept], known["facts"]
     groups = sampled(stage, generator, verifier, candidates, process_group)
