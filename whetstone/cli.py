@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from whetstone.run.visible import guard_libraries, visible, write_line
+
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2
 
@@ -35,6 +37,7 @@ def main() -> None:
     # Idle OpenMP threads that spin take the cores from other processes. Torch reads this once, when it loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every small model
+    guard_libraries()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -46,7 +49,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        write_line(f"error: {error}", sys.stderr)
         sys.exit(USER_ERROR)
 
 
@@ -54,7 +57,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from whetstone import __version__
 
-        print(f"whetstone {__version__}")
+        write_line(f"whetstone {__version__}")
         raise typer.Exit
 
 
@@ -93,7 +96,7 @@ def run(
             run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
         command = shlex.join(["whetstone", *sys.argv[1:]])
-        print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
+        write_line(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
 
@@ -109,22 +112,22 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
-    print(f"{recipe} -> {checked.folder}")
+    write_line(f"{recipe} -> {checked.folder}")
     estimates = {}
     for stage, state in plan_recipe(checked):
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
-        print(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
+        write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
-            print(f"    {reason}")
+            write_line(f"    {reason}")
         if state.manifest is not None:
             wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
-            print(
+            write_line(
                 f"    took {clock(wall)} ({cpu:.1f} s CPU, {bytes_as_text(state.manifest['peak_memory'])} at the peak)"
             )
         if state.status != "done":
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
-                print(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
 
@@ -136,7 +139,7 @@ def schema() -> None:
 
     from whetstone.schema import recipe_schema
 
-    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    write_line(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -162,14 +165,15 @@ def show(
                 f"{path} holds no tables (part-*.parquet): no stage has written one yet. Name a table or a run."
             )
         for table, rows, columns in tables:
-            print(f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}")
+            line = f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}"
+            write_line(visible(line, one_line=True))
         return
     shown = 0
     for number, row in chosen(rows_of(path), grep, where or (), index, count):
-        print(render(number, row, colour=sys.stdout.isatty()))
+        sys.stdout.write(render(number, row, colour=sys.stdout.isatty()) + "\n")
         shown += 1
     if not shown:
-        print("no row matches", file=sys.stderr)
+        write_line("no row matches", sys.stderr)
 
 
 @app.command()
@@ -199,7 +203,7 @@ def verify(
         raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
     summary = verify_file(path, prediction_field, gold_field, policy, output, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
-    print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
+    write_line("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", sys.stderr)
 
 
 @app.command()
@@ -276,7 +280,7 @@ def generate(
     try:
         answer_all(load_engine(model_folder(model)), prompts, samples, asking)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -317,7 +321,7 @@ def report(
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
-    print(write_report(folder))
+    write_line(str(write_report(folder)))
 
 
 if __name__ == "__main__":

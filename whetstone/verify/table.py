@@ -1,16 +1,16 @@
 """A file of (prediction, gold) rows -> the same rows with a verdict, in order, in constant memory."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from whetstone.problems.reading import answer_of
 from whetstone.problems.table import BrokenRow, Numbered, cell, has_cell, read_table, require_columns
 from whetstone.records import Verifier
+from whetstone.run.visible import write_json_line
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verifier import MathVerifier
 
@@ -58,7 +58,7 @@ def verify_file(
                 summary["correct"] += correct is True
                 summary["undecided"] += correct is None
                 reasons[row["reason"].split(":", 1)[0]] += 1
-                _print_row(row, out)
+                write_json_line(row, out)
             block = list(islice(rows, BLOCK_ROWS))
     return {**summary, "reasons": dict(reasons.most_common())}
 
@@ -94,10 +94,3 @@ def _field(row: dict[str, Any], name: str) -> str:
     if not has_cell(row, name) or cell(row, name) is None:
         raise ValueError(f"missing field: {name}")
     return answer_of(cell(row, name), repr(name))
-
-
-def _print_row(row: dict[str, Any], out: TextIO | None) -> None:
-    try:
-        print(json.dumps(row, ensure_ascii=False, default=str), file=out)
-    except UnicodeEncodeError:
-        print(json.dumps(row, default=str), file=out)  # a lone surrogate, which UTF-8 cannot hold
