@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from whetstone import DISTRIBUTION
 from whetstone.run.fields import tables_in
 from whetstone.run.toml import Table
 
@@ -28,6 +29,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     similar = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return f": did you mean {names[similar[0]]!r}?" if similar else "."
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an optional part of this package."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:

@@ -19,9 +19,9 @@ from whetstone.problems.table import Numbered, read_table
 from whetstone.questions.source import RowSource
 from whetstone.records import Problem
 from whetstone.run import user_file
+from whetstone.run.mistakes import install_hint
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
-INSTALL = 'python -m pip install "whetstone[hub]"'
 
 
 class PublishedSource(RowSource):
@@ -72,7 +72,7 @@ class PublishedSource(RowSource):
             import datasets
         except ImportError as error:
             raise ValueError(
-                f'set = "{self.set}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
+                f'set = "{self.set}" without a path is read from the Hub, which needs `datasets`: {install_hint("hub")}\n'
                 'or fetch the file yourself and say path = "…".'
             ) from error
         name = self.layout.hub
