@@ -103,7 +103,7 @@ SECRETS = {
     "a Google key": r"\bAIza[\w-]{35}\b",
     "a package index token": r"\bpypi-[A-Za-z0-9_-]{50,}",
     "a JSON web token": r"\beyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{15,}",
-    "a key by its name": r"(?i)(?:api_?key|secret|password|passwd|access_?token)[\"']?\s*[:=]\s*[\"'](?=\D*\d)([\w+/=-]{20,})[\"']",
+    "a key by its name": r"(?i)(?:api_?key|secret|password|passwd|access_?token)[\"']?\s*[:=]\s*[\"'](?=[\w+/=-]*\d)([\w+/=-]{20,})[\"']",
 }
 
 
