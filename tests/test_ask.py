@@ -93,7 +93,7 @@ def test_a_tally_counts_equal_answers_together_and_names_a_majority_only_if_ther
     assert tally(texts[:2]) == "=== 2 samples, 2 different answers: no majority, 1/2 (1), 7 (1)"
     assert tally(["<think>well", ""]) == "=== 2 samples, 0 different answers: no answer (2)"
     assert tally([rf"\boxed{{{n}}}" for n in (7, 1, 2, 3, 7, 4, 5, 6)]).endswith(
-        "7 different answers: majority 7 (2), 1 (1), 2 (1), 3 (1), 4 (1), 2 others (2)"
+        "7 different answers: majority 7 (2), 1 (1), 2 (1), 3 (1), 4 (1), 2 more (2)"
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 import whetstone
 from whetstone import cli
 from whetstone.ask import Printer
+from whetstone.problems.row import as_json
 from whetstone.records import Score
 from whetstone.run.progress import Bar, progress, say
 from whetstone.run.tables import write_rows
@@ -57,13 +58,13 @@ def test_what_steers_is_shown_and_all_other_text_is_as_it_was():
 def test_json_is_as_safe_and_gives_the_same_value_back():
     out = io.StringIO()
     row = {HOSTILE: [HOSTILE, "\ud800", "é\n\t"]}
-    write_json_line(row, out)
+    write_json_line(as_json(row), out)
     assert harmless(out.getvalue()) and "\ud800" not in out.getvalue() and "é" in out.getvalue()
     assert json.loads(out.getvalue()) == row and out.getvalue().count("\n") == 1
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    write_json_line({"x": "é"}, ascii_only)
+    write_json_line(as_json({"x": "é𝄞"}), ascii_only)
     ascii_only.seek(0)
-    assert json.loads(ascii_only.read()) == {"x": "é"}
+    assert json.loads(ascii_only.read()) == {"x": "é𝄞"}
 
 
 @pytest.mark.parametrize("thinking", ["show", "fold", "hide"])

@@ -1,4 +1,3 @@
 """Whetstone sharpens a small language model into a maths reasoner (Phi-4-Mini-Reasoning, arXiv 2504.21233)."""
 
 __version__ = "0.1.0"
-DISTRIBUTION = "whetstone-reasoner"  # on the package index, where `whetstone` is another project

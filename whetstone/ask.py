@@ -197,7 +197,7 @@ def tally(texts: Sequence[str]) -> str:
         votes = count_votes([extract(text, get_policy("math")).answer for text in texts], verifier)
     named = [f"{_short(vote.answer or '')} ({vote.votes})" for vote in votes[:TALLIED]]
     if len(votes) > TALLIED:
-        named.append(f"{len(votes) - TALLIED} others ({sum(vote.votes for vote in votes[TALLIED:])})")
+        named.append(f"{len(votes) - TALLIED} more ({sum(vote.votes for vote in votes[TALLIED:])})")
     if silent := len(texts) - sum(vote.votes for vote in votes):
         named.append(f"no answer ({silent})")
     tied = len(votes) > 1 and votes[0].votes == votes[1].votes

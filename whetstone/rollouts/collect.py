@@ -33,7 +33,7 @@ from whetstone.rollouts.rounds import Plan, Rounds
 from whetstone.rollouts.server_teacher import ServerTeacher, take_answers, unverified
 from whetstone.rollouts.shipped import shipped_traces
 from whetstone.run.folder import Stage, read_json, write_json
-from whetstone.run.progress import Bar, progress
+from whetstone.run.progress import Bar, progress, say
 from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
@@ -97,11 +97,13 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def plan(stage: Stage) -> Estimate:
     """How many answers are asked for, once the problems exist."""
-    samples = stage.settings.samples
+    samples, programs = stage.settings.samples, stage.settings.programs
+    isolated = {"programs": f"{programs:,} per problem, run isolated at {require_isolation()}"} if programs else {}
     if not stage.inputs["problems"].exists():
-        return Estimate({"rollouts": f"{samples:,} per problem"})
+        return Estimate({"rollouts": f"{samples:,} per problem", **isolated})
     asked = sum(problem.split != "test" for problem in read_records(Problem, stage.inputs["problems"]))
-    return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
+    rollouts = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
+    return Estimate({"rollouts": rollouts, **isolated})
 
 
 def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
@@ -133,7 +135,9 @@ class Collection:
             programs = None
             if self.settings.programs:
                 first = max(self.settings.samples, self.settings.most)  # the chains of thought have lower indices
-                programs = ProgramGrader(stack.enter_context(Sandbox()), verifier, first, self.settings.programs)
+                sandbox = stack.enter_context(Sandbox())
+                programs = ProgramGrader(sandbox, verifier, first, self.settings.programs)
+                say(f"   programs are run isolated at {sandbox.in_words()}")
             table = self.stage.inputs.get("traces")
             shipped = stack.enter_context(shipped_traces(table, self.stage.folder / "shipped.sqlite"))
             journal = stack.enter_context(Journal(self.journal, keep=Done.of))

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 # Control characters (C0 without tab and newline, DEL, C1), line and paragraph separators, what turns the direction of
 # writing (embeddings, overrides, isolates), and surrogates, which UTF-8 cannot hold
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 BREAKING = re.compile(f"[\t\n]|{STEERING.pattern}")
 
 
@@ -33,12 +34,12 @@ def _escape(match: re.Match[str]) -> str:
     return ascii(match[0])[1:-1]
 
 
-def write_json_line(value: Any, stream: TextIO | None = None) -> None:
-    r"""Write a line of JSON that a terminal may show. Steering characters are JSON's own escapes: a reader gets them back."""
+def write_json_line(text: str, stream: TextIO | None = None) -> None:
+    r"""Write a line of JSON. What would steer a terminal is escaped as JSON does it (`\u001b`): a reader gets it back."""
     stream = stream or sys.stdout
     unicode = (stream.encoding or "utf-8").lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=not unicode, default=str)
-    stream.write(STEERING.sub(lambda match: json.dumps(match[0])[1:-1], text) + "\n")
+    escaped = (STEERING if unicode else NOT_ASCII).sub(lambda match: json.dumps(match[0])[1:-1], text)
+    stream.write(escaped + "\n")
 
 
 def write_line(text: str = "", stream: TextIO | None = None, end: str = "\n") -> None:
