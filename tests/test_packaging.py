@@ -102,7 +102,7 @@ SECRETS = {
     "a Google key": r"\bAIza[\w-]{35}\b",
     "a package index token": r"\bpypi-[A-Za-z0-9_-]{50,}",
     "a JSON web token": r"\beyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{15,}",
-    "a key by its name": r"""(?i)(?:api_?key|secret|password|access_?token)["']?\s*[:=]\s*["'](?=[^"']*\d)([\w+/=-]{20,})["']""",
+    "a named key": r"""(?i)(?:api_?key|secret|password|access_?token)["']?\s*[:=]\s*["'](?=[^"']*\d)([\w+/=-]{20,})["']""",
 }
 
 
