@@ -164,7 +164,9 @@ def test_trackio_gets_each_step_once(tmp_path, monkeypatch):
 
 def test_a_tracker_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'not installed. Install it with\n    pip install "whetstone-reasoner\[wandb\]"'):
+    with pytest.raises(
+        ImportError, match=r'not installed. Install it with\n    pip install "whetstone-reasoner\[wandb\]"'
+    ):
         open_trackers(tracked(tmp_path / "walk", "wandb"))
 
 

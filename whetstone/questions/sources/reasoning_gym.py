@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions.source import MadeSource
+from whetstone.questions.source import MadeSource, installed
 from whetstone.records import Problem
 from whetstone.run.mistakes import install_hint, suggestion
 
@@ -34,6 +34,10 @@ class GymSource(MadeSource):
     )
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
+
+    def check(self) -> None:
+        if not installed("reasoning_gym"):
+            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {install_hint("gym")}')
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
