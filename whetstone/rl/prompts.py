@@ -48,7 +48,8 @@ def choose_prompts(
     facts = {"candidates": counts, "probe_gap": gap}
     if process_group.main:
         write_json(done, {"kept": [p.id for p in pool], "facts": facts})
-    say(f"   {len(pool)} of {len(candidates)} prompts kept: {counts}; sampler-learner gap {gap:.1e}")
+    counted = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+    say(f"   {len(pool)} of {len(candidates)} prompts kept ({counted}); sampler-learner gap {gap:.1e}")
     return pool, facts
 
 

@@ -21,11 +21,11 @@ from whetstone.problems.table import read_tables
 from whetstone.questions.source import RowSource, installed
 from whetstone.records import Problem
 from whetstone.run import user_file
+from whetstone.run.mistakes import install_hint
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
-INSTALL = 'python -m pip install "whetstone[hub]"'
 NO_HUB = (
-    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
+    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {install_hint("hub")}\n'
     'or fetch the file yourself and say path = "…".'
 )
 
