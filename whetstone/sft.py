@@ -66,7 +66,7 @@ ROOM = Room(
     settings=Settings,
     run=run,
     plan=plan,
-    inputs={"data": Input(("subset", "pairs")), "model": Input(("model",), optional=True)},
+    inputs={"data": Input(("subset", "pairs")), "model": Input(("model",), or_path=True)},
     gives=("model",),
     uses=TRAINING,
     trains=True,

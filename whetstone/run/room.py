@@ -27,6 +27,8 @@ class Input:
     optional: bool = False
     only_named: bool = False  # read only if the recipe names it
     made_by: tuple[str, ...] = ()  # kinds that the default comes from; (): any. A named input may come from any kind
+    or_path: bool = False  # a model: `[model] path` stands in for it if no stage above gives one, or if it is ""
+    used: Callable[[Any], bool] = lambda settings: True  # whether a stage with these settings reads it unless it is named
     description: str = ""  # if the name does not say it; for the reference and the schema
 
 
