@@ -174,5 +174,6 @@ ROOM = Room(
     gives=("model",),
     uses=TRAINING,
     trains=True,
+    base=tiny_base,
     longest=lambda settings: settings.max_length,
 )

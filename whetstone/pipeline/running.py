@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline.ahead import check_before_training, warnings
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import git_revision, versions
 from whetstone.pipeline.scores import score_stage
@@ -41,6 +42,8 @@ def run_recipe(
         for stage, state in plan:
             if stage in chosen and state.status != "done":
                 stage.room.check(stage.settings)
+                for warning in warnings(recipe, stage):
+                    say(f"warning: {stage.name}: {warning}")
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:
@@ -115,8 +118,20 @@ def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
             for name, source in stage.sources.items()
         },
         longest=recipe.longest,
+        wanted=_wanted(recipe, stage),
         **{name: getattr(recipe, name) for name in SHARED},
     )
+
+
+def _wanted(recipe: Recipe, stage: RecipeStage) -> tuple[str, ...]:
+    """The artifacts of a stage that stages below cannot do without."""
+    read = [
+        source.artifact
+        for below in recipe.stages
+        for name, source in below.sources.items()
+        if source.stage == stage.name and not below.room.inputs[name].optional
+    ]
+    return tuple(dict.fromkeys(read))
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
@@ -147,6 +162,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
     write_json(folder / STARTED, depends_on | {"name": stage.name, "attempts": attempts, "started": started})
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
     prepared = stage_for(recipe, stage)
+    check_before_training(recipe, stage, prepared)
     with measured() as usage:
         summary, peak = _run_room(prepared, stage.room)
     usage["peak_memory"] = max(usage["peak_memory"], peak)

@@ -14,6 +14,9 @@ from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
 
 
+CUT_OFF = "cut off at the token limit"  # what the reason of a trace ends with
+
+
 @dataclass(frozen=True)
 class Plan:
     samples: int  # rollouts per problem in the first round
@@ -116,7 +119,7 @@ class Rounds:
         for verdict in self.verifier.check_many(items()):
             done = waiting.popleft()
             tallies[done.problem_id].verdicts[done.index] = verdict.correct is True
-            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; cut off at the token limit"
+            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; {CUT_OFF}"
             trace = Trace(done.problem_id, done.index, done.text, self.teacher, verdict.correct, reason)
             yield line(done.problem_id, [trace], usage=list(done.usage))
         if failures:

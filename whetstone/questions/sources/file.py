@@ -29,6 +29,10 @@ class FileSource(RowSource):
     def layout(self) -> ProblemSet:
         return self.columns.layout(self.answer_from)
 
+    @property
+    def has_formulas(self) -> bool:
+        return self.columns.formula is not None
+
     def rows(self) -> Iterator[Numbered]:
         return read_table(find_file(self.path), self.columns.named)
 

@@ -64,6 +64,10 @@ class PublishedSource(RowSource):
         part = Path(self.path or self.part).name
         return self.layout.for_scoring or part.lower().startswith("test")
 
+    @property
+    def ships_solutions(self) -> bool:
+        return self.traces
+
     def rows(self) -> Iterator[Numbered]:
         return read_table(find_file(self.path)) if self.path else self._hub_rows()
 

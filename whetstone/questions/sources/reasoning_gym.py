@@ -36,6 +36,10 @@ class GymSource(MadeSource):
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
 
+    @property
+    def has_formulas(self) -> bool:
+        return False
+
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
         try:
