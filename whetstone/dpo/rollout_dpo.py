@@ -252,8 +252,12 @@ ROOM = Room(
     plan=plan,
     inputs={
         "model": Input(("model",), or_path=True),
-        "prompts": Input(("prompts", "problems"), used=lambda settings: settings.source == "student"),
-        "pairs": Input(("pairs",), made_by=("corpus",), used=lambda settings: settings.source == "teacher"),
+        "prompts": Input(
+            ("prompts", "problems"), used=lambda s: s.source == "student", description='with source = "student"'
+        ),
+        "pairs": Input(
+            ("pairs",), made_by=("corpus",), used=lambda s: s.source == "teacher", description='with source = "teacher"'
+        ),
     },
     gives=("model", "pairs"),
     uses=TRAINING,

@@ -24,12 +24,12 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
-from whetstone.records import Problem, Sampling, Verifier, to_row
+from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
 from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
-from whetstone.rollouts.rounds import CUT_OFF, Plan, Rounds
+from whetstone.rollouts.rounds import Plan, Rounds
 from whetstone.rollouts.server_teacher import ServerTeacher, take_answers, unverified
 from whetstone.rollouts.shipped import shipped_traces
 from whetstone.run.folder import Stage, read_json, write_json

@@ -9,12 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.records import Completion, Message, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.records import CUT_OFF, Completion, Message, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
-
-
-CUT_OFF = "cut off at the token limit"  # what the reason of a trace ends with
 
 
 @dataclass(frozen=True)
