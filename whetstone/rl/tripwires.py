@@ -85,7 +85,7 @@ class Watch:
         self, folder: Path, settings: Tripwires, process_group: "ProcessGroup", said: Collection[str] = ()
     ):  # fmt: skip
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
-        self.said = said  # wires whose number was warned of before the first step
+        self.said = set(said)  # wires whose number was warned of in other words
         self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
 
     @property
@@ -109,6 +109,8 @@ class Watch:
     def check(self, state: State, step: int, values: Mapping[str, float]) -> None:
         """After each step. Raises Paused or RolledBack if the recipe says so."""
         watched = state.setdefault("tripwires", {"first": {}, "since": {}})
+        if state.get("steps_without_signal"):  # the loop has said it
+            self.said.add("zero_advantage")
         for name in ("entropy", "response_length"):
             if name in values:
                 watched["first"].setdefault(name, values[name])
