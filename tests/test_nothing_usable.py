@@ -132,10 +132,10 @@ def test_rows_that_are_all_left_out_stop_training_with_the_reasons(tmp_path, wor
 
 def test_epochs_of_less_than_one_conversation_or_pair_are_refused(tmp_path, world):
     settings = sft.Settings(kind="sft", epochs=1e-4)
-    with pytest.raises(ValueError, match="epochs = 0.0001 of 8 items is less than one"):
+    with pytest.raises(ValueError, match=r"epochs = 0\.0001 of 8 items is less than one"):
         sft.run(stage(tmp_path / "s", settings, data=world["subset"], model=world["model"]))
     settings = rollout_dpo.Settings(kind="dpo", source="teacher", epochs=0.1)
-    with pytest.raises(ValueError, match="epochs = 0.1 of 8 items is less than one"):
+    with pytest.raises(ValueError, match=r"epochs = 0\.1 of 8 items is less than one"):
         rollout_dpo.run(stage(tmp_path / "d", settings, pairs=world["pairs"], model=world["model"]))
 
 
@@ -240,7 +240,7 @@ AHEAD = {
 @pytest.mark.parametrize("name", AHEAD)
 def test_the_plan_warns_of_what_must_end_with_nothing(tmp_path, name):
     change, of, says = AHEAD[name]
-    kinds = "rollouts corpus midtrain sft dpo rl evaluate".split()
+    kinds = ["rollouts", "corpus", "midtrain", "sft", "dpo", "rl", "evaluate"]
     stages = "".join(f'[[stage]]\nkind = "{kind}"\n' for kind in kinds)
     path = tmp_path / "r.toml"
     path.write_text(MADE + stages.replace('"dpo"\n', '"dpo"\nsource = "teacher"\n'))

@@ -117,7 +117,7 @@ def test_one_question_that_is_too_long_is_named_before_training_and_left_out(tmp
     assert f"warning: [scores] on sums: {len(tested)} of" in before and all(name in before for name in long)
     assert "are left out" in before and "exceed the model's context of 256" in before
     dropped = list(read_rows(tmp_path / "r" / folder / "dropped"))
-    assert sorted(row["problem_id"] for row in dropped if row["reason"] == "prompt too long") == sorted(trained)
+    assert sorted(row["problem_id"] for row in dropped if row["reason"] == "cannot be asked") == sorted(trained)
     tests = sum(split == "test" for split in problems.values())
     for score in read_json(tmp_path / "r" / "scores.json")["scores"]:
         assert (score["problems"], score["not_asked"]) == (tests, len(tested)), "they stay in the denominator"
@@ -125,6 +125,6 @@ def test_one_question_that_is_too_long_is_named_before_training_and_left_out(tmp
 
 def test_questions_that_are_all_too_long_stop_the_run_before_training(tmp_path, adder):
     rows = [{"id": f"{n}", "question": f"{n} {LONG}", "answer": "1"} for n in range(12)]
-    with pytest.raises(ValueError, match=r"\[scores\] on sums: none of .* fits into the model's context"):
+    with pytest.raises(ValueError, match=r"\[scores\] on sums: none of .* problems can be asked"):
         run_recipe(recipe(tmp_path, adder, RL, rows))
     assert not (tmp_path / "r" / "02-rl" / "checkpoints").exists()

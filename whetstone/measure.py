@@ -18,7 +18,7 @@ from whetstone.window import Window, named
 
 Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 RESAMPLES = 10_000  # of the bootstrap
-NOT_ASKED = "not asked"  # why a sample ended that never began: prompt and answer do not fit into the model's context
+NOT_ASKED = "not asked"  # why a sample ended that never began (window.py)
 
 
 def score_model(
@@ -37,7 +37,7 @@ def score_model(
     device = models.choose_device(parallel.device)
     loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
     engine = sampler(*loaded, parallel)
-    window = Window.of(loaded[0].config, loaded[1], scores.max_tokens)
+    window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
     results = []
@@ -46,11 +46,11 @@ def score_model(
             chosen = [p for p in problems if p.benchmark == benchmark]
             chosen = chosen[: scores.problems] if scores.problems else chosen
             label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
-            too_long = not_asked(label, window, chosen)
-            asked = [problem for problem in chosen if problem.id not in too_long]
+            unaskable = not_asked(label, window, chosen)
+            asked = [problem for problem in chosen if problem.id not in unaskable]
             sampled = sample_journalled(engine, asked, samples, sampling, verifier, journal, label, block=2048)
             groups = {problem.id: group for problem, group in zip(asked, sampled, strict=True)}
-            groups |= {name: unasked(name, samples, why) for name, why in too_long.items()}
+            groups |= {name: unasked(name, samples, why) for name, why in unaskable.items()}
             rows = [as_row(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
             write_rows(journal.parent, rows)
             main = benchmark == scores.main
@@ -61,23 +61,23 @@ def score_model(
 
 
 def not_asked(what: str, window: Window, problems: Sequence[Problem]) -> dict[str, str]:
-    """Problem id -> why it is too long for the model, and says so. Raises ValueError if all are."""
-    too_long = window.too_long(problems)
-    if too_long and len(too_long) == len(problems):
+    """Problem id -> why it cannot be asked, and says so. Raises ValueError if all are."""
+    reasons = window.unaskable(problems)
+    if reasons and len(reasons) == len(problems):
         raise ValueError(
-            f"{what}: none of its {len(problems):,} problems fits into the model's context: {named(too_long)}. Lower "
-            "max_tokens, or take a model with a longer context."
+            f"{what}: none of its {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
+            "questions, or take a model with a longer context."
         )
-    if too_long:
+    if reasons:
         say(
-            f"warning: {what}: {len(too_long):,} of {len(problems):,} problems cannot be asked and count as not solved: "
-            f"{named(too_long)}"
+            f"warning: {what}: {len(reasons):,} of {len(problems):,} problems cannot be asked and count as not solved: "
+            f"{named(reasons)}"
         )
-    return too_long
+    return reasons
 
 
 def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:
-    """What stands for the samples of a problem that is too long. They are wrong."""
+    """What stands for the samples of a problem that cannot be asked. They are wrong."""
     reason = f"{NOT_ASKED}: {why}"
     return [Rollout(problem_id, g, [], [], [], 0.0, NOT_ASKED, "", False, reason) for g in range(samples)]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from whetstone.records import Problem
 from whetstone.run.settings import Settings, TrainingSettings
 from whetstone.run.tables import read_records
-from whetstone.window import TOO_LONG, Window, named
+from whetstone.window import UNASKABLE, Window, named
 
 
 class PoolSettings(Settings):
@@ -43,13 +43,13 @@ def pool_of(
     while fitting and len(pool) < settings.prompts:
         count = settings.prompts - len(pool)
         drawn, fitting = fitting[:count], fitting[count:]
-        too_long = window.too_long(drawn) if window else {}
-        pool += [problem for problem in drawn if problem.id not in too_long]
-        dropped += [{"problem_id": name, "reason": TOO_LONG, "detail": why} for name, why in too_long.items()]
+        unaskable = window.unaskable(drawn) if window else {}
+        pool += [problem for problem in drawn if problem.id not in unaskable]
+        dropped += [{"problem_id": name, "reason": UNASKABLE, "detail": why} for name, why in unaskable.items()]
     if not pool:
         raise ValueError(
-            f"pool: each of the {len(dropped)} prompts of {path} is too long: {named(too_long)}. Lower max_tokens, or take "
-            "a model with a longer context."
+            f"pool: none of the {len(dropped)} prompts of {path} can be asked: {named(unaskable)}. Lower max_tokens, shorten "
+            "the questions, or take a model with a longer context."
         )
     return pool, dropped
 

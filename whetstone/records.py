@@ -101,7 +101,9 @@ class Score:
     mean_tokens: float
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
-    not_asked: int = 0  # problems that are too long for the model; they are not solved in the score
+    not_asked: int = (
+        0  # problems that the model cannot be asked, as they are too long; they are not solved in the score
+    )
 
 
 @dataclass(frozen=True, slots=True)

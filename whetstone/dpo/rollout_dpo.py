@@ -20,7 +20,7 @@ from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
 from whetstone.sample import sample_journalled, share_cut_off, share_right, share_unanswered, shortcomings
-from whetstone.window import TOO_LONG, Window
+from whetstone.window import Window
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -112,7 +112,7 @@ def student_pairs(
 
     settings: Settings = stage.settings
     policy = student.sampler()
-    window = Window.of(policy.config, student.tokenizer, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
     problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     engine, samples = sampler(policy, student.tokenizer, stage.parallel, process_group.count), settings.pool.samples
@@ -186,7 +186,7 @@ def sides_of_pairs(
             sides.append((prompt, chosen, rejected))
         else:
             why = f"{length:,} tokens exceed the model's context of {context:,}"
-            dropped.append({"problem_id": pair.problem_id, "reason": TOO_LONG, "detail": why})
+            dropped.append({"problem_id": pair.problem_id, "reason": "longer than the context", "detail": why})
     if not sides:
         found = f"each of its {len(pairs):,} pairs is longer than the model's context" if pairs else "it is empty"
         raise ValueError(
@@ -198,7 +198,7 @@ def sides_of_pairs(
         write_records(stage.output("pairs"), kept)
         write_rows(stage.output("dropped"), dropped)
     if dropped:
-        say(f"{stage.name}: {len(dropped):,} left out, {TOO_LONG} (listed in {stage.folder / 'dropped'})")
+        say(f"{stage.name}: {len(dropped):,} prompts or pairs left out (listed in {stage.folder / 'dropped'})")
     return sides, counts
 
 

@@ -135,7 +135,7 @@ def _first_that_trains(recipe: Recipe) -> RecipeStage | None:
 
 
 def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -> None:
-    """Before the first stage trains: says which problems are too long for the model, and that nothing will be scored.
+    """Before the first stage trains: says which problems the model cannot be asked, and that nothing will be scored.
 
     Raises ValueError for what would stop scoring, or a stage below, after the training.
     """
@@ -151,12 +151,12 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
         return
     for benchmark in dict.fromkeys(problem.benchmark for problem in tests):
         own = [problem for problem in tests if problem.benchmark == benchmark][: recipe.scores.problems or None]
-        _say_too_long(f"[scores] on {benchmark}", model, recipe.scores.max_tokens, own, "count as not solved")
+        _say_unaskable(f"[scores] on {benchmark}", model, recipe.scores.max_tokens, own, "count as not solved")
     for below in recipe.stages:
         table = _prompts(recipe, below)
         if table is not None and table.is_dir():
             own = candidates(table, below.settings.pool)
-            _say_too_long(f"{below.name}", model, below.settings.max_tokens, own, "are left out")
+            _say_unaskable(f"{below.name}", model, below.settings.max_tokens, own, "are left out")
 
 
 def _tests(table: Path) -> Iterator[Problem]:
@@ -179,13 +179,15 @@ def _prompts(recipe: Recipe, stage: RecipeStage) -> Path | None:
     return recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
 
 
-def _say_too_long(what: str, model: Path | str, max_tokens: int, problems: Iterable[Problem], then: str) -> None:
+def _say_unaskable(what: str, model: Path | str, max_tokens: int, problems: Iterable[Problem], then: str) -> None:
     problems = list(problems)
-    too_long = Window.of_folder(model, max_tokens).too_long(problems)
-    if problems and len(too_long) == len(problems):
+    reasons = Window.of_folder(model, max_tokens).unaskable(problems)
+    if problems and len(reasons) == len(problems):
         raise ValueError(
-            f"{what}: none of {len(problems):,} problems fits into the model's context: {named(too_long)}. Lower max_tokens, "
+            f"{what}: none of {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, "
             "shorten the questions, or take a model with a longer context."
         )
-    if too_long:
-        say(f"warning: {what}: {len(too_long):,} of {len(problems):,} problems {then}: {named(too_long)}")
+    if reasons:
+        say(
+            f"warning: {what}: {len(reasons):,} of {len(problems):,} problems cannot be asked and {then}: {named(reasons)}"
+        )

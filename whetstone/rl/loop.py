@@ -61,7 +61,7 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window.of(policy.config, student.tokenizer, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))

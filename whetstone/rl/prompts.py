@@ -15,7 +15,7 @@ from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.tables import write_rows
 from whetstone.sample import sample_groups, sample_journalled, share_right, shortcomings
-from whetstone.window import TOO_LONG, Window
+from whetstone.window import UNASKABLE, Window
 
 if TYPE_CHECKING:
     from whetstone.learner.learner import Learner
@@ -33,7 +33,7 @@ def choose_prompts(
     Raises ValueError if fewer than two prompts are left, or if sampler and learner differ.
     """
     settings, process_group = stage.settings, learner.process_group
-    candidates, long = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/candidates", window)
+    candidates, unaskable = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/candidates", window)
     done = stage.folder / "prompts.json"
     if known := process_group.first(read_json(done) if done.exists() else None):
         kept = set(known["kept"])
@@ -45,12 +45,12 @@ def choose_prompts(
         pool, counts, unfit_ones = chosen(stage, candidates, groups, lacks)
     gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
     stop_on_mismatch(settings, 0, gap)
-    if long:
-        counts |= {TOO_LONG: len(long)}
+    if unaskable:
+        counts |= {UNASKABLE: len(unaskable)}
     facts = {"candidates": counts, "probe_gap": gap, "shortcomings": list(lacks)}
     if process_group.main:
         no_numbers = {"accuracy": None, "spread": None}
-        write_rows(stage.output("dropped"), [*unfit_ones, *(row | no_numbers for row in long)])
+        write_rows(stage.output("dropped"), [*unfit_ones, *(row | no_numbers for row in unaskable)])
         write_json(done, {"kept": [p.id for p in pool], "facts": facts})
     say(f"   {len(pool)} of {len(candidates)} prompts kept: {counts}; sampler-learner gap {gap:.1e}")
     for words in lacks.values():
