@@ -106,6 +106,9 @@ def test_a_corpus_stops_for_what_is_read_below_only(tmp_path):
     unanswered = [replace(problem(a, b), answer="") for a, b in SUMS[:4]]
     with pytest.raises(ValueError, match="no row for corpus and subset and pairs and prompts"):
         build.run(built(tmp_path / "c", traces(NO_REFERENCE, None), wanted=(), problems=unanswered))
+    held_out = [replace(problem(a, b), split="validation") for a, b in SUMS[:4]]
+    with pytest.raises(ValueError, match=r"no row for corpus.* Give training problems"):
+        build.run(built(tmp_path / "e", traces("equal", True), wanted=("corpus",), problems=held_out))
     with pytest.raises(ValueError, match=r"no row for prompts.* 4 its level is not among prompt_levels"):
         build.run(built(tmp_path / "d", traces("equal", True), wanted=("prompts",), prompt_levels=[7]))
 

@@ -25,7 +25,7 @@ REMEDIES = {  # how a reason begins -> what to change
     "imported pair": "Mend the file of imported_pairs",
 }
 OTHERWISE = {
-    "corpus": "Put a rollouts stage above it",
+    "corpus": "Give training problems in the questions stage (train), and put a rollouts stage above this one",
     "subset": "Raise subset.problems, or widen subset.solved",
     "pairs": "A pair is a right and a wrong rollout of one problem: ask for more (samples of the rollouts stage), or set "
     'source = "student" in the dpo stage',
@@ -35,7 +35,8 @@ OTHERWISE = {
 
 def refuse_empty(stage: Stage, card: Card) -> None:
     """Raises ValueError if a table that a stage below reads is empty, or if all are."""
-    empty = [name for name in TAUGHT if not card.rows[name]]
+    rows = card.rows | {"corpus": card.counts["splits"]["train"]}  # held-out traces train nothing
+    empty = [name for name in TAUGHT if not rows[name]]
     lacking = [name for name in empty if name in stage.wanted] or (empty if len(empty) == len(TAUGHT) else [])
     if not lacking:
         return

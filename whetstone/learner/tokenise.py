@@ -46,10 +46,11 @@ class Tokenised:
         if len(store.at_most(stage.settings.max_length)):
             return
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
+        reasons = reasons or "nothing; it has no row for training"
         longer = f" Raise max_length: the shortest has {store.lengths.min():,} tokens." if len(store) else ""
         raise ValueError(
             f"{stage.name} has nothing to train on: no conversation of {source} can be used. Left out: "
-            f"{reasons or 'nothing, the table has none'} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
+            f"{reasons} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
             f"stage that wrote {source} left out, and why: its dropped/."
         )
 

@@ -97,7 +97,7 @@ def train(stage: Stage) -> dict[str, Any]:
                     break
     _refuse_untrained(stage.name, steps.state)
     student.save(learner)
-    counts = {name: steps.state[name] for name in ("updates", "rollouts", "steps", "steps_without_signal")}
+    counts = {name: steps.state.get(name, 0) for name in ("updates", "rollouts", "steps", "steps_without_signal")}
     return {**facts, **counts, "tripwires": watch.summary}
 
 
@@ -137,7 +137,7 @@ def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[
 
 def _refuse_untrained(name: str, state: dict[str, Any]) -> None:
     """Raises ValueError if no step of the stage has trained anything."""
-    if state["steps_without_signal"] == state["steps"]:
+    if state.get("steps_without_signal", 0) == state["steps"]:
         raise ValueError(
             f"{name}: none of its {state['steps']} steps trained anything, so its model would be the one it started from: in "
             f"no group that was kept did the rewards differ. {_in_words(state['groups'])} {MORE_SIGNAL}"

@@ -48,7 +48,7 @@ LACKS = {  # what answers lack, and what to change
 }
 FIRST = 16  # answers after which it may be said
 REMEDIES = {
-    "procedural": "It explains formulas only: name the column of the formula (columns of the source), name a server, as in "
+    "procedural": "Name the column of the formula (columns of the source), or a server, as in "
     'teacher = { server = "http://localhost:8000/v1", model = "name" }, or leave this stage out: the corpus gives prompts '
     "without it, and dpo and rl try the student itself.",
     "none": 'teacher = "none" keeps the solutions that problems come with: take a source that ships some, name a server, or '
@@ -130,8 +130,12 @@ def plan(stage: Stage) -> Estimate:
     samples = stage.settings.samples
     if not stage.inputs["problems"].exists():
         return Estimate({"rollouts": f"{samples:,} per problem"})
-    asked = sum(problem.split != "test" for problem in read_records(Problem, stage.inputs["problems"]))
-    return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
+    problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
+    asked, explained = len(problems), sum(p.formula != "" for p in problems)
+    words = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
+    if stage.settings.teacher == "procedural" and explained < asked:
+        words += f"; only {explained:,} of them have the formula that the procedural teacher explains"
+    return Estimate({"rollouts": words})
 
 
 def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
