@@ -25,7 +25,7 @@ WALK = '[[stage]]\nkind = "rollouts"\n[[stage]]\nkind = "corpus"\n[[stage]]\nkin
 
 
 @pytest.mark.parametrize(
-    ("teacher", "remedy"), [("procedural", "name the column of the formula"), ("none", "ships? some")]
+    ("teacher", "remedy"), [("procedural", "Name the column of the formula"), ("none", "ships? some")]
 )
 def test_own_problems_without_formulas_stop_at_the_rollouts(tmp_path, adder, teacher, remedy):
     of = recipe(tmp_path, adder, WALK.replace('"rollouts"\n', f'"rollouts"\nteacher = "{teacher}"\n'))
