@@ -106,7 +106,7 @@ def test_a_stopped_run_says_how_to_continue(tmp_path, number, status, name):
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
     os.kill(child.pid, number)
-    _, printed = child.communicate(timeout=30)
+    _, printed = child.communicate(timeout=300)
     assert child.returncode == status
     assert f"Continue with\n    whetstone run {path}" in printed and "Traceback" not in printed
     assert not (tmp_path / "runs" / "slow" / "01-questions" / "manifest.json").exists()

@@ -5,7 +5,7 @@ import shlex
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,12 @@ Sets = Annotated[
 ]
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A Hugging Face folder or hub name, or a run (its last trained model).")
+]
+
+
+AnswerFrom = Annotated[
+    Literal["column", "boxed", "after_hashes"],
+    typer.Option(help="Where the right answer is: its column as it stands, the last box in it, or what follows ####."),
 ]
 
 
@@ -85,6 +91,7 @@ def run(
     from whetstone.pipeline.running import run_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
+    from whetstone.run.secrets import redacted
     from whetstone.terminal import print_results
 
     checked = read_recipe(recipe, sets or ())
@@ -92,7 +99,7 @@ def run(
         with terminate_as_interrupt():
             run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
-        command = shlex.join(["whetstone", *sys.argv[1:]])
+        command = shlex.join(["whetstone", *redacted(sys.argv[1:])])
         print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
@@ -110,7 +117,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
-    print(f"{recipe} -> {checked.folder}")
+    print("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     for stage, state in plan_recipe(checked):
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
@@ -146,7 +153,7 @@ def schema() -> None:
 def show(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FILE|FOLDER", help="A table (Parquet, JSONL, CSV), or the folder of a stage or run."),
+        typer.Argument(metavar="FILE|FOLDER", help="A table (docs/your_data.md), or the folder of a stage or run."),
     ],
     grep: Annotated[str, typer.Option(help="Only rows with a field that contains this text.")] = "",
     where: Annotated[
@@ -160,13 +167,10 @@ def show(
 
     if path.is_dir() and not any(path.glob("part-*.parquet")):
         tables = tables_below(path)
-        if not tables:
-            raise FileNotFoundError(
-                f"{path} holds no tables (part-*.parquet): no stage has written one yet. Name a table or a run."
-            )
         for table, rows, columns in tables:
             print(f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}")
-        return
+        if tables:
+            return
     shown = 0
     for number, row in chosen(rows_of(path), grep, where or (), index, count):
         print(render(number, row, colour=sys.stdout.isatty()))
@@ -177,9 +181,10 @@ def show(
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, CSV or Parquet: predictions and answers.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Predictions and answers (docs/your_data.md).")],
     prediction_field: Annotated[str, typer.Option(help="The field with a completion or a bare answer.")] = "prediction",
     gold_field: Annotated[str, typer.Option(help="The field with the right answer.")] = "gold",
+    answer_from: AnswerFrom = "column",
     policy: Annotated[str, typer.Option(help="How answers are read and compared.")] = "math",
     output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
     judge: Annotated[
@@ -200,7 +205,7 @@ def verify(
         second = {"second": lambda rules: JudgedVerifier(rules, engine, opinions)}
     elif opinions is not None:
         raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
-    summary = verify_file(path, prediction_field, gold_field, policy, output, **second)
+    summary = verify_file(path, prediction_field, gold_field, policy, output, answer_from=answer_from, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
     print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
 
@@ -218,18 +223,18 @@ def evaluate(
         list[str] | None,
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
+    answer_from: AnswerFrom = "column",
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
+    from whetstone.problems.columns import read_mapping
     from whetstone.terminal import print_scores
 
-    mapping = {}
-    for pair in columns or ():
-        ours, equals, theirs = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--column {pair}: write OURS=THEIRS, for instance --column question=prompt.")
-        mapping[ours.strip()] = theirs.strip()
-    print_scores(evaluate_model(model, benchmark, samples, temperature, max_tokens, output, policy, mapping or None))
+    mapping = read_mapping(columns or ())
+    scores = evaluate_model(
+        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from
+    )
+    print_scores(scores)
 
 
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]

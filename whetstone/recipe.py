@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from whetstone.run.mistakes import suggestion, validated
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
+from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 from whetstone.run.toml import Keys, Table, parse, place
 from whetstone.run.user_file import file_of, load
@@ -114,8 +115,18 @@ class Recipe:
             values |= {f"{table}.{name}": value for name, value in settings.items() if key in ("", name)}
         return values
 
+    def warnings(self) -> list[str]:
+        """What a user should know before the recipe runs: where a secret stands in it as it is."""
+        tables = {name: getattr(self, name) for name in SHARED} | {stage.name: stage.settings for stage in self.stages}
+        return [
+            f"warning: {name} in {self.path} is a secret. It is left out of all that is written, but stands in the recipe: "
+            'name an environment variable instead, as "${NAME}", or key_variable = "NAME" for a server\'s key.'
+            for table, settings in tables.items()
+            for name in literal_secrets(settings.model_dump(), table)
+        ]
+
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, defaults included."""
+        """Every setting with its value, defaults included and secrets left out."""
         return {
             **{name: getattr(self, name).model_dump(mode="json") for name in SHARED},
             "stage": [
@@ -264,6 +275,7 @@ def _check_names(stages: Sequence[Table]) -> None:
 def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) -> None:
     """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
     target, equals, text = assignment.partition("=")
+    assignment = redacted(assignment)  # from here on only shown
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}
     if not equals or not keys or not all(keys):
@@ -295,7 +307,7 @@ def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
     elif isinstance(values, dict):
         values[key] = _with(values.get(key, {}), rest, value, what)
     else:
-        raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
 
 
 def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:

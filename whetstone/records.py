@@ -36,6 +36,7 @@ class Problem:
     policy: str = "math"  # the policy that its answers are verified under (verify/)
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
+    system: str = ""  # a system message that comes before the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,9 @@ class Verifier(Protocol):
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
 
-    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]: ...
+    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]:
+        """A verdict for each (text, gold, policy), in order."""
+        ...
 
 
 def to_row(record: Any) -> dict[str, Any]:

@@ -177,6 +177,30 @@ def test_what_was_answered_before_the_server_failed_is_kept(tmp_path):
     assert len(rollouts(stage)) == 9
 
 
+def test_an_answer_with_half_a_surrogate_pair_is_kept_like_the_others(tmp_path):
+    """JSON can say "\\ud800", which is no character and cannot be written to a file."""
+
+    def speaks(handler, body, attempt):
+        send(handler, said(f"\ud800 \\boxed{{{number(body) + 1}}}"))
+
+    with server(speaks) as (address, _):
+        stage = build_stage(tmp_path, address, samples=1)
+        summary = collect.run(stage)
+    assert summary["right"] == 9
+    assert {trace.text[0] for trace in rollouts(stage)} == {"\ufffd"}
+
+
+def test_answers_whose_tokens_the_server_does_not_count_are_counted(tmp_path):
+    def speaks(handler, body, attempt):
+        answer = said(f"\\boxed{{{number(body) + 1}}}")
+        del answer["usage"]
+        send(handler, answer)
+
+    with server(speaks) as (address, _):
+        summary = collect.run(build_stage(tmp_path, address, samples=1))
+    assert summary["answers whose tokens are estimated"] == 9 and summary["tokens_out"] > 9
+
+
 def test_rollouts_that_failed_beside_others_are_counted(tmp_path):
     def half(handler, body, attempt):
         if number(body) == 2 and body["seed"] % 2:

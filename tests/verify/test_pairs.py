@@ -58,6 +58,23 @@ x \neq 0, 1 == (-\infty,0)\cup(0,1)\cup(1,\infty)
 x<-1\lor x>3 == (-\infty,-1)\cup(3,\infty)
 [0,1[ == [0,1)
 x>0 == \mathbb{R}^+
+\mathbf{R} == \mathbb{R}
+x\in\mathbb R == \mathbb{R}
+half == 1/2
+one-half == 1/2
+a quarter == 1/4
+two and a half == 5/2
+three and three quarters == 15/4
+twenty five == 25
+a dozen == 12
+one million two hundred thousand == 1200000
+1.2 x 10^3 == 1200
+Abs(x) == |x|
+log2(8) == 3
+{}^6C_2 == 15
+9\quad\text{(by symmetry)} == 9
+\text{DNE} == \text{does not exist}
+x^2+C == x^2 + c
 \mathbb{R}-\{3\} == x\ne3
 \text{all real numbers greater than }3 == x>3
 [1,2]\cup\{3\} == 1\le x\le2\text{ or }x=3
@@ -216,6 +233,11 @@ z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 """
 
 DIFFERENT = r"""
+one two three == 6
+two three == 5
+3 \text{ or} == 3
+a+b+C == a+b+c
+\mathbf{C} == \mathbb{R}
 43 == 42
 -42 == 42
 4.2 == 42

@@ -33,7 +33,7 @@ from whetstone.corpus.files import PairFile
 from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
-from whetstone.problems.files import expand_path
+from whetstone.problems.files import read_paths
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
@@ -75,7 +75,8 @@ class Settings(StageSettings):
 
 def reads(settings: Settings) -> list[Path]:
     """The user's files that the result depends on, besides the stage's inputs."""
-    return [expand_path(file.path) for file in (*settings.contamination.against, *settings.imported_pairs)]
+    outside = (*settings.contamination.against, *settings.imported_pairs)
+    return [path for file in outside for path in read_paths(file.path)]
 
 
 def run(stage: Stage) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def run_recipe(
     with lock(recipe.folder):
         remove_discarded(recipe.folder)
         plan = plan_recipe(recipe)
-        say(brief(recipe, plan, chosen))
+        say("\n".join([*recipe.warnings(), brief(recipe, plan, chosen)]))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
         for stage, state in plan:

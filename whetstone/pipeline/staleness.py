@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from whetstone.recipe import Recipe, RecipeStage, Source
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, hash_file, hash_folder, read_json
+from whetstone.run.secrets import redacted
 from whetstone.run.settings import Operational
 from whetstone.run.user_file import file_of
 
@@ -157,10 +158,10 @@ def _output_hash(recipe: Recipe, source: Source) -> str | None:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseModel) -> list[str]:
     """In words: which setting changed from what to what, and which input is another.
 
-    `settings` are those of now: their operational fields may change without a word.
+    `settings` are those of now: their operational fields may change without a word. So may secrets, which older versions wrote.
     """
     return [
-        *_changes(then.get("settings", {}), now["settings"], settings),
+        *_changes(redacted(then.get("settings", {})), now["settings"], settings),
         *_changes(then.get("shared", {}), now["shared"]),
         *_input_changes(then.get("inputs", {}), now["inputs"]),
     ]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.problems.files import expand_path, find_file
+from whetstone.problems.files import find_files, read_paths
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
@@ -61,7 +61,7 @@ class Settings(StageSettings):
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on. Raises ValueError for a path with a variable that is not set."""
     own_kinds = (user_file.file_of(source.kind) for source in settings.source)
-    return [*(expand_path(path) for path in _files(settings)), *(file for file in own_kinds if file)]
+    return [*(file for path in _files(settings) for file in read_paths(path)), *(file for file in own_kinds if file)]
 
 
 def plan(stage: Stage) -> Estimate:
@@ -77,7 +77,7 @@ def run(stage: Stage) -> dict[str, Any]:
     Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError if no problem is left.
     """
     for path in _files(stage.settings):
-        find_file(path)  # all of them now, rather than the last one after the work on the others
+        find_files(path)  # all of them now, rather than the last one after the work on the others
     with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
         dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))

@@ -13,15 +13,16 @@ from itertools import islice
 from pkgutil import iter_modules
 from typing import Any, ClassVar, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
-from whetstone.problems.table import Numbered
+from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
 from whetstone.run.settings import Settings
+from whetstone.verify.policy import get_policy
 
 Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
@@ -159,7 +160,7 @@ class RowSource(SplitSource):
     """
 
     path: str = Field(
-        "", description=".jsonl, .json, .csv, .tsv (also .gz) or .parquet; $VARIABLES and ~ are filled in"
+        "", description="a file, a folder of parts or a pattern (docs/your_data.md); may hold $VARIABLES, ~"
     )
     limit: int = Field(0, ge=0, description="read at most so many rows; 0: all")
     policy: str = Field("", description="the answer policy of its problems; default: the set's, or math")
@@ -175,7 +176,12 @@ class RowSource(SplitSource):
         raise NotImplementedError
 
     def rows(self) -> Iterator[Numbered]:
+        """The rows with their lines."""
         raise NotImplementedError
+
+    def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
+        """The rows with their file, "" if there is but one, and their line in it."""
+        return (("", line, row) for line, row in self.rows())
 
     @property
     def splits(self) -> frozenset[str]:
@@ -184,8 +190,8 @@ class RowSource(SplitSource):
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Every row, whatever its split; rows are read one after the other."""
         layout = self.layout
-        for line, row in islice(self.rows(), self.limit or None):
-            item = read_problem(row, line, layout, title)
+        for file, line, row in islice(self.placed_rows(), self.limit or None):
+            item = read_problem(row, line, layout, title, file=file)
             if isinstance(item, Shipped):
                 yield replace(item, problem=self._finished(item.problem))
             else:
@@ -205,6 +211,11 @@ class RowSource(SplitSource):
     @property
     def _train_gets_some(self) -> bool:
         return self.validation + self.test < 1 - ROUNDING
+
+    @field_validator("policy")
+    @classmethod
+    def policy_is_known(cls, policy: str) -> str:
+        return get_policy(policy).name if policy else ""
 
     @model_validator(mode="after")
     def shares_sum_to_one(self) -> "RowSource":

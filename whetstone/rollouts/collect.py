@@ -127,15 +127,16 @@ def _nothing_collected(stage: Stage, asked: int, dropped: Sequence[Mapping[str, 
 
 def plan(stage: Stage) -> Estimate:
     """How many answers are asked for, once the problems exist."""
-    samples = stage.settings.samples
+    samples, programs = stage.settings.samples, stage.settings.programs
+    isolated = {"programs": f"{programs:,} per problem, run isolated at {require_isolation()}"} if programs else {}
     if not stage.inputs["problems"].exists():
-        return Estimate({"rollouts": f"{samples:,} per problem"})
+        return Estimate({"rollouts": f"{samples:,} per problem", **isolated})
     problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
     asked, explained = len(problems), sum(p.formula != "" for p in problems)
     words = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
     if stage.settings.teacher == "procedural" and explained < asked:
         words += f"; only {explained:,} of them have the formula that the procedural teacher explains"
-    return Estimate({"rollouts": words})
+    return Estimate({"rollouts": words, **isolated})
 
 
 def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
@@ -168,7 +169,9 @@ class Collection:
             programs = None
             if self.settings.programs:
                 first = max(self.settings.samples, self.settings.most)  # the chains of thought have lower indices
-                programs = ProgramGrader(stack.enter_context(Sandbox()), verifier, first, self.settings.programs)
+                sandbox = stack.enter_context(Sandbox())
+                programs = ProgramGrader(sandbox, verifier, first, self.settings.programs)
+                say(f"   programs are run isolated at {sandbox.in_words()}")
             table = self.stage.inputs.get("traces")
             shipped = stack.enter_context(shipped_traces(table, self.stage.folder / "shipped.sqlite"))
             journal = stack.enter_context(Journal(self.journal, keep=Done.of))

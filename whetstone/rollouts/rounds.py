@@ -73,12 +73,16 @@ class Rounds:
         yield from self._verified(by_id, answered, tallies)
         while prompts := [prompt for problem in problems for prompt in self._wanted(problem, tallies[problem.id])]:
             yield from self._verified(by_id, self._kept(self.generator.generate(prompts, self.sampling)), tallies)
-            for prompt, reason in self.generator.failed:
-                tallies[prompt.problem_id].failed = reason
-                tallies[prompt.problem_id].failures += 1
-            self.generator.failed.clear()
+            self.note_failures(tallies)
             if self.generator.stopped:
                 return
+
+    def note_failures(self, tallies: dict[str, Tally]) -> None:
+        """Moves the prompts that failed from the generator to the tallies."""
+        for prompt, reason in self.generator.failed:
+            tallies[prompt.problem_id].failed = reason
+            tallies[prompt.problem_id].failures += 1
+        self.generator.failed.clear()
 
     def _wanted(self, problem: Problem, tally: Tally) -> list[Prompt]:
         if tally.failed:

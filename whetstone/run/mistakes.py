@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from whetstone.run.fields import tables_in
+from whetstone.run.secrets import REDACTED, redacted
 from whetstone.run.toml import Table
 
 
@@ -39,7 +40,10 @@ def _is_of_another_form(error: Mapping[str, Any]) -> bool:
 
 def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str, Any], known: Sequence[str]) -> str:
     """One of pydantic's errors."""
-    path, value = error["loc"], error["input"]
+    path = error["loc"]
+    value = redacted(error["input"], str(path[-1]) if path else "")
+    if path and path[-1] == "key_variable":  # perhaps a key, where a name belongs
+        value = REDACTED
     place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
         above = _table_at(settings_class, path[:-1], table.values)

@@ -4,13 +4,24 @@ A setting's description is its documentation: the reference in docs/recipes.md i
 that reading a recipe takes no time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from whetstone.run.secrets import redacted
 
 
 class Operational:
@@ -21,7 +32,8 @@ class Operational:
 
 
 class Settings(BaseModel):
-    """The parent of every table in a recipe. Tables are frozen and refuse unknown keys.
+    """The parent of every table in a recipe. Tables are frozen and refuse unknown keys. As JSON and as text they are without
+    secrets (`run/secrets.py`).
 
     A nested table that is given in part keeps the other values of the field's default, and a plain string sets its `name`:
 
@@ -46,6 +58,14 @@ class Settings(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, moved)
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
         return values | {name: _completed(values[name], default) for name, default in defaults.items()}
+
+    @model_serializer(mode="wrap")
+    def _without_secrets(self, serialise: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        values = serialise(self)
+        return redacted(values) if info.mode == "json" else values
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return ((name, redacted(value, name or "")) for name, value in super().__repr_args__())
 
 
 def _moved(key: str, value: Any, new: str) -> InitErrorDetails:

@@ -197,12 +197,12 @@ def _with_surroundings(text: str, start: int, end: int, content: str) -> Extract
     if before.endswith(">"):
         before = re.sub(r"<[^<>]*>\s*$", " ", before)  # <solution>\\boxed{5}
     ended = not after.strip(" $*.,;:\\])}\n")
-    if reason := _refused(before, "" if ended else after):
+    if reason := refused(before, "" if ended else after):
         return Extracted(None, reason)
     for opening, closing in ("[]", "()"):
         if before.endswith(opening) and after.startswith(closing) and "," in content and before[-2:-1] != "\\":
             return Extracted(opening + content + closing, "box")
-    left = _operated(before)
+    left = left_of(before)
     factor = None if ended else FACTOR.match(after)
     if factor and not PROSE.search(factor[1]):
         right = factor[1].split(". ")[0].rstrip(". ")
@@ -212,7 +212,7 @@ def _with_surroundings(text: str, start: int, end: int, content: str) -> Extract
     return Extracted(f"{left}{inside}{right}" if left or right else content, "box")
 
 
-def _refused(before: str, after: str) -> str:
+def refused(before: str, after: str) -> str:
     """Why the words around a box make it no answer; "" if they do not."""
     if before.rstrip(" $*\\([:").endswith(WATCHED_ENDS) or any(map(before.__contains__, WATCHED)):
         if PART_OF_MORE.search(before):
@@ -226,7 +226,7 @@ def _refused(before: str, after: str) -> str:
     return "no answer: what is in the box is denied" if after and DENIED_AFTER.match(after) else ""
 
 
-def _operated(before: str) -> str:
+def left_of(before: str) -> str:
     """The sign, factor or relation that touches a box from the left."""
     end = before.rstrip()
     if (

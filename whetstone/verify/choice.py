@@ -14,6 +14,7 @@ NAMING = re.compile(
     re.IGNORECASE,
 )
 REASONED = re.compile(r"\s*\(?([A-Z])\)?\s*,\s*(?:since|because|as)\b")  # D, since A is false
+NOT_OTHERS = re.compile(r"[,;(]\s*(?:and\s+|but\s+)?not\s+(?:option\s+)?\(?[A-Za-z]\)?(?![A-Za-z])")  # B, not C
 DENIED = re.compile(
     r"\b(?:not|wrong|incorrect|false|\w+n['’]t|cannot|neither|nor|rules? out|except|eliminate[sd]?|exclude[sd]?)\b",
     re.IGNORECASE,
@@ -29,6 +30,7 @@ def choice_of(text: str, policy: Policy) -> str | None:
     """
     for _ in range(3):
         text = WRAPPED.sub(r"\1", text)
+    text = NOT_OTHERS.sub("", text)
     text = re.sub(r"^[\s$*\\`]+|[\s$*`]+$", "", text.replace("**", ""))
     if alone := ALONE.fullmatch(text):
         return _allowed(alone[1], policy)

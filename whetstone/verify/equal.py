@@ -7,7 +7,6 @@ says about structure is never taken.
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
 
 from whetstone.records import Verdict
@@ -43,6 +42,9 @@ YES_BEFORE = re.compile(  # Yes, it converges.
     r"\s*(?:\\text\s*\{\s*)?(yes|no|true|false)\s*[,.;:!—]\s+(?!.*\b(?:yes|no|true|false|wrong|but|wait)\b)",
     re.IGNORECASE,
 )
+INTEGRATED = re.compile(r"\+\s*[cC]\Z")  # with a constant of integration, which is no letter of the question
+BOLD_NAME = re.compile(r"\\(?:mathbf|boldsymbol|bm|Bbb)\s*\{?\s*([RQZNC])(?![A-Za-z])\s*\}?")
+PARAMETER = re.compile(r"(?<![A-Za-z\\])[abAB](?![A-Za-z])")
 LAST_OF_EQUALS = re.compile(r"(?:[^=<>,;]+=){2,}([^=<>,;]+)")
 CALLED = re.compile(r"(?:[fghFGOo]'*\(|[A-Za-z]\(\d+\))")
 BARE_LETTER = re.compile(r"([A-Za-z])(?!'*\()(?![A-Za-z]*\()")
@@ -146,15 +148,17 @@ def _is_unit(word: str) -> bool:
 
 def same_short_numbers(answer: str, gold: str) -> bool | None:
     """The verdict on two numbers in the commonest spellings; None for anything else."""
-    wanted = _short_number(gold, bare=True)
-    given = _short_number(answer, bare=False) if wanted is not None else None
-    return None if given is None else wanted == given
+    wanted = _short_number(gold)
+    if wanted is None:
+        return None
+    if answer.endswith("}") and (unit := SHORT_UNIT.fullmatch(answer)) and _is_unit(unit[2]):
+        answer = unit[1]
+    given = _short_number(answer)
+    return None if given is None else wanted[0] * given[1] == given[0] * wanted[1]
 
 
-def _short_number(text: str, bare: bool) -> Fraction | None:
-    """The value of the commonest spellings, read without the parser: `7`, `-0.25`, `1,234`, `\\frac{3}{4}`, `5\\text{ cm}`."""
-    if not bare and text.endswith("}") and (unit := SHORT_UNIT.fullmatch(text)) and _is_unit(unit[2]):
-        text = unit[1]
+def _short_number(text: str) -> tuple[int, int] | None:
+    """Numerator and denominator of `7`, `-0.25`, `1,234`, `3/4` and `\\frac{3}{4}`, read without the parser."""
     if "," in text and SHORT_THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     found = SHORT_FRACTION.fullmatch(text)
@@ -162,13 +166,12 @@ def _short_number(text: str, bare: bool) -> Fraction | None:
         return None
     sign, whole, places, upper, lower, top, bottom = found.groups()
     if places is not None:
-        value = Fraction(int((whole or "") + places), 10 ** len(places))
+        above, below = int((whole or "") + places), 10 ** len(places)
     else:
-        below = int(lower or bottom or 1)
+        above, below = int(upper or top), int(lower or bottom or 1)
         if below == 0:
             return None
-        value = Fraction(int(upper or top), below)
-    return -value if sign else value
+    return (-above if sign else above), below
 
 
 # mathematics
@@ -195,11 +198,13 @@ def _read(text: str, percent: str, gold: bool, products: frozenset[str]) -> tupl
 
 
 def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
+    if "\\mathbb" in gold:
+        answer = BOLD_NAME.sub(r"\\mathbb{\1}", answer)
     answer, gold = peeled(answer), peeled(gold)
     if NAMED_POINT.fullmatch(answer) and gold.lstrip("\\left")[:1] == "(":
         answer = answer.lstrip()[1:]  # P(2, 3)
-    if answer.endswith("+ c") and re.search(r"\+\s*C\Z", gold):
-        answer = answer[:-1] + "C"  # of integration
+    if INTEGRATED.search(answer) and INTEGRATED.search(gold) and not PARAMETER.search(gold):
+        answer = answer[:-1] + gold[-1]
     same = same_short_numbers(answer, gold)
     if same is not None:
         return _verdict(same, answer)

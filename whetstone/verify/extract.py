@@ -10,6 +10,7 @@ import re
 
 from whetstone.verify.boxes import Extracted, boxed, last_box_start, last_boxes, name_before
 from whetstone.verify.choice import choice_of, mentions_choice
+from whetstone.verify.plain import plain_ending
 from whetstone.verify.policy import Policy
 from whetstone.verify.stated import (
     LONGEST_ANSWER,
@@ -38,12 +39,16 @@ ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
     if "<" in text:
-        if not policy.thinking_counts and ("think>" in text or "thinking>" in text[:START] or "_of_thought|>" in text):
+        if not policy.thinking_counts and (
+            _has(text, "think>") or "thinking>" in text[:START] or _has(text, "_of_thought|>")
+        ):
             thought = _after_thinking(text)
             if thought is None:
                 return Extracted(None, "no answer: thinking not finished")
             text = thought
         text = _last_tag(_without_special_end(text)) if "<" in text else text
+    if policy.kind in ("math", "integer") and (plain := plain_ending(text)):
+        return plain
     text = _without_struck(text)
     at = last_box_start(text)
     if at >= 0:
@@ -83,6 +88,11 @@ def other_name(text: str, gold: str) -> str:
     return name if named and name != named[1] else ""
 
 
+def _has(text: str, part: str) -> bool:
+    """`part in text`, for long texts: searching from the end is several times as fast."""
+    return text.rfind(part) >= 0
+
+
 def _after_thinking(text: str) -> str | None:
     """What follows the thinking; None if that does not end."""
     for opening, closing in THINKING:
@@ -97,13 +107,13 @@ def _after_thinking(text: str) -> str | None:
 def _without_special_end(text: str) -> str:
     """A text without the special tokens it ends in."""
     end = text[-SPECIAL_TAIL:]
-    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end else text
+    return text[:-SPECIAL_TAIL] + SPECIAL.sub("", end) if "<" in end and end.rstrip().endswith(">") else text
 
 
 def _without_struck(text: str) -> str:
     """A text without comments and what is struck out, in its tail."""
     tail = text[-STATEMENT_TAIL:]
-    if "<!--" not in tail and "~~" not in tail and "\\iffalse" not in tail:
+    if not (_has(tail, "~~") or _has(tail, "<!--") or _has(tail, "\\iffalse")):
         return text
     return text[:-STATEMENT_TAIL] + STRUCK.sub(" ", tail)
 

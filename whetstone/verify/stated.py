@@ -63,9 +63,28 @@ ELSEWHERE = re.compile(  # the same in other languages, each from its own word f
     r"|(?:Antwort|Ergebnis|Lösung)(?:\s+(?:ist|lautet|beträgt))?\s*:?|[Rr]éponse(?:\s+finale)?\s*(?:est|:)(?:\s+donc)?"
     r"|[Rr]espuesta(?:\s+(?:final|correcta))?\s*(?:es|:)|[Rr]esultado(?:\s+final)?\s*(?:es|é|:)|[Оо]твет(?:\s+равен)?\s*[:—–-]?"
     r"|[Rr]isposta(?:\s+finale)?\s*(?:è|:)|[Rr]esposta(?:\s+final)?\s*(?:é|:)|[Aa]ntwoord(?:\s+is|\s*:)|[Oo]dpowiedź(?:\s+to|\s*:)"
+    r"|[Ss]oluci[oó]n(?:\s+final)?\s*(?:es|:)|[Ss]olução\s*(?:é|:)|[Ss]oluzione\s*(?:è|:)|[Ll]a\s+solution\s+est|[Rr]ésultat\s*(?:est|:)"
+    r"|[Ss]var(?:et)?\s*(?:är|er|:)|Vastaus(?:\s+on|\s*:)|[Jj]awaban(?:nya)?(?:\s+akhir)?(?:nya)?(?:\s+adalah|\s*:)"
+    r"|[Rr]ăspuns(?:ul)?(?:\s+este|\s*:)|[Oo]dpověď(?:\s+je|\s*:)|[Αα]πάντηση(?:\s+είναι|\s*:)|[Вв]ідповідь\s*[:—–-]?"
+    r"|התשובה(?:\s+היא)?\s*:?|คำตอบ(?:คือ|\s*:)|پاسخ\s*:?|[Vv]álasz\s*:?"
     r"|[Cc]evap\s*:|[Đđ]áp\s+(?:án|số)(?:\s+là|\s*:)|الإجابة(?:\s+هي)?\s*:?|الجواب(?:\s+هو)?\s*:?|उत्तर(?:\s+है)?\s*:?"
 )
-MARKS_OF_OTHERS = ("ntwo", "rgebnis", "espuesta", "esultado", "isposta", "esposta", "evap")  # in ASCII
+MARKS_OF_OTHERS = (
+    "ntwo",
+    "rgebnis",
+    "espuesta",
+    "esultado",
+    "isposta",
+    "esposta",
+    "evap",
+    "olucion",
+    "oluzione",
+    "olution est",
+    "svar",
+    "Svar",
+    "astaus",
+    "awaban",
+)  # in ASCII
 POLITE_END = re.compile(r"\s*(?:です|である|だ|になります|입니다|이다|이에요|예요|है)\s*[。.]?\s*$")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 CHANGED_BY_WORDS = re.compile(  # words and signs that could make another answer of the formula beside them

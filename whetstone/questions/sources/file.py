@@ -1,4 +1,4 @@
-"""A user's own file of problems, through a column mapping that the recipe declares."""
+"""A user's own file or files of problems, through a column mapping that the recipe declares."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from whetstone.problems.columns import AnswerFrom, Columns
-from whetstone.problems.files import find_file
+from whetstone.problems.files import find_files
 from whetstone.problems.reading import ProblemSet
-from whetstone.problems.table import Numbered, read_table
+from whetstone.problems.row import BrokenRow, Row
+from whetstone.problems.table import read_tables
 from whetstone.questions.source import RowSource
 
 
 class FileSource(RowSource):
-    """A file of problems: .jsonl, .json, .csv, .tsv (any of them with .gz) or .parquet."""
+    """A file of problems, or several: docs/your_data.md has the formats."""
 
     columns: Columns = Field(Columns(), description="which column is which")
     answer_from: AnswerFrom = Field(
@@ -33,8 +34,8 @@ class FileSource(RowSource):
     def has_formulas(self) -> bool:
         return self.columns.formula is not None
 
-    def rows(self) -> Iterator[Numbered]:
-        return read_table(find_file(self.path), self.columns.named)
+    def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
+        return read_tables(find_files(self.path), self.columns.named)
 
     @model_validator(mode="after")
     def names_a_file(self) -> "FileSource":

@@ -11,11 +11,12 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from whetstone.problems.files import find_file
+from whetstone.problems.files import find_files
 from whetstone.problems.formulas import searched_formula
 from whetstone.problems.published import ProblemSet
+from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.problems.sets import find_set
-from whetstone.problems.table import Numbered, read_table
+from whetstone.problems.table import read_tables
 from whetstone.questions.source import RowSource
 from whetstone.records import Problem
 from whetstone.run import user_file
@@ -68,10 +69,11 @@ class PublishedSource(RowSource):
     def ships_solutions(self) -> bool:
         return self.traces
 
-    def rows(self) -> Iterator[Numbered]:
-        return read_table(find_file(self.path)) if self.path else self._hub_rows()
+    def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
+        return read_tables(find_files(self.path)) if self.path else super().placed_rows()
 
-    def _hub_rows(self) -> Iterator[Numbered]:
+    def rows(self) -> Iterator[Numbered]:
+        """Those of the Hub."""
         try:
             import datasets
         except ImportError as error:

@@ -7,7 +7,7 @@ x<1\lor x>2      x<1 or x>2                 ]0,1[               (0,1)
 
 import re
 
-from whetstone.verify.answers.units import CARDINALS
+from whetstone.verify.answers.number_words import number_of
 
 WORDED = r"(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*)"
 SPACES = r"(?:\\[,;: ]|\\q?quad|\s|~|\{\})*"
@@ -17,6 +17,7 @@ ROWS = (
     # signs without meaning before and after an answer
     ("\\", r"\A\s*\\(?:[Rr]ightarrow|Longrightarrow|implies|therefore|to|because)(?![A-Za-z])", ""),
     ("\\", r"\\(?:checkmark|blacksquare|square|qed)(?![A-Za-z])\s*\Z", ""),
+    ("(", r"(?:\\q?quad|\s)*\\text\s*\{\s*\((?:by|using|from|via|see)\b[^{}]*\)\s*\}\.?\s*\Z", ""),
     ("\\text", r"(?:\\q?quad|\s)*\\text\s*\{\s*[,(]?\s*\(?(?:since|because|as (?:required|desired|claimed))\b[^{}]*\}.*\Z", ""),
     (
         "\\text",
@@ -35,6 +36,10 @@ ROWS = (
     (",", r"\A(-?\d+),(\d{1,2})(?=\s*(?:\\?%|€)\s*\Z)", r"\1.\2"),
     ("_", rf"{WORDED}([0-9A-Z]+)\s*\}}(?=\s*_)", r"\1"),
     ("choose", rf"\A(\d+)\s*{WORDED}?\s*choose\s*\}}?\s*(\d+)\Z", r"\\binom{\1}{\2}"),
+    ("10^", r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot "),
+    ("Abs", r"(?<![A-Za-z\\])Abs(?=\s*\()", "abs"),
+    ("log", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}"),
+    ("C", r"\A\s*(?:\{\s*\})?\s*[\^_]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?\s*\Z", r"\\binom{\1}{\2}"),
     # units
     ("\\mu", rf"\\mu\s*{WORDED}([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
     ("\\mu", rf"{WORDED}\{{?\\mu\}}?\s*([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
@@ -49,9 +54,11 @@ ROWS = (
     ("\\", r"\\(?:lor|vee)(?![A-Za-z])(?=.*[<>=])", r"\\text{ or }"),
     ("\\", r"\\(?:land|wedge)(?![A-Za-z])(?=.*[<>=])", r"\\text{ and }"),
     ("\\mathbb{R}", r"\\mathbb\{R\}\s*(?:\^\s*\{?\+\}?|_\s*\{?(?:\+|>\s*0)\}?)\s*\Z", r"(0,\\infty)"),
+    ("\\mathbb ", r"\\mathbb\s+([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
     ("\\mathbb{R}", r"\\mathbb\{R\}\s*[-−]\s*(?=\\\{)", r"\\mathbb{R}\\setminus "),
     ("is to", rf"{WORDED}?\s*\bis to\s*\}}?", ":"),
     ("empty set", rf"\A{WORDED}?\s*(?:the )?empty set\s*\}}?\Z", r"\\emptyset"),
+    ("DNE", rf"\A{WORDED}?\s*DNE\s*\}}?\Z", r"\\text{does not exist}"),
     ("infinity", rf"\A{WORDED}?\s*(?:positive|plus) infinity\s*\}}?\Z", r"\\infty"),
     ("infinity", rf"\A{WORDED}?\s*(?:negative|minus) infinity\s*\}}?\Z", r"-\\infty"),
     # matrices, vectors and systems
@@ -71,23 +78,23 @@ REAL = re.compile(
     re.IGNORECASE,
 )
 EXCEPT = re.compile(r"(?:except|but|other than|excluding|without|not equal to)(?: for)?\s+([^A-Za-z]+|\\.+)\Z")
-TENS = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+SPELLED = re.compile(r"(?:\\text\s*\{)?\s*(?:[A-Za-z]{3}|an? [a-z]{4})|\d+\s*(?:\\text\s*\{)?\s*and\b")
+WORDED_MARKS = (
+    " is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity", "Rational", "binomial", "Abs", "log2", "log10", "DNE",
+)  # fmt: skip
 
 
 def usual(text: str) -> str:
     """A text in the notation of the grammar."""
-    if PLAIN.fullmatch(text) and not any(
-        word in text
-        for word in (" is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity", "Rational", "binomial")
-    ):
+    if SPELLED.match(text) and (number := spelled(text)) != text:
+        return number
+    if PLAIN.fullmatch(text) and not any(map(text.__contains__, WORDED_MARKS)):
         return text
     for mark, pattern, other in PATTERNS:
         if mark in text:
             text = pattern.sub(other, text)
     if " than " in text or "real" in text:
         text = compared(text)
-    if "hundred" in text or "thousand" in text or "half" in text:
-        text = counted(text)
     return text
 
 
@@ -110,21 +117,9 @@ def compared(text: str) -> str:
     return named[1] + named[2] if named else text
 
 
-def counted(text: str) -> str:
-    """`one hundred and five` as 105, `5 and a half` as a sum; other texts as they are."""
-    plain = " ".join(WORDS_OF_TEXT.sub(lambda found: f" {found[1] or ''} ", text).split())
-    if half := re.fullmatch(r"(\d+|[a-z]+) and (?:a|one) half", plain.casefold()):
-        whole = half[1] if half[1].isdecimal() else CARDINALS.get(half[1])
-        return text if whole is None else rf"\frac{{{2 * int(whole) + 1}}}{{2}}"
-    words = re.split(r"[\s-]+", plain.casefold())
-    if len(words) < 3 or not words[-1] or words[0] not in CARDINALS or not {*words} <= {*CARDINALS, *TENS, "and"}:
+def spelled(text: str) -> str:
+    """`one hundred and five` as 105, `5 and a half` as 11/2; other texts as they are."""
+    number = number_of(" ".join(WORDS_OF_TEXT.sub(lambda found: f" {found[1] or ''} ", text).split()))
+    if number is None:
         return text
-    total = part = 0
-    for word in words:
-        if word == "hundred":
-            part *= 100
-        elif word in TENS:
-            total, part = total + part * TENS[word], 0
-        elif word != "and":
-            part += CARDINALS[word]
-    return str(total + part)
+    return str(number) if number.denominator == 1 else rf"\frac{{{number.numerator}}}{{{number.denominator}}}"

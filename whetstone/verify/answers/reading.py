@@ -85,6 +85,8 @@ class Reader(Quantities):
         while (separator := self.separator()) is not None:
             joint = separator if separator != "," else joint
             if self.peek() in (None, until):
+                if separator != ",":
+                    raise Unreadable(f"nothing after {separator!r}")
                 break
             found.extend(self.element())
             if len(found) > MOST_ITEMS:
