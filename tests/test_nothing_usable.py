@@ -272,3 +272,17 @@ def test_own_problems_without_answers_stop_at_the_questions(tmp_path, adder):
     of = recipe(tmp_path, adder, RL, rows)
     with pytest.raises(ValueError, match="questions found no problem: 9 rows were dropped: empty answer"):
         run_recipe(of)
+
+
+@pytest.mark.parametrize("kind", ["midtrain", "sft", "dpo"])
+def test_updates_that_change_no_weight_are_an_error(tmp_path, world, kind):
+    room, more, name = {
+        "midtrain": (midtrain, {}, "corpus"),
+        "sft": (sft, {}, "subset"),
+        "dpo": (rollout_dpo, {"source": "teacher"}, "pairs"),
+    }[kind]
+    settings = room.Settings(kind=kind, optimizer={"learning_rate": 1e-30, "weight_decay": 0.0}, **more)
+    inputs = {"data" if kind == "sft" else name: world[name], "model": world["model"]}
+    with pytest.raises(ValueError, match=r"has trained nothing: .* raise optimizer\.learning_rate"):
+        room.run(stage(tmp_path / kind, settings, **inputs))
+    assert not (tmp_path / kind / "model").exists()
