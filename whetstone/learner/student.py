@@ -61,8 +61,8 @@ class Student:
         """
         if not learner.process_group.sharded and bits_of(self.model) == self.bits:
             raise ValueError(
-                f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are too "
-                'small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
+                f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
+                'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
         learner.save_model(self.tokenizer, self.stage.output("model"))
 

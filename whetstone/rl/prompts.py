@@ -4,7 +4,7 @@ Their rollouts also check the sampler against the learner before the first step:
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from whetstone.pool import pool_of
@@ -42,7 +42,7 @@ def choose_prompts(
     lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
     pool, counts, unfit_ones = candidates, {"untried": len(candidates)}, []
     if settings.pool.samples:
-        pool, counts, unfit_ones = chosen(stage, candidates, groups, lacks)
+        pool, counts, unfit_ones = chosen(stage, candidates, groups)
     gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
     stop_on_mismatch(settings, 0, gap)
     if unaskable:
@@ -75,11 +75,9 @@ def sampled(
 
 
 def chosen(
-    stage: Stage, candidates: Sequence[Problem], groups: Sequence[Sequence[Rollout]], lacks: Mapping[str, str]
+    stage: Stage, candidates: Sequence[Problem], groups: Sequence[Sequence[Rollout]]
 ) -> tuple[list[Problem], dict[str, int], list[dict[str, Any]]]:
-    """(the candidates that are kept, how many are kept and dropped for each reason, rows of the dropped ones). `lacks` are the
-    rollouts' shortcomings, for the error.
-    """
+    """(the candidates that are kept, how many are kept and dropped for each reason, rows of the dropped ones)."""
     pool, dropped, counts = [], [], Counter[str]()
     for problem, rollouts in zip(candidates, groups, strict=True):
         reason = unfit(stage.settings, rollouts)
@@ -90,6 +88,7 @@ def chosen(
         else:
             pool.append(problem)
     if len(pool) < 2:
+        lacks = shortcomings([rollout for group in groups for rollout in group], stage.settings.max_tokens)
         raise ValueError(
             f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({dict(counts)}): RL needs two or "
             "more prompts that the model solves sometimes, but not nearly always. "
