@@ -1,6 +1,7 @@
 """What a stage further down must end with, said ahead: from the recipe alone for `plan`, and from the data before training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from heapq import nlargest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,8 @@ from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.tables import read_records
 from whetstone.window import Window, named
+
+LOOKED_AT = 1000  # questions of a table, the longest
 
 # --- from the recipe alone
 
@@ -179,15 +182,15 @@ def _prompts(recipe: Recipe, stage: RecipeStage) -> Path | None:
     return recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
 
 
-def _say_unaskable(what: str, model: Path | str, max_tokens: int, problems: Iterable[Problem], then: str) -> None:
-    problems = list(problems)
-    reasons = Window.of_folder(model, max_tokens).unaskable(problems)
+def _say_unaskable(what: str, model: Path | str, max_tokens: int, problems: list[Problem], then: str) -> None:
+    """Looks at the longest questions. Raises ValueError if no problem can be asked."""
+    longest = nlargest(LOOKED_AT, problems, key=lambda problem: len(problem.question))
+    reasons = Window.of_folder(model, max_tokens).unaskable(longest)
     if problems and len(reasons) == len(problems):
         raise ValueError(
-            f"{what}: none of {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, "
-            "shorten the questions, or take a model with a longer context."
+            f"{what}: none of {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
+            "questions, or take a model with a longer context."
         )
     if reasons:
-        say(
-            f"warning: {what}: {len(reasons):,} of {len(problems):,} problems cannot be asked and {then}: {named(reasons)}"
-        )
+        count = f"{'at least ' * (len(reasons) == LOOKED_AT)}{len(reasons):,} of {len(problems):,}"
+        say(f"warning: {what}: {count} problems cannot be asked and {then}: {named(reasons)}")
