@@ -149,7 +149,7 @@ def test_a_variable_that_is_not_set_is_named_before_anything_is_asked(tmp_path, 
     with server(tattles) as (address, world):
         ran = whetstone("run", write_recipe(tmp_path, address, '{ api_key = "${MY_TOKEN}" }'))
     assert ran.status == 2 and "environment variable MY_TOKEN" in ran.err and "Traceback" not in ran.err
-    assert world.bodies == []
+    assert world.bodies == [] and not (tmp_path / "runs/r/01-questions").exists()
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,8 @@ def test_a_changed_secret_and_an_old_manifest_with_one_make_nothing_stale(tmp_pa
         old["settings"]["teacher"]["extra"]["api_key"] = EXTRA  # as earlier versions wrote it
         write_json(path, old)
         assert status() == "done"
+        assert whetstone("report", "runs/r").status == 0
+        assert not [page for page in tmp_path.rglob("*.html") if EXTRA in page.read_text()]
         recipe.write_text(recipe.read_text().replace("top_k = 5", "top_k = 6"))
         assert status() == "stale"
 

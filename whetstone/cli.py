@@ -80,7 +80,9 @@ def run(
     first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Begin at this stage.")] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End after this stage.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Only this stage. Repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Redo stale stages. Their old work is thrown away.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Redo stale stages. Old work stays until the new is complete.")
+    ] = False,
     sets: Sets = None,
 ) -> None:
     """Run the stages of a recipe in order. Finished stages are skipped, interrupted ones continued.
@@ -110,6 +112,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
     from whetstone.pipeline.ahead import warnings
+    from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate
     from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
@@ -119,7 +122,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     checked = read_recipe(recipe, sets or ())
     print("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
-    for stage, state in plan_recipe(checked):
+    planned = plan_recipe(checked)
+    for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
         print(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
@@ -137,6 +141,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
                 print(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
+    check_stages(checked, [stage for stage, state in planned if state.status != "done"])
 
 
 @app.command()

@@ -18,14 +18,16 @@ class PoolSettings(Settings):
     prompts: int = Field(256, gt=0, description="prompts that are tried, at most")
     levels: tuple[int, ...] | None = Field(None, description="their levels; None: those of the prompts table")
     domains: tuple[str, ...] | None = Field(None, description="their domains; None: all")
-    samples: int = Field(8, ge=0, description="rollouts of each; rl: 0 tries none, and all prompts are trained on")
+    samples: int = Field(
+        8, ge=0, le=10**6, description="rollouts of each; rl: 0 tries none, and all prompts are trained on"
+    )
 
 
 class StudentSettings(TrainingSettings):
     """What a stage has that trains on what the student itself samples."""
 
-    max_tokens: int = Field(512, gt=0, description="longest rollout")
-    temperature: float = Field(1.0, gt=0, description="of the student's rollouts")
+    max_tokens: int = Field(512, gt=0, le=2**30, description="longest rollout")
+    temperature: float = Field(1.0, gt=0, le=100, description="of the student's rollouts")
 
 
 def pool_of(

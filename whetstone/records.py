@@ -36,7 +36,7 @@ class Problem:
     policy: str = "math"  # the policy that its answers are verified under (verify/)
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
-    system: str = ""  # a system message that comes before the question
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Pair:
     chosen_ids: list[int] = field(default_factory=list)
     rejected_ids: list[int] = field(default_factory=list)
     source: str = ""  # teacher | student
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from whetstone.chat import ask
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
@@ -107,7 +107,11 @@ def sample_journalled(
     given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
     sample = partial(sample_groups, generator, **given)
     with ExitStack() as stack:
-        own = stack.enter_context(Journal(journal)) if process_group is None or process_group.main else None
+        own = (
+            stack.enter_context(Journal(journal, keep=_readable))
+            if process_group is None or process_group.main
+            else None
+        )
         rows = gathered(own.rows if own else [], process_group)
         rollouts = _by_key(from_row(Rollout, row) for row in rows)
         kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}
@@ -130,6 +134,12 @@ def sample_journalled(
                 rollouts |= _by_key(sampled)
                 bar.advance(len(part) * samples, right=f"{share_right(rollouts.values()):.0%}")
     return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a journal. Raises TypeError if no rollout can be made of it."""
+    from_row(Rollout, row)
+    return row
 
 
 def share_right(rollouts: Iterable[Rollout]) -> float:

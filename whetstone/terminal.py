@@ -10,7 +10,8 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
-from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.run.folder import MANIFEST, SCORES
+from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
@@ -40,7 +41,7 @@ def print_results(recipe: Recipe) -> None:
 def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
     """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
     path = recipe.folder / SCORES
-    scores = {s["stage"]: from_row(Score, s) for s in read_json(path)["scores"] if s["main"]} if path.exists() else {}
+    scores = {s["stage"]: from_row(Score, s) for s in read_scores(path) if s["main"]} if path.exists() else {}
     base = scores.get("base")
     for stage in recipe.stages:
         manifest = recipe.folder / stage.folder_name / MANIFEST
@@ -48,11 +49,11 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
             if base and stage.room.trains:
                 yield "base", {}, base
                 base = None
-            yield stage.name, read_json(manifest), scores.get(stage.name)
+            yield stage.name, read_manifest(manifest), scores.get(stage.name)
     scoring = [
         recipe.folder / "scores" / name / MANIFEST for name in ("base", *(stage.name for stage in recipe.stages))
     ]
-    if usages := [read_json(manifest) for manifest in scoring if manifest.exists()]:
+    if usages := [read_manifest(manifest, "scores") for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
 
 

@@ -151,6 +151,10 @@ READ = {
     "thinking alone": (message(content=None, reasoning_content="hm"), "<think>\nhm\n</think>\n\n"),
     "thinking twice": (message(content="<think>hm</think>good", reasoning_content="hm"), "<think>hm</think>good"),
     "thinking that the prompt opened": (message(content="hm</think>good"), "<think>\nhm</think>good"),
+    "thinking that was cut off": (
+        choice(message={"content": None, "reasoning_content": "hm"}, finish_reason="length"),
+        "<think>\nhm",
+    ),
     "log-probabilities of nonsense": (choice(logprobs={"content": [{"logprob": float("nan")}] * 3}), "good"),
     "another id and model": (with_body(said("good") | {"id": 7, "model": [], "object": None}), "good"),
 }
@@ -163,6 +167,16 @@ def test_an_answer_that_holds_a_completion_is_read(name):
         generator = client(address, retries=0)
         assert texts(generator, 2) == OTHERS | {"p0": text}
     assert generator.failed == []
+
+
+def test_thinking_that_the_servers_template_opens_has_its_tag_in_every_answer():
+    with server(lambda handler, body, attempt: send(handler, said(f"hm{body['messages'][0]['content'][-1]}"))) as (
+        at,
+        _,
+    ):
+        assert texts(client(at, opens_thinking=True), 2) == {"p0": "<think>\nhm0", "p1": "<think>\nhm1"}
+    with server(lambda handler, body, attempt: send(handler, said("<think>hm</think>5"))) as (at, _):
+        assert texts(client(at, opens_thinking=True), 1) == {"p0": "<think>hm</think>5"}
 
 
 ENDED = {

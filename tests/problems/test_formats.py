@@ -84,6 +84,18 @@ def test_every_kind_of_line_end_is_read(tmp_path, end):
     assert rows_of(tmp_path / "a.jsonl", text.encode()) == ROWS
 
 
+def test_files_with_marks_that_were_joined_are_read(tmp_path):
+    content = lines(ROWS).decode().encode("utf-8-sig") + b"\n"
+    assert rows_of(tmp_path / "a.jsonl", content * 2) == ROWS * 2
+
+
+def test_an_error_names_some_of_many_columns(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines([{f"c{n}": "" for n in range(1000)}]))
+    with pytest.raises(ValueError, match=r"no column 'question'.*'c39', …") as error:
+        said(tmp_path / "a.jsonl")
+    assert len(str(error.value)) < 1000
+
+
 def test_an_empty_file_has_no_rows(tmp_path):
     for name in ("a.jsonl", "a.json", "a.csv", "a.tsv.gz"):
         assert rows_of(tmp_path / name, b"") == []
@@ -134,7 +146,10 @@ def test_a_key_with_two_values_breaks_its_row(tmp_path):
         ("1e23", "1" + "0" * 23),  # int(1e23) is 99999999999999991611392
         ("1e-7", "0.0000001"),
         ("123456789012345678901234567890", "123456789012345678901234567890"),
-        ("0.1000000000000000055511151231257827", "0.1000000000000000055511151231257827"),  # the float prints as 0.1
+        ("0.1000000000000000055511151231257827", "0.1"),  # what the float 0.1 is in full
+        ("5186630.5999999996", "5186630.6"),  # the float with 17 digits
+        ("9007199254740993.5", "9007199254740993.5"),  # no float
+        ("1.23456789012345678901", "1.23456789012345678901"),
         ("1e400", "1" + "0" * 400),
         ("1e999999999", "not text: 'answer' holds 1.000e+999999999, which has more than 400 digits"),
         ("1e-999", "not text: 'answer' holds 1.000e-999, which has more than 400 digits"),
@@ -168,6 +183,14 @@ def test_a_line_without_end_is_not_held_in_memory(tmp_path, monkeypatch):
     content = b'{"question": "' + b"1" * 5000 + b'"}\n' + lines(ROWS)
     long, *others = rows_of(tmp_path / "a.jsonl", content)
     assert (long.reason, others) == ("line too long", ROWS)
+
+
+def test_a_document_beyond_all_measure_is_refused(tmp_path, monkeypatch):
+    from whetstone.problems import json_rows
+
+    monkeypatch.setattr(json_rows, "LONGEST_DOCUMENT", 40)
+    with pytest.raises(ValueError, match=r"a\.json is not one JSON document.*40 characters or more.*\.jsonl"):
+        rows_of(tmp_path / "a.json", json.dumps(ROWS).encode())
 
 
 # --- CSV ---
@@ -372,3 +395,24 @@ def test_a_name_on_the_hub_is_told_from_a_path(name):
     known = "Here the set is called 'gsm8k'" if name == "openai/gsm8k" else "hf download someone/some-set.v2"
     with pytest.raises(ValueError, match=rf"neither a file nor a published set: (.|\n)*{known}"):
         read_problems(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("a/b.jsonl", "a/b"),
+        ("b.jsonl.gz", "b"),
+        ("/a/set", "a/set"),
+        ("a/set/part-*.jsonl", "a/set"),
+        ("a/MATH/*/*.json", "a/MATH"),
+        ("*.json", "file"),
+    ],
+)
+def test_a_source_is_called_like_its_file_or_folder(path, title):
+    assert FileSource(kind="file", path=path).title == title
+
+
+@pytest.mark.parametrize("path", ["MATH/test/*.json", "gsm8k/test-*.parquet", "gsm8k/test.jsonl.gz", "gsm8k/test"])
+def test_the_test_part_of_a_set_is_no_training_data_however_it_is_named(path):
+    with pytest.raises(ValueError, match="is made for scoring"):
+        Settings(kind="questions", source=[{"kind": "published", "set": "gsm8k", "path": path}])

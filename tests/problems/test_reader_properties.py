@@ -115,7 +115,7 @@ def read(path: Path) -> list[tuple[str, str, str] | None]:
     return [None if isinstance(item, Drop) else (item.question, item.answer, item.system) for item in items]
 
 
-@settings(max_examples=80, derandomize=True, deadline=None)
+@settings(max_examples=40, derandomize=True, deadline=None)
 @given(rows=ROWS)
 def test_every_row_gives_its_problem_or_a_drop_in_every_format(tmp_path_factory, rows):
     for path, held in written(tmp_path_factory.mktemp("rows"), rows):

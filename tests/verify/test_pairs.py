@@ -60,6 +60,15 @@ x<-1\lor x>3 == (-\infty,-1)\cup(3,\infty)
 x>0 == \mathbb{R}^+
 \mathbf{R} == \mathbb{R}
 x\in\mathbb R == \mathbb{R}
+12 dollars and 50 cents == \$12.50
+\pounds 12 == 12
+x\text{ is at least }3 == x\ge3
+\mathbb{Z} == \text{all integers}
+2\operatorname{cis}60^\circ == 1+i\sqrt3
+\frac{\pi}{6} == 30^\circ
+5 kΩ == 5000\,\Omega
+4 sq. cm == 4\text{ cm}^2
+7 == The answer is 7.
 half == 1/2
 one-half == 1/2
 a quarter == 1/4
@@ -233,6 +242,17 @@ z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 """
 
 DIFFERENT = r"""
+7\text{ish} == 7
+7\text{ (approx.)} == 7
+7\text{ negated} == 7
+7\text{ reversed} == 7
+7\text{ missing} == 7
+7\text{ pi} == 7
+30 == \frac{\pi}{6}
+x^2<4 == -2<x<2
+\boxed{7} out of 10 == 7
+\boxed{7} minus 2 == 7
+12 dollars and 50 cents == \$12.05
 one two three == 6
 two three == 5
 3 \text{ or} == 3

@@ -33,7 +33,7 @@ from whetstone.corpus.files import PairFile
 from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
-from whetstone.problems.files import read_paths
+from whetstone.problems.files import find_files, read_paths
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
@@ -77,6 +77,12 @@ def reads(settings: Settings) -> list[Path]:
     """The user's files that the result depends on, besides the stage's inputs."""
     outside = (*settings.contamination.against, *settings.imported_pairs)
     return [path for file in outside for path in read_paths(file.path)]
+
+
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError if one of these files is missing."""
+    for file in (*settings.contamination.against, *settings.imported_pairs):
+        find_files(file.path)
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -343,4 +349,5 @@ ROOM = Room(
     },
     gives=("corpus", "subset", "pairs", "prompts"),
     reads=reads,
+    check=check,
 )

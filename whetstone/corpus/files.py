@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from whetstone.problems.chats import asked, completion_of, conversation
+from whetstone.problems.chats import asked, completion_of, conversation, one_system
 from whetstone.problems.files import expand_path, find_files
 from whetstone.problems.row import cell
 from whetstone.problems.table import read_tables
+from whetstone.problems.values import optional
 from whetstone.records import Pair, Problem
 from whetstone.run.settings import Settings
 
@@ -65,7 +66,8 @@ class PairFile(OutsideFile):
                     raise ValueError("no question")
                 if chosen == rejected:
                     raise ValueError("both sides are equal")
-                yield identity, Pair(identity, question, chosen, rejected, source=self.title)
+                system, _ = prompt_of(row)
+                yield identity, Pair(identity, question, chosen, rejected, source=self.title, system=system)
             except ValueError as error:
                 yield identity, error
 
@@ -78,36 +80,44 @@ def preference(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """
     if "chosen" not in row or "rejected" not in row:
         raise ValueError(f"not a pair: it has {', '.join(map(repr, row))} and lacks chosen or rejected")
-    chosen, rejected = row["chosen"], row["rejected"]
-    column = next((name for name in ("prompt", "question", "conversations") if row.get(name) is not None), None)
+    prompt = prompt_of(row)
+    return prompt[1], _reply(row, "chosen", prompt), _reply(row, "rejected", prompt)
+
+
+def prompt_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(system message or "", question) of a pair. Raises ValueError."""
+    column = _prompt_column(row)
     if column:
         system, question = asked(row[column], repr(column))
-    elif isinstance(chosen, str) and isinstance(rejected, str):
-        return _dialogue(chosen, rejected)
     else:
-        system, question, _ = conversation(chosen)
-    if system or row.get("system"):
-        raise ValueError("a system message: a pair is a question and two answers")
-    return question, _reply(chosen, "'chosen'", question), _reply(rejected, "'rejected'", question)
+        system, question, _ = _whole(row["chosen"])
+    return one_system(system, optional(row, "system")), question
 
 
-def _reply(value: Any, name: str, question: str) -> str:
-    """The text of an answer: plain, a turn of a chat, or a chat that ends with it, which must begin with the question."""
-    if isinstance(value, list) and len(value) > 1:
-        system, first, answer = conversation(value)
-        if system or first != question:
-            raise ValueError(f"not one question: {name} answers another one than the row's")
-        return answer
+def _prompt_column(row: Mapping[str, Any]) -> str | None:
+    return next((name for name in ("prompt", "question", "conversations") if row.get(name) is not None), None)
+
+
+def _reply(row: Mapping[str, Any], name: str, prompt: tuple[str, str]) -> str:
+    """The text of an answer: plain, a turn of a chat, or what ends with it, which must begin with the question."""
+    value = row[name]
     if isinstance(value, dict):
         value = [value if value.get("role") or value.get("from") else value | {"role": "assistant"}]
     if not isinstance(value, str | list):
-        raise ValueError(f"not text: {name} holds {type(value).__name__}")
-    return completion_of(value, name)
+        raise ValueError(f"not text: {name!r} holds {type(value).__name__}")
+    if _prompt_column(row) and (isinstance(value, str) or len(value) < 2):
+        return completion_of(value, repr(name))
+    system, question, answer = _whole(value)
+    if question != prompt[1] or one_system(system, prompt[0]) != prompt[0]:
+        raise ValueError(f"not one question: {name!r} answers another one than the row's")
+    return answer
 
 
-def _dialogue(chosen: str, rejected: str) -> tuple[str, str, str]:
-    before, mark, answer = chosen.rpartition("\n\nAssistant:")
-    other_before, _, other = rejected.rpartition("\n\nAssistant:")
-    if not mark or before != other_before or before.count("\n\nHuman:") != 1:
+def _whole(value: Any) -> tuple[str, str, str]:
+    """(system message, question, answer) of a dialogue."""
+    if not isinstance(value, str):
+        return conversation(value)
+    before, mark, answer = value.rpartition("\n\nAssistant:")
+    if not mark or before.count("\n\nHuman:") != 1:
         raise ValueError("not one question: a dialogue of several turns is no single problem")
-    return before.partition("\n\nHuman:")[2].strip(), answer.strip(), other.strip()
+    return "", before.partition("\n\nHuman:")[2].strip(), answer.strip()

@@ -65,8 +65,11 @@ def excerpt(body: bytes, hidden: Callable[[str], str]) -> str:
     return line if len(line) <= SHOWN else line[:SHOWN] + " …"
 
 
-def read_completion(prompt: Prompt, body: bytes) -> Completion:
-    """The completion in a body. Its usage is (-1, -1) if the server's numbers of tokens cannot be right."""
+def read_completion(prompt: Prompt, body: bytes, opened: bool = False) -> Completion:
+    """The completion in a body. `opened`: the server's prompt ends inside the thinking, and its answers do not repeat the tag.
+
+    Its usage is (-1, -1) if the server's numbers of tokens cannot be right.
+    """
     answer = _json(body)
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not choices:
@@ -80,11 +83,18 @@ def read_completion(prompt: Prompt, body: bytes) -> Completion:
     thinking = _text(message.get("reasoning_content") or message.get("reasoning"), "reasoning_content")
     text = _text(message.get("content"), "content")
     stop = _stop(choice.get("finish_reason"), empty=not (text or thinking))
-    if "</think>" in text:  # thinking that is not apart, or sent twice; a prompt that opens it keeps the opening tag
-        text = text if "<think>" in text else f"<think>\n{text.lstrip()}"
-    elif thinking:
-        text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
+    text = _with_thinking(text, thinking, stop, opened)
     return Completion(prompt.problem_id, prompt.index, text, stop, usage=_usage(answer.get("usage"), text))
+
+
+def _with_thinking(text: str, thinking: str, stop: str, opened: bool) -> str:
+    """The answer after its thinking, which begins with its tag, and ends with one unless it was cut off."""
+    before, closed, _ = text.partition("</think>")
+    if thinking and not closed:
+        cut = not text and stop == "length"
+        return f"<think>\n{thinking.strip()}" + ("" if cut else f"\n</think>\n\n{text.strip()}")
+    begun = closed or (opened and text)  # thinking that the prompt opened
+    return f"<think>\n{text.lstrip()}" if begun and "<think>" not in before else text
 
 
 def _json(body: bytes) -> Any:

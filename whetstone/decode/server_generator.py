@@ -234,7 +234,9 @@ class ServerGenerator:
             raise _Transient(f"no whole answer after {self.settings.timeout:g} s") from error
         except httpx2.TransportError as error:
             gone = isinstance(error, httpx2.ConnectError)
-            raise _Transient(self._hidden(f"connection: {type(error).__name__} {error}".strip()), gone=gone) from error
+            raise _Transient(
+                self._hidden(f"connection: {type(error).__name__} {error}".strip(" .")), gone=gone
+            ) from error
         except httpx2.InvalidURL as error:
             raise ServerError(f"server = {self.name!r} is not an address: {self._hidden(str(error))}.") from error
         except Unusable as error:
@@ -242,7 +244,7 @@ class ServerGenerator:
         if status != 200:
             self._raise_for(status, headers, body)
         try:
-            completion = read_completion(prompt, body)
+            completion = read_completion(prompt, body, self.settings.opens_thinking)
         except Unusable as error:
             raise _Transient(f"{error}: {self._excerpt(body)}{self._path_hint()}") from error
         return self._counted(prompt, completion)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, field_validator
 
-from whetstone.run.secrets import VARIABLE, is_secret, redacted
+from whetstone.run.secrets import VARIABLE, from_environment, is_secret, redacted
 from whetstone.run.settings import Operational, Settings
 
 PATIENCE = 8  # prompts in a row that may fail for good before the server is given up
@@ -39,6 +39,7 @@ class Server(Settings):
     longest_pause: Annotated[float, Operational] = Field(
         60, gt=0, le=1e6, description="seconds before a retry, at most"
     )
+    opens_thinking: bool = Field(False, description="its template writes <think>, and its answers do not repeat it")
     extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
     prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
         (0, 0), description="of a million tokens, in and out"
@@ -82,6 +83,10 @@ class Server(Settings):
         except (TypeError, ValueError) as error:
             raise ValueError(f"it is sent as JSON, which cannot hold it ({error})") from None
         return extra
+
+    def require_variables(self) -> None:
+        """Raises ValueError for a `${NAME}` that the environment does not have."""
+        from_environment([self.server, self.extra])
 
 
 def chat_address(server: str) -> str:

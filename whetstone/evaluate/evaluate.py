@@ -20,11 +20,13 @@ from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
 from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
 from whetstone.problems.reading import Drop, ProblemSet, read_problem
+from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
 from whetstone.records import Problem, Score, to_row
-from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.folder import Stage, write_json
+from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -63,7 +65,7 @@ def read_scores(run_folder: Path) -> list[dict[str, Any]]:
             f"{path} is missing: evaluate compares the scores of training stages, and none has been scored. Put a training "
             "stage above it, and test problems with a benchmark into the questions stage."
         )
-    return read_json(path)["scores"]
+    return scores_in(path)
 
 
 def evaluate_model(
@@ -179,7 +181,7 @@ def _find_problems(
     if path.exists() or has_magic(benchmark) or suffix_of(path) in FORMATS:
         paths = find_files(benchmark)  # raises if there is no such file
         head = [row for _, _, row in islice(read_tables(paths), HEAD) if isinstance(row, dict)]
-        own = {key: key for row in head for key in row if key in OPTIONAL}
+        own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
         layout = Columns(**own | columns).layout(answer_from)
         require_columns(benchmark, head, Columns(**columns).named if columns else (), "Mend --column.")
         return paths, _name_of(path, paths), layout
@@ -190,6 +192,15 @@ def _find_problems(
     except ValueError as error:
         raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
     return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
+
+
+def _is_ours(key: str, rows: Sequence[Row]) -> bool:
+    """Whether a column of that name, which nobody has named, may be meant: a list of domains is something else.
+
+    A system message is part of the question and never left aside.
+    """
+    values = (row.get(key) for row in rows)
+    return key == "system" or all(value is None or type(value) in (str, int, float) for value in values)
 
 
 def _name_of(path: Path, paths: Sequence[Path]) -> str:

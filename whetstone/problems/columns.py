@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from whetstone.problems.chats import asked, one_system
 from whetstone.problems.reading import (
@@ -63,6 +63,13 @@ class Columns(Settings):
     policy: str | None = Field(None, description="the answer policy of the row; None: the source's")
     formula: str | None = Field(None, description="an arithmetic expression that the procedural teacher can explain")
     system: str | None = Field(None, description="a system message before the question")
+
+    @field_validator("question")
+    @classmethod
+    def question_is_named(cls, question: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not question or not all(question):
+            raise ValueError('no column. Name one, as in question = "problem"')
+        return question
 
     @property
     def questions(self) -> tuple[str, ...]:

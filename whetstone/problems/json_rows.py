@@ -5,7 +5,7 @@ Numbers keep their value: what a float cannot hold is a Decimal. A key that is t
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Context, Decimal
 from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from whetstone.problems.row import BrokenRow, Numbered, Row, as_json, excerpt, lone_surrogate
 from whetstone.problems.text import LONGEST_LINE, bounded_lines, open_text
 
-LONGEST_DOCUMENT = 1 << 31  # characters of a document, which is read whole
+LONGEST_DOCUMENT = 1 << 30  # characters of a document, which is read whole
 DEEPEST = 100  # objects and lists inside each other
 SURE_DIGITS = 15  # a float holds every number of so many characters
 WRAPPERS = ("data", "rows")  # the list that is meant if a document holds several
@@ -34,12 +34,15 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
 
 
 def _number(literal: str) -> float | Decimal:
-    """The float if it is the number that is written, else a Decimal."""
+    """The float if the literal is a way to write it (5186630.5999999996 is 5186630.6 with 17 digits), else a Decimal."""
     value = float(literal)
     if value and len(literal) <= SURE_DIGITS and isfinite(value):
         return value
     exact = Decimal(literal)
-    return value if isfinite(value) and Decimal(repr(value)) == exact else exact
+    if not isfinite(value):
+        return exact
+    as_many_digits = Context(prec=len(exact.as_tuple().digits)).create_decimal(Decimal(value))
+    return value if as_many_digits == exact else exact
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number)
@@ -68,6 +71,7 @@ def _line_rows(path: Path) -> Iterator[Numbered]:
 def json_row(text: str) -> Row | BrokenRow:
     if len(text) >= LONGEST_LINE:
         return BrokenRow("line too long", f"{LONGEST_LINE:,} characters or more", excerpt(text[:1000]))
+    text = text.removeprefix("\ufeff")  # of a file that was appended to another
     try:
         return _checked(DECODER.decode(text), text)
     except DuplicateKey as error:

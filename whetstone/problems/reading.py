@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, lone_surrogate
+from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, listed, lone_surrogate
 from whetstone.problems.values import optional, text
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
@@ -133,7 +133,7 @@ def _why(error: Exception, row: Row) -> tuple[str, str]:
     if isinstance(error, KeyError):
         names = list(columns_of(row))
         likely = suggestion(error.args[0], names).removesuffix(".")
-        return "missing column", f"this row has no {error}, but {', '.join(map(repr, names))}{likely}"
+        return "missing column", f"this row has no {error}, but {listed(names)}{likely}"
     if isinstance(error, ValueError):
         reason, _, detail = str(error).partition(": ")
         return reason, detail

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeAlias
 
+LISTED = 40  # columns that an error names
 EXCERPT = 200  # characters of a broken row that are kept
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -74,6 +75,12 @@ def columns_of(row: Row) -> Iterator[str]:
         yield name
         if isinstance(value, dict):
             yield from (f"{name}.{inner}" for inner in value)
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Names of columns, the first of them if there are many."""
+    names = list(dict.fromkeys(columns))
+    return ", ".join(repr(excerpt(name)) for name in names[:LISTED]) + (", …" if len(names) > LISTED else "")
 
 
 def excerpt(text: str) -> str:

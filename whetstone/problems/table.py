@@ -13,7 +13,18 @@ from pathlib import Path
 
 from whetstone.problems.arrow_rows import arrow_rows
 from whetstone.problems.json_rows import json_rows
-from whetstone.problems.row import BrokenRow, Numbered, Row, cell, columns_of, excerpt, has_cell, lone_surrogate
+from whetstone.problems.row import (
+    SURROGATE,
+    BrokenRow,
+    Numbered,
+    Row,
+    cell,
+    columns_of,
+    excerpt,
+    has_cell,
+    listed,
+    lone_surrogate,
+)
 from whetstone.problems.text import PACKED, bounded_lines, damage_named, open_text, packing, suffix_of
 from whetstone.run.mistakes import suggestion
 
@@ -46,7 +57,8 @@ def read_tables(
     """(file, line, row) of the rows of files, one after the other; the file is "" if there is but one."""
     above = Path(commonpath([path.parent for path in paths]))
     for path in paths:
-        file = str(path.relative_to(above).with_name(path.name.split(".")[0])) if len(paths) > 1 else ""
+        below = path.relative_to(above).with_name(path.name.split(".")[0])
+        file = SURROGATE.sub("\ufffd", str(below)) if len(paths) > 1 else ""
         for line, row in read_table(path, needed, remedy):
             yield file, line, row
 
@@ -59,7 +71,7 @@ def require_columns(where: object, rows: Iterable[Row | BrokenRow], columns: Seq
             present = list(dict.fromkeys(name for row in readable for name in columns_of(row)))
             raise ValueError(
                 f"{where} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
-                f"{', '.join(map(repr, present))}. {remedy}"
+                f"{listed(present)}. {remedy}"
             )
 
 

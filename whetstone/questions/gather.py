@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.problems.files import find_files, read_paths
+from whetstone.problems.files import read_paths
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
@@ -64,6 +64,17 @@ def reads(settings: Settings) -> list[Path]:
     return [*(file for path in _files(settings) for file in read_paths(path)), *(file for file in own_kinds if file)]
 
 
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError for a source that cannot give anything here."""
+    for source in settings.source:
+        source.check()
+
+
+def benchmarks(settings: Settings) -> list[str]:
+    """The problem sets of its test problems, in order."""
+    return [source.benchmark for source in settings.source if "test" in source.splits]
+
+
 def plan(stage: Stage) -> Estimate:
     """What can be said before anything is read."""
     made = sum(source.wanted(split) for source in stage.settings.source for split in SPLITS)
@@ -76,8 +87,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError if no problem is left.
     """
-    for path in _files(stage.settings):
-        find_files(path)  # all of them now, rather than the last one after the work on the others
+    check(stage.settings)  # all sources now, rather than the last one after the work on the others
     with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
         dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
@@ -227,4 +237,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print(line)
 
 
-ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), reads=reads)
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    gives=("problems", "traces"),
+    reads=reads,
+    check=check,
+    benchmarks=benchmarks,
+)

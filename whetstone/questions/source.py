@@ -5,36 +5,45 @@
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pkgutil import iter_modules
 from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from whetstone.problems.files import find_files
 from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
 from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
+from whetstone.run.names import Name
 from whetstone.run.settings import Settings
 from whetstone.verify.policy import get_policy
 
 Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
 ROUNDING = 1e-6  # of the sum of shares
+MOST = 10**9  # problems of a split: each takes 16 bytes of memory
+
+
+def installed(package: str) -> bool:
+    return sys.modules.get(package) is not None or find_spec(package) is not None
 
 
 class Source(Settings):
     """Where problems come from."""
 
     kind: str = Field(description='which source, or a class of your own as "file.py:MySource"')
-    name: str = Field("", description="of the source; default: by its kind")
-    benchmark: str = Field("", description="name of the problem set that its test problems are scored in")
+    name: Name = Field("", description="of the source; default: by its kind")
+    benchmark: Name = Field("", description="name of the problem set that its test problems are scored in")
 
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either
 
@@ -62,6 +71,11 @@ class Source(Settings):
         """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
         path = getattr(self, "path", "")
         return (path,) if path else ()
+
+    def check(self) -> None:
+        """Raises ValueError or FileNotFoundError for what can be seen to be wrong before the source is read."""
+        for path in self.files:
+            find_files(path)
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
@@ -114,9 +128,9 @@ def source_kinds() -> Mapping[str, type[Source]]:
 class SplitSource(Source):
     """A source that gives as much of each split as the recipe says."""
 
-    train: int | float = Field(0, ge=0, description="training problems: how many, or their share of the rows")
-    validation: int | float = Field(0, ge=0, description="validation problems: how many, or their share")
-    test: int | float = Field(0, ge=0, description="test problems: how many, or their share")
+    train: int | float = Field(0, ge=0, le=MOST, description="training problems: how many, or their share of the rows")
+    validation: int | float = Field(0, ge=0, le=MOST, description="validation problems: how many, or their share")
+    test: int | float = Field(0, ge=0, le=MOST, description="test problems: how many, or their share")
 
     @property
     def splits(self) -> frozenset[str]:

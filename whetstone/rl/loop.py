@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
@@ -191,8 +192,11 @@ def plan(stage: Stage) -> Estimate:
 
 
 def check(settings: Settings) -> None:
-    """Before any stage runs. Raises ValueError or FileNotFoundError if a reward of the user's own is not there."""
+    """Before any stage runs. Raises ValueError or FileNotFoundError if a function of the user's own cannot be used."""
     build_reward(settings.reward)
+    ALGORITHMS.function_of(settings.algorithm.name)
+    for stabiliser in settings.chosen_stabilisers:
+        STABILISERS.function_of(stabiliser.name)
 
 
 ROOM = Room(

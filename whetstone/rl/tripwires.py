@@ -86,7 +86,9 @@ class Watch:
     ):  # fmt: skip
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
         self.said = set(said)  # wires whose number was warned of in other words
-        self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
+        self.tripped: list[dict[str, Any]] = process_group.first(
+            read_json(self.path, list) if self.path.exists() else []
+        )
 
     @property
     def rollbacks(self) -> int:
@@ -186,5 +188,6 @@ def repeats_itself(rollout: Rollout) -> bool:
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Delete checkpoints of more than `step` finished steps: the stage then goes on from the newest one left."""
     for checkpoint in folder.glob("step-*"):
-        if int(checkpoint.name.removeprefix("step-")) > step:
+        number = checkpoint.name.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
             rmtree(checkpoint)

@@ -62,12 +62,12 @@ class Settings(StageSettings):
         "procedural", description='explains formulas; or { server = "…", model = "…" }; "none": shipped solutions only'
     )
     procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
-    samples: int = Field(8, ge=1, description="rollouts per problem")
+    samples: int = Field(8, ge=1, le=10**6, description="rollouts per problem")
     enough: int = Field(0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone")
-    most: int = Field(128, ge=1, description="with `enough`: at most so many rollouts per problem")
-    programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
+    most: int = Field(128, ge=1, le=10**6, description="with `enough`: at most so many rollouts per problem")
+    programs: int = Field(0, ge=0, le=10**6, description="programs per problem, beside the other rollouts (MAmmoTH)")
     instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
-    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
+    block: int = Field(64, ge=1, le=10**6, description="problems that are asked about and verified together")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
 
     MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
@@ -123,6 +123,15 @@ def _nothing_collected(stage: Stage, asked: int, dropped: Sequence[Mapping[str, 
     counted = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(SHOWN))
     remedy = REMEDIES.get(teacher) if isinstance(teacher, str) else "See why in the reasons, mend it and run again."
     return f"{stage.name} has no rollout of any of the {asked:,} problems: {counted}. {remedy}"
+
+
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError if programs cannot be isolated, or a server's `${NAME}` is not set."""
+    for server in (settings.teacher, settings.judge):
+        if isinstance(server, Server):
+            server.require_variables()
+    if settings.programs:
+        require_isolation()
 
 
 def plan(stage: Stage) -> Estimate:
@@ -194,7 +203,8 @@ class Collection:
                 self._write(lines, teacher, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
-            return isolation | teacher.summary()
+            judged = {"judge": dict(verifier.counts)} if isinstance(verifier, JudgedVerifier) else {}
+            return isolation | judged | teacher.summary()
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())
@@ -276,5 +286,5 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
-    check=lambda settings: settings.programs and require_isolation(),
+    check=check,
 )

@@ -10,6 +10,8 @@ from whetstone.run.fields import tables_in
 from whetstone.run.secrets import REDACTED, redacted
 from whetstone.run.toml import Table
 
+SHOWN = 200  # characters of a wrong value
+
 
 def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()) -> Any:
     """The table as settings. `known` are the keys to name in the error about an unknown one.
@@ -21,7 +23,17 @@ def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()
     except ValidationError as error:
         mistakes = [mistake for mistake in error.errors() if not _is_of_another_form(mistake)] or error.errors()
         words = [_in_words(settings_class, table, mistake, known) for mistake in mistakes]
-        raise ValueError("\n".join(words)) from error
+        raise ValueError("\n".join(dict.fromkeys(words))) from error
+
+
+def shown(value: object) -> str:
+    """A value for a message, without secrets: its beginning, if it is long.
+
+    >>> shown("sft"), len(shown("x" * 5000))
+    ("'sft'", 200)
+    """
+    text = repr(redacted(value))
+    return text if len(text) <= SHOWN else text[: SHOWN - 2] + " …"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -32,7 +44,12 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
-    """Whether it is the error of a union's string for a value that is a table, or of its table for one that is none."""
+    """Whether it is the error of a union's member that the value was not meant for.
+
+    These are: the string for a table, a table for what is none, and the integer of a union that takes any number.
+    """
+    if error["loc"][-1:] == ("constrained-int",):
+        return True
     if isinstance(error["input"], dict):
         return error["type"] == "string_type" and error["loc"][-1] == "str"
     return error["type"] == "model_type" and str(error["loc"][-1])[:1].isupper()  # a class's name, not a key
@@ -52,7 +69,7 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
     why = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
-    what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
+    what = f"{key} = {shown(value)}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # raised by a validator of ours, which names the remedy
         return f"{place} {what}{why}."
     return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path, table.values)}"

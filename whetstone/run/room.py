@@ -64,7 +64,9 @@ class Room:
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
     base: Callable[[Stage], Path] | None = None  # makes the model to start from, without an input and `[model] path`
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force
-    # Called before any stage runs; raises ValueError if this machine cannot do the stage
+    # Called before any stage runs or old work is thrown away; raises ValueError if the stage cannot be done on this machine
     check: Callable[[Any], None] = lambda settings: None
     reads: Callable[[Any], Iterable[Path]] = lambda settings: ()  # files of the user's that the result depends on
+    # Names of the problem sets that its test problems belong to, as far as the settings say them
+    benchmarks: Callable[[Any], Iterable[str]] = lambda settings: ()
     longest: Callable[[Any], int] = lambda settings: 0  # tokens of the longest sequence, prompt included

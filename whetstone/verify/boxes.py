@@ -88,7 +88,8 @@ NOT_SO = (
 )
 DENIED_AFTER = re.compile(
     r"(?:\{?[,.]\}?)?\d|_\{?\d|:\d|[\s$]*(?:\\[pb]?mod|mod)\b"  # what changes it
-    r"|[\s$]+(?:to\s+\d|or\s+(?:more|less|fewer)\b|and\s+a\s+half\b|factorial\b|(?:squared|cubed)\b)"
+    r"|[\s$]+(?:to\s+\d|or\s+(?:more|less|fewer)\b|and\s+a\s+half\b|factorial\b"
+    r"|(?:plus|minus|over|(?:divided|multiplied)\s+by|out\s+of)\s+[$\\]*\(?-?\d|(?:squared|cubed)\b)"
     r"|[\s$*.,;:\\\])}(\[—-]{0,12}(?:(?:which|this|that|it)\s+)?"
     rf"(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
     r"|isn['’]t\b|(?:can\s?not|can['’]t)\s+be|no\b[,.]|wait,?\s+no\b|wrong\b|incorrect\b|fails\b"

@@ -10,7 +10,7 @@ LABELLED = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:\)|\.|:))(?:\s+|
 OTHER_LABEL = re.compile(r"\(([A-Z])\)|(?<![A-Za-z])([A-Z])(?=\)|\.(?:\s|$)|:\s)")
 STANDING = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
 NAMING = re.compile(
-    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選择擇は：:]|\bit['’]s)\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus|therefore|hence|so)\s*,?\s*$",
+    r"(?:\b(?:is|be|option|choice|answer|select|choose|chose|pick|letter|答案|选|選)\b|[是为為选選择擇は：:]|\bit['’]s)\s*:?\s*(?:probably|likely|clearly|thus)?[*\s(\[]*$|^\s*(?:probably|likely|clearly|thus|therefore|hence|so|la|le|el|il|die|das|der)\s*,?\s*$",
     re.IGNORECASE,
 )
 REASONED = re.compile(r"\s*\(?([A-Z])\)?\s*,\s*(?:since|because|as)\b")  # D, since A is false

@@ -16,7 +16,7 @@ from whetstone.verify.answers.forms import (
     Statement,
     Value,
 )
-from whetstone.verify.answers.terms import evaluate, names, number, replaced
+from whetstone.verify.answers.terms import evaluate, names, number, replaced, walk
 from whetstone.verify.answers.units import ratio
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, equal_scalars, rational
@@ -113,9 +113,9 @@ def components(value: Scalar, axes: Sequence[str]) -> list[Scalar] | None:
 
 
 def _turned(value: Expression, other: Expression) -> Expression:
-    """Degrees as the radians that the other names."""
+    """Degrees as the radians that the other names, or is without a name: \\pi/6."""
     powers = [dict(each.unit.powers) if each.unit else {} for each in (value, other)]
-    if powers != [{"deg": 1}, {"rad": 1}]:
+    if powers[0] != {"deg": 1} or not (powers[1] == {"rad": 1} or (not powers[1] and ("s", "pi") in walk(other.term))):
         return value
     turned = ("*", value.term, number(Fraction(1, 180)), ("s", "pi"))
     return value._replace(term=turned, value=evaluate(turned, Elementary()), unit=other.unit)

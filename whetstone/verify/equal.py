@@ -97,6 +97,8 @@ def reference(gold: str) -> str:
     if "\\boxed" in gold or "\n" in gold.strip() or "####" in gold:
         found = extract(gold, REFERENCE)
         return found.answer if found.answer is not None else gold
+    if "nswer is" in gold and (found := extract(gold, REFERENCE)).how == "stated":
+        return found.answer
     return reference_sentence(gold) if "$" in gold else gold
 
 

@@ -31,7 +31,9 @@ STATED = re.compile(
     rf"(?:{VERB}{FILLING}\s*:?|:|=)[*_]*",
     re.IGNORECASE,
 )
-VALUE = r"(\**(?:[-−+]?\d|\$|\\\(|\\\[|[-−]?\\[a-z]|[-−]?π)[^.;!?\n]*?(?:\.\d[^.;!?\n]*?)?\**)"
+VALUE = (
+    r"(\**(?:[-−+]?\d|[a-z]\s*=\s*[-−+]?[\d$\\]|\$|\\\(|\\\[|[-−]?\\[a-z]|[-−]?π)[^.;!?\n]*?(?:\.\d[^.;!?\n]*?)?\**)"
+)
 OPENING = (
     r"\s*(?:(?:Therefore|Thus|Hence|So|Finally|Consequently|In\s+conclusion|We\s+conclude\s+that|This\s+means\s+that)"
     r"\b,?\s+)"

@@ -38,7 +38,9 @@ def letter_in_box(rationale: str) -> str:
 
 def mmlu(row: Row) -> Reading:
     choices = zip(ascii_uppercase, items(row["choices"]), strict=False)
-    options = [f"{letter}. {text_of(choice, 'a choice')}" for letter, choice in choices]
+    options = [
+        f"{letter}. {choice if isinstance(choice, str) else text_of(choice, 'a choice')}" for letter, choice in choices
+    ]
     question = "\n".join((text(row, "question"), *options))
     return Reading(question, ascii_uppercase[row["answer"]], domain=optional(row, "type"))
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions.source import MadeSource
+from whetstone.questions.source import MadeSource, installed
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
 
@@ -39,6 +39,10 @@ class GymSource(MadeSource):
     @property
     def has_formulas(self) -> bool:
         return False
+
+    def check(self) -> None:
+        if not installed("reasoning_gym"):
+            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {INSTALL}')
 
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""

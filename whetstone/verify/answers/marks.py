@@ -84,6 +84,7 @@ SYSTEM = re.compile(r"\\\{\s*\\begin\s*\{(?:array|aligned|matrix)\}(?:\s*\{[lcr|
 OTHER_COMMANDS = (
     ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\cfrac", "\\frac"), ("\\nicefrac", "\\frac"), ("\\sfrac", "\\frac"),
     ("\\lbrace", "\\{"), ("\\rbrace", "\\}"), ("\\backslash", "\\setminus "),
+    ("\\pounds", "£"), ("\\textsterling", "£"), ("\\euro", "€"), ("\\texteuro", "€"), ("\\textdollar", "\\$"),
 )  # fmt: skip
 
 
@@ -217,6 +218,8 @@ def _without_dollars(text: str) -> str:
 def _marked(found: re.Match[str]) -> str:
     content = found[1]
     called = found.string[found.end() :].lstrip()[:1] in "({\\_" and found.end() < len(found.string)
+    if content.strip() == "pi":
+        return "\\pi "
     if content.strip() in ("min", "max") and not called:
         return f"{TEXT}{content}{END}"
     if (name := OTHER_NAMES.get(content.strip(), content.strip())) in FUNCTION_NAMES:

@@ -40,7 +40,14 @@ ROWS = (
     ("Abs", r"(?<![A-Za-z\\])Abs(?=\s*\()", "abs"),
     ("log", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}"),
     ("C", r"\A\s*(?:\{\s*\})?\s*[\^_]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?\s*\Z", r"\\binom{\1}{\2}"),
+    ("cis", r"\\?(?:(?:operatorname|text|mathrm)\s*\{\s*cis\s*\}|(?<![A-Za-z])cis)\s*((?:\\left\s*)?\([^()]*\)|\{[^{}]*\}"
+     r"|\d+\s*\^\s*\{?\s*\\circ\s*\}?|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})", r"(\\cos{\1}+i\\sin{\1})"),
     # units
+    ("cent", rf"\A{WORDED}?(\d+)\s*dollars?(?:\s*,?\s*and)?\s*(\d\d?)\s*cents?\s*\}}?\Z",
+     lambda m: rf"\${m[1]}.{m[2]:0>2}"),
+    ("Ω", r"(?<=\d)\s*([kM]?)\s*[ΩΩ]\s*\Z", r"\\text{ \1ohm}"),
+    ("sq", r"(?<![A-Za-z])sq\.?\s*(cm|km|mm|m|ft|in|mi|yd)(?![A-Za-z^])", r"\1^2"),
+    ("sq.", r"\bsq\.\s*", "sq "),
     ("\\mu", rf"\\mu\s*{WORDED}([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
     ("\\mu", rf"{WORDED}\{{?\\mu\}}?\s*([A-Za-z]+)\s*\}}", r"\\text{ μ\1}"),
     ("\\Omega", rf"{WORDED}([kMm]?)\s*\\Omega\s*\}}", r"\\text{ \1ohm}"),
@@ -57,6 +64,7 @@ ROWS = (
     ("\\mathbb ", r"\\mathbb\s+([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
     ("\\mathbb{R}", r"\\mathbb\{R\}\s*[-−]\s*(?=\\\{)", r"\\mathbb{R}\\setminus "),
     ("is to", rf"{WORDED}?\s*\bis to\s*\}}?", ":"),
+    ("integers", rf"\A{WORDED}?\s*(?:the set of )?all integers\s*\}}?\Z", r"\\mathbb{Z}"),
     ("empty set", rf"\A{WORDED}?\s*(?:the )?empty set\s*\}}?\Z", r"\\emptyset"),
     ("DNE", rf"\A{WORDED}?\s*DNE\s*\}}?\Z", r"\\text{does not exist}"),
     ("infinity", rf"\A{WORDED}?\s*(?:positive|plus) infinity\s*\}}?\Z", r"\\infty"),
@@ -81,6 +89,7 @@ EXCEPT = re.compile(r"(?:except|but|other than|excluding|without|not equal to)(?
 SPELLED = re.compile(r"(?:\\text\s*\{)?\s*(?:[A-Za-z]{3}|an? [a-z]{4})|\d+\s*(?:\\text\s*\{)?\s*and\b")
 WORDED_MARKS = (
     " is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity", "Rational", "binomial", "Abs", "log2", "log10", "DNE",
+    "cents", "sq", "Ω", "integers", "at least", "at most",
 )  # fmt: skip
 
 
@@ -93,7 +102,7 @@ def usual(text: str) -> str:
     for mark, pattern, other in PATTERNS:
         if mark in text:
             text = pattern.sub(other, text)
-    if " than " in text or "real" in text:
+    if " than " in text or "real" in text or "at least" in text or "at most" in text:
         text = compared(text)
     return text
 
@@ -105,6 +114,8 @@ def compared(text: str) -> str:
     for words, strict, wide in COMPARED:
         relation = re.sub(rf"(?:\bis |\bare )?(?:{words}) than or equal to ", lambda _, sign=wide: sign, relation)
         relation = re.sub(rf"(?:\bis |\bare )?(?:strictly )?(?:{words}) than ", strict, relation)
+    for words, wide in (("at least ", r"\ge "), ("at most ", r"\le ")):
+        relation = re.sub(rf"(?:\bis |\bare ){words}", lambda _, sign=wide: sign, relation)
     real = REAL.match(relation)
     if real and (real[0].strip().startswith(("all", "real", "the"))):
         rest, name = relation[real.end() :], real[1] or "x"

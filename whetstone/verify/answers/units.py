@@ -133,6 +133,14 @@ composite yes true none all dne rational irrational real imaginary increasing de
 percent percentage pct factorial factorials
 """
 CHANGING = frozenset(CHANGING_TEXT.split())  # these words in front make another statement of the number before them
+NO_THINGS_TEXT = """
+ish approx circa ca est estimate estimated guess guessed guessing unsure uncertain unclear unknown possibly probably likely
+unlikely hopefully supposedly allegedly presumably apparently assumed hypothetical rejected discarded excluded removed missing
+extraneous spurious bogus reversed negated inverted flipped mirrored quartered quadrupled quintupled conjugate conjugated
+transposed complement quotient bps thou grand binary octal hexadecimal hex excluding including exclusive inclusive then else
+however though although periodic truncated repeated floor ceiling subfactorial exponent off pi
+"""
+NO_THINGS = CHANGING | frozenset(NO_THINGS_TEXT.split())  # what no unit and nothing counted is called
 INSIDE_TEXT = "of per a an the in on each every old long wide high tall"
 INSIDE = frozenset(INSIDE_TEXT.split())  # may follow a noun
 SILENT_TEXT = "unit units exact exactly total altogether answer ans"
@@ -225,7 +233,10 @@ def measure(words: Iterable[str]) -> Unit | None:
         elif (nouns or unit.powers) and lower in INSIDE:
             sign = 1
         elif (
-            lower in CHANGING or lower in multipliers() or not name[:1].isalpha() or (len(name) == 1 and name.isascii())
+            lower in NO_THINGS
+            or lower in multipliers()
+            or not name[:1].isalpha()
+            or (len(name) == 1 and name.isascii())
         ):
             return None
         else:
