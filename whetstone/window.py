@@ -41,7 +41,7 @@ class Window:
         from whetstone.chat import ask
 
         try:
-            tokens = len(self.chat.prompt_ids(ask(problem.id, problem.question, 0).messages))
+            tokens = len(self.chat.prompt_ids(ask(problem.id, problem.question, 0, problem.system).messages))
         except ValueError as error:
             return str(error)
         if tokens + self.max_tokens <= self.context:

@@ -181,7 +181,11 @@ def sides_of_pairs(
     kept: list[Pair] = []
     sides: list[Sides] = []
     for pair in pairs:
-        prompt, chosen, rejected = ids_of(student.chat, pair)
+        try:
+            prompt, chosen, rejected = ids_of(student.chat, pair)
+        except ValueError as error:
+            dropped.append({"problem_id": pair.problem_id, "reason": "cannot be tokenised", "detail": str(error)})
+            continue
         if (length := len(prompt) + max(len(chosen), len(rejected))) <= context:
             kept.append(pair)
             sides.append((prompt, chosen, rejected))
@@ -189,7 +193,7 @@ def sides_of_pairs(
             why = f"{length:,} tokens exceed the model's context of {context:,}"
             dropped.append({"problem_id": pair.problem_id, "reason": "longer than the context", "detail": why})
     if not sides:
-        found = f"each of its {len(pairs):,} pairs is longer than the model's context" if pairs else "it is empty"
+        found = f"none of its {len(pairs):,} pairs can be used ({dropped[-1]['detail']})" if pairs else "it is empty"
         raise ValueError(
             f"{stage.name} has no pair in {stage.inputs['pairs']}: {found}. A pair is a right and a wrong rollout of one "
             "problem: ask the teacher for more (samples of the rollouts stage), name imported_pairs in the corpus stage, or "
