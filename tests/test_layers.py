@@ -20,7 +20,7 @@ FLOORS = [
         "verify", "run", "problems",
     ),
     ("learner", "decode"),
-    ("sample", "pool", "answer", "judge", "measure"),
+    ("sample", "window", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip

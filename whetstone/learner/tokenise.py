@@ -41,6 +41,20 @@ class Tokenised:
     def __getitem__(self, split: str) -> TokenStore:
         return self.stores[split]
 
+    def refuse_empty(self, stage: Stage, source: Path) -> None:
+        """Raises ValueError if no conversation for training is left."""
+        store = self.stores["train"]
+        if len(store.at_most(stage.settings.max_length)):
+            return
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
+        reasons = reasons or "nothing; it has no row for training"
+        longer = f" Raise max_length: the shortest has {store.lengths.min():,} tokens." if len(store) else ""
+        raise ValueError(
+            f"{stage.name} has nothing to train on: no conversation of {source} can be used. Left out: "
+            f"{reasons} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
+            f"stage that wrote {source} left out, and why: its dropped/."
+        )
+
 
 def tokenise(
     stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation] = read_conversation,
