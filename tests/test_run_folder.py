@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from tests.tiny_models import tiny
+from whetstone import model as models
 from whetstone.cli import app
 from whetstone.pipeline.running import lock, run_recipe
 from whetstone.pipeline.staleness import plan_recipe
@@ -305,15 +307,14 @@ def test_going_on_with_other_arithmetic_is_said_and_recorded(walk, rooms, capsys
 
 def test_another_base_model_makes_what_starts_from_it_stale(walk, rooms, tmp_path):
     base = tmp_path / "base"
-    base.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (base / name).write_text("{}")
+    models.save(*tiny(), base)
+    of_base = f"model.path={base}", "scores.max_tokens=64"
     (base / "content.txt").write_text("base")
-    run(walk, f"model.path={base}")
-    assert set(states(walk, f"model.path={base}").values()) == {"done"}
+    run(walk, *of_base)
+    assert set(states(walk, *of_base).values()) == {"done"}
     (base / "model.safetensors").write_text("other weights")
     with pytest.raises(ValueError, match=r"03-midtrain: input \[model\] path \(.*base\) has other content"):
-        run(walk, f"model.path={base}")
+        run(walk, *of_base)
 
 
 def test_plan_prints_the_plan_and_then_what_keeps_it_from_running(walk, rooms, tmp_path):
