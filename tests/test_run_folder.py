@@ -285,7 +285,7 @@ def test_what_can_be_checked_is_checked_before_old_work_goes(made, walk, rooms, 
         run(walk, "sft.learning_rate=1", "scores.main=aime", force=True)
     with pytest.raises(FileNotFoundError, match=r"01-questions reads .*none\.jsonl, which is missing"):
         run(walk, f"questions.file={tmp_path / 'none.jsonl'}", force=True)
-    with pytest.raises(FileNotFoundError, match=r"\[model\] path = '/nowhere' is no folder"):
+    with pytest.raises(FileNotFoundError, match="There is no folder /nowhere"):
         run(walk, "model.path=/nowhere", force=True)
     assert rooms.calls == ALL and set(states(walk).values()) == {"done"}
 

@@ -28,8 +28,12 @@ Sets = Annotated[
     typer.Option("--set", metavar="NAME.KEY=VALUE", help="Change a setting of a stage or shared table. Repeatable."),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A Hugging Face folder or hub name, or a run (its last trained model).")
-]
+    str,
+    typer.Option(
+        "--model", "-m",
+        help="A Hugging Face folder, a run (its last trained model), a stage, or OWNER/NAME on the Hub, which is downloaded.",
+    ),
+]  # fmt: skip
 
 
 AnswerFrom = Annotated[
@@ -198,7 +202,9 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
     judge: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A model that gives a second opinion on answers that no rule can read."),
+        typer.Option(
+            metavar="MODEL", help="A model, as in `generate`: a second opinion on answers that no rule can read."
+        ),
     ] = None,
     opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
@@ -278,7 +284,7 @@ def generate(
     seed: int = 0,
 ) -> None:
     """Ask a model, and see it think."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import generate as answer_all
     from whetstone.records import Sampling
 
@@ -291,7 +297,7 @@ def generate(
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model_folder(model)), prompts, samples, asking)
+        answer_all(load_engine(model), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -313,7 +319,7 @@ def chat(
     seed: int = 0,
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import chat as talk
     from whetstone.records import Sampling
 
@@ -322,7 +328,7 @@ def chat(
 
     from whetstone.decode.engine import load_engine
 
-    talk(load_engine(model_folder(model)), asking, system)
+    talk(load_engine(model), asking, system)
 
 
 @app.command()
