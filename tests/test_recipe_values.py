@@ -136,7 +136,13 @@ def test_every_number_of_every_setting_has_bounds(tmp_path):
     from whetstone.run.fields import tables_in
     from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 
-    waiting = [ModelSettings, ParallelSettings, RunSettings, ScoreSettings, *(load_room(kind).settings for kind in KINDS)]
+    waiting = [
+        ModelSettings,
+        ParallelSettings,
+        RunSettings,
+        ScoreSettings,
+        *(load_room(kind).settings for kind in KINDS),
+    ]
     waiting += [*ALGORITHMS.options().values(), *STABILISERS.options().values()]
     seen = set()
     while waiting:
