@@ -46,6 +46,7 @@ class Stage:
     parallel: ParallelSettings
     scores: ScoreSettings
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
+    wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
 
     @property
     def model_source(self) -> Path | str | None:

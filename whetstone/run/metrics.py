@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, read_json, write_json, write_text
+from whetstone.run.mistakes import install_hint
 
 FILE_NAME = "metrics.jsonl"
 
@@ -136,7 +137,7 @@ def require_trackers(names: Iterable[str]) -> None:
         if importlib.util.find_spec(name) is None:
             raise ImportError(
                 f"[run] trackers names {name}, which is not installed. Install it with\n"
-                f'    pip install "whetstone[{name}]"\nor leave it out of the recipe.'
+                f"    {install_hint(name)}\nor leave it out of the recipe."
             )
 
 
