@@ -138,7 +138,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
             )
         if state.status != "done":
             for warning in warnings(checked, stage):
-                print(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                write_line(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
                 write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
