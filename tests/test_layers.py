@@ -15,9 +15,9 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run", "problems"),
+    ("model", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems"),
     ("learner", "decode"),
-    ("sample", "pool", "answer", "judge", "measure"),
+    ("sample", "window", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]

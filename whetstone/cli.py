@@ -114,6 +114,7 @@ def run(
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
+    from whetstone.pipeline.ahead import warnings
     from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate
     from whetstone.pipeline.staleness import plan_recipe
@@ -136,6 +137,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
                 f"    took {clock(wall)} ({cpu:.1f} s CPU, {bytes_as_text(state.manifest['peak_memory'])} at the peak)"
             )
         if state.status != "done":
+            for warning in warnings(checked, stage):
+                print(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
                 write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION, Segments
-from whetstone.chat import stops
+from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
@@ -222,10 +222,9 @@ def save(
     `weights` are written instead of the model's own, for a process that has only a share of these.
     """
     ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    missing = [i for i in stops(tokenizer) if i not in ends]
-    if missing:  # without these, a sampler would not stop at the end of the turn
-        model.generation_config.eos_token_id = [*missing, *ends]
+    stops = Chat(tokenizer, ends).stops
+    if not set(stops) <= set(ends if isinstance(ends, list) else [ends]):
+        model.generation_config.eos_token_id = list(stops)  # else a sampler would not stop at the end of the turn
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)

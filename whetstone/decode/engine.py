@@ -37,7 +37,7 @@ class Engine:
         cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0,
     ):  # fmt: skip
         self.model = model
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, model.generation_config.eos_token_id)
         self.max_batch = max_batch
         self.prefill_tokens = prefill_tokens
         self.runner = ModelRunner(model, self.chat.size, cache_bytes, row_block)

@@ -150,7 +150,7 @@ def open_trackers(stage: Stage) -> list[Tracker]:
     identity = stage.folder / "trackers.json"  # deleted with the folder: a stage that is made again is another run
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
-    name = f"{stage.name}-{read_json(identity)['id']}"
+    name = f"{stage.name}-{read_json(identity, needed=['id'])['id']}"
     openers = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
     return [openers[tracker](stage, name) for tracker in names]
 

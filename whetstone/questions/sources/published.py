@@ -76,6 +76,10 @@ class PublishedSource(RowSource):
         name = part.parent.name if has_magic(part.name) else part.name
         return self.layout.for_scoring or name.lower().startswith("test") or part.name.lower().startswith("test")
 
+    @property
+    def ships_solutions(self) -> bool:
+        return self.traces
+
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path)) if self.path else super().placed_rows()
 

@@ -35,6 +35,10 @@ class GymSource(MadeSource):
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
 
+    @property
+    def has_formulas(self) -> bool:
+        return False
+
     def check(self) -> None:
         if not installed("reasoning_gym"):
             raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {install_hint("gym")}')
