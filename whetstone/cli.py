@@ -142,13 +142,17 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
             )
         if state.status != "done":
             for warning in warnings(checked, stage):
-                print(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                _write_indented(f"warning: {warning}")
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
-                write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                _write_indented(f"{name}: {value}")
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
     check_stages(checked, [stage for stage, state in planned if state.status != "done"])
+
+
+def _write_indented(text: str) -> None:
+    write_line(textwrap.fill(text, 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
 
 
 @app.command()
