@@ -69,6 +69,7 @@ x\text{ is at least }3 == x\ge3
 5 kΩ == 5000\,\Omega
 4 sq. cm == 4\text{ cm}^2
 7 == The answer is 7.
+\"$12 $ and $13 $\" == 12\text{ and }13
 half == 1/2
 one-half == 1/2
 a quarter == 1/4

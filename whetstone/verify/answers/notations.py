@@ -25,6 +25,7 @@ ROWS = (
         r"\b(?i:answer|result|solution|total|value)\b[^{}]*(?:\bis|:|=)\s*\}",
         "",
     ),
+    ('\\"', r'\\"', '"'),
     # numbers
     ("Rational", r"(?<![A-Za-z\\])Rational\s*\(([^(),]+),([^(),]+)\)", r"\\frac{\1}{\2}"),
     ("binomial", r"(?<![A-Za-z\\])binomial\s*\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
