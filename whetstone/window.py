@@ -24,13 +24,10 @@ class Window:
 
     @classmethod
     def of_folder(cls, model: Path | str, max_tokens: int) -> "Window":
-        """Of a model folder or hub name, whose weights are not read."""
-        from transformers import AutoConfig, AutoTokenizer
+        """Of the model that a name stands for, whose weights are not read."""
+        from whetstone.model import load_chat
 
-        from whetstone.chat import Chat
-
-        context = AutoConfig.from_pretrained(model, trust_remote_code=False).max_position_embeddings
-        return cls(Chat(AutoTokenizer.from_pretrained(model, trust_remote_code=False)), context, max_tokens)
+        return cls(*load_chat(model), max_tokens)
 
     def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
         """Problem id -> why it cannot be asked; those that can be are left out."""
