@@ -2,8 +2,8 @@
 
     python -m benchmarks verify_fuzz --json benchmarks/results/verify_fuzz.json
 
-`_answer_grammar.py` makes the pairs, in which truth follows from the construction. math-verify is asked about every 51st pair,
-with the reference in dollar signs; it has no policy for choices, so those are left out for it.
+`_answer_grammar` makes the pairs, in which truth follows from the construction. math-verify is asked about the same pairs (with
+`--peer-every N`, about each Nth), with the reference in dollar signs. It has no policy for choices: they are left out for it.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from benchmarks.verify_agreement import peer_says
 from whetstone.verify import MathVerifier
 
 PAIRS, SEED = 20_000, 2026
-PEER_EVERY = 51  # pairs: it takes forty milliseconds for one, and 34 productions take turns
 LEAST_EQUAL = 0.99
 SHOWN = 20
 
@@ -49,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--peer-every", type=int, default=1, metavar="N", help="it takes forty milliseconds for a pair")
     chosen = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)  # math-verify logs each text that it cannot read
     warnings.filterwarnings("ignore")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             by_production[production.make.__name__][found] += 1
             if found != "right":
                 wrong.append((found, pair))
-            if number % PEER_EVERY == 0 and pair.policy != "choice":
+            if number % chosen.peer_every == 0 and pair.policy != "choice":
                 peer[pair.equal, outcome(pair.equal, peer_says(pair.answer, f"${pair.gold}$"))] += 1
     result: dict[str, Any] = {
         "name": "verify_fuzz",

@@ -17,7 +17,7 @@ FLOORS = [
     ("records",),
     ("model", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems"),
     ("learner", "decode"),
-    ("sample", "pool", "answer", "judge", "measure"),
+    ("sample", "window", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]

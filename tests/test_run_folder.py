@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from whetstone.cli import app
 from whetstone.pipeline.running import lock, run_recipe
 from whetstone.pipeline.staleness import plan_recipe
 from whetstone.recipe import read_recipe
@@ -254,7 +256,7 @@ def test_old_work_stays_until_the_new_is_complete(made, walk, rooms, monkeypatch
     old = json.loads((made / "01-questions" / "manifest.json").read_text())
     assert old["settings"]["count"] == 4
     assert set(states(walk).values()) == {"done"}, "under the old settings nothing has happened"
-    with pytest.raises(ValueError, match="count was 4 and is 6"):
+    with pytest.raises(ValueError, match=r"count was 4 and is 6 \(new work was begun in new\+01-questions\)"):
         run(walk, "questions.count=6", "questions.stop_after=1")
     run(walk, "questions.count=6", "questions.stop_after=1", force=True)
     new = json.loads((made / "01-questions" / "manifest.json").read_text())
@@ -312,6 +314,12 @@ def test_another_base_model_makes_what_starts_from_it_stale(walk, rooms, tmp_pat
     (base / "model.safetensors").write_text("other weights")
     with pytest.raises(ValueError, match=r"03-midtrain: input \[model\] path \(.*base\) has other content"):
         run(walk, f"model.path={base}")
+
+
+def test_plan_prints_the_plan_and_then_what_keeps_it_from_running(walk, rooms, tmp_path):
+    ended = CliRunner().invoke(app, ["plan", str(walk), "--set", f"questions.file={tmp_path / 'none.jsonl'}"])
+    assert "01-questions (questions): to do" in ended.output and "05-report" in ended.output
+    assert isinstance(ended.exception, FileNotFoundError) and "none.jsonl, which is missing" in str(ended.exception)
 
 
 # --- nothing outside

@@ -90,7 +90,7 @@ def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
     write_rows(tmp_path / "subset", rows)
     told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=128))
     assert (told["samples"], told["left_out"]) == (7, 1)
-    with pytest.raises(ValueError, match="no sample of at most 5 tokens"):
+    with pytest.raises(ValueError, match=r"longer than 5 tokens .* Raise max_length: the shortest has"):
         sft.run(room(tmp_path / "t", world, max_length=5))
 
 

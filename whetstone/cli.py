@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from whetstone.run.visible import guard_libraries, visible, write_line
+
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2
 
@@ -41,6 +43,7 @@ def main() -> None:
     # Idle OpenMP threads that spin take the cores from other processes. Torch reads this once, when it loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every small model
+    guard_libraries()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -52,7 +55,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        write_line(f"error: {error}", sys.stderr)
         sys.exit(USER_ERROR)
 
 
@@ -60,7 +63,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from whetstone import __version__
 
-        print(f"whetstone {__version__}")
+        write_line(f"whetstone {__version__}")
         raise typer.Exit
 
 
@@ -102,7 +105,7 @@ def run(
             run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
         command = shlex.join(["whetstone", *redacted(sys.argv[1:])])
-        print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
+        write_line(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
 
@@ -111,6 +114,7 @@ def run(
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
+    from whetstone.pipeline.ahead import warnings
     from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate
     from whetstone.pipeline.staleness import plan_recipe
@@ -119,23 +123,25 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
-    print("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
+    write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     planned = plan_recipe(checked)
     for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
-        print(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
+        write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
-            print(f"    {reason}")
+            write_line(f"    {reason}")
         if state.manifest is not None:
             wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
-            print(
+            write_line(
                 f"    took {clock(wall)} ({cpu:.1f} s CPU, {bytes_as_text(state.manifest['peak_memory'])} at the peak)"
             )
         if state.status != "done":
+            for warning in warnings(checked, stage):
+                print(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
-                print(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
     check_stages(checked, [stage for stage, state in planned if state.status != "done"])
@@ -148,7 +154,7 @@ def schema() -> None:
 
     from whetstone.schema import recipe_schema
 
-    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    write_line(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -170,15 +176,16 @@ def show(
     if path.is_dir() and not any(path.glob("part-*.parquet")):
         tables = tables_below(path)
         for table, rows, columns in tables:
-            print(f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}")
+            line = f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}"
+            write_line(visible(line, one_line=True))
         if tables:
             return
     shown = 0
     for number, row in chosen(rows_of(path), grep, where or (), index, count):
-        print(render(number, row, colour=sys.stdout.isatty()))
+        sys.stdout.write(render(number, row, colour=sys.stdout.isatty()) + "\n")
         shown += 1
     if not shown:
-        print("no row matches", file=sys.stderr)
+        write_line("no row matches", sys.stderr)
 
 
 @app.command()
@@ -209,7 +216,7 @@ def verify(
         raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
     summary = verify_file(path, prediction_field, gold_field, policy, output, answer_from=answer_from, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
-    print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
+    write_line("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", sys.stderr)
 
 
 @app.command()
@@ -277,7 +284,7 @@ def generate(
 
     prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
     if not prompts:
-        raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12 + 30?"')
+        raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12+30-7?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
 
@@ -286,7 +293,7 @@ def generate(
     try:
         answer_all(load_engine(model_folder(model)), prompts, samples, asking)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -327,7 +334,7 @@ def report(
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
-    print(write_report(folder))
+    write_line(str(write_report(folder)))
 
 
 if __name__ == "__main__":

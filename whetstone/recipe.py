@@ -168,7 +168,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         _assign(assignment, shared, stages)
     above: list[RecipeStage] = []
     for number, table in enumerate(stages, 1):
-        above.append(_read_stage(number, table, above))
+        above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
         raise ValueError(
@@ -334,17 +334,21 @@ def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
     return table
 
 
-def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> RecipeStage:
+def _read_stage(number: int, table: Table, above: Sequence[RecipeStage], has_path: bool) -> RecipeStage:
+    """`has_path`: whether the recipe has a `[model] path`."""
     try:
         room = load_room(table.values["kind"])
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{table.place('kind')} {error}") from error
-    sources = {}
-    for name, wanted in room.inputs.items():
-        if source := _find_source(table, name, wanted, above):
-            sources[name] = source
     own = {key: value for key, value in table.values.items() if key not in room.inputs}
     settings = validated(room.settings, replace(table, values=own), [*room.settings.model_fields, *room.inputs])
+    sources = {}
+    for name, wanted in room.inputs.items():
+        if name not in table.values and not wanted.used(settings):
+            continue
+        wanted = replace(wanted, optional=wanted.optional or (wanted.or_path and has_path))
+        if source := _find_source(table, name, wanted, above):
+            sources[name] = source
     return RecipeStage(number, settings.name, settings.kind, room, settings, MappingProxyType(sources))
 
 
@@ -370,7 +374,7 @@ def _find_source(table: Table, name: str, wanted: Input, above: Sequence[RecipeS
     makers = [kind for kind in KINDS if set(load_room(kind).gives) & set(wanted.accepts)]
     raise ValueError(
         f"{table.place()} reads {' or '.join(wanted.accepts)} ({name}), and no stage above it gives that. "
-        f"Put a stage of kind {' or '.join(makers)} before it."
+        f"Put a stage of kind {' or '.join(makers)} before it{', or set [model] path' * wanted.or_path}."
     )
 
 

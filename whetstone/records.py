@@ -12,6 +12,7 @@ R = TypeVar("R")
 
 PROGRAM_REQUEST = " Let's write a program."  # added to a question, it asks for a program of thought (MAmmoTH)
 PROGRAM = "program"  # the augmentation of traces that are programs of thought
+CUT_OFF = "cut off at the token limit"  # what the reason of such a trace ends with
 NO_REFERENCE = "no reference answer"  # the reason of a trace that cannot be verified
 
 
@@ -102,6 +103,9 @@ class Score:
     mean_tokens: float
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
+    not_asked: int = (
+        0  # problems that the model cannot be asked, as they are too long; they are not solved in the score
+    )
 
 
 @dataclass(frozen=True, slots=True)

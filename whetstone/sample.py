@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 T = TypeVar("T")
+MOSTLY = 0.5  # share of the rollouts above which a shortcoming is said
 AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left unfinished
 
 
@@ -145,3 +146,25 @@ def share_right(rollouts: Iterable[Rollout]) -> float:
     """The share of right ones among those that the verifier could decide; 0 if it decided none."""
     decided = [rollout.correct for rollout in rollouts if rollout.correct is not None]
     return sum(decided) / max(1, len(decided))
+
+
+def shortcomings(rollouts: Sequence[Rollout], max_tokens: int) -> dict[str, str]:
+    """What more than half of the rollouts lack, in words, with what to change: keys are `truncated` and `unanswered`."""
+    shares = {"truncated": share_cut_off(rollouts), "unanswered": share_unanswered(rollouts)}
+    words = {
+        "truncated": f"were cut off at max_tokens = {max_tokens}. Raise it, choose easier problems (pool.levels), or "
+        "fine-tune first, so that the student learns to finish (sft)",
+        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box in "
+        "the questions",
+    }
+    return {lack: f"{shares[lack]:.0%} of the rollouts {words[lack]}." for lack in words if shares[lack] > MOSTLY}
+
+
+def share_cut_off(rollouts: Sequence[Rollout]) -> float:
+    return sum(rollout.stop == "length" for rollout in rollouts) / max(1, len(rollouts))
+
+
+def share_unanswered(rollouts: Sequence[Rollout]) -> float:
+    """The share of those that ended by themselves and give no answer that the verifier can read."""
+    silent = (r.stop != "length" and r.reason.startswith("no answer") for r in rollouts)
+    return sum(silent) / max(1, len(rollouts))

@@ -1,6 +1,5 @@
 """Leaf through records: the rows of a table's folder or of a file, one at a time, as text to read."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.problems.files import find_files
-from whetstone.problems.row import SURROGATE, BrokenRow, as_json, cell, has_cell
+from whetstone.problems.row import BrokenRow, as_json, cell, has_cell
 from whetstone.problems.table import read_tables
 from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import count_rows, read_rows
+from whetstone.run.visible import visible
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
 
@@ -88,22 +87,12 @@ def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
     width = max((len(name) for name in row), default=0)
     lines = [f"{bold}--- row {number}{plain}"]
     for name, value in row.items():
-        name, text = printable(name), printable(_text(value))
+        name, text = visible(name, one_line=True), visible(_text(value))
         if "\n" in text or len(text) > 100:
             lines.append(f"{bold}{name}{plain}\n{dim_thinking(text) if colour else text}")
         else:
             lines.append(f"{bold}{name:{width}}{plain}  {text}")
     return "\n".join(lines) + "\n"
-
-
-def printable(text: str) -> str:
-    r"""The text without what would steer a terminal or cannot be written: control characters are shown as escapes.
-
-    >>> printable("a\x1b[2J\n")
-    'a\\x1b[2J\n'
-    """
-    text = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    return SURROGATE.sub("\ufffd", text)
 
 
 def dim_thinking(text: str) -> str:

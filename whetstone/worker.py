@@ -17,6 +17,7 @@ from whetstone.run.processes import cores
 from whetstone.run.secrets import literal_secrets
 from whetstone.run.torchrun import process, run_processes
 from whetstone.run.usage import peak_memory
+from whetstone.run.visible import guard_libraries
 
 STAGE, SUMMARY = "stage.json", "summary.json"
 
@@ -47,6 +48,7 @@ def read_stage(path: Path) -> Stage:
 
 
 def main() -> None:
+    guard_libraries()
     path = Path(sys.argv[1])
     with process(path.parent) as rank:
         import torch

@@ -307,6 +307,4 @@ def test_a_busy_fork_ends_by_itself_when_its_watcher_is_killed():
         assert gone(int(fork), seconds=120)  # of its limit of processor time
         asking.join()
     for text in (limits, busy_limits):
-        row = next(line for line in text.splitlines() if line.startswith("Max cpu time"))
-        assert row.split()[3].isdecimal(), row  # its processor time is limited
         assert "Max address space         1073741824" in text

@@ -1,11 +1,13 @@
 """No input holds a worker longer than its deadline, grows it beyond its cap, or affects the next check."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,11 +74,9 @@ def verifier():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_within_the_deadline_and_are_never_right(verifier, name):
     started = verifier.processes_started
-    begin = own_cpu()
+    begin = own_cpu()  # of this process and its workers
     verdict = verifier.check(rf"so \boxed{{{HOSTILE[name]}}}", "5")
-    cpu = (
-        own_cpu() - begin
-    )  # of this process and its workers: on a busy machine a deadline gives less of it, never more
+    cpu = own_cpu() - begin
     assert verdict.correct is not True, verdict
     assert verdict.reason
     starting = 10 * (verifier.processes_started - started)  # a new process may have had to start
@@ -133,7 +133,7 @@ def test_memory_is_capped(monkeypatch):
     monkeypatch.setattr(algebra, "parsed", hog)
     stop, other = os.pipe()
     child = algebra._Forked()
-    assert child.asked({"gold": "5", "answer": "5", "seconds": 60.0}, stop) == {"problem": "out of memory"}
+    assert child.asked({"gold": "5", "answer": "5", "seconds": 60.0}, stop)["problem"] == "out of memory"
     assert not child.alive
     os.close(stop)
     os.close(other)
@@ -141,8 +141,6 @@ def test_memory_is_capped(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are read in /proc")
 def test_the_processes_that_compute_are_under_the_cap():
-    from pathlib import Path
-
     from whetstone.verify.workers import Budget, Workers
 
     with Workers(memory_bytes=700 << 20) as pool:
@@ -252,3 +250,18 @@ def gone(pid: int, seconds: float = 60) -> bool:
 def test_importing_the_verifier_is_light():
     script = "import sys, whetstone.verify; assert not {'sympy', 'torch', 'math_verify'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the fork in /proc")
+def test_time_in_which_a_worker_gets_no_processor_is_not_charged():
+    from whetstone.verify.workers import Budget, Workers
+
+    with Workers() as pool:
+        assert pool.same(r"\sum_{k=0}^{1}\frac{k}{2}", "1/2", Budget(60.0)) is True
+        leader = pool.idle[0].process.pid
+        (fork,) = map(int, Path(f"/proc/{leader}/task/{leader}/children").read_text().split())
+        os.kill(fork, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, (fork, signal.SIGCONT)).start()
+        budget = Budget(0.9)
+        assert pool.same(r"\sum_{k=0}^{2}\frac{k}{6}", "1/2", budget) is True
+        assert budget.left > 0.3

@@ -1,5 +1,9 @@
 """Formulas told apart, or not: by exact arithmetic, by a proof with many digits, or not at all."""
 
+import sys
+import threading
+
+import mpmath
 import pytest
 
 from whetstone.verify.answers.reading import read
@@ -81,3 +85,37 @@ def test_numbers_that_agree_in_45_digits_are_told_apart(gold, given):
 def test_large_values_are_refused_before_they_cost_time(text):
     with pytest.raises(TooLarge):
         same("5", text)
+
+
+def test_threads_that_compare_at_once_say_what_one_says():
+    pairs = [
+        (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2", True),
+        (r"\sin 18^\circ", r"\frac{\sqrt5-1}{4}", True),
+        (r"\tanh(60)", "1", False),
+        (r"\cos(\pi/7)-\cos(2\pi/7)+\cos(3\pi/7)", r"\frac12", True),
+    ]
+    wrong = []
+
+    def compare(start: int) -> None:
+        for k in range(start, start + 24):
+            gold, given, equal = pairs[k % len(pairs)]
+            if same(gold, given) is not equal:
+                wrong.append((gold, given))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=compare, args=(start,)) for start in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+def test_the_precision_of_mpmath_is_left_to_its_other_users():
+    with mpmath.workdps(3):
+        assert same(r"\cos(\pi/7)-\cos(2\pi/7)+\cos(3\pi/7)", r"\frac12") is True
+        assert mpmath.mp.dps == 3

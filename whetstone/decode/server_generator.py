@@ -168,8 +168,8 @@ class ServerGenerator:
     def _give_up(self, failure: BaseException, running: int) -> None:
         """No prompt is sent any more, nor again; answers that are on their way still come."""
         if self._failure is None and running:
-            seconds = f"{self.settings.timeout:g} s"
-            say(f"{self.name} is given up; {running} answers that are on their way are waited for, at most {seconds}")
+            most = f"{self.settings.timeout:g} s"
+            say(f"{self.name} is given up; requests in flight: {running}, whose answers are waited for, at most {most}")
         self._failure = self._failure or failure
         self._given_up.set()
 

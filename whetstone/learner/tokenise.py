@@ -41,6 +41,20 @@ class Tokenised:
     def __getitem__(self, split: str) -> TokenStore:
         return self.stores[split]
 
+    def refuse_empty(self, stage: Stage, source: Path) -> None:
+        """Raises ValueError if no conversation for training is left."""
+        store = self.stores["train"]
+        if len(store.at_most(stage.settings.max_length)):
+            return
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
+        reasons = reasons or "nothing; it has no row for training"
+        longer = f" Raise max_length: the shortest has {store.lengths.min():,} tokens." if len(store) else ""
+        raise ValueError(
+            f"{stage.name} has nothing to train on: no conversation of {source} can be used. Left out: "
+            f"{reasons} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
+            f"stage that wrote {source} left out, and why: its dropped/."
+        )
+
 
 def tokenise(
     stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation] = read_conversation,
@@ -82,10 +96,12 @@ def tokenise(
 
 
 def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
-    known = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
-    if known.get("made_from") != made_from:
+    if not (folder / MADE_FROM).exists():
         return None
     try:
+        known = read_json(folder / MADE_FROM, needed=["made_from", "left_out"])
+        if known["made_from"] != made_from:
+            return None
         return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
     except (OSError, ValueError) as error:
         say(f"{folder} is damaged and is made again: {error}")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline.ahead import check_before_training, warnings
 from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import computed_on, git_revision, versions
@@ -52,7 +53,11 @@ def run_recipe(
         say("\n".join([*recipe.warnings(), brief(recipe, plan, chosen)]))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
-        check_stages(recipe, [stage for stage, state in plan if stage in chosen and state.status != "done"])
+        waiting = [stage for stage, state in plan if stage in chosen and state.status != "done"]
+        check_stages(recipe, waiting)
+        for stage in waiting:
+            for warning in warnings(recipe, stage):
+                say(f"warning: {stage.name}: {warning}")
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:
@@ -86,7 +91,9 @@ def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], f
     stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not stage.room.reads_run]
     own = [(stage, state) for stage, state in stale if not state.follows]
     if own and not force:
-        lines = "\n".join(f"    {stage.folder_name}: {'; '.join(state.reasons)}" for stage, state in own)
+        lines = "\n".join(
+            f"    {stage.folder_name}: {'; '.join(state.reasons)}{_begun(recipe, stage)}" for stage, state in own
+        )
         after = [stage.name for stage, state in stale if state.follows]
         raise ValueError(
             f"{recipe.folder} holds work made under other settings or inputs, or changed since:\n{lines}\n"
@@ -94,6 +101,12 @@ def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], f
             + "Redo it with --force (the old work stays until the new is complete; what was changed since is kept beside it), "
             "or keep it and use another run: --set run.name=NAME."
         )
+
+
+def _begun(recipe: Recipe, stage: RecipeStage) -> str:
+    """Says where new work lies that was interrupted."""
+    new = successor(recipe.folder / stage.folder_name)
+    return f" (new work was begun in {new.name})" if new.exists() else ""
 
 
 def _refuse_missing_inputs(
@@ -129,8 +142,20 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
             for name, source in stage.sources.items()
         },
         longest=recipe.longest,
+        wanted=_wanted(recipe, stage),
         **{name: getattr(recipe, name) for name in SHARED},
     )
+
+
+def _wanted(recipe: Recipe, stage: RecipeStage) -> tuple[str, ...]:
+    """The artifacts of a stage that stages below cannot do without."""
+    read = [
+        source.artifact
+        for below in recipe.stages
+        for name, source in below.sources.items()
+        if source.stage == stage.name and not below.room.inputs[name].optional
+    ]
+    return tuple(dict.fromkeys(read))
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
@@ -204,6 +229,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     write_manifest(folder / STARTED, depends_on | facts)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
     prepared = stage_for(recipe, stage, folder)
+    check_before_training(recipe, stage, prepared)
     with measured() as usage:
         summary, peak = _run_room(prepared, stage.room)
     usage["peak_memory"] = max(usage["peak_memory"], peak)

@@ -108,7 +108,7 @@ def stage_state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) 
     """The state of one stage, given the states of those above it, by name."""
     folder = recipe.folder / stage.folder_name
     pending = [artifact for artifact, source in reads(recipe, stage) if above[source].status != "done"]
-    missing = " and ".join(dict.fromkeys(pending))
+    missing = ", ".join(dict.fromkeys(pending))
     try:
         if (folder / MANIFEST).exists():
             return _finished(recipe, stage, read_manifest(folder / MANIFEST), missing)

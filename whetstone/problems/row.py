@@ -98,16 +98,16 @@ def lone_surrogate(text: str) -> str:
     return f"byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate U+{code:04X}"
 
 
-def as_json(value: Any, ascii: bool = False) -> str:
+def as_json(value: Any) -> str:
     """Any value of a row as JSON on one line: what JSON has no word for is text, and NaN and infinity are null.
 
     >>> as_json({"a": float("nan"), "b": b"caf\\xe9", "c": Decimal("6.50")})
     '{"a": null, "b": "caf\\\\\\\\xe9", "c": 6.5}'
     """
     try:
-        return json.dumps(value, ensure_ascii=ascii, allow_nan=False, default=_in_json)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_in_json)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=ascii, default=_in_json)
+        return json.dumps(_finite(value), ensure_ascii=False, default=_in_json)
 
 
 def _in_json(value: Any) -> Any:

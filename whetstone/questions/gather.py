@@ -29,6 +29,7 @@ from whetstone.questions.splits import SPLITS
 from whetstone.records import Problem, Sampling
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
+from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
 from whetstone.run.settings import Registered, StageSettings
 from whetstone.run.tables import TableWriter, write_records
@@ -100,7 +101,7 @@ def run(stage: Stage) -> dict[str, Any]:
             "and mend the sources in the recipe."
         )
     summary = gathering.summary() | ({"traces": traces.total} if traces.total else {})
-    _print_summary(summary)
+    _say_summary(summary)
     return summary
 
 
@@ -225,16 +226,16 @@ def _titled(sources: tuple[Source, ...]) -> Mapping[str, Source]:
     return titled
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _say_summary(summary: dict[str, Any]) -> None:
     rows = {**summary["sources"], **({METAMATH: summary["augmented"]} if summary["augmented"] else {})}
     width = max(map(len, [*rows, "left out"]))
     for title, counts in rows.items():
-        print(f"{title:<{width}}" + "".join(f"{count:>9,} {name}" for name, count in counts.items()))
-    print(f"{'left out':<{width}}{summary['dropped']:>9,}")
+        say(f"   {title:<{width}}" + "".join(f"{count:>9,} {name}" for name, count in counts.items()))
+    say(f"   {'left out':<{width}}{summary['dropped']:>9,}")
     for reason, count in summary["reasons"].items():
-        print(f"{'':<{width}}{count:>9,} {reason}")
+        say(f"   {'':<{width}}{count:>9,} {reason}")
     for line in summary["short"]:
-        print(line)
+        say(f"   {line}")
 
 
 ROOM = Room(

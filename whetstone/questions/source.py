@@ -48,6 +48,16 @@ class Source(Settings):
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either
 
     @property
+    def has_formulas(self) -> bool:
+        """Whether its problems may carry formulas, which the procedural teacher explains."""
+        return True
+
+    @property
+    def ships_solutions(self) -> bool:
+        """Whether its problems may come with worked solutions."""
+        return False
+
+    @property
     def title(self) -> str:
         return self.name or self.kind.rpartition(":")[2]
 

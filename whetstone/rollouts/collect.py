@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
-from whetstone.records import Problem, Sampling, Verifier, to_row
+from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
 from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
@@ -40,6 +40,20 @@ from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
+SHOWN = 3  # reasons named in an error
+MOSTLY = 0.5  # share of a server's answers above which it is said that they are cut off, or have no answer
+LACKS = {  # what answers lack, and what to change
+    CUT_OFF: "Raise max_tokens of the teacher, or give it easier problems.",
+    "no answer": "See the rollouts table: the instruction asks for a box, and the teacher should end with one.",
+}
+FIRST = 16  # answers after which it may be said
+REMEDIES = {
+    "procedural": "Name the column of the formula (columns of the source), or a server, as in "
+    'teacher = { server = "http://localhost:8000/v1", model = "name" }, or leave this stage out: the corpus gives prompts '
+    "without it, and dpo and rl try the student itself.",
+    "none": 'teacher = "none" keeps the solutions that problems come with: take a source that ships some, name a server, or '
+    "leave this stage out: the corpus gives prompts without it, and dpo and rl try the student itself.",
+}
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -80,19 +94,35 @@ def run(stage: Stage) -> dict[str, Any]:
     dropped: list[dict[str, Any]] = []
     kept = write_rows(stage.output("rollouts"), collection.rows(counts, dropped, cost.get("stopped", "")))
     write_rows(stage.output("dropped"), dropped)
+    if not kept:
+        raise ValueError(_nothing_collected(stage, collection.total, dropped))
     summary = {
         "teacher": settings.teacher if isinstance(settings.teacher, str) else settings.teacher.model,
         "problems": collection.total,
         "problems without a trace": len(dropped),
         "rollouts": kept,
         **{verdict: counts[verdict] for verdict in ("right", "wrong", "undecided")},
-        **({"rollouts that failed": counts["failed"]} if counts["failed"] else {}),
+        **{name: counts[name] for name in ("rollouts that failed", CUT_OFF) if counts[name]},
         **{name: value for name, value in cost.items() if value},
     }
     write_json(finished, summary)
     collection.journal.unlink()
     collection.answers.unlink(missing_ok=True)
     return summary
+
+
+def _nothing_collected(stage: Stage, asked: int, dropped: Sequence[Mapping[str, Any]]) -> str:
+    """The message of a stage without a single rollout."""
+    teacher = stage.settings.teacher
+    if not asked:
+        return (
+            f"{stage.name}: no problem of {stage.inputs['problems']} is for training or validation, and no teacher is asked "
+            "about test problems. Give training problems in the questions stage (train)."
+        )
+    reasons = Counter(row["reason"] or "no answer came" for row in dropped)
+    counted = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(SHOWN))
+    remedy = REMEDIES.get(teacher) if isinstance(teacher, str) else "See why in the reasons, mend it and run again."
+    return f"{stage.name} has no rollout of any of the {asked:,} problems: {counted}. {remedy}"
 
 
 def check(settings: Settings) -> None:
@@ -110,9 +140,12 @@ def plan(stage: Stage) -> Estimate:
     isolated = {"programs": f"{programs:,} per problem, run isolated at {require_isolation()}"} if programs else {}
     if not stage.inputs["problems"].exists():
         return Estimate({"rollouts": f"{samples:,} per problem", **isolated})
-    asked = sum(problem.split != "test" for problem in read_records(Problem, stage.inputs["problems"]))
-    rollouts = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
-    return Estimate({"rollouts": rollouts, **isolated})
+    problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
+    asked, explained = len(problems), sum(p.formula != "" for p in problems)
+    words = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
+    if stage.settings.teacher == "procedural" and explained < asked:
+        words += f"; only {explained:,} of them have the formula that the procedural teacher explains"
+    return Estimate({"rollouts": words, **isolated})
 
 
 def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
@@ -128,7 +161,8 @@ class Collection:
         self.journal = stage.folder / "journal.jsonl"
         self.answers = stage.folder / "answers.jsonl"  # that wait for the judge
         self.total = sum(1 for _ in self.problems())
-        self.counts: Counter[str] = Counter()  # of the progress line
+        self.counts: Counter[str] = Counter()  # of this run: traces, right ones, and what answers lack
+        self.warned: set[str] = set()
 
     def problems(self) -> Iterator[Problem]:
         return (p for p in read_records(Problem, self.stage.inputs["problems"]) if p.split != "test")
@@ -219,17 +253,30 @@ class Collection:
     def _show(self, line: Line, teacher: LocalTeacher | ServerTeacher, bar: Bar) -> None:
         self.counts["traces"] += len(line["traces"])
         self.counts["right"] += sum(trace["correct"] is True for trace in line["traces"])
+        for trace in line["traces"]:
+            lack = CUT_OFF if trace["reason"].endswith(CUT_OFF) else trace["reason"].partition(":")[0]
+            self.counts[lack] += 1
+            if lack in LACKS and self.counts["traces"] >= FIRST and self.counts[lack] > MOSTLY * self.counts["traces"]:
+                self._warn(lack)
         right = f"{self.counts['right'] / max(1, self.counts['traces']):.0%}"
         bar.advance(0, traces=self.counts["traces"], right=right, **teacher.cost())
+
+    def _warn(self, lack: str) -> None:
+        """Once."""
+        if lack not in self.warned:
+            self.warned.add(lack)
+            share = self.counts[lack] / self.counts["traces"]
+            say(f"warning: {self.stage.name}: {share:.0%} of the teacher's answers so far: {lack}. {LACKS[lack]}")
 
     def rows(self, counts: Counter[str], dropped: list[dict[str, Any]], stopped: str) -> Iterator[dict[str, Any]]:
         """The rows of the `rollouts` table. Counts their verdicts, and fills `dropped` with the problems that have none."""
         for problem, traces, reason, failures in in_order(self.journal, self.blocks()):
-            counts["failed"] += failures
+            counts["rollouts that failed"] += failures
             if not traces:
                 dropped.append({"problem_id": problem.id, "reason": reason or stopped})
             for trace in traces:
                 counts["undecided" if trace.correct is None else "right" if trace.correct else "wrong"] += 1
+                counts[CUT_OFF] += trace.reason.endswith(CUT_OFF)
                 yield to_row(trace)
 
 

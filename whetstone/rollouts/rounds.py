@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from whetstone.chat import ask
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.records import Completion, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.records import CUT_OFF, Completion, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
 
@@ -119,7 +119,7 @@ class Rounds:
         for verdict in self.verifier.check_many(items()):
             done = waiting.popleft()
             tallies[done.problem_id].verdicts[done.index] = verdict.correct is True
-            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; cut off at the token limit"
+            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; {CUT_OFF}"
             trace = Trace(done.problem_id, done.index, done.text, self.teacher, verdict.correct, reason)
             yield line(done.problem_id, [trace], usage=list(done.usage))
         if failures:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -46,6 +46,7 @@ class Stage:
     parallel: ParallelSettings
     scores: ScoreSettings
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
+    wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
 
     @property
     def model_source(self) -> Path | str | None:
@@ -90,8 +91,11 @@ class DamagedFile(ValueError):
         super().__init__(f"{path} is damaged: {why}. Put back the file as it was, or move it away.")
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """What `write_json` wrote: a table, or a list if that is the `kind`. Raises DamagedFile, FileNotFoundError."""
+def read_json(path: Path, kind: type = dict, needed: Iterable[str] = ()) -> Any:
+    """What `write_json` wrote: a table that has the `needed` keys, or a list if that is the `kind`.
+
+    Raises DamagedFile, FileNotFoundError.
+    """
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -99,6 +103,9 @@ def read_json(path: Path, kind: type = dict) -> Any:
         raise DamagedFile(path, f"it is not JSON ({error})" if size else "it is empty") from error
     if not isinstance(value, kind):
         raise DamagedFile(path, f"it holds a {type(value).__name__} where a {kind.__name__} belongs")
+    for key in needed:
+        if key not in value:
+            raise DamagedFile(path, f"it has no {key!r}")
     return value
 
 

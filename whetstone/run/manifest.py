@@ -55,13 +55,11 @@ def read_manifest(path: Path, needed: str = "kind") -> dict[str, Any]:
 
     Raises DamagedFile, FileNotFoundError.
     """
-    manifest = read_json(path)
+    manifest = read_json(path, needed=[needed])
     seal = manifest.pop(SEAL, None)
     if seal is not None and seal != _seal(manifest):
         raise DamagedFile(path, "it was changed after it was written (its seal does not fit)")
     check_shape(path, _Manifest, manifest)
-    if needed not in manifest:
-        raise DamagedFile(path, f"it has no {needed!r}")
     return {name: field.default for name, field in _Manifest.model_fields.items() if name != "key"} | manifest
 
 

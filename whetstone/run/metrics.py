@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, read_json, write_json, write_text
+from whetstone.run.mistakes import install_hint
 
 FILE_NAME = "metrics.jsonl"
 
@@ -136,7 +137,7 @@ def require_trackers(names: Iterable[str]) -> None:
         if importlib.util.find_spec(name) is None:
             raise ImportError(
                 f"[run] trackers names {name}, which is not installed. Install it with\n"
-                f'    pip install "whetstone[{name}]"\nor leave it out of the recipe.'
+                f"    {install_hint(name)}\nor leave it out of the recipe."
             )
 
 
@@ -149,7 +150,7 @@ def open_trackers(stage: Stage) -> list[Tracker]:
     identity = stage.folder / "trackers.json"  # deleted with the folder: a stage that is made again is another run
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
-    name = f"{stage.name}-{read_json(identity)['id']}"
+    name = f"{stage.name}-{read_json(identity, needed=['id'])['id']}"
     openers = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
     return [openers[tracker](stage, name) for tracker in names]
 

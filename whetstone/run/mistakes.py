@@ -10,6 +10,7 @@ from whetstone.run.fields import tables_in
 from whetstone.run.secrets import REDACTED, redacted
 from whetstone.run.toml import Table
 
+DISTRIBUTION = "whetstone-reasoner"  # this package's name on the package index, where `whetstone` is another project
 SHOWN = 200  # characters of a wrong value
 
 
@@ -41,6 +42,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     similar = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
     return f": did you mean {names[similar[0]]!r}?" if similar else "."
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an optional part of this package."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:

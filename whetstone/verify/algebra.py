@@ -6,7 +6,6 @@ makes their difference 0, and different if their values differ. Imported by no o
 
 import contextlib
 import gc
-import math
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 from whetstone.run.processes import fork
 from whetstone.verify.exact import TooLarge
 from whetstone.verify.numeric import POINTS, values_at
-from whetstone.verify.wire import first_readable, readable, receive, send
+from whetstone.verify.wire import PATIENCE, first_readable, readable, receive, send
 
 IDLE_CHECK_SECONDS = 5
 DIGITS, AGREEING = 30, 12  # digits that sympy evaluates, and those in which two values must differ to be different
@@ -33,6 +32,7 @@ WORK = dict.fromkeys(UNEVALUATED, 2) | {
 MOST_WORK = 4
 MOST_DIGITS = 4  # of a number beside any of these
 CRASHED = {"problem": "crashed"}
+TIMEOUT = {"problem": "timeout"}
 KILLED = {"problem": "killed"}  # by a signal that others sent: no fault of the question
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 
@@ -68,11 +68,9 @@ def serve() -> None:
         question = receive(questions)
         if question is None:
             return
-        began = time.monotonic()
         reply = child.asked(question, stop=questions)
         if reply == CRASHED:  # an earlier question may have spoiled it; a question that ends a process does so again
             child = _Forked(questions, replies)
-            question["seconds"] = max(0.0, question["seconds"] - (time.monotonic() - began))
             reply = child.asked(question, stop=questions)
         if reply is None:
             return
@@ -100,11 +98,12 @@ class _Forked:
 
     def asked(self, question: dict[str, Any], stop: int) -> dict[str, Any] | None:
         """Its reply, or the problem with it; None if the input `stop` ended first. Anything but a plain reply kills it."""
-        reply: dict[str, Any] | None = {"problem": "timeout"}
+        reply: dict[str, Any] | None = TIMEOUT
         try:
-            deadline = time.monotonic() + question["seconds"]
+            wait = question["seconds"] * PATIENCE
+            deadline = time.monotonic() + wait
             send(self.questions, question)
-            if first_readable((self.replies, stop), question["seconds"]) == self.replies:
+            if first_readable((self.replies, stop), wait) == self.replies:
                 reply = receive(self.replies, deadline + 1) or CRASHED
             elif time.monotonic() < deadline:
                 reply = None
@@ -114,7 +113,10 @@ class _Forked:
             reply = CRASHED
         if reply is None or reply.get("problem") in ("timeout", "crashed", "out of memory"):
             status = self._end()
-            if reply == CRASHED and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGTERM):
+            ended_by = os.WTERMSIG(status) if reply == CRASHED and os.WIFSIGNALED(status) else None
+            if ended_by == signal.SIGPROF:
+                return TIMEOUT
+            if ended_by in (signal.SIGKILL, signal.SIGTERM):
                 return KILLED
         return reply
 
@@ -130,24 +132,18 @@ class _Forked:
 
 
 def _answer_all(questions: int, replies: int) -> None:
-    """The child's work: until the input ends, or the kernel's timers should nobody be left to kill it."""
+    """The child's work: until the input ends. The kernel ends it when its processor time is used up, whatever it does then,
+    or when nobody is left to kill it."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     while (question := receive(questions)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, question["seconds"] + 1)
-        _cap_processor(question["seconds"])
+        seconds = question["seconds"]
+        began = time.process_time()
+        signal.setitimer(signal.ITIMER_REAL, seconds * PATIENCE + 1)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = answer(question["gold"], question["answer"])
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        send(replies, reply)
-
-
-def _cap_processor(seconds: float) -> None:
-    """The kernel ends this process once it has computed for so many seconds from now on, and one more."""
-    try:
-        import resource
-
-        most = math.ceil(time.process_time() + seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    except (ImportError, ValueError, OSError):
-        pass  # the wall's timer still holds
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
+        send(replies, reply | {"seconds": time.process_time() - began})
 
 
 def _cap_memory() -> None:

@@ -12,17 +12,23 @@ of a negative number is met says nothing: the branch is anyone's choice.
     same(f(x+1), f(x)+f(1))                False, as f is any function
 """
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, log2
 from typing import Any
 
-import mpmath
-from mpmath import mp
+from mpmath import MPContext
 
 from whetstone.verify.answers.terms import Term, names, walk
 from whetstone.verify.exact import TooLarge
+
+mp = MPContext()  # our own: mpmath's has one precision for the whole process
+TURN = threading.RLock()  # this one has one for all our threads
+os.register_at_fork(before=TURN.acquire, after_in_parent=TURN.release, after_in_child=TURN.release)
 
 DIGITS = (60, 120, 500, 2_000)  # at which a difference is looked at
 MOST_DIGITS = 4_000  # for a bound
@@ -32,7 +38,7 @@ POINTS = ((7, 3), (11, 13), (29, 17), (-5, 7))  # numerator and denominator of t
 SIGNED_POINTS = 16  # with other signs and orders of the symbols, for formulas in which these decide
 
 FUNCTIONS = {
-    name: getattr(mpmath, called)
+    name: getattr(mp, called)
     for name, called in {
         "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
         "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "ln": "log", "log": "log10",
@@ -47,6 +53,13 @@ ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 
 class NoValue(Exception):
     """This formula, or this point, has none that is told here."""
+
+
+@contextmanager
+def precision(digits: int) -> Iterator[None]:
+    """Everything that is evaluated within has so many digits. One thread at a time."""
+    with TURN, mp.workdps(digits):
+        yield
 
 
 def same(gold: Term, given: Term) -> bool | None:
@@ -95,13 +108,13 @@ def far_apart(a: Term, b: Term) -> bool:
         (first, size), (second, other) = constant_value(a), constant_value(b)
     except NoValue:
         return False
-    with mp.workdps(DIGITS[0]):
-        return bool(abs(first - second) > (size + other) * mpmath.mpf(10) ** -40)
+    with precision(DIGITS[0]):
+        return bool(abs(first - second) > (size + other) * mp.mpf(10) ** -40)
 
 
 @lru_cache(maxsize=1024)
 def constant_value(term: Term) -> tuple[Any, Any]:
-    with mp.workdps(DIGITS[0]):
+    with precision(DIGITS[0]):
         return sized(term, {})
 
 
@@ -116,11 +129,11 @@ def is_zero(term: Term, point: dict[str, Fraction]) -> bool | None:
     parts = list(walk(term))
     slow = sum(part[0] == "f" and part[1] in SLOW for part in parts)
     for digits in DIGITS[: 2 if slow > 2 or len(parts) > MOST_TERMS else 3 if slow else 4]:
-        with mp.workdps(digits):
+        with precision(digits):
             value, size = sized(term, point)
-            noise = size * mpmath.mpf(10) ** (15 - digits)
+            noise = size * mp.mpf(10) ** (15 - digits)
             if abs(value) > noise:
-                with mp.workdps(2 * digits):
+                with precision(2 * digits):
                     again, _ = sized(term, point)
                 if abs(again - value) < abs(value) / 1000:
                     return False if not point or not branched(term, point) else None
@@ -128,11 +141,11 @@ def is_zero(term: Term, point: dict[str, Fraction]) -> bool | None:
                 return True
     if bound is None or bound > MOST_DIGITS:
         return None
-    with mp.workdps(int(bound) + 40):
+    with precision(int(bound) + 40):
         value, size = sized(term, point)
         if magnitude(size) > 20:
             return None
-        return bool(abs(value) < mpmath.mpf(10) ** -(int(bound) + 1))
+        return bool(abs(value) < mp.mpf(10) ** -(int(bound) + 1))
 
 
 def branched(term: Term, point: dict[str, Fraction]) -> bool:
@@ -150,7 +163,7 @@ def branched(term: Term, point: dict[str, Fraction]) -> bool:
 
 def magnitude(value: Any) -> int:
     """Decimal digits before the point."""
-    return int(mpmath.log10(value)) + 1 if value > 1 else 0
+    return int(mp.log10(value)) + 1 if value > 1 else 0
 
 
 # values
@@ -168,9 +181,9 @@ class Evaluation:
 
     def __init__(self, point: dict[str, Fraction]):
         self.point = point
-        self.largest = mpmath.mpf(1)
+        self.largest = mp.mpf(1)
         self.known: dict[Term, Any] = {}
-        self.constants = {"~i": mpmath.mpc(0, 1), "pi": +mp.pi, "e": +mp.e}
+        self.constants = {"~i": mp.mpc(0, 1), "pi": +mp.pi, "e": +mp.e}
 
     def of(self, term: Term) -> Any:
         kind = term[0]
@@ -190,13 +203,13 @@ class Evaluation:
     def made(self, kind: str, term: Term) -> Any:
         values = [self.of(part) for part in term[1:] if isinstance(part, tuple)]
         if kind == "+":
-            return mpmath.fsum(values)
+            return mp.fsum(values)
         if kind == "*":
-            return mpmath.fprod(values)
+            return mp.fprod(values)
         if kind == "-":
             return -values[0]
         if kind == "i":
-            if abs(values[0]) <= mpmath.mpf(10) ** (20 - mp.dps):
+            if abs(values[0]) <= mp.mpf(10) ** (20 - mp.dps):
                 raise NoValue
             inverse = 1 / values[0]
             self.largest = max(self.largest, abs(inverse) ** 2)
@@ -209,21 +222,21 @@ class Evaluation:
 
 
 def as_float(value: Fraction) -> Any:
-    return mpmath.mpf(value.numerator) / value.denominator
+    return mp.mpf(value.numerator) / value.denominator
 
 
 def applied(name: str, values: list[Any]) -> Any:
     if name not in ("abs", "ln", "lg", "log", *STEPS) and any(abs(value) > LARGEST for value in values):
         raise TooLarge(f"{name} of a large number")
-    if name in STEPS and (values[0].imag or abs(values[0] - mpmath.nint(values[0])) < mpmath.mpf(10) ** (20 - mp.dps)):
+    if name in STEPS and (values[0].imag or abs(values[0] - mp.nint(values[0])) < mp.mpf(10) ** (20 - mp.dps)):
         raise NoValue
     if name in ("ln", "log", "lg") and not values[0]:
         raise NoValue
     try:
         if name not in FUNCTIONS:  # any function will do: what differs for it is different
-            return mpmath.sin(sum(map(ord, name)) + sum(k * value for k, value in enumerate(values, 2)))
+            return mp.sin(sum(map(ord, name)) + sum(k * value for k, value in enumerate(values, 2)))
         if name == "log" and len(values) == 2:
-            return mpmath.log(values[0]) / mpmath.log(values[1])
+            return mp.log(values[0]) / mp.log(values[1])
         return FUNCTIONS[name](*values)
     except (ValueError, ZeroDivisionError, TypeError) as error:
         raise NoValue from error  # a pole
@@ -232,12 +245,12 @@ def applied(name: str, values: list[Any]) -> Any:
 def real_root(value: Any, degree: int) -> Any:
     if not value.imag and value < 0:
         if degree % 2:
-            return -mpmath.root(-value, degree)
+            return -mp.root(-value, degree)
         if degree > 2:
             raise NoValue
     elif value.imag and degree > 2:
         raise NoValue
-    return mpmath.sqrt(value) if degree == 2 else mpmath.root(value, degree)
+    return mp.sqrt(value) if degree == 2 else mp.root(value, degree)
 
 
 def power(base: Any, exponent: Any) -> Any:
@@ -247,13 +260,13 @@ def power(base: Any, exponent: Any) -> Any:
         if exponent.imag or exponent <= 0:
             raise NoValue
         return base
-    if abs(exponent) * (abs(mpmath.log(abs(base))) + 4) > LARGEST:
+    if abs(exponent) * (abs(mp.log(abs(base))) + 4) > LARGEST:
         raise TooLarge("a power of too many digits")
     if not exponent.imag and exponent == int(exponent.real):
         return base ** int(exponent.real)
     if not base.imag and base < 0:
         raise NoValue  # which of the roots is meant is not said
-    return mpmath.power(base, exponent)
+    return mp.power(base, exponent)
 
 
 # the bound

@@ -189,8 +189,6 @@ def difference(chain: Chain) -> tuple[Term, Scalar] | None:
 
 def _in_proportion(first: Term, second: Term) -> bool | None:
     """False where the quotient of the two is not the same at two points; else None."""
-    from mpmath import mp
-
     from whetstone.verify import numeric
 
     quotients = []
@@ -198,13 +196,13 @@ def _in_proportion(first: Term, second: Term) -> bool | None:
     try:
         for upper, lower in numeric.POINTS[:3]:
             point = numeric.values_at(symbols, upper, lower)
-            with mp.workdps(60):
+            with numeric.precision(60):
                 quotients.append(numeric.Evaluation(point).of(("*", first, ("i", second))))
     except (numeric.NoValue, TooLarge):
         return None
-    with mp.workdps(60):
+    with numeric.precision(60):
         spread = max(abs(a - quotients[0]) for a in quotients)
-        return False if spread > abs(quotients[0]) * mp.mpf(10) ** -30 else None
+        return False if spread > abs(quotients[0]) * numeric.mp.mpf(10) ** -30 else None
 
 
 def _same_inequality(gold: Chain, given: Chain) -> bool | None:

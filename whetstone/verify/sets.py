@@ -95,19 +95,18 @@ def order(a: Term, b: Term) -> int:
             return sign if side == HIGH else -sign
     if a[0] == "n" and b[0] == "n":
         return 1 if a[1] > b[1] else -1
-    from mpmath import mp
-
     from whetstone.verify import numeric
 
     difference = ("+", a, ("-", b))
     try:
         if numeric.is_zero(difference, {}):
             return 0
-        with mp.workdps(60):
+        with numeric.precision(60):
             value = numeric.Evaluation({}).of(difference)
+            near = abs(value) < 1e-30
     except (numeric.NoValue, TooLarge) as problem:
         raise NoSet from problem
-    if abs(value) < 1e-30 or value.imag:
+    if near or value.imag:
         raise NoSet
     return 1 if value > 0 else -1
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from whetstone.problems.chats import completion_of
 from whetstone.problems.columns import AnswerFrom, answer_in
@@ -13,6 +13,7 @@ from whetstone.problems.files import find_files
 from whetstone.problems.row import BrokenRow, Row, as_json, cell, has_cell
 from whetstone.problems.table import read_tables, require_columns
 from whetstone.records import Verifier
+from whetstone.run.visible import write_json_line
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verifier import MathVerifier
 
@@ -65,7 +66,7 @@ def verify_file(
                 summary["correct"] += correct is True
                 summary["undecided"] += correct is None
                 reasons[row["reason"].split(":", 1)[0]] += 1
-                _print_row(row, out)
+                write_json_line(as_json(row), out)
             block = list(islice(rows, BLOCK_ROWS))
     return {**summary, "reasons": dict(reasons.most_common())}
 
@@ -107,10 +108,3 @@ def _field(row: Row, name: str) -> Any:
     if not has_cell(row, name) or cell(row, name) is None:
         raise ValueError(f"missing field: {name}")
     return cell(row, name)
-
-
-def _print_row(row: Row, out: TextIO | None) -> None:
-    try:
-        print(as_json(row), file=out)
-    except UnicodeEncodeError:
-        print(as_json(row, ascii=True), file=out)  # a lone surrogate, which UTF-8 cannot hold

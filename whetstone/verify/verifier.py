@@ -29,7 +29,8 @@ class NeedsAlgebra(Exception):
 class MathVerifier:
     """A `records.Verifier`: exact comparison here, computer algebra in `workers` killable processes.
 
-    `deadline` is the wall time in seconds that computer algebra may take for one check, once it has a process to itself.
+    `deadline` is the processor time in seconds that computer algebra may take for one check, so that verdicts do not depend
+    on how busy the machine is; in wall time it is at most five times as long, once the check has a process to itself.
     Processes start when first needed; most maths answers never need one. Any thread, event loop or forked child may use
     it; a spawned child gets one with processes of its own.
     """

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+PATIENCE = 5  # seconds of wall time that a second of processor time may take on a busy machine
+
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
     """Writes a whole message. Raises OSError if the other end is closed."""

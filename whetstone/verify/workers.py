@@ -2,8 +2,9 @@
 
 SIGALRM works in the main thread only, and a big-integer power holds the interpreter lock. So nothing inside a process can
 stop sympy for sure, but ending the process can. A worker therefore is two processes: one that has imported math-verify and
-only watches, and its fork that computes. A fork that misses its deadline, its processor time or its memory is killed, and
-the watching process forks again in milliseconds.
+only watches, and its fork that computes. A fork that has used up its processor time or its memory is killed, and the watching
+process forks again in milliseconds. Processor time is what counts, so that verdicts do not depend on what else the machine
+does; a fork that gets none is killed after PATIENCE times as many seconds.
 
 A worker ends with its parent: it sees the end of its input, or that its parent has changed. If the watching process alone is
 killed, the kernel's timers end a busy fork a second after its deadline. (The kernel's parent-death signal does not help: it is
@@ -15,22 +16,24 @@ again, of a new worker if need be, with its budget untouched.
 
 import os
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from whetstone.verify.children import Child, Died, Pool
 from whetstone.verify.equal import NotRead, Undecided
+from whetstone.verify.wire import PATIENCE
 
 ATTEMPTS = 10  # how often a question is asked whose worker is killed while it answers
 MEMORY_BYTES = 1 << 30  # address space of a worker; an idle one takes about 0.3 GiB of it
-GRACE_SECONDS = 0.25  # past a deadline, for the watching process to report it; then that is killed, too
+GRACE_SECONDS = (
+    0.25  # past the time that the watching process gives its forks (two, if the first crashes); then it is killed, too
+)
 
 
 @dataclass(slots=True)
 class Budget:
-    """Seconds of worker time left for one check."""
+    """Seconds of a worker's processor time left for one check."""
 
     left: float
 
@@ -96,10 +99,9 @@ class Workers(Pool[Worker]):
             worker = None
             try:
                 with self.lend() as worker:
-                    start = time.monotonic()
-                    reply = worker.ask({**question, "seconds": budget.left}, budget.left + GRACE_SECONDS)
+                    reply = worker.ask({**question, "seconds": budget.left}, 2 * PATIENCE * budget.left + GRACE_SECONDS)
                     if reply != {"problem": "killed"}:  # this is about its fork
-                        budget.left -= time.monotonic() - start
+                        budget.left -= reply.get("seconds", budget.left)
                         return reply
             except TimeoutError:
                 budget.left = 0.0

@@ -35,6 +35,10 @@ class FileSource(RowSource):
     def layout(self) -> ProblemSet:
         return self.columns.layout(self.answer_from)
 
+    @property
+    def has_formulas(self) -> bool:
+        return self.columns.formula is not None
+
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path), self.columns.named)
 

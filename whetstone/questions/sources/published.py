@@ -21,11 +21,11 @@ from whetstone.problems.table import read_tables
 from whetstone.questions.source import RowSource, installed
 from whetstone.records import Problem
 from whetstone.run import user_file
+from whetstone.run.mistakes import install_hint
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
-INSTALL = 'python -m pip install "whetstone[hub]"'
 NO_HUB = (
-    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
+    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {install_hint("hub")}\n'
     'or fetch the file yourself and say path = "…".'
 )
 
@@ -75,6 +75,10 @@ class PublishedSource(RowSource):
         part = Path(self.path or self.part)
         name = part.parent.name if has_magic(part.name) else part.name
         return self.layout.for_scoring or name.lower().startswith("test") or part.name.lower().startswith("test")
+
+    @property
+    def ships_solutions(self) -> bool:
+        return self.traces
 
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path)) if self.path else super().placed_rows()
