@@ -5,8 +5,7 @@ import io
 import pytest
 
 from tests.tiny_models import random_model, tiny
-from whetstone import model as models
-from whetstone.ask import Asking, Printer, chat, generate, model_folder, tally, without_thinking
+from whetstone.ask import Asking, Printer, chat, generate, tally, without_thinking
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
@@ -166,17 +165,6 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat():
     chat(fake, asking(), source=io.StringIO("one\ntwo\n"), out=out)
     assert fake.asked == [["one"], ["one", "half", "two"]]
     assert out.getvalue() == "half\nhalf\n"
-
-
-def test_a_run_stands_for_its_last_model_and_a_stage_for_its_own(tmp_path):
-    model, tokenizer = tiny()
-    for name in ("01-sft", "02-rl"):
-        models.save(model, tokenizer, tmp_path / name / "model")
-        (tmp_path / name / "manifest.json").write_text("{}")
-    (tmp_path / "03-later" / "model").mkdir(parents=True)  # not finished
-    assert model_folder(str(tmp_path)) == str(tmp_path / "02-rl/model")
-    assert model_folder(str(tmp_path / "01-sft")) == str(tmp_path / "01-sft/model")
-    assert model_folder("hub/name") == "hub/name"
 
 
 def test_settings_that_exclude_each_other_are_refused():

@@ -184,9 +184,9 @@ def test_the_error_about_an_unknown_key_names_each_known_one_once(walk, rooms, m
     [
         (("show", "none"), "There is no none"),
         (("report", "none"), "There is no run folder none"),
-        (("evaluate", "-m", "none", "-b", "none.jsonl"), "model 'none' is neither"),
+        (("evaluate", "-m", "none", "-b", "none.jsonl"), "There is no folder none"),
         (("verify", "none.jsonl"), "none.jsonl is not a file"),
-        (("generate", "-m", "./none", "hi"), "none has no config.json"),
+        (("generate", "-m", "./none", "hi"), "There is no folder ./none"),
     ],
 )
 def test_a_missing_file_is_named(words, message, tmp_path, monkeypatch, capsys):

@@ -162,7 +162,7 @@ def test_pairs_that_are_too_long_are_left_out_by_name_and_without_others_it_stop
     long = Pair("long", "Compute 1.", "1 " * 400, "2", source="teacher")
     write_records(tmp_path / "long", [long])
     settings = rollout_dpo.Settings(kind="dpo", source="teacher")
-    with pytest.raises(ValueError, match="each of its 1 pairs is longer than the model's context"):
+    with pytest.raises(ValueError, match=r"none of its 1 pairs can be used .* exceed the model's context of 256"):
         rollout_dpo.run(stage(tmp_path / "a", settings, pairs=tmp_path / "long", model=world["model"]))
     short = Pair("short", "Compute 1 + 1.", answer(1, 1), answer(1, 1, 1), source="teacher")
     write_records(tmp_path / "both", [long, short])

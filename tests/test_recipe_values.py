@@ -125,3 +125,37 @@ def test_a_chain_of_recipes_has_an_end(tmp_path):
     (tmp_path / "40.toml").write_text(QUESTIONS)
     with pytest.raises(ValueError, match=r"chain of 16 recipes"):
         read_recipe(tmp_path / "0.toml")
+
+
+def test_every_number_of_every_setting_has_bounds(tmp_path):
+    """Those of the class, or the ones that all numbers have; and `true` is none of them."""
+    from pydantic import ValidationError
+
+    from whetstone.recipe import KINDS, load_room
+    from whetstone.rl.registry import ALGORITHMS, STABILISERS
+    from whetstone.run.fields import tables_in
+    from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+
+    waiting = [
+        ModelSettings,
+        ParallelSettings,
+        RunSettings,
+        ScoreSettings,
+        *(load_room(kind).settings for kind in KINDS),
+    ]
+    waiting += [*ALGORITHMS.options().values(), *STABILISERS.options().values()]
+    seen = set()
+    while waiting:
+        table = waiting.pop()
+        if table in seen:
+            continue
+        seen.add(table)
+        for name, declared in table.model_fields.items():
+            waiting += tables_in(declared)
+            if declared.annotation not in (int, float):
+                continue
+            for wrong in (True, "1", float("nan"), 10**20, -(10**20)):
+                with pytest.raises(ValidationError) as error:
+                    table.model_validate({name: wrong})
+                assert any(mistake["loc"][-1] == name for mistake in error.value.errors()), (table, name, wrong)
+    assert len(seen) > 30

@@ -210,6 +210,7 @@ def test_a_changed_secret_and_an_old_manifest_with_one_make_nothing_stale(tmp_pa
         path = tmp_path / "runs/r/02-rollouts/manifest.json"
         old = read_json(path)
         old["settings"]["teacher"]["extra"]["api_key"] = EXTRA  # as earlier versions wrote it
+        del old["seal"]  # which they did not have
         write_json(path, old)
         assert status() == "done"
         assert whetstone("report", "runs/r").status == 0

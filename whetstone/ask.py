@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from whetstone.answer import count_votes
@@ -50,15 +49,6 @@ class Asking:
             raise ValueError(
                 f"beams = {self.beams} with a thinking budget, which steers one answer: use one of the two."
             )
-
-
-def model_folder(name: str) -> str:
-    """The model that a name stands for: of a run's folder the model trained last, of a stage's folder its own."""
-    if (Path(name) / "model" / "config.json").exists():
-        return str(Path(name) / "model")
-    stages = sorted(Path(name).glob("[0-9][0-9]-*/model"))
-    finished = [path for path in stages if (path.parent / "manifest.json").exists()]
-    return str(finished[-1]) if finished else name
 
 
 class Printer:

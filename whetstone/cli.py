@@ -28,8 +28,12 @@ Sets = Annotated[
     typer.Option("--set", metavar="NAME.KEY=VALUE", help="Change a setting of a stage or shared table. Repeatable."),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A Hugging Face folder or hub name, or a run (its last trained model).")
-]
+    str,
+    typer.Option(
+        "--model", "-m",
+        help="A Hugging Face folder, a run (its last trained model), a stage, or OWNER/NAME on the Hub, which is downloaded.",
+    ),
+]  # fmt: skip
 
 
 AnswerFrom = Annotated[
@@ -138,13 +142,17 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
             )
         if state.status != "done":
             for warning in warnings(checked, stage):
-                print(textwrap.fill(f"warning: {warning}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                _write_indented(f"warning: {warning}")
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
-                write_line(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                _write_indented(f"{name}: {value}")
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
     check_stages(checked, [stage for stage, state in planned if state.status != "done"])
+
+
+def _write_indented(text: str) -> None:
+    write_line(textwrap.fill(text, 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
 
 
 @app.command()
@@ -198,7 +206,9 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
     judge: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A model that gives a second opinion on answers that no rule can read."),
+        typer.Option(
+            metavar="MODEL", help="A model, as in `generate`: a second opinion on answers that no rule can read."
+        ),
     ] = None,
     opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
@@ -278,7 +288,7 @@ def generate(
     seed: int = 0,
 ) -> None:
     """Ask a model, and see it think."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import generate as answer_all
     from whetstone.records import Sampling
 
@@ -291,7 +301,7 @@ def generate(
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model_folder(model)), prompts, samples, asking)
+        answer_all(load_engine(model), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -313,7 +323,7 @@ def chat(
     seed: int = 0,
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import chat as talk
     from whetstone.records import Sampling
 
@@ -322,7 +332,7 @@ def chat(
 
     from whetstone.decode.engine import load_engine
 
-    talk(load_engine(model_folder(model)), asking, system)
+    talk(load_engine(model), asking, system)
 
 
 @app.command()

@@ -63,6 +63,15 @@ def test_prompts_are_taken_only_when_they_can_be_sent():
     assert len(taken) < 100
 
 
+def test_nothing_is_sent_once_the_caller_has_stopped():
+    with server(echo) as (address, world):
+        completions = client(address, in_flight=3).generate(prompts(10_000), SAMPLING)
+        next(completions)
+        completions.close()
+        assert not [thread for thread in threading.enumerate() if thread.name == "server requests"]
+    assert len(world.bodies) < 10_000
+
+
 def test_thinking_is_kept_and_a_cut_off_answer_is_marked():
     def think(handler, body, attempt):
         name = "reasoning_content" if "0" in body["messages"][0]["content"] else "reasoning"

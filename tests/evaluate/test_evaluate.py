@@ -160,17 +160,6 @@ def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path,
         evaluate.read_problems("gsm8k")
 
 
-def test_a_run_folder_stands_for_its_last_complete_model(tmp_path):
-    for name, complete in (("04-midtrain", True), ("05-sft", True), ("06-rl", False)):
-        write_json(tmp_path / name / "model" / "config.json", {})
-        if complete:
-            write_json(tmp_path / name / "manifest.json", {})
-    assert evaluate.find_model(str(tmp_path)) == tmp_path / "05-sft" / "model"
-    assert evaluate.find_model(str(tmp_path / "06-rl" / "model")) == tmp_path / "06-rl" / "model"
-    with pytest.raises(ValueError, match="neither a Hugging Face folder"):
-        evaluate.find_model(str(tmp_path / "nowhere"))
-
-
 @pytest.mark.skipif("WHETSTONE_DATA" not in os.environ, reason="WHETSTONE_DATA names no folder of public data files")
 def test_every_known_problem_set_is_read_whole():
     rows = {

@@ -92,5 +92,5 @@ class Engine:
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:
-    """An engine over a model folder or hub name."""
+    """An engine over the model that a name stands for (`find_model`)."""
     return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch)

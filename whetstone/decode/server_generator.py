@@ -42,6 +42,7 @@ PERMANENT = {
     407: "a proxy in between wants a password",
 }
 FIRST_PAUSE = 1.0  # seconds before the first retry; doubled with each further one
+LONGEST_CANCEL = 10.0  # seconds to wait for requests that are cancelled; a look-up of a name cannot be interrupted
 SHORTEST_SECRET = 8  # characters; a shorter one is left out of messages, but not out of answers, where it may be a word
 
 
@@ -131,7 +132,7 @@ class ServerGenerator:
                 yield item
         finally:
             ended.set()  # a caller that stops early does not wait for what is in flight
-            thread.join(timeout=self.settings.longest_pause)
+            thread.join(timeout=LONGEST_CANCEL)
 
     async def _serve(
         self, prompts: Iterator[Prompt], sampling: Sampling, finished: queue.Queue, ended: threading.Event
@@ -152,7 +153,7 @@ class ServerGenerator:
                         running.add(asyncio.create_task(self._complete(client, prompt, sampling)))
                     if not running or ended.is_set():
                         break
-                    done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+                    done, running = await asyncio.wait(running, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
                     for completion in await asyncio.gather(*done, return_exceptions=True):
                         if isinstance(completion, BaseException):
                             self._give_up(completion, len(running))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
+from whetstone.model_folder import check_folder, find_model
 from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
 from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
@@ -89,6 +90,7 @@ def evaluate_model(
     from whetstone.measure import score_model
 
     folder = find_model(model)
+    check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
@@ -99,21 +101,6 @@ def evaluate_model(
     if output:
         write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
     return scores
-
-
-def find_model(model: str) -> Path:
-    """The model folder: `model` itself, or that of the last complete training stage of a run. Raises ValueError."""
-    folder = Path(model)
-    if (folder / "config.json").is_file():
-        return folder
-    trained = [path.parent for path in sorted(folder.glob("[0-9]*-*/model/config.json"))]
-    trained = [path for path in trained if (path.parent / "manifest.json").exists()]
-    if trained:
-        return trained[-1]
-    raise ValueError(
-        f"model {model!r} is neither a Hugging Face folder (it has no config.json) nor a run folder with a complete "
-        "training stage. Name a folder with config.json and safetensors, or runs/NAME after whetstone run RECIPE."
-    )
 
 
 def read_problems(

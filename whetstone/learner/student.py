@@ -22,7 +22,7 @@ from whetstone.run.progress import say
 @dataclass(frozen=True)
 class Student:
     stage: Stage
-    source: Path | str  # a model folder, or a hub name
+    source: Path | str  # what `find_model` finds
     model: Any  # a transformers causal model, on the stage's device
     tokenizer: Any
     chat: Chat
@@ -64,7 +64,7 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        learner.save_model(self.tokenizer, self.stage.output("model"))
+        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from whetstone.model_folder import check_model
 from whetstone.pipeline.scores import headline
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.recipe import Recipe, RecipeStage
@@ -41,28 +42,9 @@ def _files(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _model(recipe: Recipe, stage: RecipeStage) -> None:
-    """`[model] path`, if it is a folder; a hub's name is known when it is loaded."""
-    if not starts_from_path(recipe, stage):
-        return
-    named = str(recipe.model.path)
-    path = Path(named)
-    if not path.is_dir():
-        if named.startswith((".", "/", "~")) or path.exists():
-            raise FileNotFoundError(
-                f"[model] path = {named!r} is no folder: {stage.name} starts from it. Name a Hugging Face folder."
-            )
-        return
-    needed = {
-        "config.json": ("config.json",),
-        "weights": ("*.safetensors", "*.gguf"),
-        "a tokenizer": ("*token*", "vocab*"),
-    }
-    for what, patterns in needed.items():
-        if not any(True for pattern in patterns for _ in path.glob(pattern)):
-            raise FileNotFoundError(
-                f"[model] path = {named!r} has no {what.removeprefix('a ')} ({' or '.join(patterns)}): {stage.name} starts "
-                "from it. Name a Hugging Face folder."
-            )
+    """`[model] path`. A model on the Hub is looked at when it is loaded."""
+    if starts_from_path(recipe, stage):
+        check_model(str(recipe.model.path))
 
 
 def _device(recipe: Recipe, stage: RecipeStage) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
-from whetstone.pipeline.staleness import hash_of
+from whetstone.pipeline.staleness import base_hash
 from whetstone.recipe import Recipe, RecipeStage
 from whetstone.records import Problem, to_row
 from whetstone.run.folder import (
@@ -71,7 +71,7 @@ def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Mod
             models.insert(0, ("base", folder / "base", outputs["base"]))
         elif recipe.model.path:
             path = Path(recipe.model.path)
-            models.insert(0, ("base", path, hash_of(path) or recipe.model.path))
+            models.insert(0, ("base", path, base_hash(recipe.model.path) or recipe.model.path))
     return [_model(recipe, name, path, content, problems_hash) for name, path, content in models]
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from whetstone.model_folder import local_model
 from whetstone.pipeline.outputs import changed, content_of
 from whetstone.recipe import Recipe, RecipeStage, Source
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, DamagedFile, hash_file
@@ -155,7 +156,7 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         inputs |= _run_inputs(recipe, recipe.stages[: stage.number - 1])
     if starts_from_path(recipe, stage):
         path = str(recipe.model.path)
-        inputs["[model] path"] = _input("", path, hash_of(Path(path)))
+        inputs["[model] path"] = _input("", path, base_hash(path))
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))
@@ -170,6 +171,11 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
 def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
     """Whether the stage trains the model that `[model] path` names."""
     return recipe.model.path is not None and stage.room.trains and "model" not in stage.sources
+
+
+def base_hash(path: str) -> str | None:
+    """Of the content of the model that `[model] path` names; None if it is not a path."""
+    return hash_of(local_model(path) or Path(path)) if Path(path).exists() else None
 
 
 def _input(stage: str, artifact: str, content: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whetstone.learner.cost import stored_shapes
+from whetstone.model_folder import stored_weights
 from whetstone.report.shapes import Card, Evaluation, Run
 from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json
 from whetstone.run.manifest import check_shape, read_manifest, read_scores
@@ -139,7 +139,7 @@ def _read_if_there(path: Path, shape: Any = dict) -> dict[str, Any]:
 
 def model_facts(folder: Path) -> dict[str, Any]:
     """Shape and number of parameters of a Hugging Face folder, from config.json and the safetensors headers."""
-    facts: dict[str, Any] = {"parameters": sum(map(math.prod, stored_shapes(folder).values()))}
+    facts: dict[str, Any] = {"parameters": sum(math.prod(tensor.shape) for tensor in stored_weights(folder).values())}
     config = _read_if_there(folder / "config.json")
     facts |= {"class": (config.get("architectures") or [""])[0]}
     for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):

@@ -40,7 +40,7 @@ class Settings(StudentSettings):
     )
     steps: int = Field(20, gt=0, le=10**8, description="samplings, each with its updates")
     rollouts: int = Field(0, ge=0, description="the stage ends with the step that reaches this number; 0: no limit")
-    prompts_per_step: int = Field(32, gt=0, description="groups of one step")
+    prompts_per_step: int = Field(32, gt=0, le=10**6, description="groups of one step")
     samples: int = Field(8, gt=1, le=10**6, description="rollouts per prompt")
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, le=10**4, description="times that each rollout is trained on")

@@ -158,7 +158,9 @@ class ModelSettings(Settings):
     shape only serves `plan`, before the model is downloaded.
     """
 
-    path: str | None = Field(None, description="a folder or a hub name; left out: a tiny model is made")
+    path: str | None = Field(
+        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+    )
     layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
     hidden: int = Field(128, ge=1, le=2**20, description="width")
     mlp: int = Field(384, ge=1, le=2**22, description="inner width of the feed-forward part")
