@@ -74,6 +74,7 @@ n \choose 2 == \frac{n(n-1)}{2}
 1{\,}024 == 1024
 \text{Area}=12 == 12
 \text{The area is }12 == \text{Area}=12
+5_{10} == 5
 half == 1/2
 one-half == 1/2
 a quarter == 1/4
