@@ -248,6 +248,8 @@ z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 """
 
 DIFFERENT = r"""
+\begin{cases}x=2\\y=-1\end{cases} == y=2, y=-1
+x=2, y=-1 == y=2, y=-1
 \text{Area}=12 == \text{Perimeter}=12
 the mean is 1/3 == the mode is 1/3
 7\text{ish} == 7
