@@ -57,6 +57,8 @@ def test_it_runs_from_every_context_and_says_what_it_found(tmp_path):
     assert all(one["healthy"] for one in found["contexts"].values()), done.stdout
     assert sum(one["answers"] for one in found["families"].values()) == 4 * len(FAMILIES)
     assert found["targets"]["nothing in a text was run"]["met"]
+    memory = [target for name, target in found["targets"].items() if name.startswith(("workers within", "growth below"))]
+    assert len(memory) == 2 and all(target["met"] for target in memory), done.stdout
     assert "asked from" in done.stdout
 
 
