@@ -207,10 +207,11 @@ def try_out(model: "PreTrainedModel") -> None:
     name = f"{model.name_or_path}: {type(model).__name__}"
     packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
     own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
+    not_finite = (
+        f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
+    )
     if not own_head.isfinite().all():
-        raise ValueError(
-            f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
-        )
+        raise ValueError(not_finite)
     if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
@@ -219,6 +220,8 @@ def try_out(model: "PreTrainedModel") -> None:
     model.set_attn_implementation("eager")
     separate = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
     model.set_attn_implementation(ATTENTION)
+    if not all(logits.isfinite().all() for logits in separate):
+        raise ValueError(not_finite)
     if not alike(packed, torch.cat(separate)):
         raise ValueError(
             f"{name} gives packed sequences other logits than separate ones: its attention does not use transformers' "

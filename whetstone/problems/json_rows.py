@@ -17,6 +17,7 @@ from whetstone.problems.text import LONGEST_LINE, bounded_lines, open_text
 LONGEST_DOCUMENT = 1 << 30  # characters of a document, which is read whole
 DEEPEST = 100  # objects and lists inside each other
 SURE_DIGITS = 15  # a float holds every number of so many characters
+MOST_DIGITS = 4000  # of an int; Python's limit is 4300
 WRAPPERS = ("data", "rows")  # the list that is meant if a document holds several
 
 
@@ -45,7 +46,12 @@ def _number(literal: str) -> float | Decimal:
     return value if as_many_digits == exact else exact
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number)
+def _whole_number(literal: str) -> int | Decimal:
+    """A Decimal where Python refuses to make an int of so many digits."""
+    return int(literal) if len(literal) <= MOST_DIGITS else Decimal(literal)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_int=_whole_number)
 
 
 def json_rows(path: Path, suffix: str) -> Iterator[Numbered]:
