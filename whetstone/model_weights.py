@@ -80,11 +80,7 @@ def read_config(folder: Path) -> Any:
 def read_weights(folder: Path, stored: Mapping[str, Stored], config: Any, dtype: torch.dtype) -> "PreTrainedModel":
     """The model, on the CPU, with every weight from the folder's files. Raises Unfit if the files do not hold exactly these."""
     config.dtype = dtype  # the folder may name one that no weight has
-    config.return_dict, config.output_hidden_states, config.output_attentions = (
-        True,
-        False,
-        False,
-    )  # what a call returns
+    config.update({"return_dict": True, "output_hidden_states": False, "output_attentions": False})
     with torch.device("meta"):
         blueprint = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
     _refuse_size_and_types(folder, stored, blueprint)

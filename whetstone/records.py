@@ -156,8 +156,8 @@ class Sampling:
         for name, fits in bounds.items():
             if not fits:
                 raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: temperature (finite), top_k and min_p are 0 or more, max_tokens at least "
-                    "1, top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
+                    f"{name} = {getattr(self, name)!r}: temperature (finite), top_k and min_p are 0 or more, max_tokens at "
+                    "least 1, top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
                 )
 
     @property

@@ -151,6 +151,9 @@ def test_a_key_with_two_values_breaks_its_row(tmp_path):
         ("9007199254740993.5", "9007199254740993.5"),  # no float
         ("1.23456789012345678901", "1.23456789012345678901"),
         ("1e400", "1" + "0" * 400),
+        pytest.param(
+            "9" * 5000, "not text: 'answer' holds 1.000e+5000, which has more than 400 digits", id="5000 digits"
+        ),
         ("1e999999999", "not text: 'answer' holds 1.000e+999999999, which has more than 400 digits"),
         ("1e-999", "not text: 'answer' holds 1.000e-999, which has more than 400 digits"),
         ("Infinity", "not text: 'answer' holds inf, which is no number"),
