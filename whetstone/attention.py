@@ -142,13 +142,27 @@ def attend(
     for name, amount in unsupported.items():
         if amount is not None:
             model = type(module).__name__
-            raise ValueError(f"{model} asks for attention with {name}, which is not supported: use another.")
+            raise ValueError(f"{model} asks for attention with {name}, which is not supported")
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
         return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
+    _refuse_other_sizes(module, key, value)
     if not isinstance(lengths, Segments):
         lengths = Segments(lengths or [query.shape[2]], query.device)
     return attend_segments(query, key, value, lengths, scaling, sliding_window).contiguous(), None
+
+
+def _refuse_other_sizes(module: torch.nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
+    """Raises ValueError for keys or values that the decoding's cache, one size for all layers, could not hold."""
+    config = getattr(module, "config", None)
+    if config is None:
+        return
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if (key.shape[3], value.shape[3]) != (size, size):
+        raise ValueError(
+            f"{type(module).__name__} has keys of size {key.shape[3]} and values of size {value.shape[3]}, not both {size} as "
+            "config.json says (latent attention), which is not supported"
+        )
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -74,6 +74,11 @@ def read_config(folder: Path) -> Any:
             f"{folder}/{CONFIG}: model_type {listed([kind])!r} with architectures {listed(own) or 'missing'} is no causal "
             f"language model of transformers ({listed(sorted(classes)) or 'none'}). Use a causal language model."
         )
+    if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
+        raise Unfit(
+            f"{folder}/{CONFIG}: a {kind} has no max_position_embeddings, so its context is not known (BLOOM, MPT, "
+            "Mamba). Use a class that has it, such as Phi-3, Qwen 2 or 3, or Llama."
+        )
     return config
 
 

@@ -105,7 +105,7 @@ def _turn_text(turn: Mapping[str, Any], role: str) -> str:
         off := next((key for key in UNTAUGHT if isinstance(turn.get(key), int | float) and not turn[key]), None)
     ):
         raise ValueError(f"not to be taught: a turn holds {off} = {turn[off]}")
-    if "<think>" in content and thoughts:
+    if thoughts and re.search("</?think>", content):
         if thoughts not in content:
             raise ValueError("thoughts twice: a turn holds <think> and, beside it, other thoughts")
         return content
