@@ -206,8 +206,9 @@ def try_out(model: "PreTrainedModel") -> None:
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
     name = f"{model.name_or_path}: {type(model).__name__}"
+    layers: list[int] = []
     try:
-        packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
+        packed = hidden_states(model, ids, positions, lengths=lengths, layers=layers)[0] @ weight.T  # (T, V)
         own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
     except torch.OutOfMemoryError:
         raise
@@ -215,6 +216,8 @@ def try_out(model: "PreTrainedModel") -> None:
         raise Unfit(
             f"{name} cannot take a packed row ({error}). Use a model of another class, such as {USUAL}."
         ) from error
+    if len(set(layers)) != len(layers):  # the second call's keys would replace the first's in a cache
+        raise Unfit(f"{name} computes attention twice in a layer. Use a model of another class, such as {USUAL}.")
     not_finite = (
         f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
     )
