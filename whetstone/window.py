@@ -23,14 +23,20 @@ class Window:
     max_tokens: int
 
     @classmethod
-    def of_folder(cls, model: Path | str, max_tokens: int) -> "Window":
-        """Of a model folder or hub name, whose weights are not read."""
-        from transformers import AutoConfig, AutoTokenizer
+    def of_model(cls, name: Path | str, max_tokens: int = 0) -> "Window":
+        """Of what a model's name stands for; its weights are not read. Raises FileNotFoundError, ValueError."""
+        from transformers import AutoTokenizer
 
         from whetstone.chat import Chat
+        from whetstone.model_folder import check_folder, find_model
+        from whetstone.model_weights import read_config, reading
 
-        context = AutoConfig.from_pretrained(model, trust_remote_code=False).max_position_embeddings
-        return cls(Chat(AutoTokenizer.from_pretrained(model, trust_remote_code=False)), context, max_tokens)
+        folder = find_model(name)
+        check_folder(folder)
+        with reading(folder):
+            config = read_config(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(Chat(tokenizer, config.eos_token_id), config.max_position_embeddings, max_tokens)
 
     def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
         """Problem id -> why it cannot be asked; those that can be are left out."""
