@@ -2,8 +2,8 @@
 
     python -m benchmarks verify_fuzz --json benchmarks/results/verify_fuzz.json
 
-`_answer_grammar` makes the pairs, in which truth follows from the construction. math-verify is asked about the same pairs (with
-`--peer-every N`, about each Nth), with the reference in dollar signs. It has no policy for choices: they are left out for it.
+`_answer_grammar` makes the pairs, in which truth follows from the construction. math-verify is asked about the same pairs, with
+the reference in dollar signs; it has no policy for choices, so those are left out for it.
 """
 
 import argparse

@@ -181,6 +181,32 @@ ALPACA = (  # text alone
     "{% else %}### Response:\n{{ message.content }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
+PHI3 = (  # its tokens take the white space that follows them
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+ZEPHYR = (
+    "{% for message in messages %}\n{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token }}\n"
+    "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+LLAMA2 = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + message['content'] | trim "
+    "+ ' [/INST]' }}{% else %}{{ ' ' + message['content'] | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+VICUNA = (
+    "{{ bos_token }}A chat. {% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else %}"
+    "ASSISTANT: {{ m.content }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+NO_HEADER = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"  # the model writes it
+)
+SPACING = {  # templates and special tokens that differ in the white space between turns; the first token is bos
+    "phi-3": (PHI3, ("<s>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")),
+    "zephyr": (ZEPHYR, ("<s>", "</s>")),
+    "llama-2": (LLAMA2, ("<s>", "</s>")),
+    "vicuna": (VICUNA, ("<s>", "</s>")),
+    "no header": (NO_HEADER, ("<|im_start|>", "<|im_end|>")),
+}
 NEWLINE_BEFORE_END = CHATML.replace("message['content'] + '<|im_end|>'", "message['content'] + '\n<|im_end|>'")
 
 THINK = ("<think>", "</think>")
@@ -250,6 +276,14 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, chat_template=template,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
+
+
+def spacing_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    template, (bos, eos, *more) = SPACING[kind]
+    tokenizer = byte_level((bos,))
+    following = [AddedToken(name, normalized=False, special=True, rstrip=kind == "phi-3") for name in (eos, *more)]
+    tokenizer.add_special_tokens(following)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, chat_template=template)
 
 
 def byte_level(special: tuple[str, ...], added: tuple[str, ...] = (), vocabulary: int = 300) -> Tokenizer:

@@ -4,7 +4,18 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from tests.chat_templates import CHATML, ENDS, TOKENS, byte_level, chat_of, generation_eos, taught, tokenizer_of
+from tests.chat_templates import (
+    CHATML,
+    ENDS,
+    SPACING,
+    TOKENS,
+    byte_level,
+    chat_of,
+    generation_eos,
+    spacing_tokenizer,
+    taught,
+    tokenizer_of,
+)
 from tests.tiny_models import random_model
 from whetstone import model as models_
 from whetstone.chat import Chat, Exchange, Taught, with_opening
@@ -85,6 +96,18 @@ def test_a_row_is_the_conversation_as_transformers_renders_it_up_to_the_end_of_t
         assert full.startswith(text) and not full.removeprefix(text).strip("\n").replace("<|endoftext|>", "")
     assert text.count("<think>") == text.count("</think>") <= 1
     assert row.answer_ids[-1] == chat.end and answer.rpartition("\n")[2] in chat.text(row.answer_ids)
+
+
+@pytest.mark.parametrize("kind", SPACING)
+def test_white_space_around_turns_is_where_transformers_has_it(kind):
+    tokenizer = spacing_tokenizer(kind)
+    answer = " <think>\na\n</think>\nb \n"
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}]
+    ids = tokenizer.apply_chat_template(turns, return_dict=False)
+    row = taught(Chat(tokenizer), answer, QUESTION)
+    taught_ids = [*row.prompt_ids, *row.answer_ids]
+    assert taught_ids == ids[: len(taught_ids)]
+    assert tokenizer.decode(ids[len(taught_ids) :]).strip() in ("", tokenizer.eos_token)
 
 
 GENERATION = CHATML.replace(

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
-from whetstone.model_folder import Unfit, check_folder, find_model
+from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
@@ -160,6 +160,17 @@ def load(
     refuse_not_finite(folder, model)
     try_out(model)
     return model, tokenizer
+
+
+def load_chat(path: Path | str) -> tuple[Chat, int]:
+    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
+    folder = find_model(path)
+    check_folder(folder)
+    with reading(folder):
+        config = read_config(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
+    return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 
 
 def without_dropout(config: Any) -> None:

@@ -24,19 +24,10 @@ class Window:
 
     @classmethod
     def of_model(cls, name: Path | str, max_tokens: int = 0) -> "Window":
-        """Of what a model's name stands for; its weights are not read. Raises FileNotFoundError, ValueError."""
-        from transformers import AutoTokenizer
+        """Of the model that a name stands for, whose weights are not read."""
+        from whetstone.model import load_chat
 
-        from whetstone.chat import Chat
-        from whetstone.model_folder import check_folder, find_model
-        from whetstone.model_weights import read_config, reading
-
-        folder = find_model(name)
-        check_folder(folder)
-        with reading(folder):
-            config = read_config(folder)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        return cls(Chat(tokenizer, config.eos_token_id), config.max_position_embeddings, max_tokens)
+        return cls(*load_chat(name), max_tokens)
 
     def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
         """Problem id -> why it cannot be asked; those that can be are left out."""

@@ -50,6 +50,11 @@ FOUND = [
     ("Answer \\[ \n 9 \n \\]", "9"),
     ("Therefore $x > 5$ is the solution.", "x > 5"),
     ("Q: How many?\nWe add.\nA: 5", "5"),
+    ('Here is the JSON:\n```json\n{"answer": 25}\n```', "25"),
+    ("Svaret är 36.", "36"),
+    ("Jawabannya adalah 36.", "36"),
+    ("La solución es x = 36.", "x = 36"),
+    ("The solutions are x = 1 and x = 2.", "x = 1 and x = 2"),
 ]
 NONE = [
     ("", "no answer"),
@@ -68,6 +73,7 @@ NONE = [
     ("half of\n$5$", "neither"),
     (r"\boxed{1}, " * 30 + r"\boxed{2}", "too many boxes"),
     (r"\boxed{4}, \boxed{5", "cut off"),
+    ('{"question": 25}', "no answer"),
 ]
 
 

@@ -69,6 +69,11 @@ x\text{ is at least }3 == x\ge3
 5 kΩ == 5000\,\Omega
 4 sq. cm == 4\text{ cm}^2
 7 == The answer is 7.
+\"$12 $ and $13 $\" == 12\text{ and }13
+n \choose 2 == \frac{n(n-1)}{2}
+1{\,}024 == 1024
+\text{Area}=12 == 12
+\text{The area is }12 == \text{Area}=12
 half == 1/2
 one-half == 1/2
 a quarter == 1/4
@@ -242,6 +247,8 @@ z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 """
 
 DIFFERENT = r"""
+\text{Area}=12 == \text{Perimeter}=12
+the mean is 1/3 == the mode is 1/3
 7\text{ish} == 7
 7\text{ (approx.)} == 7
 7\text{ negated} == 7

@@ -20,7 +20,7 @@ from whetstone.verify.answers.units import measure
 from whetstone.verify.choice import choice_of
 from whetstone.verify.compare import Ask, Undecided, ask_nobody, compare
 from whetstone.verify.exact import TooLarge, Unreadable, as_rational
-from whetstone.verify.extract import extract, reference_sentence
+from whetstone.verify.extract import extract, last_box, reference_sentence
 from whetstone.verify.policy import Policy, get_policy
 from whetstone.verify.relations import stated
 
@@ -96,7 +96,7 @@ def reference(gold: str) -> str:
     """The reference answer in a reference solution: its last box, what follows `####`, else all of it."""
     if "\\boxed" in gold or "\n" in gold.strip() or "####" in gold:
         found = extract(gold, REFERENCE)
-        return found.answer if found.answer is not None else gold
+        return found.answer or last_box(gold) or gold
     if "nswer is" in gold and (found := extract(gold, REFERENCE)).how == "stated":
         return found.answer
     return reference_sentence(gold) if "$" in gold else gold

@@ -111,6 +111,7 @@ SENTENCE_END = re.compile(
     rf"[.!?;](?=\s|$|\*)|[。！？；]|\s+[—–]+\s|\s--\s|,\s+(?:{CLAUSE})\b|\s+(?:because|since|which|where|I hope)\b"
     r"|\s+(?:in total|altogether|as required|as desired)\b",
 )
+JSON_FENCE = re.compile(r"```(?:json)?\s*(\{[^`]*\})\s*```\Z")
 FENCE = re.compile(r"\A```[a-z]*\s*\n?(.*?)\n?\s*```\Z", re.DOTALL)
 KEYS = ("answer", "final_answer", "final answer", "result", "solution")
 CORRECTED = re.compile(r"\b(?:it|this|that|answer)\s+should\s+(?:have\s+been|be)\b", re.IGNORECASE)
@@ -210,7 +211,7 @@ def inside(formula: re.Match[str]) -> str:
 
 def unwrapped(answer: str) -> str:
     """A text without a code fence, JSON, delimiters or emphasis around all of it."""
-    if answer.startswith("```") and (fenced := FENCE.match(answer)):
+    if answer.endswith("```") and (fenced := FENCE.match(answer) or JSON_FENCE.search(answer)):
         answer = fenced[1].strip()
     if answer[:1] == "{" and '"' in answer and (said := said_in_json(answer)) is not None:
         answer = said
@@ -224,7 +225,7 @@ def unwrapped(answer: str) -> str:
 
 
 def said_in_json(text: str) -> str | None:
-    """The answer of `{"answer": …}`."""
+    """The answer of `{"answer": …}`, "" if such an object has none; None for what is no object."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -233,7 +234,7 @@ def said_in_json(text: str) -> str | None:
         return None
     values = [value for key, value in found.items() if key.lower() in KEYS]
     if len(values) != 1 or isinstance(values[0], bool | dict | type(None)):
-        return None
+        return ""
     value = values[0]
     return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 

@@ -18,6 +18,9 @@ unlikely impossible mistaken invalid improbable unknown doubtful untrue thought
 believed supposed
 """
 DENYING = frozenset(DENYING_TEXT.split())
+CALLED_ANSWER = frozenset(
+    ("answer", "result", "value", "total", "solution", "number", "final", "correct", "of", "so", "thus")
+)
 QUANTIFIERS = frozenset(("for", "where", "with"))
 QUANTIFIED_TEXT = "any all every some arbitrary each constant constants real integer integers number numbers and"
 QUANTIFIED = frozenset(QUANTIFIED_TEXT.split())
@@ -25,6 +28,8 @@ QUANTIFIED = frozenset(QUANTIFIED_TEXT.split())
 
 def same_statement(gold: Value, given: Value, compare: Compare) -> bool:
     """Two answers of which at least one has words in it."""
+    if (wanted := _subject(gold)) and (found := _subject(given)) and not wanted & found:
+        return False  # the mean is not the mode
     for first, second in ((gold, given), (gold, _said(given)), (_said(gold), given), (_said(gold), _said(given))):
         if isinstance(first, Statement) and isinstance(second, Statement):
             if _same_parts(_plain(first), _plain(second), compare):
@@ -69,6 +74,15 @@ def _same_parts(golds: list["str | Value"], givens: list["str | Value"], compare
         elif not compare(first, second):
             return False
     return True
+
+
+def _subject(value: Value) -> set[str]:
+    """What a statement gives the value of: area, of `The area is 12`; nothing where it only calls it the answer."""
+    if not isinstance(value, Statement):
+        return set()
+    leads = [k for k, part in enumerate(value.parts) if isinstance(part, str) and part.casefold() in LEADING]
+    words = [part for part in value.parts[: leads[0]] if isinstance(part, str)] if leads else []
+    return {stem(word.casefold()) for word in words if word.isalpha()} - FILLING - SILENT - CALLED_ANSWER
 
 
 def _said(value: Value) -> Value | None:

@@ -65,7 +65,7 @@ DEGREES = re.compile(
 SCALE = re.compile(rf"\\degree\s*{TEXT}?\s*([CF])(?![A-Za-z])\s*{END}?")
 ORDINAL = re.compile(rf"(?<=\d)\s*(?:\^\s*)?\{{?\s*{TEXT}?\s*(?:st|nd|rd|th)\s*{END}?\s*\}}?(?![A-Za-z])")
 DOTS = re.compile(r"\.\.\.+|\\c?dots(?![A-Za-z])")
-JOINED = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*,?|\\,|,\\,)\s*(?=\d{3}(?!\d))")
+JOINED = re.compile(r"(?<=\d)(?:\{(?:,|\\[,!])\}|,?\\!\s*,?|\\,|,\\,)\s*(?=\d{3}(?!\d))")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 SPACED_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:[.,]\d+)?")
 POINTED = re.compile(r"[-+]?\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+)")

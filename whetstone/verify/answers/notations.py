@@ -25,6 +25,7 @@ ROWS = (
         r"\b(?i:answer|result|solution|total|value)\b[^{}]*(?:\bis|:|=)\s*\}",
         "",
     ),
+    ('\\"', r'\\"', '"'),
     # numbers
     ("Rational", r"(?<![A-Za-z\\])Rational\s*\(([^(),]+),([^(),]+)\)", r"\\frac{\1}{\2}"),
     ("binomial", r"(?<![A-Za-z\\])binomial\s*\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
@@ -36,6 +37,7 @@ ROWS = (
     (",", r"\A(-?\d+),(\d{1,2})(?=\s*(?:\\?%|€)\s*\Z)", r"\1.\2"),
     ("_", rf"{WORDED}([0-9A-Z]+)\s*\}}(?=\s*_)", r"\1"),
     ("choose", rf"\A(\d+)\s*{WORDED}?\s*choose\s*\}}?\s*(\d+)\Z", r"\\binom{\1}{\2}"),
+    ("\\choose", r"\A\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\Z", r"\\binom{\1}{\2}"),
     ("10^", r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot "),
     ("Abs", r"(?<![A-Za-z\\])Abs(?=\s*\()", "abs"),
     ("log", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}"),
