@@ -19,6 +19,7 @@ DEADLINE = 2.0
 SLACK = 1.5  # seconds, for killing a process on a busy machine
 
 HOSTILE = {
+    "tower of decimals": "1.1^{-" * 25 + "1.1" + "}" * 25,
     "tower": "9^{9^{9^{9}}}",
     "ten to the ten to the ten": "10^{10^{10}}",
     "large power": "9^{99999999}",

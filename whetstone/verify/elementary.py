@@ -11,6 +11,7 @@ a^b          e^(b ln a) for a positive number or a symbol a: 4^x = (2^x)^2
 from fractions import Fraction
 
 from whetstone.verify.exact import (
+    LONGEST_NAME,
     ONE,
     Algebra,
     Monomial,
@@ -106,6 +107,8 @@ class Elementary(Algebra):
     def exponential(self, atom: str, power: Fraction) -> Scalar:
         if abs(power.numerator) > 10**6:
             raise TooLarge("an exponent of many digits")
+        if len(atom) > LONGEST_NAME:
+            raise TooLarge("a long expression in an exponent")
         return Scalar({((atom, power),): Fraction(1)}, ONE) if power else rational(1)
 
     def root_of_unity(self, angle: Fraction) -> Scalar:

@@ -27,6 +27,7 @@ from whetstone.verify.primes import factor_integer
 MOST_BITS = 65_536  # of a numerator or denominator: about 19,700 decimal digits
 MOST_WORK_BITS = 500_000  # added up over the large operations of one expression
 MOST_TERMS = 400
+LONGEST_NAME = 20_000  # characters of what a function is taken of
 MOST_TERM_PRODUCTS = 3_000
 MOST_FACTORIAL = 4_000
 SMALL_BITS = 1_024  # below this an operation is not counted
@@ -234,7 +235,7 @@ class Algebra:
     def opaque(self, name: str, *arguments: Scalar) -> Scalar:
         """Something named by its arguments' canonical texts and not looked into."""
         text = f"f:{name}({','.join(key(argument) for argument in arguments)})"
-        if len(text) > 20_000:
+        if len(text) > LONGEST_NAME:
             raise TooLarge("a long expression inside a function")
         return symbol(text)
 
