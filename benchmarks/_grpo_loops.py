@@ -187,7 +187,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
 
     phases = Phases()
     our_stage = written(stage(folder, compute, 1))
-    pool = pool_of(our_stage.inputs["prompts"], our_stage.settings.pool, f"{our_stage.seed}/candidates")
+    pool, _ = pool_of(our_stage.inputs["prompts"], our_stage.settings.pool, f"{our_stage.seed}/candidates")
     asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, our_stage.seed)]
 
     class Paced(GRPOTrainer):

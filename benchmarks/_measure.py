@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import whetstone
+
 PROBE_STEPS = 300_000
 
 Work = Callable[[], int]
@@ -126,7 +128,9 @@ def hardware() -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    """`whetstone` is this checkout; the package index has another project of that name."""
+    own = {"whetstone": whetstone.__version__}
+    return {"python": platform.python_version(), **{name: own.get(name) or version(name) for name in packages}}
 
 
 def compare(name: str, cases: Sequence[Case], repeats: int, packages: Sequence[str]) -> dict[str, Any]:

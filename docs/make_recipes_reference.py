@@ -91,7 +91,7 @@ def _inputs(room: Room) -> str:
     inputs = []
     for name, wanted in room.inputs.items():
         facts = [" or ".join(wanted.accepts), wanted.description, "only if named" * wanted.only_named]
-        facts += ["optional" * (wanted.optional and not wanted.only_named)]
+        facts += ["or `[model] path`" * wanted.or_path, "optional" * (wanted.optional and not wanted.only_named)]
         inputs.append(f"`{name}` ({'; '.join(filter(None, facts))})")
     lines = [f"Inputs: {', '.join(inputs)}."] if inputs else []
     if room.reads_run:

@@ -5,12 +5,12 @@ import io
 import pytest
 
 from tests.tiny_models import random_model, tiny
-from whetstone import model as models
-from whetstone.ask import Asking, Printer, chat, generate, model_folder, without_thinking
+from whetstone.ask import Asking, Printer, chat, generate, tally, without_thinking
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
 from whetstone.records import Completion, Message, Prompt, Sampling
+from whetstone.run.visible import visible
 
 
 class Terminal(io.StringIO):
@@ -79,14 +79,28 @@ def test_each_question_has_its_answers_below_it_in_the_order_asked(engine):
     prompts = [user(question, str(number), index) for number, question in enumerate(questions) for index in range(2)]
     texts = {(c.problem_id, c.index): c.text for c in engine.generate(prompts, asking().sampling)}
     assert len(set(texts.values())) > 2
-    assert out.getvalue() == "".join(f"--- {p.messages[0].content}\n{texts[p.problem_id, p.index]}\n" for p in prompts)
+    shown = {p: f"--- {p.messages[0].content}\n{visible(texts[p.problem_id, p.index])}\n" for p in prompts}
+    tallies = {number: tally([texts[str(number), index] for index in range(2)]) for number in range(2)}
+    assert out.getvalue() == "".join(
+        shown[p] + (f"{tallies[int(p.problem_id)]}\n" if p.index == 1 else "") for p in prompts
+    )
+
+
+def test_a_tally_counts_equal_answers_together_and_names_a_majority_only_if_there_is_one():
+    texts = [r"\boxed{1/2}", r"\boxed{7}", r"so \boxed{0.5}", "<think>well"]
+    assert tally(texts) == "=== 4 samples, 2 different answers: majority 1/2 (2), 7 (1), no answer (1)"
+    assert tally(texts[:2]) == "=== 2 samples, 2 different answers: no majority, 1/2 (1), 7 (1)"
+    assert tally(["<think>well", ""]) == "=== 2 samples, 0 different answers: no answer (2)"
+    assert tally([rf"\boxed{{{n}}}" for n in (7, 1, 2, 3, 7, 4, 5, 6)]).endswith(
+        "7 different answers: majority 7 (2), 1 (1), 2 (1), 3 (1), 4 (1), 2 more (2)"
+    )
 
 
 def test_a_single_answer_is_streamed_and_says_when_it_was_cut_off(engine, capsys):
     out = io.StringIO()
     generate(engine, ["1+1?"], 1, asking(), out)
     (alone,) = engine.generate([user("1+1?")], asking().sampling)
-    assert out.getvalue() == alone.text + "\n"
+    assert out.getvalue() == visible(alone.text) + "\n"
     assert "cut off after 12 tokens: --max-tokens" in capsys.readouterr().err
 
 
@@ -94,7 +108,7 @@ def test_several_answers_of_a_beam_search_are_its_best(engine):
     out = io.StringIO()
     generate(engine, ["1+1?"], 2, asking(beams=3), out)
     (answers,) = beam_search(engine, [user("1+1?")], Beams(3, 12, best=2))
-    assert out.getvalue() == "".join(f"--- 1+1?\n{answer.completion.text}\n" for answer in answers)
+    assert out.getvalue() == "".join(f"--- 1+1?\n{visible(answer.completion.text)}\n" for answer in answers)
 
 
 def test_a_chat_keeps_its_turns_without_their_thinking_and_begins_anew_when_asked(engine, monkeypatch):
@@ -113,6 +127,22 @@ def test_a_chat_keeps_its_turns_without_their_thinking_and_begins_anew_when_aske
         [system, ("user", "fresh")],
     ]
     assert without_thinking("no tags") == "no tags"
+
+
+def test_a_chats_commands_are_answered_and_never_sent_to_the_model(engine, monkeypatch, capsys):
+    asked = []
+
+    def scripted(self, prompts, sampling, control=None):
+        asked.append([m.content for m in prompts[0].messages])
+        yield Completion("chat", 0, "yes", "end")
+
+    monkeypatch.setattr(Engine, "stream", scripted)
+    lines = "/help\n/halp\nfirst\n/reset\n /etc is a folder\n/exit\nafter\n"
+    chat(engine, asking(thinking="fold"), "", io.StringIO(lines), io.StringIO())
+    assert asked == [["first"], ["/etc is a folder"]]
+    said = capsys.readouterr().err
+    assert "--temperature 0.6 --max-tokens 12" in said and "--thinking fold" in said and "/new or /reset" in said
+    assert "unknown command /halp: did you mean '/help'?" in said and "Nothing was sent" in said
 
 
 def test_ctrl_c_ends_an_answer_and_not_the_chat():
@@ -135,17 +165,6 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat():
     chat(fake, asking(), source=io.StringIO("one\ntwo\n"), out=out)
     assert fake.asked == [["one"], ["one", "half", "two"]]
     assert out.getvalue() == "half\nhalf\n"
-
-
-def test_a_run_stands_for_its_last_model_and_a_stage_for_its_own(tmp_path):
-    model, tokenizer = tiny()
-    for name in ("01-sft", "02-rl"):
-        models.save(model, tokenizer, tmp_path / name / "model")
-        (tmp_path / name / "manifest.json").write_text("{}")
-    (tmp_path / "03-later" / "model").mkdir(parents=True)  # not finished
-    assert model_folder(str(tmp_path)) == str(tmp_path / "02-rl/model")
-    assert model_folder(str(tmp_path / "01-sft")) == str(tmp_path / "01-sft/model")
-    assert model_folder("hub/name") == "hub/name"
 
 
 def test_settings_that_exclude_each_other_are_refused():

@@ -1,5 +1,6 @@
 """docs/extending.md: each of its files is short, and its recipe runs with all of them."""
 
+import doctest
 import os
 import re
 import subprocess
@@ -33,6 +34,12 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(ROWS, encoding="utf-8")
     return tmp_path
+
+
+def test_the_reward_gives_what_the_page_says(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    examples = doctest.DocTestParser().get_doctest(PAGE.partition("## An RL algorithm")[0], {}, "extending.md", None, 0)
+    assert examples.examples and doctest.DocTestRunner().run(examples).failed == 0
 
 
 @pytest.mark.slow

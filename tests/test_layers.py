@@ -15,12 +15,15 @@ ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
     ("records",),
-    ("model", "attention", "longrope", "chat", "batch", "arithmetic", "verify", "run", "problems"),
+    (
+        "model", "model_folder", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
+        "verify", "run", "problems",
+    ),
     ("learner", "decode"),
-    ("sample", "pool", "answer", "judge", "measure"),
+    ("sample", "window", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
-]
+]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -46,7 +49,7 @@ DOORS = {
     "trackio": ("run/metrics.py",),
     "pickle": (),
 }
-LOADS_TORCH = ("model", "attention", "batch", "chat", "learner", "decode")  # may import it at the top
+LOADS_TORCH = ("model", "model_weights", "attention", "batch", "chat", "learner", "decode")  # may import it at the top
 
 
 def sources() -> list[Path]:

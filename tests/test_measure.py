@@ -236,3 +236,25 @@ def test_a_score_that_was_interrupted_goes_on_and_is_the_same(folder, tmp_path, 
 def test_greedy_needs_one_sample_and_problems_can_be_limited(folder, tmp_path):
     (easy, _) = scored(folder, tmp_path, temperature=0, problems=2)
     assert (easy.samples, easy.problems, easy.temperature) == (1, 2, 0)
+
+
+def test_a_problem_that_is_too_long_for_the_model_stays_in_the_denominator_as_not_solved(folder, tmp_path, capsys):
+    long = Problem("long", "1 + " * 400 + "1", "401", "test", "easy", level=1)
+    chosen = ScoreSettings(main="hard", samples=2, max_tokens=12)
+
+    def of(given, out):
+        return score_model(folder, given, chosen, ParallelSettings(device="cpu"), 0, out, "sft")
+
+    without, _ = of(problems(), tmp_path / "without")
+    easy, hard = of([long, *problems()], tmp_path / "with")
+    assert (easy.problems, easy.not_asked, hard.not_asked, without.not_asked) == (4, 1, 0, 0)
+    assert easy.mean == pytest.approx(without.mean * 3 / 4) and easy.mean_tokens == without.mean_tokens
+    first = list(read_rows(tmp_path / "with" / "easy"))[:2]
+    assert [(r["problem_id"], r["index"], r["correct"], r["stop"]) for r in first] == [
+        ("long", 0, False, "not asked"),
+        ("long", 1, False, "not asked"),
+    ]
+    said = capsys.readouterr().err
+    assert "1 of 4 problems cannot be asked and count as not solved: long (" in said and "context of 256" in said
+    with pytest.raises(ValueError, match="none of its 1 problems can be asked: long"):
+        of([long], tmp_path / "alone")

@@ -20,6 +20,7 @@ from transformers import (
     PhiForCausalLM,
 )
 
+from tests.chat_templates import taught
 from tests.tiny_models import (
     CLASSES,
     GAP,
@@ -140,7 +141,7 @@ def test_the_template_has_no_newline_and_a_turn_ends_with_its_own_token(phi):
     chat = Chat(tokenizer)
     text = tokenizer.decode(chat.prompt_ids((Message("system", "Be brief."), Message("user", "1 + 1?"))))
     assert text == "<|system|>Be brief.<|end|><|user|>1 + 1?<|end|><|assistant|>"
-    (ids,) = chat.completion_ids(["2"])
+    ids = taught(chat, "2").answer_ids
     assert ids == [*tokenizer.encode("2"), chat.end] and ids.count(chat.end) == 1
     assert chat.text(ids) == "2"
 

@@ -63,3 +63,18 @@ def test_the_files_of_its_tree_are_there():
             assert folder.is_dir(), line
         for name in re.findall(r"^  ([\w/]+\.py|\w+/)|  (\w+\.(?:py|toml))(?=\s|$)", line):
             assert (folder / "".join(name)).exists(), f"README's tree names {''.join(name)}"
+
+
+def test_the_questions_that_it_says_the_demo_answers_are_worded_as_the_demos_problems_are():
+    """Only in these words does the demo's model know arithmetic."""
+    told = [line.split("|") for line in README.splitlines() if re.match(r"\| .* \| \d \|$", line)]
+    right = {cells[1].strip(): int(cells[2]) for cells in told}
+    assert len(right) >= 5 and max(right.values()) == 8
+    number = r"\d{1,3}"
+    chain = rf"(What is|Compute) [(]?{number}([-+*][(]?{number}[)]?)+[?.]"
+    equation = rf"Solve for x: x([-+]{number})+={number}\."
+    story = rf"\w+ has {number} \w+\. First .* {number}.*\. How many \w+ does \w+ have now\?"
+    for question, count in right.items():
+        assert (count > 4) == bool(re.fullmatch(f"{chain}|{equation}|{story}", question)), question
+    for question in re.findall(r'generate [^\n]*"(.*?)"|question="(.*?)"', README):
+        assert "".join(question) in right, question

@@ -25,6 +25,13 @@ def test_rollouts_come_in_the_order_asked_whatever_finishes_first():
     assert {r.temperature for group in groups for r in group} == {0.7}
 
 
+def test_the_system_turn_of_a_problem_comes_before_its_question():
+    said = []
+    generator = Scripted(lambda prompt, sampling: said.append([(m.role, m.content) for m in prompt.messages]) or "1")
+    sample_groups(generator, [problem("p0", system="Be brief."), PROBLEMS[1]], 1, Sampling(), Grader())
+    assert said == [[("system", "Be brief."), ("user", "p0?")], [("user", "p1?")]]
+
+
 def test_more_rollouts_of_a_problem_go_on_after_those_it_has():
     generator = Scripted()
     (group,) = sample_groups(generator, PROBLEMS[:1], 2, Sampling(), Grader(), first=4)

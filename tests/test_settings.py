@@ -48,7 +48,8 @@ def test_a_plain_string_names_the_optimizer_and_keeps_the_other_defaults():
 def test_setting_a_key_below_a_name_keeps_the_name(tmp_path):
     recipe = tmp_path / "named.toml"
     recipe.write_text(
-        RECIPE
+        '[model]\npath = "base"\n'
+        + RECIPE
         + """optimizer = "muon"
 [[stage]]
 kind = "rl"

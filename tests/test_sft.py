@@ -1,5 +1,7 @@
 """Supervised fine-tuning: whole samples, loss on the response only, the end of turn learnt even if it is also the padding."""
 
+import shutil
+
 import pytest
 
 from tests.scripted import Killed, kill_after, stage
@@ -62,13 +64,33 @@ def test_the_response_and_its_end_of_turn_are_scored_and_nothing_else(world, spe
     assert len(batch.targets) == len(row.ids) - row.prompt
 
 
+def test_a_system_turn_is_taught_with_its_question_and_left_out_where_the_template_refuses_it(tmp_path, world):
+    rows = list(read_rows(world["subset"]))
+    rows[0]["system"], rows[1]["question"] = "Be brief.", "What is <|end|>?"
+    write_rows(tmp_path / "subset", rows)
+    chat = chat_of(world)
+    assert chat.tokenizer.decode(row_of(chat, rows[0]).ids).startswith(
+        "<|system|>Be brief.<|end|><|user|>Compute 0 + 0."
+    )
+    shutil.copytree(world["model"], tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    template.write_text(refusal + template.read_text())
+    changed = world | {"subset": tmp_path / "subset", "model": tmp_path / "model"}
+    told = sft.run(room(tmp_path / "s", changed, epochs=1))
+    assert (told["samples"], told["left_out"]) == (7, 1)
+    (dropped,) = read_rows(tmp_path / "s" / "dropped")
+    assert (dropped["row"], dropped["reason"]) == (0, "the chat template refuses it")
+    assert "no system role" in dropped["detail"]
+
+
 def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
     rows = list(read_rows(world["subset"]))
     rows[2] = rows[2] | {"text": answer(1, 1) * 20}
     write_rows(tmp_path / "subset", rows)
     told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=128))
     assert (told["samples"], told["left_out"]) == (7, 1)
-    with pytest.raises(ValueError, match="no sample of at most 5 tokens"):
+    with pytest.raises(ValueError, match=r"longer than 5 tokens .* Raise max_length: the shortest has"):
         sft.run(room(tmp_path / "t", world, max_length=5))
 
 

@@ -66,13 +66,16 @@ def test_a_hang_is_reported_with_its_stacks(tmp_path, hang, end):
 
 
 def test_phases_that_end_in_time_are_not_reported_and_the_watcher_ends_with_its_process(tmp_path, capfd):
+    longest, begin = 0.0, time.monotonic()
     with Watchdog(tmp_path, 3) as watchdog:
         watcher = watchdog._watcher
         for step in range(80):
             time.sleep(0.05)
             watchdog.phase("forward", step)
+            longest, begin = max(longest, time.monotonic() - begin), time.monotonic()
     assert watcher.poll() is not None
-    assert not list(tmp_path.iterdir()) and "hangs" not in capfd.readouterr().err
+    if longest < 2.5:  # a busy machine may have held this process for longer than the watchdog allows
+        assert not list(tmp_path.iterdir()) and "hangs" not in capfd.readouterr().err
 
 
 def test_zero_seconds_watch_nothing(tmp_path):

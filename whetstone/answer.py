@@ -123,10 +123,9 @@ def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling
     Raises ValueError before anything is generated if this machine offers no isolation for programs.
     """
     sandbox.require()
-    questions = {problem.id: problem.question for problem in problems}
-    programs = _one_each(generator, {name: text + PROGRAM_REQUEST for name, text in questions.items()}, sampling)
+    programs = _one_each(generator, [(problem, problem.question + PROGRAM_REQUEST) for problem in problems], sampling)
     outcomes = {name: sandbox.run_text(completion.text) for name, completion in programs.items()}
-    failed = {name: questions[name] for name, outcome in outcomes.items() if outcome.answer is None}
+    failed = [(problem, problem.question) for problem in problems if outcomes[problem.id].answer is None]
     thoughts = _one_each(generator, failed, sampling)
     answers = []
     for problem in problems:
@@ -137,10 +136,12 @@ def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling
     return answers
 
 
-def _one_each(generator: Generator, questions: dict[str, str], sampling: Sampling) -> dict[str, Completion]:
+def _one_each(
+    generator: Generator, questions: Sequence[tuple[Problem, str]], sampling: Sampling
+) -> dict[str, Completion]:
     """One completion per question, by problem id, in the order of the questions."""
     if not questions:
         return {}
-    prompts = [ask(name, text, 0) for name, text in questions.items()]
+    prompts = [ask(problem.id, text, 0, problem.system) for problem, text in questions]
     completions = {completion.problem_id: completion for completion in generator.generate(prompts, sampling)}
-    return {name: completions[name] for name in questions}
+    return {prompt.problem_id: completions[prompt.problem_id] for prompt in prompts}

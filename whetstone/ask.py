@@ -8,17 +8,23 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from whetstone.answer import count_votes
 from whetstone.records import Completion, Message, Prompt, Sampling
+from whetstone.run.mistakes import suggestion
+from whetstone.run.visible import visible, write_line
 from whetstone.show import DIM, PLAIN
+from whetstone.verify import MathVerifier, extract, get_policy
 
 if TYPE_CHECKING:
     from whetstone.decode.engine import Engine
 
 OPEN, CLOSE = "<think>", "</think>"
-HELP = "an empty line or Ctrl-D leaves; /new begins anew; Ctrl-C ends an answer"
+HELP = """/help shows the settings; /new or /reset forgets the conversation; Ctrl-C ends an answer
+/exit, an empty line or Ctrl-D leaves; a space before a line that begins with / sends it to the model"""
+ANEW, LEAVE = ("/new", "/reset"), ("/exit", "/quit")
+TALLIED, LONGEST = 5, 60  # different answers that a tally names, and characters of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +49,6 @@ class Asking:
             raise ValueError(
                 f"beams = {self.beams} with a thinking budget, which steers one answer: use one of the two."
             )
-
-
-def model_folder(name: str) -> str:
-    """The model that a name stands for: of a run's folder the model trained last, of a stage's folder its own."""
-    if (Path(name) / "model" / "config.json").exists():
-        return str(Path(name) / "model")
-    stages = sorted(Path(name).glob("[0-9][0-9]-*/model"))
-    finished = [path for path in stages if (path.parent / "manifest.json").exists()]
-    return str(finished[-1]) if finished else name
 
 
 class Printer:
@@ -117,7 +114,7 @@ class Printer:
 
     def _text(self, text: str) -> None:
         if not self._inside or self.thinking == "show":
-            self.out.write(text)
+            self.out.write(visible(text))
         elif text:
             self._thought += len(text)
             if self.thinking == "fold" and self.live:
@@ -150,7 +147,10 @@ def answer(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Itera
 def generate(
     engine: "Engine", questions: Sequence[str], samples: int, asking: Asking, out: TextIO | None = None
 ) -> None:
-    """Print answers in the order of the questions: a single one as it is written, several as soon as those before are done."""
+    """Print answers in the order of the questions: a single one as it is written, several as soon as those before are done.
+
+    Below several samples of a question stands their tally. A beam search has none: it finds different answers by design.
+    """
     out = out or sys.stdout
     prompts = [
         Prompt(str(number), index, (Message("user", question),))
@@ -169,8 +169,35 @@ def generate(
         done[event.problem_id, event.index] = event
         while waiting and (waiting[0].problem_id, waiting[0].index) in done:
             prompt = waiting.pop(0)
-            out.write(f"--- {prompt.messages[0].content}\n")
-            _show([done.pop((prompt.problem_id, prompt.index))], asking, out)
+            write_line(f"--- {prompt.messages[0].content}", out)
+            _show([done[prompt.problem_id, prompt.index]], asking, out)
+            if prompt.index == samples - 1:
+                texts = [done.pop((prompt.problem_id, index)).text for index in range(samples)]
+                if samples > 1 and asking.beams == 1:
+                    write_line(tally(texts), out)
+
+
+def tally(texts: Sequence[str]) -> str:
+    r"""How often each answer was given, the majority's first.
+
+    >>> tally([r"\boxed{35}", r"\boxed{42}", r"\boxed{35.0}", ""])
+    '=== 4 samples, 2 different answers: majority 35 (2), 42 (1), no answer (1)'
+    """
+    with MathVerifier() as verifier:
+        votes = count_votes([extract(text, get_policy("math")).answer for text in texts], verifier)
+    named = [f"{_short(vote.answer or '')} ({vote.votes})" for vote in votes[:TALLIED]]
+    if len(votes) > TALLIED:
+        named.append(f"{len(votes) - TALLIED} more ({sum(vote.votes for vote in votes[TALLIED:])})")
+    if silent := len(texts) - sum(vote.votes for vote in votes):
+        named.append(f"no answer ({silent})")
+    tied = len(votes) > 1 and votes[0].votes == votes[1].votes
+    lead = "" if not votes else "no majority, " if tied else "majority "
+    counted = f"{len(votes)} different answer{'' if len(votes) == 1 else 's'}"
+    return f"=== {len(texts)} samples, {counted}: {lead}{', '.join(named)}"
+
+
+def _short(answer: str) -> str:
+    return visible(answer if len(answer) <= LONGEST else answer[:LONGEST] + "…", one_line=True)
 
 
 def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking) -> Asking | None:
@@ -185,7 +212,7 @@ def _within_context(engine: "Engine", prompts: Sequence[Prompt], asking: Asking)
 def _show(events: Iterable[Any], asking: Asking, out: TextIO) -> None:
     if Printer(asking.thinking, out).show(events) == "length":
         most = asking.sampling.max_tokens
-        print(f"(cut off after {most} tokens: --max-tokens allows more)", file=sys.stderr)
+        write_line(f"(cut off after {most} tokens: --max-tokens allows more)", sys.stderr)
 
 
 def without_thinking(text: str) -> str:
@@ -202,19 +229,52 @@ def chat(
     messages = start
     terminal = source.isatty()
     if terminal:
-        print(f"{DIM}{HELP}{PLAIN}", file=sys.stderr)
+        sys.stderr.write(f"{DIM}{HELP}{PLAIN}\n")
     turn = 0
     while True:
         question = _question(source, terminal)
         if question is None:
             return
-        if question == "/new":
-            messages = start
+        if question.startswith("/"):
+            if question in LEAVE:
+                return
+            if question in ANEW:
+                messages = start
+            write_line(_said(question, asking, system), sys.stderr)
             continue
-        messages = (*messages, Message("user", question))
+        messages = (*messages, Message("user", question.strip()))
         text = _turn(engine, Prompt(f"turn {turn}", 0, messages), asking, out)
         messages = messages[:-1] if text is None else (*messages, Message("assistant", without_thinking(text)))
         turn += 1
+
+
+def _said(command: str, asking: Asking, system: str) -> str:
+    """What a command of the chat answers."""
+    if command in ANEW:
+        return "(the conversation is forgotten)"
+    if command == "/help":
+        return f"{HELP}\n{_settings(asking, system)}"
+    known = ("/help", *ANEW, *LEAVE)
+    return f"(unknown command {command}{suggestion(command, known)} There are {', '.join(known)}. Nothing was sent.)"
+
+
+def _settings(asking: Asking, system: str) -> str:
+    sampling = asking.sampling
+    values = {
+        "temperature": sampling.temperature,
+        "max-tokens": sampling.max_tokens,
+        "top-p": sampling.top_p,
+        "top-k": sampling.top_k,
+        "min-p": sampling.min_p,
+        "seed": sampling.seed,
+        "beams": asking.beams,
+        "thinking": asking.thinking,
+        "think-most": asking.think_most,
+        "think-least": asking.think_least,
+        "system": system or None,
+    }
+    given = " ".join(f"--{name} {value}" for name, value in values.items() if value is not None)
+    return f"settings, changed by starting the chat with others: {given}"
 
 
 def _question(source: TextIO, terminal: bool) -> str | None:
@@ -222,14 +282,14 @@ def _question(source: TextIO, terminal: bool) -> str | None:
     try:
         while True:
             if terminal:
-                print("> ", end="", file=sys.stderr, flush=True)
+                write_line("> ", sys.stderr, end="")
             line = source.readline()
             if not line or (terminal and not line.strip()):
                 return None
             if line.strip():
-                return line.strip()
+                return line.rstrip()
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        write_line(stream=sys.stderr)
         return None
 
 
@@ -237,7 +297,7 @@ def _turn(engine: "Engine", prompt: Prompt, asking: Asking, out: TextIO) -> str 
     """The text of the answer, up to where Ctrl-C ended it; None if there is none."""
     fitting = _within_context(engine, [prompt], asking)
     if fitting is None:
-        print("(the conversation is longer than the model's context: /new begins anew)", file=sys.stderr)
+        write_line("(the conversation is longer than the model's context: /new begins anew)", sys.stderr)
         return None
     printer = Printer(fitting.thinking, out)
     with suppress(KeyboardInterrupt):

@@ -5,9 +5,11 @@ import shlex
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from whetstone.run.visible import guard_libraries, visible, write_line
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
 USER_ERROR = 2
@@ -26,7 +28,17 @@ Sets = Annotated[
     typer.Option("--set", metavar="NAME.KEY=VALUE", help="Change a setting of a stage or shared table. Repeatable."),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A Hugging Face folder or hub name, or a run (its last trained model).")
+    str,
+    typer.Option(
+        "--model", "-m",
+        help="A Hugging Face folder, a run (its last trained model), a stage, or OWNER/NAME on the Hub, which is downloaded.",
+    ),
+]  # fmt: skip
+
+
+AnswerFrom = Annotated[
+    Literal["column", "boxed", "after_hashes"],
+    typer.Option(help="Where the right answer is: its column as it stands, the last box in it, or what follows ####."),
 ]
 
 
@@ -35,6 +47,7 @@ def main() -> None:
     # Idle OpenMP threads that spin take the cores from other processes. Torch reads this once, when it loads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every small model
+    guard_libraries()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -46,7 +59,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        write_line(f"error: {error}", sys.stderr)
         sys.exit(USER_ERROR)
 
 
@@ -54,7 +67,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from whetstone import __version__
 
-        print(f"whetstone {__version__}")
+        write_line(f"whetstone {__version__}")
         raise typer.Exit
 
 
@@ -74,7 +87,9 @@ def run(
     first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Begin at this stage.")] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="End after this stage.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Only this stage. Repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Redo stale stages. Their old work is thrown away.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Redo stale stages. Old work stays until the new is complete.")
+    ] = False,
     sets: Sets = None,
 ) -> None:
     """Run the stages of a recipe in order. Finished stages are skipped, interrupted ones continued.
@@ -85,6 +100,7 @@ def run(
     from whetstone.pipeline.running import run_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
+    from whetstone.run.secrets import redacted
     from whetstone.terminal import print_results
 
     checked = read_recipe(recipe, sets or ())
@@ -92,8 +108,8 @@ def run(
         with terminate_as_interrupt():
             run_recipe(checked, first, last, only or (), force)
     except KeyboardInterrupt as stop:
-        command = shlex.join(["whetstone", *sys.argv[1:]])
-        print(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", file=sys.stderr)
+        command = shlex.join(["whetstone", *redacted(sys.argv[1:])])
+        write_line(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
 
@@ -102,6 +118,8 @@ def run(
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
+    from whetstone.pipeline.ahead import warnings
+    from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate
     from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
@@ -109,24 +127,32 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.terminal import print_estimates
 
     checked = read_recipe(recipe, sets or ())
-    print(f"{recipe} -> {checked.folder}")
+    write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
-    for stage, state in plan_recipe(checked):
+    planned = plan_recipe(checked)
+    for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
-        print(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
+        write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
-            print(f"    {reason}")
+            write_line(f"    {reason}")
         if state.manifest is not None:
             wall, cpu = state.manifest["wall_seconds"], state.manifest["cpu_seconds"]
-            print(
+            write_line(
                 f"    took {clock(wall)} ({cpu:.1f} s CPU, {bytes_as_text(state.manifest['peak_memory'])} at the peak)"
             )
         if state.status != "done":
+            for warning in warnings(checked, stage):
+                _write_indented(f"warning: {warning}")
             estimates[stage.folder_name] = estimate(checked, stage)
             for name, value in estimates[stage.folder_name].lines.items():
-                print(textwrap.fill(f"{name}: {value}", 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
+                _write_indented(f"{name}: {value}")
     if any(estimate.memory for estimate in estimates.values()):
         print_estimates(checked, estimates)
+    check_stages(checked, [stage for stage, state in planned if state.status != "done"])
+
+
+def _write_indented(text: str) -> None:
+    write_line(textwrap.fill(text, 110, initial_indent=" " * 4, subsequent_indent=" " * 8))
 
 
 @app.command()
@@ -136,14 +162,14 @@ def schema() -> None:
 
     from whetstone.schema import recipe_schema
 
-    print(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
+    write_line(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
 def show(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FILE|FOLDER", help="A table (Parquet, JSONL, CSV), or the folder of a stage or run."),
+        typer.Argument(metavar="FILE|FOLDER", help="A table (docs/your_data.md), or the folder of a stage or run."),
     ],
     grep: Annotated[str, typer.Option(help="Only rows with a field that contains this text.")] = "",
     where: Annotated[
@@ -157,31 +183,32 @@ def show(
 
     if path.is_dir() and not any(path.glob("part-*.parquet")):
         tables = tables_below(path)
-        if not tables:
-            raise FileNotFoundError(
-                f"{path} holds no tables (part-*.parquet): no stage has written one yet. Name a table or a run."
-            )
         for table, rows, columns in tables:
-            print(f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}")
-        return
+            line = f"{table}  {rows:,} rows{': ' if columns else ''}{', '.join(columns)}"
+            write_line(visible(line, one_line=True))
+        if tables:
+            return
     shown = 0
     for number, row in chosen(rows_of(path), grep, where or (), index, count):
-        print(render(number, row, colour=sys.stdout.isatty()))
+        sys.stdout.write(render(number, row, colour=sys.stdout.isatty()) + "\n")
         shown += 1
     if not shown:
-        print("no row matches", file=sys.stderr)
+        write_line("no row matches", sys.stderr)
 
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, CSV or Parquet: predictions and answers.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Predictions and answers (docs/your_data.md).")],
     prediction_field: Annotated[str, typer.Option(help="The field with a completion or a bare answer.")] = "prediction",
     gold_field: Annotated[str, typer.Option(help="The field with the right answer.")] = "gold",
+    answer_from: AnswerFrom = "column",
     policy: Annotated[str, typer.Option(help="How answers are read and compared.")] = "math",
     output: Annotated[Path | None, typer.Option(help="Write rows here instead of to stdout.")] = None,
     judge: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A model that gives a second opinion on answers that no rule can read."),
+        typer.Option(
+            metavar="MODEL", help="A model, as in `generate`: a second opinion on answers that no rule can read."
+        ),
     ] = None,
     opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
@@ -197,9 +224,9 @@ def verify(
         second = {"second": lambda rules: JudgedVerifier(rules, engine, opinions)}
     elif opinions is not None:
         raise ValueError(f"--opinions {opinions}: only a judge gives opinions. Name one with --judge MODEL.")
-    summary = verify_file(path, prediction_field, gold_field, policy, output, **second)
+    summary = verify_file(path, prediction_field, gold_field, policy, output, answer_from=answer_from, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
-    print("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", file=sys.stderr)
+    write_line("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", sys.stderr)
 
 
 @app.command()
@@ -215,18 +242,18 @@ def evaluate(
         list[str] | None,
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
+    answer_from: AnswerFrom = "column",
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
+    from whetstone.problems.columns import read_mapping
     from whetstone.terminal import print_scores
 
-    mapping = {}
-    for pair in columns or ():
-        ours, equals, theirs = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--column {pair}: write OURS=THEIRS, for instance --column question=prompt.")
-        mapping[ours.strip()] = theirs.strip()
-    print_scores(evaluate_model(model, benchmark, samples, temperature, max_tokens, output, policy, mapping or None))
+    mapping = read_mapping(columns or ())
+    scores = evaluate_model(
+        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from
+    )
+    print_scores(scores)
 
 
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
@@ -261,22 +288,22 @@ def generate(
     seed: int = 0,
 ) -> None:
     """Ask a model, and see it think."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import generate as answer_all
     from whetstone.records import Sampling
 
     prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
     if not prompts:
-        raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12 + 30?"')
+        raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12+30-7?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
 
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model_folder(model)), prompts, samples, asking)
+        answer_all(load_engine(model), prompts, samples, asking)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -296,7 +323,7 @@ def chat(
     seed: int = 0,
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
-    from whetstone.ask import Asking, model_folder
+    from whetstone.ask import Asking
     from whetstone.ask import chat as talk
     from whetstone.records import Sampling
 
@@ -305,7 +332,7 @@ def chat(
 
     from whetstone.decode.engine import load_engine
 
-    talk(load_engine(model_folder(model)), asking, system)
+    talk(load_engine(model), asking, system)
 
 
 @app.command()
@@ -317,7 +344,7 @@ def report(
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
-    print(write_report(folder))
+    write_line(str(write_report(folder)))
 
 
 if __name__ == "__main__":

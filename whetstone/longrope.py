@@ -26,7 +26,12 @@ def fix_table(config: Any, longest: int = 0) -> None:
     before = getattr(config, CHOSEN_FOR, None)
     longest = longest or before or config.max_position_embeddings
     for rope in tables(config):
-        limit = rope["original_max_position_embeddings"]
+        limit = rope.get("original_max_position_embeddings")
+        if not isinstance(limit, int):
+            raise ValueError(
+                f"config.json: original_max_position_embeddings = {limit!r} of rope_parameters: LongRoPE needs a number of "
+                "tokens. Take config.json from where the model came from."
+            )
         if before is not None and (before > limit) != (longest > limit):
             raise ValueError(
                 f"the model was trained with the LongRoPE table for sequences of up to {before:,} tokens, and this run has "

@@ -11,11 +11,14 @@ from typing import Any
 
 from whetstone.answer import count_votes
 from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
+from whetstone.run.progress import say
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
+from whetstone.window import Window, named
 
 Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 RESAMPLES = 10_000  # of the bootstrap
+NOT_ASKED = "not asked"  # why a sample ended that never began (window.py)
 
 
 def score_model(
@@ -34,6 +37,7 @@ def score_model(
     device = models.choose_device(parallel.device)
     loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
     engine = sampler(*loaded, parallel)
+    window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
     results = []
@@ -42,14 +46,40 @@ def score_model(
             chosen = [p for p in problems if p.benchmark == benchmark]
             chosen = chosen[: scores.problems] if scores.problems else chosen
             label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
-            groups = sample_journalled(engine, chosen, samples, sampling, verifier, journal, label, block=2048)
-            rows = [as_row(p, r) for p, group in zip(chosen, groups, strict=True) for r in group]
+            unaskable = not_asked(label, window, chosen)
+            asked = [problem for problem in chosen if problem.id not in unaskable]
+            sampled = sample_journalled(engine, asked, samples, sampling, verifier, journal, label, block=2048)
+            groups = {problem.id: group for problem, group in zip(asked, sampled, strict=True)}
+            groups |= {name: unasked(name, samples, why) for name, why in unaskable.items()}
+            rows = [as_row(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
             write_rows(journal.parent, rows)
             main = benchmark == scores.main
             results.append(summarise(rows, verifier, stage, benchmark, main, scores.temperature))
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results
+
+
+def not_asked(what: str, window: Window, problems: Sequence[Problem]) -> dict[str, str]:
+    """Problem id -> why it cannot be asked, and says so. Raises ValueError if all are."""
+    reasons = window.unaskable(problems)
+    if reasons and len(reasons) == len(problems):
+        raise ValueError(
+            f"{what}: none of its {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
+            "questions, or take a model with a longer context."
+        )
+    if reasons:
+        say(
+            f"warning: {what}: {len(reasons):,} of {len(problems):,} problems cannot be asked and count as not solved: "
+            f"{named(reasons)}"
+        )
+    return reasons
+
+
+def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:
+    """What stands for the samples of a problem that cannot be asked. They are wrong."""
+    reason = f"{NOT_ASKED}: {why}"
+    return [Rollout(problem_id, g, [], [], [], 0.0, NOT_ASKED, "", False, reason) for g in range(samples)]
 
 
 def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
@@ -75,8 +105,8 @@ def summarise(
 ) -> Score:
     """The Score of these generations (`as_row`); `verifier` compares the answers that vote.
 
-    An undecided answer (correct is None) is wrong here, and counted beside the score; pass@k is the mean over the problems
-    with at least k answers.
+    An undecided answer (correct is None) is wrong here, and counted beside the score. So is a problem that could not be asked;
+    its samples have no length. pass@k is the mean over the problems with at least k answers.
     """
     by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -84,6 +114,7 @@ def summarise(
     mean, low, high, _ = mean_interval(rows)
     samples = max((len(group) for group in by_problem.values()), default=0)
     right = [(len(group), sum(row["correct"] is True for row in group)) for group in by_problem.values()]
+    asked = [row for row in rows if row["stop"] != NOT_ASKED]
     passed = {k: [pass_at_k(n, c, k) for n, c in right if n >= k] for k in (1, 2, 4, 8, 16, 32, 64)}
     return Score(
         stage=stage,
@@ -96,10 +127,11 @@ def summarise(
         high=high,
         pass_at_k={str(k): sum(shares) / len(shares) for k, shares in passed.items() if shares},
         majority=sum(majority_right(group, verifier) for group in by_problem.values()) / max(1, len(by_problem)),
-        truncated=sum(row["stop"] == "length" for row in rows) / max(1, len(rows)),
-        mean_tokens=sum(row["tokens"] for row in rows) / max(1, len(rows)),
+        truncated=sum(row["stop"] == "length" for row in asked) / max(1, len(asked)),
+        mean_tokens=sum(row["tokens"] for row in asked) / max(1, len(asked)),
         temperature=temperature,
         undecided=sum(row["correct"] is None for row in rows) / max(1, len(rows)),
+        not_asked=len(by_problem) - len({row["problem_id"] for row in asked}),
     )
 
 

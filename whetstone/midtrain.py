@@ -68,13 +68,9 @@ def run(stage: Stage) -> dict[str, Any]:
     read = reader(settings, stage.inputs["corpus"], stage.seed)
     only_responses, splits = settings.loss_on == "response", ("train", "validation")
     corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits)
+    corpus.refuse_empty(stage, stage.inputs["corpus"])
     rows, held_out = corpus["train"], corpus["validation"].at_most(settings.max_length)
     packed, plan = packed_steps(settings, rows, stage.seed)
-    if not plan:
-        raise ValueError(
-            f"{stage.inputs['corpus']} has no training conversation of at most {settings.max_length} tokens: there is "
-            "nothing to train on. Raise max_length, or look into dropped/ for the reasons."
-        )
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
@@ -174,5 +170,6 @@ ROOM = Room(
     gives=("model",),
     uses=TRAINING,
     trains=True,
+    base=tiny_base,
     longest=lambda settings: settings.max_length,
 )

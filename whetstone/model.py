@@ -14,23 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION, Segments
-from whetstone.chat import stops
+from whetstone.chat import Chat
 from whetstone.longrope import fix_table
+from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
+from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # else there is a bar per file
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
+
+TEMPERATURE = 0.6  # of a model's answers, if no score says another
 
 # Of a tiny model. Phi-4-mini has 0.75 and 10,000, which is meant for contexts of thousands of tokens.
 PARTIAL_ROTARY = 0.5  # share of a head's dimensions that are rotated
@@ -73,7 +77,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
 
     Raises ValueError if the shape is impossible.
     """
-    from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+    from transformers import Phi3Config, Phi3ForCausalLM
 
     if settings.hidden % settings.heads or settings.heads % settings.kv_heads:
         raise ValueError(
@@ -81,7 +85,6 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
             "divide hidden, and kv_heads must divide heads. Change one of them."
         )
     tokenizer = train_tokenizer(texts, settings.vocabulary)
-    end = tokenizer.convert_tokens_to_ids("<|end|>")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = Phi3Config(
         vocab_size=len(tokenizer),
@@ -102,8 +105,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         torch.manual_seed(seed)
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)
-    ids["eos_token_id"] = [end, tokenizer.eos_token_id]
-    model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, **ids)
+    model.generation_config = generation_config(ids["eos_token_id"], tokenizer)
     return model, tokenizer
 
 
@@ -127,35 +129,48 @@ def initialise(model: torch.nn.Module, layers: int) -> None:
 def load(
     path: Path | str, device: str = "cpu", dtype: str = "float32", longest: int = 0
 ) -> tuple["PreTrainedModel", Any]:
-    """The model of a folder or hub name, and its tokenizer. No remote code is ever run.
+    """The model that a name stands for (`find_model`), and its tokenizer. No code of the folder is ever run.
 
     `longest` is the length of the longest sequence of the run, 0 the model's whole context. It chooses the LongRoPE table
     (longrope.py). Dropout is switched off: the gradient of a row must not depend on how often it is computed.
 
-    Raises FileNotFoundError if a path is not a model folder, and ValueError if the model's class cannot be packed, or if
-    tokenizer and embedding do not belong together.
+    Raises FileNotFoundError or ValueError if there is no such folder, if it holds anything but one whole causal model, if
+    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, or if tokenizer and
+    embedding do not belong together.
     """
-    folder = Path(path)
-    if (folder.exists() or str(path).startswith((".", "/"))) and not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"{path} has no config.json, so it is no model. Name a Hugging Face folder, as training stages write them."
-        )
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    fix_table(config, longest)
+    folder = find_model(path)
+    stored = check_folder(folder)
+    with reading(folder):
+        config = read_config(folder)
+    try:
+        fix_table(config, longest)
+    except ValueError as error:
+        raise Unfit(f"{folder}: {error}") from error
     without_dropout(config)
-    model = AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=getattr(torch, dtype), attn_implementation=ATTENTION, trust_remote_code=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    rows, last = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
-    if last >= rows:
-        raise ValueError(
-            f"{path}: the tokenizer has an id {last}, but the model's embedding has {rows} rows: they do not belong together. "
-            "Use the tokenizer that the model was trained with, or resize the embedding (resize_token_embeddings)."
+    with reading(folder):
+        model = read_weights(folder, stored, config, getattr(torch, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    rows, last = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=-1)
+    if not 0 <= last < rows:
+        raise Unfit(
+            f"{folder}: the tokenizer has an id {last}, but the model's embedding has {rows} rows: they do not belong "
+            "together. Use the tokenizer that the model was trained with, or resize the embedding (resize_token_embeddings)."
         )
     model = model.to(device)
+    refuse_not_finite(folder, model)
     try_out(model)
     return model, tokenizer
+
+
+def load_chat(path: Path | str) -> tuple[Chat, int]:
+    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
+    folder = find_model(path)
+    check_folder(folder)
+    with reading(folder):
+        config = read_config(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
+    return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 
 
 def without_dropout(config: Any) -> None:
@@ -189,9 +204,13 @@ def try_out(model: "PreTrainedModel") -> None:
     lengths = [5, 3]
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
-    name = type(model).__name__
+    name = f"{model.name_or_path}: {type(model).__name__}"
     packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
     own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
+    if not own_head.isfinite().all():
+        raise ValueError(
+            f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
+        )
     if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
@@ -215,25 +234,39 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def save(
-    model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None
-) -> None:
+    model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
+    temperature: float = TEMPERATURE,
+) -> None:  # fmt: skip
     """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
 
-    `weights` are written instead of the model's own, for a process that has only a share of these.
+    `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
+    the model's scores.
     """
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    missing = [i for i in stops(tokenizer) if i not in ends]
-    if missing:  # without these, a sampler would not stop at the end of the turn
-        model.generation_config.eos_token_id = [*missing, *ends]
+    model.generation_config = generation_config(model.generation_config.eos_token_id, tokenizer, temperature)
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
-    # our attention is unknown to other readers of the folder: they choose their own
+    # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())
-    for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
+    for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "auto_map"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def generation_config(ends: Any, tokenizer: Any, temperature: float = TEMPERATURE) -> "GenerationConfig":
+    """How the model was sampled here: what ends an answer, the temperature, and nothing else.
+
+    A base's own top-k, penalties and forced tokens are left out, because no training or score used them.
+    """
+    from transformers import GenerationConfig
+
+    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(Chat(tokenizer, ends).stops),
+        pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        **(sampled if temperature > 0 else {"do_sample": False}),
+    )
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -13,8 +13,6 @@ Reading a recipe loads the rooms, which import no torch at their top, and runs n
 names file and line, the reason and the remedy.
 """
 
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -24,10 +22,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from whetstone.run.mistakes import suggestion, validated
+from whetstone.run.mistakes import shown, suggestion, validated
+from whetstone.run.names import require_stage_name
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
+from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
-from whetstone.run.toml import Keys, Table, parse, place
+from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
 
 KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
@@ -50,6 +50,7 @@ SHARED: dict[str, type[BaseModel]] = {
     "scores": ScoreSettings,
 }
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
+MOST_EXTENDS = 16  # recipes of which each extends the next
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,18 @@ class Recipe:
             values |= {f"{table}.{name}": value for name, value in settings.items() if key in ("", name)}
         return values
 
+    def warnings(self) -> list[str]:
+        """What a user should know before the recipe runs: where a secret stands in it as it is."""
+        tables = {name: getattr(self, name) for name in SHARED} | {stage.name: stage.settings for stage in self.stages}
+        return [
+            f"warning: {name} in {self.path} is a secret. It is left out of all that is written, but stands in the recipe: "
+            'name an environment variable instead, as "${NAME}", or key_variable = "NAME" for a server\'s key.'
+            for table, settings in tables.items()
+            for name in literal_secrets(settings.model_dump(), table)
+        ]
+
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, defaults included."""
+        """Every setting with its value, defaults included and secrets left out."""
         return {
             **{name: getattr(self, name).model_dump(mode="json") for name in SHARED},
             "stage": [
@@ -157,7 +168,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         _assign(assignment, shared, stages)
     above: list[RecipeStage] = []
     for number, table in enumerate(stages, 1):
-        above.append(_read_stage(number, table, above))
+        above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
         raise ValueError(
@@ -177,7 +188,7 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, Tab
         values = document.get(name, {})
         if not isinstance(values, dict):
             raise ValueError(
-                f"{path}: {name} = {values!r} is not a table: write [{name}] on a line and its keys below."
+                f"{path}: {name} = {shown(values)} is not a table: write [{name}] on a line and its keys below."
             )
         if values:
             shared[name] = Table(shared[name].values | values, f"[{name}]", path, lines, (name,))
@@ -185,19 +196,29 @@ def _read_tables(path: Path, extending: tuple[Path, ...]) -> tuple[dict[str, Tab
     if not isinstance(tables, list):
         raise ValueError(f"{path}: [stage] is one table, but a recipe has a list of stages: write [[stage]].")
     for index, values in enumerate(tables):
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{place(path, lines.get(('stage',)))}: stage[{index}] = {shown(values)} is not a table: write [[stage]] on a "
+                "line of its own and the stage's keys below."
+            )
         stages.append(Table(dict(values), f"[[stage]] number {len(stages) + 1}", path, lines, ("stage", index)))
     return shared, stages
 
 
 def _read_document(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
     """The values of a recipe file and their lines. Raises FileNotFoundError, ValueError for a table unknown to recipes."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a recipe: name a TOML file in it.")
     if not path.is_file():
         others = sorted(map(str, path.parent.glob("*.toml")))
         raise FileNotFoundError(
             f"There is no recipe {path}: name a TOML file{suggestion(str(path), others)}"
             + (f" Beside it are {', '.join(others)}." if others else "")
         )
-    document, lines = parse(path)
+    try:
+        document, lines = parse(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}. Give permission, or name another recipe.") from error
     known = ["extends", "stage", *SHARED]
     for key in document:
         if key not in known:
@@ -214,13 +235,20 @@ def _read_base(
     """The tables of the recipe that this one extends; empty ones without `extends`."""
     if "extends" not in document:
         return {name: Table({}, f"[{name}]", path, lines, (name,)) for name in SHARED}, []
-    base = path.parent / str(document["extends"])
+    if not isinstance(document["extends"], str):
+        where = place(path, lines.get(("extends",)))
+        raise ValueError(f"{where}: extends = {shown(document['extends'])} is no path: name one recipe, in quotes.")
+    base = path.parent / document["extends"]
     if not base.is_file():
         raise FileNotFoundError(
             f"{path} extends {document['extends']!r}, but there is no {base}: paths are relative to the recipe."
         )
     if base.resolve() in (*extending, path.resolve()):
         raise ValueError(f"{base} extends itself by way of {path}: remove one `extends`.")
+    if len(extending) >= MOST_EXTENDS:
+        raise ValueError(
+            f"{path} is the end of a chain of {MOST_EXTENDS} recipes, each extending the next: shorten it."
+        )
     return _read_tables(base, (*extending, path.resolve()))
 
 
@@ -235,7 +263,7 @@ def _check_kind(table: Table) -> None:
         raise ValueError(f"{table.place('kind')} kind = {kind!r}: {ABSENT[kind]}.")
     if str(kind) not in KINDS and file_of(str(kind)) is None:
         raise ValueError(
-            f"{table.place('kind')} kind = {kind!r} is not a kind of stage{suggestion(str(kind), KINDS)} "
+            f"{table.place('kind')} kind = {shown(kind)} is not a kind of stage{suggestion(str(kind), KINDS)} "
             f'Kinds are {", ".join(KINDS)}, and rooms of your own as "my_room.py:ROOM".'
         )
 
@@ -244,26 +272,26 @@ def _check_names(stages: Sequence[Table]) -> None:
     first: dict[str, Table] = {}
     for table in stages:
         name = table.values["name"]
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise ValueError(
-                f"{table.place('name')} name = {name!r}: it becomes a folder's name, so only letters, digits, `_`, `-` "
-                "and `.` will do."
-            )
+        try:
+            require_stage_name(name)
+        except ValueError as error:
+            raise ValueError(f"{table.place('name')} name = {shown(name)}: {error}.") from error
         if name in RESERVED_NAMES:
             raise ValueError(
                 f"{table.place('name')} name = {name!r} is taken by the recipe itself: choose another name."
             )
-        if name in first:
+        if name.lower() in first:
             raise ValueError(
-                f"{table.place()} is the second stage of that name (first: {first[name].place()}): names must differ, "
-                f'inputs are named by them. Add name = "{name}_2" or what it is for.'
+                f"{table.place()} is the second stage of that name (first: {first[name.lower()].place()}): names must "
+                f'differ, in more than capitals: inputs and folders are named by them. Add name = "{name}_2" or what it is for.'
             )
-        first[name] = table
+        first[name.lower()] = table
 
 
 def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) -> None:
     """`sft.optimizer.learning_rate=1e-3`; the value is read as TOML, or as a string if it is not TOML."""
     target, equals, text = assignment.partition("=")
+    assignment = redacted(assignment)  # from here on only shown
     name, *keys = target.strip().split(".")
     tables = shared | {table.values["name"]: table for table in stages}
     if not equals or not keys or not all(keys):
@@ -275,11 +303,10 @@ def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) 
         )
     if keys[0] in ("kind", "name") and name not in shared:
         raise ValueError(f"--set {assignment}: a stage's {keys[0]} is fixed by the recipe. Change it there.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    _put(tables[name].values, keys, value, f"--set {assignment}")
+    what = f"--set {target.strip()}"
+    if len(keys) > DEEPEST:
+        raise ValueError(f"{what[:100]}… is nested too deeply: {DEEPEST} levels are allowed.")
+    _put(tables[name].values, keys, parse_value(text, what), what)
 
 
 def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
@@ -289,13 +316,13 @@ def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
     """
     key, *rest = keys
     if isinstance(values, list):
-        if not key.isdigit() or int(key) >= len(values):
+        if not (key.isascii() and key.isdigit()) or int(key) >= len(values):
             raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
         values[int(key)] = _with(values[int(key)], rest, value, what)
     elif isinstance(values, dict):
         values[key] = _with(values.get(key, {}), rest, value, what)
     else:
-        raise ValueError(f"{what}: {values!r} is not a table, so it has no {key!r}. Set it as a whole.")
+        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
 
 
 def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
@@ -307,17 +334,21 @@ def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
     return table
 
 
-def _read_stage(number: int, table: Table, above: Sequence[RecipeStage]) -> RecipeStage:
+def _read_stage(number: int, table: Table, above: Sequence[RecipeStage], has_path: bool) -> RecipeStage:
+    """`has_path`: whether the recipe has a `[model] path`."""
     try:
         room = load_room(table.values["kind"])
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{table.place('kind')} {error}") from error
-    sources = {}
-    for name, wanted in room.inputs.items():
-        if source := _find_source(table, name, wanted, above):
-            sources[name] = source
     own = {key: value for key, value in table.values.items() if key not in room.inputs}
     settings = validated(room.settings, replace(table, values=own), [*room.settings.model_fields, *room.inputs])
+    sources = {}
+    for name, wanted in room.inputs.items():
+        if name not in table.values and not wanted.used(settings):
+            continue
+        wanted = replace(wanted, optional=wanted.optional or (wanted.or_path and has_path))
+        if source := _find_source(table, name, wanted, above):
+            sources[name] = source
     return RecipeStage(number, settings.name, settings.kind, room, settings, MappingProxyType(sources))
 
 
@@ -343,7 +374,7 @@ def _find_source(table: Table, name: str, wanted: Input, above: Sequence[RecipeS
     makers = [kind for kind in KINDS if set(load_room(kind).gives) & set(wanted.accepts)]
     raise ValueError(
         f"{table.place()} reads {' or '.join(wanted.accepts)} ({name}), and no stage above it gives that. "
-        f"Put a stage of kind {' or '.join(makers)} before it."
+        f"Put a stage of kind {' or '.join(makers)} before it{', or set [model] path' * wanted.or_path}."
     )
 
 
@@ -351,7 +382,7 @@ def _named_source(
     table: Table, name: str, wanted: Input, reference: object, fitting: Sequence[Source], above: Sequence[RecipeStage]
 ) -> Source:
     offer = f"Fitting above it: {', '.join(map(str, fitting))}." if fitting else "Nothing above it fits."
-    what = f"{table.place(name)} {name} = {reference!r}:"
+    what = f"{table.place(name)} {name} = {shown(reference)}:"
     if not isinstance(reference, str):
         raise ValueError(f"{what} name a stage above, or stage/artifact. {offer}")
     stage_name, _, artifact = reference.partition("/")

@@ -12,6 +12,7 @@ R = TypeVar("R")
 
 PROGRAM_REQUEST = " Let's write a program."  # added to a question, it asks for a program of thought (MAmmoTH)
 PROGRAM = "program"  # the augmentation of traces that are programs of thought
+CUT_OFF = "cut off at the token limit"  # what the reason of such a trace ends with
 NO_REFERENCE = "no reference answer"  # the reason of a trace that cannot be verified
 
 
@@ -35,6 +36,7 @@ class Problem:
     policy: str = "math"  # the policy that its answers are verified under (verify/)
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Pair:
     chosen_ids: list[int] = field(default_factory=list)
     rejected_ids: list[int] = field(default_factory=list)
     source: str = ""  # teacher | student
+    system: str = ""  # what a system turn before the question says
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,9 @@ class Score:
     mean_tokens: float
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
+    not_asked: int = (
+        0  # problems that the model cannot be asked, as they are too long; they are not solved in the score
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ class Sampling:
 class Completion:
     problem_id: str
     index: int
-    text: str
+    text: str  # with the thinking that its prompt opened
     stop: str  # end | stop (a string or id of `Sampling`) | length | cancelled
     prompt_ids: list[int] = field(default_factory=list)  # empty if a server does not return them
     ids: list[int] = field(default_factory=list)
@@ -202,7 +208,9 @@ class Verifier(Protocol):
 
     def check(self, text: str, gold: str, policy: str = "math") -> Verdict: ...
 
-    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]: ...
+    def check_many(self, items: Iterable[tuple[str, str, str]]) -> Iterable[Verdict]:
+        """A verdict for each (text, gold, policy), in order."""
+        ...
 
 
 def to_row(record: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from whetstone.chat import ask
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 T = TypeVar("T")
+MOSTLY = 0.5  # share of the rollouts above which a shortcoming is said
 AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left unfinished
 
 
@@ -46,7 +47,7 @@ def sample_groups(
     keys_PG = [[(p.id, first + i) for i in range(count)] for p, count in zip(problems, counts, strict=True)]
     keys_PG = [[key for key in keys if key not in known] for keys in keys_PG]
     own = share_of([key for keys in keys_PG for key in keys], process_group)
-    prompts = [ask(name, by_id[name].question, index) for name, index in own]
+    prompts = [ask(name, by_id[name].question, index, by_id[name].system) for name, index in own]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
     def rollouts() -> list[Rollout]:
@@ -106,7 +107,11 @@ def sample_journalled(
     given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
     sample = partial(sample_groups, generator, **given)
     with ExitStack() as stack:
-        own = stack.enter_context(Journal(journal)) if process_group is None or process_group.main else None
+        own = (
+            stack.enter_context(Journal(journal, keep=_readable))
+            if process_group is None or process_group.main
+            else None
+        )
         rows = gathered(own.rows if own else [], process_group)
         rollouts = _by_key(from_row(Rollout, row) for row in rows)
         kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}
@@ -131,7 +136,35 @@ def sample_journalled(
     return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
 
 
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a journal. Raises TypeError if no rollout can be made of it."""
+    from_row(Rollout, row)
+    return row
+
+
 def share_right(rollouts: Iterable[Rollout]) -> float:
     """The share of right ones among those that the verifier could decide; 0 if it decided none."""
     decided = [rollout.correct for rollout in rollouts if rollout.correct is not None]
     return sum(decided) / max(1, len(decided))
+
+
+def shortcomings(rollouts: Sequence[Rollout], max_tokens: int) -> dict[str, str]:
+    """What more than half of the rollouts lack, in words, with what to change: keys are `truncated` and `unanswered`."""
+    shares = {"truncated": share_cut_off(rollouts), "unanswered": share_unanswered(rollouts)}
+    words = {
+        "truncated": f"were cut off at max_tokens = {max_tokens}. Raise it, choose easier problems (pool.levels), or "
+        "fine-tune first, so that the student learns to finish (sft)",
+        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box in "
+        "the questions",
+    }
+    return {lack: f"{shares[lack]:.0%} of the rollouts {words[lack]}." for lack in words if shares[lack] > MOSTLY}
+
+
+def share_cut_off(rollouts: Sequence[Rollout]) -> float:
+    return sum(rollout.stop == "length" for rollout in rollouts) / max(1, len(rollouts))
+
+
+def share_unanswered(rollouts: Sequence[Rollout]) -> float:
+    """The share of those that ended by themselves and give no answer that the verifier can read."""
+    silent = (r.stop != "length" and r.reason.startswith("no answer") for r in rollouts)
+    return sum(silent) / max(1, len(rollouts))

@@ -64,5 +64,6 @@ def _stage(kind: str) -> type[BaseModel]:
 def _described(wanted: Input) -> str:
     """What an input reads, and its default."""
     default = "none" if wanted.only_named else "the latest, if there is one" if wanted.optional else "the latest"
+    default += ", or [model] path" * wanted.or_path
     what = wanted.description or " or ".join(wanted.accepts)
     return f"{what}: a stage above, or stage/artifact; default: {default}"

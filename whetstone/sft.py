@@ -30,13 +30,9 @@ def run(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     student = load(stage)
     samples = tokenise(stage, stage.inputs["data"], student.chat)
+    samples.refuse_empty(stage, stage.inputs["data"])
     rows = samples["train"].at_most(settings.max_length)
     plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
-    if not plan:
-        raise ValueError(
-            f"{stage.inputs['data']} has no sample of at most {settings.max_length} tokens: there is nothing to train on. "
-            "Raise max_length, or look into dropped/ for the reasons."
-        )
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:
@@ -66,7 +62,7 @@ ROOM = Room(
     settings=Settings,
     run=run,
     plan=plan,
-    inputs={"data": Input(("subset", "pairs")), "model": Input(("model",), optional=True)},
+    inputs={"data": Input(("subset", "pairs")), "model": Input(("model",), or_path=True)},
     gives=("model",),
     uses=TRAINING,
     trains=True,

@@ -1,31 +1,35 @@
 """Leaf through records: the rows of a table's folder or of a file, one at a time, as text to read."""
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from whetstone.problems.table import FORMATS, SURROGATE, BrokenRow, read_table
+from whetstone.problems.files import find_files
+from whetstone.problems.row import BrokenRow, as_json, cell, has_cell
+from whetstone.problems.table import read_tables
 from whetstone.run.mistakes import suggestion
 from whetstone.run.tables import count_rows, read_rows
+from whetstone.run.visible import visible
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """Rows in order, in constant memory. Raises ValueError for a row that cannot be read, FileNotFoundError."""
-    if path.is_dir():
+    if any(path.glob("part-*.parquet")):
         yield from read_rows(path)
         return
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}: name a table's folder, or a file ending in {', '.join(FORMATS)}.")
-    for line, row in read_table(path):
+    try:
+        paths = find_files(str(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no {path}: {error}") from error
+    for file, line, row in read_tables(paths):
         fields = row.row if isinstance(row, BrokenRow) else row
         if fields is None:
-            raise ValueError(f"{path}:{line} is {row}. Mend the row or remove it: show needs rows of fields.")
+            place = f"{path}{file and '/'}{file}:{line}"
+            raise ValueError(f"{place} is {row}. Mend the row or remove it: show needs rows of fields.")
         yield fields
 
 
@@ -63,18 +67,18 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _equals(row: Mapping[str, Any], field: str, value: str) -> bool:
-    if field not in row:
+    if not has_cell(row, field):
         raise ValueError(
             f"--where {field}={value}: the rows have no field {field!r}{suggestion(field, row)} "
             f"Their fields are {', '.join(row)}."
         )
-    own = row[field]
+    own = cell(row, field)
     return _text(own) == value or (isinstance(own, (bool, type(None))) and _text(own) == value.lower())
 
 
 def _text(value: Any) -> str:
     """JSON's words for true, false and null, so that `--where` reads as the file does."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return str(value) if isinstance(value, str | Decimal) else as_json(value)
 
 
 def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
@@ -83,22 +87,12 @@ def render(number: int, row: Mapping[str, Any], colour: bool) -> str:
     width = max((len(name) for name in row), default=0)
     lines = [f"{bold}--- row {number}{plain}"]
     for name, value in row.items():
-        name, text = printable(name), printable(_text(value))
+        name, text = visible(name, one_line=True), visible(_text(value))
         if "\n" in text or len(text) > 100:
             lines.append(f"{bold}{name}{plain}\n{dim_thinking(text) if colour else text}")
         else:
             lines.append(f"{bold}{name:{width}}{plain}  {text}")
     return "\n".join(lines) + "\n"
-
-
-def printable(text: str) -> str:
-    r"""The text without what would steer a terminal or cannot be written: control characters are shown as escapes.
-
-    >>> printable("a\x1b[2J\n")
-    'a\\x1b[2J\n'
-    """
-    text = CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    return SURROGATE.sub("\ufffd", text)
 
 
 def dim_thinking(text: str) -> str:

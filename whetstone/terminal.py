@@ -10,8 +10,10 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
-from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.run.folder import MANIFEST, SCORES
+from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
+from whetstone.run.visible import visible, write_line
 
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
@@ -24,23 +26,25 @@ def print_results(recipe: Recipe) -> None:
     table = _table("stage", "wall s", "CPU s", "peak", *scored)
     for name, usage, score in rows:
         accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
-        table.add_row(name, *_usage_cells(usage), *accuracy)
+        _add(table, name, *_usage_cells(usage), *accuracy)
     table.add_section()
-    table.add_row("all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
-    console = _console(110)
-    console.print(f"\n{recipe.folder}", highlight=False, soft_wrap=True)
-    console.print(table)
+    _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
+    write_line(f"\n{recipe.folder}")
+    _console(110).print(table)
+    for name, _, score in rows:
+        if score and main and score.samples != main.samples:
+            write_line(f"{name}: mean@{score.samples}")
     if speeds := last_speeds(recipe):
-        console.print(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)", highlight=False)
+        write_line(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)")
     report = recipe.folder / "report.html"
     if report.exists():
-        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        write_line(f"report: {report}")
 
 
 def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
     """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
     path = recipe.folder / SCORES
-    scores = {s["stage"]: from_row(Score, s) for s in read_json(path)["scores"] if s["main"]} if path.exists() else {}
+    scores = {s["stage"]: from_row(Score, s) for s in read_scores(path) if s["main"]} if path.exists() else {}
     base = scores.get("base")
     for stage in recipe.stages:
         manifest = recipe.folder / stage.folder_name / MANIFEST
@@ -48,11 +52,11 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
             if base and stage.room.trains:
                 yield "base", {}, base
                 base = None
-            yield stage.name, read_json(manifest), scores.get(stage.name)
+            yield stage.name, read_manifest(manifest), scores.get(stage.name)
     scoring = [
         recipe.folder / "scores" / name / MANIFEST for name in ("base", *(stage.name for stage in recipe.stages))
     ]
-    if usages := [read_json(manifest) for manifest in scoring if manifest.exists()]:
+    if usages := [read_manifest(manifest, "scores") for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
 
 
@@ -72,7 +76,8 @@ def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
     table = _table("to do", "tokens", "steps", "memory", "disk", "time")
     for name, estimate in estimates.items():
         bound = BOUNDS[estimate.bound]
-        table.add_row(
+        _add(
+            table,
             name,
             "" if estimate.tokens is None else bound + count_as_text(estimate.tokens),
             "" if estimate.steps is None else BOUNDS[estimate.steps_bound] + count_as_text(estimate.steps),
@@ -83,7 +88,8 @@ def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
     every = estimates.values()
     seconds = sum(estimate.seconds or 0 for estimate in every)
     table.add_section()
-    table.add_row(
+    _add(
+        table,
         "all",
         count_as_text(sum(estimate.tokens or 0 for estimate in every)),
         count_as_text(sum(estimate.steps or 0 for estimate in every)),
@@ -94,7 +100,7 @@ def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
     console = _console(110)
     console.print(table)
     unknown = any(estimate.tokens is None for estimate in every if estimate.memory)
-    console.print(_notes(recipe, unknown), highlight=False, markup=False)
+    console.print(_notes(recipe, unknown))
 
 
 def _notes(recipe: Recipe, unknown: bool) -> str:
@@ -117,7 +123,8 @@ def print_scores(scores: Sequence[Score]) -> None:
         "problem set", "problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."
     )
     for score in scores:
-        table.add_row(
+        _add(
+            table,
             score.benchmark,
             f"{score.problems}",
             f"{100 * score.mean:.1f}",
@@ -136,10 +143,14 @@ def _table(first: str, *headings: str) -> Table:
     """Text in the first column, numbers in the others."""
     table = Table(first)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(visible(heading, one_line=True), justify="right", no_wrap=True)
     return table
 
 
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(visible(cell, one_line=True) for cell in cells))
+
+
 def _console(width: int) -> Console:
-    """As wide as the terminal; elsewhere `width`."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    """As wide as the terminal; elsewhere `width`. Names stand as they are: `[red]` and `:eyes:` are text."""
+    return Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False, highlight=False)

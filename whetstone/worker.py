@@ -14,8 +14,10 @@ from pydantic import TypeAdapter
 from whetstone.recipe import load_room
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.processes import cores
+from whetstone.run.secrets import literal_secrets
 from whetstone.run.torchrun import process, run_processes
 from whetstone.run.usage import peak_memory
+from whetstone.run.visible import guard_libraries
 
 STAGE, SUMMARY = "stage.json", "summary.json"
 
@@ -30,7 +32,12 @@ def run_in_processes(stage: Stage) -> dict[str, Any]:
 
 
 def to_json(stage: Stage) -> dict[str, Any]:
-    """The stage for another process; `read_stage` is the inverse."""
+    """The stage for another process; `read_stage` is the inverse. Raises ValueError for a secret, which no file may hold."""
+    if secret := next(literal_secrets(stage.settings.model_dump()), None):
+        raise ValueError(
+            f"{stage.name}.{secret} is a secret, which would have to be written for the other processes. Let the stage read "
+            "it from an environment variable."
+        )
     return TypeAdapter(Stage).dump_python(stage, mode="json", serialize_as_any=True)
 
 
@@ -41,6 +48,7 @@ def read_stage(path: Path) -> Stage:
 
 
 def main() -> None:
+    guard_libraries()
     path = Path(sys.argv[1])
     with process(path.parent) as rank:
         import torch

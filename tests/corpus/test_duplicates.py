@@ -7,7 +7,7 @@ import pytest
 
 from whetstone.corpus import duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
-from whetstone.corpus.files import preference
+from whetstone.corpus.files import preference, prompt_of
 from whetstone.corpus.label import language, repetition, school
 from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
 from whetstone.records import Problem, Trace
@@ -181,3 +181,20 @@ def test_rows_of_shards_are_bounded_by_their_text(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "SHARD_CHARACTERS", 100)
     assert tables.write_rows(tmp_path, ({"text": "x" * 40} for _ in range(10))) == 10
     assert len(list(tmp_path.glob("part-*"))) == 4
+
+
+def test_a_pair_keeps_its_system_message_and_is_refused_if_its_sides_differ_in_it():
+    turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+    sides = {side: [*turns, {"role": "assistant", "content": side[0]}] for side in ("chosen", "rejected")}
+    assert (prompt_of(sides), preference(sides)) == (("S", "Q"), ("Q", "c", "r"))
+    assert prompt_of({"prompt": turns, "chosen": "c", "rejected": "r"}) == ("S", "Q")
+    assert prompt_of({"question": "Q", "system": "S", "chosen": "c", "rejected": "r"}) == ("S", "Q")
+    other = [{"role": "system", "content": "T"}, *sides["rejected"][1:]]
+    for bad in (sides | {"rejected": other}, sides | {"rejected": sides["rejected"][:2]}):
+        with pytest.raises(ValueError, match=r"two system messages|not one question"):
+            preference(bad)
+
+
+def test_a_pair_keeps_the_thoughts_of_its_sides():
+    turn = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    assert preference({"prompt": "Q", "chosen": [turn], "rejected": "b"}) == ("Q", "<think>\nhm\n</think>\n\na", "b")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.chat_templates import taught
 from tests.tiny_models import CLASSES, random_model, tiny
 from whetstone import model as models
 from whetstone.batch import Row
@@ -127,9 +128,9 @@ def test_a_conversation_keeps_phi_4_minis_template():
     chat = Chat(tokenizer)
     ids = chat.prompt_ids((Message("system", "S"), Message("user", "Hi 12")))
     assert tokenizer.decode(ids) == "<|system|>S<|end|><|user|>Hi 12<|end|><|assistant|>"
-    (answer,) = chat.completion_ids(["4 2"])
+    answer = taught(chat, "4 2").answer_ids
     assert tokenizer.decode(answer) == "4 2<|end|>"
-    assert [tokenizer.decode([i]) for i in chat.completion_ids(["1234"])[0]] == ["1", "2", "3", "4", "<|end|>"]
+    assert [tokenizer.decode([i]) for i in taught(chat, "1234").answer_ids] == ["1", "2", "3", "4", "<|end|>"]
     assert chat.text(answer) == "4 2"
 
 

@@ -10,6 +10,7 @@ import pytest
 from whetstone.evaluate import evaluate
 from whetstone.evaluate.comparisons import compare, compared, split_groups, starts
 from whetstone.problems.sets import known_sets
+from whetstone.records import Score, to_row
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import write_rows
@@ -29,12 +30,13 @@ def write_run(folder: Path) -> Path:
         inputs = {"model": {"stage": start, "artifact": "model", "hash": ""}} if start else {}
         manifest = {"name": name, "kind": "sft", "inputs": inputs, "outputs": {"model": "hash"}}
         write_json(folder / f"0{number}-{name}" / "manifest.json", manifest)
-    write_json(folder / "00-corpus" / "manifest.json", {"name": "corpus", "inputs": {}, "outputs": {"corpus": "hash"}})
+    corpus = {"name": "corpus", "kind": "corpus", "inputs": {}, "outputs": {"corpus": "hash"}}
+    write_json(folder / "00-corpus" / "manifest.json", corpus)
     scores = []
     for name, right in solved.items():
         rows = [mark(f"p{i}", i < right, j, level=1 + i % 2) | {"text": "t"} for i in range(6) for j in range(2)]
         write_rows(folder / "scores" / name / "sums", rows)
-        scores.append({"stage": name, "benchmark": "sums", "main": True, "mean": right / 6})
+        scores.append(to_row(Score(name, "sums", True, 6, 2, right / 6, 0.0, 1.0, {}, 0.0, 0.0, 3.0, 0.6)))
     write_json(folder / "scores.json", {"scores": scores})
     return folder
 
@@ -158,17 +160,6 @@ def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path,
         evaluate.read_problems("gsm8k")
 
 
-def test_a_run_folder_stands_for_its_last_complete_model(tmp_path):
-    for name, complete in (("04-midtrain", True), ("05-sft", True), ("06-rl", False)):
-        write_json(tmp_path / name / "model" / "config.json", {})
-        if complete:
-            write_json(tmp_path / name / "manifest.json", {})
-    assert evaluate.find_model(str(tmp_path)) == tmp_path / "05-sft" / "model"
-    assert evaluate.find_model(str(tmp_path / "06-rl" / "model")) == tmp_path / "06-rl" / "model"
-    with pytest.raises(ValueError, match="neither a Hugging Face folder"):
-        evaluate.find_model(str(tmp_path / "nowhere"))
-
-
 @pytest.mark.skipif("WHETSTONE_DATA" not in os.environ, reason="WHETSTONE_DATA names no folder of public data files")
 def test_every_known_problem_set_is_read_whole():
     rows = {
@@ -187,3 +178,18 @@ def test_every_known_problem_set_is_read_whole():
         problems = evaluate.read_problems(name)
         assert len(problems) == rows[name]
         assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)
+
+
+def test_a_column_that_only_happens_to_have_our_name_is_left_aside(tmp_path):
+    row = {
+        "question": "1+1?",
+        "answer": "2",
+        "level": True,
+        "domain": ["Algebra"],
+        "id": {"n": 1},
+        "system": "Be brief.",
+    }
+    (problem,) = evaluate.read_problems(str(write_file(tmp_path / "p.jsonl", [row])))
+    assert (problem.id, problem.level, problem.domain, problem.system) == ("p-1", None, "", "Be brief.")
+    with pytest.raises(ValueError, match="not text: 'domain' holds a list"):
+        evaluate.read_problems(str(tmp_path / "p.jsonl"), columns={"domain": "domain"})

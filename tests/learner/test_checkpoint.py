@@ -273,3 +273,31 @@ def test_other_errors_while_writing_are_not_reported_as_a_full_disk(two, monkeyp
         checkpoint.save(folder, 3, learner(), {})
     assert not isinstance(raised.value, DiskFull)
     assert sorted(path.name for path in folder.iterdir()) == ["step-000001", NEWEST]
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(two):
+    folder, _ = two
+    (folder / NEWEST).rename(folder / "step-old")
+    (folder / "step-000009").write_text("a file")
+    (folder / "step-9").mkdir()
+    trained = learner()
+    assert checkpoint.load_newest(folder, trained) == (1, {"tokens": 10})
+    checkpoint.save(folder, 3, trained, {})
+    assert {path.name for path in folder.glob("step-*")} >= {"step-old", "step-000009", "step-9", "step-000003"}
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"state.json": "[]"}, {"state.json": "{}"}, {"weights-00001.safetensors": "x"}]
+)
+def test_a_checkpoint_whose_sums_fit_and_whose_files_do_not_is_skipped(two, content, capsys):
+    folder, _ = two
+    if content:
+        for name, text in content.items():
+            (folder / NEWEST / name).write_text(text)
+        (folder / NEWEST / "SHA256SUMS").write_text(checkpoint._sums(folder / NEWEST))
+    else:
+        shutil.rmtree(folder / NEWEST)
+        (folder / NEWEST).mkdir()
+        (folder / NEWEST / "SHA256SUMS").touch()
+    assert checkpoint.load_newest(folder, learner()) == (1, {"tokens": 10})
+    assert f"{NEWEST} is skipped" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_conversations_that_cannot_be_trained_on_are_counted_and_listed_with_the
         store, split_rows = tokenised[split].at_most(128), [row for row in taught if row["split"] == split]
         assert len(store) == len(split_rows)
         for stored, row in zip(store, split_rows, strict=True):
-            assert stored.ids == [*chat.question_ids(row["question"]), *chat.completion_ids([row["text"]])[0]]
+            assert stored.ids == [*chat.question_ids(row["question"]), *chat.ids(row["text"]), chat.end]
     assert "2 conversations left out, no answer" in capsys.readouterr().err
 
 

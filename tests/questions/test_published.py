@@ -112,7 +112,7 @@ def test_the_hub_is_read_by_the_datasets_library_row_by_row(monkeypatch):
             )
         )
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"pip install \"whetstone\[hub\]\""):
+    with pytest.raises(ValueError, match=r"pip install \"whetstone-reasoner\[hub\]\""):
         list(PublishedSource(kind="published", set="gsm8k").problems("s", "train", 0))
 
 
@@ -183,7 +183,7 @@ def test_reasoning_gyms_generators_make_problems_and_its_scorers_are_never_calle
     }
     assert {p.licence for p in problems} == {"Apache-2.0"}
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    with pytest.raises(ValueError, match=r"whetstone\[gym\]"):
+    with pytest.raises(ValueError, match=r"whetstone-reasoner\[gym\]"):
         next(GymSource(**gym).draw(0))
     with pytest.raises(ValueError, match=r"'countdown' is not offered.*declared policy"):
         GymSource(kind="reasoning_gym", tasks=["countdown"], train=1)

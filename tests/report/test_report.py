@@ -16,6 +16,7 @@ from whetstone.report.read import model_facts, read_run
 from whetstone.report.rollouts import CHARACTERS, choose_problems, split_thinking
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.tables import read_rows, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,9 @@ def run_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def html(run_folder) -> str:
     return report.write_report(run_folder).read_text(encoding="utf-8")
+
+
+TEXTS = ("question", "gold", "text", "answer", "reason", "domain")
 
 
 class Page(HTMLParser):
@@ -73,6 +77,37 @@ def test_it_shows_the_score_of_every_stage_and_of_the_papers(html, run_folder):
 def test_what_a_model_wrote_is_escaped(html):
     assert "&lt;b&gt;Think&lt;/b&gt; &amp; answer." in html
     assert "<b>Think</b>" not in html
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'\x1b[2J\x00\u202e\u2066"
+
+
+def poisoned(value):
+    """The value with hostile text behind every string in it."""
+    if isinstance(value, dict):
+        return {key: poisoned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [poisoned(item) for item in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+def test_hostile_text_in_rows_names_and_manifests_is_text_on_the_page(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "tiny<b>\x1b[2J")
+    for table in folder.glob("scores/*/*"):
+        if table.is_dir():
+            rows = [{**row, **poisoned({key: row[key] for key in TEXTS})} for row in read_rows(table)]
+            shutil.rmtree(table)
+            write_rows(table, rows)
+    for name in ("run.json", "03-corpus/card.json"):
+        if (folder / name).exists():
+            write_json(folder / name, poisoned(read_json(folder / name)))
+    html = report.write_report(folder).read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.open == [] and all(address.startswith("#") for address in page.addresses)
+    assert "<script" not in html and "<img" not in html and "<b>\\x1b" not in html
+    assert html.count("&lt;script&gt;alert(1)") > 20
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+    assert r"\x1b[2J\x00\u202e\u2066" in html
 
 
 def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):

@@ -89,6 +89,25 @@ def test_without_isolation_nobody_is_asked_and_the_level_is_in_the_summary(tmp_p
         collect.ROOM.check(collect.Settings(kind="rollouts", programs=1))
 
 
+def test_programs_that_a_server_fails_to_write_are_counted_and_the_next_block_goes_on(tmp_path):
+    def writes_none(handler, body, attempt):
+        wanted = body["messages"][-1]["content"].endswith(PROGRAM_REQUEST)
+        send(handler, *(("oops", 500) if wanted and number(body) == 0 else (said(f"\\boxed{{{number(body) + 1}}}"),)))
+
+    problems = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
+    with server(writes_none) as (address, _):
+        summary = collect.run(build_stage(tmp_path, address, problems, samples=1, programs=1))
+    assert (summary["rollouts that failed"], summary["right"]) == (1, 9)
+
+
+def test_plan_and_run_say_how_programs_are_isolated(tmp_path, capsys):
+    problems = [Problem("p", "What is 1 + 1?", "2", formula="1+1")]
+    stage = build_stage(tmp_path, "", problems, teacher="procedural", samples=1, programs=1)
+    level = collect.run(stage)["isolation of programs"]
+    assert f"programs are run isolated at level {level!r}" in capsys.readouterr().err
+    assert collect.plan(stage).lines["programs"].startswith(f"1 per problem, run isolated at level {level!r}")
+
+
 def test_a_server_is_asked_for_programs_in_mammoths_words_and_they_are_run(tmp_path):
     def programmer(handler, body, attempt):
         asked, wanted = number(body), body["messages"][-1]["content"].endswith(PROGRAM_REQUEST)

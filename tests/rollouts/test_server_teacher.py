@@ -11,7 +11,7 @@ from whetstone.records import Problem, Trace, from_row
 from whetstone.rollouts import collect, rounds
 from whetstone.run.folder import Stage
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
-from whetstone.run.tables import read_rows, write_records
+from whetstone.run.tables import Journal, read_rows, write_records
 
 PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(9)]
 
@@ -177,6 +177,37 @@ def test_what_was_answered_before_the_server_failed_is_kept(tmp_path):
     assert len(rollouts(stage)) == 9
 
 
+def test_a_journal_keeps_every_row_though_a_text_is_none_that_a_file_can_hold(tmp_path):
+    with Journal(tmp_path / "j.jsonl") as journal:
+        journal.append([{"text": "a\ud800b"}, {"text": "c"}])
+    with Journal(tmp_path / "j.jsonl") as again:
+        assert again.rows == [{"text": "a?b"}, {"text": "c"}]
+
+
+def test_an_answer_with_half_a_surrogate_pair_is_kept_like_the_others(tmp_path):
+    """JSON can say "\\ud800", which is no character and cannot be written to a file."""
+
+    def speaks(handler, body, attempt):
+        send(handler, said(f"\ud800 \\boxed{{{number(body) + 1}}}"))
+
+    with server(speaks) as (address, _):
+        stage = build_stage(tmp_path, address, samples=1)
+        summary = collect.run(stage)
+    assert summary["right"] == 9
+    assert {trace.text[0] for trace in rollouts(stage)} == {"\ufffd"}
+
+
+def test_answers_whose_tokens_the_server_does_not_count_are_counted(tmp_path):
+    def speaks(handler, body, attempt):
+        answer = said(f"\\boxed{{{number(body) + 1}}}")
+        del answer["usage"]
+        send(handler, answer)
+
+    with server(speaks) as (address, _):
+        summary = collect.run(build_stage(tmp_path, address, samples=1))
+    assert summary["answers whose tokens are estimated"] == 9 and summary["tokens_out"] > 9
+
+
 def test_rollouts_that_failed_beside_others_are_counted(tmp_path):
     def half(handler, body, attempt):
         if number(body) == 2 and body["seed"] % 2:
@@ -212,6 +243,7 @@ def test_answers_wait_for_a_judge_on_disk(tmp_path):
         up, before = True, len(world.bodies)
         summary = collect.run(stage)
     assert {body["model"] for body in world.bodies[before:]} == {"judge"}
+    assert summary["judge"] == {"asked": 5, "same": 5, "disagreed": 5}
     assert [trace.reason for trace in rollouts(stage)] == ["judge: same"] * 5, "equal cases are one"
     assert (summary["tokens_in"], summary["tokens_out"]) == (5 * 10, 5 * 20)
     assert not list(stage.folder.glob("*answers*"))

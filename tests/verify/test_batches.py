@@ -166,20 +166,22 @@ def test_checks_are_awaited_together_and_do_not_block_the_loop(verifier):
         items = [hard(n) if n % 2 else easy(n) for n in range(200, 240)]
         verdicts = await asyncio.gather(*(verifier.check_async(*item) for item in items))
         slow = MathVerifier(deadline=0.2)
+        before = ticks
         verdict = await slow.check_async(SLOW, GOLD_OF_SLOW)
+        meanwhile = ticks - before
         slow.close()
         ticking.cancel()
         assert verdict.correct is None
-        return [v.correct for v in verdicts], ticks
+        return [v.correct for v in verdicts], meanwhile
 
-    verdicts, ticks = asyncio.run(all_of_them())
+    verdicts, meanwhile = asyncio.run(all_of_them())
     assert verdicts == [bool(n % 2) for n in range(200, 240)]
-    assert ticks > 10  # of some 40 in the fifth of a second that the slow answer is given
+    assert meanwhile > 1  # of some 40 on a quiet machine; none if the check held the loop
 
 
 def test_a_cancelled_check_leaves_the_verifier_working():
     async def cancel() -> list[bool | None]:
-        with MathVerifier(deadline=3.0) as verifier:
+        with MathVerifier(deadline=60) as verifier:
             assert (await verifier.check_async(*hard(1))).correct is True
             first = asyncio.create_task(verifier.check_async(SLOW, GOLD_OF_SLOW))
             queued = asyncio.create_task(verifier.check_async(SLOW, GOLD_OF_SLOW + "+1"))
@@ -290,8 +292,9 @@ def test_a_pickled_verifier_has_the_same_settings_and_no_processes(verifier):
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find a process's children")
 def test_a_busy_fork_ends_by_itself_when_its_watcher_is_killed():
-    with MathVerifier(deadline=1.0) as verifier:
+    with MathVerifier(deadline=60) as verifier:
         assert verifier.check(*hard(1)).correct is True
+        verifier.deadline = 1.0
         (worker,) = verifier.pool.idle
         pid = worker.process.pid
         (fork,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -301,7 +304,7 @@ def test_a_busy_fork_ends_by_itself_when_its_watcher_is_killed():
         time.sleep(0.3)
         busy_limits = Path(f"/proc/{fork}/limits").read_text()
         worker.process.kill()
-        assert gone(int(fork), seconds=10)
+        assert gone(int(fork), seconds=120)  # of its limit of processor time
         asking.join()
     for text in (limits, busy_limits):
         assert "Max address space         1073741824" in text

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._measure import own_cpu
 from whetstone.verify import MathVerifier, get_policy
 from whetstone.verify.equal import judge
-from whetstone.verify.wire import PATIENCE
 
 DEADLINE = 2.0
-SLACK = 1.5  # seconds, for killing a process on a busy machine
+SLACK = 1.5  # CPU seconds, for killing a process and forking another
 
 HOSTILE = {
     "tower of decimals": "1.1^{-" * 25 + "1.1" + "}" * 25,
     "tower": "9^{9^{9^{9}}}",
+    "tower of decimals": "0.1^{" * 28 + "9" + "}" * 28 + "-" + "0.1^{" * 27 + "9" + "}" * 27,
+    "tower of functions": r"\sin(\ln(x+" * 14 + "x" + "))" * 14,
+    "tower of letters": "x^{y+" * 40 + "9" + "}" * 40,
     "ten to the ten to the ten": "10^{10^{10}}",
     "large power": "9^{99999999}",
     "billion bits": "2^{1000000000}+1",
@@ -75,13 +78,13 @@ def verifier():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_within_the_deadline_and_are_never_right(verifier, name):
     started = verifier.processes_started
-    begin = time.monotonic()
+    begin = own_cpu()  # of this process and its workers
     verdict = verifier.check(rf"so \boxed{{{HOSTILE[name]}}}", "5")
-    wall = time.monotonic() - begin
+    cpu = own_cpu() - begin
     assert verdict.correct is not True, verdict
     assert verdict.reason
     starting = 10 * (verifier.processes_started - started)  # a new process may have had to start
-    assert wall < PATIENCE * DEADLINE + SLACK + starting, f"{wall:.1f} s: {verdict}"
+    assert cpu < DEADLINE + SLACK + starting, f"{cpu:.1f} s: {verdict}"
 
 
 def test_the_pool_still_works_after_all_that(verifier):
@@ -218,8 +221,9 @@ def test_a_busy_worker_ends_when_its_parent_is_killed(tmp_path):
         import sys; sys.path[:0] = %r
         import os, signal, threading, time
         from whetstone.verify import MathVerifier
-        verifier = MathVerifier(deadline=1.0)
+        verifier = MathVerifier(deadline=60)
         assert verifier.check(r"\\\\sum_{k=0}^{1}\\\\frac{k}{2}", "1/2").correct
+        verifier.deadline = 1.0
         print(verifier.pool.idle[0].process.pid, flush=True)
         hard = r"\\\\int_0^1 \\\\frac{e^{x^2}\\\\sin(x^3)}{\\\\ln(x+2)} dx"
         threading.Thread(target=verifier.check, args=(hard, r"\\\\int_0^1 \\\\sin(x^2) dx")).start()
@@ -230,10 +234,10 @@ def test_a_busy_worker_ends_when_its_parent_is_killed(tmp_path):
         tmp_path,
     )
     assert done.returncode == -9, done.stderr
-    assert gone(int(done.stdout.split()[-1]), seconds=8)
+    assert gone(int(done.stdout.split()[-1]), seconds=120)
 
 
-def gone(pid: int, seconds: float = 5) -> bool:
+def gone(pid: int, seconds: float = 60) -> bool:
     """Whether the process ends, or becomes a zombie that nobody reaps, within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

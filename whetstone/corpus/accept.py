@@ -3,6 +3,7 @@
 The paper keeps what the verifier finds correct and labels repetitive patterns (Phi-4-Mini-Reasoning, data synthesis).
 """
 
+from whetstone.chat import CLOSE, OPEN, with_opening
 from whetstone.corpus.label import repetition
 from whetstone.records import NO_REFERENCE, Trace
 
@@ -21,7 +22,8 @@ def malformed(text: str, max_repetition: float, max_characters: int) -> str:
         return "empty"
     if max_characters and len(text) > max_characters:
         return f"longer than {max_characters} characters"
-    if text.count("<think>") != text.count("</think>"):
+    text = with_opening(text)
+    if text.count(OPEN) != text.count(CLOSE):
         return "thinking never closes"
     if repetition(text) > max_repetition:
         return "repetitive"

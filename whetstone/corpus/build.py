@@ -28,11 +28,12 @@ from whetstone.corpus.accept import malformed, reason_to_drop
 from whetstone.corpus.card import Card
 from whetstone.corpus.contamination import ContaminationSettings, TestQuestions
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
+from whetstone.corpus.empty import refuse_empty
 from whetstone.corpus.files import PairFile
 from whetstone.corpus.limo import Solved, quality, solved, why_not_limo
 from whetstone.corpus.pairs import make_pairs
 from whetstone.corpus.subset import Stratum, Subset, SubsetSettings
-from whetstone.problems.files import expand_path
+from whetstone.problems.files import find_files, read_paths
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Pair, Problem, Trace, to_row
 from whetstone.run.folder import Stage, write_json, write_text
 from whetstone.run.progress import progress
@@ -74,7 +75,14 @@ class Settings(StageSettings):
 
 def reads(settings: Settings) -> list[Path]:
     """The user's files that the result depends on, besides the stage's inputs."""
-    return [expand_path(file.path) for file in (*settings.contamination.against, *settings.imported_pairs)]
+    outside = (*settings.contamination.against, *settings.imported_pairs)
+    return [path for file in outside for path in read_paths(file.path)]
+
+
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError if one of these files is missing."""
+    for file in (*settings.contamination.against, *settings.imported_pairs):
+        find_files(file.path)
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -93,12 +101,14 @@ def run(stage: Stage) -> dict[str, Any]:
     build.card.rows |= {name: table.total for name, table in build.tables.items() if name != "matches"}
     write_json(stage.folder / "card.json", build.card.to_json())
     write_text(stage.folder / "card.md", build.card.to_markdown(stage.name))
+    refuse_empty(stage, build.card)
     return {**build.card.rows, "drops": build.card.drops, "contamination": build.card.matches}
 
 
-def with_traces(problems: Path, rollouts: Path) -> Iterator[tuple[Problem, list[Trace]]]:
+def with_traces(problems: Path, rollouts: Path | None) -> Iterator[tuple[Problem, list[Trace]]]:
     """Every problem with its traces ([] if it has none). The rollouts must be in the order of the problems."""
-    groups = groupby(read_records(Trace, rollouts), key=lambda trace: trace.problem_id)
+    traces = read_records(Trace, rollouts) if rollouts else ()
+    groups = groupby(traces, key=lambda trace: trace.problem_id)
     waiting = next(groups, None)
     for problem in read_records(Problem, problems):
         answered = waiting is not None and waiting[0] == problem.id
@@ -147,7 +157,7 @@ class _Build:
         """Every problem with its traces, and how often the weak and the strong model solved it, if they are named."""
         inputs = self.stage.inputs
         raters = {name: with_traces(inputs["problems"], inputs[name]) for name in ("weak", "strong") if name in inputs}
-        for problem, traces in with_traces(inputs["problems"], inputs["rollouts"]):
+        for problem, traces in with_traces(inputs["problems"], inputs.get("rollouts")):
             yield problem, traces, Solved(**{name: solved(next(rater)[1]) for name, rater in raters.items()})
 
     def drop(self, problem_id: str, reason: str, index: int | None = None, detail: str = "") -> None:
@@ -291,6 +301,8 @@ class _Build:
         elif levels is None or labels["level"] in levels:
             self.tables["prompts"].add({**to_row(problem), **labels})
             self.card.add_prompt(labels)
+        else:
+            self.card.not_in_prompts["its level is not among prompt_levels"] += 1
 
     def write_subset(self) -> None:
         chosen = self.subset.choose()  # problem id -> indices of its traces
@@ -312,6 +324,7 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "problem_id": problem.id,
         "index": trace.index,
         "question": problem.question + (PROGRAM_REQUEST if trace.augmentation == PROGRAM else ""),
+        "system": problem.system,
         "text": trace.text,
         "answer": problem.answer,
         **labels,
@@ -330,11 +343,12 @@ ROOM = Room(
     run=run,
     inputs={
         "problems": Input(("problems",)),
-        "rollouts": Input(("rollouts",)),
+        "rollouts": Input(("rollouts",), optional=True, description="without them it gives prompts alone"),
         # of a weak model, whose problems are too easy, and of a strong one, which solves hard problems now and then (LIMO)
         "weak": Input(("rollouts",), optional=True, only_named=True),
         "strong": Input(("rollouts",), optional=True, only_named=True),
     },
     gives=("corpus", "subset", "pairs", "prompts"),
     reads=reads,
+    check=check,
 )

@@ -25,6 +25,7 @@ class Card:
     prompt_levels: Counter[str] = field(default_factory=Counter)
     prompt_rates: Counter[str] = field(default_factory=Counter)  # never, sometimes, always, unknown
     not_in_subset: Counter[str] = field(default_factory=Counter)  # problems, by LIMO's reason
+    not_in_prompts: Counter[str] = field(default_factory=Counter)  # problems, by reason
     matches: Counter[str] = field(default_factory=Counter)  # with test questions, by rule
     examples: list[dict[str, str]] = field(default_factory=list)
 

@@ -5,14 +5,19 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from whetstone.problems.files import expand_path, find_file
-from whetstone.problems.table import cell, has_cell, read_table
+from whetstone.problems.chats import asked, completion_of, conversation, one_system
+from whetstone.problems.files import expand_path, find_files
+from whetstone.problems.row import cell
+from whetstone.problems.table import read_tables
+from whetstone.problems.values import optional
 from whetstone.records import Pair, Problem
 from whetstone.run.settings import Settings
 
+NAME_IT = 'Name the column, as in against = [{ path = "…", question = "problem" }].'
+
 
 class OutsideFile(Settings):
-    path: str = Field(description=".jsonl, .json, .csv, .tsv (also .gz) or .parquet; may contain $VARIABLES and ~")
+    path: str = Field(description="a file, a folder of parts or a pattern (docs/your_data.md); may hold $VARIABLES, ~")
     name: str = Field("", description="of the set; default: the name of the file's folder")
 
     @property
@@ -27,17 +32,21 @@ class EvaluationSet(OutsideFile):
 
     def questions(self) -> Iterator[Problem]:
         """Raises FileNotFoundError, and ValueError for a row without a question."""
-        path = find_file(self.path)
-        for number, row in read_table(path):
-            question = cell(row, self.question) if isinstance(row, dict) and has_cell(row, self.question) else None
-            if not isinstance(question, str):
-                why = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else row
+        for file, line, row in read_tables(find_files(self.path)):
+            place = f"{file}/{line}" if file else f"{line}"
+            try:
+                if not isinstance(row, dict):
+                    raise ValueError(str(row))
+                _, question = asked(cell(row, self.question), repr(self.question))
+                if not question:
+                    raise ValueError("it is empty")
+            except (ValueError, KeyError) as error:
+                why = f"it has {', '.join(map(repr, row))}" if isinstance(error, KeyError) else error
                 raise ValueError(
-                    f"{path}, row {number}, has no text in the column {self.question!r}: {why}. A question that cannot be "
-                    'read cannot be kept out of training. Name the column, as in against = [{ path = "…", question = '
-                    '"problem" }].'
-                )
-            yield Problem(f"{self.title}/{number}", question, "", "test", self.title)
+                    f"{self.path}, row {place}, has no text in the column {self.question!r}: {why}. A question that cannot be "
+                    f"read cannot be kept out of training. {NAME_IT}"
+                ) from error
+            yield Problem(f"{self.title}/{place}", question, "", "test", self.title)
 
 
 class PairFile(OutsideFile):
@@ -47,8 +56,8 @@ class PairFile(OutsideFile):
 
     def pairs(self) -> Iterator[tuple[str, Pair | ValueError]]:
         """(identity of the row, its pair or why it gives none). Raises FileNotFoundError."""
-        for number, row in read_table(find_file(self.path)):
-            identity = f"{self.title}/{number}"
+        for file, line, row in read_tables(find_files(self.path)):
+            identity = f"{self.title}/{file}/{line}" if file else f"{self.title}/{line}"
             try:
                 if not isinstance(row, dict):
                     raise ValueError(f"broken row: {row}")
@@ -57,7 +66,8 @@ class PairFile(OutsideFile):
                     raise ValueError("no question")
                 if chosen == rejected:
                     raise ValueError("both sides are equal")
-                yield identity, Pair(identity, question, chosen, rejected, source=self.title)
+                system, _ = prompt_of(row)
+                yield identity, Pair(identity, question, chosen, rejected, source=self.title, system=system)
             except ValueError as error:
                 yield identity, error
 
@@ -66,40 +76,48 @@ def preference(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """(question, chosen, rejected) of a preference pair in one of the usual layouts. Raises ValueError("reason: detail").
 
     {prompt | question, chosen, rejected} as text or as chats, {conversations, chosen, rejected} (ShareGPT), and whole
-    dialogues under chosen and rejected ("\\n\\nHuman: … Assistant: …").
+    dialogues under chosen and rejected, as chats or as text ("\\n\\nHuman: … Assistant: …").
     """
     if "chosen" not in row or "rejected" not in row:
         raise ValueError(f"not a pair: it has {', '.join(map(repr, row))} and lacks chosen or rejected")
-    chosen, rejected = _reply(row["chosen"]), _reply(row["rejected"])
-    prompt = row.get("prompt") or row.get("question") or row.get("conversations")
-    if prompt is None and isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        return _dialogue(row["chosen"], row["rejected"])
-    if prompt is None and isinstance(row["chosen"], list):
-        prompt = row["chosen"][:-1]
-    if isinstance(prompt, list):
-        turns = [turn for turn in prompt if isinstance(turn, dict) and turn.get("role", turn.get("from")) != "system"]
-        if len(turns) != 1:
-            raise ValueError("not one question: a chat of several turns is no single problem")
-        prompt = turns[0].get("content") or turns[0].get("value")
-    return _text(prompt), chosen, rejected
+    prompt = prompt_of(row)
+    return prompt[1], _reply(row, "chosen", prompt), _reply(row, "rejected", prompt)
 
 
-def _reply(value: Any) -> str:
-    """The text of an answer: plain, a turn of a chat, or the last turn of a list."""
-    if isinstance(value, list):
-        value = value[-1] if value else None
-    return _text((value.get("content") or value.get("value")) if isinstance(value, dict) else value)
+def prompt_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(system message or "", question) of a pair. Raises ValueError."""
+    column = _prompt_column(row)
+    if column:
+        system, question = asked(row[column], repr(column))
+    else:
+        system, question, _ = _whole(row["chosen"])
+    return one_system(system, optional(row, "system")), question
 
 
-def _dialogue(chosen: str, rejected: str) -> tuple[str, str, str]:
-    before, mark, answer = chosen.rpartition("\n\nAssistant:")
-    other_before, _, other = rejected.rpartition("\n\nAssistant:")
-    if not mark or before != other_before or before.count("\n\nHuman:") != 1:
-        raise ValueError("not one question: a dialogue of several turns is no single problem")
-    return before.partition("\n\nHuman:")[2].strip(), answer.strip(), other.strip()
+def _prompt_column(row: Mapping[str, Any]) -> str | None:
+    return next((name for name in ("prompt", "question", "conversations") if row.get(name) is not None), None)
 
 
-def _text(value: Any) -> str:
+def _reply(row: Mapping[str, Any], name: str, prompt: tuple[str, str]) -> str:
+    """The text of an answer: plain, a turn of a chat, or what ends with it, which must begin with the question."""
+    value = row[name]
+    if isinstance(value, dict):
+        value = [value if value.get("role") or value.get("from") else value | {"role": "assistant"}]
+    if not isinstance(value, str | list):
+        raise ValueError(f"not text: {name!r} holds {type(value).__name__}")
+    if _prompt_column(row) and (isinstance(value, str) or len(value) < 2):
+        return completion_of(value, repr(name))
+    system, question, answer = _whole(value)
+    if question != prompt[1] or one_system(system, prompt[0]) != prompt[0]:
+        raise ValueError(f"not one question: {name!r} answers another one than the row's")
+    return answer
+
+
+def _whole(value: Any) -> tuple[str, str, str]:
+    """(system message, question, answer) of a dialogue."""
     if not isinstance(value, str):
-        raise ValueError(f"not text: {type(value).__name__} where text should be")
-    return value.strip()
+        return conversation(value)
+    before, mark, answer = value.rpartition("\n\nAssistant:")
+    if not mark or before.count("\n\nHuman:") != 1:
+        raise ValueError("not one question: a dialogue of several turns is no single problem")
+    return "", before.partition("\n\nHuman:")[2].strip(), answer.strip()

@@ -18,5 +18,6 @@ def make_pairs(problem: Problem, right: list[Trace], wrong: list[Trace], limit: 
     for chosen, rejected in candidates:
         if len(pairs) < limit and used.isdisjoint((chosen.index, rejected.index)):
             used |= {chosen.index, rejected.index}
-            pairs.append(Pair(problem.id, problem.question, chosen.text, rejected.text, source="teacher"))
+            texts = problem.question, chosen.text, rejected.text
+            pairs.append(Pair(problem.id, *texts, source="teacher", system=problem.system))
     return pairs

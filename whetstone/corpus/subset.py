@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from whetstone.run.settings import Settings
 
@@ -34,6 +34,13 @@ class SubsetSettings(Settings):
         description="drawn per level and domain; best argued there, or of all; longest per domain (s1)",
     )
     solved: tuple[int, int] = Field((1, 3), description="fewest and most right rollouts of the `strong` model (LIMO)")
+
+    @field_validator("solved")
+    @classmethod
+    def _fewest_comes_first(cls, solved: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= solved[0] <= solved[1]:
+            raise ValueError("fewest and most right rollouts, as in [1, 3]")
+        return solved
 
     MOVED: ClassVar[Mapping[str, str]] = {
         "balance": 'by: places are in proportion to each level and domain, and even over domains if by = "diverse"',

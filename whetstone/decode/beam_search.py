@@ -196,6 +196,6 @@ def _answers(engine: Engine, search: _Search, settings: Beams) -> list[Scored]:
     chat, prompt_ids, answers = engine.chat, search.beams[0].prompt_ids, []
     for index, (score, ids, logprobs) in enumerate(search.finished[: settings.best]):
         stop = "end" if ids[-1] in chat.stops else "length"
-        done = Completion(search.prompt.problem_id, index, chat.text(ids), stop, prompt_ids, ids, logprobs)
+        done = Completion(search.prompt.problem_id, index, chat.completion(ids), stop, prompt_ids, ids, logprobs)
         answers.append(Scored(done, score))
     return answers

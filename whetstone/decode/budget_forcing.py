@@ -60,7 +60,7 @@ class _Thinking:
         self.settings = settings
         self.removable: Sequence[str] = (settings.end,)
         self.waits = 0
-        self.over = False
+        self.over = settings.chat.closed  # the prompt says that there is no thinking
 
     def __call__(self, ids: list[int]) -> Edit | None:
         if self.over:

@@ -147,6 +147,6 @@ class Decoding:
         self._occurring.pop(sequence, None)
         detokenizer = self._detokenizers.pop(sequence, None)
         stopped = detokenizer is not None and detokenizer.stopped
-        text = detokenizer.text if stopped else self.chat.text(sequence.ids)
+        text = detokenizer.text if stopped else self.chat.completion(sequence.ids)
         name = sequence.prompt.problem_id, sequence.prompt.index
         return Completion(*name, text, stop, sequence.prompt_ids, sequence.ids, sequence.logprobs)

@@ -13,7 +13,8 @@ COMPARED = 8  # ids that are compared to notice that some were removed
 
 
 class Detokenizer:
-    """`text` is what the ids say, up to the first of the `stops` once one has occurred (`stopped`).
+    """`text` is what the ids say, up to the first of the `stops` once one has occurred (`stopped`), after the thinking that
+    the prompt opened.
 
     `removable`: strings that a control may remove again; their beginnings are held back like those of `stops`.
     """
@@ -26,7 +27,7 @@ class Detokenizer:
         self._restart()
 
     def _restart(self) -> None:
-        self.text = ""
+        self.text = self.chat.opening
         self.stopped = False
         # ids before `_read` are in `text`; those from `_context` on are decoded again with the next ones
         self._context = self._read = 0
@@ -42,7 +43,7 @@ class Detokenizer:
         before = self.chat.text(ids[self._context : self._read])
         now = self.chat.text(ids[self._context :])
         if done or (len(now) > len(before) and not now.endswith(INCOMPLETE)):
-            searched = max(0, len(self.text) - max(map(len, self.stops), default=0))
+            searched = max(len(self.chat.opening), len(self.text) - max(map(len, self.stops), default=0))
             self.text += now[len(before) :]
             self._context, self._read = self._read, len(ids)
             self._last = list(ids[-COMPARED:])

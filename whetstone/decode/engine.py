@@ -37,7 +37,7 @@ class Engine:
         cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0,
     ):  # fmt: skip
         self.model = model
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, model.generation_config.eos_token_id)
         self.max_batch = max_batch
         self.prefill_tokens = prefill_tokens
         self.runner = ModelRunner(model, self.chat.size, cache_bytes, row_block)
@@ -92,5 +92,5 @@ class Engine:
 
 
 def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:
-    """An engine over a model folder or hub name."""
+    """An engine over the model that a name stands for (`find_model`)."""
     return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch)

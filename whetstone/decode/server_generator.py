@@ -1,16 +1,19 @@
 """A Generator behind HTTP: any OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, `transformers serve`, a paid service).
 
 Many requests are in flight at once, each for one completion (servers interpret `n` differently). Transient failures are
-retried after growing pauses: status 408, 409, 429 and 5xx, time-outs, dropped connections, answers that are not JSON or have
-no text. A server's Retry-After holds for all requests. Permanent failures end the run with their reason: a wrong key, model or
-address, a server that does not listen, or one that refuses prompt after prompt in the same words and has answered none. A
-prompt whose retries all fail is left out and kept in `failed`; if all its answers are empty, the answer is empty.
+retried after growing pauses: status 408, 409, 425, 429 and 5xx, answers that are not there after `timeout` seconds, dropped
+connections, answers that hold no completion (`server_answer.py`). A server's Retry-After holds for all requests. So a prompt
+takes at most (retries + 1) x (timeout + longest_pause) seconds. Permanent failures end the run with their reason: a wrong key,
+model or address, a redirect, a server that does not listen, or one that refuses prompt after prompt in the same words and has
+answered none. Requests that are in flight then are waited for, because they are paid for. A prompt whose retries all fail is
+left out and kept in `failed`; if all its answers are empty, the answer is empty.
 
 The key is read from the environment for each request, and is in no setting, message or record.
 """
 
 import asyncio
 import hashlib
+import json
 import os
 import queue
 import random
@@ -18,51 +21,32 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from pydantic import Field, NonNegativeFloat
-
+from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, read_body, read_completion
+from whetstone.decode.server_settings import PATIENCE, Server, chat_address, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
-from whetstone.run.settings import Operational, Settings
+from whetstone.run.progress import say
+from whetstone.run.secrets import REDACTED, from_environment, redacted
 
 TRANSIENT = frozenset({408, 409, 425, 429})  # and all from 500 on
-PERMANENT = {401: "the key is not accepted", 403: "the key may not do this", 404: "there is no such model or address"}
-STOPS = {"length": "length", "max_tokens": "length"}
+PERMANENT = {
+    401: "the key is not accepted",
+    402: "there is no credit left",
+    403: "the key may not do this",
+    404: "there is no such model or address",
+    405: "the address takes no chat requests",
+    407: "a proxy in between wants a password",
+}
 FIRST_PAUSE = 1.0  # seconds before the first retry; doubled with each further one
-PATIENCE = 8  # prompts in a row that may fail for good before the server is given up
-SHOWN = 300  # characters of a server's answer in a message
+LONGEST_CANCEL = 10.0  # seconds to wait for requests that are cancelled; a look-up of a name cannot be interrupted
+SHORTEST_SECRET = 8  # characters; a shorter one is left out of messages, but not out of answers, where it may be a word
 
 
-class Server(Settings):
-    """An OpenAI-compatible endpoint and how to use it."""
-
-    server: Annotated[str, Operational] = Field(description="its address up to and including /v1")
-    model: str = Field(description="the model's name there")
-    key_variable: Annotated[str, Operational] = Field("OPENAI_API_KEY", description="environment variable of the key")
-    temperature: float = Field(0.6, ge=0, description="of the answers; 0 is greedy")
-    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability from which tokens are sampled")
-    max_tokens: int = Field(16384, ge=1, description="tokens of the longest answer")
-    in_flight: Annotated[int, Operational] = Field(32, ge=1, description="requests at once")
-    timeout: Annotated[float, Operational] = Field(600, gt=0, description="seconds until an answer must have arrived")
-    retries: Annotated[int, Operational] = Field(6, ge=0, description="of a request that failed")
-    longest_pause: Annotated[float, Operational] = Field(60, gt=0, description="seconds before a retry, at most")
-    extra: dict[str, Any] = Field({}, description="sent along with every request, as in { top_k = 20 }")
-    prices: Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Operational] = Field(
-        (0, 0), description="of a million tokens, in and out"
-    )
-    budget: float = Field(0, ge=0, description="what may be spent: money if there are prices, else tokens; 0: no limit")
-
-    MOVED: ClassVar[Mapping[str, str]] = {
-        "first_pause": "longest_pause: pauses begin at 1 s, or at longest_pause if that is less",
-        "patience": f"fixed: a server that fails {PATIENCE} prompts in a row is given up",
-        **dict.fromkeys(("price_in", "price_out"), "prices = [of prompts, of completions]"),
-        **dict.fromkeys(("budget_tokens", "budget_money"), "budget: money if there are prices, else tokens"),
-    }
-
-
-class ServerError(RuntimeError):
+class ServerError(ConnectionError):
     """The server cannot be used. The message says why and what to do."""
 
 
@@ -83,10 +67,12 @@ class _Refused(Exception):
 
 @dataclass
 class Spent:
-    """Tokens used so far, including earlier runs of a resumed stage."""
+    """Tokens used so far, including earlier runs of a resumed stage. `estimated` counts the answers of this run whose server
+    gave no number of tokens that can be right: theirs is estimated by the length of the text."""
 
     tokens_in: int = 0
     tokens_out: int = 0
+    estimated: int = 0
 
     def add(self, tokens_in: int, tokens_out: int) -> None:
         self.tokens_in += tokens_in
@@ -106,7 +92,7 @@ class ServerGenerator:
     """Completions from `settings.server` as they finish.
 
     `failed` holds the prompts without a completion and their reasons, `spent` the tokens used, and `stopped` the reason why
-    no more prompts are sent, if there is one.
+    no more prompts are sent, if there is one. Raises ValueError for a `${NAME}` that the environment does not have.
     """
 
     def __init__(self, settings: Server, spent: Spent | None = None):
@@ -114,8 +100,14 @@ class ServerGenerator:
         self.spent = spent or Spent()
         self.failed: list[tuple[Prompt, str]] = []
         self.stopped = ""
+        self.name = redacted(settings.server)  # for messages
+        self._extra = from_environment(settings.extra)
+        server = from_environment(settings.server)
+        self._address = chat_address(server)
+        self._secrets = secrets_of(server, self._extra)
         self._in_a_row = 0
         self._answered = False
+        self._failure: Exception | None = None  # that ends the run, once what is in flight has ended
         self._refusals: Counter[str] = Counter()
         self._resume_at = 0.0  # time.monotonic() before which nothing is sent
 
@@ -140,7 +132,7 @@ class ServerGenerator:
                 yield item
         finally:
             ended.set()  # a caller that stops early does not wait for what is in flight
-            thread.join(timeout=self.settings.longest_pause)
+            thread.join(timeout=LONGEST_CANCEL)
 
     async def _serve(
         self, prompts: Iterator[Prompt], sampling: Sampling, finished: queue.Queue, ended: threading.Event
@@ -148,66 +140,82 @@ class ServerGenerator:
         import httpx2
 
         limits = httpx2.Limits(max_connections=self.settings.in_flight)
-        timeout = httpx2.Timeout(self.settings.timeout, connect=min(30.0, self.settings.timeout))
+        timeout = httpx2.Timeout(None, connect=min(30.0, self.settings.timeout))  # of all else: `_request`
+        self._failure, self._given_up = None, asyncio.Event()
         async with httpx2.AsyncClient(limits=limits, timeout=timeout) as client:
             running: set[asyncio.Task] = set()
             try:
                 while True:
                     self.stopped = self.stopped or self.spent.exhausts(self.settings)
-                    while len(running) < self.settings.in_flight and not self.stopped:
-                        prompt = next(prompts, None)
-                        if prompt is None:
+                    while len(running) < self.settings.in_flight and not self.stopped and self._failure is None:
+                        if (prompt := next(prompts, None)) is None:
                             break
                         running.add(asyncio.create_task(self._complete(client, prompt, sampling)))
                     if not running or ended.is_set():
-                        return
-                    done, running = await asyncio.wait(running, timeout=1, return_when=asyncio.FIRST_COMPLETED)
-                    for result in await asyncio.gather(*done, return_exceptions=True):
-                        if isinstance(result, BaseException):
-                            raise result
-                        if result is not None:
-                            finished.put(result)
+                        break
+                    done, running = await asyncio.wait(running, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+                    for completion in await asyncio.gather(*done, return_exceptions=True):
+                        if isinstance(completion, BaseException):
+                            self._give_up(completion, len(running))
+                        elif completion is not None:
+                            finished.put(completion)
             finally:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def _give_up(self, failure: BaseException, running: int) -> None:
+        """No prompt is sent any more, nor again; answers that are on their way still come."""
+        if self._failure is None and running:
+            most = f"{self.settings.timeout:g} s"
+            say(f"{self.name} is given up; requests in flight: {running}, whose answers are waited for, at most {most}")
+        self._failure = self._failure or failure
+        self._given_up.set()
 
     async def _complete(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion | None:
-        """With retries. None for a prompt that is refused or fails to the end."""
+        """With retries. None for a prompt that is refused, fails to the end, or is not sent as the server is given up."""
         for attempt in range(self.settings.retries + 1):
-            await asyncio.sleep(max(0.0, self._resume_at - time.monotonic()))
+            await self._sleep(self._resume_at - time.monotonic())
+            if self._given_up.is_set():
+                return None
             try:
-                return self._accept(await self._request(client, prompt, sampling))
+                completion = await self._request(client, prompt, sampling)
+                self._in_a_row, self._answered = 0, True
+                return completion
             except _Transient as error:
                 failure = error
                 if error.pause is not None:
                     self._resume_at = max(self._resume_at, time.monotonic() + error.pause)
                 elif attempt < self.settings.retries:
-                    await asyncio.sleep(self._pause(attempt))
+                    await self._sleep(self._pause(attempt))
             except _Refused as error:
                 return self._refuse(prompt, str(error))
         if failure.empty is not None:
-            return self._accept(failure.empty)
+            self._in_a_row, self._answered = 0, True
+            return failure.empty
         self.failed.append((prompt, str(failure)))
         self._in_a_row += 1
         if self._in_a_row >= PATIENCE or failure.gone:
             raise ServerError(
-                f"{self.settings.server} failed {self._in_a_row} prompts in a row, each {self.settings.retries + 1} times; "
+                f"{self.name} failed {self._in_a_row} prompts in a row, each {self.settings.retries + 1} times; "
                 f"last: {failure}. What was answered is kept: repair the server and run again."
             )
         return None
 
-    def _accept(self, completion: Completion) -> Completion:
-        self._in_a_row, self._answered = 0, True
-        self.spent.add(*completion.usage)
-        return completion
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until the server is given up."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._given_up.wait(), seconds)
 
     def _refuse(self, prompt: Prompt, reason: str) -> None:
         self.failed.append((prompt, reason))
         self._refusals[reason] += 1
         if not self._answered and self._refusals[reason] >= PATIENCE:
             raise ServerError(
-                f"{self.settings.server} refused {self._refusals[reason]} prompts in the same words and answered none: "
+                f"{self.name} refused {self._refusals[reason]} prompts in the same words and answered none: "
                 f"{reason}. The cause is in the request: check model ({self.settings.model!r}), max_tokens and extra."
             )
 
@@ -217,31 +225,54 @@ class ServerGenerator:
         return longest * (0.5 + random.random() / 2)
 
     async def _request(self, client: Any, prompt: Prompt, sampling: Sampling) -> Completion:
+        """One attempt. What it used is counted, even if it is to be tried again."""
         import httpx2
 
-        key = os.environ.get(self.settings.key_variable, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        address = f"{self.settings.server.rstrip('/')}/chat/completions"
         try:
-            answer = await client.post(address, json=self._body(prompt, sampling), headers=headers)
-        except httpx2.TimeoutException as error:
-            raise _Transient(f"time-out after {self.settings.timeout:g} s ({type(error).__name__})") from error
+            async with asyncio.timeout(self.settings.timeout):
+                status, headers, body = await self._post(client, self._body(prompt, sampling))
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise _Transient(f"no whole answer after {self.settings.timeout:g} s") from error
         except httpx2.TransportError as error:
             gone = isinstance(error, httpx2.ConnectError)
-            raise _Transient(f"connection: {type(error).__name__} {error}".strip(), gone=gone) from error
-        except httpx2.InvalidURL as error:
-            raise ServerError(
-                f"server = {self.settings.server!r} is not an address: {error}. Write it as in http://127.0.0.1:8000/v1."
+            raise _Transient(
+                self._hidden(f"connection: {type(error).__name__} {error}".strip(" .")), gone=gone
             ) from error
-        if answer.status_code != 200:
-            self._raise_for(answer, key)
+        except httpx2.InvalidURL as error:
+            raise ServerError(f"server = {self.name!r} is not an address: {self._hidden(str(error))}.") from error
+        except Unusable as error:
+            raise _Transient(str(error)) from error
+        if status != 200:
+            self._raise_for(status, headers, body)
         try:
-            completion = self._read(prompt, answer.json())
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _Transient(f"no completion in the answer: {_excerpt(answer.text, key)}") from error
+            completion = read_completion(prompt, body, self.settings.opens_thinking)
+        except Unusable as error:
+            raise _Transient(f"{error}: {self._excerpt(body)}{self._path_hint()}") from error
+        return self._counted(prompt, completion)
+
+    async def _post(self, client: Any, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of the answer. An error's body that cannot be read is replaced by the reason."""
+        key = self._key()
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        content = json.dumps(body).encode()
+        async with client.stream("POST", self._address, content=content, headers=headers) as response:
+            try:
+                return response.status_code, response.headers, await read_body(response)
+            except Unusable as error:
+                if response.status_code == 200:
+                    raise
+                return response.status_code, response.headers, str(error).encode()
+
+    def _counted(self, prompt: Prompt, completion: Completion) -> Completion:
+        """The completion, with its usage added to what is spent, and without secrets. Raises _Transient if it is empty."""
+        if completion.usage[0] < 0:
+            self.spent.estimated += 1
+            completion = replace(completion, usage=estimated_usage(prompt, completion.text))
+        self.spent.add(*completion.usage)
         if not completion.text:
             raise _Transient("an empty answer", empty=completion)
-        return completion
+        return replace(completion, text=self._hidden(completion.text, SHORTEST_SECRET))
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         stream = f"{sampling.seed}/{prompt.problem_id}/{prompt.index}"
@@ -251,37 +282,59 @@ class ServerGenerator:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "big") >> 1,
+            "seed": int.from_bytes(hashlib.sha256(stream.encode(errors="surrogatepass")).digest()[:4], "big") >> 1,
             **({"top_k": sampling.top_k} if sampling.top_k else {}),
-            **self.settings.extra,
+            **self._extra,
         }
 
-    def _raise_for(self, answer: Any, key: str) -> None:
-        status, excerpt = answer.status_code, _excerpt(answer.text, key)
+    def _raise_for(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        said = self._excerpt(body)
+        if 300 <= status < 400:
+            target = excerpt(headers.get("Location", "").encode(errors="replace"), self._hidden)
+            raise ServerError(
+                f"{self.name} answered {status}, a redirect to {target!r}. Redirects are not followed, because the key "
+                "would go along: write the address that it leads to."
+            )
         if status in PERMANENT:
             raise ServerError(
-                f"{self.settings.server} answered {status}: {PERMANENT[status]}. It says: {excerpt}\nCheck server, model "
+                f"{self.name} answered {status}: {PERMANENT[status]}. It says: {said or 'nothing'}. Check server, model "
                 f"({self.settings.model!r}) and the key in the environment variable {self.settings.key_variable}."
+                f"{self._path_hint() if status in (404, 405) else ''}"
             )
-        if status in TRANSIENT or status >= 500:
-            longest = self.settings.longest_pause
-            raise _Transient(f"status {status}: {excerpt}", _retry_after(answer.headers.get("Retry-After"), longest))
-        raise _Refused(f"status {status}: {excerpt}")
+        if status < 400 or status in TRANSIENT or status >= 500:
+            pause = _retry_after(headers.get("Retry-After"), self.settings.longest_pause)
+            raise _Transient(f"status {status}: {said}", pause)
+        raise _Refused(f"status {status}: {said}")
 
-    def _read(self, prompt: Prompt, answer: dict[str, Any]) -> Completion:
-        choice = answer["choices"][0]
-        message = choice["message"]
-        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
-        text = message.get("content") or ""
-        unfinished = not (text or thinking) and not choice.get("finish_reason")
-        if not isinstance(text, str) or not isinstance(thinking, str) or unfinished:
-            raise ValueError("neither content nor reasoning_content")
-        if thinking:
-            text = f"<think>\n{thinking.strip()}\n</think>\n\n{text.strip()}"
-        usage = answer.get("usage") or {}
-        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        stop = STOPS.get(choice.get("finish_reason"), "end")
-        return Completion(prompt.problem_id, prompt.index, text, stop, usage=tokens)
+    def _path_hint(self) -> str:
+        """What to try if the address is not as most servers have it."""
+        address, query, rest = self.name.partition("?")
+        if "/v1" in address:
+            return ""
+        return f' Most servers answer below /v1: try server = "{address.rstrip("/")}/v1{query}{rest}".'
+
+    # --- secrets
+
+    def _key(self) -> str:
+        """Raises ServerError for a key that no header can hold."""
+        key = os.environ.get(self.settings.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ServerError(
+                f"the environment variable {self.settings.key_variable} holds characters that no key has (control characters "
+                "or letters with accents). Set it again."
+            )
+        return key
+
+    def _excerpt(self, body: bytes) -> str:
+        return excerpt(body, self._hidden)
+
+    def _hidden(self, text: str, shortest: int = 1) -> str:
+        """The text without the key and the secrets of the recipe, which a server may repeat."""
+        key = os.environ.get(self.settings.key_variable, "").strip()
+        for secret, shown in ((key, "[key]"), *((secret, REDACTED) for secret in self._secrets)):
+            if len(secret) >= shortest and secret:
+                text = text.replace(secret, shown)
+        return text
 
 
 def _retry_after(header: str | None, longest: float) -> float | None:
@@ -293,12 +346,6 @@ def _retry_after(header: str | None, longest: float) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(0.0, seconds), longest)
-
-
-def _excerpt(text: str, key: str) -> str:
-    """The beginning of a server's answer on one line, without the key."""
-    line = " ".join((text.replace(key, "[key]") if key else text).split())
-    return line if len(line) <= SHOWN else line[:SHOWN] + " …"

@@ -67,6 +67,10 @@ def build_pairs(
     finished = [r for r in wrong if r.stop == "end"]
     sides = RULES[rule](right, finished or wrong, random.Random(f"{seed}/{problem.id}"))
     return [
-        Pair(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids, "student")
+        Pair(
+            *(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids),
+            source="student",
+            system=problem.system,
+        )
         for right, wrong in islice(sides, most)
     ]

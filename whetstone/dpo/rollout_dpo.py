@@ -7,28 +7,33 @@ step, and kept on disk: no epoch and no resumed run computes them again, and no 
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from whetstone.chat import Exchange, ask
 from whetstone.dpo.pairs import build_pairs
 from whetstone.dpo.settings import Settings
 from whetstone.pool import pool_of
-from whetstone.records import Pair, Sampling
+from whetstone.records import Pair, Rollout, Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
-from whetstone.sample import sample_journalled, share_right
+from whetstone.sample import sample_journalled, share_cut_off, share_right, share_unanswered, shortcomings
+from whetstone.window import Window
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
     from whetstone.chat import Chat
     from whetstone.learner.learner import Learner
     from whetstone.learner.parallel import ProcessGroup
+    from whetstone.learner.student import Student
 
 CHOSEN_MAY_FALL = 0.05  # nats per token below the reference before there is a warning
 SCORED_AT_ONCE = 4096  # rows whose tokens' log-probabilities are in memory
 WITHOUT_REFERENCE = ("simpo",)
+Sides: TypeAlias = tuple[list[int], list[int], list[int]]  # ids of the prompt, the chosen and the rejected answer
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -42,22 +47,9 @@ def run(stage: Stage) -> dict[str, Any]:
     settings: Settings = stage.settings
     student = load(stage)
     process_group = join(stage.parallel, student.model.device.type)
-    if settings.source == "student":  # before a process keeps only its share of the model
-        pairs, counts = student_pairs(stage, student.sampler(), student.tokenizer, process_group)
-    else:
-        pairs, counts = list(read_records(Pair, stage.inputs["pairs"])), {}
-    if settings.max_pairs:
-        random.Random(f"{stage.seed}/pairs").shuffle(pairs)
-        pairs = pairs[: settings.max_pairs]
-    if not pairs:
-        raise ValueError(
-            f"{stage.name} has no pair: no problem has both a right and a wrong {settings.source} rollout. Sample more "
-            "(pool.samples, pool.prompts), at other levels (pool.levels), or from a better model."
-        )
-    if process_group.main:
-        write_records(stage.output("pairs"), pairs)
+    sides, counts = sides_of_pairs(stage, student, process_group)  # before a process keeps only its share of the model
     learner = student.learner()
-    rows = [pair_rows(*ids_of(student.chat, pair)) for pair in pairs]
+    rows = [pair_rows(*ids) for ids in sides]
     if settings.loss not in WITHOUT_REFERENCE:
         rows = with_reference(rows, reference_logprobs(stage, learner, [row for pair in rows for row in pair]))
     plan = plan_steps([1] * len(rows), settings.batch_pairs, stage.seed, settings.epochs)
@@ -77,7 +69,7 @@ def run(stage: Stage) -> dict[str, Any]:
     student.save(learner)
     state = steps.state
     fell = state["first_chosen_log_ratio"] - state["last"]["chosen_log_ratio"]
-    counts |= {"pairs": len(pairs), "steps": len(plan), "tokens": state["tokens"]}
+    counts |= {"pairs": len(rows), "steps": len(plan), "tokens": state["tokens"]}
     return counts | {"chosen_logprob_fell": fell}
 
 
@@ -111,16 +103,20 @@ def watch_chosen_side(name: str, state: dict[str, Any], log_ratio: float, last: 
 
 
 def student_pairs(
-    stage: Stage, model: Any, tokenizer: Any, process_group: "ProcessGroup"
-) -> tuple[list[Pair], dict[str, Any]]:
-    """(pairs, facts for the manifest): the model's right rollouts with its wrong ones, on the prompts of the pool."""
+    stage: Stage, student: "Student", process_group: "ProcessGroup"
+) -> tuple[list[Pair], list[dict[str, str]], dict[str, Any]]:
+    """(pairs, a row for each prompt that cannot be used, facts for the manifest): the model's right rollouts with its wrong
+    ones, on the prompts of the pool. Raises ValueError if there is no pair.
+    """
     from whetstone.decode.forked_generator import sampler
     from whetstone.verify import MathVerifier
 
     settings: Settings = stage.settings
-    problems = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs")
+    policy = student.sampler()
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
-    engine, samples = sampler(model, tokenizer, stage.parallel, process_group.count), settings.pool.samples
+    engine, samples = sampler(policy, student.tokenizer, stage.parallel, process_group.count), settings.pool.samples
     journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
     with MathVerifier() as verifier:
         groups = sample_journalled(
@@ -132,21 +128,103 @@ def student_pairs(
         for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed, settings.pairing)
     ]
     rollouts = [r for group in groups for r in group]
-    return pairs, {
-        "problems": len(problems),
-        "rollouts": len(rollouts),
-        "right": share_right(rollouts),
-        "truncated": sum(r.stop == "length" for r in rollouts) / len(rollouts),
-    }
+    lacks = shortcomings(rollouts, settings.max_tokens)
+    if not pairs:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in Counter(map(one_sided, groups)).most_common())
+        raise ValueError(
+            f"{stage.name} has no pair: no problem has both a right and a wrong rollout of the student. Of {len(problems):,} "
+            f"problems: {counts}. {' '.join(lacks.values())} Sample more (pool.samples, pool.prompts), at other levels "
+            "(pool.levels), or from a better model."
+        )
+    for words in lacks.values():
+        say(f"warning: {stage.name}: {words}")
+    return (
+        pairs,
+        dropped,
+        {
+            "problems": len(problems),
+            "rollouts": len(rollouts),
+            "right": share_right(rollouts),
+            "truncated": share_cut_off(rollouts),
+            "unanswered": share_unanswered(rollouts),
+        },
+    )
 
 
-def ids_of(chat: "Chat", pair: Pair) -> tuple[list[int], list[int], list[int]]:
+def one_sided(group: Sequence[Rollout]) -> str:
+    """Why the rollouts of a problem give no pair."""
+    decided = [rollout for rollout in group if rollout.correct is not None]
+    right = [rollout for rollout in decided if rollout.correct]
+    if not decided:
+        return "undecided"
+    if not right:
+        return "never solved"
+    return "always solved" if len(right) == len(decided) else "solved only in rollouts that were cut off"
+
+
+def sides_of_pairs(
+    stage: Stage, student: "Student", process_group: "ProcessGroup"
+) -> tuple[list[Sides], dict[str, Any]]:
+    """(the ids of each pair that is trained on, facts for the manifest); writes `pairs` and `dropped`.
+
+    Raises ValueError if there is no pair.
+    """
+    settings: Settings = stage.settings
+    if settings.source == "student":
+        pairs, dropped, counts = student_pairs(stage, student, process_group)
+    else:
+        pairs, dropped, counts = list(read_records(Pair, stage.inputs["pairs"])), [], {}
+    if settings.max_pairs:
+        random.Random(f"{stage.seed}/pairs").shuffle(pairs)
+        pairs = pairs[: settings.max_pairs]
+    context = student.model.config.max_position_embeddings
+    kept: list[Pair] = []
+    sides: list[Sides] = []
+    for pair in pairs:
+        try:
+            prompt, chosen, rejected = ids_of(student.chat, pair)
+        except ValueError as error:
+            dropped.append({"problem_id": pair.problem_id, "reason": "cannot be tokenised", "detail": str(error)})
+            continue
+        if (length := len(prompt) + max(len(chosen), len(rejected))) <= context:
+            kept.append(pair)
+            sides.append((prompt, chosen, rejected))
+        else:
+            why = f"{length:,} tokens exceed the model's context of {context:,}"
+            dropped.append({"problem_id": pair.problem_id, "reason": "longer than the context", "detail": why})
+    if not sides:
+        found = f"none of its {len(pairs):,} pairs can be used ({dropped[-1]['detail']})" if pairs else "it is empty"
+        raise ValueError(
+            f"{stage.name} has no pair in {stage.inputs['pairs']}: {found}. A pair is a right and a wrong rollout of one "
+            "problem: ask the teacher for more (samples of the rollouts stage), name imported_pairs in the corpus stage, or "
+            'set source = "student".'
+        )
+    if process_group.main:
+        write_records(stage.output("pairs"), kept)
+        write_rows(stage.output("dropped"), dropped)
+    if dropped:
+        say(f"{stage.name}: {len(dropped):,} prompts or pairs left out (listed in {stage.folder / 'dropped'})")
+    return sides, counts
+
+
+def ids_of(chat: "Chat", pair: Pair) -> Sides:
     """The ids of prompt, chosen and rejected side: sampled ids as they are, a teacher's text tokenised."""
-    prompt = pair.prompt_ids or chat.question_ids(pair.question)
     if pair.chosen_ids:
-        return prompt, pair.chosen_ids, pair.rejected_ids
-    chosen, rejected = chat.completion_ids([pair.chosen, pair.rejected])
-    return prompt, chosen, rejected
+        return pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
+    messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
+    chosen, rejected = chat.rows([Exchange(messages, answer) for answer in (pair.chosen, pair.rejected)])
+    for side in (chosen, rejected):
+        if isinstance(side, str):
+            raise ValueError(f"the pair of {pair.problem_id} cannot be trained on: {side}")
+    prompt = shared_start(chosen.prompt_ids, rejected.prompt_ids)
+    chosen_ids, rejected_ids = ([*side.prompt_ids, *side.answer_ids][len(prompt) :] for side in (chosen, rejected))
+    return prompt, chosen_ids, rejected_ids
+
+
+def shared_start(one: list[int], other: list[int]) -> list[int]:
+    """The first ids that are the same. Prompts of one question differ where one of the two answers opens no thinking."""
+    count = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:count]
 
 
 def plan(stage: Stage) -> Estimate:
@@ -189,9 +267,13 @@ ROOM = Room(
     run=run,
     plan=plan,
     inputs={
-        "model": Input(("model",)),
-        "prompts": Input(("prompts",)),
-        "pairs": Input(("pairs",), made_by=("corpus",)),
+        "model": Input(("model",), or_path=True),
+        "prompts": Input(
+            ("prompts", "problems"), used=lambda s: s.source == "student", description='with source = "student"'
+        ),
+        "pairs": Input(
+            ("pairs",), made_by=("corpus",), used=lambda s: s.source == "teacher", description='with source = "teacher"'
+        ),
     },
     gives=("model", "pairs"),
     uses=TRAINING,

@@ -20,7 +20,7 @@ class Settings(StudentSettings, EpochSettings):
     loss: Literal["sigmoid", "sigmoid_norm", "robust", "ipo", "simpo"] = Field(
         "sigmoid", description="DPO's own is sigmoid; sigmoid_norm, ipo and simpo take log-probabilities per token"
     )
-    beta: float = Field(0.1, gt=0, description="how strongly the policy is held to the reference")
+    beta: float = Field(0.1, gt=0, le=1000, description="how strongly the policy is held to the reference")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs believed to be swapped")
     target_margin: float = Field(0.0, ge=0, description="simpo: its gamma, the margin that is asked for")
     chosen_nll: float = Field(0.0, ge=0, description="weight of the chosen side's cross-entropy")

@@ -7,23 +7,30 @@ model (a stage and its control), on every problem set, overall and by level and 
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from glob import has_magic
 from itertools import islice
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
-from whetstone.problems.columns import OPTIONAL, Columns
-from whetstone.problems.files import find_file
+from whetstone.model_folder import check_folder, find_model
+from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
+from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
 from whetstone.problems.reading import Drop, ProblemSet, read_problem
+from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
-from whetstone.problems.table import FORMATS, HEAD, read_table, suffix_of
+from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
+from whetstone.problems.text import suffix_of
 from whetstone.records import Problem, Score, to_row
-from whetstone.run.folder import Stage, read_json, write_json
+from whetstone.run.folder import Stage, write_json
+from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
+from whetstone.verify.policy import get_policy
 
 SHOWN = 3  # unusable rows named in an error
 
@@ -59,7 +66,7 @@ def read_scores(run_folder: Path) -> list[dict[str, Any]]:
             f"{path} is missing: evaluate compares the scores of training stages, and none has been scored. Put a training "
             "stage above it, and test problems with a benchmark into the questions stage."
         )
-    return read_json(path)["scores"]
+    return scores_in(path)
 
 
 def evaluate_model(
@@ -70,18 +77,21 @@ def evaluate_model(
     max_tokens: int,
     output: Path | None = None,
     policy: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, Any] | None = None,
     seed: int = 0,
+    answer_from: AnswerFrom = "column",
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
-    `columns` maps question, answer, id, level, domain and policy to the file's own names. `output` keeps the generations and a
-    scores.json; without it they are deleted. Raises ValueError for a model or problems that cannot be used.
+    `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
+    column the answer is. `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
+    model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
     folder = find_model(model)
-    problems = read_problems(benchmark, policy, columns or {})
+    check_folder(folder)  # before the problems are read, and torch is loaded
+    problems = read_problems(benchmark, policy, columns or {}, answer_from)
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
     )
@@ -93,73 +103,98 @@ def evaluate_model(
     return scores
 
 
-def find_model(model: str) -> Path:
-    """The model folder: `model` itself, or that of the last complete training stage of a run. Raises ValueError."""
-    folder = Path(model)
-    if (folder / "config.json").is_file():
-        return folder
-    trained = [path.parent for path in sorted(folder.glob("[0-9]*-*/model/config.json"))]
-    trained = [path for path in trained if (path.parent / "manifest.json").exists()]
-    if trained:
-        return trained[-1]
-    raise ValueError(
-        f"model {model!r} is neither a Hugging Face folder (it has no config.json) nor a run folder with a complete "
-        "training stage. Name a folder with config.json and safetensors, or runs/NAME after whetstone run RECIPE."
-    )
-
-
-def read_problems(benchmark: str, policy: str | None = None, columns: Mapping[str, str] | None = None) -> list[Problem]:
-    """The test problems of a file, a known set, or a user's own set, "my_sets.py:MINE".
+def read_problems(
+    benchmark: str,
+    policy: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    answer_from: AnswerFrom = "column",
+) -> list[Problem]:
+    """The test problems of a file or files, a known set, or a user's own set, "my_sets.py:MINE".
 
     Raises ValueError for rows that cannot be used: a score on fewer problems would be another problem set's.
     """
     unknown = [name for name in columns or {} if name not in Columns.model_fields]
     if unknown:
         raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(Columns.model_fields)}.")
-    path, name, layout = _find_problems(benchmark, columns or {})
+    if policy:
+        get_policy(policy)
+    paths, name, layout = _find_problems(benchmark, columns or {}, answer_from)
     items = [
-        read_problem(row, line, layout, name, False, lambda own, line: own or f"{name}-{line}")
-        for line, row in read_table(path)
+        read_problem(row, line, layout, name, False, file, lambda own, place: own or f"{name}-{place}")
+        for file, line, row in read_tables(paths)
     ]
+    where = benchmark if len(paths) > 1 else paths[0]
     unusable = [item for item in items if isinstance(item, Drop)]
+    if len(unusable) != layout.unanswered:
+        raise ValueError(f"{where}: {_unusable(unusable, len(items))}")
     problems = [
         replace(item, split="test", benchmark=name, policy=policy or item.policy)
         for item in items
         if isinstance(item, Problem)
     ]
-    if len(unusable) != layout.unanswered:
-        shown = [f"line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}" for drop in unusable[:SHOWN]]
-        more = f" (and {len(unusable) - SHOWN} more)" if len(unusable) > SHOWN else ""
-        raise ValueError(
-            f"{path}: {len(unusable)} of {len(items)} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems "
-            "would be another problem set's: mend or remove the rows, or name the right columns with --column "
-            "question=THEIRS --column answer=THEIRS."
-        )
     if not problems:
-        raise ValueError(f"{path} holds no problem: there is nothing to score. Name a file with one problem per row.")
+        raise ValueError(f"{where} holds no problem: there is nothing to score. Name a file with one problem per row.")
     repeated = next((id for id, count in Counter(problem.id for problem in problems).items() if count > 1), None)
     if repeated is not None:
         raise ValueError(
-            f"{path}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
+            f"{where}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
             "column out: rows are then numbered."
         )
     return problems
 
 
-def _find_problems(benchmark: str, columns: Mapping[str, str]) -> tuple[Path, str, ProblemSet]:
-    """The file, the name and the description of a problem set. A file may have columns under our own names."""
+def _unusable(drops: list[Drop], rows: int) -> str:
+    """What is wrong with the rows that give no problem, and the remedy."""
+    shown = [
+        f"{drop.file and drop.file + ', '}line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}"
+        for drop in drops[:SHOWN]
+    ]
+    more = f" (and {len(drops) - SHOWN} more)" if len(drops) > SHOWN else ""
+    return (
+        f"{len(drops)} of {rows} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems would be another "
+        "problem set's: mend or remove the rows, or name the right columns with --column question=THEIRS --column "
+        "answer=THEIRS."
+    )
+
+
+def _find_problems(
+    benchmark: str, columns: Mapping[str, Any], answer_from: AnswerFrom
+) -> tuple[list[Path], str, ProblemSet]:
+    """The files, the name and the description of a problem set. A file may have columns under our own names.
+
+    Raises ValueError for a column of `columns` that no row has.
+    """
     path = Path(benchmark)
-    if path.is_file():
-        readable = (row for _, row in islice(read_table(path), HEAD) if isinstance(row, dict))
-        own = {key: key for row in readable for key in row if key in OPTIONAL}
-        return path, path.name.split(".")[0], Columns(**own | columns).layout()
-    if suffix_of(path) in FORMATS:
-        find_file(benchmark)  # raises, as there is no such file
+    if path.exists() or has_magic(benchmark) or suffix_of(path) in FORMATS:
+        paths = find_files(benchmark)  # raises if there is no such file
+        head = [row for _, _, row in islice(read_tables(paths), HEAD) if isinstance(row, dict)]
+        own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
+        layout = Columns(**own | columns).layout(answer_from)
+        require_columns(benchmark, head, Columns(**columns).named if columns else (), "Mend --column.")
+        return paths, _name_of(path, paths), layout
+    if columns or answer_from != "column":
+        raise ValueError(f"benchmark {benchmark!r} is no file here, and columns and answer_from are for files.")
     try:
         described = find_set(benchmark)
     except ValueError as error:
         raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
-    return test_file(benchmark, described), benchmark.rpartition(":")[2], described
+    return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
+
+
+def _is_ours(key: str, rows: Sequence[Row]) -> bool:
+    """Whether a column of that name, which nobody has named, may be meant: a list of domains is something else.
+
+    A system message is part of the question and never left aside.
+    """
+    values = (row.get(key) for row in rows)
+    return key == "system" or all(value is None or type(value) in (str, int, float) for value in values)
+
+
+def _name_of(path: Path, paths: Sequence[Path]) -> str:
+    """The name of a file, or of the folder that several are in."""
+    shared = Path(commonpath([path.resolve().parent for path in paths]))
+    named = path.resolve() if path.is_dir() else paths[0] if len(paths) == 1 else shared
+    return named.name.split(".")[0] or "problems"
 
 
 ROOM = Room(

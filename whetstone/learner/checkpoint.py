@@ -11,6 +11,7 @@ The newest complete checkpoint is loaded. One with a truncated, altered or missi
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from whetstone.learner.learner import Learner
 from whetstone.run.disk import room_for
-from whetstone.run.folder import hash_file, published, read_json, sync_folder, write_text
+from whetstone.run.folder import DamagedFile, hash_file, published, read_json, sync_folder, write_text
 from whetstone.run.progress import say
 
 SHARD = 2 << 30  # bytes of a weights file; writing needs as much memory besides the weights
@@ -69,8 +70,12 @@ def load(folder: Path, step: int, learner: Learner) -> dict[str, Any]:
     """Restore the checkpoint of a step and return the stage's state. Raises Damaged; the learner is then unchanged."""
     path = _place(folder, step)
     check(path)
-    _restore(path, learner)
-    return read_json(path / "state.json")["state"]
+    try:
+        state = read_json(path / "state.json")["state"]
+        _restore(path, learner)
+    except (OSError, DamagedFile, KeyError, SafetensorError) as error:  # written so: SHA256SUMS fits
+        raise Damaged(str(error)) from error
+    return state
 
 
 class Damaged(ValueError):
@@ -84,6 +89,8 @@ def check(path: Path) -> None:
         actual = _sums(path).encode()
     except OSError as error:
         raise Damaged(f"{SUMS} or what it lists cannot be read ({error.strerror})") from error
+    if not written:
+        raise Damaged(f"{SUMS} is empty")
     if written != actual:
         before, now = _by_name(written), _by_name(actual)
         wrong = sorted(name for name in before | now if before.get(name) != now.get(name))
@@ -91,8 +98,9 @@ def check(path: Path) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that have a checkpoint, complete or not, in order."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    """The steps that have a checkpoint, complete or not, in order. Folders of other names, as of copies, are left alone."""
+    found = (re.fullmatch(r"step-(\d{6,})", path.name) for path in folder.glob("step-*") if path.is_dir())
+    return sorted(int(match[1]) for match in found if match)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -18,11 +18,12 @@ class Conversation:
     split: str = "train"
     prompt_ids: Sequence[int] = ()
     answer_ids: Sequence[int] = ()
+    system: str = ""  # what a system turn before the question says
 
     @property
     def size(self) -> int:
         """Its length in characters, or in ids if these are given. It must have no fault."""
-        return len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
+        return len(self.system) + len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
 
     @property
     def fault(self) -> str:
@@ -39,9 +40,8 @@ class Conversation:
 
 def read_conversation(row: Mapping[str, Any]) -> Conversation:
     """A row of a corpus, or of pairs: then the chosen side, as the sampled ids if there are any."""
-    problem_id, question = row.get("problem_id"), row.get("question")
+    problem_id, question, system = row.get("problem_id"), row.get("question"), row.get("system") or ""
     if "chosen" not in row:
-        return Conversation(problem_id, question, row.get("text"), row.get("split", "train"))
-    return Conversation(
-        problem_id, question, row["chosen"], prompt_ids=row["prompt_ids"] or (), answer_ids=row["chosen_ids"] or ()
-    )
+        return Conversation(problem_id, question, row.get("text"), row.get("split", "train"), system=system)
+    ids = {"prompt_ids": row["prompt_ids"] or (), "answer_ids": row["chosen_ids"] or ()}
+    return Conversation(problem_id, question, row["chosen"], **ids, system=system)

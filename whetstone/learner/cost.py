@@ -17,7 +17,6 @@ divided by an assumed share of the accelerator's peak. Sampling is bound by memo
 the keys and values of all sequences that fit into memory.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from typing import cast
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
+from whetstone.model_folder import CONFIG, check_folder, check_model, local_model, read_object
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
@@ -40,6 +40,9 @@ CHUNK = 1024  # tokens whose logits are in memory (head.py)
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
 MOST_SEQUENCES = 256  # sequences sampled at once
+
+
+SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size", "vocab_size")  # in config.json
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,12 @@ class Shape:
 def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
     """The shape of a model folder or a downloaded hub name, else the one in `[model]`.
 
-    None if `folder` is a hub name that is not downloaded and `[model]` does not give its shape.
+    None if `folder` is a hub name that is not downloaded and `[model]` does not give its shape, or if the model's class has
+    other sizes than a transformer. Raises ValueError or FileNotFoundError if `[model] path` cannot be used.
     """
-    if folder is not None and (local := downloaded(folder)) is not None:
+    if isinstance(folder, str):
+        check_model(folder)
+    if folder is not None and (local := local_model(folder)) is not None:
         return shape_of_folder(local)
     return None if model.path is not None and "layers" not in model.model_fields_set else shape_in_settings(model)
 
@@ -81,24 +87,12 @@ def shape_in_settings(model: ModelSettings) -> Shape:
     return Shape(layers, hidden, mlp, hidden, keys, vocabulary, parameters, most=model.path is None)
 
 
-def downloaded(path: Path | str) -> Path | None:
-    """The folder of a path or hub name; None if it is not on this machine."""
-    if (Path(path) / "config.json").exists():
-        return Path(path)
-    if str(path).count("/") != 1 or str(path).startswith((".", "/")):
+def shape_of_folder(folder: Path) -> Shape | None:
+    stored, config = check_folder(folder), read_object(folder / CONFIG)
+    if any(not isinstance(config.get(key), int) or config[key] < 1 for key in SIZES):
         return None
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(str(path), "config.json")
-    return Path(config).parent if isinstance(config, str) else None
-
-
-def shape_of_folder(folder: Path) -> Shape:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
     heads = config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // heads
-    tensors = stored_shapes(folder)
     return Shape(
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
@@ -106,19 +100,9 @@ def shape_of_folder(folder: Path) -> Shape:
         queries=heads * size,
         keys=(config.get("num_key_value_heads") or heads) * size,
         vocabulary=config["vocab_size"],
-        parameters=sum(map(math.prod, tensors.values())),
-        tied="lm_head.weight" not in tensors,
+        parameters=sum(math.prod(tensor.shape) for tensor in stored.values()),
+        tied="lm_head.weight" not in stored,
     )
-
-
-def stored_shapes(folder: Path) -> dict[str, list[int]]:
-    """Name -> shape of the tensors in a folder's safetensors files, from their headers. A tied head is stored once."""
-    shapes: dict[str, list[int]] = {}
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes |= {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
-    return shapes
 
 
 # --- memory

@@ -291,15 +291,15 @@ class Learner:
             for name, weight in self.model.named_parameters():
                 targets[name].copy_(self.process_group.whole(weight.detach()))
 
-    def save_model(self, tokenizer: Any, folder: Path) -> None:
-        """Write a plain Hugging Face folder of the whole model, in the main process. Every process must call it."""
+    def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
+        """`model.save` of the whole model, in the main process. Every process must call it."""
         saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
             whole = self.process_group.whole(tensor.detach())
             if self.process_group.main and name in saved:
                 weights[name] = whole.cpu()
         if self.process_group.main:
-            models.save(self.model, tokenizer, folder, weights)
+            models.save(self.model, tokenizer, folder, weights, temperature)
         self.process_group.wait()
 
 

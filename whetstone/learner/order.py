@@ -68,7 +68,7 @@ def plan_steps(
     """Divide `epochs` passes over the items into steps of at least `budget` tokens.
 
     `epochs` may be 1.5. `first` is the order of the first epoch, if it is not to be shuffled. The plan ends earlier once
-    `tokens` are spent (0: no limit).
+    `tokens` are spent (0: no limit). Raises ValueError if the epochs hold no item.
 
     >>> plan = plan_steps([3, 5, 7], budget=8, seed=0, epochs=1, first=[0, 1, 2])
     >>> len(plan), plan[1]
@@ -78,6 +78,10 @@ def plan_steps(
     plan = StepPlan(len(sizes), seed, first)
     total = int(sizes.sum())
     limit = min(int(epochs * total), tokens or int(epochs * total))
+    if total and limit < 1:
+        raise ValueError(
+            f"epochs = {epochs:g} of {len(sizes):,} items is less than one of them: nothing would be trained. Raise epochs."
+        )
     epoch = begun = spent = 0  # `begun`, `spent`: tokens before the current step, and before the epoch
     while spent < limit:
         walked = spent + np.cumsum(sizes[plan.epoch(epoch)])

@@ -8,7 +8,7 @@
 Its source is the stage's input, or `[model] path`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ from whetstone.run.progress import say
 @dataclass(frozen=True)
 class Student:
     stage: Stage
-    source: Path | str  # a model folder, or a hub name
+    source: Path | str  # what `find_model` finds
     model: Any  # a transformers causal model, on the stage's device
     tokenizer: Any
     chat: Chat
+    bits: int = field(init=False)  # `bits_of` the weights as they were loaded
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", bits_of(self.model))
 
     def learner(self) -> Learner:
         """A learner of the model, with the stage's optimizer.
@@ -51,8 +55,16 @@ class Student:
         return Learner(model.requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:
-        """Write the trained model to the stage's output. Every process of a group must call it."""
-        learner.save_model(self.tokenizer, self.stage.output("model"))
+        """Write the trained model to the stage's output. Every process of a group must call it.
+
+        Raises ValueError if no weight has changed.
+        """
+        if not learner.process_group.sharded and bits_of(self.model) == self.bits:
+            raise ValueError(
+                f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
+                'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
+            )
+        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
@@ -61,7 +73,22 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
-    return Student(stage, source, model, tokenizer, Chat(tokenizer))
+    chat = Chat(tokenizer, model.generation_config.eos_token_id)
+    if chat.closed:
+        say(
+            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, put "
+            '"{%- set enable_thinking = true %}" at the top of its chat_template.jinja.'
+        )
+    return Student(stage, source, model, tokenizer, chat)
+
+
+def bits_of(model: Any) -> int:
+    """A sum over the bits of all weights, which tells two models apart."""
+    import torch
+
+    views = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    weights = (p.detach() for p in model.parameters())
+    return sum(int(w.view(views[w.element_size()]).sum(dtype=torch.int64)) for w in weights)
 
 
 def _load(stage: Stage, source: Path | str, dtype: str, role: str) -> tuple[Any, Any]:

@@ -69,7 +69,7 @@ class TokenStore(Sequence[Row]):
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
         """Open what a TokenWriter wrote. Raises ValueError if a file has another length than was written."""
-        stored = read_json(folder / "store.json")
+        stored = read_json(folder / "store.json", needed=["rows", "ids", "type"])
         ids = _mapped(folder / "ids.bin", stored["type"], stored["ids"])
         starts = _mapped(folder / "starts.bin", "q", stored["rows"] + 1)
         prompts = _mapped(folder / "prompts.bin", "i", stored["rows"])

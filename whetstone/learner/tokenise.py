@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whetstone.chat import Chat
+from whetstone.chat import Chat, Exchange, Taught
 from whetstone.learner.conversation import Conversation, read_conversation
 from whetstone.learner.token_store import TokenStore, TokenWriter
+from whetstone.records import Message
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, alone, hash_folder, published, read_json, write_json
 from whetstone.run.progress import progress, say
 from whetstone.run.tables import TableWriter, count_rows, read_rows
 
-FORMAT = 1  # of the stores; stores of another format are made again
+FORMAT = 2  # of the stores; stores of another format are made again
 CHUNK = 1 << 18  # characters (or given ids) tokenised together: enough for all cores, in some 25 MB of memory
 CHUNK_ROWS = 1000  # most rows tokenised together
 MADE_FROM = "made_from.json"
@@ -39,6 +40,20 @@ class Tokenised:
 
     def __getitem__(self, split: str) -> TokenStore:
         return self.stores[split]
+
+    def refuse_empty(self, stage: Stage, source: Path) -> None:
+        """Raises ValueError if no conversation for training is left."""
+        store = self.stores["train"]
+        if len(store.at_most(stage.settings.max_length)):
+            return
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
+        reasons = reasons or "nothing; it has no row for training"
+        longer = f" Raise max_length: the shortest has {store.lengths.min():,} tokens." if len(store) else ""
+        raise ValueError(
+            f"{stage.name} has nothing to train on: no conversation of {source} can be used. Left out: "
+            f"{reasons} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
+            f"stage that wrote {source} left out, and why: its dropped/."
+        )
 
 
 def tokenise(
@@ -81,10 +96,12 @@ def tokenise(
 
 
 def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]) -> Tokenised | None:
-    known = read_json(folder / MADE_FROM) if (folder / MADE_FROM).exists() else {}
-    if known.get("made_from") != made_from:
+    if not (folder / MADE_FROM).exists():
         return None
     try:
+        known = read_json(folder / MADE_FROM, needed=["made_from", "left_out"])
+        if known["made_from"] != made_from:
+            return None
         return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
     except (OSError, ValueError) as error:
         say(f"{folder} is damaged and is made again: {error}")
@@ -105,7 +122,12 @@ class _Writing:
     def add(self, conversations: Iterable[Conversation], responses_only: bool) -> None:
         for chunk in _chunks(self._sound(conversations)):
             rows = encode(self.chat, [conversation for _, conversation in chunk])
-            for (number, conversation), (question, answer) in zip(chunk, rows, strict=True):
+            for (number, conversation), row in zip(chunk, rows, strict=True):
+                if isinstance(row, str):
+                    reason, _, detail = row.partition(": ")
+                    self._drop(number, conversation, reason, detail)
+                    continue
+                question, answer = row
                 ids = [*question, *answer]
                 self.stores[conversation.split].add(ids, len(question) if responses_only else 1)
                 if len(ids) > self.longest:
@@ -141,9 +163,13 @@ def _chunks(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple
         yield chunk
 
 
-def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """(question ids, answer ids) of each conversation: given ids as they are, all texts tokenised together."""
-    questions = iter(chat.many_question_ids([c.question for c in conversations if not c.prompt_ids]))
-    answers = iter(chat.completion_ids([c.answer for c in conversations if not c.answer_ids]))
+def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[Taught | str]:
+    """The ids of each conversation: given ids as they are, all texts tokenised together. A text: why it has none."""
+    texts = iter(chat.rows([exchange_of(c) for c in conversations if not c.answer_ids]))
     for c in conversations:
-        yield c.prompt_ids or next(questions), c.answer_ids or next(answers)
+        yield Taught(list(c.prompt_ids), list(c.answer_ids)) if c.answer_ids else next(texts)
+
+
+def exchange_of(conversation: Conversation) -> Exchange:
+    start = (Message("system", conversation.system),) if conversation.system else ()
+    return Exchange((*start, Message("user", conversation.question)), conversation.answer)

@@ -3,13 +3,26 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from whetstone.pipeline.machine import hardware, machine_speed, threads, versions
 from whetstone.recipe import Recipe
 from whetstone.run.folder import read_json, write_json
+from whetstone.run.manifest import check_shape
 
 RUN = "run.json"
+
+
+class _Speeds(BaseModel):
+    before: float
+    after: float | None
+
+
+class _Attempt(BaseModel):
+    matmul_gflops: _Speeds
 
 
 class History:
@@ -29,7 +42,7 @@ class History:
             return
         import torch
 
-        self.earlier = read_json(self.path)["history"] if self.path.exists() else []
+        self.earlier = attempts(self.path)
         torch.set_num_threads(threads(self.recipe.run.threads))
         self.entry = {
             "started": now(),
@@ -71,11 +84,13 @@ class History:
 
 def last_speeds(recipe: Recipe) -> tuple[float, float] | None:
     """GFLOP/s of the machine before and after the last finished attempt; None if the last did not finish."""
-    path = recipe.folder / RUN
-    if not path.exists():
-        return None
-    speeds = read_json(path)["history"][-1]["matmul_gflops"]
-    return (speeds["before"], speeds["after"]) if speeds["after"] else None
+    speeds = [entry["matmul_gflops"] for entry in attempts(recipe.folder / RUN)]
+    return (speeds[-1]["before"], speeds[-1]["after"]) if speeds and speeds[-1]["after"] else None
+
+
+def attempts(path: Path) -> list[dict[str, Any]]:
+    """The entries of a run.json; [] if there is none. Raises DamagedFile."""
+    return check_shape(path, list[_Attempt], read_json(path).get("history")) if path.exists() else []
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import whetstone
 from whetstone.run.processes import cores
+from whetstone.run.settings import ParallelSettings
 
 PROBE_SECONDS = 0.2  # of matrix products before and after a run
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "pydantic", "math-verify")
@@ -19,7 +20,24 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "py
 
 def threads(wanted: int) -> int:
     """The recipe's number, else the user's OMP_NUM_THREADS, else the cores that this process may use."""
-    return wanted or int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or cores()
+    own = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is 4, and 2 in nested regions
+    return wanted or (int(own[1]) if own else 0) or cores()
+
+
+def computed_on(parallel: ParallelSettings) -> dict[str, Any]:
+    """What the last bits of a result depend on, besides inputs and settings: equal values give equal bits on a CPU."""
+    import torch
+
+    on_gpu = parallel.device != "cpu" and torch.cuda.is_available()
+    rounding = ("forks", "processes", "shard", "micro_batch_tokens", "activation_checkpointing", "compile")
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else hardware()["cpu"],
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **{name: getattr(parallel, name) for name in rounding},
+    }
 
 
 def machine_speed() -> float:

@@ -8,12 +8,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline.ahead import check_before_training, warnings
+from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.history import History, now
-from whetstone.pipeline.machine import git_revision, versions
+from whetstone.pipeline.machine import computed_on, git_revision, versions
+from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.scores import score_stage
-from whetstone.pipeline.staleness import State, fingerprint, plan_recipe, reads, stage_state
+from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, refuse_links, stage_state
 from whetstone.recipe import SHARED, Recipe, RecipeStage
-from whetstone.run.folder import MANIFEST, STARTED, Stage, discard, hash_folder, read_json, remove_discarded, write_json
+from whetstone.run.folder import (
+    MANIFEST,
+    STARTED,
+    DamagedFile,
+    Stage,
+    discard,
+    open_lock,
+    recover,
+    replace_folder,
+    successor,
+)
+from whetstone.run.manifest import read_manifest, write_manifest
 from whetstone.run.metrics import require_trackers
 from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
@@ -27,20 +41,23 @@ def run_recipe(
 ) -> None:
     """Do what is to do among the selected stages, score every trained model, and write run.json and scores.json.
 
-    Raises ValueError for stale work without `force`, for a stage whose inputs are missing, for a folder in use.
+    Raises ValueError for stale work without `force`, for a stage whose inputs are missing, for a folder in use, and for
+    whatever else can be known before the first stage runs.
     """
     chosen = select(recipe, first, last, only)
     require_trackers(recipe.run.trackers)
-    recipe.folder.mkdir(parents=True, exist_ok=True)
     with lock(recipe.folder):
-        remove_discarded(recipe.folder)
+        refuse_links(recipe.folder)
+        recover(recipe.folder)
         plan = plan_recipe(recipe)
-        say(brief(recipe, plan, chosen))
+        say("\n".join([*recipe.warnings(), brief(recipe, plan, chosen)]))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
-        for stage, state in plan:
-            if stage in chosen and state.status != "done":
-                stage.room.check(stage.settings)
+        waiting = [stage for stage, state in plan if stage in chosen and state.status != "done"]
+        check_stages(recipe, waiting)
+        for stage in waiting:
+            for warning in warnings(recipe, stage):
+                say(f"warning: {stage.name}: {warning}")
         states: dict[str, State] = {}
         with History(recipe) as history:
             for stage in recipe.stages:
@@ -74,13 +91,22 @@ def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], f
     stale = [(stage, state) for stage, state in chosen if state.status == "stale" and not stage.room.reads_run]
     own = [(stage, state) for stage, state in stale if not state.follows]
     if own and not force:
-        lines = "\n".join(f"    {stage.folder_name}: {'; '.join(state.reasons)}" for stage, state in own)
+        lines = "\n".join(
+            f"    {stage.folder_name}: {'; '.join(state.reasons)}{_begun(recipe, stage)}" for stage, state in own
+        )
         after = [stage.name for stage, state in stale if state.follows]
         raise ValueError(
-            f"{recipe.folder} holds work made under other settings or inputs:\n{lines}\n"
+            f"{recipe.folder} holds work made under other settings or inputs, or changed since:\n{lines}\n"
             + (f"    and with that: {', '.join(after)}\n" if after else "")
-            + "Redo it with --force (the old work is thrown away), or keep it and use another run: --set run.name=NAME."
+            + "Redo it with --force (the old work stays until the new is complete; what was changed since is kept beside it), "
+            "or keep it and use another run: --set run.name=NAME."
         )
+
+
+def _begun(recipe: Recipe, stage: RecipeStage) -> str:
+    """Says where new work lies that was interrupted."""
+    new = successor(recipe.folder / stage.folder_name)
+    return f" (new work was begun in {new.name})" if new.exists() else ""
 
 
 def _refuse_missing_inputs(
@@ -92,9 +118,10 @@ def _refuse_missing_inputs(
             if recipe.stage(source) in chosen or stage.room.reads_run:
                 continue
             if states[source].manifest is None:
+                missing = f"{recipe.folder / recipe.stage(source).folder_name / MANIFEST} is missing"
                 raise ValueError(
-                    f"{recipe.folder / recipe.stage(source).folder_name / MANIFEST} is missing: {stage.name} reads "
-                    f"{artifact}. Make it first: run with --from {source}, or without --only and --from."
+                    f"{'; '.join(states[source].reasons) or missing}: {stage.name} reads {artifact}. Make it first: run with "
+                    f"--from {source}, or without --only and --from."
                 )
             if states[source].status == "stale":
                 say(f"note: {stage.name} reads {artifact}, which is stale: {'; '.join(states[source].reasons)}")
@@ -103,20 +130,32 @@ def _refuse_missing_inputs(
 # --- one stage
 
 
-def stage_for(recipe: Recipe, stage: RecipeStage) -> Stage:
-    """What the room is given."""
+def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) -> Stage:
+    """What the room is given. `folder` is another than the stage's own while older work is there."""
     return Stage(
         name=stage.name,
         kind=stage.kind,
-        folder=recipe.folder / stage.folder_name,
+        folder=folder or recipe.folder / stage.folder_name,
         settings=stage.settings,
         inputs={
             name: recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
             for name, source in stage.sources.items()
         },
         longest=recipe.longest,
+        wanted=_wanted(recipe, stage),
         **{name: getattr(recipe, name) for name in SHARED},
     )
+
+
+def _wanted(recipe: Recipe, stage: RecipeStage) -> tuple[str, ...]:
+    """The artifacts of a stage that stages below cannot do without."""
+    read = [
+        source.artifact
+        for below in recipe.stages
+        for name, source in below.sources.items()
+        if source.stage == stage.name and not below.room.inputs[name].optional
+    ]
+    return tuple(dict.fromkeys(read))
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
@@ -126,27 +165,71 @@ def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
 
 def _do_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History, force: bool) -> State:
     """Run the stage if it is not done, and score its model. Returns its new state."""
-    if state.status == "stale":
-        if not stage.room.reads_run:
-            _refuse_stale(recipe, [(stage, state)], force)
-        discard(recipe.folder / stage.folder_name)
-    if state.status != "done":
+    folder = recipe.folder / stage.folder_name
+    if state.status == "stale" and not stage.room.reads_run:
+        _refuse_stale(recipe, [(stage, state)], force)
+    if state.status == "done":
+        assert state.manifest is not None
+        remember(folder, state.manifest["outputs"])
+    else:
+        _require_unchanged_inputs(recipe, stage)
         history.begin()
-        state = State("done", manifest=_run_stage(recipe, stage, state, history))
+        redone = _redo_stage if state.status == "stale" else _run_stage
+        state = State("done", manifest=redone(recipe, stage, folder, state, history))
     if stage.room.trains:
         score_stage(recipe, stage, history)
     return state
 
 
-def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History) -> dict[str, Any]:
+def _require_unchanged_inputs(recipe: Recipe, stage: RecipeStage) -> None:
+    """Of a stage that is about to run: raises ValueError if an input's content is not what its maker's manifest says."""
+    for source in stage.sources.values():
+        maker = recipe.folder / recipe.stage(source.stage).folder_name
+        require_unchanged(maker, {source.artifact: read_manifest(maker / MANIFEST)["outputs"].get(source.artifact, "")})
+
+
+def _redo_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, history: History) -> dict[str, Any]:
+    """Run a stage whose folder holds stale work, which stays until the new work is complete. Returns the manifest.
+
+    The new work is made in the folder's successor, and continued there after a kill. Stages that only report on the others
+    are cheap: their old work goes first.
+    """
+    if stage.room.reads_run and not state.changed:
+        discard(folder)
+        return _run_stage(recipe, stage, folder, state, history)
+    new = successor(folder)
+    if new.exists() and not _continues(recipe, stage, new):
+        discard(new)
+    say(f"\n{folder} is made again, in {new}: the old work stays until the new is complete")
+    if (new / MANIFEST).exists():
+        manifest = read_manifest(new / MANIFEST)
+    else:
+        manifest = _run_stage(recipe, stage, new, State("half done" if new.exists() else "to do"), history)
+    if kept := replace_folder(folder, keep=state.changed):
+        say(f"   the old files, which were changed after they were made, are in {kept}")
+    return manifest
+
+
+def _continues(recipe: Recipe, stage: RecipeStage, new: Path) -> bool:
+    """Whether new work that was interrupted was begun under the settings and inputs of now."""
+    try:
+        then = read_manifest(new / (MANIFEST if (new / MANIFEST).exists() else STARTED))
+    except (DamagedFile, FileNotFoundError):
+        return False
+    return not changed(new, then["outputs"]) and not differences(then, fingerprint(recipe, stage), stage.settings)
+
+
+def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, history: History) -> dict[str, Any]:
     """Run the room from where it stopped, and write the manifest last. Returns the manifest."""
-    folder = recipe.folder / stage.folder_name
     depends_on = fingerprint(recipe, stage)
-    attempts = 1 + (read_json(folder / STARTED)["attempts"] if (folder / STARTED).exists() else 0)
+    then = read_manifest(folder / STARTED) if (folder / STARTED).exists() else {"attempts": 0, "computed_on": []}
+    attempts, machines = then["attempts"] + 1, _machines(recipe, stage, then["computed_on"])
     started = now()
-    write_json(folder / STARTED, depends_on | {"name": stage.name, "attempts": attempts, "started": started})
+    facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
+    write_manifest(folder / STARTED, depends_on | facts)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
-    prepared = stage_for(recipe, stage)
+    prepared = stage_for(recipe, stage, folder)
+    check_before_training(recipe, stage, prepared)
     with measured() as usage:
         summary, peak = _run_room(prepared, stage.room)
     usage["peak_memory"] = max(usage["peak_memory"], peak)
@@ -160,16 +243,35 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, state: State, history: Histor
         "versions": versions(),
         "python": platform.python_version(),
         "git_revision": git_revision(),
+        "computed_on": machines,
         **usage,
         "attempts": attempts,
         "started": started,
         "finished": now(),
     }
-    write_json(folder / MANIFEST, manifest)
+    remember(folder, manifest["outputs"])
+    write_manifest(folder / MANIFEST, manifest)
     (folder / STARTED).unlink()
     say(f"   {stage.name} done: {usage['wall_seconds']:.1f} s wall, {usage['cpu_seconds']:.1f} s CPU")
     history.note(stage.name, usage)
     return manifest
+
+
+def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the parts of the stage were computed on, one after the other. Says if it goes on where bits may differ."""
+    here = computed_on(recipe.parallel)
+    if earlier[-1:] == [here]:
+        return earlier
+    if earlier:
+        before = earlier[-1]
+        changes = [
+            f"{name} was {before.get(name)} and is {value}" for name, value in here.items() if before.get(name) != value
+        ]
+        say(
+            f"warning: {stage.folder_name} was begun on other arithmetic: {', '.join(changes)}. Its result is as good, "
+            "but not equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
+        )
+    return [*earlier, here]
 
 
 def _run_room(stage: Stage, room: Room) -> tuple[Mapping[str, Any], int]:
@@ -187,21 +289,27 @@ def _outputs(stage: RecipeStage, folder: Path) -> dict[str, str]:
     artifacts = [name for name in (*stage.room.gives, *MAY_GIVE) if (folder / name).is_dir()]
     absent = [name for name in stage.room.gives if name not in artifacts]
     assert not absent, f"{stage.kind} ended without writing {', '.join(absent)} into {folder}"
-    return {name: hash_folder(folder / name) for name in artifacts}
+    return {name: content_of(folder / name) for name in artifacts}
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One `whetstone run` per folder. The kernel releases the lock when the process ends, however it ends.
+    """One `whetstone run` per folder, which is made. The kernel releases the lock when the process ends, however it ends.
 
-    Raises ValueError if another process holds it.
+    Raises ValueError if another process holds it, OSError if the folder cannot be written.
     """
-    path = folder / ".lock"
-    with path.open("a+", encoding="utf-8") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = open_lock(folder / ".lock")
+    except OSError as error:
+        raise type(error)(
+            f"{folder} cannot be written: {error.strerror} ({error.filename}). A run needs a folder of its own: give "
+            "permission, move away what is there, or use another place: --set run.folder=FOLDER."
+        ) from error
+    with opened as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            handle.seek(0)
             raise ValueError(
                 f"{folder} is in use by another whetstone run (process {handle.read().strip() or 'unknown'}): two "
                 "would write the same files. Wait for it, stop it, or use another run: --set run.name=NAME."

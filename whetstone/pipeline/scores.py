@@ -6,10 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.pipeline.history import History, now
-from whetstone.pipeline.staleness import hash_of, written
+from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
+from whetstone.pipeline.staleness import base_hash
 from whetstone.recipe import Recipe, RecipeStage
 from whetstone.records import Problem, to_row
-from whetstone.run.folder import MANIFEST, SCORES, STARTED, discard, read_json, write_json
+from whetstone.run.folder import (
+    MANIFEST,
+    SCORES,
+    STARTED,
+    DamagedFile,
+    discard,
+    recover,
+    replace_folder,
+    successor,
+    write_json,
+)
+from whetstone.run.manifest import read_manifest, write_manifest
+from whetstone.run.names import require_name
 from whetstone.run.progress import say
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
@@ -32,11 +45,13 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     if not givers:
         return
     source = recipe.folder / givers[-1].folder_name
-    problems_hash = read_json(source / MANIFEST)["outputs"]["problems"]
+    recover(recipe.folder / "scores")
+    problems_hash = _outputs(source)["problems"]
     waiting = [model for model in _models(recipe, stage, problems_hash) if not _is_scored(recipe, model)]
     if waiting:
+        require_unchanged(source, {"problems": problems_hash})
         problems = [p for p in read_records(Problem, source / "problems") if p.split == "test" and p.benchmark]
-        headline(recipe, list(dict.fromkeys(problem.benchmark for problem in problems)))
+        headline(recipe, [require_name(name) for name in dict.fromkeys(problem.benchmark for problem in problems)])
         if not problems:
             say(f"   not scored: {givers[-1].name} gives no test problems")
             return
@@ -49,14 +64,14 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
 def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Model]:
     """The stage's model, after the base if the stage is the first that trains."""
     folder = recipe.folder / stage.folder_name
-    outputs = read_json(folder / MANIFEST)["outputs"]
+    outputs = _outputs(folder)
     models = [(stage.name, folder / "model", outputs["model"])]
     if stage == next(stage for stage in recipe.stages if stage.room.trains):
         if "base" in outputs:
             models.insert(0, ("base", folder / "base", outputs["base"]))
         elif recipe.model.path:
             path = Path(recipe.model.path)
-            models.insert(0, ("base", path, hash_of(path) or recipe.model.path))
+            models.insert(0, ("base", path, base_hash(recipe.model.path) or recipe.model.path))
     return [_model(recipe, name, path, content, problems_hash) for name, path, content in models]
 
 
@@ -70,42 +85,88 @@ def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: s
     )
 
 
+def _outputs(stage: Path) -> dict[str, str]:
+    return read_manifest(stage / MANIFEST, needed="outputs")["outputs"]
+
+
 def _is_scored(recipe: Recipe, model: _Model) -> bool:
-    """Whether complete scores of this model and these settings exist. Those of others are thrown away."""
+    """Whether complete scores of this model and these settings exist, with the generations behind them."""
     folder = recipe.folder / "scores" / model.name
-    if written(folder).get("key") != model.key and folder.exists():
-        discard(folder)
-    return (folder / MANIFEST).exists()
+    return _left_by(folder, MANIFEST) == model.key and not changed(folder, _outputs(folder))
+
+
+def _left_by(folder: Path, name: str) -> dict[str, Any] | None:
+    """What scores depend on that are complete or were begun; None if there is no such file, or a damaged one."""
+    try:
+        return read_manifest(folder / name, needed="key")["key"]
+    except FileNotFoundError:
+        return None
+    except DamagedFile as damage:
+        say(f"   {damage}: scored again")
+        return None
+
+
+def _edited(folder: Path) -> bool:
+    """Whether complete scores, or the generations behind them, are not as they were written."""
+    try:
+        return bool(changed(folder, _outputs(folder)))
+    except FileNotFoundError:
+        return False
+    except DamagedFile:
+        return True
 
 
 def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: History) -> None:
     from whetstone.measure import score_model
 
-    folder = recipe.folder / "scores" / model.name
-    write_json(folder / STARTED, {"key": model.key})
+    complete = recipe.folder / "scores" / model.name
+    old = complete.exists() and _left_by(complete, STARTED) != model.key  # scores of another model or other settings
+    folder = successor(complete) if old else complete
+    if folder.exists() and _left_by(folder, STARTED) != model.key:
+        discard(folder)
+    if model.path.is_relative_to(recipe.folder):
+        require_unchanged(model.path.parent, {model.path.name: model.key["model"]})
+    write_manifest(folder / STARTED, {"key": model.key})
     with measured() as usage:
         scores = score_model(
             model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest
         )
     rows = [to_row(score) for score in scores]
-    write_json(folder / MANIFEST, {"key": model.key, "scores": rows, **usage, "finished": now()})
+    outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
+    remember(folder, outputs)
+    write_manifest(
+        folder / MANIFEST, {"key": model.key, "scores": rows, "outputs": outputs, **usage, "finished": now()}
+    )
     (folder / STARTED).unlink()
+    if old and (kept := replace_folder(complete, keep=_edited(complete))):
+        say(f"   the old scores, which were changed after they were made, are in {kept}")
     history.note(f"scores/{model.name}", usage)
     for score in scores:
         say(
             f"   {model.name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
             f"(mean@{score.samples} of {score.problems} problems, {100 * score.truncated:.0f} % truncated"
-            f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''})"
+            f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''}"
+            f"{f', {score.not_asked} cannot be asked' if score.not_asked else ''})"
         )
 
 
 def write_scores(recipe: Recipe) -> None:
     """scores.json from the folders in scores/: base first, then by stage number, those of a longer recipe included."""
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
-    manifests = [recipe.folder / "scores" / name / MANIFEST for name in order]
-    scores = [score for path in manifests if path.exists() for score in read_json(path)["scores"]]
+    scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
     write_json(recipe.folder / SCORES, {"scores": [s | {"main": s["benchmark"] == main} for s in scores]})
+
+
+def _scores_in(path: Path) -> list[dict[str, Any]]:
+    """[] if there are none. Those of a damaged manifest are left out until the model is scored again, and that is said."""
+    try:
+        return read_manifest(path, needed="scores")["scores"]
+    except FileNotFoundError:
+        return []
+    except DamagedFile as damage:
+        say(f"   {damage} Its scores are left out until then.")
+        return []
 
 
 def headline(recipe: Recipe, benchmarks: Sequence[str]) -> str:

@@ -1,25 +1,33 @@
 """Which stages of a recipe are done, stale, half done or to do.
 
 `runs/NAME/NN-stage/manifest.json` is written last, so its presence means "complete". It names the inputs by content hash
-and holds the resolved settings. If either differs from what the recipe says now, the stage is stale. Stale work is never
-thrown away unasked: `run` stops and says so, `--force` redoes it. Work that was interrupted under the same settings is
-continued by the rooms themselves.
+and holds the resolved settings. If either differs from what the recipe says now, or if the output is no longer what the stage
+made (`outputs.py`), the stage is stale. Stale work is never thrown away unasked: `run` stops and says so, `--force` redoes it.
+Work that was interrupted under the same settings is continued by the rooms themselves.
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from whetstone.model_folder import local_model
+from whetstone.pipeline.outputs import changed, content_of
 from whetstone.recipe import Recipe, RecipeStage, Source
-from whetstone.run.folder import MANIFEST, SCORES, STARTED, hash_file, hash_folder, read_json
+from whetstone.run.folder import MANIFEST, SCORES, STARTED, DamagedFile, hash_file
+from whetstone.run.manifest import read_manifest, read_scores
+from whetstone.run.secrets import redacted
 from whetstone.run.settings import Operational
 from whetstone.run.user_file import file_of
+
+TRACKERS = ("wandb", "tensorboard")  # folders of trackers, which write links of their own
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,14 @@ class State:
     """Where a stage stands. `reasons` say why it is stale, or what it waits for.
 
     `follows`: it is stale only because a stage that it reads will be made again. If that gives the same, it is done.
+    `changed`: its output is not what it made, so it may be somebody's own work.
     """
 
     status: Literal["done", "stale", "half done", "to do"]
     reasons: tuple[str, ...] = ()
     manifest: Mapping[str, Any] | None = None
     follows: bool = False
+    changed: bool = False
 
 
 def plan_recipe(recipe: Recipe) -> list[tuple[RecipeStage, State]]:
@@ -48,14 +58,24 @@ def plan_recipe(recipe: Recipe) -> list[tuple[RecipeStage, State]]:
 
 
 def check_folder(recipe: Recipe) -> None:
-    """A run folder holds one recipe. Raises ValueError if a number belongs to a stage of another name or kind."""
+    """A run folder holds one recipe, and nothing in it leads out of it.
+
+    Raises ValueError if a number belongs to a stage of another name or kind, or for a symbolic link.
+    """
     if not recipe.folder.is_dir():
+        if recipe.folder.exists():
+            raise ValueError(
+                f"{recipe.folder} is a file, and a run needs a folder: use another run, --set run.name=NAME."
+            )
         return
+    refuse_links(recipe.folder)
     for folder in sorted(recipe.folder.iterdir()):
         parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
-        if not parts or not folder.is_dir() or not 0 < int(parts[1]) <= len(recipe.stages):
+        if not parts or not 0 < int(parts[1]) <= len(recipe.stages):
             continue
         stage = recipe.stages[int(parts[1]) - 1]
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is a file, and {stage.name} needs a folder there: move it away.")
         kind = written(folder).get("kind", stage.kind)
         if parts[2] != stage.name or kind != stage.kind:
             raise ValueError(
@@ -64,32 +84,56 @@ def check_folder(recipe: Recipe) -> None:
             )
 
 
+def refuse_links(run: Path) -> None:
+    """Raises ValueError for a symbolic link in a run folder: what is written through it lands elsewhere."""
+    for above, folders, files in os.walk(run):
+        folders[:] = [name for name in folders if name not in TRACKERS]
+        for name in (*folders, *files):
+            path = Path(above, name)
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path} is a symbolic link to {path.readlink()}: a run writes inside its own folder only. Put the "
+                    "files themselves there, or let the whole run lie elsewhere: --set run.folder=FOLDER."
+                )
+
+
 def written(folder: Path) -> dict[str, Any]:
-    """What a stage or its scoring left about itself; empty if nothing."""
-    return next((read_json(folder / name) for name in (MANIFEST, STARTED) if (folder / name).exists()), {})
+    """What a stage left about itself; empty if nothing that can be read."""
+    for name in (MANIFEST, STARTED):
+        with suppress(FileNotFoundError, DamagedFile):
+            return read_manifest(folder / name)
+    return {}
 
 
 def stage_state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) -> State:
     """The state of one stage, given the states of those above it, by name."""
     folder = recipe.folder / stage.folder_name
     pending = [artifact for artifact, source in reads(recipe, stage) if above[source].status != "done"]
-    missing = " and ".join(dict.fromkeys(pending))
-    if (folder / MANIFEST).exists():
-        manifest = read_json(folder / MANIFEST)
-        reasons = differences(manifest, fingerprint(recipe, stage), stage.settings)
-        if pending and not reasons:
-            return State("stale", (f"{missing} will be made again",), manifest, follows=True)
-        return State("stale" if reasons else "done", tuple(reasons), manifest)
-    waits = (f"{missing} must be made first",) if pending else ()
-    if (folder / STARTED).exists():
-        now = fingerprint(recipe, stage)
-        reasons = [] if pending else differences(read_json(folder / STARTED), now, stage.settings)
-        if reasons:
-            return State("stale", ("it was left half done, and since then", *reasons))
-        return State("half done", waits)
+    missing = ", ".join(dict.fromkeys(pending))
+    try:
+        if (folder / MANIFEST).exists():
+            return _finished(recipe, stage, read_manifest(folder / MANIFEST), missing)
+        waits = (f"{missing} must be made first",) if pending else ()
+        if (folder / STARTED).exists():
+            then = read_manifest(folder / STARTED)
+            reasons = [] if pending else differences(then, fingerprint(recipe, stage), stage.settings)
+            if reasons:
+                return State("stale", ("it was left half done, and since then", *reasons))
+            return State("half done", waits)
+    except DamagedFile as damage:
+        return State("stale", (str(damage),), changed=True)
     if folder.is_dir() and any(folder.iterdir()):
         return State("stale", (f"{folder} holds files, but not the {STARTED} that says under which settings",))
     return State("to do", waits)
+
+
+def _finished(recipe: Recipe, stage: RecipeStage, manifest: dict[str, Any], pending: str) -> State:
+    """`pending` names the inputs that are not as they should be, if there are any."""
+    edited = changed(recipe.folder / stage.folder_name, manifest["outputs"])
+    reasons = (*edited, *differences(manifest, fingerprint(recipe, stage), stage.settings))
+    if pending and not reasons:
+        return State("stale", (f"{pending} will be made again",), manifest, follows=True)
+    return State("stale" if reasons else "done", reasons, manifest, changed=bool(edited))
 
 
 def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
@@ -110,6 +154,9 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     }
     if stage.room.reads_run:
         inputs |= _run_inputs(recipe, recipe.stages[: stage.number - 1])
+    if starts_from_path(recipe, stage):
+        path = str(recipe.model.path)
+        inputs["[model] path"] = _input("", path, base_hash(path))
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))
@@ -119,6 +166,16 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         "shared": recipe.shared(stage.room.uses),
         "inputs": inputs,
     }
+
+
+def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
+    """Whether the stage trains the model that `[model] path` names."""
+    return recipe.model.path is not None and stage.room.trains and "model" not in stage.sources
+
+
+def base_hash(path: str) -> str | None:
+    """Of the content of the model that `[model] path` names; None if it is not a path."""
+    return hash_of(local_model(path) or Path(path)) if Path(path).exists() else None
 
 
 def _input(stage: str, artifact: str, content: str | None) -> dict[str, Any]:
@@ -133,8 +190,8 @@ def _run_inputs(recipe: Recipe, above: tuple[RecipeStage, ...]) -> dict[str, Any
         inputs[f"{stage.name}/{MANIFEST}"] = _input(stage.name, MANIFEST, hash_of(manifest))
     names = {"base", *(stage.name for stage in above)}
     path, content = recipe.folder / SCORES, None
-    if path.exists():
-        scores = [score for score in read_json(path)["scores"] if score["stage"] in names]
+    with suppress(FileNotFoundError, DamagedFile):  # scores.json is written anew from the manifests in scores/
+        scores = [score for score in read_scores(path) if score["stage"] in names]
         content = hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
     return inputs | {SCORES: _input("", SCORES, content)}
 
@@ -142,13 +199,16 @@ def _run_inputs(recipe: Recipe, above: tuple[RecipeStage, ...]) -> dict[str, Any
 def hash_of(path: Path) -> str | None:
     """Of a file's or a folder's content; None if there is neither."""
     if path.is_dir():
-        return hash_folder(path)
+        return content_of(path)
     return hash_file(path) if path.is_file() else None
 
 
 def _output_hash(recipe: Recipe, source: Source) -> str | None:
-    manifest = recipe.folder / recipe.stage(source.stage).folder_name / MANIFEST
-    return read_json(manifest)["outputs"].get(source.artifact) if manifest.exists() else None
+    with suppress(FileNotFoundError, DamagedFile):
+        return read_manifest(recipe.folder / recipe.stage(source.stage).folder_name / MANIFEST)["outputs"].get(
+            source.artifact
+        )
+    return None
 
 
 # --- what changed
@@ -157,10 +217,10 @@ def _output_hash(recipe: Recipe, source: Source) -> str | None:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], settings: BaseModel) -> list[str]:
     """In words: which setting changed from what to what, and which input is another.
 
-    `settings` are those of now: their operational fields may change without a word.
+    `settings` are those of now: their operational fields may change without a word. So may secrets, which older versions wrote.
     """
     return [
-        *_changes(then.get("settings", {}), now["settings"], settings),
+        *_changes(redacted(then.get("settings", {})), now["settings"], settings),
         *_changes(then.get("shared", {}), now["shared"]),
         *_input_changes(then.get("inputs", {}), now["inputs"]),
     ]

@@ -1,25 +1,55 @@
 """The layout of a user's own file: which column is which field of a problem, and where in its column the answer is."""
 
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from whetstone.problems.chats import asked, one_system
 from whetstone.problems.reading import (
     ProblemSet,
     Reading,
     after_hashes,
-    answer_of,
     last_box,
-    level_of,
-    optional,
-    question_of,
 )
-from whetstone.problems.table import EXCERPT, Row, cell, excerpt
+from whetstone.problems.row import EXCERPT, Row, cell, excerpt
+from whetstone.problems.values import answer_of, level_of, optional
 from whetstone.run.settings import Settings
 
 AnswerFrom: TypeAlias = Literal["column", "boxed", "after_hashes"]
 FINDERS = {"column": str, "boxed": last_box, "after_hashes": after_hashes}
-OPTIONAL = ("id", "level", "domain", "policy", "formula")
+OPTIONAL = ("id", "level", "domain", "policy", "formula", "system")
+
+
+def read_mapping(pairs: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+    """Columns as a command line names them: "question=prompt"; question may be there several times, which joins them.
+
+    Raises ValueError for another column that is named twice.
+
+    >>> read_mapping(["question=body", "question=ask", "answer=a.b"])
+    {'question': ('body', 'ask'), 'answer': 'a.b'}
+    """
+    named: dict[str, list[str]] = {}
+    for pair in pairs:
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not equals or not theirs:
+            raise ValueError(f"--column {pair}: write OURS=THEIRS, for instance --column question=prompt.")
+        named.setdefault(ours, []).append(theirs)
+    twice = next((ours for ours, theirs in named.items() if len(theirs) > 1 and ours != "question"), None)
+    if twice is not None:
+        raise ValueError(
+            f"--column {twice} is there twice: {' and '.join(named[twice])}. Only question may be several."
+        )
+    return {ours: theirs[0] if len(theirs) == 1 else tuple(theirs) for ours, theirs in named.items()}
+
+
+def answer_in(value: Any, name: str, answer_from: AnswerFrom) -> str:
+    """The answer in the value of a column; "" if that is empty. Raises ValueError."""
+    text = answer_of(value, name)
+    answer = FINDERS[answer_from](text) if text else ""
+    if answer is None:
+        raise ValueError(f'no answer found: answer_from = "{answer_from}": {excerpt(text[-EXCERPT:])}')
+    return answer
 
 
 class Columns(Settings):
@@ -32,6 +62,14 @@ class Columns(Settings):
     domain: str | None = Field(None, description="subject, by which scores are grouped")
     policy: str | None = Field(None, description="the answer policy of the row; None: the source's")
     formula: str | None = Field(None, description="an arithmetic expression that the procedural teacher can explain")
+    system: str | None = Field(None, description="a system message before the question")
+
+    @field_validator("question")
+    @classmethod
+    def question_is_named(cls, question: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not question or not all(question):
+            raise ValueError('no column. Name one, as in question = "problem"')
+        return question
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -48,12 +86,11 @@ class Columns(Settings):
 
         def read(row: Row) -> Reading:
             """Raises KeyError for a missing column, ValueError for a value that is no text or an answer that is not found."""
-            text = answer_of(cell(row, self.answer), repr(self.answer))
-            answer = FINDERS[answer_from](text) if text else ""
-            if answer is None:
-                raise ValueError(f'no answer found: answer_from = "{answer_from}": {excerpt(text[-EXCERPT:])}')
-            parts = (question_of(cell(row, column), repr(column)) for column in self.questions)
+            answer = answer_in(cell(row, self.answer), repr(self.answer), answer_from)
+            parts = [asked(cell(row, column), repr(column)) for column in self.questions]
             fields = {field: optional(row, getattr(self, field)) for field in OPTIONAL}
-            return Reading(" ".join(filter(None, parts)), answer, **fields | {"level": level_of(fields["level"])})
+            fields["system"] = one_system(fields["system"], *(system for system, _ in parts))
+            question = " ".join(filter(None, (question for _, question in parts)))
+            return Reading(question, answer, **fields | {"level": level_of(fields["level"])})
 
         return ProblemSet(read, licence="")

@@ -1,11 +1,24 @@
-"""Paths as a recipe writes them, with $VARIABLES and ~, and the file that is meant."""
+"""Paths as a recipe or a command line writes them, with $VARIABLES and ~, and the files that are meant."""
 
 import os
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
+from glob import glob, has_magic
 from pathlib import Path
 
+from whetstone.problems.table import FORMATS
+from whetstone.problems.text import suffix_of
+
 LISTED = 8  # files of a folder that an error names
+NO_ROWS = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+)  # beside the files of `datasets`
+FETCH = "fetch the set (hf download {} --repo-type dataset --local-dir FOLDER) and name its file"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def expand_path(raw: str) -> Path:
@@ -20,19 +33,85 @@ def expand_path(raw: str) -> Path:
     return Path(path).expanduser()
 
 
+def find_files(raw: str) -> list[Path]:
+    """The files that `raw` names, in order: a file, a folder with the parts of one table, or a pattern (data/*.parquet).
+
+    Raises ValueError for an unset variable or a folder that is not one table, FileNotFoundError.
+    """
+    if Path(raw).is_file():
+        return [Path(raw)]
+    path = expand_path(raw)
+    if path.is_dir():
+        return _parts(path)
+    if has_magic(str(path)) and not path.exists():
+        found = sorted(filter(Path.is_file, map(Path, glob(str(path), recursive=True))), key=_by_number)
+        if not found:
+            raise FileNotFoundError(f"no file fits the pattern {path}. Relative paths start at {Path.cwd()}.")
+        return found
+    return [find_file(raw)]
+
+
 def find_file(raw: str) -> Path:
-    """The file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
+    """The one file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
     path = expand_path(raw)
     if path.is_file():
         return path
     if path.is_dir():
-        raise ValueError(f"source path {path} is a folder: a source is one file. Name a file in it.")
+        raise ValueError(f"source path {path} is a folder, and one file is wanted. Name a file in it.")
+    raise FileNotFoundError(f"source file {path} is missing: {_hint(path, raw)}")
+
+
+def read_paths(raw: str) -> list[Path]:
+    """What a result depends on that reads `raw`: the files, or the path itself if there are none."""
+    try:
+        return find_files(raw)
+    except OSError:
+        return [expand_path(raw)]
+
+
+def _hint(path: Path, raw: str) -> str:
     present = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     near = get_close_matches(path.name, present, n=1, cutoff=0.5)
     if near:
-        hint = f"did you mean {near[0]!r}, which is there?"
-    elif path.parent.is_dir():
-        hint = f"{path.parent} holds {', '.join(present[:LISTED]) or 'nothing'}."
-    else:
-        hint = f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
-    raise FileNotFoundError(f"source file {path} is missing: {hint}")
+        return f"did you mean {near[0]!r}, which is there?"
+    if path.parent.is_dir():
+        return f"{path.parent} holds {', '.join(present[:LISTED]) or 'nothing'}."
+    if HUB_NAME.fullmatch(raw) and suffix_of(path) not in FORMATS:
+        return (
+            f"it looks like a name on the Hugging Face Hub, and a path is a local file. Either {FETCH.format(raw)}; or, in a "
+            f'recipe, read a set whose layout is known from the Hub: kind = "published", set = "…", hub = "{raw}".'
+        )
+    return f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
+
+
+# --- folders ---
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a folder that are named as parts of one table: alike but for numbers."""
+    files = sorted(filter(_is_table, folder.iterdir()), key=_by_number)
+    if len({re.sub(r"\d+", "0", file.name) for file in files}) == 1:
+        return files
+    if files:
+        raise ValueError(
+            f"the folder {folder} holds {_listed(files)}, which are not the parts of one table. Name one of them, or a "
+            f"pattern such as {folder / '*'}{files[0].suffix}."
+        )
+    folders = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    below = f" Below it are {_listed(folders)}: name one of them." if folders else ""
+    raise ValueError(f"the folder {folder} holds no file ending in {', '.join(FORMATS)}.{below}")
+
+
+def _is_table(path: Path) -> bool:
+    hidden = path.name.startswith((".", "cache-"))  # `datasets` keeps what `map` made beside the set
+    return path.is_file() and not hidden and path.name not in NO_ROWS and suffix_of(path) in FORMATS
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts part-2 before part-10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece) if piece.isdecimal() and len(piece) < 19 else 0, piece) for piece in pieces]
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths[:LISTED]) + (", …" if len(paths) > LISTED else "")

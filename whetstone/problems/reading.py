@@ -4,16 +4,18 @@ A `ProblemSet` says how a row is read into a `Reading`. It refuses a row that gi
 `raise ValueError("reason: detail")`.
 """
 
-import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from whetstone.problems.table import BrokenRow, Row, cell, excerpt, has_cell, lone_surrogate
+from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, listed, lone_surrogate
+from whetstone.problems.values import optional, text
 from whetstone.records import Problem
+from whetstone.run.mistakes import suggestion
 from whetstone.verify.extract import last_box
+from whetstone.verify.policy import POLICIES
+
+__all__ = ["Drop", "ProblemSet", "Reading", "Shipped", "last_box", "optional", "read_problem", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Reading:
     policy: str = ""  # likewise
     formula: str = ""  # an arithmetic expression that gives the answer, if the row tells the steps
     id: str = ""  # the row's own name
+    system: str = ""  # a system message before the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Drop:
     reason: str  # one of few, so that reasons can be counted
     detail: str = ""
     text: str = ""  # an excerpt
+    file: str = ""  # of several
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +78,27 @@ def read_problem(
     layout: ProblemSet,
     source: str,
     traces: bool = True,
-    identify: Callable[[str, int], str] | None = None,
+    file: str = "",
+    identify: Callable[[str, str], str] | None = None,
 ) -> Problem | Shipped | Drop:
     """The problem of a row (with its worked solutions, if `traces`), or why it gives none.
 
-    `identify(the row's own id, line)` names the problem; default: "source/id" or "source/line".
+    `identify(the row's own id, place)` names the problem; default: "source/id" or "source/place". The place is the line, and of
+    several files "file/line".
     """
-    identity = f"{source}/{line}"
+    place = f"{file}/{line}" if file else f"{line}"
+    identity = f"{source}/{place}"
     if isinstance(row, BrokenRow):
-        return Drop(source, line, identity, row.reason, row.detail, row.text)
+        return Drop(source, line, identity, row.reason, row.detail, row.text, file)
     try:
         reading = _checked(layout.read(row))
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         reason, detail = _why(error, row)
-        return Drop(source, line, identity, reason, detail, excerpt(json.dumps(row, ensure_ascii=False, default=str)))
-    identity = identify(reading.id, line) if identify else f"{source}/{reading.id or line}"
+        return Drop(source, line, identity, reason, detail, excerpt(as_json(row)), file)
+    identity = identify(reading.id, place) if identify else f"{source}/{reading.id or place}"
     solutions = tuple(filter(None, reading.traces)) if traces else ()
     if not reading.answer and not solutions:
-        return Drop(source, line, identity, "empty answer", "", excerpt(reading.question))
+        return Drop(source, line, identity, "empty answer", "", excerpt(reading.question), file)
     problem = Problem(
         id=identity,
         question=reading.question.strip(),
@@ -102,126 +109,38 @@ def read_problem(
         licence=reading.licence or layout.licence,
         policy=reading.policy or layout.policy,
         formula=reading.formula,
+        system=reading.system,
     )
     return Shipped(problem, solutions) if solutions else problem
 
 
 def _checked(reading: Reading) -> Reading:
-    """Raises ValueError for a reading without a question, or with text that is not UTF-8."""
+    """Raises ValueError for a reading without a question, with text that is not UTF-8, or with an unknown policy."""
     if not reading.question.strip():
         raise ValueError("empty question")
-    bad = lone_surrogate("\0".join((reading.question, reading.answer, *reading.traces)))
+    said = reading.system, reading.question, reading.answer, *reading.traces
+    texts = *said, reading.id, reading.domain, reading.formula, reading.licence
+    bad = lone_surrogate("\0".join(texts))
     if bad:
         raise ValueError(f"not UTF-8: {bad}")
+    if reading.policy and reading.policy not in POLICIES:
+        raise ValueError(f"unknown policy: {excerpt(reading.policy)}{suggestion(reading.policy, POLICIES)}")
     return reading
 
 
 def _why(error: Exception, row: Row) -> tuple[str, str]:
     """(reason, detail) of an error in reading a row."""
     if isinstance(error, KeyError):
-        return "missing column", f"this row has no {error}, but {', '.join(map(repr, row))}"
+        names = list(columns_of(row))
+        likely = suggestion(error.args[0], names).removesuffix(".")
+        return "missing column", f"this row has no {error}, but {listed(names)}{likely}"
     if isinstance(error, ValueError):
         reason, _, detail = str(error).partition(": ")
         return reason, detail
     return "not as the layout says", f"{type(error).__name__}: {error}"  # a value of another type
 
 
-# --- values ---
-
-
-def text_of(value: Any, name: str = "") -> str:
-    """A value as stripped text: "" for None, 43 for 43.0. Raises ValueError for what is neither text nor a finite number.
-
-    >>> text_of(" a "), text_of(None), text_of(0), text_of(43.0), text_of(6.5)
-    ('a', '', '0', '43', '6.5')
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"not text: {name or 'a column'} holds {_in_words(value)}, not text or a number")
-    if not math.isfinite(value):
-        raise ValueError(f"not text: {name or 'a column'} holds {value}, which is no number")
-    return str(int(value)) if value == int(value) else str(value)
-
-
-def _in_words(value: Any) -> str:
-    names = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
-    return next((words for kind, words in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
-
-
-def answer_of(value: Any, name: str = "") -> str:
-    """The text of an answer, which may be a list of texts and numbers: several are joined with commas. Raises ValueError.
-
-    >>> answer_of(["3"]), answer_of([1, 2.0]), answer_of("x")
-    ('3', '1, 2', 'x')
-    """
-    if isinstance(value, list):
-        return ", ".join(filter(None, (text_of(item, name) for item in value)))
-    return text_of(value, name)
-
-
-def question_of(value: Any, name: str = "") -> str:
-    """The text of a question, which may be a chat of one turn, [{"role": "user", "content": "..."}]. Raises ValueError."""
-    if not isinstance(value, list):
-        return text_of(value, name)
-    said = chat_turns(value)
-    if len(said) != 1 or said[0][0] not in USERS:
-        raise ValueError(
-            f"not one question: {name or 'a column'} holds a chat of {len(said)} turns "
-            f"({', '.join(role for role, _ in said)}), and a problem is what one user asks"
-        )
-    return said[0][1]
-
-
-def text(row: Mapping[str, Any], column: str) -> str:
-    """`text_of` a column. Raises KeyError if the row has none, ValueError with the column's name."""
-    return text_of(cell(row, column), repr(column))
-
-
-def optional(row: Mapping[str, Any], column: str | None) -> str:
-    """`text_of` a column, "" if the row has none."""
-    return text(row, column) if column is not None and has_cell(row, column) else ""
-
-
-def level_of(value: Any) -> int | None:
-    """The first number of a level: 3 for "Level 3"."""
-    match = re.search(r"\d+", text_of(value))
-    return int(match[0]) if match else None
-
-
-# --- chats ---
-
-USERS, ASSISTANTS = ("user", "human"), ("assistant", "gpt")
-
-
-def chat_turns(messages: Any) -> list[tuple[str, str]]:
-    """(role, text) of a chat in either notation, [{role, content}] or [{from, value}]. Raises ValueError."""
-    if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
-        raise ValueError("not a chat: a list of turns, each with role and content or from and value")
-    return [(str(turn.get("role") or turn.get("from")), _turn_text(turn)) for turn in messages]
-
-
-def _turn_text(turn: Mapping[str, Any]) -> str:
-    """The text of a turn; its `reasoning_content` comes first, between <think> and </think>."""
-    thoughts = text_of(turn.get("reasoning_content"), "a turn")
-    content = text_of(turn.get("content") or turn.get("value"), "a turn")
-    return f"<think>\n{thoughts}\n</think>\n\n{content}" if thoughts else content
-
-
-def question_and_answer(messages: Any) -> tuple[str, str]:
-    """(question, answer) of a chat of one turn each; a system turn is left aside. Raises ValueError."""
-    said = [(role, content) for role, content in chat_turns(messages) if role != "system"]
-    if len(said) != 2:
-        raise ValueError("not one question and one answer: a chat of several turns is no single problem")
-    (asker, question), (answerer, answer) = said
-    if asker not in USERS or answerer not in ASSISTANTS:
-        raise ValueError("not a question and its answer: the turns are not those of a user and an assistant")
-    return question, answer
-
-
-# --- boxes ---
+# --- answers in solutions ---
 
 
 def boxed(solution: str) -> str:

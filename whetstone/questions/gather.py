@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.problems.files import expand_path, find_file
+from whetstone.problems.files import read_paths
 from whetstone.problems.published import is_non_commercial
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.metamath import MetamathSettings, augment
@@ -29,6 +29,7 @@ from whetstone.questions.splits import SPLITS
 from whetstone.records import Problem, Sampling
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
+from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
 from whetstone.run.settings import Registered, StageSettings
 from whetstone.run.tables import TableWriter, write_records
@@ -61,7 +62,18 @@ class Settings(StageSettings):
 def reads(settings: Settings) -> list[Path]:
     """The files that the stage's result depends on. Raises ValueError for a path with a variable that is not set."""
     own_kinds = (user_file.file_of(source.kind) for source in settings.source)
-    return [*(expand_path(path) for path in _files(settings)), *(file for file in own_kinds if file)]
+    return [*(file for path in _files(settings) for file in read_paths(path)), *(file for file in own_kinds if file)]
+
+
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError or FileNotFoundError for a source that cannot give anything here."""
+    for source in settings.source:
+        source.check()
+
+
+def benchmarks(settings: Settings) -> list[str]:
+    """The problem sets of its test problems, in order."""
+    return [source.benchmark for source in settings.source if "test" in source.splits]
 
 
 def plan(stage: Stage) -> Estimate:
@@ -76,8 +88,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
     Raises ValueError or FileNotFoundError for a source that cannot be read, ValueError if no problem is left.
     """
-    for path in _files(stage.settings):
-        find_file(path)  # all of them now, rather than the last one after the work on the others
+    check(stage.settings)  # all sources now, rather than the last one after the work on the others
     with TableWriter(stage.output("dropped")) as dropped_rows, TableWriter(stage.output("traces")) as traces:
         dropped = Dropped(dropped_rows)
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
@@ -90,7 +101,7 @@ def run(stage: Stage) -> dict[str, Any]:
             "and mend the sources in the recipe."
         )
     summary = gathering.summary() | ({"traces": traces.total} if traces.total else {})
-    _print_summary(summary)
+    _say_summary(summary)
     return summary
 
 
@@ -215,16 +226,24 @@ def _titled(sources: tuple[Source, ...]) -> Mapping[str, Source]:
     return titled
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _say_summary(summary: dict[str, Any]) -> None:
     rows = {**summary["sources"], **({METAMATH: summary["augmented"]} if summary["augmented"] else {})}
     width = max(map(len, [*rows, "left out"]))
     for title, counts in rows.items():
-        print(f"{title:<{width}}" + "".join(f"{count:>9,} {name}" for name, count in counts.items()))
-    print(f"{'left out':<{width}}{summary['dropped']:>9,}")
+        say(f"   {title:<{width}}" + "".join(f"{count:>9,} {name}" for name, count in counts.items()))
+    say(f"   {'left out':<{width}}{summary['dropped']:>9,}")
     for reason, count in summary["reasons"].items():
-        print(f"{'':<{width}}{count:>9,} {reason}")
+        say(f"   {'':<{width}}{count:>9,} {reason}")
     for line in summary["short"]:
-        print(line)
+        say(f"   {line}")
 
 
-ROOM = Room(settings=Settings, run=run, plan=plan, gives=("problems", "traces"), reads=reads)
+ROOM = Room(
+    settings=Settings,
+    run=run,
+    plan=plan,
+    gives=("problems", "traces"),
+    reads=reads,
+    check=check,
+    benchmarks=benchmarks,
+)

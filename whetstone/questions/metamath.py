@@ -69,11 +69,11 @@ AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
 class MetamathSettings(Settings):
     """How many new problems are made from each training problem: by rules if it has a formula, or by a model."""
 
-    resample: int = Field(0, ge=0, description="the same text with other numbers")
+    resample: int = Field(0, ge=0, le=10**4, description="the same text with other numbers")
     retell: float = Field(0, ge=0, le=1, description="share of these that are about other people and things, too")
-    fobar: int = Field(0, ge=0, description="inverse questions")
-    self_verification: int = Field(0, ge=0, description="inverse questions, rewritten as a statement")
-    rephrase: int = Field(0, ge=0, description="the same problem in other words, by a model")
+    fobar: int = Field(0, ge=0, le=10**4, description="inverse questions")
+    self_verification: int = Field(0, ge=0, le=10**4, description="inverse questions, rewritten as a statement")
+    rephrase: int = Field(0, ge=0, le=10**4, description="the same problem in other words, by a model")
     model: Server | None = Field(None, description="the server whose model rephrases")
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from whetstone.problems.reading import Drop
-from whetstone.problems.table import excerpt
+from whetstone.problems.row import excerpt
 from whetstone.questions.splits import normalise
 from whetstone.records import Problem, Trace, to_row
 from whetstone.run.tables import TableWriter

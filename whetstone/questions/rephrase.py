@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whetstone.arithmetic.number_words import mentions
 from whetstone.problems.reading import Drop
-from whetstone.problems.table import excerpt
+from whetstone.problems.row import excerpt
 from whetstone.questions.register import refusal
 from whetstone.questions.splits import normalise
 from whetstone.records import Generator, Message, Problem, Prompt, Sampling

@@ -5,37 +5,57 @@
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pkgutil import iter_modules
 from typing import Any, ClassVar, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from whetstone.problems.files import find_files
 from whetstone.problems.reading import Drop, ProblemSet, Shipped, read_problem
-from whetstone.problems.table import Numbered
+from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.questions.splits import SPLITS, hash_fraction, normalise
 from whetstone.records import Problem
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
+from whetstone.run.names import Name
 from whetstone.run.settings import Settings
+from whetstone.verify.policy import get_policy
 
 Item: TypeAlias = Problem | Shipped | Drop
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
 ROUNDING = 1e-6  # of the sum of shares
+MOST = 10**9  # problems of a split: each takes 16 bytes of memory
+
+
+def installed(package: str) -> bool:
+    return sys.modules.get(package) is not None or find_spec(package) is not None
 
 
 class Source(Settings):
     """Where problems come from."""
 
     kind: str = Field(description='which source, or a class of your own as "file.py:MySource"')
-    name: str = Field("", description="of the source; default: by its kind")
-    benchmark: str = Field("", description="name of the problem set that its test problems are scored in")
+    name: Name = Field("", description="of the source; default: by its kind")
+    benchmark: Name = Field("", description="name of the problem set that its test problems are scored in")
 
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either
+
+    @property
+    def has_formulas(self) -> bool:
+        """Whether its problems may carry formulas, which the procedural teacher explains."""
+        return True
+
+    @property
+    def ships_solutions(self) -> bool:
+        """Whether its problems may come with worked solutions."""
+        return False
 
     @property
     def title(self) -> str:
@@ -51,6 +71,11 @@ class Source(Settings):
         """The local files that it reads, as the recipe writes them: its `path`, if it has one."""
         path = getattr(self, "path", "")
         return (path,) if path else ()
+
+    def check(self) -> None:
+        """Raises ValueError or FileNotFoundError for what can be seen to be wrong before the source is read."""
+        for path in self.files:
+            find_files(path)
 
     def wanted(self, split: str) -> int:
         """How many problems of a split are asked for; 0: as many as there are."""
@@ -103,9 +128,9 @@ def source_kinds() -> Mapping[str, type[Source]]:
 class SplitSource(Source):
     """A source that gives as much of each split as the recipe says."""
 
-    train: int | float = Field(0, ge=0, description="training problems: how many, or their share of the rows")
-    validation: int | float = Field(0, ge=0, description="validation problems: how many, or their share")
-    test: int | float = Field(0, ge=0, description="test problems: how many, or their share")
+    train: int | float = Field(0, ge=0, le=MOST, description="training problems: how many, or their share of the rows")
+    validation: int | float = Field(0, ge=0, le=MOST, description="validation problems: how many, or their share")
+    test: int | float = Field(0, ge=0, le=MOST, description="test problems: how many, or their share")
 
     @property
     def splits(self) -> frozenset[str]:
@@ -149,7 +174,7 @@ class RowSource(SplitSource):
     """
 
     path: str = Field(
-        "", description=".jsonl, .json, .csv, .tsv (also .gz) or .parquet; $VARIABLES and ~ are filled in"
+        "", description="a file, a folder of parts or a pattern (docs/your_data.md); may hold $VARIABLES, ~"
     )
     limit: int = Field(0, ge=0, description="read at most so many rows; 0: all")
     policy: str = Field("", description="the answer policy of its problems; default: the set's, or math")
@@ -165,7 +190,12 @@ class RowSource(SplitSource):
         raise NotImplementedError
 
     def rows(self) -> Iterator[Numbered]:
+        """The rows with their lines."""
         raise NotImplementedError
+
+    def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
+        """The rows with their file, "" if there is but one, and their line in it."""
+        return (("", line, row) for line, row in self.rows())
 
     @property
     def splits(self) -> frozenset[str]:
@@ -174,8 +204,8 @@ class RowSource(SplitSource):
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Every row, whatever its split; rows are read one after the other."""
         layout = self.layout
-        for line, row in islice(self.rows(), self.limit or None):
-            item = read_problem(row, line, layout, title)
+        for file, line, row in islice(self.placed_rows(), self.limit or None):
+            item = read_problem(row, line, layout, title, file=file)
             if isinstance(item, Shipped):
                 yield replace(item, problem=self._finished(item.problem))
             else:
@@ -195,6 +225,11 @@ class RowSource(SplitSource):
     @property
     def _train_gets_some(self) -> bool:
         return self.validation + self.test < 1 - ROUNDING
+
+    @field_validator("policy")
+    @classmethod
+    def policy_is_known(cls, policy: str) -> str:
+        return get_policy(policy).name if policy else ""
 
     @model_validator(mode="after")
     def shares_sum_to_one(self) -> "RowSource":

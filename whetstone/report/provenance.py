@@ -5,6 +5,7 @@ from html import escape
 from whetstone.report.charts import bars, histogram
 from whetstone.report.numbers import n, panel, seconds, section, table
 from whetstone.report.read import RunRecord, StageRecord
+from whetstone.run.secrets import redacted
 
 COUNTED = (("Levels", "levels"), ("Domains", "domains"), ("Sources", "sources"), ("Licences", "licences"))
 
@@ -59,7 +60,8 @@ def _stage(stage: StageRecord) -> str:
         seconds(usage.get("cpu_seconds", 0)),
         f"{usage.get('peak_memory', 0) / 2**20:,.0f} MiB",
     )
-    settings = {name: value for name, value in usage.get("settings", {}).items() if value is not None}
+    known = redacted(usage.get("settings", {}))  # a manifest of an older version may hold a secret
+    settings = {name: value for name, value in known.items() if value is not None}
     lines = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     count = f"{len(settings)} setting{'s' if len(settings) != 1 else ''}"
     folded = f"<details><summary>{count}</summary><pre>{escape(lines)}</pre></details>" if settings else ""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whetstone.learner.cost import stored_shapes
-from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.model_folder import stored_weights
+from whetstone.report.shapes import Card, Evaluation, Run
+from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json
+from whetstone.run.manifest import check_shape, read_manifest, read_scores
 from whetstone.run.metrics import read_metrics
 from whetstone.run.tables import read_rows
 
@@ -86,7 +88,8 @@ class RunRecord:
     @property
     def scoring(self) -> list[dict[str, Any]]:
         """The manifest of each model's scoring."""
-        return [read_json(path) for path in sorted((self.folder / "scores").glob(f"*/{MANIFEST}"))]
+        paths = sorted((self.folder / "scores").glob(f"*/{MANIFEST}"))
+        return [read_manifest(path, "scores") for path in paths if not path.parent.name.startswith((NEW, OLD))]
 
     def first_rollouts(self, stage: str, benchmark: str) -> Iterator[dict[str, Any]]:
         """The first sample of every problem, in constant memory."""
@@ -97,7 +100,7 @@ class RunRecord:
     def card(self) -> dict[str, Any]:
         """The data card of the last corpus stage."""
         cards = [stage.folder / "card.json" for stage in self.stages if (stage.folder / "card.json").exists()]
-        return read_json(cards[-1]) if cards else {}
+        return _read_if_there(cards[-1], Card) if cards else {}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -109,8 +112,9 @@ def read_run(folder: Path) -> RunRecord:
     stages = []
     for manifest in folder.glob(f"[0-9]*-*/{MANIFEST}"):
         number, _, name = manifest.parent.name.partition("-")
-        content = read_json(manifest)
-        stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
+        if number.isdecimal():
+            content = read_manifest(manifest)
+            stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
     if not stages:
         raise ValueError(
             f"{folder} holds no complete stage (no NN-name/manifest.json): there is nothing to report on. Finish a "
@@ -122,19 +126,20 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         name=folder.resolve().name,
         stages=[stage for _, stage in stages],
-        scores=_read_if_there(folder / SCORES).get("scores", []),
-        run=_read_if_there(folder / "run.json"),
-        evaluation=read_json(comparisons[-1]) if comparisons else {},
+        scores=read_scores(folder / SCORES) if (folder / SCORES).exists() else [],
+        run=_read_if_there(folder / "run.json", Run),
+        evaluation=_read_if_there(comparisons[-1], Evaluation) if comparisons else {},
     )
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def _read_if_there(path: Path, shape: Any = dict) -> dict[str, Any]:
+    """{} if there is no such file. Raises DamagedFile if it is not of the shape."""
+    return check_shape(path, shape, read_json(path)) if path.exists() else {}
 
 
 def model_facts(folder: Path) -> dict[str, Any]:
     """Shape and number of parameters of a Hugging Face folder, from config.json and the safetensors headers."""
-    facts: dict[str, Any] = {"parameters": sum(map(math.prod, stored_shapes(folder).values()))}
+    facts: dict[str, Any] = {"parameters": sum(math.prod(tensor.shape) for tensor in stored_weights(folder).values())}
     config = _read_if_there(folder / "config.json")
     facts |= {"class": (config.get("architectures") or [""])[0]}
     for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"):

@@ -18,6 +18,7 @@ from whetstone.report.stages import groups, ladder, scores
 from whetstone.run.folder import Stage, write_text
 from whetstone.run.room import Room
 from whetstone.run.settings import StageSettings
+from whetstone.run.visible import visible
 
 STYLE = Path(__file__).with_name("style.css")
 SECTIONS = (
@@ -44,7 +45,7 @@ def run(stage: Stage) -> dict[str, Any]:
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into the run folder and return its path. Raises ValueError if no stage is complete."""
     path = Path(run_folder) / "report.html"
-    write_text(path, render(read_run(Path(run_folder))))
+    write_text(path, visible(render(read_run(Path(run_folder)))))
     return path
 
 

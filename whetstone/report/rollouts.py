@@ -5,6 +5,7 @@ from html import escape
 from itertools import chain, zip_longest
 from typing import Any
 
+from whetstone.chat import with_opening
 from whetstone.report.numbers import places, section
 from whetstone.report.read import RunRecord
 
@@ -81,10 +82,10 @@ def _answer(stage: str, row: dict[str, Any]) -> str:
 def split_thinking(text: str) -> tuple[str, str]:
     """(thinking, what follows); an unclosed block is all thinking.
 
-    >>> split_thinking("<think>2+3=5</think>It is 5.")
+    >>> split_thinking("2+3=5</think>It is 5.")  # the prompt opened it
     ('2+3=5', 'It is 5.')
     """
-    before, opened, rest = text.partition("<think>")
+    before, opened, rest = with_opening(text).partition("<think>")
     if not opened:
         return "", _shortened(text.strip())
     thinking, _, final = rest.partition("</think>")

@@ -89,6 +89,11 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
     last = rows[-1][1]
     fewer = [f"{place[0]} × {score['samples']}" for place, score in rows if score["samples"] != last["samples"]]
     how = f"{last['problems']:,} problems × {', '.join([str(last['samples']), *fewer])}, temperature {last['temperature']:g}"
+    how += (
+        f", {last['not_asked']} of them cannot be asked (too long) and count as not solved"
+        if last.get("not_asked")
+        else ""
+    )
     return (
         f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{how}</span></h3>'
         f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in rows])}"

@@ -123,8 +123,8 @@ class AlgorithmSettings(Options):
 
 
 class ClippedSettings(AlgorithmSettings):
-    clip_low: float = Field(0.2, gt=0, description="how far the ratio may fall below 1")
-    clip_high: float = Field(0.2, gt=0, description="how far the ratio may rise above 1")
+    clip_low: float = Field(0.2, gt=0, le=1, description="how far the ratio may fall below 1")
+    clip_high: float = Field(0.2, gt=0, le=1000, description="how far the ratio may rise above 1")
 
 
 class StabiliserSettings(Options):

@@ -1,5 +1,6 @@
 """The groups of a step: sampled, graded and rewarded, until the algorithm has enough; and their metrics."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from whetstone.records import Generator, Rollout, Sampling, Verifier
 from whetstone.rl.algorithm import Algorithm, Group, State
 from whetstone.rl.keep import rewards_differ
 from whetstone.rl.tripwires import repeats_itself
+from whetstone.sample import sample_groups, share_cut_off, share_unanswered
 
 if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
@@ -27,8 +29,6 @@ def sample_step(
 
     Several processes share the work; each gets all groups, and the same state.
     """
-    from whetstone.sample import sample_groups
-
     groups: dict[str, Group] = {}
     temperature = 1.0
     while (draw := algorithm.draw(state, step, list(groups.values()))).problems:
@@ -63,7 +63,8 @@ def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float,
         "accuracy": sum(r.correct is True for r in rollouts) / n,
         "reward": sum(r.reward for r in rollouts) / n,
         "response_length": sum(len(r.ids) for r in rollouts) / n,
-        "truncated": sum(r.stop == "length" for r in rollouts) / n,
+        "truncated": share_cut_off(rollouts),
+        "unanswered": share_unanswered(rollouts),
         "repetition": sum(map(repeats_itself, rollouts)) / n,
         "zero_advantage": sum(not rewards_differ(g) for g in groups) / max(1, len(groups)),
         "temperature": temperature,
@@ -73,3 +74,15 @@ def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float,
         "kept_rollouts": sum(len(g.rollouts) for g in fresh) / n,
         "carried_groups": len(kept) - len(fresh),
     }
+
+
+def signs(groups: Sequence[Group]) -> dict[str, int]:
+    """How many groups are all right, all wrong, undecided, and mixed."""
+    kinds = Counter[str]()
+    for group in groups:
+        right = sum(rollout.correct is True for rollout in group.rollouts)
+        if not group.rollouts:
+            kinds["undecided"] += 1
+        else:
+            kinds["all right" if right == len(group.rollouts) else "mixed" if right else "all wrong"] += 1
+    return dict(kinds.most_common())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class KLSettings(Settings):
     """The KL to the model the stage began with."""
 
-    coefficient: float = Field(0.0, ge=0, description="of the KL; 0: none")
+    coefficient: float = Field(0.0, ge=0, le=1000, description="of the KL; 0: none")
     estimator: Literal["k1", "k2", "k3", "k3_corrected"] = Field(
         "k3", description="k1 is part of the reward, the others of the loss; rl/kl.py has their gradients"
     )

@@ -14,18 +14,29 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
+from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
+from whetstone.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
+    from whetstone.rl.algorithm import Group
     from whetstone.rl.update import Credited
+
+MORE_SIGNAL = (
+    "Choose prompts that the student solves now and then (pool.levels, pool.samples), more rollouts of each (samples), or "
+    "another temperature; a student that solves none needs fine-tuning first (sft)."
+)
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -51,9 +62,10 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    watch = Watch(stage.folder, settings.tripwires, process_group)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
     with MathVerifier() as verifier:
-        pool, facts = choose_prompts(stage, engine, learner, verifier)
+        pool, facts = choose_prompts(stage, engine, learner, verifier, window)
+        watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed)
         loss = observed(algorithm.loss)
         reference = student.reference() if algorithm.reference else None
@@ -80,11 +92,13 @@ def train(stage: Stage) -> dict[str, Any]:
                 steps.log(step, settings.passes * tokens_of(trained), **metrics)
                 updates = settings.passes * min(settings.updates, len(trained))
                 count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
+                watch_signal(stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
+    _refuse_untrained(stage.name, steps.state)
     student.save(learner)
-    counts = {name: steps.state[name] for name in ("updates", "rollouts", "steps")}
+    counts = {name: steps.state.get(name, 0) for name in ("updates", "rollouts", "steps", "steps_without_signal")}
     return {**facts, **counts, "tripwires": watch.summary}
 
 
@@ -103,6 +117,36 @@ def update(
             return None
         done.append(sums | {"gradient_norm": norm})
     return mean_of(done) | {"learning_rate": rate} if done else {}
+
+
+def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:
+    """Counts the steps that train nothing (no group is kept, or the gradient is 0) and the groups of all steps by their
+    rewards. Says it the first time.
+    """
+    from whetstone.rl.groups import signs
+
+    kinds = signs(groups)
+    seen = state.setdefault("groups", {})
+    count(seen, **kinds)
+    count(state, steps_without_signal=int(not norm))
+    if not norm and state["steps_without_signal"] == 1:
+        say(
+            f"warning: {name}: step {step + 1} trains nothing: none of its groups is kept, or all rewards in them are equal. "
+            f"{_in_words(kinds)} {MORE_SIGNAL} Further steps like it are only counted (steps_without_signal)."
+        )
+
+
+def _refuse_untrained(name: str, state: dict[str, Any]) -> None:
+    """Raises ValueError if no step of the stage has trained anything."""
+    if state.get("steps_without_signal", 0) == state["steps"]:
+        raise ValueError(
+            f"{name}: none of its {state['steps']} steps trained anything, so its model would be the one it started from: in "
+            f"no group that was kept did the rewards differ. {_in_words(state['groups'])} {MORE_SIGNAL}"
+        )
+
+
+def _in_words(kinds: "Mapping[str, int]") -> str:
+    return f"Of {sum(kinds.values()):,} groups: {', '.join(f'{n:,} {kind}' for kind, n in kinds.items())}."
 
 
 def count(state: dict[str, Any], **more: int) -> None:
@@ -148,15 +192,18 @@ def plan(stage: Stage) -> Estimate:
 
 
 def check(settings: Settings) -> None:
-    """Before any stage runs. Raises ValueError or FileNotFoundError if a reward of the user's own is not there."""
+    """Before any stage runs. Raises ValueError or FileNotFoundError if a function of the user's own cannot be used."""
     build_reward(settings.reward)
+    ALGORITHMS.function_of(settings.algorithm.name)
+    for stabiliser in settings.chosen_stabilisers:
+        STABILISERS.function_of(stabiliser.name)
 
 
 ROOM = Room(
     settings=Settings,
     run=run,
     plan=plan,
-    inputs={"model": Input(("model",)), "prompts": Input(("prompts",))},
+    inputs={"model": Input(("model",), or_path=True), "prompts": Input(("prompts", "problems"))},
     gives=("model",),
     uses=TRAINING,
     trains=True,

@@ -14,7 +14,8 @@ from whetstone.rl.stabilisers.prompt_optimization import length_spread
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.tables import write_rows
-from whetstone.sample import sample_groups, sample_journalled, share_right
+from whetstone.sample import sample_groups, sample_journalled, share_right, shortcomings
+from whetstone.window import UNASKABLE, Window
 
 if TYPE_CHECKING:
     from whetstone.learner.learner import Learner
@@ -25,30 +26,36 @@ PROBE_SAMPLES = 2  # rollouts of each, if no prompt is tried
 
 
 def choose_prompts(
-    stage: Stage, generator: Generator, learner: "Learner", verifier: Verifier
+    stage: Stage, generator: Generator, learner: "Learner", verifier: Verifier, window: Window
 ) -> tuple[list[Problem], dict[str, Any]]:
     """(the prompts, facts for the manifest): chosen once, and read from `prompts.json` when the stage is resumed.
 
     Raises ValueError if fewer than two prompts are left, or if sampler and learner differ.
     """
     settings, process_group = stage.settings, learner.process_group
-    candidates = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/candidates")
+    candidates, unaskable = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/candidates", window)
     done = stage.folder / "prompts.json"
-    if known := process_group.first(read_json(done) if done.exists() else None):
+    if known := process_group.first(read_json(done, needed=["kept", "facts"]) if done.exists() else None):
         kept = set(known["kept"])
         return [p for p in candidates if p.id in kept], known["facts"]
     groups = sampled(stage, generator, verifier, candidates, process_group)
-    pool, counts = candidates, {"untried": len(candidates)}
+    lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
+    pool, counts, unfit_ones = candidates, {"untried": len(candidates)}, []
     if settings.pool.samples:
-        pool, counts, dropped = chosen(stage, candidates, groups)
-        if process_group.main:
-            write_rows(stage.output("dropped"), dropped)
+        pool, counts, unfit_ones = chosen(stage, candidates, groups)
     gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
     stop_on_mismatch(settings, 0, gap)
-    facts = {"candidates": counts, "probe_gap": gap}
+    if unaskable:
+        counts |= {UNASKABLE: len(unaskable)}
+    facts = {"candidates": counts, "probe_gap": gap, "shortcomings": list(lacks)}
     if process_group.main:
+        no_numbers = {"accuracy": None, "spread": None}
+        write_rows(stage.output("dropped"), [*unfit_ones, *(row | no_numbers for row in unaskable)])
         write_json(done, {"kept": [p.id for p in pool], "facts": facts})
-    say(f"   {len(pool)} of {len(candidates)} prompts kept: {counts}; sampler-learner gap {gap:.1e}")
+    counted = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+    say(f"   {len(pool)} of {len(candidates)} prompts kept ({counted}); sampler-learner gap {gap:.1e}")
+    for words in lacks.values():
+        say(f"warning: {stage.name}: {words}")
     return pool, facts
 
 
@@ -78,14 +85,17 @@ def chosen(
         counts[reason or "kept"] += 1
         if reason:
             numbers = {"accuracy": share_right(rollouts), "spread": length_spread(rollouts)}
-            dropped.append({"problem_id": problem.id, "reason": reason, **numbers})
+            dropped.append({"problem_id": problem.id, "reason": reason, "detail": "", **numbers})
         else:
             pool.append(problem)
     if len(pool) < 2:
+        lacks = shortcomings([rollout for group in groups for rollout in group], stage.settings.max_tokens)
         raise ValueError(
-            f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({dict(counts)}): RL needs prompts "
-            "that the model solves sometimes, but not nearly always. Choose pool.levels nearer to what it can do, or more "
-            "prompts (pool.prompts)."
+            f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({dict(counts)}): RL needs two or "
+            "more prompts that the model solves sometimes, but not nearly always. "
+            + "".join(f"{words} " for words in lacks.values())
+            + "Choose pool.levels nearer to what it can do, more prompts (pool.prompts) or rollouts of each (pool.samples), "
+            "or fine-tune first (sft)."
         )
     return pool, dict(counts), dropped
 

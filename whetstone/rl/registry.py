@@ -27,6 +27,7 @@ class Folder:
     package: str
     noun: str  # for messages
     parent: type[Options]
+    arguments: tuple[str, ...]  # of its functions
 
     @property
     def names(self) -> list[str]:
@@ -45,7 +46,7 @@ class Folder:
     def function_of(self, name: str) -> Callable[..., Any]:
         if user_file.file_of(name) is None:
             return getattr(self._module(name), name)
-        return user_file.load(name)
+        return user_file.called_with(name, *self.arguments)
 
     def read(self, value: Any) -> Any:
         """A name, or a table with a name and options, as the options of that name.
@@ -83,8 +84,8 @@ class Folder:
         return f"{key} = {value!r} {why} {has}. Leave it out, or choose another {self.noun}"
 
 
-ALGORITHMS = Folder("algorithms", "algorithm", AlgorithmSettings)
-STABILISERS = Folder("stabilisers", "stabiliser", StabiliserSettings)
+ALGORITHMS = Folder("algorithms", "algorithm", AlgorithmSettings, ("setup", "settings"))
+STABILISERS = Folder("stabilisers", "stabiliser", StabiliserSettings, ("algorithm", "setup", "settings"))
 
 # The types of a recipe's settings. A value is written in full: with the options of its own class
 AnyAlgorithm = Annotated[

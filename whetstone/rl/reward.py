@@ -9,6 +9,8 @@ completion, rollout) if it needs more than the text, and gives a number, or None
 
     def brevity(problem, completion):
         return 1 / (1 + len(completion))
+
+A completion's text begins with the `<think>` that its prompt opened, if the chat template does that.
 """
 
 import inspect

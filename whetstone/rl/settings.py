@@ -38,12 +38,12 @@ class Settings(StudentSettings):
     stabilisers: tuple[AnyStabiliser, ...] | None = Field(
         None, description="names, or tables with names and options; None: the paper's three with grpo, else none"
     )
-    steps: int = Field(20, gt=0, description="samplings, each with its updates")
+    steps: int = Field(20, gt=0, le=10**8, description="samplings, each with its updates")
     rollouts: int = Field(0, ge=0, description="the stage ends with the step that reaches this number; 0: no limit")
-    prompts_per_step: int = Field(32, gt=0, description="groups of one step")
-    samples: int = Field(8, gt=1, description="rollouts per prompt")
+    prompts_per_step: int = Field(32, gt=0, le=10**6, description="groups of one step")
+    samples: int = Field(8, gt=1, le=10**6, description="rollouts per prompt")
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
-    passes: int = Field(1, gt=0, description="times that each rollout is trained on")
+    passes: int = Field(1, gt=0, le=10**4, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
         "sampler", description="the denominator of the ratio (rl/update.py)"
     )
@@ -51,7 +51,7 @@ class Settings(StudentSettings):
         "plus_minus_one", description="plus_minus_one, zero_one, format, `file.py:function`, or a table of weights"
     )
     kl: KLSettings = Field(KLSettings(), description="penalty on moving away from the model the stage began with")
-    entropy_bonus: float = Field(0.0, ge=0, description="reward per nat of a token's entropy")
+    entropy_bonus: float = Field(0.0, ge=0, le=1000, description="reward per nat of a token's entropy")
     pool: RLPoolSettings = Field(RLPoolSettings(), description="which prompts are trained on")
     sampler_tolerance: float = Field(
         0.05, gt=0, description="mean |log-probability gap| to the learner that stops training"

@@ -2,7 +2,7 @@
 
 A wire trips if its number is beyond its limit for `patience` consecutive steps. Its action is one of
 
-warn      training goes on
+warn      said once in a stage; training goes on
 pause     stops; the next `whetstone run` goes on from there
 rollback  goes back to the last checkpoint from before the first bad step, with other random streams and half the learning
           rate; after three roll-backs the wire pauses instead
@@ -10,7 +10,7 @@ rollback  goes back to the last checkpoint from before the first bad step, with 
 `tripwires.json` in the stage's folder records what tripped, so that a resumed run does not stop twice for one reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,7 +26,9 @@ from whetstone.run.settings import Settings
 if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
-Wire = Literal["entropy", "kl", "repetition", "truncated", "zero_advantage", "length_drift", "sampler_gap"]
+Wire = Literal[
+    "entropy", "kl", "repetition", "truncated", "unanswered", "zero_advantage", "length_drift", "sampler_gap"
+]
 MOST_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # factor of the learning rate after each roll-back
 WINDOW = 16  # tokens; a rollout repeats itself if many windows of this length occur again
@@ -42,6 +44,7 @@ class Tripwires(Settings):
     kl: float = Field(0.0, ge=0, description="to the model the stage began with, in nats per token; costs a pass of it")
     repetition: float = Field(0.3, ge=0, le=1, description="share of rollouts that repeat themselves")
     truncated: float = Field(0.5, ge=0, le=1, description="share of rollouts that were cut off")
+    unanswered: float = Field(0.5, ge=0, le=1, description="share of rollouts that end without an answer")
     zero_advantage: float = Field(0.95, ge=0, le=1, description="share of groups in which all rewards are equal")
     length_drift: float = Field(3.0, ge=0, description="factor by which rollouts became longer or shorter")
     sampler_gap: float = Field(
@@ -78,9 +81,14 @@ class Watch:
     Several processes get the same numbers and decide alike; the first one writes.
     """
 
-    def __init__(self, folder: Path, settings: Tripwires, process_group: "ProcessGroup"):
+    def __init__(
+        self, folder: Path, settings: Tripwires, process_group: "ProcessGroup", said: Collection[str] = ()
+    ):  # fmt: skip
         self.path, self.settings, self.process_group = folder / FILE_NAME, settings, process_group
-        self.tripped: list[dict[str, Any]] = process_group.first(read_json(self.path) if self.path.exists() else [])
+        self.said = set(said)  # wires whose number was warned of in other words
+        self.tripped: list[dict[str, Any]] = process_group.first(
+            read_json(self.path, list) if self.path.exists() else []
+        )
 
     @property
     def rollbacks(self) -> int:
@@ -103,6 +111,8 @@ class Watch:
     def check(self, state: State, step: int, values: Mapping[str, float]) -> None:
         """After each step. Raises Paused or RolledBack if the recipe says so."""
         watched = state.setdefault("tripwires", {"first": {}, "since": {}})
+        if state.get("steps_without_signal"):  # the loop has said it
+            self.said.add("zero_advantage")
         for name in ("entropy", "response_length"):
             if name in values:
                 watched["first"].setdefault(name, values[name])
@@ -119,6 +129,8 @@ class Watch:
         trip = {"wire": wire, "step": step, "rollbacks": self.rollbacks}
         if any(trip.items() <= old.items() for old in self.tripped):
             return  # the run was resumed from before it
+        if action == "warn" and (wire in self.said or any(old["wire"] == wire for old in self.tripped)):
+            return  # it is said already
         limit = getattr(self.settings, wire)
         say(
             f"tripwire {wire}: {value:.3g} in step {step + 1}, beyond its limit ({limit:g}) since step {onset + 1}: {action}. "
@@ -141,6 +153,7 @@ ADVICE: dict[str, str] = {
     "kl": "Lower optimizer.learning_rate, or set kl.coefficient.",
     "repetition": "Look at the rollouts: lower optimizer.learning_rate, or reward the format.",
     "truncated": "Raise max_tokens, or punish length (dapo's soft_tokens).",
+    "unanswered": "Fine-tune first (sft), lower the temperature, or reward the format (reward).",
     "zero_advantage": "The prompts are too easy or too hard: choose other pool.levels, or algorithm = dapo.",
     "length_drift": "Look at the rollouts: algorithm = dr_grpo does not reward length.",
     "sampler_gap": "Use the same dtype for sampling and training.",
@@ -152,7 +165,7 @@ def beyond_limits(
 ) -> dict[str, tuple[float, bool]]:
     """Wire -> (its number, whether it is beyond the limit), for wires that have a limit and a number in this step."""
     numbers: dict[str, tuple[float, bool]] = {}
-    for wire in ("kl", "repetition", "truncated", "zero_advantage", "sampler_gap"):
+    for wire in ("kl", "repetition", "truncated", "unanswered", "zero_advantage", "sampler_gap"):
         if (limit := getattr(settings, wire)) and wire in values:
             numbers[wire] = values[wire], values[wire] > limit
     if settings.entropy and "entropy" in values and first["entropy"] > 0:
@@ -175,5 +188,6 @@ def repeats_itself(rollout: Rollout) -> bool:
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Delete checkpoints of more than `step` finished steps: the stage then goes on from the newest one left."""
     for checkpoint in folder.glob("step-*"):
-        if int(checkpoint.name.removeprefix("step-")) > step:
+        number = checkpoint.name.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
             rmtree(checkpoint)

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
-from whetstone.records import Problem, Sampling, Verifier, to_row
+from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
 from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
@@ -33,13 +33,27 @@ from whetstone.rollouts.rounds import Plan, Rounds
 from whetstone.rollouts.server_teacher import ServerTeacher, take_answers, unverified
 from whetstone.rollouts.shipped import shipped_traces
 from whetstone.run.folder import Stage, read_json, write_json
-from whetstone.run.progress import Bar, progress
+from whetstone.run.progress import Bar, progress, say
 from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
 
+SHOWN = 3  # reasons named in an error
+MOSTLY = 0.5  # share of a server's answers above which it is said that they are cut off, or have no answer
+LACKS = {  # what answers lack, and what to change
+    CUT_OFF: "Raise max_tokens of the teacher, or give it easier problems.",
+    "no answer": "See the rollouts table: the instruction asks for a box, and the teacher should end with one.",
+}
+FIRST = 16  # answers after which it may be said
+REMEDIES = {
+    "procedural": "Name the column of the formula (columns of the source), or a server, as in "
+    'teacher = { server = "http://localhost:8000/v1", model = "name" }, or leave this stage out: the corpus gives prompts '
+    "without it, and dpo and rl try the student itself.",
+    "none": 'teacher = "none" keeps the solutions that problems come with: take a source that ships some, name a server, or '
+    "leave this stage out: the corpus gives prompts without it, and dpo and rl try the student itself.",
+}
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -48,12 +62,12 @@ class Settings(StageSettings):
         "procedural", description='explains formulas; or { server = "…", model = "…" }; "none": shipped solutions only'
     )
     procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
-    samples: int = Field(8, ge=1, description="rollouts per problem")
+    samples: int = Field(8, ge=1, le=10**6, description="rollouts per problem")
     enough: int = Field(0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone")
-    most: int = Field(128, ge=1, description="with `enough`: at most so many rollouts per problem")
-    programs: int = Field(0, ge=0, description="programs per problem, beside the other rollouts (MAmmoTH)")
+    most: int = Field(128, ge=1, le=10**6, description="with `enough`: at most so many rollouts per problem")
+    programs: int = Field(0, ge=0, le=10**6, description="programs per problem, beside the other rollouts (MAmmoTH)")
     instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
-    block: int = Field(64, ge=1, description="problems that are asked about and verified together")
+    block: int = Field(64, ge=1, le=10**6, description="problems that are asked about and verified together")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
 
     MOVED: ClassVar[Mapping[str, str]] = {name: f"procedural.{name}" for name in Procedural.model_fields}
@@ -80,13 +94,15 @@ def run(stage: Stage) -> dict[str, Any]:
     dropped: list[dict[str, Any]] = []
     kept = write_rows(stage.output("rollouts"), collection.rows(counts, dropped, cost.get("stopped", "")))
     write_rows(stage.output("dropped"), dropped)
+    if not kept:
+        raise ValueError(_nothing_collected(stage, collection.total, dropped))
     summary = {
         "teacher": settings.teacher if isinstance(settings.teacher, str) else settings.teacher.model,
         "problems": collection.total,
         "problems without a trace": len(dropped),
         "rollouts": kept,
         **{verdict: counts[verdict] for verdict in ("right", "wrong", "undecided")},
-        **({"rollouts that failed": counts["failed"]} if counts["failed"] else {}),
+        **{name: counts[name] for name in ("rollouts that failed", CUT_OFF) if counts[name]},
         **{name: value for name, value in cost.items() if value},
     }
     write_json(finished, summary)
@@ -95,13 +111,41 @@ def run(stage: Stage) -> dict[str, Any]:
     return summary
 
 
+def _nothing_collected(stage: Stage, asked: int, dropped: Sequence[Mapping[str, Any]]) -> str:
+    """The message of a stage without a single rollout."""
+    teacher = stage.settings.teacher
+    if not asked:
+        return (
+            f"{stage.name}: no problem of {stage.inputs['problems']} is for training or validation, and no teacher is asked "
+            "about test problems. Give training problems in the questions stage (train)."
+        )
+    reasons = Counter(row["reason"] or "no answer came" for row in dropped)
+    counted = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(SHOWN))
+    remedy = REMEDIES.get(teacher) if isinstance(teacher, str) else "See why in the reasons, mend it and run again."
+    return f"{stage.name} has no rollout of any of the {asked:,} problems: {counted}. {remedy}"
+
+
+def check(settings: Settings) -> None:
+    """Before any stage runs. Raises ValueError if programs cannot be isolated, or a server's `${NAME}` is not set."""
+    for server in (settings.teacher, settings.judge):
+        if isinstance(server, Server):
+            server.require_variables()
+    if settings.programs:
+        require_isolation()
+
+
 def plan(stage: Stage) -> Estimate:
     """How many answers are asked for, once the problems exist."""
-    samples = stage.settings.samples
+    samples, programs = stage.settings.samples, stage.settings.programs
+    isolated = {"programs": f"{programs:,} per problem, run isolated at {require_isolation()}"} if programs else {}
     if not stage.inputs["problems"].exists():
-        return Estimate({"rollouts": f"{samples:,} per problem"})
-    asked = sum(problem.split != "test" for problem in read_records(Problem, stage.inputs["problems"]))
-    return Estimate({"rollouts": f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"})
+        return Estimate({"rollouts": f"{samples:,} per problem", **isolated})
+    problems = [p for p in read_records(Problem, stage.inputs["problems"]) if p.split != "test"]
+    asked, explained = len(problems), sum(p.formula != "" for p in problems)
+    words = f"at most {asked * samples:,}, {samples:,} for each of {asked:,} problems"
+    if stage.settings.teacher == "procedural" and explained < asked:
+        words += f"; only {explained:,} of them have the formula that the procedural teacher explains"
+    return Estimate({"rollouts": words, **isolated})
 
 
 def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
@@ -117,7 +161,8 @@ class Collection:
         self.journal = stage.folder / "journal.jsonl"
         self.answers = stage.folder / "answers.jsonl"  # that wait for the judge
         self.total = sum(1 for _ in self.problems())
-        self.counts: Counter[str] = Counter()  # of the progress line
+        self.counts: Counter[str] = Counter()  # of this run: traces, right ones, and what answers lack
+        self.warned: set[str] = set()
 
     def problems(self) -> Iterator[Problem]:
         return (p for p in read_records(Problem, self.stage.inputs["problems"]) if p.split != "test")
@@ -133,7 +178,9 @@ class Collection:
             programs = None
             if self.settings.programs:
                 first = max(self.settings.samples, self.settings.most)  # the chains of thought have lower indices
-                programs = ProgramGrader(stack.enter_context(Sandbox()), verifier, first, self.settings.programs)
+                sandbox = stack.enter_context(Sandbox())
+                programs = ProgramGrader(sandbox, verifier, first, self.settings.programs)
+                say(f"   programs are run isolated at {sandbox.in_words()}")
             table = self.stage.inputs.get("traces")
             shipped = stack.enter_context(shipped_traces(table, self.stage.folder / "shipped.sqlite"))
             journal = stack.enter_context(Journal(self.journal, keep=Done.of))
@@ -156,7 +203,8 @@ class Collection:
                 self._write(lines, teacher, journal, bar)
                 bar.advance(len(new))
             isolation = {"isolation of programs": programs.isolation} if programs else {}
-            return isolation | teacher.summary()
+            judged = {"judge": dict(verifier.counts)} if isinstance(verifier, JudgedVerifier) else {}
+            return isolation | judged | teacher.summary()
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())
@@ -205,17 +253,30 @@ class Collection:
     def _show(self, line: Line, teacher: LocalTeacher | ServerTeacher, bar: Bar) -> None:
         self.counts["traces"] += len(line["traces"])
         self.counts["right"] += sum(trace["correct"] is True for trace in line["traces"])
+        for trace in line["traces"]:
+            lack = CUT_OFF if trace["reason"].endswith(CUT_OFF) else trace["reason"].partition(":")[0]
+            self.counts[lack] += 1
+            if lack in LACKS and self.counts["traces"] >= FIRST and self.counts[lack] > MOSTLY * self.counts["traces"]:
+                self._warn(lack)
         right = f"{self.counts['right'] / max(1, self.counts['traces']):.0%}"
         bar.advance(0, traces=self.counts["traces"], right=right, **teacher.cost())
+
+    def _warn(self, lack: str) -> None:
+        """Once."""
+        if lack not in self.warned:
+            self.warned.add(lack)
+            share = self.counts[lack] / self.counts["traces"]
+            say(f"warning: {self.stage.name}: {share:.0%} of the teacher's answers so far: {lack}. {LACKS[lack]}")
 
     def rows(self, counts: Counter[str], dropped: list[dict[str, Any]], stopped: str) -> Iterator[dict[str, Any]]:
         """The rows of the `rollouts` table. Counts their verdicts, and fills `dropped` with the problems that have none."""
         for problem, traces, reason, failures in in_order(self.journal, self.blocks()):
-            counts["failed"] += failures
+            counts["rollouts that failed"] += failures
             if not traces:
                 dropped.append({"problem_id": problem.id, "reason": reason or stopped})
             for trace in traces:
                 counts["undecided" if trace.correct is None else "right" if trace.correct else "wrong"] += 1
+                counts[CUT_OFF] += trace.reason.endswith(CUT_OFF)
                 yield to_row(trace)
 
 
@@ -225,5 +286,5 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
-    check=lambda settings: settings.programs and require_isolation(),
+    check=check,
 )

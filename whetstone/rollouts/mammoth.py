@@ -20,7 +20,8 @@ from dataclasses import replace
 from itertools import count
 
 from whetstone.arithmetic.expression import Expression, Number, parse
-from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Message, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.chat import ask
+from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Problem, Sampling, Trace, Verifier
 from whetstone.verify.program import Sandbox
 
 
@@ -78,7 +79,7 @@ class ProgramGrader:
         """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
         by_id = {problem.id: problem for problem in problems}
         prompts = (
-            Prompt(problem.id, index, (Message("user", problem.question + PROGRAM_REQUEST),))
+            ask(problem.id, problem.question + PROGRAM_REQUEST, index, problem.system)
             for problem in problems
             for index in range(self.first, self.first + self.count)
             if (problem.id, index) not in done

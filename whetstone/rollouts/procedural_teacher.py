@@ -66,7 +66,7 @@ class ProceduralTeacher:
     def traces(self, problem: Problem, n: int) -> list[Trace]:
         """Raises ValueError if the problem has no formula, or one that columns cannot explain."""
         if not problem.formula:
-            raise ValueError(f"problem {problem.id} has no formula: the procedural teacher can only explain formulas.")
+            raise ValueError("it has no formula, and the procedural teacher can only explain formulas")
         formula = parse(problem.formula)
         if (count := _operations(formula) + 1) > MOST_NUMBERS:
             raise ValueError(f"formula of {count} numbers: the procedural teacher explains at most {MOST_NUMBERS}.")

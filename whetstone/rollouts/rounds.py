@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from whetstone.chat import ask
 from whetstone.decode.server_generator import ServerGenerator
-from whetstone.records import Completion, Message, Problem, Prompt, Sampling, Trace, Verifier
+from whetstone.records import CUT_OFF, Completion, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
 
@@ -73,12 +74,16 @@ class Rounds:
         yield from self._verified(by_id, answered, tallies)
         while prompts := [prompt for problem in problems for prompt in self._wanted(problem, tallies[problem.id])]:
             yield from self._verified(by_id, self._kept(self.generator.generate(prompts, self.sampling)), tallies)
-            for prompt, reason in self.generator.failed:
-                tallies[prompt.problem_id].failed = reason
-                tallies[prompt.problem_id].failures += 1
-            self.generator.failed.clear()
+            self.note_failures(tallies)
             if self.generator.stopped:
                 return
+
+    def note_failures(self, tallies: dict[str, Tally]) -> None:
+        """Moves the prompts that failed from the generator to the tallies."""
+        for prompt, reason in self.generator.failed:
+            tallies[prompt.problem_id].failed = reason
+            tallies[prompt.problem_id].failures += 1
+        self.generator.failed.clear()
 
     def _wanted(self, problem: Problem, tally: Tally) -> list[Prompt]:
         if tally.failed:
@@ -86,10 +91,8 @@ class Rounds:
         count = self.plan.more(len(tally.verdicts), tally.right)
         free = (index for index in range(self.plan.most + self.plan.samples) if index not in tally.verdicts)
         question = f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question
-        return [
-            Prompt(problem.id, index, (Message("user", question),))
-            for index, _ in zip(free, range(count), strict=False)
-        ]
+        indices = (index for index, _ in zip(free, range(count), strict=False))
+        return [ask(problem.id, question, index, problem.system) for index in indices]
 
     def _kept(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         for completion in completions:
@@ -116,7 +119,7 @@ class Rounds:
         for verdict in self.verifier.check_many(items()):
             done = waiting.popleft()
             tallies[done.problem_id].verdicts[done.index] = verdict.correct is True
-            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; cut off at the token limit"
+            reason = verdict.reason if done.stop == "end" else f"{verdict.reason}; {CUT_OFF}"
             trace = Trace(done.problem_id, done.index, done.text, self.teacher, verdict.correct, reason)
             yield line(done.problem_id, [trace], usage=list(done.usage))
         if failures:

@@ -43,6 +43,7 @@ class ServerTeacher:
             rounds = self.rounds
             for trace, usage in self.programs.asked(asked, rounds.generator, rounds.sampling, rounds.teacher, written):
                 yield line(trace.problem_id, [trace], usage=list(usage))
+            rounds.note_failures(tallies)
         for name, tally in tallies.items():
             if tally.failed:
                 yield line(name, reason=f"the server failed: {tally.failed}", failures=tally.failures)
@@ -54,8 +55,13 @@ class ServerTeacher:
         return tokens | ({"cost": f"{money:.2f}"} if money else {})
 
     def summary(self) -> dict[str, Any]:
-        tokens = {"tokens_in": self.spent.tokens_in, "tokens_out": self.spent.tokens_out}
-        return {"stopped": self.stopped, **tokens, "money": round(self.spent.money(self.server), 6)}
+        spent = self.spent
+        tokens = {
+            "tokens_in": spent.tokens_in,
+            "tokens_out": spent.tokens_out,
+            "answers whose tokens are estimated": spent.estimated,
+        }
+        return {"stopped": self.stopped, **tokens, "money": round(spent.money(self.server), 6)}
 
 
 def unverified(row: dict[str, Any], verified: Collection[tuple[str, int]]) -> Completion | None:

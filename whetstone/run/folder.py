@@ -8,17 +8,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from whetstone.run.disk import disk_full_explained
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 
 MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
 STARTED = "started.json"  # the same of a stage that is under way; removed after the manifest is written
 SCORES = "scores.json"  # of the whole run
+NEW, OLD = (
+    "new+",
+    "old+",
+)  # before the name of a folder: its new work, and old work that is kept. No stage has a + in its name
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Stage:
     parallel: ParallelSettings
     scores: ScoreSettings
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
+    wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
 
     @property
     def model_source(self) -> Path | str | None:
@@ -62,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     try:
-        with partial.open("w", encoding="utf-8") as out:
+        with disk_full_explained(path.name, path.parent, len(text)), partial.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -76,8 +84,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+class DamagedFile(ValueError):
+    """A file that Whetstone wrote holds something else now."""
+
+    def __init__(self, path: Path, why: str):
+        super().__init__(f"{path} is damaged: {why}. Put back the file as it was, or move it away.")
+
+
+def read_json(path: Path, kind: type = dict, needed: Iterable[str] = ()) -> Any:
+    """What `write_json` wrote: a table that has the `needed` keys, or a list if that is the `kind`.
+
+    Raises DamagedFile, FileNotFoundError.
+    """
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        size = path.stat().st_size
+        raise DamagedFile(path, f"it is not JSON ({error})" if size else "it is empty") from error
+    if not isinstance(value, kind):
+        raise DamagedFile(path, f"it holds a {type(value).__name__} where a {kind.__name__} belongs")
+    for key in needed:
+        if key not in value:
+            raise DamagedFile(path, f"it has no {key!r}")
+    return value
 
 
 def sync_folder(folder: Path) -> None:
@@ -105,23 +134,66 @@ def published(folder: Path) -> Iterator[Path]:
     sync_folder(folder.parent)
 
 
+def open_lock(path: Path) -> TextIO:
+    """A lock file, made if it is missing. Raises ValueError for what is no file of its own: nothing else is written to."""
+    why = "is not a file of its own (it is a link or no regular file): a run locks and writes it. Remove it."
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if path.is_symlink() or path.is_dir():
+            raise ValueError(f"{path} {why}") from error
+        raise
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(handle)
+        raise ValueError(f"{path} {why}")
+    return os.fdopen(handle, "r+", encoding="utf-8", errors="replace")
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """One process at a time. The lock ends with its process."""
-    with lock.open("w") as file:
+    with open_lock(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def discard(folder: Path) -> None:
     """Rename, then delete: a kill between the two leaves nothing that looks complete."""
-    discarded = folder.with_name(f".discarded-{folder.name}-{os.getpid()}")
-    folder.rename(discarded)
-    shutil.rmtree(discarded)
+    shutil.rmtree(_aside(folder))
 
 
-def remove_discarded(run: Path) -> None:
-    """What a kill during `discard` left."""
+def successor(folder: Path) -> Path:
+    """Where new work is made while the old, in `folder`, stays."""
+    return folder.with_name(f"{NEW}{folder.name}")
+
+
+def replace_folder(folder: Path, keep: bool = False) -> Path | None:
+    """Put complete new work in the place of the old, and delete that, or `keep` it: then its new place is returned."""
+    old = _kept(folder) if keep else _aside(folder)
+    successor(folder).rename(folder)
+    sync_folder(folder.parent)
+    if keep:
+        return old
+    shutil.rmtree(old)
+    return None
+
+
+def _aside(folder: Path) -> Path:
+    return folder.rename(folder.with_name(f".discarded-{folder.name}-{os.getpid()}"))
+
+
+def _kept(folder: Path) -> Path:
+    places = (folder.with_name(f"{OLD}{folder.name}{f'-{number}' if number > 1 else ''}") for number in count(1))
+    return folder.rename(next(place for place in places if not place.exists()))
+
+
+def recover(run: Path) -> None:
+    """Finish what a kill interrupted in `replace_folder` or `discard`."""
+    for new in run.glob(f"{NEW}*"):
+        old = new.with_name(new.name.removeprefix(NEW))
+        if (new / MANIFEST).exists() and not old.exists():
+            new.rename(old)
     for discarded in run.glob(".discarded-*"):
         shutil.rmtree(discarded)
 
@@ -131,9 +203,15 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, by name, without hidden ones, which nothing here reads or writes."""
+    below = ((path, path.relative_to(folder).parts) for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path, parts in below if not any(part.startswith(".") for part in parts))
+
+
 def hash_folder(folder: Path) -> str:
     """One hash for the names and contents of all files below `folder`."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\n".encode())
+    for path in files_below(folder):
+        digest.update(os.fsencode(path.relative_to(folder)) + f"\0{hash_file(path)}\n".encode())
     return digest.hexdigest()

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, read_json, write_json, write_text
+from whetstone.run.mistakes import install_hint
 
 FILE_NAME = "metrics.jsonl"
 
@@ -83,7 +84,7 @@ class Metrics:
         if not self.path.exists():
             return 0
         lines = _complete_lines(self.path)
-        steps = [json.loads(line)["step"] for line in lines]
+        steps = [row["step"] for row in _rows(self.path, lines)]
         kept = [line for line, step in zip(lines, steps, strict=True) if last_step is None or step <= last_step]
         if sum(len(line.encode()) for line in kept) != self.path.stat().st_size:
             write_text(self.path, "".join(kept))
@@ -93,13 +94,30 @@ class Metrics:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """All complete lines; an empty list if the stage has written none yet. A run in progress may be read."""
     path = Path(folder) / FILE_NAME
-    return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
+    return _rows(path, _complete_lines(path)) if path.exists() else []
+
+
+def _rows(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Raises ValueError for a line that is damaged."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise ValueError(
+                f"{path}, line {number}, is damaged: a line is a JSON table with its step. Put back the file as it was, or "
+                "delete the line: only its numbers are lost."
+            )
+        rows.append(row)
+    return rows
 
 
 def _complete_lines(path: Path) -> list[str]:
     """The lines before the first without an end, which a kill cut off or which is being written."""
     with path.open("rb") as lines:
-        return [line.decode() for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
+        return [line.decode(errors="replace") for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
 
 
 def _plain(value: Any) -> Any:
@@ -119,7 +137,7 @@ def require_trackers(names: Iterable[str]) -> None:
         if importlib.util.find_spec(name) is None:
             raise ImportError(
                 f"[run] trackers names {name}, which is not installed. Install it with\n"
-                f'    pip install "whetstone[{name}]"\nor leave it out of the recipe.'
+                f"    {install_hint(name)}\nor leave it out of the recipe."
             )
 
 
@@ -132,7 +150,7 @@ def open_trackers(stage: Stage) -> list[Tracker]:
     identity = stage.folder / "trackers.json"  # deleted with the folder: a stage that is made again is another run
     if not identity.exists():
         write_json(identity, {"id": uuid.uuid4().hex[:8]})
-    name = f"{stage.name}-{read_json(identity)['id']}"
+    name = f"{stage.name}-{read_json(identity, needed=['id'])['id']}"
     openers = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
     return [openers[tracker](stage, name) for tracker in names]
 

@@ -7,7 +7,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from whetstone.run.fields import tables_in
+from whetstone.run.secrets import REDACTED, redacted
 from whetstone.run.toml import Table
+
+DISTRIBUTION = "whetstone-reasoner"  # this package's name on the package index, where `whetstone` is another project
+SHOWN = 200  # characters of a wrong value
 
 
 def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()) -> Any:
@@ -20,7 +24,17 @@ def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()
     except ValidationError as error:
         mistakes = [mistake for mistake in error.errors() if not _is_of_another_form(mistake)] or error.errors()
         words = [_in_words(settings_class, table, mistake, known) for mistake in mistakes]
-        raise ValueError("\n".join(words)) from error
+        raise ValueError("\n".join(dict.fromkeys(words))) from error
+
+
+def shown(value: object) -> str:
+    """A value for a message, without secrets: its beginning, if it is long.
+
+    >>> shown("sft"), len(shown("x" * 5000))
+    ("'sft'", 200)
+    """
+    text = repr(redacted(value))
+    return text if len(text) <= SHOWN else text[: SHOWN - 2] + " …"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -30,8 +44,18 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f": did you mean {names[similar[0]]!r}?" if similar else "."
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs an optional part of this package."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
-    """Whether it is the error of a union's string for a value that is a table, or of its table for one that is none."""
+    """Whether it is the error of a union's member that the value was not meant for.
+
+    These are: the string for a table, a table for what is none, and the integer of a union that takes any number.
+    """
+    if error["loc"][-1:] == ("constrained-int",):
+        return True
     if isinstance(error["input"], dict):
         return error["type"] == "string_type" and error["loc"][-1] == "str"
     return error["type"] == "model_type" and str(error["loc"][-1])[:1].isupper()  # a class's name, not a key
@@ -39,7 +63,10 @@ def _is_of_another_form(error: Mapping[str, Any]) -> bool:
 
 def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str, Any], known: Sequence[str]) -> str:
     """One of pydantic's errors."""
-    path, value = error["loc"], error["input"]
+    path = error["loc"]
+    value = redacted(error["input"], str(path[-1]) if path else "")
+    if path and path[-1] == "key_variable":  # perhaps a key, where a name belongs
+        value = REDACTED
     place, key = table.place(*path), _as_written(path, table.values, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
         above = _table_at(settings_class, path[:-1], table.values)
@@ -48,7 +75,7 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
     why = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
-    what = f"{key} = {value!r}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
+    what = f"{key} = {shown(value)}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # raised by a validator of ours, which names the remedy
         return f"{place} {what}{why}."
     return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path, table.values)}"

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from whetstone.run.visible import visible, write_line
+
 PLAIN_SECONDS = 10.0  # between two plain lines
 
 
@@ -30,7 +32,7 @@ class Bar:
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
-        rich = Progress(*columns, console=Console(file=self.stream))
+        rich = Progress(*columns, console=Console(file=self.stream, markup=False, emoji=False, highlight=False))
         rich.add_task(self.line(), total=self.total, completed=self.done)
         rich.start()
         return rich
@@ -47,11 +49,11 @@ class Bar:
 
     def write(self, line: str) -> None:
         if self.rich:
-            self.rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.rich.console.print(visible(line), soft_wrap=True)
         elif _open and _open[0] is not self and _open[0].stream is self.stream:
             _open[0].write(line)
         else:
-            print(line, file=self.stream, flush=True)
+            write_line(line, self.stream)
 
     def line(self) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
@@ -65,7 +67,8 @@ class Bar:
             parts.append(f"{clock((self.total - self.done) / rate)} left")
         else:
             parts.append(f"{clock(seconds)} so far")
-        return "  ".join(parts + [f"{name} {value}" for name, value in self.notes.items()])
+        line = "  ".join(parts + [f"{name} {value}" for name, value in self.notes.items()])
+        return visible(line, one_line=True)
 
     def close(self) -> None:
         if self.rich:
@@ -100,7 +103,7 @@ def say(line: str) -> None:
     if _open:
         _open[0].write(line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        write_line(line, sys.stderr)
 
 
 def clock(seconds: float) -> str:

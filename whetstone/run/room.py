@@ -27,6 +27,10 @@ class Input:
     optional: bool = False
     only_named: bool = False  # read only if the recipe names it
     made_by: tuple[str, ...] = ()  # kinds that the default comes from; (): any. A named input may come from any kind
+    or_path: bool = False  # a model: `[model] path` stands in for it if no stage above gives one, or if it is ""
+    used: Callable[[Any], bool] = lambda settings: (
+        True
+    )  # whether a stage with these settings reads it unless it is named
     description: str = ""  # if the name does not say it; for the reference and the schema
 
 
@@ -58,8 +62,11 @@ class Room:
     gives: tuple[str, ...] = ()  # artifacts that the stage always writes
     uses: tuple[str, ...] = ("run.seed",)  # shared settings that the result depends on
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
+    base: Callable[[Stage], Path] | None = None  # makes the model to start from, without an input and `[model] path`
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force
-    # Called before any stage runs; raises ValueError if this machine cannot do the stage
+    # Called before any stage runs or old work is thrown away; raises ValueError if the stage cannot be done on this machine
     check: Callable[[Any], None] = lambda settings: None
     reads: Callable[[Any], Iterable[Path]] = lambda settings: ()  # files of the user's that the result depends on
+    # Names of the problem sets that its test problems belong to, as far as the settings say them
+    benchmarks: Callable[[Any], Iterable[str]] = lambda settings: ()
     longest: Callable[[Any], int] = lambda settings: 0  # tokens of the longest sequence, prompt included

@@ -4,13 +4,28 @@ A setting's description is its documentation: the reference in docs/recipes.md i
 that reading a recipe takes no time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+from whetstone.run.names import Name
+from whetstone.run.secrets import redacted
+
+LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
 class Operational:
@@ -20,8 +35,25 @@ class Operational:
     """
 
 
+def _numbers_are_numbers(schema: Any) -> None:
+    """In a class's validation: `true` and "3" are no numbers, 1 is not `true`, and a number without bounds gets some."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _numbers_are_numbers(part)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        if schema.get("type") in ("int", "float") and not {"le", "lt"} & schema.keys():
+            schema["le"] = LARGEST
+            if not {"ge", "gt"} & schema.keys():
+                schema["ge"] = -LARGEST
+        for part in schema.values():
+            _numbers_are_numbers(part)
+
+
 class Settings(BaseModel):
-    """The parent of every table in a recipe. Tables are frozen and refuse unknown keys.
+    """The parent of every table in a recipe. Tables are frozen and refuse unknown keys. As JSON and as text they are without
+    secrets (`run/secrets.py`).
 
     A nested table that is given in part keeps the other values of the field's default, and a plain string sets its `name`:
 
@@ -33,9 +65,15 @@ class Settings(BaseModel):
     3e-05
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     MOVED: ClassVar[Mapping[str, str]] = {}  # key of an earlier version -> what it is called now
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _numbers_are_numbers(schema)
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +84,14 @@ class Settings(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, moved)
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
         return values | {name: _completed(values[name], default) for name, default in defaults.items()}
+
+    @model_serializer(mode="wrap")
+    def _without_secrets(self, serialise: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        values = serialise(self)
+        return redacted(values) if info.mode == "json" else values
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return ((name, redacted(value, name or "")) for name, value in super().__repr_args__())
 
 
 def _moved(key: str, value: Any, new: str) -> InitErrorDetails:
@@ -95,10 +141,10 @@ class StageSettings(Settings):
 
 
 class RunSettings(Settings):
-    name: str = Field("", description="the run folder is `folder/name`; default: the recipe's file name")
+    name: Name = Field("", description="the run folder is `folder/name`; default: the recipe's file name")
     folder: Path = Field(Path("runs"), description="where run folders lie")
-    seed: int = Field(0, description="of everything that is drawn at random")
-    threads: int = Field(0, ge=0, description="of this process; 0: as many as there are cores it may use")
+    seed: int = Field(0, ge=-(2**63), lt=2**63, description="of everything that is drawn at random")
+    threads: int = Field(0, ge=0, le=4096, description="of this process; 0: as many as there are cores it may use")
     keep_checkpoints: int = Field(2, gt=0, description="newest checkpoints kept per stage, besides the best")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="get each step's metrics too"
@@ -112,15 +158,21 @@ class ModelSettings(Settings):
     shape only serves `plan`, before the model is downloaded.
     """
 
-    path: str | None = Field(None, description="a folder or a hub name; left out: a tiny model is made")
-    layers: int = Field(3, description="transformer blocks")
-    hidden: int = Field(128, description="width")
-    mlp: int = Field(384, description="inner width of the feed-forward part")
-    heads: int = Field(4, description="query heads; the size of a head is hidden / heads")
-    kv_heads: int = Field(2, description="key and value heads; must divide heads")
-    vocabulary: int = Field(512, description="upper bound for the tokenizer that is trained on the corpus")
-    context: int = Field(1024, description="positions")
-    longest: int = Field(0, ge=0, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need")
+    path: str | None = Field(
+        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+    )
+    layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
+    hidden: int = Field(128, ge=1, le=2**20, description="width")
+    mlp: int = Field(384, ge=1, le=2**22, description="inner width of the feed-forward part")
+    heads: int = Field(4, ge=1, le=2**16, description="query heads; the size of a head is hidden / heads")
+    kv_heads: int = Field(2, ge=1, le=2**16, description="key and value heads; must divide heads")
+    vocabulary: int = Field(
+        512, ge=1, le=2**24, description="upper bound for the tokenizer that is trained on the corpus"
+    )
+    context: int = Field(1024, ge=1, le=2**30, description="positions")
+    longest: int = Field(
+        0, ge=0, le=2**30, description="tokens of the longest sequence, for LongRoPE; 0: as the stages need"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of stored weights; bfloat16 loses small updates"
     )
@@ -128,6 +180,22 @@ class ModelSettings(Settings):
     MOVED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("partial_rotary", "rope_theta"), "gone: a tiny model has fixed values, and a folder has its own"
     )
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "ModelSettings":
+        if self.path is None and (self.hidden % self.heads or self.heads % self.kv_heads):
+            raise ValueError(
+                f"hidden = {self.hidden}, heads = {self.heads}, kv_heads = {self.kv_heads}: heads must divide hidden, and "
+                "kv_heads must divide heads. Change one of them"
+            )
+        if self.path is None and self.hidden // self.heads % 4:
+            raise ValueError(
+                f"hidden / heads = {self.hidden // self.heads}: the size of a head must be a multiple of 4, because half of it "
+                "is rotated in pairs. Change one of them"
+            )
+        if self.path is not None and not self.path.strip():
+            raise ValueError("path is empty. Name a folder or a hub name, or leave it out for a tiny model")
+        return self
 
 
 class ParallelSettings(Settings):
@@ -138,8 +206,10 @@ class ParallelSettings(Settings):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")
-    forks: int = Field(0, ge=0, description="processes on a CPU; 0: one per core, or 1 if several `processes` train")
-    processes: int = Field(1, ge=1, description="processes that train together")
+    forks: int = Field(
+        0, ge=0, le=4096, description="processes on a CPU; 0: one per core, or 1 if several `processes` train"
+    )
+    processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
     activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
@@ -166,11 +236,13 @@ class ParallelSettings(Settings):
 class ScoreSettings(Settings):
     """How the pipeline scores the base and every training stage."""
 
-    main: str = Field("", description="name of the headline problem set; default: the first")
-    samples: int = Field(8, ge=1, description="answers per problem")
-    base_samples: int = Field(0, ge=0, description="answers per problem of the untrained base; 0: as many as `samples`")
-    temperature: float = Field(0.6, ge=0, description="of the answers; 0: greedy")
-    max_tokens: int = Field(512, ge=1, description="longest answer; a longer one counts as truncated")
+    main: Name = Field("", description="name of the headline problem set; default: the first")
+    samples: int = Field(8, ge=1, le=10**6, description="answers per problem")
+    base_samples: int = Field(
+        0, ge=0, le=10**6, description="answers per problem of the untrained base; 0: as many as `samples`"
+    )
+    temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
+    max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
 
 
@@ -181,11 +253,13 @@ class OptimizerSettings(Settings):
     """
 
     name: Literal["adamw", "muon"] = Field("adamw", description="docs/muon.md compares them")
-    learning_rate: float = Field(1e-3, gt=0, description="the peak")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="the peak")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the rate after warm-up")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps")
     floor: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the peak; not used if constant")
-    weight_decay: float = Field(0.0, ge=0, description="share of a weight lost per step, times the learning rate")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate"
+    )
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
 
 
@@ -197,7 +271,9 @@ class SpikeSettings(Settings):
 
     not_finite: Literal["stop", "go_back"] = Field("stop", description="if a loss or gradient is NaN or infinite")
     spike: Literal["ignore", "warn", "stop", "go_back"] = Field("warn", description="if a loss jumps")
-    window: int = Field(64, ge=8, description="steps a loss is compared with; the first eighth of them only fills it")
+    window: int = Field(
+        64, ge=8, le=10**6, description="steps a loss is compared with; the first eighth of them only fills it"
+    )
 
     MOVED: ClassVar[Mapping[str, str]] = {"deviations": "gone: it is 10", "go_backs": "gone: it is 3"}
 
@@ -227,12 +303,14 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
     """What mid-training and supervised fine-tuning have."""
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
-    batch_tokens: int = Field(4096, gt=0, description="tokens per optimizer step")
-    max_length: int = Field(1024, gt=1, description="tokens of a conversation or packed row; longer ones are left out")
+    batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    max_length: int = Field(
+        1024, gt=1, le=2**30, description="tokens of a conversation or packed row; longer ones are left out"
+    )

@@ -3,10 +3,12 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from whetstone.records import from_row, to_row
+from whetstone.run.disk import disk_full_explained
 
 R = TypeVar("R")
 
@@ -46,10 +48,15 @@ class TableWriter:
 
         path = self.folder / f"part-{self._shards:05d}.parquet"
         beside = path.with_name(path.name + ".tmp")
-        pq.write_table(pa.Table.from_pylist(self._buffer), beside, compression="zstd")
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+        try:
+            with disk_full_explained(path.name, self.folder):
+                pq.write_table(pa.Table.from_pylist(self._buffer), beside, compression="zstd")
+                with beside.open("rb") as written:
+                    os.fsync(written.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
         self._shards += 1
         self._characters = 0
         self._buffer.clear()
@@ -111,20 +118,35 @@ class Journal:
         good = 0
         if self.path.exists():
             with self.path.open("rb") as lines:
-                for line in lines:
+                for number, line in enumerate(lines, 1):
                     if not line.endswith(b"\n"):
                         break
-                    self.rows.append(self.keep(json.loads(line)))
+                    self.rows.append(self._read(number, line))
                     good += len(line)
         self._out = self.path.open("ab")
         self._out.truncate(good)
         return self
 
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """One synced block."""
-        self._out.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
-        self._out.flush()
-        os.fsync(self._out.fileno())
+    def _read(self, number: int, line: bytes) -> Any:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise TypeError(f"it is a {type(row).__name__}, not a table")
+            return self.keep(row)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{self.path}, line {number}, is damaged: {type(error).__name__}: {error}. Put back the file as it was, or "
+                f"delete what is damaged: the work of lines that are missing is done again."
+            ) from error
 
-    def __exit__(self, *_: object) -> None:
-        self._out.close()
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """One synced block. Half a surrogate pair, which UTF-8 cannot hold, becomes "?": no row is lost for it."""
+        lines = (json.dumps(row, ensure_ascii=False).encode(errors="replace") for row in rows)
+        with disk_full_explained(f"lines of {self.path.name}", self.path.parent):
+            self._out.write(b"".join(line + b"\n" for line in lines))
+            self._out.flush()
+            os.fsync(self._out.fileno())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(*[OSError] if kind else []):  # on a full disk closing writes the last block, and fails again
+            self._out.close()

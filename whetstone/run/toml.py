@@ -1,12 +1,19 @@
 """TOML tables that know where they stand in their file, so that an error can name the line."""
 
+import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeAlias
+
+LARGEST = 1 << 20  # bytes of a file
+DEEPEST = 24  # tables and lists within each other
+WHOLE = range(-(2**63), 2**63)  # TOML's integers
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all control characters but tab and line feed
 
 HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]")
 KEY = re.compile(r"\s*([\w\"'.-]+)\s*=")
@@ -39,17 +46,88 @@ def place(file: Path, line: int | None) -> str:
 
 
 def parse(path: Path) -> tuple[dict[str, Any], dict[Keys, int]]:
-    """The values of a file, and the line of each table and key. Raises ValueError if it is not UTF-8 or not TOML."""
+    """The values of a file, and the line of each table and key.
+
+    Raises ValueError if it is not UTF-8 or not TOML, or holds a value that no setting can have (`unusable`).
+    """
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes: a recipe has at most {LARGEST:,}. Is it another file?")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}): TOML must be. Save it as UTF-8.") from error
+    values = _loads(text, f"{path}", "Strings need quotes, tables are [name], stages are [[stage]].")
+    lines = lines_of(text)
+    for keys, why in unusable(values):
+        known = next((keys[:end] for end in range(len(keys), 0, -1) if keys[:end] in lines), ())
+        raise ValueError(f"{place(path, lines.get(known))}: {dotted(keys)} {why}")
+    return values, lines
+
+
+def parse_value(text: str, what: str) -> Any:
+    """The value of one setting, as TOML; the text itself if it is not TOML. Raises ValueError as `parse` does."""
     try:
-        return tomllib.loads(text), lines_of(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(
-            f"{path} is not valid TOML: {error}. Strings need quotes, tables are [name], stages are [[stage]]."
-        ) from error
+        values = _loads(f"value = {text}", what, "")
+    except NotToml:
+        values = {"value": text}
+    if len(values) > 1:  # the text goes on after the value
+        values = {"value": text}
+    for _, why in unusable(values):
+        raise ValueError(f"{what}: the value {why}")
+    return values["value"]
+
+
+class NotToml(ValueError):
+    """A text is not TOML."""
+
+
+def _loads(text: str, what: str, remedy: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{what}: lists or tables are nested too deeply: {DEEPEST} levels are allowed.") from error
+    except ValueError as error:  # of Python itself for a number of thousands of digits
+        raise NotToml(f"{what} is not valid TOML: {error}. {remedy}") from error
+
+
+def unusable(values: Mapping[str, Any]) -> Iterator[tuple[Keys, str]]:
+    """(path, why and what to do) of each value that no setting can have."""
+    waiting: list[tuple[Keys, Any]] = [((), values)]
+    while waiting:
+        keys, value = waiting.pop()
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting += [((*keys, key), entry) for key, entry in inner]
+        if why := _unusable(value, len(keys)):
+            yield keys, why
+        if len(keys) > DEEPEST:
+            return
+        for key in value if isinstance(value, dict) else ():
+            if CONTROL.search(key):
+                yield (*keys, key), "is a key with a control character. Leave the character out."
+
+
+def _unusable(value: Any, depth: int) -> str:
+    if depth > DEEPEST:
+        return f"is nested too deeply: {DEEPEST} levels are allowed."
+    if isinstance(value, str) and (found := CONTROL.search(value)):
+        return f"holds the control character {found[0]!r}. Leave it out."
+    if isinstance(value, date | time):
+        return f"= {value} is a date or a time, and no setting is one. Write it in quotes."
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"= {value} is no number. Leave it out, or give a finite one."
+    if isinstance(value, int) and value not in WHOLE:
+        return "is an integer of more than 64 bits. Give a smaller one."
+    return ""
+
+
+def dotted(keys: Keys) -> str:
+    """`stage[0].optimizer`, for messages.
+
+    >>> dotted(("stage", 0, "optimizer"))
+    'stage[0].optimizer'
+    """
+    words = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys[:DEEPEST])
+    return CONTROL.sub("?", words.removeprefix(".")) + (" …" if len(keys) > DEEPEST else "")
 
 
 def lines_of(text: str) -> dict[Keys, int]:
@@ -61,7 +139,7 @@ def lines_of(text: str) -> dict[Keys, int]:
     lines: dict[Keys, int] = {}
     tables = Counter[Keys]()  # of each list of tables
     table: Keys = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := HEADER.match(line):
             *above, last = header[2].split(".")
             table = ()

@@ -4,7 +4,9 @@ A file runs once per content, so a class that it declares is the same class wher
 """
 
 import hashlib
+import inspect
 import sys
+import traceback
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +55,33 @@ def module_of(reference: str) -> ModuleType:
         module = sys.modules[name] = module_from_spec(spec)  # dataclasses and pydantic look for annotations there
         try:
             spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise ValueError(
+                f"{_line_of(error, path)}: this file cannot be used: {type(error).__name__}: {error}"
+            ) from error
         except BaseException:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+def called_with(reference: str, *arguments: str) -> Any:
+    """The function of the reference, if it can be called with so many arguments. Raises ValueError, and as `load` does."""
+    function = load(reference)
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:  # raised for what is no function, too
+        raise ValueError(
+            f"{reference!r} cannot be called with ({', '.join(arguments)}): {error}. Write it as a function of these."
+        ) from error
+    return function
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """`file.py:3`, the last line of the file that took part in the error."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{path}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else f"{path}"

@@ -11,7 +11,6 @@ a^b          e^(b ln a) for a positive number or a symbol a: 4^x = (2^x)^2
 from fractions import Fraction
 
 from whetstone.verify.exact import (
-    LONGEST_NAME,
     ONE,
     Algebra,
     Monomial,
@@ -19,6 +18,7 @@ from whetstone.verify.exact import (
     TooLarge,
     Unreadable,
     as_rational,
+    bounded,
     key,
     rational,
     symbol,
@@ -107,9 +107,7 @@ class Elementary(Algebra):
     def exponential(self, atom: str, power: Fraction) -> Scalar:
         if abs(power.numerator) > 10**6:
             raise TooLarge("an exponent of many digits")
-        if len(atom) > LONGEST_NAME:
-            raise TooLarge("a long expression in an exponent")
-        return Scalar({((atom, power),): Fraction(1)}, ONE) if power else rational(1)
+        return Scalar({((bounded(atom), power),): Fraction(1)}, ONE) if power else rational(1)
 
     def root_of_unity(self, angle: Fraction) -> Scalar:
         """e^(i pi angle): in radicals for the angles of a regular 24-gon."""

@@ -181,6 +181,12 @@ class Sandbox(Pool[Process]):
             return self.require()
         return None
 
+    def in_words(self) -> str:
+        """The level, and what the machine lacks for a stronger one. Raises Refused if none can be obtained."""
+        level = self.require()
+        lacking = "; ".join(f"{stronger}: {reason}" for stronger, reason in self.missing.items())
+        return f"level {level!r}" + (f", as this machine has no stronger one ({lacking})" if lacking else "")
+
     def run(self, code: str, seconds: float | None = None) -> Outcome:
         """Runs one program. Nothing that the program is or does makes this raise."""
         seconds = self.seconds if seconds is None else seconds
@@ -266,9 +272,9 @@ def _shared() -> Sandbox:
 
 
 def require_isolation() -> str:
-    """The level at which programs run on this machine. Raises Refused if there is none."""
+    """How programs are isolated on this machine, in words. Raises Refused if they cannot be."""
     with Sandbox() as sandbox:
-        return sandbox.require()
+        return sandbox.in_words()
 
 
 def run_program(code: str, seconds: float = 2.0) -> Outcome:

@@ -1,16 +1,19 @@
 """A file of (prediction, gold) rows -> the same rows with a verdict, in order, in constant memory."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from whetstone.problems.reading import answer_of
-from whetstone.problems.table import BrokenRow, Numbered, cell, has_cell, read_table, require_columns
+from whetstone.problems.chats import completion_of
+from whetstone.problems.columns import AnswerFrom, answer_in
+from whetstone.problems.files import find_files
+from whetstone.problems.row import BrokenRow, Row, as_json, cell, has_cell
+from whetstone.problems.table import read_tables, require_columns
 from whetstone.records import Verifier
+from whetstone.run.visible import write_json_line
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verifier import MathVerifier
 
@@ -26,10 +29,12 @@ def verify_file(
     workers: int = 1,
     deadline: float = 2.0,
     second: Callable[[Verifier], AbstractContextManager[Verifier]] = nullcontext,
+    answer_from: AnswerFrom = "column",
 ) -> dict[str, Any]:
-    """Verify the rows of a file that `read_table` reads; returns `{"rows", "correct", "undecided", "reasons"}`.
+    """Verify the rows of a file, or of several; returns `{"rows", "correct", "undecided", "reasons"}`.
 
     `second` may put another verifier before ours, such as one that asks a judge. A dotted field looks into nested fields.
+    `answer_from` says where in its field the gold answer is. A prediction may be a chat of one assistant's turn.
 
     Every row in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
     or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
@@ -37,46 +42,55 @@ def verify_file(
     ValueError for an unknown policy or format, or a field that no row has.
     """
     get_policy(policy)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: verify reads a JSONL file, one row per line. Check the path.")
-    if output is not None and output.exists() and output.samefile(path):
+    try:
+        paths = find_files(str(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not a file that verify could read: {error}") from error
+    if output is not None and output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output = {output} is the input itself: its rows would be lost. Name another file.")
     summary = {"rows": 0, "correct": 0, "undecided": 0}
     reasons: Counter[str] = Counter()
-    rows = read_table(path)
+    rows = read_tables(paths)
     block = list(islice(rows, BLOCK_ROWS))
     fields = prediction_field, gold_field
-    require_columns(path, block, fields, "Name the columns with --prediction-field and --gold-field.")
+    remedy = "Name the columns with --prediction-field and --gold-field."
+    require_columns(path, (row for _, _, row in block), fields, remedy)
     with (
         output.open("w", encoding="utf-8") if output else nullcontext() as out,
         MathVerifier(workers=workers, deadline=deadline) as rules,
         second(rules) as verifier,
     ):
         while block:
-            for row, correct in _judged(block, fields, policy, verifier):
+            for row, correct in _judged(block, fields, answer_from, policy, verifier):
                 summary["rows"] += 1
                 summary["correct"] += correct is True
                 summary["undecided"] += correct is None
                 reasons[row["reason"].split(":", 1)[0]] += 1
-                _print_row(row, out)
+                write_json_line(as_json(row), out)
             block = list(islice(rows, BLOCK_ROWS))
     return {**summary, "reasons": dict(reasons.most_common())}
 
 
 def _judged(
-    block: Sequence[Numbered], fields: tuple[str, str], policy: str, verifier: Verifier
+    block: Sequence[tuple[str, int, Row | BrokenRow]],
+    fields: tuple[str, str],
+    answer_from: AnswerFrom,
+    policy: str,
+    verifier: Verifier,
 ) -> Iterator[tuple[dict[str, Any], bool | None]]:
     """(the row's fields with `correct` and `reason`, the verdict) of each row, in order."""
     asked: list[tuple[str, str, str]] = []
     written: list[tuple[dict[str, Any], str]] = []  # fields, and why there is no verdict
-    for number, row in block:
+    for file, line, row in block:
         own = row.row if isinstance(row, BrokenRow) else row  # text that is not UTF-8 can be compared all the same
         try:
             if own is None:
                 raise ValueError(str(row))
-            prediction, gold = (_field(own, name) for name in fields)
+            prediction = completion_of(_field(own, fields[0]), repr(fields[0]))
+            gold = answer_in(_field(own, fields[1]), repr(fields[1]), answer_from)
         except ValueError as error:
-            written.append(({"line": number} if own is None else own, str(error)))
+            place = ({"file": file} if file else {}) | {"line": line}
+            written.append((place if own is None else own, str(error)))
         else:
             written.append((own, ""))
             asked.append((prediction, gold, policy))
@@ -89,15 +103,8 @@ def _judged(
             yield {**own, "correct": verdict.correct is True, "reason": verdict.reason}, verdict.correct
 
 
-def _field(row: dict[str, Any], name: str) -> str:
-    """Raises ValueError for a field that is missing or no text, number or list of them."""
+def _field(row: Row, name: str) -> Any:
+    """Raises ValueError for a field that is missing."""
     if not has_cell(row, name) or cell(row, name) is None:
         raise ValueError(f"missing field: {name}")
-    return answer_of(cell(row, name), repr(name))
-
-
-def _print_row(row: dict[str, Any], out: TextIO | None) -> None:
-    try:
-        print(json.dumps(row, ensure_ascii=False, default=str), file=out)
-    except UnicodeEncodeError:
-        print(json.dumps(row, default=str), file=out)  # a lone surrogate, which UTF-8 cannot hold
+    return cell(row, name)

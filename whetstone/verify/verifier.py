@@ -58,7 +58,9 @@ class MathVerifier:
         return found if isinstance(found, Verdict) else self._judge(found)
 
     def check_many(self, items: Iterable[tuple[str, str, str]], label: str = "") -> Iterator[Verdict]:
-        """Verdicts on (text, gold, policy) in order, each as soon as it and those before it are there.
+        """Verdicts on tuples (text, gold, policy) in order, each as soon as it and those before it are there.
+
+        The entries are those of `check`, which raises the same errors; the policy must be there.
 
         Items are taken when verdicts are, at most AHEAD further: while the processes work on a hard answer, those after
         it are decided here. With a `label`, progress is shown.

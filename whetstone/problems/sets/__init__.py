@@ -5,6 +5,7 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
+from whetstone.problems.files import FETCH, HUB_NAME
 from whetstone.problems.published import ProblemSet
 from whetstone.run import user_file
 from whetstone.run.mistakes import suggestion
@@ -26,7 +27,11 @@ def find_set(name: str) -> ProblemSet:
         return described
     known = known_sets()
     if name not in known:
+        on_hub = next((ours for ours, described in known.items() if described.hub and described.hub == name), None)
+        if on_hub:
+            raise ValueError(f"{name!r} is a name on the Hub. Here the set is called {on_hub!r}: use that.")
+        fetch = f" It looks like a name on the Hub: {FETCH.format(name)}." if HUB_NAME.fullmatch(name) else ""
         raise ValueError(
-            f"the published set {name!r} is not known{suggestion(name, known)} Known are {', '.join(known)}."
+            f"the published set {name!r} is not known{suggestion(name, known)} Known are {', '.join(known)}.{fetch}"
         )
     return known[name]

@@ -3,9 +3,11 @@
 import re
 from string import ascii_uppercase
 
+from whetstone.problems.chats import asked
 from whetstone.problems.published import ProblemSet, scoring_set
-from whetstone.problems.reading import Reading, chat_turns, optional, text
-from whetstone.problems.table import Row
+from whetstone.problems.reading import Reading
+from whetstone.problems.row import Row
+from whetstone.problems.values import items, optional, text, text_of
 
 OPTION = re.compile(r"^\(?([A-J])\)\s*(.*)$", re.DOTALL)
 CHOSEN = re.compile(
@@ -35,13 +37,17 @@ def letter_in_box(rationale: str) -> str:
 
 
 def mmlu(row: Row) -> Reading:
-    options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
+    choices = zip(ascii_uppercase, items(row["choices"]), strict=False)
+    options = [
+        f"{letter}. {choice if isinstance(choice, str) else text_of(choice, 'a choice')}" for letter, choice in choices
+    ]
     question = "\n".join((text(row, "question"), *options))
     return Reading(question, ascii_uppercase[row["answer"]], domain=optional(row, "type"))
 
 
 def gpqa(row: Row) -> Reading:
-    return Reading(chat_turns(row["prompt"])[-1][1], text(row, "final_answer"))
+    system, question = asked(row["prompt"], "'prompt'")
+    return Reading(question, text(row, "final_answer"), system=system)
 
 
 SETS = {

@@ -1,8 +1,9 @@
 """Competition and college problems with a written answer."""
 
 from whetstone.problems.published import ProblemSet, scoring_set
-from whetstone.problems.reading import Reading, boxed, last_box, level_of, optional, text, text_of, with_box
-from whetstone.problems.table import Row
+from whetstone.problems.reading import Reading, boxed, last_box, with_box
+from whetstone.problems.row import Row
+from whetstone.problems.values import answer_of, items, level_of, optional, text, text_of
 
 
 def math(row: Row) -> Reading:
@@ -25,13 +26,14 @@ def gaokao(row: Row) -> Reading:
 
 def olympiadbench(row: Row) -> Reading:
     """One problem of the competition part states its answer up to a tolerance; it is compared exactly all the same."""
-    answers = [_without_dollars(text_of(answer)) for answer in row["final_answer"] or ()]
-    if not answers:
+    answer = answer_of([_without_dollars(text_of(answer, "'final_answer'")) for answer in items(row["final_answer"])])
+    if not answer:
         raise ValueError("empty answer")
     context = optional(row, "context")
     question = f"{context}\n\n{text(row, 'question')}" if context else text(row, "question")
-    solutions = tuple(with_box(text_of(s), ", ".join(answers)) for s in row.get("solution") or () if text_of(s))
-    return Reading(question, ", ".join(answers), solutions, domain=optional(row, "subfield").lower())
+    solutions = filter(None, (text_of(solution, "'solution'") for solution in items(row.get("solution"))))
+    traces = tuple(with_box(solution, answer) for solution in solutions)
+    return Reading(question, answer, traces, domain=optional(row, "subfield").lower())
 
 
 def _without_dollars(answer: str) -> str:
@@ -51,6 +53,7 @@ SETS = {
     "math500": scoring_set(with_answer, "MIT", hub="HuggingFaceH4/MATH-500", test="math500/test.jsonl.gz"),
     "aime": ProblemSet(with_answer, policy="aime", hub="gneubig/aime-1983-2024"),
     "aime24": scoring_set(with_answer, "Apache-2.0", "aime", "HuggingFaceH4/aime_2024", test="aime24/test.jsonl.gz"),
+    "deepscaler": ProblemSet(with_answer, "MIT", hub="agentica-org/DeepScaleR-Preview-Dataset"),
     "amc23": scoring_set(with_answer, hub="AI-MO/aimo-validation-amc", test="amc23/test.jsonl.gz"),
     "minerva_math": scoring_set(math, test="minerva_math/test.jsonl.gz"),
     "olympiadbench": scoring_set(

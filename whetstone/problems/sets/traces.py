@@ -1,20 +1,13 @@
 """Training sets with solutions written by models, and what RL is trained on."""
 
 import re
+from dataclasses import replace
 
+from whetstone.problems.chats import asked, completion_of, conversation, one_system
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import (
-    Reading,
-    boxed,
-    chat_turns,
-    last_box,
-    optional,
-    question_and_answer,
-    text,
-    text_of,
-    with_box,
-)
-from whetstone.problems.table import Row, cell
+from whetstone.problems.reading import Reading, boxed, last_box, with_box
+from whetstone.problems.row import Row, cell
+from whetstone.problems.values import answer_of, items, optional, text, text_of
 
 THOUGHT = re.compile(
     r"<\|begin_of_thought\|>(?P<thought>.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(?P<solution>.*?)"
@@ -48,23 +41,38 @@ def numinamath(row: Row) -> Reading:
 
 
 def openr1_math(row: Row) -> Reading:
-    generations = row.get("generations") or ()
+    generations = items(row.get("generations"))
     complete = row.get("is_reasoning_complete") or [True] * len(generations)
-    traces = tuple(thinking(text_of(g)) for g, ends in zip(generations, complete, strict=False) if ends)
+    traces = tuple(
+        thinking(text_of(g, "'generations'")) for g, ends in zip(generations, complete, strict=False) if ends
+    )
     reading = numinamath(row)
     return Reading(reading.question, reading.answer, traces, domain=reading.domain)
 
 
 def chat(row: Row) -> Reading:
-    """One question and one answer of a chat; the reference answer is the row's `answer`, if it has one."""
-    question, answer = question_and_answer(row.get("messages") or row.get("conversations"))
-    return Reading(question, optional(row, "answer"), (thinking(answer),), domain=optional(row, "domain"))
+    """One question and one answer, in `messages`, `conversations`, or `prompt` and `completion` as text or chats; the reference
+    answer is the row's `answer`, a system message its `system`, if it has one and the chat has none.
+    """
+    if row.get("tools"):
+        raise ValueError("tool calls: the row has tools")
+    if "prompt" in row and "completion" in row:
+        (system, question), said = asked(row["prompt"], "'prompt'"), completion_of(row["completion"], "'completion'")
+    else:
+        system, question, said = conversation(row.get("messages") or row.get("conversations"))
+    answer, system = answer_of(row.get("answer"), "'answer'"), one_system(system, optional(row, "system"))
+    return Reading(question, answer, (thinking(said),), domain=optional(row, "domain"), system=system)
+
+
+def own_marks(row: Row) -> Reading:
+    """A chat whose system message asks for the set's own marks around thoughts, which `thinking` replaces by ours."""
+    return replace(chat(row), system="")
 
 
 def openthoughts(row: Row) -> Reading:
     """The configuration "metadata" has columns of its own, the others a chat."""
     if not (row.get("problem") and row.get("deepseek_reasoning")):
-        return chat(row)
+        return own_marks(row)
     trace = f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{optional(row, 'deepseek_solution')}"
     truth = last_box(optional(row, "ground_truth_solution")) or ""
     return Reading(text(row, "problem"), truth, (trace,), domain=optional(row, "domain"))
@@ -75,10 +83,10 @@ DAPO_AFTER = re.compile(r'\s*Remember to put your answer on its own line after "
 
 
 def dapo_math(row: Row) -> Reading:
-    prompt = row["prompt"]
-    asked = chat_turns(prompt)[-1][1] if isinstance(prompt, list) and prompt else text(row, "prompt")
-    question = DAPO_AFTER.sub("", DAPO_BEFORE.sub("", asked))
-    return Reading(question, text_of(cell(row, "reward_model.ground_truth"), "'reward_model.ground_truth'"))
+    system, said = asked(row["prompt"], "'prompt'")
+    question = DAPO_AFTER.sub("", DAPO_BEFORE.sub("", said))
+    answer = answer_of(cell(row, "reward_model.ground_truth"), "'reward_model.ground_truth'")
+    return Reading(question, answer, system=system)
 
 
 def big_math(row: Row) -> Reading:
@@ -125,7 +133,7 @@ SETS = {
     "openthoughts": ProblemSet(
         openthoughts, "Apache-2.0", hub="open-thoughts/OpenThoughts-114k", configuration="metadata"
     ),
-    "bespoke_stratos": ProblemSet(chat, "Apache-2.0", hub="bespokelabs/Bespoke-Stratos-17k"),
+    "bespoke_stratos": ProblemSet(own_marks, "Apache-2.0", hub="bespokelabs/Bespoke-Stratos-17k"),
     "dapo_math": ProblemSet(dapo_math, "Apache-2.0", "integer", "BytedTsinghua-SIA/DAPO-Math-17k"),
     "big_math": ProblemSet(big_math, "Apache-2.0", hub="SynthLabsAI/Big-Math-RL-Verified"),
     "metamathqa": ProblemSet(metamathqa, "MIT", hub="meta-math/MetaMathQA"),

@@ -4,8 +4,9 @@ import re
 
 from whetstone.problems.formulas import CALCULATOR, annotated_formula
 from whetstone.problems.published import ProblemSet, scoring_set
-from whetstone.problems.reading import Reading, after_hashes, optional, text, with_box
-from whetstone.problems.table import Row
+from whetstone.problems.reading import Reading, after_hashes, with_box
+from whetstone.problems.row import Row
+from whetstone.problems.values import optional, text
 
 
 def gsm8k(row: Row) -> Reading:

@@ -22,8 +22,10 @@ from whetstone.arithmetic.expression import decimal_places, evaluate, numbers, p
 from whetstone.problems.files import find_file
 from whetstone.problems.formulas import joined_steps
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Drop, Reading, level_of, optional, read_problem
-from whetstone.problems.table import Row, open_bytes
+from whetstone.problems.reading import Drop, Reading, read_problem
+from whetstone.problems.row import Row
+from whetstone.problems.text import open_bytes
+from whetstone.problems.values import level_of, optional
 from whetstone.questions.source import Source
 from whetstone.questions.splits import SPLITS, hash_fraction, template
 from whetstone.records import Problem

@@ -26,6 +26,7 @@ NAMES = ("Mia", "Tom", "Ada", "Ben", "Lea", "Sam", "Eva", "Max")
 THINGS = ("apples", "books", "coins", "stamps", "marbles", "cards", "shells", "pens")
 GAINS = ("buys {n} more", "finds {n} more", "gets {n} from a friend", "wins {n}")
 LOSSES = ("gives {n} away", "loses {n}", "sells {n}", "uses {n}")
+MOST_DIGITS = 100  # of an operand
 MISSES = 1000  # draws in a row that repeat a question, before there are taken to be no more
 
 Digits: TypeAlias = tuple[int, int]
@@ -100,7 +101,7 @@ class ProceduralSource(MadeSource):
     """Problems made by our own generators."""
 
     families: tuple[str, ...] = Field(("chain", "equation", "word"), min_length=1, description="in turn")
-    level: int = Field(3, ge=1, description="operations in one problem")
+    level: int = Field(3, ge=1, le=100, description="operations in one problem")
     digits: tuple[int, int] = Field((1, 3), description="fewest and most digits of an operand")
     operators: str = Field("+-", description="which of + - * are in chains")
 
@@ -134,8 +135,10 @@ class ProceduralSource(MadeSource):
                 known = ", ".join(FAMILIES)
                 raise ValueError(f"family {family!r} is unknown{suggestion(family, FAMILIES)} There are {known}.")
         fewest, most = self.digits
-        if not 1 <= fewest <= most:
-            raise ValueError(f"digits = [{fewest}, {most}]: fewest and most digits of an operand, as in [1, 3].")
+        if not 1 <= fewest <= most <= MOST_DIGITS:
+            raise ValueError(
+                f"digits = [{fewest}, {most}]: fewest and most digits of an operand (at most {MOST_DIGITS}), as in [1, 3]."
+            )
         if not self.operators or set(self.operators) - set("+-*"):
             raise ValueError(f'operators = {self.operators!r}: some of + - *, as in operators = "+-".')
         return self

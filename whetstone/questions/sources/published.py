@@ -6,22 +6,28 @@ instead of asking a teacher. What was made for scoring is refused as training da
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from glob import has_magic
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from whetstone.problems.files import find_file
+from whetstone.problems.files import find_files
 from whetstone.problems.formulas import searched_formula
 from whetstone.problems.published import ProblemSet
+from whetstone.problems.row import BrokenRow, Numbered, Row
 from whetstone.problems.sets import find_set
-from whetstone.problems.table import Numbered, read_table
-from whetstone.questions.source import RowSource
+from whetstone.problems.table import read_tables
+from whetstone.questions.source import RowSource, installed
 from whetstone.records import Problem
 from whetstone.run import user_file
+from whetstone.run.mistakes import install_hint
 
 WORDS = "scores on this set will mean nothing"  # what a recipe must say to train on an evaluation set
-INSTALL = 'python -m pip install "whetstone[hub]"'
+NO_HUB = (
+    f'set = "{{set}}" without a path is read from the Hub, which needs `datasets`: {install_hint("hub")}\n'
+    'or fetch the file yourself and say path = "…".'
+)
 
 
 class PublishedSource(RowSource):
@@ -58,34 +64,41 @@ class PublishedSource(RowSource):
         own = user_file.file_of(self.set)
         return (*super().files, *([str(own)] if own else []))
 
+    def check(self) -> None:
+        super().check()
+        if not self.path and not installed("datasets"):
+            raise ValueError(NO_HUB.format(set=self.set))
+
     @property
     def for_scoring(self) -> bool:
         """Whether the set, or this part of it, was made for scoring."""
-        part = Path(self.path or self.part).name
-        return self.layout.for_scoring or part.lower().startswith("test")
+        part = Path(self.path or self.part)
+        name = part.parent.name if has_magic(part.name) else part.name
+        return self.layout.for_scoring or name.lower().startswith("test") or part.name.lower().startswith("test")
+
+    @property
+    def ships_solutions(self) -> bool:
+        return self.traces
+
+    def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
+        return read_tables(find_files(self.path)) if self.path else super().placed_rows()
 
     def rows(self) -> Iterator[Numbered]:
-        return read_table(find_file(self.path)) if self.path else self._hub_rows()
-
-    def _hub_rows(self) -> Iterator[Numbered]:
+        """Those of the Hub."""
         try:
             import datasets
         except ImportError as error:
-            raise ValueError(
-                f'set = "{self.set}" without a path is read from the Hub, which needs `datasets`: {INSTALL}\n'
-                'or fetch the file yourself and say path = "…".'
-            ) from error
+            raise ValueError(NO_HUB.format(set=self.set)) from error
         name = self.layout.hub
         configuration, _, part = self.part.rpartition("/")
         configuration = configuration or self.layout.configuration
         try:
-            rows = datasets.load_dataset(name, configuration, split=part, streaming=True)
+            yield from enumerate(datasets.load_dataset(name, configuration, split=part, streaming=True), start=1)
         except Exception as error:  # whatever the Hub, the network or the set's own files hold
             raise ValueError(
                 f"{name} ({configuration or 'no configuration'}, {part}) cannot be read from the Hub: {error}. Check "
                 f'part = "{self.part}", or fetch the file and say path = "…".'
             ) from error
-        yield from enumerate(rows, start=1)
 
     def _finished(self, problem: Problem) -> Problem:
         if self.search_formula and not problem.formula:

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from whetstone.questions.source import MadeSource
+from whetstone.questions.source import MadeSource, installed
 from whetstone.records import Problem
-from whetstone.run.mistakes import suggestion
+from whetstone.run.mistakes import install_hint, suggestion
 
 LICENCE = "Apache-2.0"
-INSTALL = 'python -m pip install "whetstone[gym]"'
 
 BY_POLICY = {
     "number": "basic_arithmetic chain_sum gsm_symbolic decimal_chain_sum products simple_geometry",
@@ -36,12 +35,20 @@ class GymSource(MadeSource):
 
     MOVED: ClassVar[Mapping[str, str]] = {"options": "in tasks, as in tasks = { chain_sum = { min_terms = 3 } }"}
 
+    @property
+    def has_formulas(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        if not installed("reasoning_gym"):
+            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {install_hint("gym")}')
+
     def draw(self, seed: int) -> Iterator[Problem]:
         """Endless. Raises ValueError without the extra."""
         try:
             from reasoning_gym.factory import create_dataset
         except ImportError as error:
-            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {INSTALL}') from error
+            raise ValueError(f'kind = "reasoning_gym" needs reasoning-gym: {install_hint("gym")}') from error
         generators = {
             task: create_dataset(task, seed=seed, size=2**31 - 1, **options) for task, options in self.tasks.items()
         }

@@ -17,7 +17,7 @@ from whetstone.rl.credit import credit, normalised, token_mean
 
 
 class Settings(AlgorithmSettings):
-    clip_high: float = Field(4.0, gt=0, description="the ratio is cut off at 1 plus this")
+    clip_high: float = Field(4.0, gt=0, le=1000, description="the ratio is cut off at 1 plus this")
 
 
 def cispo(setup: Setup, settings: Settings) -> Algorithm:

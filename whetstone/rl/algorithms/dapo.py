@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 class Settings(ClippedSettings):
-    clip_high: float = Field(0.28, gt=0, description="how far the ratio may rise above 1")
-    rounds: int = Field(10, gt=0, description="samplings of a step, at most")
+    clip_high: float = Field(0.28, gt=0, le=1000, description="how far the ratio may rise above 1")
+    rounds: int = Field(10, gt=0, le=10**4, description="samplings of a step, at most")
     soft_tokens: int | None = Field(None, ge=0, description="ramp of the length penalty; None: max_tokens / 5; 0: none")
     mask_overlong: bool = Field(False, description="whether rollouts that were cut off are left out of training")
 

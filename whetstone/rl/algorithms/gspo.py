@@ -15,8 +15,8 @@ from whetstone.rl.algorithms.grpo import grpo
 
 
 class Settings(AlgorithmSettings):
-    clip_low: float = Field(3e-4, gt=0, description="how far a rollout's ratio may fall below 1")
-    clip_high: float = Field(4e-4, gt=0, description="how far a rollout's ratio may rise above 1")
+    clip_low: float = Field(3e-4, gt=0, le=1, description="how far a rollout's ratio may fall below 1")
+    clip_high: float = Field(4e-4, gt=0, le=1000, description="how far a rollout's ratio may rise above 1")
 
 
 def gspo(setup: Setup, settings: Settings) -> Algorithm:

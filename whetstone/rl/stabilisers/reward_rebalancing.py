@@ -18,7 +18,7 @@ from whetstone.rl.algorithm import Algorithm, Draw, Group, HardPromptsSettings, 
 
 
 class Settings(HardPromptsSettings):
-    oversample: int = Field(16, gt=0, description="rollouts of a hard prompt, at most (paper: 128)")
+    oversample: int = Field(16, gt=0, le=10**6, description="rollouts of a hard prompt, at most (paper: 128)")
 
     def most_rollouts(self, rollouts: int, samples: int) -> int:
         return rollouts // samples * max(samples, self.oversample)

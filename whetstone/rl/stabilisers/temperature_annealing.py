@@ -13,7 +13,7 @@ from whetstone.rl.algorithm import Algorithm, Draw, Group, Setup, StabiliserSett
 
 
 class Settings(StabiliserSettings):
-    to: float = Field(0.6, gt=0, description="temperature after the first half of the steps; it begins at 1.0")
+    to: float = Field(0.6, gt=0, le=100, description="temperature after the first half of the steps; it begins at 1.0")
 
 
 def temperature_annealing(algorithm: Algorithm, setup: Setup, settings: Settings) -> Algorithm:

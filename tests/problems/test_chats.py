@@ -1,0 +1,173 @@
+"""Chats of other people's sets: read whole, or refused with the reason."""
+
+from typing import Any
+
+import pytest
+
+from whetstone.problems.chats import completion_of, conversation
+from whetstone.problems.columns import Columns, read_mapping
+from whetstone.problems.reading import Drop, Shipped, read_problem
+from whetstone.problems.sets import known_sets
+
+USER, ASSISTANT = {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "It is \\boxed{2}."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ([USER, ASSISTANT], ("", "1 + 1?", "It is \\boxed{2}.")),
+        ([SYSTEM, USER, ASSISTANT], ("Be brief.", "1 + 1?", "It is \\boxed{2}.")),
+        (
+            [{"role": "developer", "content": "Be brief."}, USER, ASSISTANT],
+            ("Be brief.", "1 + 1?", "It is \\boxed{2}."),
+        ),
+        ([SYSTEM | {"content": ""}, USER, ASSISTANT], ("", "1 + 1?", "It is \\boxed{2}.")),
+        ([{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}], ("", "1 + 1?", "2")),
+        ([USER | {"content": parts("1 +", " 1?")}, ASSISTANT | {"content": parts("2")}], ("", "1 + 1?", "2")),
+        ([USER, ASSISTANT | {"content": "2", "reasoning_content": "hm"}], ("", "1 + 1?", "<think>\nhm\n</think>\n\n2")),
+        ([USER, ASSISTANT | {"content": "2", "thinking": "hm"}], ("", "1 + 1?", "<think>\nhm\n</think>\n\n2")),
+        (
+            [USER, {"role": "assistant", "content": None, "reasoning": "hm"}],
+            ("", "1 + 1?", "<think>\nhm\n</think>\n\n"),
+        ),
+        (
+            [USER, ASSISTANT | {"content": "<think>hm</think>2", "reasoning_content": "hm"}],
+            ("", "1 + 1?", "<think>hm</think>2"),
+        ),
+        ([USER, ASSISTANT | {"content": 0, "tool_calls": None}], ("", "1 + 1?", "0")),
+    ],
+)
+def test_a_chat_of_one_question_and_its_answer_is_read_whole(chat: list[Any], said: tuple[str, str, str]):
+    assert conversation(chat) == said
+
+
+@pytest.mark.parametrize(
+    ("chat", "reason"),
+    [
+        ([USER, ASSISTANT, USER, ASSISTANT], r"several turns: user, assistant, user, assistant"),
+        ([USER], r"not one question and its answer: the turns are of user"),
+        ([], r"not one question and its answer: the turns are of nobody"),
+        ([ASSISTANT, USER], r"not one question and its answer"),
+        ([USER, SYSTEM], r"not one question and its answer"),
+        ([USER, {"role": "tool", "content": "2"}], r"not one question and its answer"),
+        ([USER, ASSISTANT | {"tool_calls": [{"id": 1}]}], r"tool calls: a turn holds tool_calls"),
+        ([USER | {"content": [{"type": "image", "url": "x"}]}, ASSISTANT], r"a part that is not text"),
+        ([USER | {"content": {"a": 1}}, ASSISTANT], r"not text: a turn holds an object"),
+        ([USER, ASSISTANT | {"content": "<think>a</think>2", "reasoning_content": "b"}], r"thoughts twice"),
+        ("1 + 1?", r"not a chat"),
+        (["1 + 1?"], r"not a chat"),
+        (None, r"not a chat"),
+    ],
+)
+def test_a_chat_that_would_lose_something_is_refused(chat: Any, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        conversation(chat)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("\\boxed{5}", "\\boxed{5}"),
+        ('{"answer": 5}', '{"answer": 5}'),
+        ([ASSISTANT], "It is \\boxed{2}."),
+        (["\\boxed{5}"], "\\boxed{5}"),
+        ([1, 2], "1, 2"),
+        (["a", "b"], "a, b"),
+        (0, "0"),
+    ],
+)
+def test_a_prediction_is_a_text_a_turn_or_a_bare_list(value: Any, said: str):
+    assert completion_of(value, "'pred'") == said
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (["\\boxed{5}", "\\boxed{6}"], r"several completions: 'pred' holds a list of 2.*'pred\.0'"),
+        ([USER, ASSISTANT], r"several turns: 'pred' holds a chat of 2 turns \(user, assistant\).*'pred\.1\.content'"),
+        ([USER], "not one completion"),
+        ([["5"]], "not text: 'pred' holds a list"),
+        (True, "not text: 'pred' holds true or false"),
+    ],
+)
+def test_a_prediction_that_is_not_one_is_refused(value: Any, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        completion_of(value, "'pred'")
+
+
+def read(row: dict[str, Any], **columns: Any) -> Any:
+    return read_problem(row, 1, Columns(**columns).layout(), "set")
+
+
+def test_a_system_message_stands_in_the_chat_or_beside_it_but_not_in_both():
+    chat = {"question": [SYSTEM, USER], "answer": 2}
+    assert read(chat).system == "Be brief."
+    assert read({"question": "1?", "answer": 1, "s": "Be brief."}, system="s").system == "Be brief."
+    assert read(chat | {"s": "Be brief."}, system="s").system == "Be brief."
+    assert read(chat | {"s": "Be long."}, system="s").reason == "two system messages"
+
+
+def test_a_dotted_name_takes_one_turn_of_many():
+    chat = [USER, ASSISTANT, {"role": "user", "content": "And 2 + 2?"}]
+    assert "as in 'prompt.2.content'" in read({"prompt": chat, "answer": 4}, question="prompt").detail
+    assert read({"prompt": chat, "answer": 4}, question="prompt.2.content").question == "And 2 + 2?"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": [SYSTEM, USER, ASSISTANT], "answer": "2"}, ("Be brief.", "1 + 1?", "2")),
+        ({"conversations": [USER, ASSISTANT], "system": "Be brief."}, ("Be brief.", "1 + 1?", "")),
+        ({"prompt": "1 + 1?", "completion": "It is \\boxed{2}."}, ("", "1 + 1?", "")),
+        ({"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "answer": [2]}, ("Be brief.", "1 + 1?", "2")),
+        ({"messages": [USER, ASSISTANT], "tools": [{"name": "python"}]}, "tool calls"),
+        ({"messages": [SYSTEM, USER, ASSISTANT], "system": "Be long."}, "two system messages"),
+        ({"messages": [USER, ASSISTANT] * 2}, "several turns"),
+    ],
+)
+def test_a_set_of_chats_is_read_in_the_usual_layouts(row: dict[str, Any], said: Any):
+    item = read_problem(row, 1, known_sets()["chat"], "set")
+    if isinstance(item, Drop):
+        assert item.reason == said
+    else:
+        assert isinstance(item, Shipped) and item.traces == ("It is \\boxed{2}.",)
+        assert (item.problem.system, item.problem.question, item.problem.answer) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("dapo_math", {"prompt": [USER, ASSISTANT, USER], "reward_model": {"ground_truth": "2"}}),
+        ("gpqa_diamond", {"prompt": [USER, ASSISTANT], "final_answer": "A"}),
+    ],
+)
+def test_published_prompts_of_several_turns_are_refused_whole(name: str, row: dict[str, Any]):
+    assert read_problem(row, 1, known_sets()[name], "set").reason == "several turns"
+
+
+def test_an_unknown_policy_of_a_row_is_a_drop_with_the_likely_one():
+    item = read({"question": "1?", "answer": 1, "policy": "intger"}, policy="policy")
+    assert (item.reason, item.detail) == ("unknown policy", "intger: did you mean 'integer'?")
+
+
+@pytest.mark.parametrize(
+    ("level", "read_as"),
+    [("Level 3", 3), (3.0, 3), (None, None), (float("nan"), None), ("9" * 30, None), ("hard", None)],
+)
+def test_a_level_is_a_small_number_or_none(level: Any, read_as: int | None):
+    assert read({"question": "1?", "answer": 1, "level": level}, level="level").level == read_as
+
+
+def test_columns_of_a_command_line_may_be_joined():
+    assert read_mapping(["question=body", "question = ask", "answer=a.b"]) == {
+        "question": ("body", "ask"),
+        "answer": "a.b",
+    }
+    for wrong in (["question"], ["answer="], ["answer=a", "answer=b"]):
+        with pytest.raises(ValueError, match="--column"):
+            read_mapping(wrong)

@@ -1,0 +1,64 @@
+"""What can be known before a run begins: whatever is wrong here is said before anything is made or thrown away."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from whetstone.model_folder import check_model
+from whetstone.pipeline.scores import headline
+from whetstone.pipeline.staleness import starts_from_path
+from whetstone.recipe import Recipe, RecipeStage
+
+Check: TypeAlias = Callable[[Recipe, RecipeStage], None]
+USERS = (ValueError, OSError, ImportError)  # whose message is meant for the user
+
+
+def check_stages(recipe: Recipe, stages: Sequence[RecipeStage]) -> None:
+    """Raises the mistake that keeps one of the stages from running, or a ValueError with all of them."""
+    mistakes: dict[str, Exception] = {}
+    for stage in stages:
+        for check in (_room, _files, _model, _device, _benchmarks):
+            try:
+                check(recipe, stage)
+            except USERS as error:
+                mistakes.setdefault(f"{error}", error)
+                break  # a stage's other mistakes may follow from it
+    if len(mistakes) == 1:
+        raise next(iter(mistakes.values()))
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def _room(recipe: Recipe, stage: RecipeStage) -> None:
+    stage.room.check(stage.settings)
+
+
+def _files(recipe: Recipe, stage: RecipeStage) -> None:
+    for path in stage.room.reads(stage.settings):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{stage.folder_name} reads {path}, which is missing. Relative paths start at {Path.cwd()}."
+            )
+
+
+def _model(recipe: Recipe, stage: RecipeStage) -> None:
+    """`[model] path`. A model on the Hub is looked at when it is loaded."""
+    if starts_from_path(recipe, stage):
+        check_model(str(recipe.model.path))
+
+
+def _device(recipe: Recipe, stage: RecipeStage) -> None:
+    if recipe.parallel.device == "cuda" and stage.room.trains:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError(
+                '[parallel] device = "cuda": torch sees no GPU here. Use another machine, or device = "auto" for a CPU.'
+            )
+
+
+def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:
+    """`[scores] main`, as far as the settings name the problem sets."""
+    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.stages[: stage.number]]
+    if stage.room.trains and any(given):
+        headline(recipe, list(dict.fromkeys([names for names in given if names][-1])))

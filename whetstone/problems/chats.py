@@ -1,0 +1,119 @@
+"""Chats of other people's sets, in either notation: [{role, content}] or [{from, value}].
+
+A chat is read whole or refused: no turn, thought or part of one is left out. What is read is a system message, if there is one,
+a question and an answer.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from whetstone.problems.values import answer_of, plain_text_of, text_of
+
+USERS, ASSISTANTS, SYSTEM = ("user", "human"), ("assistant", "gpt", "model"), ("system", "developer")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+Turn: TypeAlias = tuple[str, str]  # role, text
+WORKED = re.compile(r"\\boxed|\n|<think>|.{100}")  # in a completion, not in a bare answer
+CALLS = ("tool_calls", "function_call")
+
+
+def conversation(messages: Any) -> tuple[str, str, str]:
+    """(system message or "", question, answer) of a chat of one turn each. Raises ValueError for a chat that holds more."""
+    system, said = _split(messages)
+    if len(said) > 2:
+        raise ValueError(f"several turns: {_roles(said)}, and a problem is one question and its answer")
+    if [_side(role) for role, _ in said] != [USERS, ASSISTANTS]:
+        raise ValueError(f"not one question and its answer: the turns are of {_roles(said)}")
+    return system, said[0][1], said[1][1]
+
+
+def asked(value: Any, name: str = "a column") -> tuple[str, str]:
+    """(system message or "", question) of a text, or of a chat with one user's turn. Raises ValueError."""
+    if not isinstance(value, list):
+        return "", plain_text_of(value, name)
+    system, said = _split(value, name)
+    return system, _only(said, USERS, value, "not one question", name, "a problem is what one user asks")
+
+
+def completion_of(value: Any, name: str = "a column") -> str:
+    """The text of a completion: plain, a chat of one turn, or a list of the parts of a bare answer. Raises ValueError."""
+    if not isinstance(value, list):
+        return text_of(value, name)
+    if all(isinstance(turn, dict) for turn in value):
+        system, said = _split(value, name)
+        said = [("system", system), *said] if system else said
+        return _only(said, ASSISTANTS, value, "not one completion", name, "what is wanted is one answer of a model")
+    if len(value) > 1 and any(isinstance(item, str) and WORKED.search(item) for item in value):
+        inside = f"'{name.strip(chr(39))}.0'"
+        raise ValueError(
+            f"several completions: {name} holds a list of {len(value)}. A dotted name takes one, as in {inside}"
+        )
+    return answer_of(value, name)
+
+
+def one_system(*messages: str) -> str:
+    """The only system message of a row; "" for none. Raises ValueError for two."""
+    found = list(dict.fromkeys(filter(None, messages)))
+    if len(found) > 1:
+        raise ValueError("two system messages: one is in the chat, another beside it")
+    return found[0] if found else ""
+
+
+def _only(said: Sequence[Turn], side: tuple[str, ...], chat: list[Any], reason: str, name: str, why: str) -> str:
+    if [_side(role) for role, _ in said] != [side]:
+        reason = "several turns" if len(said) > 1 else reason
+        inside = f"'{name.strip(chr(39))}.{max(len(chat) - 1, 0)}.content'"
+        raise ValueError(
+            f"{reason}: {name} holds a chat of {len(chat)} turns ({_roles(said)}), and {why}. A dotted name takes one turn, "
+            f"as in {inside}"
+        )
+    return said[0][1]
+
+
+def _split(messages: Any, name: str = "a column") -> tuple[str, list[Turn]]:
+    """The system message before all others, "" for none, and (role, text) of the other turns. Raises ValueError."""
+    if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
+        raise ValueError(
+            f"not a chat: a list of turns, each with role and content or from and value, is wanted, and {name} holds another"
+        )
+    said = [(text_of(turn.get("role") or turn.get("from"), "a turn's role"), _turn_text(turn)) for turn in messages]
+    if said and said[0][0] in SYSTEM:
+        return said[0][1], said[1:]
+    return "", said
+
+
+def _side(role: str) -> tuple[str, ...]:
+    return next((roles for roles in (USERS, ASSISTANTS) if role in roles), ())
+
+
+def _roles(said: Sequence[Turn]) -> str:
+    return ", ".join(role or "nobody" for role, _ in said) or "nobody"
+
+
+def _turn_text(turn: Mapping[str, Any]) -> str:
+    """The text of a turn; its thoughts come first, between <think> and </think>."""
+    called = next((key for key in CALLS if turn.get(key)), None)
+    if called:
+        raise ValueError(f"tool calls: a turn holds {called}")
+    content = _content(turn["content"] if turn.get("content") is not None else turn.get("value"))
+    thoughts = next(filter(None, (text_of(turn.get(key), "a turn") for key in THOUGHTS)), "")
+    if "<think>" in content and thoughts:
+        if thoughts not in content:
+            raise ValueError("thoughts twice: a turn holds <think> and, beside it, other thoughts")
+        return content
+    return f"<think>\n{thoughts}\n</think>\n\n{content}" if thoughts else content
+
+
+def _content(content: Any) -> str:
+    """Text, or parts that are all text, joined as chat templates join them."""
+    if not isinstance(content, list):
+        return text_of(content, "a turn")
+    parts = [part.get("text", part.get("content")) if _is_text(part) else None for part in content]
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError("a part that is not text: a turn holds a list of parts that are not all text")
+    return "".join(parts).strip()
+
+
+def _is_text(part: Any) -> bool:
+    """`datasets` fills a part's other fields with None."""
+    return isinstance(part, dict) and part.get("type") == "text"

@@ -1,0 +1,96 @@
+"""Values of a row as text: text, numbers and, for an answer, lists of them. Anything else is refused by its column's name."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from math import isnan
+from typing import Any
+
+from whetstone.problems.row import Unreadable, cell, has_cell
+
+MOST_DIGITS = 400  # before or after the point, more than a float has
+WRITTEN = re.compile(
+    r"""(\[\s*)?\{\s*(['"])[\w-]+\2\s*:.*\}\s*(?(1)\])""", re.DOTALL
+)  # as programs write an object, or a list
+
+
+def text_of(value: Any, name: str = "") -> str:
+    """A value as stripped text: "" for None, 43 for 43.0. Raises ValueError for what is neither text nor a finite number.
+
+    >>> text_of(" a "), text_of(None), text_of(0), text_of(43.0), text_of(6.5), text_of(1e23)
+    ('a', '', '0', '43', '6.5', '100000000000000000000000')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError(f"not text: {name or 'a column'} holds {_in_words(value)}, not text or a number")
+    return str(value) if isinstance(value, int) else _decimal_text(value, name or "a column")
+
+
+def _decimal_text(value: float | Decimal, name: str) -> str:
+    number = value if isinstance(value, Decimal) else Decimal(repr(value))
+    if not number.is_finite():
+        raise ValueError(f"not text: {name} holds {value}, which is no number")
+    if abs(number.adjusted()) > MOST_DIGITS:
+        raise ValueError(f"not text: {name} holds {value:.3e}, which has more than {MOST_DIGITS} digits")
+    written = f"{number:f}"
+    written = written.rstrip("0").rstrip(".") if "." in written else written
+    return "0" if number == 0 else written
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Unreadable):
+        return f"what cannot be read ({value.why})"
+    names = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
+    return next((words for kind, words in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def plain_text_of(value: Any, name: str = "") -> str:
+    """`text_of` a question or an answer. Raises ValueError for an object that was written as text, as a CSV file has it."""
+    text = text_of(value, name)
+    if WRITTEN.fullmatch(text):
+        raise ValueError(
+            f"not text: {name or 'a column'} holds an object written as text. Save the table in a format that has objects "
+            "(.jsonl, .parquet), and name a part of it"
+        )
+    return text
+
+
+def answer_of(value: Any, name: str = "") -> str:
+    """The text of an answer, which may be a list of texts and numbers: all of them together are the answer. Raises ValueError.
+
+    >>> answer_of(["3"]), answer_of([1, 2.0]), answer_of("x"), answer_of([])
+    ('3', '1, 2', 'x', '')
+    """
+    if not isinstance(value, list):
+        return plain_text_of(value, name)
+    texts = [text_of(item, name) for item in value]
+    if len(texts) > 1 and not all(texts):
+        raise ValueError(f"not text: {name or 'a column'} holds a list with an empty element")
+    return ", ".join(texts)
+
+
+def items(value: Any) -> list[Any]:
+    """The elements of a list, a value that is none as the only one, and nothing for None."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def text(row: Mapping[str, Any], column: str) -> str:
+    """`text_of` a column. Raises KeyError if the row has none, ValueError with the column's name."""
+    return text_of(cell(row, column), repr(column))
+
+
+def optional(row: Mapping[str, Any], column: str | None) -> str:
+    """`text_of` a column, "" if the row has none: NaN is how tables of pandas say so."""
+    if column is None or not has_cell(row, column):
+        return ""
+    value = cell(row, column)
+    return "" if isinstance(value, float) and isnan(value) else text_of(value, repr(column))
+
+
+def level_of(value: Any) -> int | None:
+    """The first number of a level: 3 for "Level 3"."""
+    match = re.search(r"(?<!\d)\d{1,9}(?!\d)", text_of(value))
+    return int(match[0]) if match else None

@@ -1,0 +1,60 @@
+"""What the report relies on in the files of a run, so that an edited file is an error with its name."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+Counts = dict[str, int]
+
+
+class Contamination(BaseModel):
+    matches: Counts = {}
+
+
+class Card(BaseModel):
+    """card.json, the data card of a corpus stage."""
+
+    rows: Counts
+    levels: Counts = {}
+    domains: Counts = {}
+    sources: Counts = {}
+    licences: Counts = {}
+    drops: Counts = {}
+    characters: dict[float, int] = {}
+    characters_bin: int = 1
+    pass_rates: dict[float, int] = {}
+    contamination: Contamination = Contamination()
+
+
+class Comparison(BaseModel):
+    stage: str
+    start: str
+    benchmark: str
+    by: str
+    difference: float
+    low: float
+    high: float
+
+
+class Evaluation(BaseModel):
+    """comparisons.json of an evaluate stage."""
+
+    comparisons: list[Comparison] = []
+
+
+class Hardware(BaseModel):
+    memory: int = 0
+
+
+class Attempt(BaseModel):
+    threads: int | None = None
+    matmul_gflops: dict[str, float | None] = {}
+
+
+class Run(BaseModel):
+    """run.json."""
+
+    recipe: dict[str, Any] = {}
+    hardware: Hardware = Hardware()
+    versions: dict[str, str | None] = {}
+    history: list[Attempt] = []

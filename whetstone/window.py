@@ -1,0 +1,54 @@
+"""Which problems a model can be asked: the prompt and the longest answer must fit into its context."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whetstone.records import Problem
+
+if TYPE_CHECKING:
+    from whetstone.chat import Chat
+
+UNASKABLE = "cannot be asked"  # the reason of a problem that is left out
+NAMED = 5  # problems named in a message
+
+
+@dataclass(frozen=True)
+class Window:
+    """The context of a model in tokens, and the longest answer that must fit into it beside the prompt."""
+
+    chat: "Chat"
+    context: int
+    max_tokens: int
+
+    @classmethod
+    def of_model(cls, name: Path | str, max_tokens: int = 0) -> "Window":
+        """Of the model that a name stands for, whose weights are not read."""
+        from whetstone.model import load_chat
+
+        return cls(*load_chat(name), max_tokens)
+
+    def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
+        """Problem id -> why it cannot be asked; those that can be are left out."""
+        reasons = ((problem.id, self._why_not(problem)) for problem in problems)
+        return {name: why for name, why in reasons if why}
+
+    def _why_not(self, problem: Problem) -> str:
+        from whetstone.chat import ask
+
+        try:
+            tokens = len(self.chat.prompt_ids(ask(problem.id, problem.question, 0, problem.system).messages))
+        except ValueError as error:
+            return str(error)
+        if tokens + self.max_tokens <= self.context:
+            return ""
+        sizes = f"{tokens:,} tokens of prompt and {self.max_tokens:,} of answer (max_tokens)"
+        return f"{sizes} exceed the model's context of {self.context:,}"
+
+
+def named(reasons: Mapping[str, str]) -> str:
+    """The first problems that cannot be asked, in words."""
+    shown = [f"{name} ({why})" for name, why in list(reasons.items())[:NAMED]]
+    more = f" and {len(reasons) - NAMED:,} more" if len(reasons) > NAMED else ""
+    return "; ".join(shown) + more
