@@ -125,6 +125,8 @@ def _document_rows(path: Path) -> Iterator[Numbered]:
 
 
 def _item(item: Any) -> Row | BrokenRow:
+    if isinstance(item, BrokenRow):
+        return item
     try:
         if isinstance(item, dict) and _is_deeper(item, DEEPEST):
             raise RecursionError
@@ -146,7 +148,14 @@ def _items(document: Any) -> list[Any]:
     if len(wanted) > 1:
         raise ValueError(f"it holds {len(names)} lists of objects ({', '.join(names)}), and one is wanted")
     rows = document[wanted[0]]
-    return [row["row"] for row in rows] if all(row.keys() >= {"row_idx", "row"} for row in rows) else rows
+    return list(map(_viewed, rows)) if all(row.keys() >= {"row_idx", "row"} for row in rows) else rows
+
+
+def _viewed(item: Row) -> Any:
+    """The row in an item of the Hub's viewer, which cuts long cells."""
+    if item.get("truncated_cells"):
+        return BrokenRow("cut by the Hub's viewer", "fetch the set's own files", excerpt(as_json(item)))
+    return item["row"]
 
 
 def _lists_of(document: Row) -> list[str]:
