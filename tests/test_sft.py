@@ -94,6 +94,19 @@ def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
         sft.run(room(tmp_path / "t", world, max_length=5))
 
 
+def test_conversations_longer_than_the_models_context_are_left_out_whatever_max_length_says(tmp_path, world):
+    rows = list(read_rows(world["subset"]))
+    rows[2] = rows[2] | {"text": answer(1, 1) * 20}
+    write_rows(tmp_path / "subset", rows)
+    told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=10_000))
+    assert (told["samples"], told["left_out"]) == (7, 1)
+    (dropped,) = read_rows(tmp_path / "s" / "dropped")
+    assert (dropped["row"], dropped["reason"]) == (2, "longer than 256 tokens")
+    write_rows(tmp_path / "subset", rows[2:3])
+    with pytest.raises(ValueError, match="Take a model with a longer context: the shortest has"):
+        sft.run(room(tmp_path / "t", world | {"subset": tmp_path / "subset"}, max_length=10_000))
+
+
 def test_the_chosen_side_of_a_pair_is_trained_on_as_its_sampled_ids(world):
     chat = chat_of(world)
     pair = {"question": "Compute 1 + 2.", "chosen": "a", "rejected": "b", "prompt_ids": [], "chosen_ids": []}

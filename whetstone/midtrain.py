@@ -67,9 +67,9 @@ def run(stage: Stage) -> dict[str, Any]:
     student = load(stage, stage.model_source or tiny_base(stage))
     read = reader(settings, stage.inputs["corpus"], stage.seed)
     only_responses, splits = settings.loss_on == "response", ("train", "validation")
-    corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits)
+    corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits, student.context)
     corpus.refuse_empty(stage, stage.inputs["corpus"])
-    rows, held_out = corpus["train"], corpus["validation"].at_most(settings.max_length)
+    rows, held_out = (corpus[split].at_most(corpus.longest) for split in splits)
     packed, plan = packed_steps(settings, rows, stage.seed)
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:

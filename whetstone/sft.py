@@ -29,9 +29,9 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage)
-    samples = tokenise(stage, stage.inputs["data"], student.chat)
+    samples = tokenise(stage, stage.inputs["data"], student.chat, context=student.context)
     samples.refuse_empty(stage, stage.inputs["data"])
-    rows = samples["train"].at_most(settings.max_length)
+    rows = samples["train"].at_most(samples.longest)
     plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:

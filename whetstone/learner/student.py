@@ -31,6 +31,11 @@ class Student:
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", bits_of(self.model))
 
+    @property
+    def context(self) -> int:
+        """The longest sequence in tokens that the model was made for."""
+        return self.model.config.get_text_config().max_position_embeddings
+
     def learner(self) -> Learner:
         """A learner of the model, with the stage's optimizer.
 

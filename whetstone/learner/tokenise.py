@@ -29,14 +29,15 @@ MADE_FROM = "made_from.json"
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A store per split, and the number of conversations left out for each reason.
+    """A store per split, the number of conversations left out for each reason, and the longest that is used.
 
     Conversations that are too long stay in the store, so that the order of the others does not depend on the limit.
-    `store.at_most(max_length)` leaves them out.
+    `store.at_most(longest)` leaves them out.
     """
 
     stores: Mapping[str, TokenStore]
     left_out: Counter[str]
+    longest: int  # tokens
 
     def __getitem__(self, split: str) -> TokenStore:
         return self.stores[split]
@@ -44,11 +45,13 @@ class Tokenised:
     def refuse_empty(self, stage: Stage, source: Path) -> None:
         """Raises ValueError if no conversation for training is left."""
         store = self.stores["train"]
-        if len(store.at_most(stage.settings.max_length)):
+        if len(store.at_most(self.longest)):
             return
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.most_common())
         reasons = reasons or "nothing; it has no row for training"
         longer = f" Raise max_length: the shortest has {store.lengths.min():,} tokens." if len(store) else ""
+        if self.longest < stage.settings.max_length:
+            longer = longer.replace("Raise max_length", "Take a model with a longer context")
         raise ValueError(
             f"{stage.name} has nothing to train on: no conversation of {source} can be used. Left out: "
             f"{reasons} (listed in {stage.folder / 'dropped'}).{longer} See also what the "
@@ -58,21 +61,24 @@ class Tokenised:
 
 def tokenise(
     stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation] = read_conversation,
-    responses_only: bool = True, splits: Sequence[str] = ("train",),
+    responses_only: bool = True, splits: Sequence[str] = ("train",), context: int | None = None,
 ) -> Tokenised:  # fmt: skip
     """The conversations of a table as ids, from `stage.folder/tokens` if they were made before.
 
     `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first. Rows of
-    more tokens than the stage's `max_length` count as left out. If several processes train, one makes the stores and the
-    others wait.
+    more tokens than the stage's `max_length`, or than the model's `context`, count as left out. If several processes train, one
+    makes the stores and the others wait.
     """
     folder = stage.folder / "tokens"
+    most = stage.settings.max_length
+    longest = min(most, context or most)
     made_from = {
         "format": FORMAT,
         "source": hash_folder(source),
         "tokenizer": chat.fingerprint(),
         "settings": stage.settings.model_dump(mode="json"),
         "seed": stage.seed,
+        "longest": longest,
     }
     with alone(stage.folder / "tokens.lock"):
         tokenised = _published(folder, made_from, splits)
@@ -85,7 +91,7 @@ def tokenise(
                 stores = {s: open_files.enter_context(TokenWriter(aside / s, chat.size)) for s in splits}
                 dropped = open_files.enter_context(TableWriter(stage.output("dropped")))
                 bar = progress(count_rows(source), f"{stage.name}: tokenising", unit="conversations")
-                writing = _Writing(stage.settings.max_length, chat, stores, dropped, open_files.enter_context(bar))
+                writing = _Writing(longest, chat, stores, dropped, open_files.enter_context(bar))
                 writing.add(map(read, read_rows(source)), responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
             tokenised = _published(folder, made_from, splits)
@@ -102,7 +108,8 @@ def _published(folder: Path, made_from: Mapping[str, Any], splits: Sequence[str]
         known = read_json(folder / MADE_FROM, needed=["made_from", "left_out"])
         if known["made_from"] != made_from:
             return None
-        return Tokenised({split: TokenStore.open(folder / split) for split in splits}, Counter(known["left_out"]))
+        stores = {split: TokenStore.open(folder / split) for split in splits}
+        return Tokenised(stores, Counter(known["left_out"]), made_from["longest"])
     except (OSError, ValueError) as error:
         say(f"{folder} is damaged and is made again: {error}")
         return None

@@ -312,5 +312,8 @@ class NextTokenSettings(EpochSettings):
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
     max_length: int = Field(
-        1024, gt=1, le=2**30, description="tokens of a conversation or packed row; longer ones are left out"
+        1024,
+        gt=1,
+        le=2**30,
+        description="tokens of a conversation or packed row; longer ones, or longer than the context, are left out",
     )
