@@ -7,11 +7,17 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     MambaConfig,
@@ -62,7 +68,14 @@ def test_a_saved_folder_of_each_class_loads_unchanged(kind, tied, tokenizer, tmp
     assert "whetstone" not in (tmp_path / "config.json").read_text()
 
 
+LATENT = {  # the small one of tests: keys of 16 = 8 rotary + 8 plain
+    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
+    "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
+}  # fmt: skip
 REFUSED = {  # class -> why
+    "latent attention": (DeepseekV3Config, DeepseekV3ForCausalLM, LATENT, "config.json says 4 of 8 .latent"),
+    "one key for all queries": (GPTBigCodeConfig, GPTBigCodeForCausalLM, {}, "keys of 1 heads .* config.json says 2"),
+    "two attentions in a layer": (DiffLlamaConfig, DiffLlamaForCausalLM, {}, "computes attention twice in a layer"),
     "a soft cap": (Gemma2Config, Gemma2ForCausalLM, {}, "soft cap"),
     "a scaled head": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}, "more than a product with the head"),
     "a head with a bias": (PhiConfig, PhiForCausalLM, {}, "more than a product with the head"),
@@ -87,6 +100,12 @@ def test_a_class_that_cannot_be_packed_is_refused_with_the_reason(what, tokenize
             p.data.mul_(3.0)
     models.save(model, tokenizer, tmp_path)
     with pytest.raises(ValueError, match=why):
+        models.load(tmp_path)
+
+
+def test_a_class_without_a_context_is_refused(tokenizer, tmp_path):
+    models.save(BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=64)), tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="a bloom has no max_position_embeddings"):
         models.load(tmp_path)
 
 

@@ -182,6 +182,13 @@ def test_an_index_that_is_no_table_is_refused(index, untied):
     assert "model.safetensors.index.json" in refusal(untied)
 
 
+def test_an_index_without_metadata_says_what_to_add(untied):
+    shard(untied)
+    index = untied / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": json.loads(index.read_text())["weight_map"]}))
+    assert 'Add "metadata": {}.' in refusal(untied)
+
+
 def test_pickles_are_never_read(untied):
     torch.save(load_file(untied / "model.safetensors"), untied / "pytorch_model.bin")
     (untied / "model.safetensors").unlink()
@@ -330,11 +337,32 @@ def test_a_broken_json_file_is_named(name, text, tied):
         {"vocab_size": 1.5},
         {"architectures": 3},
         {"dtype": "float31"},
+        {"max_position_embeddings": 0},
+        {"rope_theta": -5.0},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": -4.0}},
+        {"rope_scaling": {"type": "linear", "factor": float("nan")}, "rope_parameters": ...},
     ],
 )  # fmt: skip
 def test_a_configuration_that_makes_no_sense_is_one_line(values, tied):
     configure(tied, **values)
     refusal(tied)
+
+
+@pytest.mark.parametrize("values", [{"return_dict": False}, {"output_attentions": True}, {"dtype": "float8_e4m3fn"}])
+def test_settings_of_how_a_model_is_called_and_stored_change_nothing(values, tied):
+    before = logits(tied)
+    configure(tied, **values)
+    assert torch.equal(logits(tied), before)
+
+
+def test_a_template_that_tokenizers_do_not_read_is_refused(untied):
+    template, old = untied / "chat_template.jinja", untied / "chat_template.json"
+    old.write_text(json.dumps({"chat_template": template.read_text()}))
+    models.load(untied)  # the other one is read
+    template.unlink()
+    assert "Put the text of its chat_template into chat_template.jinja" in refusal(untied)
+    template.write_text("\n")
+    assert "chat_template.jinja is empty" in refusal(untied)
 
 
 def test_a_folder_without_configuration_weights_or_tokenizer_says_which(untied):

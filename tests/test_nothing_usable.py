@@ -98,6 +98,13 @@ def test_a_corpus_of_which_nothing_may_be_taught_stops_with_the_reason_and_the_r
     assert says in str(stop.value) and remedy in str(stop.value)
 
 
+def test_a_file_of_pairs_of_which_none_is_one_is_told_to_be_mended(tmp_path):
+    (tmp_path / "kto.jsonl").write_text('{"prompt": "1 + 1?", "completion": "2", "label": true}\n')
+    files = [{"path": str(tmp_path / "kto.jsonl")}]
+    with pytest.raises(ValueError, match=r"1 imported pair: not a pair .* Mend the file of imported_pairs"):
+        build.run(built(tmp_path, traces("equal", True), wanted=("pairs",), imported_pairs=files))
+
+
 def test_a_corpus_stops_for_what_is_read_below_only(tmp_path):
     only_prompts = traces("different")
     assert build.run(built(tmp_path / "a", only_prompts, wanted=("prompts",)))["prompts"] == 4

@@ -7,7 +7,8 @@ import pytest
 
 from tests.chat_templates import LLAMA3, TOKENS, tokenizer_of
 from whetstone import template as templates
-from whetstone.chat import Chat
+from whetstone.chat import Chat, Exchange
+from whetstone.records import Message
 from whetstone.template import DATE, TemplateError, with_fixed_date
 
 SOUND = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
@@ -50,6 +51,30 @@ def test_a_template_that_cannot_be_used_is_refused_and_named(source, why):
     with pytest.raises(TemplateError, match=why) as error:
         chat_with(source)
     assert str(error.value).startswith("the chat template of evil ") and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        (SOUND.replace("{{", "{% if m.role != 'system' %}{{", 1).replace("</s>", "{% endif %}</s>"), "system"),
+        (SOUND.replace("m.content", "m.content[:20]"), "user"),
+        (SOUND.replace("m.content", "m.content|e"), "user"),
+    ],
+)
+def test_a_template_that_leaves_out_or_changes_a_turn_is_refused_for_this_conversation(source, asked):
+    chat = chat_with(source)
+    whole, question = Message("user", "1 + 1?"), "Is 1 < 2, and is 2 < 3?"
+    assert "1 + 1?" in chat.tokenizer.decode(chat.prompt_ids([whole]))
+    messages = [Message("system", "Be brief."), whole] if asked == "system" else [Message("user", question)]
+    with pytest.raises(TemplateError, match=f"leaves out or changes what a turn of {asked} says"):
+        chat.prompt_ids(messages)
+    (row,) = chat.rows([Exchange(messages, "2")])
+    assert row.startswith("the chat template refuses it: ")
+
+
+def test_a_question_that_is_not_utf8_is_one_line():
+    with pytest.raises(ValueError, match=r"a turn of user is not UTF-8: it holds '\\udce9'"):
+        chat_with(SOUND).question_ids("caf\udce9?")
 
 
 def test_a_template_that_loops_for_ever_is_refused(monkeypatch):

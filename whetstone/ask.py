@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TextIO
 
 from whetstone.answer import count_votes
@@ -45,6 +46,8 @@ class Asking:
     def __post_init__(self) -> None:
         if self.thinking not in ("show", "fold", "hide"):
             raise ValueError(f"thinking = {self.thinking!r}: it is one of show, fold, hide.")
+        if not isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty = {self.length_penalty}: it is a finite number.")
         if self.beams > 1 and self.budgeted:
             raise ValueError(
                 f"beams = {self.beams} with a thinking budget, which steers one answer: use one of the two."

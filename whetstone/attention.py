@@ -130,9 +130,10 @@ def attend(
     sliding_window: int | None = None,
     lengths: Segments | Sequence[int] | None = None,
     block_cache: Any = None,
+    layers: list[int] | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The function that transformers' modules call. Returns (1, T, H, D).
+    """The function that transformers' modules call. Returns (1, T, H, D). `layers` collects which of them called.
 
     Raises ValueError for a batch of several rows, and if the model asks for something that is not supported.
     """
@@ -142,13 +143,31 @@ def attend(
     for name, amount in unsupported.items():
         if amount is not None:
             model = type(module).__name__
-            raise ValueError(f"{model} asks for attention with {name}, which is not supported: use another.")
+            raise ValueError(f"{model} asks for attention with {name}, which is not supported")
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
         return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
+    _refuse_other_sizes(module, key, value)
+    if layers is not None:
+        layers.append(module.layer_idx)
     if not isinstance(lengths, Segments):
         lengths = Segments(lengths or [query.shape[2]], query.device)
     return attend_segments(query, key, value, lengths, scaling, sliding_window).contiguous(), None
+
+
+def _refuse_other_sizes(module: torch.nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
+    """Raises ValueError for keys or values that the decoding's cache, one size for all layers, could not hold."""
+    config = getattr(module, "config", None)
+    if config is None:
+        return
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    wanted = getattr(config, "num_key_value_heads", None) or config.num_attention_heads, size
+    for name, heads in (("keys", key), ("values", value)):
+        if (heads.shape[1], heads.shape[3]) != wanted:
+            raise ValueError(
+                f"{type(module).__name__} has {name} of {heads.shape[1]} heads of size {heads.shape[3]}, and config.json "
+                f"says {wanted[0]} of {wanted[1]} (latent or multi-query attention), which is not supported"
+            )
 
 
 AttentionInterface.register(ATTENTION, attend)

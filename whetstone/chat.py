@@ -30,9 +30,13 @@ OPENED = re.compile(rf"{OPEN}\s*\Z")
 BEGUN = re.compile(rf"(?:{OPEN}\s*(?:{CLOSE}\s*)?|{CLOSE}\s*)\Z")  # what a prompt says of thinking: it is open, or over
 THOUGHT = re.compile(rf"\s*{OPEN}(.*?){CLOSE}(.*)", re.DOTALL)
 
+# The template has written bos. `model_max_length` is often wrong, and not what limits a text here: no warning
+AS_RENDERED = {"add_special_tokens": False, "verbose": False}
+
 # around a control token that stands in data; Unicode reserves these characters for such use inside a program
 MARK, UNMARK = "\U0010fffe", "\U0010ffff"
 MARKS = re.compile(f"[{MARK}{UNMARK}]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 MARKED = re.compile(f"{MARK}([^{MARK}{UNMARK}]*){UNMARK}|{MARKS.pattern}")
 
 
@@ -92,11 +96,23 @@ class Chat:
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         """The text of a prompt, with control tokens of the data marked."""
-        return self.template.render([self._turn(message) for message in messages], prompt=True)
+        return self._prompt([self._turn(message) for message in messages])
+
+    def _prompt(self, turns: Sequence[dict[str, str]]) -> str:
+        """Raises TemplateError, also if the template leaves out what is asked. It may leave out thoughts of past answers."""
+        text = self.template.render(turns, prompt=True)
+        written = _squashed(text)
+        for turn in turns:
+            if turn["role"] != "assistant" and _squashed(turn["content"]) not in written:
+                role, content = turn["role"], excerpt(turn["content"])
+                raise self.template.error(f"leaves out or changes what a turn of {role} says: {content!r}")
+        return text
 
     def _turn(self, message: Message) -> dict[str, str]:
         controls = self._answered if message.role == "assistant" else self._asked
         content = MARKS.sub("", message.content)
+        if half := SURROGATE.search(content):  # a terminal that is not UTF-8
+            raise ValueError(f"a turn of {message.role} is not UTF-8: it holds {half[0]!a}. Write it again in UTF-8.")
         return {"role": message.role, "content": controls.sub(f"{MARK}\\g<0>{UNMARK}", content)}
 
     # --- rows
@@ -122,7 +138,7 @@ class Chat:
         final = whole | {"reasoning_content": thought[1], "content": thought[2]} if thought else whole
         turns = [self._turn(message) for message in messages]
         try:
-            prompt = self.template.render(turns, prompt=True)
+            prompt = self._prompt(turns)
             full = self.template.render([*turns, final], prompt=False)
         except TemplateError as error:
             return f"the chat template refuses it: {error}"
@@ -154,7 +170,7 @@ class Chat:
 
     def ids(self, text: str) -> list[int]:
         """The ids of a part of a completion, for instance one that is inserted during decoding."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.encode(text, **AS_RENDERED)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids, without the ids that end a completion."""
@@ -179,7 +195,7 @@ class Chat:
         If one cannot be written as text, raises ValueError; if not `strict`, gives the reason in its place.
         """
         plain = [text for text in texts if not MARKS.search(text)]
-        encoded = iter(self.tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else [])
+        encoded = iter(self.tokenizer(plain, **AS_RENDERED)["input_ids"] if plain else [])
         ids = [self._encode_marked(text) if MARKS.search(text) else next(encoded) for text in texts]
         if strict and (why := next((i for i in ids if isinstance(i, str)), "")):
             raise ValueError(f"a prompt cannot be encoded: {why}")

@@ -293,7 +293,7 @@ def generate(
     from whetstone.records import Sampling
 
     prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
-    if not prompts:
+    if not prompts or not all(question.strip() for question in prompts):
         raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12+30-7?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)

@@ -34,6 +34,7 @@ transformers_logging.disable_progress_bar()  # else there is a bar per file
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
 
+USUAL = "Phi-3, Qwen 2 or 3, or Llama"
 TEMPERATURE = 0.6  # of a model's answers, if no score says another
 
 # Of a tiny model. Phi-4-mini has 0.75 and 10,000, which is meant for contexts of thousands of tokens.
@@ -205,25 +206,37 @@ def try_out(model: "PreTrainedModel") -> None:
     ids = torch.arange(sum(lengths), device=weight.device)[None] * 7919 % weight.shape[0]
     positions = torch.cat([torch.arange(n, device=weight.device) for n in lengths])[None]
     name = f"{model.name_or_path}: {type(model).__name__}"
-    packed = hidden_states(model, ids, positions, lengths=lengths)[0] @ weight.T  # (T, V)
-    own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
+    layers: list[int] = []
+    try:
+        packed = hidden_states(model, ids, positions, lengths=lengths, layers=layers)[0] @ weight.T  # (T, V)
+        own_head = model(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths).logits[0]  # (T, V)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a class does with a packed row
+        raise Unfit(
+            f"{name} cannot take a packed row ({error}). Use a model of another class, such as {USUAL}."
+        ) from error
+    if len(set(layers)) != len(layers):  # the second call's keys would replace the first's in a cache
+        raise Unfit(f"{name} computes attention twice in a layer. Use a model of another class, such as {USUAL}.")
+    not_finite = (
+        f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
+    )
     if not own_head.isfinite().all():
-        raise ValueError(
-            f"{name} gives logits that are not finite: weights or a setting in config.json are damaged. Copy both again."
-        )
+        raise ValueError(not_finite)
     if head.bias is not None or not alike(packed, own_head):
         raise ValueError(
             f"{name} makes its logits from more than a product with the head's weight (a soft cap, a scale, a bias): its "
-            "log-probabilities would be wrong here. Use a model of another class, such as Phi-3, Qwen 2 or 3, or Llama."
+            f"log-probabilities would be wrong here. Use a model of another class, such as {USUAL}."
         )
     model.set_attn_implementation("eager")
     separate = [model(input_ids=part, use_cache=False).logits[0] for part in ids.split(lengths, 1)]
     model.set_attn_implementation(ATTENTION)
+    if not all(logits.isfinite().all() for logits in separate):
+        raise ValueError(not_finite)
     if not alike(packed, torch.cat(separate)):
         raise ValueError(
             f"{name} gives packed sequences other logits than separate ones: its attention does not use transformers' "
-            "interface, or its layers mix the sequences of a row. Use a model of another class, such as Phi-3, Qwen 2 or 3, "
-            "or Llama."
+            f"interface, or its layers mix the sequences of a row. Use a model of another class, such as {USUAL}."
         )
 
 

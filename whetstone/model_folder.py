@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from whetstone.run.folder import MANIFEST
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = (
     ("tokenizer.json",),
@@ -159,6 +160,7 @@ def check_folder(folder: Path) -> dict[str, Stored]:
             "cannot become ids. Copy the tokenizer's files from the model that this one was trained from."
         )
     _refuse_layers(folder, config, stored)
+    _refuse_unread_template(folder)
     return stored
 
 
@@ -236,6 +238,11 @@ def _refuse_sizes(folder: Path, config: dict[str, Any]) -> None:
         for word, most in MOST.items():
             if word in key and isinstance(value, int | float) and value > most:
                 raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is at most {most:,}. {ORIGINAL}.")
+    rope = [config.get(key) for key in ("rope_scaling", "rope_parameters")]
+    for key, value in (item for table in (config, *rope) if isinstance(table, dict) for item in table.items()):
+        positive = key in ("max_position_embeddings", "rope_theta", "factor") and isinstance(value, int | float)
+        if positive and not 0 < value < float("inf"):
+            raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is a number above 0. {ORIGINAL}.")
 
 
 def _refuse_layers(folder: Path, config: dict[str, Any], stored: dict[str, Stored]) -> None:
@@ -246,6 +253,18 @@ def _refuse_layers(folder: Path, config: dict[str, Any], stored: dict[str, Store
                 f"{folder}: {CONFIG} asks for {config[key]:,} layers ({key}), and the weights are of {layers:,}. Take "
                 "both from the same model."
             )
+
+
+def _refuse_unread_template(folder: Path) -> None:
+    """A template that transformers' tokenizers do not read: prompts would be those of a model without one."""
+    template, old, settings = (
+        folder / name for name in ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
+    )
+    if template.exists():
+        if not template.read_bytes().strip():
+            raise Unfit(f"{template} is empty. {ORIGINAL}, or remove it.")
+    elif old.exists() and not (settings.exists() and read_object(settings).get("chat_template")):
+        raise Unfit(f"{old} is not read by tokenizers. Put the text of its chat_template into {template.name}.")
 
 
 # --- weights
@@ -282,11 +301,16 @@ def _weight_files(folder: Path) -> Sequence[Path]:
         return [folder / WEIGHTS]
     if not (folder / INDEX).exists():
         return []
-    parts = read_object(folder / INDEX).get("weight_map")
+    index = read_object(folder / INDEX)
+    parts = index.get("weight_map")
     if not isinstance(parts, dict) or not all(
-        isinstance(name, str) and Path(name).name == name for name in parts.values()
+        isinstance(name, str) and name and Path(name).name == name for name in parts.values()
     ):
-        raise Unfit(f"{folder / INDEX}: weight_map is not a table of weights and their files. Download it again.")
+        raise Unfit(
+            f"{folder / INDEX}: weight_map is not a table of weights and their files, all in this folder. Download it again."
+        )
+    if not isinstance(index.get("metadata"), dict):
+        raise Unfit(f'{folder / INDEX} has no "metadata", which transformers asks for. Add "metadata": {{}}.')
     names = sorted(set(parts.values()))
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise FileNotFoundError(

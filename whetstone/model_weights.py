@@ -74,11 +74,18 @@ def read_config(folder: Path) -> Any:
             f"{folder}/{CONFIG}: model_type {listed([kind])!r} with architectures {listed(own) or 'missing'} is no causal "
             f"language model of transformers ({listed(sorted(classes)) or 'none'}). Use a causal language model."
         )
+    if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
+        raise Unfit(
+            f"{folder}/{CONFIG}: a {kind} has no max_position_embeddings, so its context is not known (BLOOM, MPT, "
+            "Mamba). Use a class that has it, such as Phi-3, Qwen 2 or 3, or Llama."
+        )
     return config
 
 
 def read_weights(folder: Path, stored: Mapping[str, Stored], config: Any, dtype: torch.dtype) -> "PreTrainedModel":
     """The model, on the CPU, with every weight from the folder's files. Raises Unfit if the files do not hold exactly these."""
+    config.dtype = dtype  # the folder may name one that no weight has
+    config.update({"return_dict": True, "output_hidden_states": False, "output_attentions": False})
     with torch.device("meta"):
         blueprint = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
     _refuse_size_and_types(folder, stored, blueprint)

@@ -6,6 +6,7 @@ These are plain data: no torch, and no file formats, which are in `run/tables.py
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
@@ -144,7 +145,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         bounds = {
-            "temperature": self.temperature >= 0,
+            "temperature": 0 <= self.temperature < inf,
             "max_tokens": self.max_tokens >= 1,
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
@@ -155,8 +156,8 @@ class Sampling:
         for name, fits in bounds.items():
             if not fits:
                 raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: temperature, top_k and min_p are 0 or more, max_tokens at least 1, "
-                    "top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
+                    f"{name} = {getattr(self, name)!r}: temperature (finite), top_k and min_p are 0 or more, max_tokens at "
+                    "least 1, top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
                 )
 
     @property

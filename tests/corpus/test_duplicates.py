@@ -166,6 +166,10 @@ def test_preference_pairs_are_read_in_every_usual_layout(row):
     [
         ({"prompt": "Q", "chosen": "a"}, "not a pair"),
         ({"prompt": "Q", "chosen": 3, "rejected": "b"}, "not text"),
+        (
+            {"prompt": "Q", "chosen": "a", "rejected": "b", "images": ["a.png"]},
+            "a part that is not text: the row holds",
+        ),
         ({"chosen": "no dialogue", "rejected": "neither"}, "several turns"),
         ({"conversations": [{"value": "a"}, {"value": "b"}], "chosen": "a", "rejected": "b"}, "several turns"),
     ],

@@ -40,6 +40,14 @@ def parts(*texts: str) -> list[dict[str, str]]:
             ("", "1 + 1?", "<think>hm</think>2"),
         ),
         ([USER, ASSISTANT | {"content": 0, "tool_calls": None}], ("", "1 + 1?", "0")),
+        (
+            [USER | {"weight": 0}, ASSISTANT | {"content": "2", "weight": 1, "images": [], "reasoning_effort": "high"}],
+            ("", "1 + 1?", "2"),
+        ),
+        (
+            [USER, ASSISTANT | {"content": "2", "reasoning": "hm", "reasoning_details": [{"text": "hm"}]}],
+            ("", "1 + 1?", "<think>\nhm\n</think>\n\n2"),
+        ),
     ],
 )
 def test_a_chat_of_one_question_and_its_answer_is_read_whole(chat: list[Any], said: tuple[str, str, str]):
@@ -59,6 +67,12 @@ def test_a_chat_of_one_question_and_its_answer_is_read_whole(chat: list[Any], sa
         ([USER | {"content": [{"type": "image", "url": "x"}]}, ASSISTANT], r"a part that is not text"),
         ([USER | {"content": {"a": 1}}, ASSISTANT], r"not text: a turn holds an object"),
         ([USER, ASSISTANT | {"content": "<think>a</think>2", "reasoning_content": "b"}], r"thoughts twice"),
+        ([USER | {"images": ["a.png"]}, ASSISTANT], r"a part that is not text: a turn holds images"),
+        ([USER, ASSISTANT | {"audio": {"id": "x"}}], r"a part that is not text: a turn holds audio"),
+        ([USER, ASSISTANT | {"thought": "hm"}], r"thoughts by another name: a turn holds thought,"),
+        ([USER, ASSISTANT | {"reasoning_details": [{"text": "hm"}]}], r"thoughts by another name"),
+        ([USER, ASSISTANT | {"weight": 0}], r"not to be taught: a turn holds weight = 0"),
+        ([USER, ASSISTANT | {"train": False}], r"not to be taught: a turn holds train = False"),
         ("1 + 1?", r"not a chat"),
         (["1 + 1?"], r"not a chat"),
         (None, r"not a chat"),
@@ -126,6 +140,10 @@ def test_a_dotted_name_takes_one_turn_of_many():
         ({"prompt": "1 + 1?", "completion": "It is \\boxed{2}."}, ("", "1 + 1?", "")),
         ({"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "answer": [2]}, ("Be brief.", "1 + 1?", "2")),
         ({"messages": [USER, ASSISTANT], "tools": [{"name": "python"}]}, "tool calls"),
+        ({"messages": [USER, ASSISTANT], "images": ["a.png"]}, "a part that is not text"),
+        ({"prompt": "1 + 1?", "completion": "It is \\boxed{2}.", "reasoning": "hm"}, "thoughts by another name"),
+        ({"messages": [USER, ASSISTANT], "images": [], "source": "x"}, ("", "1 + 1?", "")),
+        ({"prompt": "1 + 1?", "response": "It is \\boxed{2}."}, "not a chat"),
         ({"messages": [SYSTEM, USER, ASSISTANT], "system": "Be long."}, "two system messages"),
         ({"messages": [USER, ASSISTANT] * 2}, "several turns"),
     ],
@@ -157,7 +175,16 @@ def test_an_unknown_policy_of_a_row_is_a_drop_with_the_likely_one():
 
 @pytest.mark.parametrize(
     ("level", "read_as"),
-    [("Level 3", 3), (3.0, 3), (None, None), (float("nan"), None), ("9" * 30, None), ("hard", None)],
+    [
+        ("Level 3", 3),
+        (3.0, 3),
+        (None, None),
+        (float("nan"), None),
+        ("9" * 30, None),
+        ("hard", None),
+        (-1, None),
+        ("-1.0", None),
+    ],
 )
 def test_a_level_is_a_small_number_or_none(level: Any, read_as: int | None):
     assert read({"question": "1?", "answer": 1, "level": level}, level="level").level == read_as

@@ -117,6 +117,12 @@ def test_a_document_may_name_its_rows(tmp_path, document):
     assert rows_of(tmp_path / "a.json", json.dumps(document).encode()) == ROWS
 
 
+def test_a_row_of_which_the_hubs_viewer_cut_a_cell_is_dropped(tmp_path):
+    items = [{"row_idx": n, "row": row, "truncated_cells": ["question"] * (n == 0)} for n, row in enumerate(ROWS)]
+    cut, *whole = rows_of(tmp_path / "a.json", json.dumps({"features": [], "rows": items}).encode())
+    assert str(cut) == "cut by the Hub's viewer: fetch the set's own files" and whole == ROWS[1:]
+
+
 def test_a_list_is_read_under_the_suffix_jsonl_too(tmp_path):
     assert rows_of(tmp_path / "a.jsonl", json.dumps(ROWS).encode()) == ROWS
 
@@ -151,6 +157,9 @@ def test_a_key_with_two_values_breaks_its_row(tmp_path):
         ("9007199254740993.5", "9007199254740993.5"),  # no float
         ("1.23456789012345678901", "1.23456789012345678901"),
         ("1e400", "1" + "0" * 400),
+        pytest.param(
+            "9" * 5000, "not text: 'answer' holds 1.000e+5000, which has more than 400 digits", id="5000 digits"
+        ),
         ("1e999999999", "not text: 'answer' holds 1.000e+999999999, which has more than 400 digits"),
         ("1e-999", "not text: 'answer' holds 1.000e-999, which has more than 400 digits"),
         ("Infinity", "not text: 'answer' holds inf, which is no number"),
@@ -234,6 +243,10 @@ TYPED = {
     "answer": pa.array([Decimal("1.50"), Decimal("2.00")], pa.decimal128(10, 2)),
     "category": pa.array(["a", "b"]).dictionary_encode(),
     "single": pa.array([0.1, 0.2], pa.float32()),
+    "singles": pa.array([[0.1], [0.2, 0.3]], pa.list_(pa.float32())),
+    "inner": pa.array(
+        [{"single": 0.1}, {"single": 0.2}], pa.struct([("single", pa.float32()), ("other", pa.string())])
+    ),
     "date": pa.array([datetime.date(2024, 1, 1)] * 2),
     "time": pa.array([1, 2], pa.timestamp("ns")),
     "map": pa.array([[("k", "v")], [("k", "w")]], pa.map_(pa.string(), pa.string())),
@@ -251,6 +264,8 @@ TYPED = {
         ("answer", ["1.5", "2"]),
         ("category", ["a", "b"]),
         ("single", ["0.1", "0.2"]),
+        ("singles", ["0.1", "0.2, 0.3"]),
+        ("inner.single", ["0.1", "0.2"]),
         ("map.k", ["v", "w"]),
         ("list", ["1", "2, 3"]),
         ("struct.a.0", ["1", "2"]),

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_broken_rows_are_named_by_their_line(tmp_path):
         (3, "not an object"),
         (4, "nested too deep"),
         (5, "not JSON"),
-        (6, "not JSON"),
+        (6, {"a": Decimal("1" + "0" * 5000)}),
     ]
 
 

@@ -56,9 +56,9 @@ def _reasons(card: Card, lacking: list[str]) -> Counter[str]:
 
 
 def _remedy(reasons: Counter[str], table: str) -> str:
-    if table == "pairs":
-        return OTHERWISE[table]
     most = next((reason for reason, _ in reasons.most_common(1)), "")
+    if table == "pairs" and not most.startswith("imported pair"):
+        return OTHERWISE[table]
     if most.endswith(CUT_OFF):
         return REMEDIES["thinking never closes"]
     return next((words for begin, words in REMEDIES.items() if most.startswith(begin)), OTHERWISE[table])

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from whetstone.problems.chats import asked, completion_of, conversation, one_system
+from whetstone.problems.chats import asked, completion_of, conversation, one_system, refuse_more
 from whetstone.problems.files import expand_path, find_files
 from whetstone.problems.row import cell
 from whetstone.problems.table import read_tables
@@ -80,6 +80,7 @@ def preference(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """
     if "chosen" not in row or "rejected" not in row:
         raise ValueError(f"not a pair: it has {', '.join(map(repr, row))} and lacks chosen or rejected")
+    refuse_more(row, "the row", "<think>")  # notes on the preference are no part of it
     prompt = prompt_of(row)
     return prompt[1], _reply(row, "chosen", prompt), _reply(row, "rejected", prompt)
 

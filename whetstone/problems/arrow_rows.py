@@ -65,14 +65,25 @@ def _portable(batch: Any) -> Any:
     import pyarrow as pa
 
     for place, field in enumerate(batch.schema):
-        if pa.types.is_float32(field.type):
-            column = batch.column(place).cast(pa.string()).cast(pa.float64())
+        if (printed := _singles_as(field.type, pa.string())) != field.type:
+            column = batch.column(place).cast(printed).cast(_singles_as(field.type, pa.float64()))
         elif field.type in (pa.time64("ns"), pa.duration("ns")) or getattr(field.type, "unit", "") == "ns":
             column = batch.column(place).cast(_in_microseconds(field.type), safe=False)
         else:
             continue
         batch = batch.set_column(place, field.name, column)
     return batch
+
+
+def _singles_as(kind: Any, other: Any) -> Any:
+    """A type with another one in place of float32, also in lists and structs."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return pa.list_(_singles_as(kind.value_type, other))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _singles_as(field.type, other)) for field in kind])
+    return other if pa.types.is_float32(kind) else kind
 
 
 def _in_microseconds(kind: Any) -> Any:

@@ -14,7 +14,11 @@ USERS, ASSISTANTS, SYSTEM = ("user", "human"), ("assistant", "gpt", "model"), ("
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 Turn: TypeAlias = tuple[str, str]  # role, text
 WORKED = re.compile(r"\\boxed|\n|<think>|.{100}")  # in a completion, not in a bare answer
-CALLS = ("tool_calls", "function_call")
+# of a turn, or of a row beside its chat: what would be lost
+TOOLS = re.compile(r"tools?|functions?|tool_calls?|function_calls?")
+OTHER_PARTS = re.compile(r"(?:image|video|audio)s?(?:_url|_path)?s?|refusal")
+OTHER_THOUGHTS = re.compile(r"(?:reasoning|think|thought|rationale)(?!\w*(?:effort|mode))|\Acot\Z|chain_of")
+UNTAUGHT = ("weight", "train", "training", "loss")  # 0 or false: training must leave this turn out
 
 
 def conversation(messages: Any) -> tuple[str, str, str]:
@@ -76,7 +80,8 @@ def _split(messages: Any, name: str = "a column") -> tuple[str, list[Turn]]:
         raise ValueError(
             f"not a chat: a list of turns, each with role and content or from and value, is wanted, and {name} holds another"
         )
-    said = [(text_of(turn.get("role") or turn.get("from"), "a turn's role"), _turn_text(turn)) for turn in messages]
+    roles = [text_of(turn.get("role") or turn.get("from"), "a turn's role") for turn in messages]
+    said = [(role, _turn_text(turn, role)) for role, turn in zip(roles, messages, strict=True)]
     if said and said[0][0] in SYSTEM:
         return said[0][1], said[1:]
     return "", said
@@ -90,18 +95,32 @@ def _roles(said: Sequence[Turn]) -> str:
     return ", ".join(role or "nobody" for role, _ in said) or "nobody"
 
 
-def _turn_text(turn: Mapping[str, Any]) -> str:
-    """The text of a turn; its thoughts come first, between <think> and </think>."""
-    called = next((key for key in CALLS if turn.get(key)), None)
-    if called:
-        raise ValueError(f"tool calls: a turn holds {called}")
+def _turn_text(turn: Mapping[str, Any], role: str) -> str:
+    """The text of a turn; its thoughts come first, between <think> and </think>. Raises ValueError if it holds more."""
     content = _content(turn["content"] if turn.get("content") is not None else turn.get("value"))
     thoughts = next(filter(None, (text_of(turn.get(key), "a turn") for key in THOUGHTS)), "")
-    if "<think>" in content and thoughts:
+    refuse_more(turn, "a turn", f"<think>{thoughts}" if thoughts else content)
+    answers = _side(role) == ASSISTANTS
+    if answers and (
+        off := next((key for key in UNTAUGHT if isinstance(turn.get(key), int | float) and not turn[key]), None)
+    ):
+        raise ValueError(f"not to be taught: a turn holds {off} = {turn[off]}")
+    if thoughts and re.search("</?think>", content):
         if thoughts not in content:
             raise ValueError("thoughts twice: a turn holds <think> and, beside it, other thoughts")
         return content
     return f"<think>\n{thoughts}\n</think>\n\n{content}" if thoughts else content
+
+
+def refuse_more(fields: Mapping[str, Any], name: str, said: str = "") -> None:
+    """Raises ValueError if a turn, or a row beside its chat, holds tool calls, images, or thoughts that are not `said`."""
+    for key in (key for key, value in fields.items() if value and isinstance(value, str | list | dict)):
+        if TOOLS.fullmatch(key):
+            raise ValueError(f"tool calls: {name} holds {key}")
+        if OTHER_PARTS.fullmatch(key):
+            raise ValueError(f"a part that is not text: {name} holds {key}")
+        if "<think>" not in said and OTHER_THOUGHTS.search(key):
+            raise ValueError(f"thoughts by another name: {name} holds {key}, and a turn has them as {THOUGHTS[0]}")
 
 
 def _content(content: Any) -> str:

@@ -17,6 +17,7 @@ from whetstone.problems.text import LONGEST_LINE, bounded_lines, open_text
 LONGEST_DOCUMENT = 1 << 30  # characters of a document, which is read whole
 DEEPEST = 100  # objects and lists inside each other
 SURE_DIGITS = 15  # a float holds every number of so many characters
+MOST_DIGITS = 4000  # of an int; Python's limit is 4300
 WRAPPERS = ("data", "rows")  # the list that is meant if a document holds several
 
 
@@ -45,7 +46,12 @@ def _number(literal: str) -> float | Decimal:
     return value if as_many_digits == exact else exact
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number)
+def _whole_number(literal: str) -> int | Decimal:
+    """A Decimal where Python refuses to make an int of so many digits."""
+    return int(literal) if len(literal) <= MOST_DIGITS else Decimal(literal)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_int=_whole_number)
 
 
 def json_rows(path: Path, suffix: str) -> Iterator[Numbered]:
@@ -119,6 +125,8 @@ def _document_rows(path: Path) -> Iterator[Numbered]:
 
 
 def _item(item: Any) -> Row | BrokenRow:
+    if isinstance(item, BrokenRow):
+        return item
     try:
         if isinstance(item, dict) and _is_deeper(item, DEEPEST):
             raise RecursionError
@@ -140,7 +148,14 @@ def _items(document: Any) -> list[Any]:
     if len(wanted) > 1:
         raise ValueError(f"it holds {len(names)} lists of objects ({', '.join(names)}), and one is wanted")
     rows = document[wanted[0]]
-    return [row["row"] for row in rows] if all(row.keys() >= {"row_idx", "row"} for row in rows) else rows
+    return list(map(_viewed, rows)) if all(row.keys() >= {"row_idx", "row"} for row in rows) else rows
+
+
+def _viewed(item: Row) -> Any:
+    """The row in an item of the Hub's viewer, which cuts long cells."""
+    if item.get("truncated_cells"):
+        return BrokenRow("cut by the Hub's viewer", "fetch the set's own files", excerpt(as_json(item)))
+    return item["row"]
 
 
 def _lists_of(document: Row) -> list[str]:

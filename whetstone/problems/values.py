@@ -91,6 +91,7 @@ def optional(row: Mapping[str, Any], column: str | None) -> str:
 
 
 def level_of(value: Any) -> int | None:
-    """The first number of a level: 3 for "Level 3"."""
-    match = re.search(r"(?<!\d)\d{1,9}(?!\d)", text_of(value))
+    """The first number of a level: 3 for "Level 3". None for -1, by which sets say that they do not know it."""
+    text = text_of(value)
+    match = None if text.startswith("-") else re.search(r"(?<!\d)\d{1,9}(?!\d)", text)
     return int(match[0]) if match else None

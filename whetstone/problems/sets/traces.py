@@ -3,10 +3,10 @@
 import re
 from dataclasses import replace
 
-from whetstone.problems.chats import asked, completion_of, conversation, one_system
+from whetstone.problems.chats import asked, completion_of, conversation, one_system, refuse_more
 from whetstone.problems.published import ProblemSet
 from whetstone.problems.reading import Reading, boxed, last_box, with_box
-from whetstone.problems.row import Row, cell
+from whetstone.problems.row import Row, cell, listed
 from whetstone.problems.values import answer_of, items, optional, text, text_of
 
 THOUGHT = re.compile(
@@ -54,14 +54,18 @@ def chat(row: Row) -> Reading:
     """One question and one answer, in `messages`, `conversations`, or `prompt` and `completion` as text or chats; the reference
     answer is the row's `answer`, a system message its `system`, if it has one and the chat has none.
     """
-    if row.get("tools"):
-        raise ValueError("tool calls: the row has tools")
     if "prompt" in row and "completion" in row:
         (system, question), said = asked(row["prompt"], "'prompt'"), completion_of(row["completion"], "'completion'")
     else:
-        system, question, said = conversation(row.get("messages") or row.get("conversations"))
+        turns = row.get("messages") or row.get("conversations")
+        if turns is None:
+            wanted = "messages, conversations, or prompt and completion"
+            raise ValueError(f"not a chat: the row has none of {wanted}, but {listed(row)}")
+        system, question, said = conversation(turns)
+    said = thinking(said)
+    refuse_more(row, "the row", said)
     answer, system = answer_of(row.get("answer"), "'answer'"), one_system(system, optional(row, "system"))
-    return Reading(question, answer, (thinking(said),), domain=optional(row, "domain"), system=system)
+    return Reading(question, answer, (said,), domain=optional(row, "domain"), system=system)
 
 
 def own_marks(row: Row) -> Reading:
