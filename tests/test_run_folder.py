@@ -476,7 +476,7 @@ def test_a_stage_that_another_version_made_or_began_is_named(walk, rooms, capsys
     started = walk.parent / "runs" / "walk" / "01-questions" / "started.json"
     write_manifest(started, read_manifest(started) | {"computed_on": []})  # as versions before wrote it
     run(walk, "questions.stop_after=1")
-    assert "warning: 01-questions was begun on other arithmetic: device was not noted and is" in capsys.readouterr().err
+    assert "warning: 01-questions was begun by an older version of Whetstone. Its result" in capsys.readouterr().err
     monkeypatch.setattr("whetstone.pipeline.machine.git_revision", lambda: "newer")
     run(walk, "questions.stop_after=1")
     note = "note: made by another version of Whetstone than this one (newer), and kept: questions, corpus, midtrain, sft, report by older"

@@ -4,7 +4,9 @@ import ast
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path

@@ -93,7 +93,7 @@ def made_by_others(plan: Sequence[tuple[RecipeStage, State]]) -> str:
     for stage, state in plan:
         if state.status == "done" and state.manifest:
             maker = state.manifest.get("git_revision") or state.manifest.get("versions", {}).get("whetstone")
-            older = "" if state.manifest["computed_on"] else "an older one, "
+            older = "" if state.manifest["computed_on"] else "an older one, "  # which did not note it
             makers.setdefault(f"{older}{maker or 'unknown'}", []).append(stage.name)
     lines = [f"{', '.join(names)} by {maker}" for maker, names in makers.items() if maker != code()]
     return (
@@ -286,8 +286,9 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
             for name, value in here.items()
             if before.get(name) != value
         ]
+        how = f"on other arithmetic: {', '.join(changes)}" if before else "by an older version of Whetstone"
         say(
-            f"warning: {stage.folder_name} was begun on other arithmetic: {', '.join(changes)}. Its result is as good, "
+            f"warning: {stage.folder_name} was begun {how}. Its result is as good, "
             "but not equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
         )
     return [*earlier, here]
