@@ -434,7 +434,9 @@ def test_a_table_where_a_list_belongs_is_named(tmp_path):
         read_json(tmp_path / "tripwires.json", list)
 
 
-@pytest.mark.parametrize("name", ["run.json", "02-corpus/manifest.json", "03-midtrain/outputs.json", "04-sft/model/pipe"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "02-corpus/manifest.json", "03-midtrain/outputs.json", "04-sft/model/pipe"]
+)
 def test_a_pipe_in_a_run_folder_is_refused_and_never_waited_for(made, walk, rooms, name):
     (made / name).unlink(missing_ok=True)
     os.mkfifo(made / name)
@@ -454,7 +456,7 @@ def test_a_folder_where_a_file_belongs_is_damage_with_its_name(made, walk, rooms
 def test_a_manifest_that_does_not_name_an_output_is_not_believed(made, walk, rooms):
     path = made / "03-midtrain" / "manifest.json"
     write_manifest(path, read_manifest(path) | {"outputs": {}})
-    with pytest.raises(ValueError, match="03-midtrain: its manifest.json does not name its model"):
+    with pytest.raises(ValueError, match=r"03-midtrain: its manifest\.json does not name its model"):
         run(walk)
 
 
@@ -479,5 +481,6 @@ def test_a_stage_that_another_version_made_or_began_is_named(walk, rooms, capsys
     assert "warning: 01-questions was begun by an older version of Whetstone. Its result" in capsys.readouterr().err
     monkeypatch.setattr("whetstone.pipeline.machine.git_revision", lambda: "newer")
     run(walk, "questions.stop_after=1")
-    note = "note: made by another version of Whetstone than this one (newer), and kept: questions, corpus, midtrain, sft, report by older"
+    note = "note: made by another version of Whetstone than this one (newer), and kept: questions, corpus, "
+    note += "midtrain, sft, report by older"
     assert note in capsys.readouterr().err

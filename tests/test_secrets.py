@@ -224,7 +224,7 @@ SECRET = (
     "proxy-authorization db_password AWS_SECRET_ACCESS_KEY set-cookie"
 )
 PLAIN = (
-    "tokens max_tokens batch_tokens stop_token eos_token pad_token key key_variable keep tokenizer author monkey passes "
+    "prompt_cache_key answer_key tokens max_tokens batch_tokens stop_token eos_token pad_token key key_variable keep tokenizer author monkey passes "
     "secretary authority"
 )
 
@@ -248,6 +248,7 @@ TEXTS = {
     "http://host:8000/v1/@x": "http://host:8000/v1/@x",
     "http://${USER}:${PASS}@host/v1?key=${KEY}": "http://${USER}:${PASS}@host/v1?key=${KEY}",
     "sk-abcdefghijklmnopqrstuvwx": "[redacted]",
+    "gsk_abcdefghijklmnopqrstuvwx": "[redacted]",
     "a hf_abcdefghijklmnopqrstuvwx b": "a [redacted] b",
     "Bearer abc": "Bearer [redacted]",
     '{"api_key": "abc"}': '{"api_key": "[redacted]"}',
