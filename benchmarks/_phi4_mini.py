@@ -82,6 +82,8 @@ class Ids:
     def text(self, ids: Sequence[int]) -> str:
         return ""
 
+    completion = text
+
 
 def engine_over(model: Any, vocabulary: int, **settings: Any) -> Engine:
     engine = Engine(model, models.train_tokenizer(["a"], 300), **settings)

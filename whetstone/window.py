@@ -23,11 +23,11 @@ class Window:
     max_tokens: int
 
     @classmethod
-    def of_folder(cls, model: Path | str, max_tokens: int) -> "Window":
+    def of_model(cls, name: Path | str, max_tokens: int = 0) -> "Window":
         """Of the model that a name stands for, whose weights are not read."""
         from whetstone.model import load_chat
 
-        return cls(*load_chat(model), max_tokens)
+        return cls(*load_chat(name), max_tokens)
 
     def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
         """Problem id -> why it cannot be asked; those that can be are left out."""

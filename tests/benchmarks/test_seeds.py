@@ -19,10 +19,10 @@ from whetstone.run.tables import write_rows
 def run_folder(folder, seed: int, sft: str):
     used = {"wall_seconds": 10.0 + seed, "cpu_seconds": 8.0, "peak_memory": 500_000_000}
     for number, (name, start) in enumerate([("midtrain", None), ("sft", "midtrain"), ("more", "midtrain")], 4):
-        inputs = {"model": {"stage": start}} if start else {}
+        inputs = {"model": {"stage": start, "artifact": "model", "hash": "x"}} if start else {}
         write_json(
             folder / f"{number:02d}-{name}" / "manifest.json",
-            {"name": name, "inputs": inputs, "outputs": {"model": "x"}, **used},
+            {"name": name, "kind": name, "inputs": inputs, "outputs": {"model": "x"}, **used},
         )
     scores = []
     for stage, right in {"base": "----", "midtrain": "+---", "sft": sft, "more": "+---"}.items():

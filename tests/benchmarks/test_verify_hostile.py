@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import verify_hostile
 from benchmarks.verify_hostile import CONTEXTS, FAMILIES, Call, row, summary, targets
+from whetstone.verify.wire import PATIENCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -26,7 +27,7 @@ def context(calls, **more):
 def test_each_target_can_be_missed():
     fine = [Call(0, 0.001, False, "different")] * 19 + [Call(1, 2.1, None, "timeout")]
     assert all(met for met, _ in targets({"a": context(fine)}, 2.0, sprung=False).values())
-    late = targets({"a": context([Call(0, 2.6, None, "timeout")])}, 2.0, sprung=True)
+    late = targets({"a": context([Call(0, 1 + PATIENCE * 2.0, None, "timeout")])}, 2.0, sprung=True)
     assert [met for met, _ in late.values()] == [False, False, True, True, True, True, False]
     bad = context(fine, wall_seconds=601.0, growth_bytes=1 << 40, largest_worker_bytes=1 << 40, healthy=False)
     assert [met for met, _ in targets({"a": bad}, 2.0, False).values()] == [
@@ -57,6 +58,10 @@ def test_it_runs_from_every_context_and_says_what_it_found(tmp_path):
     assert all(one["healthy"] for one in found["contexts"].values()), done.stdout
     assert sum(one["answers"] for one in found["families"].values()) == 4 * len(FAMILIES)
     assert found["targets"]["nothing in a text was run"]["met"]
+    memory = [
+        target for name, target in found["targets"].items() if name.startswith(("workers within", "growth below"))
+    ]
+    assert len(memory) == 2 and all(target["met"] for target in memory), done.stdout
     assert "asked from" in done.stdout
 
 

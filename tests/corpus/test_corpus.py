@@ -160,6 +160,7 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
             "problem_id",
             "index",
             "question",
+            "system",
             "text",
             "answer",
             "level",

@@ -133,6 +133,6 @@ def test_a_tripwire_rolls_back_and_pauses_all_processes(tmp_path, world, adder):
     wires = {"sampler_gap": 1e-12, "patience": 2, "actions": {"sampler_gap": "rollback"}}
     stage = divided(room(tmp_path / "two" / "r", world, adder, tripwires=wires, **LOOSE), 2)
     assert in_group(tmp_path, 2, paused_in_process, stage) == ["paused", "paused"]
-    first, *_, last = read_json(stage.folder / "tripwires.json")
+    first, *_, last = read_json(stage.folder / "tripwires.json", list)
     assert (first["action"], first["onset"], last["action"]) == ("rollback", 0, "pause")
     assert logged(stage.folder, "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 8] * 2)

@@ -39,6 +39,8 @@ GIVEN = [
 
 # no statement of that answer
 NOT_GIVEN = [
+    ("The answer is 5. No wait, it is 6.", "5"),
+    ("The answer is 5? No.", "5"),
     (r"-\boxed{5}", "5"),
     (r"\boxed{5}^2", "5"),
     (r"\boxed{5}x", "5"),

@@ -19,7 +19,11 @@ DEADLINE = 2.0
 SLACK = 1.5  # CPU seconds, for killing a process and forking another
 
 HOSTILE = {
+    "tower of negative powers": "1.1^{-" * 25 + "1.1" + "}" * 25,
     "tower": "9^{9^{9^{9}}}",
+    "tower of decimals": "0.1^{" * 28 + "9" + "}" * 28 + "-" + "0.1^{" * 27 + "9" + "}" * 27,
+    "tower of functions": r"\sin(\ln(x+" * 14 + "x" + "))" * 14,
+    "tower of letters": "x^{y+" * 40 + "9" + "}" * 40,
     "ten to the ten to the ten": "10^{10^{10}}",
     "large power": "9^{99999999}",
     "billion bits": "2^{1000000000}+1",

@@ -74,6 +74,7 @@ n \choose 2 == \frac{n(n-1)}{2}
 1{\,}024 == 1024
 \text{Area}=12 == 12
 \text{The area is }12 == \text{Area}=12
+5_{10} == 5
 half == 1/2
 one-half == 1/2
 a quarter == 1/4
@@ -247,6 +248,8 @@ z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 """
 
 DIFFERENT = r"""
+\begin{cases}x=2\\y=-1\end{cases} == y=2, y=-1
+x=2, y=-1 == y=2, y=-1
 \text{Area}=12 == \text{Perimeter}=12
 the mean is 1/3 == the mode is 1/3
 7\text{ish} == 7

@@ -1,6 +1,7 @@
 """What a stage further down must end with, said ahead: from the recipe alone for `plan`, and from the data before training."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from heapq import nlargest
 from pathlib import Path
 from types import ModuleType
@@ -152,14 +153,16 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
     model = prepared.model_source or (stage.room.base(prepared) if stage.room.base else None)
     if model is None:
         return
+    window = Window.of_model(model)
     for benchmark in dict.fromkeys(problem.benchmark for problem in tests):
         own = [problem for problem in tests if problem.benchmark == benchmark][: recipe.scores.problems or None]
-        _say_unaskable(f"[scores] on {benchmark}", model, recipe.scores.max_tokens, own, "count as not solved")
+        asked = replace(window, max_tokens=recipe.scores.max_tokens)
+        _say_unaskable(f"[scores] on {benchmark}", asked, own, "count as not solved")
     for below in recipe.stages:
         table = _prompts(recipe, below)
         if table is not None and table.is_dir():
-            own = candidates(table, below.settings.pool)
-            _say_unaskable(f"{below.name}", model, below.settings.max_tokens, own, "are left out")
+            asked = replace(window, max_tokens=below.settings.max_tokens)
+            _say_unaskable(below.name, asked, candidates(table, below.settings.pool), "are left out")
 
 
 def _tests(table: Path) -> Iterator[Problem]:
@@ -182,10 +185,10 @@ def _prompts(recipe: Recipe, stage: RecipeStage) -> Path | None:
     return recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
 
 
-def _say_unaskable(what: str, model: Path | str, max_tokens: int, problems: list[Problem], then: str) -> None:
+def _say_unaskable(what: str, window: Window, problems: list[Problem], then: str) -> None:
     """Looks at the longest questions. Raises ValueError if no problem can be asked."""
     longest = nlargest(LOOKED_AT, problems, key=lambda problem: len(problem.question))
-    reasons = Window.of_folder(model, max_tokens).unaskable(longest)
+    reasons = window.unaskable(longest)
     if problems and len(reasons) == len(problems):
         raise ValueError(
             f"{what}: none of {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "

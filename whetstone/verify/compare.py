@@ -122,7 +122,7 @@ def _turned(value: Expression, other: Expression) -> Expression:
 
 
 def _compare_expressions(gold: Expression, given: Expression, ask: Ask) -> bool:
-    if given.based and not gold.based and given.based[0] == gold.text:
+    if given.based and given.based[1] != 10 and not gold.based and given.based[0] == gold.text:
         return False  # 9 in base 12 where 9 was asked for
     if gold.based and not given.based and given.text.isdecimal():
         return given.text == gold.based[0]  # 204 where 204 in base 5 was asked for
@@ -193,6 +193,8 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
             return False
         return named[0].keys() == named[1].keys() and all(compare(named[0][n], named[1][n], ask) for n in named[0])
     if named[0] or named[1]:
+        if any(map(_labelled, getattr(given if named[0] else gold, "items", ()))):
+            return False  # x = 2, y = 1 and y = 2, y = 1
         gold, given = _by_name(gold, named[0]), _by_name(given, named[1])
     if isinstance(gold, Bracket | Items) and isinstance(given, Bracket | Items) and type(gold) is not type(given):
         return _compare_bracket_with_list(gold, given, ask)
@@ -212,6 +214,10 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
     if not gold.braces and not given.braces:
         golds, givens = _shared_label(golds), _shared_label(givens)
     return _compare_unordered(golds, givens, ask)
+
+
+def _labelled(item: Value) -> bool:
+    return isinstance(item, Chain) and item.label
 
 
 def _is_value(item: Value) -> bool:

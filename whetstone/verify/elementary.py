@@ -18,6 +18,7 @@ from whetstone.verify.exact import (
     TooLarge,
     Unreadable,
     as_rational,
+    bounded,
     key,
     rational,
     symbol,
@@ -106,7 +107,7 @@ class Elementary(Algebra):
     def exponential(self, atom: str, power: Fraction) -> Scalar:
         if abs(power.numerator) > 10**6:
             raise TooLarge("an exponent of many digits")
-        return Scalar({((atom, power),): Fraction(1)}, ONE) if power else rational(1)
+        return Scalar({((bounded(atom), power),): Fraction(1)}, ONE) if power else rational(1)
 
     def root_of_unity(self, angle: Fraction) -> Scalar:
         """e^(i pi angle): in radicals for the angles of a regular 24-gon."""

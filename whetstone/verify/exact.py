@@ -29,6 +29,7 @@ MOST_WORK_BITS = 500_000  # added up over the large operations of one expression
 MOST_TERMS = 400
 MOST_TERM_PRODUCTS = 3_000
 MOST_FACTORIAL = 4_000
+LONGEST_NAME = 20_000  # characters of an atom that is named by what it holds
 SMALL_BITS = 1_024  # below this an operation is not counted
 
 Exponent = Fraction | int
@@ -92,6 +93,13 @@ def sum_key(part: Sum) -> str:
         for term, coefficient in part.items()
     )
     return "+".join(sorted(terms))
+
+
+def bounded(name: str) -> str:
+    """The name of an atom. Names hold names, so they could double in length with each nesting."""
+    if len(name) > LONGEST_NAME:
+        raise TooLarge("a long expression inside a function")
+    return name
 
 
 def key(value: Scalar) -> str:
@@ -233,10 +241,7 @@ class Algebra:
 
     def opaque(self, name: str, *arguments: Scalar) -> Scalar:
         """Something named by its arguments' canonical texts and not looked into."""
-        text = f"f:{name}({','.join(key(argument) for argument in arguments)})"
-        if len(text) > 20_000:
-            raise TooLarge("a long expression inside a function")
-        return symbol(text)
+        return symbol(bounded(f"f:{name}({','.join(key(argument) for argument in arguments)})"))
 
     def power(self, base: Scalar, exponent: Scalar) -> Scalar:
         power = as_rational(exponent)

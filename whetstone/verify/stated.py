@@ -126,8 +126,8 @@ DOUBTED = re.compile(  # up to "the answer is"
 )
 TAKEN_BACK = re.compile(  # after "the answer is"
     r"[^.!?\n]{0,60}?[\s,.;:()$*]{1,5}(?:(?:which|this|that|it)\s+(?:is|was|seems)\s+(?:not\s+(?:correct|right|true|valid)|wrong|incorrect|false|impossible)"
-    r"|but\s+(?:I|we|he|she|they|this|that)\s+(?:disagree|doubt|is\s+(?:wrong|false|incorrect|not\s+(?:correct|right|true|valid|the)))|contradiction|(?:actually|no),?\s+(?:it|the\s+answer)\s+is\b|wait,?\s+no\b|or\s+(?:maybe|perhaps|possibly|it\s+is|it's)\b)"
-    r"|\s*\S{1,40}?\s*(?:ではない|ではありません|じゃない|[이가]\s*아닙니다|[이가]\s*아니다|是错|不对|不正确)",
+    r"|but\s+(?:I|we|he|she|they|this|that)\s+(?:disagree|doubt|is\s+(?:wrong|false|incorrect|not\s+(?:correct|right|true|valid|the)))|contradiction|(?:actually|no),?\s+(?:it|the\s+answer)\s+is\b|wait,?\s+no\b|no,?\s+wait\b|or\s+(?:maybe|perhaps|possibly|it\s+is|it's)\b)"
+    r"|[^.!?\n]{0,60}\?[\s*]*(?:no|nope|wrong)\b|\s*\S{1,40}?\s*(?:ではない|ではありません|じゃない|[이가]\s*아닙니다|[이가]\s*아니다|是错|不对|不正确)",
     re.IGNORECASE,
 )
 WRAPPERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"), ("`", "`"))

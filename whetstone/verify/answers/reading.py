@@ -26,6 +26,7 @@ from whetstone.verify.exact import TooLarge, Unreadable
 SEPARATORS = (",", ";", "\\\\")
 MOST_ITEMS = 100
 MOST_GROUPS = 20  # braces of an answer that are looked into for what is no formula
+MOST_UNREAD = 50  # signs of a statement that begin no formula
 THOUSANDS = re.compile(r"(?<![\d.(,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])[1-9]\d{0,2}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
 GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
@@ -143,6 +144,7 @@ class Reader(Quantities):
     def statement(self, stop: int) -> Statement:
         """Words and the values between them, up to `stop`."""
         parts: list[str | Value] = []
+        unread = 0
         while self.position < stop:
             start = self.position
             word = self.word()
@@ -158,6 +160,9 @@ class Reader(Quantities):
             except Unreadable:
                 self.position = start + 1
                 parts.append(self.tokens[start])
+                unread += 1
+                if unread > MOST_UNREAD:  # each is tried as the begin of a formula, which may read on to the end
+                    raise TooLarge("too many signs that are no formula") from None
         return Statement(tuple(parts))
 
     def relation(self) -> Value:

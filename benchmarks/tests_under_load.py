@@ -1,0 +1,102 @@
+"""Promise: each test with a deadline, or that waits for something, holds on a busy machine.
+
+    python -m benchmarks tests_under_load --repeat 50 --busy 2 --json benchmarks/results/tests_under_load.json
+
+Runs these tests again and again beside processes that only compute, and counts the failures of each test.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+from benchmarks._measure import hardware, versions, write
+
+TIMED = (  # files, or tests, that hold a deadline or wait for a process, a thread or a server
+    "tests/test_watchdog.py",
+    "tests/test_template.py",
+    "tests/test_cli.py::test_a_stopped_run_says_how_to_continue",
+    "tests/decode/test_server_generator.py",
+    "tests/decode/test_hostile_servers.py",
+    "tests/rollouts/test_server_teacher.py",
+    "tests/learner/test_replicas.py::test_processes_end_when_their_parent_is_killed",
+    "tests/learner/test_token_store.py::test_after_a_kill_the_next_process_makes_the_store_and_two_at_once_make_one",
+    "tests/verify/test_batches.py",
+    "tests/verify/test_hostile.py",
+    "tests/verify/test_program.py::test_nothing_survives_a_parent_that_is_killed",
+    "tests/verify/test_program.py::test_closing_ends_a_program_in_its_midst",
+)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+COUNTED = re.compile(r"(\d+) (passed|failed|error)")
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes that only compute."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def once(tests: tuple[str, ...]) -> tuple[Counter[str], Counter[str]]:
+    """How many tests passed and failed, and which failed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    counts = Counter({word: int(number) for number, word in COUNTED.findall(done.stdout.rpartition("\n=")[2])})
+    if not counts:
+        raise RuntimeError(f"pytest ended with status {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return counts, Counter(FAILED.findall(done.stdout))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=50, help="how often (default 50)")
+    parser.add_argument("--busy", type=int, default=2, help="processes that compute meanwhile (default 2)")
+    parser.add_argument("--test", action="append", help="only this file or test. Repeatable")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
+    chosen = parser.parse_args()
+    counts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    load, begin, done = 0.0, time.monotonic(), 0
+    with busy(chosen.busy):
+        for done in range(1, chosen.repeat + 1):
+            more, failed = once(tuple(chosen.test or TIMED))
+            counts += more
+            failures += failed
+            load = max(load, os.getloadavg()[0])
+            left = (time.monotonic() - begin) / done * (chosen.repeat - done)
+            print(
+                f"{done} of {chosen.repeat}: {dict(counts)}, load {os.getloadavg()[0]:.1f}, {left:.0f} s left",
+                flush=True,
+            )
+            result = {
+                "name": "tests_under_load",
+                "date": str(date.today()),
+                "hardware": hardware(),
+                "versions": versions(["pytest", "torch"]),
+                "settings": {"repeat": chosen.repeat, "busy": chosen.busy, "tests": list(chosen.test or TIMED)},
+                "repeated": done,
+                "counts": dict(counts),
+                "highest_load": load,
+                "failures": dict(failures),
+            }
+            write(result, chosen.json)
+    for name, count in failures.most_common():
+        print(f"FAILED {count} of {done}: {name}")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
