@@ -224,9 +224,11 @@ def test_any_edit_of_a_runs_json_is_an_error_that_names_it_or_changes_nothing(ma
     assert [(s["stage"], s["mean"]) for s in scores if s["main"]] == [("base", 0.5), ("midtrain", 0.5), ("sft", 0.5)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "3", "\0\0", '{"step": "1"}', '{"loss": 1}', "[" * 20000])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "3", "\0\0", '{"step": "1"}', '{"loss": 1}', "[" * 20000, '{"step": 2, "loss": "\udce9"}']
+)
 def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n', errors="surrogateescape")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged"):
         read_metrics(tmp_path)
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged"), Metrics(tmp_path):

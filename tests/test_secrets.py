@@ -221,11 +221,11 @@ def test_a_changed_secret_and_an_old_manifest_with_one_make_nothing_stale(tmp_pa
 
 SECRET = (
     "password api_key apiKey x-api-key Ocp-Apim-Subscription-Key HF_TOKEN token access_token client_secret Authorization "
-    "proxy-authorization db_password AWS_SECRET_ACCESS_KEY set-cookie"
+    "proxy-authorization db_password AWS_SECRET_ACCESS_KEY set-cookie openai_key GROQ_KEY"
 )
 PLAIN = (
-    "prompt_cache_key answer_key tokens max_tokens batch_tokens stop_token eos_token pad_token key key_variable keep tokenizer author monkey passes "
-    "secretary authority"
+    "tokens max_tokens batch_tokens stop_token eos_token pad_token key key_variable keep tokenizer author monkey passes "
+    "secretary authority prompt_cache_key answer_key"
 )
 
 

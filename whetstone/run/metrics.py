@@ -102,7 +102,7 @@ def _rows(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line.encode())  # of bytes that are no UTF-8: an error
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or type(row.get("step")) is not int:
