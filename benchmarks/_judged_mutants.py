@@ -171,7 +171,7 @@ def _as_problems(place: Path, path: Path, line: bytes) -> str:
     raw = line.decode("utf-8", errors="replace")
     for problem in problems:
         for text in (problem["question"], problem["answer"]):
-            if text.startswith(("{'", "['", "b'", "[{")) and "'" not in raw:
+            if text.startswith(("{'", "['", "b'", "[{")) and text not in raw:
                 return f"a Python repr was kept: {text!r}"
     return "right"
 

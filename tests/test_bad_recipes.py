@@ -206,7 +206,7 @@ def test_set_changes_stages_and_shared_tables_by_toml_value(tmp_path, rooms):
         ("stf.learning_rate=1", r"no table or stage 'stf': did you mean 'sft'\?.*midtrain"),
         ("sft.learning_rat=1", r"unknown key 'learning_rat': did you mean 'learning_rate'\?"),
         ("sft.learning_rate=fast", "learning_rate = 'fast'.*valid number"),
-        ("questions.part.3.howmany=1", "part: input should be a valid tuple"),
+        ("questions.part.3.howmany=1", "part: input should be a list"),
         ("sft.kind=rl", "kind is fixed by the recipe"),
         ("questions.count.deep=1", "count: input should be a valid integer"),
     ],

@@ -57,6 +57,8 @@ WRONG = {  # name: (recipe, what the message says)
     "two of a name but for capitals": (RL + '[[stage]]\nkind = "rl"\nname = "RL"\n', ["second stage of that name"]),
     "a stage that Windows reserves": ('[[stage]]\nkind = "questions"\nname = "con"\n', [":3:", "name = 'con'", "reserved"]),
     "a stage name without end": (f'[[stage]]\nkind = "questions"\nname = "{"x" * 300}"\n', [":3:", "more than 120 bytes"]),
+    "a text for a list": (QUESTIONS + 'digits = "1"\n', [":6:", "digits = '1': input should be a list"]),
+    "a number for a table": (RL + "pool = 3\n", [":14:", "pool = 3: input should be a table"]),
     "extends of a list": ('extends = ["a"]\n' + QUESTIONS, [":1:", "extends = ['a'] is no path"]),
     "no heads": ("[model]\nheads = 0\n" + QUESTIONS, [":2:", "heads = 0"]),
     "heads that do not divide": ("[model]\nheads = 3\n" + QUESTIONS, ["heads = 3", "must divide hidden"]),

@@ -224,9 +224,11 @@ def test_any_edit_of_a_runs_json_is_an_error_that_names_it_or_changes_nothing(ma
     assert [(s["stage"], s["mean"]) for s in scores if s["main"]] == [("base", 0.5), ("midtrain", 0.5), ("sft", 0.5)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "3", "\0\0", '{"step": "1"}', '{"loss": 1}', "[" * 20000])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "3", "\0\0", '{"step": "1"}', '{"loss": 1}', "[" * 20000, '{"step": 2, "loss": "\udce9"}']
+)
 def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n', errors="surrogateescape")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged"):
         read_metrics(tmp_path)
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged"), Metrics(tmp_path):
@@ -432,3 +434,55 @@ def test_a_table_where_a_list_belongs_is_named(tmp_path):
     write_json(tmp_path / "tripwires.json", {})
     with pytest.raises(DamagedFile, match=r"tripwires\.json is damaged: it holds a dict where a list belongs"):
         read_json(tmp_path / "tripwires.json", list)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "02-corpus/manifest.json", "03-midtrain/outputs.json", "04-sft/model/pipe"]
+)
+def test_a_pipe_in_a_run_folder_is_refused_and_never_waited_for(made, walk, rooms, name):
+    (made / name).unlink(missing_ok=True)
+    os.mkfifo(made / name)
+    with pytest.raises(ValueError, match="is neither a file nor a folder"):
+        run(walk)
+    ended = CliRunner().invoke(app, ["report", str(made)])
+    assert "is neither a file nor a folder" in str(ended.exception)
+
+
+def test_a_folder_where_a_file_belongs_is_damage_with_its_name(made, walk, rooms):
+    (made / "03-midtrain" / "manifest.json").unlink()
+    (made / "03-midtrain" / "manifest.json").mkdir()
+    with pytest.raises(ValueError, match=r"03-midtrain/manifest.json is damaged: it is a folder"):
+        run(walk)
+
+
+def test_a_manifest_that_does_not_name_an_output_is_not_believed(made, walk, rooms):
+    path = made / "03-midtrain" / "manifest.json"
+    write_manifest(path, read_manifest(path) | {"outputs": {}})
+    with pytest.raises(ValueError, match=r"03-midtrain: its manifest\.json does not name its model"):
+        run(walk)
+
+
+@pytest.mark.parametrize("stage", ["03-midtrain", "05-report"])
+def test_files_of_the_users_where_a_stage_belongs_are_kept(made, walk, rooms, stage):
+    shutil.rmtree(made / stage)
+    (made / stage).mkdir()
+    (made / stage / "notes.txt").write_text("precious")
+    run(walk, force=True)
+    assert (made / f"old+{stage}" / "notes.txt").read_text() == "precious"
+    assert set(states(walk).values()) == {"done"}
+
+
+def test_a_stage_that_another_version_made_or_began_is_named(walk, rooms, capsys, monkeypatch):
+    monkeypatch.setattr("whetstone.pipeline.machine.git_revision", lambda: "older")
+    monkeypatch.setattr("whetstone.pipeline.running.git_revision", lambda: "older")
+    with pytest.raises(KeyboardInterrupt):
+        run(walk, "questions.stop_after=1")
+    started = walk.parent / "runs" / "walk" / "01-questions" / "started.json"
+    write_manifest(started, read_manifest(started) | {"computed_on": []})  # as versions before wrote it
+    run(walk, "questions.stop_after=1")
+    assert "warning: 01-questions was begun by an older version of Whetstone. Its result" in capsys.readouterr().err
+    monkeypatch.setattr("whetstone.pipeline.machine.git_revision", lambda: "newer")
+    run(walk, "questions.stop_after=1")
+    note = "note: made by another version of Whetstone than this one (newer), and kept: questions, corpus, "
+    note += "midtrain, sft, report by older"
+    assert note in capsys.readouterr().err

@@ -221,11 +221,11 @@ def test_a_changed_secret_and_an_old_manifest_with_one_make_nothing_stale(tmp_pa
 
 SECRET = (
     "password api_key apiKey x-api-key Ocp-Apim-Subscription-Key HF_TOKEN token access_token client_secret Authorization "
-    "proxy-authorization db_password AWS_SECRET_ACCESS_KEY set-cookie"
+    "proxy-authorization db_password AWS_SECRET_ACCESS_KEY set-cookie openai_key GROQ_KEY"
 )
 PLAIN = (
     "tokens max_tokens batch_tokens stop_token eos_token pad_token key key_variable keep tokenizer author monkey passes "
-    "secretary authority"
+    "secretary authority prompt_cache_key answer_key"
 )
 
 
@@ -248,6 +248,7 @@ TEXTS = {
     "http://host:8000/v1/@x": "http://host:8000/v1/@x",
     "http://${USER}:${PASS}@host/v1?key=${KEY}": "http://${USER}:${PASS}@host/v1?key=${KEY}",
     "sk-abcdefghijklmnopqrstuvwx": "[redacted]",
+    "gsk_abcdefghijklmnopqrstuvwx": "[redacted]",
     "a hf_abcdefghijklmnopqrstuvwx b": "a [redacted] b",
     "Bearer abc": "Bearer [redacted]",
     '{"api_key": "abc"}': '{"api_key": "[redacted]"}',

@@ -4,7 +4,9 @@ import ast
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -189,3 +191,13 @@ def test_no_other_module_prints():
 
 def test_a_bars_line_is_one_line():
     assert "\n" not in Bar(2, "two\nlines", "x", 0, io.StringIO(), live=False).line()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_character_that_the_terminals_encoding_lacks_costs_no_result(encoding):
+    """`schema` writes an ellipsis; so do tables of scores, after minutes of sampling."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "whetstone.cli", "schema"]
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "…" in json.dumps(json.loads(ended.stdout), ensure_ascii=False)

@@ -1,5 +1,6 @@
 """The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
+import io
 import os
 import shlex
 import sys
@@ -48,6 +49,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one for every small model
     guard_libraries()
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal's encoding lacks costs no result
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -120,7 +124,7 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.learner.cost import bytes_as_text
     from whetstone.pipeline.ahead import warnings
     from whetstone.pipeline.checks import check_stages
-    from whetstone.pipeline.running import estimate
+    from whetstone.pipeline.running import estimate, made_by_others
     from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.progress import clock
@@ -130,6 +134,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     planned = plan_recipe(checked)
+    if note := made_by_others(planned):
+        write_line(note)
     for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
         write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
@@ -340,10 +346,12 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, for instance runs/tiny.")],
 ) -> None:
     """Write the report of a run again, from the files of its stages."""
+    from whetstone.pipeline.staleness import refuse_links
     from whetstone.report.report import write_report
 
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}: make one with whetstone run RECIPE.")
+    refuse_links(folder)
     write_line(str(write_report(folder)))
 
 

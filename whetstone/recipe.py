@@ -241,7 +241,7 @@ def _read_base(
     base = path.parent / document["extends"]
     if not base.is_file():
         raise FileNotFoundError(
-            f"{path} extends {document['extends']!r}, but there is no {base}: paths are relative to the recipe."
+            f"{path} extends {shown(document['extends'])}, but there is no such file: paths are relative to the recipe."
         )
     if base.resolve() in (*extending, path.resolve()):
         raise ValueError(f"{base} extends itself by way of {path}: remove one `extends`.")

@@ -114,6 +114,14 @@ def test_a_file_is_read_through_a_column_mapping(tmp_path):
     assert (problem.id, problem.split, problem.benchmark) == ("mine-1", "test", "mine")
 
 
+@pytest.mark.parametrize(
+    ("file", "name"), [("my set!.jsonl", "my set_"), ("[red]\x1b[2J.jsonl", "_red___2J"), ("nul.json", "_nul")]
+)
+def test_a_file_of_any_name_is_a_problem_set(tmp_path, file, name):
+    (problem,) = evaluate.read_problems(str(write_file(tmp_path / file, [{"question": "1+1?", "answer": "2"}])))
+    assert ScoreSettings(main=problem.benchmark).main == problem.benchmark == name
+
+
 def test_csv_and_parquet_hold_the_same_problems(tmp_path):
     rows = [{"question": "1+1?", "answer": "2", "level": 1}, {"question": "2+2?", "answer": "4", "level": 2}]
     (tmp_path / "p.csv").write_text("question,answer,level\n1+1?,2,Level 1\n2+2?,4,2\n")

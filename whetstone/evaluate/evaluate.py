@@ -28,6 +28,7 @@ from whetstone.problems.text import suffix_of
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.manifest import read_scores as scores_in
+from whetstone.run.names import fitting_name
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -171,7 +172,7 @@ def _find_problems(
         own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
         layout = Columns(**own | columns).layout(answer_from)
         require_columns(benchmark, head, Columns(**columns).named if columns else (), "Mend --column.")
-        return paths, _name_of(path, paths), layout
+        return paths, fitting_name(_name_of(path, paths)), layout
     if columns or answer_from != "column":
         raise ValueError(f"benchmark {benchmark!r} is no file here, and columns and answer_from are for files.")
     try:

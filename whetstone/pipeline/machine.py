@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def computed_on(parallel: ParallelSettings) -> dict[str, Any]:
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "whetstone": code(),
         **{name: getattr(parallel, name) for name in rounding},
     }
 
@@ -73,6 +75,12 @@ def versions() -> dict[str, str | None]:
     return versions
 
 
+def code() -> str:
+    """Which Whetstone this is: the checkout's commit, or the version of an installed package."""
+    return git_revision() or whetstone.__version__
+
+
+@cache
 def git_revision() -> str | None:
     """The checkout's commit, with `-dirty` if files differ from it; None for an installed package."""
     root = Path(whetstone.__file__).parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 from whetstone.pipeline.ahead import check_before_training, warnings
 from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.history import History, now
-from whetstone.pipeline.machine import computed_on, git_revision, versions
+from whetstone.pipeline.machine import code, computed_on, git_revision, versions
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.scores import score_stage
 from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, refuse_links, stage_state
@@ -50,7 +50,7 @@ def run_recipe(
         refuse_links(recipe.folder)
         recover(recipe.folder)
         plan = plan_recipe(recipe)
-        say("\n".join([*recipe.warnings(), brief(recipe, plan, chosen)]))
+        say("\n".join(filter(None, [*recipe.warnings(), brief(recipe, plan, chosen), made_by_others(plan)])))
         _refuse_stale(recipe, [(stage, state) for stage, state in plan if stage in chosen], force)
         _refuse_missing_inputs(recipe, plan, chosen)
         waiting = [stage for stage, state in plan if stage in chosen and state.status != "done"]
@@ -85,6 +85,22 @@ def brief(recipe: Recipe, plan: Sequence[tuple[RecipeStage, State]], chosen: Seq
     for stage, state in plan:
         groups.setdefault(state.status if stage in chosen else "left out", []).append(stage.name)
     return f"{recipe.folder}  " + "   ".join(f"{status}: {', '.join(names)}" for status, names in groups.items())
+
+
+def made_by_others(plan: Sequence[tuple[RecipeStage, State]]) -> str:
+    """A note that names the finished stages which another version of Whetstone made; "" if there is none."""
+    makers: dict[str, list[str]] = {}
+    for stage, state in plan:
+        if state.status == "done" and state.manifest:
+            maker = state.manifest.get("git_revision") or state.manifest.get("versions", {}).get("whetstone")
+            older = "" if state.manifest["computed_on"] else "an older one, "  # which did not note it
+            makers.setdefault(f"{older}{maker or 'unknown'}", []).append(stage.name)
+    lines = [f"{', '.join(names)} by {maker}" for maker, names in makers.items() if maker != code()]
+    return (
+        f"note: made by another version of Whetstone than this one ({code()}), and kept: {'; '.join(lines)}"
+        if lines
+        else ""
+    )
 
 
 def _refuse_stale(recipe: Recipe, chosen: Sequence[tuple[RecipeStage, State]], force: bool) -> None:
@@ -223,7 +239,8 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     """Run the room from where it stopped, and write the manifest last. Returns the manifest."""
     depends_on = fingerprint(recipe, stage)
     then = read_manifest(folder / STARTED) if (folder / STARTED).exists() else {"attempts": 0, "computed_on": []}
-    attempts, machines = then["attempts"] + 1, _machines(recipe, stage, then["computed_on"])
+    earlier = then["computed_on"] or [{}] * min(then["attempts"], 1)  # older versions did not note it
+    attempts, machines = then["attempts"] + 1, _machines(recipe, stage, earlier)
     started = now()
     facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
     write_manifest(folder / STARTED, depends_on | facts)
@@ -265,10 +282,13 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
     if earlier:
         before = earlier[-1]
         changes = [
-            f"{name} was {before.get(name)} and is {value}" for name, value in here.items() if before.get(name) != value
+            f"{name} was {before.get(name, 'not noted')} and is {value}"
+            for name, value in here.items()
+            if before.get(name) != value
         ]
+        how = f"on other arithmetic: {', '.join(changes)}" if before else "by an older version of Whetstone"
         say(
-            f"warning: {stage.folder_name} was begun on other arithmetic: {', '.join(changes)}. Its result is as good, "
+            f"warning: {stage.folder_name} was begun {how}. Its result is as good, "
             "but not equal to the bit to that of an uninterrupted run; the manifest says so (computed_on)."
         )
     return [*earlier, here]

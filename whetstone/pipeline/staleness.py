@@ -85,7 +85,9 @@ def check_folder(recipe: Recipe) -> None:
 
 
 def refuse_links(run: Path) -> None:
-    """Raises ValueError for a symbolic link in a run folder: what is written through it lands elsewhere."""
+    """Raises ValueError for a symbolic link in a run folder, for what is written through it lands elsewhere, and for a pipe
+    or device, which could be read for ever.
+    """
     for above, folders, files in os.walk(run):
         folders[:] = [name for name in folders if name not in TRACKERS]
         for name in (*folders, *files):
@@ -95,6 +97,8 @@ def refuse_links(run: Path) -> None:
                     f"{path} is a symbolic link to {path.readlink()}: a run writes inside its own folder only. Put the "
                     "files themselves there, or let the whole run lie elsewhere: --set run.folder=FOLDER."
                 )
+            if not (path.is_file() or path.is_dir() or path.name == ".lock"):  # which `open_lock` looks at
+                raise ValueError(f"{path} is neither a file nor a folder (a pipe or a device): move it away.")
 
 
 def written(folder: Path) -> dict[str, Any]:
@@ -122,14 +126,22 @@ def stage_state(recipe: Recipe, stage: RecipeStage, above: Mapping[str, State]) 
             return State("half done", waits)
     except DamagedFile as damage:
         return State("stale", (str(damage),), changed=True)
-    if folder.is_dir() and any(folder.iterdir()):
-        return State("stale", (f"{folder} holds files, but not the {STARTED} that says under which settings",))
+    if folder.is_dir() and any(path.name != f"{STARTED}.part" for path in folder.iterdir()):  # which a kill leaves
+        why = f"{folder} holds files, but not the {STARTED} that says under which settings"
+        return State("stale", (why,), changed=True)
     return State("to do", waits)
 
 
 def _finished(recipe: Recipe, stage: RecipeStage, manifest: dict[str, Any], pending: str) -> State:
     """`pending` names the inputs that are not as they should be, if there are any."""
-    edited = changed(recipe.folder / stage.folder_name, manifest["outputs"])
+    edited = [
+        *(
+            f"its {MANIFEST} does not name its {artifact}"
+            for artifact in stage.room.gives
+            if artifact not in manifest["outputs"]
+        ),
+        *changed(recipe.folder / stage.folder_name, manifest["outputs"]),
+    ]
     reasons = (*edited, *differences(manifest, fingerprint(recipe, stage), stage.settings))
     if pending and not reasons:
         return State("stale", (f"{pending} will be made again",), manifest, follows=True)

@@ -98,6 +98,8 @@ def read_json(path: Path, kind: type = dict, needed: Iterable[str] = ()) -> Any:
     """
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
+    except IsADirectoryError as error:
+        raise DamagedFile(path, "it is a folder") from error
     except (ValueError, RecursionError) as error:
         size = path.stat().st_size
         raise DamagedFile(path, f"it is not JSON ({error})" if size else "it is empty") from error
@@ -194,7 +196,7 @@ def recover(run: Path) -> None:
         old = new.with_name(new.name.removeprefix(NEW))
         if (new / MANIFEST).exists() and not old.exists():
             new.rename(old)
-    for discarded in run.glob(".discarded-*"):
+    for discarded in run.glob(".discarded-*/"):
         shutil.rmtree(discarded)
 
 

@@ -102,7 +102,7 @@ def _rows(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line.encode())  # of bytes that are no UTF-8: an error
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or type(row.get("step")) is not int:
@@ -117,7 +117,7 @@ def _rows(path: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
 def _complete_lines(path: Path) -> list[str]:
     """The lines before the first without an end, which a kill cut off or which is being written."""
     with path.open("rb") as lines:
-        return [line.decode(errors="replace") for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
+        return [line.decode(errors="surrogateescape") for line in takewhile(lambda line: line.endswith(b"\n"), lines)]
 
 
 def _plain(value: Any) -> Any:

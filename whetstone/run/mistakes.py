@@ -1,7 +1,9 @@
 """Mistakes in a recipe's tables, in words: where (file and line), what (with the value), why, and the remedy."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -74,16 +76,30 @@ def _in_words(settings_class: type[BaseModel], table: Table, error: Mapping[str,
         return f"{place} unknown key {key!r}{suggestion(str(path[-1]), names)} Known keys are {', '.join(names)}."
     if error["type"] == "missing":
         return f"{place} {key} is missing: it has no default. Add {path[-1]} = …"
-    why = str(error["msg"]).removeprefix("Value error, ").removesuffix(".")
+    why = _in_terms_of_toml(str(error["msg"])).removeprefix("Value error, ").removesuffix(".")
     what = f"{key} = {shown(value)}: " if key and not isinstance(value, dict) else f"{key}: " if key else ""
     if error["type"] == "value_error":  # raised by a validator of ours, which names the remedy
         return f"{place} {what}{why}."
     return f"{place} {what}{why[:1].lower()}{why[1:]}.{_default(settings_class, path, table.values)}"
 
 
+def _in_terms_of_toml(message: str) -> str:
+    """
+    >>> _in_terms_of_toml("Input should be a valid dictionary or instance of PoolSettings")
+    'Input should be a table'
+    """
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a table", message)
+    return (
+        message.replace("a valid tuple", "a list")
+        .replace("Tuple should", "list should")
+        .replace("a valid path for <class 'pathlib.Path'>", "a path")
+    )
+
+
 def _default(settings_class: type[BaseModel], path: Sequence[str | int], values: Any) -> str:
     """A sentence about the default of the setting at `path`, as this kind of stage has it; empty if there is none."""
     default = getattr(_table_at(settings_class, path[:-1], values), str(path[-1]), None) if path else None
+    default = str(default) if isinstance(default, Path) else default
     return "" if default is None else f" The default is {default!r}: leave the line out or give a value like it."
 
 

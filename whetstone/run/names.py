@@ -25,6 +25,16 @@ def require_name(name: str) -> str:
     return name
 
 
+def fitting_name(text: str) -> str:
+    """A name for what is called `text`, such as the file of a problem set: what no folder's name holds becomes `_`.
+
+    >>> fitting_name("my set!"), fitting_name("aime_2024"), fitting_name(".")
+    ('my set_', 'aime_2024', '_')
+    """
+    name = re.sub(r"[^\w .,+=@()%-]", "_", text)[: LONGEST // 4]
+    return name if FITTING.fullmatch(name) and not RESERVED.fullmatch(name) else f"_{name.strip(' .,-@%')}"
+
+
 def require_stage_name(name: object) -> None:
     """Raises ValueError for what cannot name a stage: commands and references write it without quotes."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):

@@ -20,9 +20,12 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 # In the words of a key: `apiKey`, `x-api-key` and `API_KEY` are all api_key
 _ALWAYS = (
-    "password passwd passphrase pwd secret secrets credential credentials authorization bearer cookie apikey".split()
-)
-_KEYS = "api access private subscription account auth signing encryption license".split()
+    "password passwd passphrase passcode pwd secret secrets credential credentials authorization bearer cookie apikey jwt"
+).split()
+_KEYS = (
+    "api access private subscription account auth signing encryption license server service client master admin "
+    "openai anthropic azure google gemini groq mistral deepseek together fireworks openrouter nvidia xai cohere"
+).split()
 _TOKENS = "api access auth hf hub huggingface bearer refresh id session security github gitlab wandb personal".split()
 
 # Of texts. The password of an address may hold a slash; its port is no password
@@ -34,6 +37,7 @@ _QUERY = re.compile(
 )  # elsewhere these names have other uses
 _SHAPES = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
+    r"|gsk_\w{20,}|xai-[\w-]{20,}|nvapi-[\w-]{20,}|glpat-[\w-]{20,}|r8_\w{20,}"
     r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*)|(?<=\bBearer )[^\s\"',]+|(?<=\bBasic )[A-Za-z0-9+/=]{8,}"
 )
 
