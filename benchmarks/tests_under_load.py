@@ -2,7 +2,7 @@
 
     python -m benchmarks tests_under_load --repeat 50 --busy 2 --json benchmarks/results/tests_under_load.json
 
-Runs these tests again and again beside processes that only compute, and counts the failures of each test.
+Runs these tests beside processes that only compute, ten times in one process and so often again, and counts the failures.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -33,6 +33,7 @@ TIMED = (  # files, or tests, that hold a deadline or wait for a process, a thre
     "tests/verify/test_program.py::test_nothing_survives_a_parent_that_is_killed",
     "tests/verify/test_program.py::test_closing_ends_a_program_in_its_midst",
 )
+TIMES = 10  # how often a test is run in one process
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 COUNTED = re.compile(r"(\d+) (passed|failed|error)")
 
@@ -49,10 +50,11 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def once(tests: tuple[str, ...]) -> tuple[Counter[str], Counter[str]]:
-    """How many tests passed and failed, and which failed."""
+def round_of(tests: Sequence[str], times: int) -> tuple[Counter[str], Counter[str]]:
+    """How many tests passed and failed, and which failed, with each run so many times."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
+    options = ["-q", "--tb=line", "-p", "no:cacheprovider", "-p", "benchmarks._repeated", "--times", str(times)]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     counts = Counter({word: int(number) for number, word in COUNTED.findall(done.stdout.rpartition("\n=")[2])})
     if not counts:
@@ -71,8 +73,10 @@ def main() -> None:
     failures: Counter[str] = Counter()
     load, begin, done = 0.0, time.monotonic(), 0
     with busy(chosen.busy):
-        for done in range(1, chosen.repeat + 1):
-            more, failed = once(tuple(chosen.test or TIMED))
+        while done < chosen.repeat:
+            times = min(TIMES, chosen.repeat - done)
+            more, failed = round_of(chosen.test or TIMED, times)
+            done += times
             counts += more
             failures += failed
             load = max(load, os.getloadavg()[0])
