@@ -367,10 +367,11 @@ def test_rows_of_several_files_are_told_apart(tmp_path):
 
 def test_one_file_a_problem_as_math_is_published(tmp_path):
     for subject in ("algebra", "geometry"):
-        (tmp_path / subject).mkdir()
-        (tmp_path / subject / "1.json").write_text(json.dumps({"question": f"{subject}?", "answer": "1"}, indent=4))
-    ids = [problem.id for problem in read_problems(f"{tmp_path}/*/*.json")]
-    assert ids == [f"{tmp_path.name}-{subject}/1/1" for subject in ("algebra", "geometry")]
+        (tmp_path / "MATH" / subject).mkdir(parents=True)
+        row = json.dumps({"question": f"{subject}?", "answer": "1"}, indent=4)
+        (tmp_path / "MATH" / subject / "1.json").write_text(row)
+    ids = [problem.id for problem in read_problems(f"{tmp_path}/MATH/*/*.json")]
+    assert ids == [f"MATH-{subject}/1/1" for subject in ("algebra", "geometry")]
 
 
 def test_a_folder_that_is_not_one_table_names_its_files(tmp_path):

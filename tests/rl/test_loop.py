@@ -255,7 +255,7 @@ def test_a_roll_back_restarts_before_the_bad_steps_with_other_rollouts(tmp_path,
     stage = room(tmp_path / "r", world, adder, tripwires=wires, **LOOSE)
     with pytest.raises(Paused):  # the second time it is one too many
         loop.run(stage)
-    first, second = read_json(tmp_path / "r" / "tripwires.json")
+    first, second = read_json(tmp_path / "r" / "tripwires.json", list)
     assert (first["action"], first["onset"], second["action"]) == ("rollback", 0, "pause")
     assert logged(tmp_path / "r", "learning_rate") == pytest.approx([stage.settings.optimizer.learning_rate / 2] * 2)
     summary = loop.run(room(tmp_path / "r", world, adder, tripwires=wires | {"sampler_gap": 0.0}, **LOOSE))
