@@ -84,25 +84,27 @@ def test_a_system_turn_is_taught_with_its_question_and_left_out_where_the_templa
     assert "no system role" in dropped["detail"]
 
 
-def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
+def with_a_long_row(folder, world):
+    """The world with a third row that is longer than its model's context."""
     rows = list(read_rows(world["subset"]))
     rows[2] = rows[2] | {"text": answer(1, 1) * 20}
-    write_rows(tmp_path / "subset", rows)
-    told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=128))
+    write_rows(folder / "subset", rows)
+    return world | {"subset": folder / "subset"}
+
+
+def test_samples_are_whole_and_those_too_long_are_counted(tmp_path, world):
+    told = sft.run(room(tmp_path / "s", with_a_long_row(tmp_path, world), epochs=1, max_length=128))
     assert (told["samples"], told["left_out"]) == (7, 1)
     with pytest.raises(ValueError, match=r"longer than 5 tokens .* Raise max_length: the shortest has"):
         sft.run(room(tmp_path / "t", world, max_length=5))
 
 
 def test_conversations_longer_than_the_models_context_are_left_out_whatever_max_length_says(tmp_path, world):
-    rows = list(read_rows(world["subset"]))
-    rows[2] = rows[2] | {"text": answer(1, 1) * 20}
-    write_rows(tmp_path / "subset", rows)
-    told = sft.run(room(tmp_path / "s", world | {"subset": tmp_path / "subset"}, epochs=1, max_length=10_000))
+    told = sft.run(room(tmp_path / "s", with_a_long_row(tmp_path, world), epochs=1, max_length=10_000))
     assert (told["samples"], told["left_out"]) == (7, 1)
     (dropped,) = read_rows(tmp_path / "s" / "dropped")
     assert (dropped["row"], dropped["reason"]) == (2, "longer than 256 tokens")
-    write_rows(tmp_path / "subset", rows[2:3])
+    write_rows(tmp_path / "subset", list(read_rows(tmp_path / "subset"))[2:3])
     with pytest.raises(ValueError, match="Take a model with a longer context: the shortest has"):
         sft.run(room(tmp_path / "t", world | {"subset": tmp_path / "subset"}, max_length=10_000))
 

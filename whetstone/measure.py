@@ -11,10 +11,9 @@ from typing import Any
 
 from whetstone.answer import count_votes
 from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
-from whetstone.run.progress import say
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
-from whetstone.window import Window, named
+from whetstone.window import Window
 
 Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 RESAMPLES = 10_000  # of the bootstrap
@@ -46,7 +45,7 @@ def score_model(
             chosen = [p for p in problems if p.benchmark == benchmark]
             chosen = chosen[: scores.problems] if scores.problems else chosen
             label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
-            unaskable = not_asked(label, window, chosen)
+            unaskable = window.report(label, chosen, "count as not solved")
             asked = [problem for problem in chosen if problem.id not in unaskable]
             sampled = sample_journalled(engine, asked, samples, sampling, verifier, journal, label, block=2048)
             groups = {problem.id: group for problem, group in zip(asked, sampled, strict=True)}
@@ -58,22 +57,6 @@ def score_model(
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results
-
-
-def not_asked(what: str, window: Window, problems: Sequence[Problem]) -> dict[str, str]:
-    """Problem id -> why it cannot be asked, and says so. Raises ValueError if all are."""
-    reasons = window.unaskable(problems)
-    if reasons and len(reasons) == len(problems):
-        raise ValueError(
-            f"{what}: none of its {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
-            "questions, or take a model with a longer context."
-        )
-    if reasons:
-        say(
-            f"warning: {what}: {len(reasons):,} of {len(problems):,} problems cannot be asked and count as not solved: "
-            f"{named(reasons)}"
-        )
-    return reasons
 
 
 def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whetstone.run.folder import MANIFEST
+from whetstone.run.mistakes import first_few
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -350,5 +351,4 @@ def listed(names: Iterable[str]) -> str:
     'a\\\\n, b, c and 2 more'
     """
     every = [(name if name.isprintable() else ascii(name)[1:-1])[:LONGEST] for name in names]
-    more = f" and {len(every) - SHOWN:,} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
+    return first_few(every, SHOWN)

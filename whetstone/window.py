@@ -1,11 +1,14 @@
 """Which problems a model can be asked: the prompt and the longest answer must fit into its context."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whetstone.records import Problem
+from whetstone.run.mistakes import first_few
+from whetstone.run.progress import say
 
 if TYPE_CHECKING:
     from whetstone.chat import Chat
@@ -34,6 +37,26 @@ class Window:
         reasons = ((problem.id, self._why_not(problem)) for problem in problems)
         return {name: why for name, why in reasons if why}
 
+    def report(self, what: str, problems: Sequence[Problem], then: str, looked_at: int | None = None) -> dict[str, str]:
+        """`unaskable` of the problems, and says so; `then` is what becomes of them.
+
+        With `looked_at`, only so many problems are tried, those with the longest questions. Raises ValueError if no problem
+        can be asked.
+        """
+        longest = (
+            problems if looked_at is None else nlargest(looked_at, problems, key=lambda problem: len(problem.question))
+        )
+        reasons = self.unaskable(longest)
+        if reasons and len(reasons) == len(problems):
+            raise ValueError(
+                f"{what}: none of its {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
+                "questions, or take a model with a longer context."
+            )
+        if reasons:
+            count = f"{'at least ' * (len(reasons) == looked_at)}{len(reasons):,} of {len(problems):,}"
+            say(f"warning: {what}: {count} problems cannot be asked and {then}: {named(reasons)}")
+        return reasons
+
     def _why_not(self, problem: Problem) -> str:
         from whetstone.chat import ask
 
@@ -49,6 +72,4 @@ class Window:
 
 def named(reasons: Mapping[str, str]) -> str:
     """The first problems that cannot be asked, in words."""
-    shown = [f"{name} ({why})" for name, why in list(reasons.items())[:NAMED]]
-    more = f" and {len(reasons) - NAMED:,} more" if len(reasons) > NAMED else ""
-    return "; ".join(shown) + more
+    return first_few([f"{name} ({why})" for name, why in reasons.items()], NAMED, "; ")

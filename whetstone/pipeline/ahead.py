@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from heapq import nlargest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,7 @@ from whetstone.rollouts import collect as rollouts
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.tables import read_records
-from whetstone.window import Window, named
+from whetstone.window import Window
 
 LOOKED_AT = 1000  # questions of a table, the longest
 
@@ -157,12 +156,12 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
     for benchmark in dict.fromkeys(problem.benchmark for problem in tests):
         own = [problem for problem in tests if problem.benchmark == benchmark][: recipe.scores.problems or None]
         asked = replace(window, max_tokens=recipe.scores.max_tokens)
-        _say_unaskable(f"[scores] on {benchmark}", asked, own, "count as not solved")
+        asked.report(f"[scores] on {benchmark}", own, "count as not solved", LOOKED_AT)
     for below in recipe.stages:
         table = _prompts(recipe, below)
         if table is not None and table.is_dir():
             asked = replace(window, max_tokens=below.settings.max_tokens)
-            _say_unaskable(below.name, asked, candidates(table, below.settings.pool), "are left out")
+            asked.report(below.name, candidates(table, below.settings.pool), "are left out", LOOKED_AT)
 
 
 def _tests(table: Path) -> Iterator[Problem]:
@@ -183,17 +182,3 @@ def _prompts(recipe: Recipe, stage: RecipeStage) -> Path | None:
         return None
     source = stage.sources["prompts"]
     return recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
-
-
-def _say_unaskable(what: str, window: Window, problems: list[Problem], then: str) -> None:
-    """Looks at the longest questions. Raises ValueError if no problem can be asked."""
-    longest = nlargest(LOOKED_AT, problems, key=lambda problem: len(problem.question))
-    reasons = window.unaskable(longest)
-    if problems and len(reasons) == len(problems):
-        raise ValueError(
-            f"{what}: none of {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
-            "questions, or take a model with a longer context."
-        )
-    if reasons:
-        count = f"{'at least ' * (len(reasons) == LOOKED_AT)}{len(reasons):,} of {len(problems):,}"
-        say(f"warning: {what}: {count} problems cannot be asked and {then}: {named(reasons)}")

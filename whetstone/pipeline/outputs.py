@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.run.folder import DamagedFile, files_below, hash_folder, read_json, write_json
+from whetstone.run.mistakes import first_few
 
 OUTPUTS = "outputs.json"
 SHOWN = 3  # files named in a message
@@ -80,5 +81,4 @@ def _which(before: Any, folder: Path) -> str:
         return ""
     now = stamps(folder)
     names = [name for name in sorted(before.keys() | now.keys()) if before.get(name, [])[:2] != now.get(name, [])[:2]]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f" ({', '.join(names[:SHOWN])}{more})" if names else ""
+    return f" ({first_few(names, SHOWN)})" if names else ""

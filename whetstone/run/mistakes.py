@@ -29,6 +29,16 @@ def validated(settings_class: type[Any], table: Table, known: Sequence[str] = ()
         raise ValueError("\n".join(dict.fromkeys(words))) from error
 
 
+def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first items, and how many more there are.
+
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
+
+
 def shown(value: object) -> str:
     """A value for a message, without secrets: its beginning, if it is long.
 
