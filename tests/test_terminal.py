@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import whetstone
-from whetstone import cli
+from whetstone import cli, terminal
 from whetstone.ask import Printer
 from whetstone.problems.row import as_json
 from whetstone.records import Score
@@ -201,3 +202,12 @@ def test_a_character_that_the_terminals_encoding_lacks_costs_no_result(encoding)
     ended = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "…" in json.dumps(json.loads(ended.stdout), ensure_ascii=False)
+
+
+def test_a_narrow_terminal_cuts_no_name_and_no_number(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "_console", lambda width: Console(width=80, markup=False, highlight=False))
+    shares = {"1": 1.0, "2": 1.0, "4": 1.0, "8": 1.0}
+    terminal.print_scores([Score("s", "words", True, 200, 8, 1.0, 0.342, 1.0, shares, 0.987, 0.0, 64.0, 0.6)])
+    printed = capsys.readouterr().out
+    for cell in ("words", "200", "100.0", "34.2", "98.7", "@8", "64", "0.6"):
+        assert f"{cell} " in printed

@@ -104,9 +104,7 @@ class Score:
     mean_tokens: float
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
-    not_asked: int = (
-        0  # problems that the model cannot be asked, as they are too long; they are not solved in the score
-    )
+    not_asked: int = 0  # problems that are too long for the model; they are in the score, as not solved
 
 
 @dataclass(frozen=True, slots=True)

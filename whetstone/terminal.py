@@ -136,14 +136,15 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.mean_tokens:.0f}",
             f"{score.temperature:g}",
         )
-    _console(130).print(table)
+    _console(150).print(table)
 
 
 def _table(first: str, *headings: str) -> Table:
-    """Text in the first column, numbers in the others."""
-    table = Table(first)
+    """Text in the first column, numbers in the others. In a narrow terminal cells take several lines, and nothing is cut."""
+    table = Table()
+    table.add_column(first, overflow="fold")
     for heading in headings:
-        table.add_column(visible(heading, one_line=True), justify="right", no_wrap=True)
+        table.add_column(visible(heading, one_line=True), justify="right", overflow="fold")
     return table
 
 
