@@ -432,3 +432,10 @@ def test_a_source_is_called_like_its_file_or_folder(path, title):
 def test_the_test_part_of_a_set_is_no_training_data_however_it_is_named(path):
     with pytest.raises(ValueError, match="is made for scoring"):
         Settings(kind="questions", source=[{"kind": "published", "set": "gsm8k", "path": path}])
+
+
+def test_two_files_of_long_names_are_two_problem_sets(tmp_path):
+    names = [f"problems_of_the_second_round_of_{year}" for year in (2024, 2025)]
+    for name in names:
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "1 + 1?", "answer": 2}')
+    assert [read_problems(str(tmp_path / f"{name}.jsonl"))[0].benchmark for name in names] == names

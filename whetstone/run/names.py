@@ -30,8 +30,10 @@ def fitting_name(text: str) -> str:
 
     >>> fitting_name("my set!"), fitting_name("aime_2024"), fitting_name(".")
     ('my set_', 'aime_2024', '_')
+    >>> fitting_name("problems_of_the_second_round_2024") == fitting_name("problems_of_the_second_round_2025")
+    False
     """
-    name = re.sub(r"[^\w .,+=@()%-]", "_", text)[: LONGEST // 4]
+    name = re.sub(r"[^\w .,+=@()%-]", "_", text).encode()[: LONGEST - 1].decode(errors="ignore")
     return name if FITTING.fullmatch(name) and not RESERVED.fullmatch(name) else f"_{name.strip(' .,-@%')}"
 
 
