@@ -20,7 +20,7 @@ from whetstone.verify.children import Killed, NotStarted
 from whetstone.verify.verifier import AHEAD
 from whetstone.verify.workers import Budget, Worker, Workers
 
-SLOW = r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}"  # computer algebra takes seconds over it
+SLOW = r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}"  # half a second of processor time or more
 GOLD_OF_SLOW = r"\int_0^1 \sin(x^2) dx"
 
 
@@ -165,7 +165,7 @@ def test_checks_are_awaited_together_and_do_not_block_the_loop(verifier):
         ticking = asyncio.create_task(tick())
         items = [hard(n) if n % 2 else easy(n) for n in range(200, 240)]
         verdicts = await asyncio.gather(*(verifier.check_async(*item) for item in items))
-        slow = MathVerifier(deadline=0.2)
+        slow = MathVerifier(deadline=0.05)
         before = ticks
         verdict = await slow.check_async(SLOW, GOLD_OF_SLOW)
         meanwhile = ticks - before
@@ -176,7 +176,7 @@ def test_checks_are_awaited_together_and_do_not_block_the_loop(verifier):
 
     verdicts, meanwhile = asyncio.run(all_of_them())
     assert verdicts == [bool(n % 2) for n in range(200, 240)]
-    assert meanwhile > 1  # of some 40 on a quiet machine; none if the check held the loop
+    assert meanwhile > 1  # of some ten on a quiet machine; none if the check held the loop
 
 
 def test_a_cancelled_check_leaves_the_verifier_working():
@@ -185,7 +185,7 @@ def test_a_cancelled_check_leaves_the_verifier_working():
             assert (await verifier.check_async(*hard(1))).correct is True
             first = asyncio.create_task(verifier.check_async(SLOW, GOLD_OF_SLOW))
             queued = asyncio.create_task(verifier.check_async(SLOW, GOLD_OF_SLOW + "+1"))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.05)
             for task in (first, queued):
                 task.cancel()
             for task in (first, queued):

@@ -118,7 +118,7 @@ def test_a_megabyte_is_read_within_a_second(verifier):
 
 
 def test_a_timeout_is_undecided_and_is_the_reason():
-    with MathVerifier(deadline=0.5) as verifier:
+    with MathVerifier(deadline=0.05) as verifier:  # a tenth of the processor time that it takes
         verdict = verifier.check(r"\boxed{\int_0^1 \frac{e^{x^2}\sin(x^3)}{\ln(x+2)} dx}", r"\int_0^1 \sin(x^2) dx")
         assert verdict.correct is None
         assert verdict.reason == "timeout"
