@@ -5,7 +5,8 @@
     python -m benchmarks demo --collect --json …                      # run nothing: only read the runs that are finished
     python -m benchmarks demo --show benchmarks/results/demo.json     # print the tables of an earlier result, as in README
 
-A run is `FOLDER/NAME-sSEED-pPROCESSES`. After each run the numbers of all finished ones are written: for each process count
+A run is `FOLDER/NAME-sSEED-pPROCESSES`. A run that is not finished, or that other settings made, is
+left out. After each run the numbers so far are written: for each process count
 and stage the accuracy of each seed on the main problem set with its 95 % interval, the mean, the lowest and the highest; the
 paired gain over the stage it started from, of each seed and of all seeds together (a bootstrap over problems); the share of
 operations whose result is written without the steps of the arithmetic; wall and CPU seconds. A stage keeps the revision that
@@ -18,13 +19,15 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks._measure import hardware, versions, write
 from benchmarks.seeds import Run, differences, interval, line, percent, read_run, run_seed, stages_of
 from whetstone.pipeline.machine import git_revision
-from whetstone.recipe import read_recipe
+from whetstone.pipeline.staleness import plan_recipe
+from whetstone.recipe import Recipe, read_recipe
 from whetstone.run.folder import read_json
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tiny.toml"
@@ -53,14 +56,15 @@ def texts_of(run: Run, stage: str, benchmark: str) -> list[str]:
     ]
 
 
-def finished(folder: Path, seed: int) -> Run | None:
-    """The run if its report, the last stage, is there."""
-    if not list(folder.glob("[0-9]*-report/manifest.json")):
-        return None
+def is_finished(recipe: Recipe) -> bool:
+    """Whether each stage of the run is there, made by the settings that the recipe has now."""
+    return all(state.status == "done" for _, state in plan_recipe(recipe))
+
+
+def read(folder: Path, seed: int) -> Run:
     run = read_run(folder, seed)
     manifests = [read_json(path) for path in sorted(folder.glob("[0-9]*-*/manifest.json"))]
-    run["revisions"] = {manifest["name"]: manifest.get("git_revision") for manifest in manifests}
-    return run
+    return run | {"revisions": {manifest["name"]: manifest.get("git_revision") for manifest in manifests}}
 
 
 def summary(runs: Sequence[Run], processes: int) -> dict[str, Any]:
@@ -157,15 +161,12 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def collect(folders: Mapping[tuple[int, int], Path], recipe: Path) -> dict[str, Any] | None:
-    """The numbers of the finished runs among `folders`, (processes, seed) -> run folder; None if there is none."""
-    cases = []
-    for processes in dict.fromkeys(count for count, _ in folders):
-        found = [finished(folder, seed) for (count, seed), folder in folders.items() if count == processes]
-        if runs := [run for run in found if run]:
-            cases.append(summary(runs, processes))
-    if not cases:
-        return None
+def collect(folders: Mapping[tuple[int, int], Path], recipe: Path) -> dict[str, Any]:
+    """The numbers of finished runs, (processes, seed) -> run folder."""
+    cases = [
+        summary([read(folder, seed) for (count, seed), folder in folders.items() if count == processes], processes)
+        for processes in dict.fromkeys(count for count, _ in folders)
+    ]
     return {
         "name": "demo",
         "recipe": recipe.name,
@@ -177,7 +178,7 @@ def collect(folders: Mapping[tuple[int, int], Path], recipe: Path) -> dict[str, 
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -187,26 +188,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--collect", action="store_true", help="run nothing, only read the runs that are finished")
     parser.add_argument("--show", type=Path, metavar="FILE", help="run nothing, only print the tables of this result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    chosen = options().parse_args(arguments)
     if chosen.show:
         print(tables(read_json(chosen.show)), end="")
         return
-    folder, name = chosen.folder.expanduser(), read_recipe(chosen.recipe, chosen.set).run.name
-    folders = {(p, s): folder / f"{name}-s{s}-p{p}" for p in chosen.processes for s in chosen.seeds}
+    name = read_recipe(chosen.recipe, chosen.set).run.name
+    finished: dict[tuple[int, int], Path] = {}
     failures = []
-    for (processes, seed), path in folders.items():
-        if chosen.collect:
-            break
-        sets = [*chosen.set, f"run.folder={folder}", f"parallel.forks={processes}"]
-        failures.append(run_seed(chosen.recipe, sets, path.name, seed, path, aloud=True))
-        if result := collect(folders, chosen.recipe):  # a later run may take an hour
-            write(result, chosen.json)
-    result = collect(folders, chosen.recipe)
-    if result is None:
-        sys.exit("; ".join(filter(None, failures)) or f"no run in {folder} is finished")
-    write(result, chosen.json)
-    print(tables(result), end="")
-    sys.exit("; ".join(filter(None, failures)) or 0)
+    for processes, seed in product(chosen.processes, chosen.seeds):
+        run = f"{name}-s{seed}-p{processes}"
+        sets = [*chosen.set, f"run.folder={chosen.folder.expanduser().resolve()}", f"parallel.forks={processes}"]
+        recipe = read_recipe(chosen.recipe, [*sets, f"run.name={run}", f"run.seed={seed}"])
+        if not chosen.collect:
+            failures.append(run_seed(chosen.recipe, sets, run, seed, recipe.folder, aloud=True))
+        if is_finished(recipe):
+            finished[processes, seed] = recipe.folder
+            write(collect(finished, chosen.recipe), chosen.json)  # the next run may take an hour
+    if finished:
+        print(tables(collect(finished, chosen.recipe)), end="")
+    sys.exit("; ".join(filter(None, failures)) or (0 if finished else "no run is finished"))
 
 
 if __name__ == "__main__":

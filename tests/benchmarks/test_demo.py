@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import demo
 from tests.benchmarks.test_seeds import run_folder
-from whetstone.run.folder import write_json
+from whetstone.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 MEASURED = ROOT / "benchmarks" / "results" / "demo.json"
@@ -29,27 +29,24 @@ def test_an_operation_without_its_columns_is_done_in_the_head():
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two seeds with two processes, one with one; a further one is unfinished."""
-    found = {(2, 0): "++--", (2, 1): "+++-", (1, 0): "+---", (1, 1): "++++"}
+    """Two seeds with two processes, one with one."""
+    found = {(2, 0): "++--", (2, 1): "+++-", (1, 0): "+---"}
     for (processes, seed), right in found.items():
-        folder = tmp_path / f"tiny-s{seed}-p{processes}"
-        run_folder(folder, seed, right)
-        if (processes, seed) != (1, 1):
-            used = {"wall_seconds": 0.0, "cpu_seconds": 0.0, "peak_memory": 0, "git_revision": "abc"}
-            manifest = {"name": "report", "kind": "report", "inputs": {}, "outputs": {}, **used}
-            write_json(folder / "09-report" / "manifest.json", manifest)
+        run_folder(tmp_path / f"tiny-s{seed}-p{processes}", seed, right)
     return {key: tmp_path / f"tiny-s{key[1]}-p{key[0]}" for key in found}
 
 
-def test_each_process_count_has_its_finished_seeds(folders):
+def test_each_process_count_has_its_seeds(folders):
     two, one = demo.collect(folders, Path("recipes/tiny.toml"))["cases"]
     assert (two["processes"], two["seeds"], one["processes"], one["seeds"]) == (2, [0, 1], 1, [0])
     assert two["cpu_seconds"] == [56.0, 56.0] and two["wall_seconds"] == [34.0, 37.0]  # worked by hand in test_seeds.py
-    assert two["revisions"][0]["report"] == "abc"
     sft = next(row for row in two["stages"] if row["stage"] == "sft")
     assert (sft["mean"], sft["lowest"], sft["highest"]) == (0.625, 0.5, 0.75)
     assert [gain["difference"] for gain in sft["gains"]] == [0.25, 0.5, 0.375]
-    assert demo.collect({key: path / "missing" for key, path in folders.items()}, Path("tiny.toml")) is None
+
+
+def test_a_run_that_is_not_there_is_not_finished(tmp_path):
+    assert not demo.is_finished(read_recipe(demo.RECIPE, [f"run.folder={tmp_path}"]))
 
 
 def test_the_tables_name_every_stage_and_count_the_seeds_that_gain(folders):
