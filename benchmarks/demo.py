@@ -5,12 +5,11 @@
     python -m benchmarks demo --collect --json …                      # run nothing: only read the runs that are finished
     python -m benchmarks demo --show benchmarks/results/demo.json     # print the tables of an earlier result, as in README
 
-A run is `FOLDER/NAME-sSEED-pPROCESSES`. A run that is not finished, or that other settings made, is
-left out. After each run the numbers so far are written: for each process count
-and stage the accuracy of each seed on the main problem set with its 95 % interval, the mean, the lowest and the highest; the
-paired gain over the stage it started from, of each seed and of all seeds together (a bootstrap over problems); the share of
-operations whose result is written without the steps of the arithmetic; wall and CPU seconds. A stage keeps the revision that
-made it, so that results of several revisions can be told apart.
+A run is `FOLDER/NAME-sSEED-pPROCESSES`; one that is not finished, or that other settings made, is left out. After each run the
+numbers so far are written: for each process count and stage the accuracy of each seed on the main problem set with its 95 %
+interval, the mean, the lowest and the highest; the paired gain over the stage it started from, of each seed and of all seeds
+together (a bootstrap over problems); the share of operations whose result is written without the steps of the arithmetic; wall
+and CPU seconds. Each stage keeps the revision that made it.
 """
 
 import argparse
@@ -62,9 +61,12 @@ def is_finished(recipe: Recipe) -> bool:
 
 
 def read(folder: Path, seed: int) -> Run:
+    """A run with the revisions of its stages. A stage that was interrupted has no costs: only its last attempt was timed."""
     run = read_run(folder, seed)
-    manifests = [read_json(path) for path in sorted(folder.glob("[0-9]*-*/manifest.json"))]
-    return run | {"revisions": {manifest["name"]: manifest.get("git_revision") for manifest in manifests}}
+    manifests = {manifest["name"]: manifest for manifest in map(read_json, folder.glob("[0-9]*-*/manifest.json"))}
+    whole = {name for name, manifest in manifests.items() if manifest.get("attempts", 1) == 1}
+    costs = {name: used if name in whole or name == "scoring" else {} for name, used in run["costs"].items()}
+    return run | {"costs": costs, "revisions": {name: made.get("git_revision") for name, made in manifests.items()}}
 
 
 def summary(runs: Sequence[Run], processes: int) -> dict[str, Any]:
@@ -83,9 +85,10 @@ def summary(runs: Sequence[Run], processes: int) -> dict[str, Any]:
     }
 
 
-def whole(run: Run, kind: str) -> float:
-    """Seconds of all stages and of the scoring."""
-    return round(sum(used[kind] for used in run["costs"].values()), 1)
+def whole(run: Run, kind: str) -> float | None:
+    """Seconds of all stages and of the scoring; None if those of a stage are not known."""
+    used = [cost.get(kind) for cost in run["costs"].values()]
+    return None if None in used else round(sum(used), 1)
 
 
 def stage_numbers(runs: Sequence[Run], stage: str, benchmark: str) -> dict[str, Any]:
@@ -137,9 +140,10 @@ def table(case: Mapping[str, Any]) -> Iterator[str]:
     yield line(["whole run, with scoring", *[""] * (len(seeds) + 4), seconds(case["cpu_seconds"])])
 
 
-def seconds(values: Sequence[float]) -> str:
-    """Their mean."""
-    return f"{statistics.fmean(values):.0f}"
+def seconds(values: Sequence[float | None]) -> str:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.0f}" if known else ""
 
 
 def gain_table(case: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import demo
 from tests.benchmarks.test_seeds import run_folder
 from whetstone.recipe import read_recipe
+from whetstone.run.folder import read_json, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 MEASURED = ROOT / "benchmarks" / "results" / "demo.json"
@@ -43,6 +44,15 @@ def test_each_process_count_has_its_seeds(folders):
     sft = next(row for row in two["stages"] if row["stage"] == "sft")
     assert (sft["mean"], sft["lowest"], sft["highest"]) == (0.625, 0.5, 0.75)
     assert [gain["difference"] for gain in sft["gains"]] == [0.25, 0.5, 0.375]
+
+
+def test_a_stage_that_was_interrupted_has_no_seconds(folders):
+    path = folders[2, 1] / "05-sft" / "manifest.json"
+    write_json(path, read_json(path) | {"attempts": 2})
+    case = demo.collect(folders, Path("recipes/tiny.toml"))["cases"][0]
+    assert [row["cpu_seconds"] for row in case["stages"][1:3]] == [[8.0, 8.0], [8.0, None]]
+    assert case["cpu_seconds"] == [56.0, None] and case["wall_seconds"] == [34.0, None]
+    assert demo.seconds([8.0, None]) == "8" and demo.seconds([None]) == ""
 
 
 def test_a_run_that_is_not_there_is_not_finished(tmp_path):
