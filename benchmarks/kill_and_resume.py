@@ -35,7 +35,8 @@ from pathlib import Path
 import whetstone
 from benchmarks._measure import hardware, write
 from whetstone.pipeline.running import run_recipe
-from whetstone.recipe import Recipe, RecipeStage, read_recipe
+from whetstone.recipe import Recipe, read_recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
 from whetstone.run.processes import fork

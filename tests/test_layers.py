@@ -22,7 +22,7 @@ FLOORS = [
     ("learner", "decode"),
     ("sample", "window", "pool", "answer", "judge", "measure"),
     ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
-    ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
+    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -113,7 +113,8 @@ def packed_steps(settings: Settings, rows: "TokenStore", seed: int) -> tuple["Pa
         packed = pack(rows.lengths, settings.max_length)
     first = range(len(packed)) if settings.curriculum else None
     sizes = packed.sizes(rows.lengths)
-    return packed, plan_steps(sizes, settings.batch_tokens, seed, settings.epochs, settings.tokens, first)
+    budget, tokens, steps = settings.batch_tokens, settings.tokens, settings.steps
+    return packed, plan_steps(sizes, budget, seed, settings.epochs, tokens, first, steps)
 
 
 def tiny_base(stage: Stage) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST
 from whetstone.run.mistakes import first_few
 
@@ -89,7 +90,7 @@ def local_model(name: Path | str) -> Path | None:
         if (own / CONFIG).is_file():
             return own
     trained = [path.parent for path in sorted(folder.glob(f"[0-9]*-*/model/{CONFIG}"))]
-    trained = [path for path in trained if (path.parent / MANIFEST).exists()]
+    trained = [path for path in trained if (path.parent / MANIFEST).exists() and not is_control(path.parent.name)]
     if trained:
         return trained[-1]
     if folder.exists() or not _is_hub_name(str(name)):

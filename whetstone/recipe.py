@@ -22,11 +22,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from whetstone.controls import with_controls
+from whetstone.recipe_stage import RecipeStage, Source
 from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.settings import (
+    ControlSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+)
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
 
@@ -48,34 +56,10 @@ SHARED: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
+    "controls": ControlSettings,
 }
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
 MOST_EXTENDS = 16  # recipes of which each extends the next
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an input comes from: an artifact of a stage above."""
-
-    stage: str
-    artifact: str
-
-    def __str__(self) -> str:
-        return f"{self.stage}/{self.artifact}"
-
-
-@dataclass(frozen=True)
-class RecipeStage:
-    number: int  # 1 is the first; the NN of the stage's folder
-    name: str
-    kind: str  # one of KINDS, or "file.py:ROOM"
-    room: Room
-    settings: StageSettings
-    sources: Mapping[str, Source]  # by input name; an optional input without a source is left out
-
-    @property
-    def folder_name(self) -> str:
-        return f"{self.number:02d}-{self.name}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,9 @@ class Recipe:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
-    stages: tuple[RecipeStage, ...]
+    controls: ControlSettings
+    stages: tuple[RecipeStage, ...]  # in the order in which they run, controls included
+    notes: tuple[str, ...] = ()  # which controls cannot be made, and why
 
     @property
     def folder(self) -> Path:
@@ -94,7 +80,7 @@ class Recipe:
     @property
     def longest(self) -> int:
         """Tokens of the run's longest sequence, prompt and answer: `[model] longest`, or the most that a stage asks for."""
-        stages = (stage.room.longest(stage.settings) for stage in self.stages)
+        stages = (stage.room.longest(stage.settings) for stage in self.stages if not stage.control)
         return self.model.longest or max(PROMPT_TOKENS + self.scores.max_tokens, *stages)
 
     def stage(self, name: str) -> RecipeStage:
@@ -106,6 +92,20 @@ class Recipe:
             f"{self.path} has no stage {name!r}{suggestion(name, names)} Its stages are {', '.join(names)}."
         )
 
+    def above(self, stage: RecipeStage) -> tuple[RecipeStage, ...]:
+        """The stages that run before a stage."""
+        return self.stages[: [other.name for other in self.stages].index(stage.name)]
+
+    def wanted(self, stage: RecipeStage) -> tuple[str, ...]:
+        """The artifacts of a stage that stages below cannot do without."""
+        read = [
+            source.artifact
+            for below in self.stages
+            for name, source in below.sources.items()
+            if source.stage == stage.name and not below.room.inputs[name].optional
+        ]
+        return tuple(dict.fromkeys(read))
+
     def shared(self, uses: Iterable[str]) -> dict[str, Any]:
         """The values of shared settings named as `run.seed`, or of all of a table's, by dotted name."""
         values: dict[str, Any] = {}
@@ -116,14 +116,14 @@ class Recipe:
         return values
 
     def warnings(self) -> list[str]:
-        """What a user should know before the recipe runs: where a secret stands in it as it is."""
+        """What a user should know before it runs: where a secret stands in the recipe, and which controls it lacks."""
         tables = {name: getattr(self, name) for name in SHARED} | {stage.name: stage.settings for stage in self.stages}
         return [
             f"warning: {name} in {self.path} is a secret. It is left out of all that is written, but stands in the recipe: "
             'name an environment variable instead, as "${NAME}", or key_variable = "NAME" for a server\'s key.'
             for table, settings in tables.items()
             for name in literal_secrets(settings.model_dump(), table)
-        ]
+        ] + list(self.notes)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, defaults included and secrets left out."""
@@ -174,7 +174,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         raise ValueError(
             f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
         )
-    return Recipe(path=path, stages=tuple(above), **settings)
+    above, notes = with_controls(above, settings["controls"], shared["controls"].place, load_room)
+    return Recipe(path=path, stages=above, notes=notes, **settings)
 
 
 # --- files -> tables

@@ -9,7 +9,7 @@ The processes of a process group sample together: each takes a share of the prom
 result, and the first one keeps the journal. A rollout depends on the process that samples it by rounding at most.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOSTLY = 0.5  # share of the rollouts above which a shortcoming is said
+RIGHT_ROLLOUTS = "right_rollouts"  # the artifact with the rows of `right_rows`
 AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left unfinished
 
 
@@ -140,6 +141,19 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     """The row of a journal. Raises TypeError if no rollout can be made of it."""
     from_row(Rollout, row)
     return row
+
+
+def right_rows(rollouts: Iterable[Rollout]) -> Iterator[dict[str, Any]]:
+    """The right ones that ended by themselves, as `learner/conversation.py` reads them: for rejection fine-tuning."""
+    for r in rollouts:
+        if r.correct is True and r.stop == "end":
+            yield {
+                "problem_id": r.problem_id,
+                "index": r.index,
+                "text": r.text,
+                "prompt_ids": r.prompt_ids,
+                "ids": r.ids,
+            }
 
 
 def share_right(rollouts: Iterable[Rollout]) -> float:

@@ -20,7 +20,15 @@ from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
-from whetstone.sample import sample_journalled, share_cut_off, share_right, share_unanswered, shortcomings
+from whetstone.sample import (
+    RIGHT_ROLLOUTS,
+    right_rows,
+    sample_journalled,
+    share_cut_off,
+    share_right,
+    share_unanswered,
+    shortcomings,
+)
 from whetstone.window import Window
 
 if TYPE_CHECKING:
@@ -138,6 +146,8 @@ def student_pairs(
         )
     for words in lacks.values():
         say(f"warning: {stage.name}: {words}")
+    if process_group.main:
+        write_rows(stage.output(RIGHT_ROLLOUTS), right_rows(rollouts))
     return (
         pairs,
         dropped,

@@ -39,8 +39,10 @@ class Conversation:
 
 
 def read_conversation(row: Mapping[str, Any]) -> Conversation:
-    """A row of a corpus, or of pairs: then the chosen side, as the sampled ids if there are any."""
+    """A row of a corpus; or of a student's rollouts; or of pairs, then the chosen side, as the sampled ids if there are any."""
     problem_id, question, system = row.get("problem_id"), row.get("question"), row.get("system") or ""
+    if "ids" in row:
+        return Conversation(problem_id, question, row["text"], prompt_ids=row["prompt_ids"], answer_ids=row["ids"])
     if "chosen" not in row:
         return Conversation(problem_id, question, row.get("text"), row.get("split", "train"), system=system)
     ids = {"prompt_ids": row["prompt_ids"] or (), "answer_ids": row["chosen_ids"] or ()}

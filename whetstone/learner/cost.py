@@ -271,9 +271,10 @@ def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estima
     bound = "about " if tokens else ""
     if settings.tokens and not (spent and spent < settings.tokens):
         spent, bound = settings.tokens, "" if spent else "at most "
-    steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
+    steps = None if spent is None else settings.steps or math.ceil(spent / settings.batch_tokens)
+    step = math.ceil(spent / steps) if spent and steps and settings.steps else settings.batch_tokens
     return training_estimate(
-        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, best=best,
+        stage, step_tokens=step, row_tokens=settings.max_length, best=best,
         tokens=spent, steps=steps, bound=bound,
     )  # fmt: skip
 

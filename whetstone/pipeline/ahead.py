@@ -12,7 +12,8 @@ from whetstone.evaluate import evaluate
 from whetstone.pipeline.scores import headline
 from whetstone.pool import StudentSettings, candidates
 from whetstone.questions import gather as questions
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.records import Problem
 from whetstone.rl import loop as rl
 from whetstone.rollouts import collect as rollouts
@@ -144,7 +145,7 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
     """
     if stage != _first_that_trains(recipe):
         return
-    givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
+    givers = [above for above in recipe.above(stage) if "problems" in above.room.gives]
     tests = list(_tests(recipe.folder / givers[-1].folder_name / "problems")) if givers else []
     headline(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
     if givers and not tests:

@@ -7,7 +7,8 @@ from typing import TypeAlias
 from whetstone.model_folder import check_model
 from whetstone.pipeline.scores import headline
 from whetstone.pipeline.staleness import starts_from_path
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
 
 Check: TypeAlias = Callable[[Recipe, RecipeStage], None]
 USERS = (ValueError, OSError, ImportError)  # whose message is meant for the user
@@ -59,6 +60,6 @@ def _device(recipe: Recipe, stage: RecipeStage) -> None:
 
 def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:
     """`[scores] main`, as far as the settings name the problem sets."""
-    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.stages[: stage.number]]
+    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.above(stage)]
     if stage.room.trains and any(given):
         headline(recipe, list(dict.fromkeys([names for names in given if names][-1])))

@@ -14,8 +14,18 @@ from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import code, computed_on, git_revision, versions
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.scores import score_stage
-from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, refuse_links, stage_state
-from whetstone.recipe import SHARED, Recipe, RecipeStage
+from whetstone.pipeline.staleness import (
+    State,
+    differences,
+    fingerprint,
+    plan_recipe,
+    reads,
+    refuse_links,
+    settled,
+    stage_state,
+)
+from whetstone.recipe import SHARED, Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import (
     MANIFEST,
     STARTED,
@@ -33,7 +43,8 @@ from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
 from whetstone.run.usage import measured
 
-MAY_GIVE = ("base", "dropped")  # artifacts that any stage may write beside those that its kind always gives
+# Artifacts that a stage may write beside those that its kind always gives
+MAY_GIVE = ("base", "dropped", "right_rollouts")
 
 
 def run_recipe(
@@ -72,11 +83,11 @@ def select(recipe: Recipe, first: str | None, last: str | None, only: Sequence[s
         raise ValueError("--only goes with neither --from nor --to: it names the stages itself. Use one or the other.")
     if only:
         return [recipe.stage(name) for name in only]
-    start = recipe.stage(first).number if first else 1
-    end = recipe.stage(last).number if last else len(recipe.stages)
+    start = recipe.stages.index(recipe.stage(first)) if first else 0
+    end = recipe.stages.index(recipe.stage(last)) if last else len(recipe.stages) - 1
     if start > end:
         raise ValueError(f"--from {first} comes after --to {last} in {recipe.path}: nothing lies between. Swap them.")
-    return list(recipe.stages[start - 1 : end])
+    return list(recipe.stages[start : end + 1])
 
 
 def brief(recipe: Recipe, plan: Sequence[tuple[RecipeStage, State]], chosen: Sequence[RecipeStage]) -> str:
@@ -152,26 +163,16 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
         name=stage.name,
         kind=stage.kind,
         folder=folder or recipe.folder / stage.folder_name,
-        settings=stage.settings,
+        settings=settled(recipe, stage).settings,
         inputs={
             name: recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
             for name, source in stage.sources.items()
         },
         longest=recipe.longest,
-        wanted=_wanted(recipe, stage),
-        **{name: getattr(recipe, name) for name in SHARED},
+        wanted=recipe.wanted(stage),
+        stream=stage.control.of if stage.control else "",
+        **{name: getattr(recipe, name) for name in SHARED if name != "controls"},
     )
-
-
-def _wanted(recipe: Recipe, stage: RecipeStage) -> tuple[str, ...]:
-    """The artifacts of a stage that stages below cannot do without."""
-    read = [
-        source.artifact
-        for below in recipe.stages
-        for name, source in below.sources.items()
-        if source.stage == stage.name and not below.room.inputs[name].optional
-    ]
-    return tuple(dict.fromkeys(read))
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
@@ -253,6 +254,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     manifest = {
         "name": stage.name,
         "number": stage.number,
+        **({"control": stage.control.name, "control_of": stage.control.of} if stage.control else {}),
         **depends_on,
         "outputs": _outputs(stage, folder),
         "summary": summary,

@@ -8,7 +8,8 @@ from typing import Any
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.staleness import base_hash
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.records import Problem, to_row
 from whetstone.run.folder import (
     MANIFEST,
@@ -41,7 +42,7 @@ class _Model:
 
 def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     """Score the stage's model, and before the first one the base it started from. Then rewrite scores.json."""
-    givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
+    givers = [above for above in recipe.above(stage) if "problems" in above.room.gives]
     if not givers:
         return
     source = recipe.folder / givers[-1].folder_name

@@ -20,7 +20,9 @@ from pydantic import BaseModel
 
 from whetstone.model_folder import local_model
 from whetstone.pipeline.outputs import changed, content_of
-from whetstone.recipe import Recipe, RecipeStage, Source
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage, Source
+from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, DamagedFile, hash_file
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.secrets import redacted
@@ -71,9 +73,8 @@ def check_folder(recipe: Recipe) -> None:
     refuse_links(recipe.folder)
     for folder in sorted(recipe.folder.iterdir()):
         parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
-        if not parts or not 0 < int(parts[1]) <= len(recipe.stages):
+        if not parts or (stage := _stage_at(recipe, int(parts[1]), parts[2])) is None:
             continue
-        stage = recipe.stages[int(parts[1]) - 1]
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file, and {stage.name} needs a folder there: move it away.")
         kind = written(folder).get("kind", stage.kind)
@@ -82,6 +83,13 @@ def check_folder(recipe: Recipe) -> None:
                 f"{folder} ({kind}) stands where {recipe.path} puts {stage.folder_name} ({stage.kind}): the run folder "
                 f"holds another recipe's work. Use another run, --set run.name=NAME, or move {recipe.folder} away."
             )
+
+
+def _stage_at(recipe: Recipe, number: int, name: str) -> RecipeStage | None:
+    """The stage that a folder must belong to; None for controls, and numbers, that the recipe does not have."""
+    if is_control(name):
+        return next((stage for stage in recipe.stages if stage.name == name), None)
+    return next((stage for stage in recipe.stages if stage.number == number and not stage.control), None)
 
 
 def refuse_links(run: Path) -> None:
@@ -142,17 +150,35 @@ def _finished(recipe: Recipe, stage: RecipeStage, manifest: dict[str, Any], pend
         ),
         *changed(recipe.folder / stage.folder_name, manifest["outputs"]),
     ]
-    reasons = (*edited, *differences(manifest, fingerprint(recipe, stage), stage.settings))
+    reasons = (*edited, *_not_kept(recipe, stage, manifest), *differences(manifest, fingerprint(recipe, stage), stage.settings))
     if pending and not reasons:
         return State("stale", (f"{pending} will be made again",), manifest, follows=True)
     return State("stale" if reasons else "done", reasons, manifest, changed=bool(edited))
 
 
+def _not_kept(recipe: Recipe, stage: RecipeStage, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a stage keeps for its controls only, and did not keep when it was made."""
+    for control in recipe.stages:
+        for source in control.sources.values() if control.control else ():
+            if source.stage == stage.name and source.artifact not in {*stage.room.gives, *manifest["outputs"]}:
+                yield f"it kept no {source.artifact}, which {control.name} reads (leave that control out to keep the stage)"
+
+
 def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
     """(artifact, the stage it comes from) of everything that a stage reads."""
     if stage.room.reads_run:
-        return [(above.name, above.name) for above in recipe.stages[: stage.number - 1]]
-    return [(str(source), source.stage) for source in stage.sources.values()]
+        return [(above.name, above.name) for above in recipe.above(stage)]
+    of = [(stage.control.of, stage.control.of)] if stage.control else []
+    return [*of, *((str(source), source.stage) for source in stage.sources.values())]
+
+
+def settled(recipe: Recipe, stage: RecipeStage) -> RecipeStage:
+    """A control with the numbers that it takes from its finished stage; any other stage as it is."""
+    with suppress(FileNotFoundError, DamagedFile):
+        if stage.control:
+            of = recipe.stage(stage.control.of)
+            return stage.settled(read_manifest(recipe.folder / of.folder_name / MANIFEST)["summary"])
+    return stage
 
 
 # --- what a result depends on
@@ -160,12 +186,13 @@ def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
 
 def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     """All that a stage's result depends on. An input that does not exist yet has hash None."""
+    stage = settled(recipe, stage)
     inputs = {
         name: _input(source.stage, source.artifact, _output_hash(recipe, source))
         for name, source in stage.sources.items()
     }
     if stage.room.reads_run:
-        inputs |= _run_inputs(recipe, recipe.stages[: stage.number - 1])
+        inputs |= _run_inputs(recipe, recipe.above(stage))
     if starts_from_path(recipe, stage):
         path = str(recipe.model.path)
         inputs["[model] path"] = _input("", path, base_hash(path))

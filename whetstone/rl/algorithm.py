@@ -44,6 +44,7 @@ class Group:
     step: int = 0  # whose weights sampled it
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
+    verified: int | None = None  # right rollouts by the verifier, if the verdicts of `rollouts` are drawn at random
 
     @property
     def sampled(self) -> int:

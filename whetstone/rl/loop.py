@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
+from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
@@ -63,7 +65,8 @@ def train(stage: Stage) -> dict[str, Any]:
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
     window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
-    with MathVerifier() as verifier:
+    judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
+    with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed)
@@ -75,8 +78,9 @@ def train(stage: Stage) -> dict[str, Any]:
                 learner.publish(policy)
                 watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group, judge
                 )
+                right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
@@ -89,17 +93,18 @@ def train(stage: Stage) -> dict[str, Any]:
                 if updated is None:  # training goes back to a checkpoint
                     continue
                 metrics |= updated
-                steps.log(step, settings.passes * tokens_of(trained), **metrics)
-                updates = settings.passes * min(settings.updates, len(trained))
-                count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
+                tokens = settings.passes * tokens_of(trained)
+                steps.log(step, tokens, **metrics)
+                count(steps.state, steps=1, tokens=tokens, **counts_of(settings, groups, len(trained)))
                 watch_signal(stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-    _refuse_untrained(stage.name, steps.state)
+        right_rollouts.finish()
+    if not judge:
+        _refuse_untrained(stage.name, steps.state)
     student.save(learner)
-    counts = {name: steps.state.get(name, 0) for name in ("updates", "rollouts", "steps", "steps_without_signal")}
-    return {**facts, **counts, "tripwires": watch.summary}
+    return {**facts, **totals(steps.state), "tripwires": watch.summary}
 
 
 def update(
@@ -117,6 +122,21 @@ def update(
             return None
         done.append(sums | {"gradient_norm": norm})
     return mean_of(done) | {"learning_rate": rate} if done else {}
+
+
+def totals(state: "Mapping[str, Any]") -> dict[str, float]:
+    """The counts of the whole stage, and the share of right rollouts, for the manifest."""
+    names = ("updates", "rollouts", "steps", "tokens", "steps_without_signal")
+    return {name: state.get(name, 0) for name in names} | {"right": state.get("right", 0) / max(1, state["rollouts"])}
+
+
+def counts_of(settings: Settings, groups: "Sequence[Group]", trained: int) -> dict[str, int]:
+    """What a step adds to the counts of the stage; it was trained on so many groups."""
+    return {
+        "updates": settings.passes * min(settings.updates, trained),
+        "rollouts": sum(group.sampled for group in groups),
+        "right": sum(rollout.correct is True for group in groups for rollout in group.rollouts),
+    }
 
 
 def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:

@@ -47,6 +47,7 @@ class Stage:
     scores: ScoreSettings
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
+    stream: str = ""  # whose random numbers it draws: a control those of its stage; "": its own
 
     @property
     def model_source(self) -> Path | str | None:
@@ -55,8 +56,8 @@ class Stage:
 
     @property
     def seed(self) -> int:
-        """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
-        digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
+        """The run's seed mixed with the stage's name, so that two stages never share a random stream, a control's excepted."""
+        digest = hashlib.sha256(f"{self.run.seed}/{self.stream or self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def output(self, artifact: str) -> Path:

@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
+MOST_EPOCHS = 10**6
 LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
@@ -246,6 +247,27 @@ class ScoreSettings(Settings):
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
 
 
+StageNames = bool | tuple[str, ...]
+
+
+class ControlSettings(Settings):
+    """What stages have to beat: controls, each beside the stage that it questions (docs/controls.md). `true` makes a control for
+    every stage that it usually fits, and says where it cannot; a list names the stages.
+    """
+
+    midtraining: StageNames = Field(
+        False, description="as many tokens of mid-training instead; of sft if true, also of dpo and rl by name"
+    )
+    rejection: StageNames = Field(False, description="fine-tuning on the right rollouts of dpo and rl instead")
+    random_reward: StageNames = Field(False, description="rl with verdicts drawn at random")
+    learning_rate: dict[Literal["midtraining", "rejection"], Annotated[float, Field(gt=0, le=10)]] = Field(
+        {}, description="of a control; left out: its stage's"
+    )
+    problems: int = Field(
+        0, ge=0, description="problems of each set that controls are scored on, at most; 0: as `[scores]` says"
+    )
+
+
 class OptimizerSettings(Settings):
     """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
     for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays
@@ -303,7 +325,7 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
@@ -311,6 +333,9 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    steps: int = Field(
+        0, ge=0, le=10**8, description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives"
+    )
     max_length: int = Field(
         1024,
         gt=1,

@@ -1,0 +1,164 @@
+"""`[controls]`: what a stage has to beat. Each control is a stage, derived from the one that it questions by one rule.
+
+midtraining    mid-training on as many tokens, in as many optimizer steps, from the model that the stage starts from
+rejection      fine-tuning on the right rollouts of the stage, on as many tokens, in as many optimizer steps
+random_reward  the same RL on the same prompts, with verdicts drawn at random, as often right as the stage's own
+
+Controls run after the last stage that trains. No stage reads what a control gives: inputs are found before controls are
+added. What a control needs to know of the finished stage (its tokens, steps, share of right answers) it takes from that
+stage's manifest (`Control.takes`). So a control waits for its stage, and is stale if the stage is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from whetstone.recipe_stage import Control, RecipeStage, Source
+from whetstone.run.control import control_name
+from whetstone.run.mistakes import suggestion
+from whetstone.run.room import Room
+from whetstone.run.settings import MOST_EPOCHS, ControlSettings
+
+LoadRoom = Callable[[str], Room]
+Place = Callable[[str], str]  # a key of [controls] -> its file and line
+ON_ROLLOUTS = ("dpo", "rl")
+STEPS = {"rl": "updates"}  # what a kind of stage calls its optimizer steps in its summary, if not steps
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How a control is derived from a stage."""
+
+    kinds: tuple[str, ...]  # of the stages that it can question
+    usual: tuple[str, ...]  # of those that it questions if the recipe says `true`
+    # (stage, the stages above it, [controls], load_room) -> the control. Raises ValueError if there is none, and says why
+    derive: Callable[[RecipeStage, Sequence[RecipeStage], ControlSettings, LoadRoom], RecipeStage]
+
+
+def with_controls(
+    stages: Sequence[RecipeStage], settings: ControlSettings, place: Place, load_room: LoadRoom
+) -> tuple[tuple[RecipeStage, ...], tuple[str, ...]]:
+    """(the stages, with the controls after the last one that trains; a note for each control that cannot be made).
+
+    Raises ValueError if a stage that the recipe names cannot have the control.
+    """
+    controls: list[RecipeStage] = []
+    notes: list[str] = []
+    for name, rule in RULES.items():
+        wanted = getattr(settings, name)
+        for stage in _questioned(name, rule, wanted, stages, place, notes):
+            try:
+                controls.append(rule.derive(stage, stages[: stage.number - 1], settings, load_room))
+            except ValueError as error:
+                if wanted is not True:
+                    raise ValueError(f"{place(name)} {name} cannot question {stage.name!r}: {error}.") from error
+                notes.append(f"note: {stage.name} gets no control {name}: {error}.")
+    end = max((stage.number for stage in stages if stage.room.trains), default=0)
+    controls.sort(key=lambda control: control.number)
+    return (*stages[:end], *controls, *stages[end:]), tuple(notes)
+
+
+def _questioned(
+    name: str, rule: _Rule, wanted: bool | tuple[str, ...], stages: Sequence[RecipeStage], place: Place, notes: list[str]
+) -> Iterator[RecipeStage]:
+    if isinstance(wanted, bool):
+        usual = [stage for stage in stages if stage.kind in rule.usual] if wanted else []
+        if wanted and not usual:
+            notes.append(f"note: no control {name}: the recipe has no stage of kind {' or '.join(rule.usual)}.")
+        yield from usual
+        return
+    by_name = {stage.name: stage for stage in stages}
+    for stage_name in dict.fromkeys(wanted):
+        if stage_name not in by_name:
+            raise ValueError(
+                f"{place(name)} {name} names {stage_name!r}, and there is no such stage{suggestion(stage_name, by_name)} "
+                f"Stages are {', '.join(by_name)}."
+            )
+        if by_name[stage_name].kind not in rule.kinds:
+            raise ValueError(
+                f"{place(name)} {name} cannot question {stage_name!r}, which is of kind {by_name[stage_name].kind}: name "
+                f"stages of kind {' or '.join(rule.kinds)}, or write {name} = true for those that it fits."
+            )
+        yield by_name[stage_name]
+
+
+# --- one rule for each control
+
+
+def _midtraining(
+    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
+) -> RecipeStage:
+    """The rows of the last mid-training above, at the stage's own learning rates."""
+    room = load_room("midtrain")
+    like = next((other for other in reversed(above) if other.kind == "midtrain"), None)
+    corpus = like.sources.get("corpus") if like else _latest("corpus", above)
+    if corpus is None:
+        raise ValueError("no stage above it gives a corpus to train on")
+    settings = like.settings if like else room.settings(kind="midtrain")
+    more = {"curriculum": 0.0, "patience": 0}  # the model is no beginner any more, and all tokens are to be spent
+    sources = {"corpus": corpus} | _model_of(stage)
+    return _next_token(stage, "midtraining", room, settings.model_copy(update=more), sources, table)
+
+
+def _rejection(
+    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
+) -> RecipeStage:
+    """On the student's right rollouts; of a DPO stage on a teacher's pairs, on their right sides."""
+    room = load_room("sft")
+    artifact = "pairs" if getattr(stage.settings, "source", "student") == "teacher" else "right_rollouts"
+    settings = room.settings(kind="sft", max_length=stage.room.longest(stage.settings))
+    sources = {"data": Source(stage.name, artifact)} | _model_of(stage)
+    return _next_token(stage, "rejection", room, settings, sources, table)
+
+
+def _next_token(
+    stage: RecipeStage, name: str, room: Room, settings: Any, sources: dict[str, Source], table: ControlSettings
+) -> RecipeStage:
+    """A control that spends the stage's tokens in its number of optimizer steps, with its optimizer."""
+    own: Any = stage.settings
+    rate = {"learning_rate": table.learning_rate[name]} if name in table.learning_rate else {}
+    same = {"optimizer": own.optimizer.model_copy(update=rate), "checkpoint_every": own.checkpoint_every}
+    settings = settings.model_copy(update={**same, "epochs": MOST_EPOCHS, "tokens": 0, "steps": 0})
+    takes = {"tokens": "tokens", "steps": STEPS.get(stage.kind, "steps")}
+    return _control(stage, name, room, settings, sources, takes)
+
+
+def _random_reward(
+    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
+) -> RecipeStage:
+    """Only the verdicts differ. A reward that reads the answer gives way to one that does not."""
+    own: Any = stage.settings
+    changed = {
+        "reward": "zero_one" if own.reward == "zero_one" else "plus_minus_one",
+        "tripwires": own.tripwires.only("sampler_gap"),  # the others say how learning goes, and nothing is to be learnt
+        "random_verdicts": 0.5,
+    }
+    return _control(
+        stage, "random_reward", stage.room, own.model_copy(update=changed), dict(stage.sources), {"random_verdicts": "right"}
+    )
+
+
+def _control(
+    stage: RecipeStage, name: str, room: Room, settings: Any, sources: dict[str, Source], takes: dict[str, str]
+) -> RecipeStage:
+    own_name = control_name(stage.name, name)
+    settings = settings.model_copy(update={"name": own_name})
+    control = Control(name, stage.name, MappingProxyType(takes))
+    return RecipeStage(stage.number, own_name, settings.kind, room, settings, MappingProxyType(sources), control)
+
+
+def _model_of(stage: RecipeStage) -> dict[str, Source]:
+    """The model that the stage starts from; none if that is `[model] path`."""
+    return {"model": stage.sources["model"]} if "model" in stage.sources else {}
+
+
+def _latest(artifact: str, above: Sequence[RecipeStage]) -> Source | None:
+    return next((Source(stage.name, artifact) for stage in reversed(above) if artifact in stage.room.gives), None)
+
+
+RULES = {
+    "midtraining": _Rule(("sft", *ON_ROLLOUTS), ("sft",), _midtraining),
+    "rejection": _Rule(ON_ROLLOUTS, ON_ROLLOUTS, _rejection),
+    "random_reward": _Rule(("rl",), ("rl",), _random_reward),
+}

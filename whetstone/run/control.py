@@ -1,0 +1,35 @@
+"""How controls are named and read: for the pipeline that makes them, and for the terminal and the report that show them."""
+
+MARK = "-control-"  # in the names of control stages, and of no other stage
+
+# Control -> what it does instead of its stage
+TITLES = {
+    "prompt": "a better prompt, no training",
+    "midtraining": "as many tokens of mid-training",
+    "rejection": "fine-tuning on the right rollouts",
+    "random_reward": "RL with random rewards",
+}
+
+
+def control_name(stage: str, control: str) -> str:
+    """
+    >>> control_name("sft", "midtraining")
+    'sft-control-midtraining'
+    """
+    return f"{stage}{MARK}{control}"
+
+
+def is_control(name: str) -> bool:
+    """Of a stage or its folder."""
+    return MARK in name
+
+
+def reading(low: float, high: float) -> str:
+    """What the 95 % interval of stage minus control says.
+
+    >>> reading(0.01, 0.05), reading(-0.01, 0.05), reading(-0.05, -0.01)
+    ('outside the interval of its control', 'inside the interval of its control', 'below its control, outside the interval')
+    """
+    if low > 0:
+        return "outside the interval of its control"
+    return "below its control, outside the interval" if high < 0 else "inside the interval of its control"
