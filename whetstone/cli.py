@@ -138,7 +138,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
         write_line(note)
     for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
-        write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
+        of = f"; control of {stage.control.of}" if stage.control else ""
+        write_line(f"{stage.folder_name} ({stage.kind}{of}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
             write_line(f"    {reason}")
         if state.manifest is not None:

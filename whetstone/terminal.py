@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,11 +11,13 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
+from whetstone.run.control import TITLES, points
 from whetstone.run.folder import MANIFEST, SCORES
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 from whetstone.run.visible import visible, write_line
 
+POINTS = ("difference", "low", "high")
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
@@ -23,17 +26,27 @@ def print_results(recipe: Recipe) -> None:
     rows = list(_results(recipe))
     main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
     scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
-    table = _table("stage", "wall s", "CPU s", "peak", *scored)
+    beside = _beside_controls(recipe)
+    table = _table("stage", "wall s", "CPU s", "peak", *scored, *(["stage - control"] if beside else []))
     for name, usage, score in rows:
         accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
-        _add(table, name, *_usage_cells(usage), *accuracy)
+        control = recipe.stage(name).control if name in beside else None
+        against = [points(*(beside[name][key] for key in POINTS))] if name in beside else []
+        _add(table, f"  control: {control.name}" if control else name, *_usage_cells(usage), *accuracy, *against)
     table.add_section()
     _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
     write_line(f"\n{recipe.folder}")
-    _console(110).print(table)
+    _console(120 if beside else 110).print(table)
     for name, _, score in rows:
         if score and main and score.samples != main.samples:
             write_line(f"{name}: mean@{score.samples}")
+    for name, found in beside.items():
+        control = recipe.stage(name).control
+        if control:
+            write_line(
+                f"{control.of}, beside {TITLES[control.name]}: {points(*(found[key] for key in POINTS))} points on "
+                f"{found['problems']:,} problems: {found['reading']}"
+            )
     if speeds := last_speeds(recipe):
         write_line(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)")
     report = recipe.folder / "report.html"
@@ -41,12 +54,22 @@ def print_results(recipe: Recipe) -> None:
         write_line(f"report: {report}")
 
 
+def _beside_controls(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Control -> its stage minus it, on the headline problem set (`pipeline/beside.py`)."""
+    path, own = recipe.folder / SCORES, {stage.name for stage in recipe.stages}
+    rows = read_scores(path) if path.exists() else []
+    found = {row["stage"]: row.get("stage_minus_control") for row in rows if row["main"] and row["stage"] in own}
+    return {name: difference for name, difference in found.items() if difference}
+
+
 def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
-    """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
+    """(name, usage, main score) of the finished stages, each with its controls below it, of the base before the first that
+    trains, and of all scoring.
+    """
     path = recipe.folder / SCORES
     scores = {s["stage"]: from_row(Score, s) for s in read_scores(path) if s["main"]} if path.exists() else {}
     base = scores.get("base")
-    for stage in recipe.stages:
+    for stage in sorted(recipe.stages, key=lambda stage: stage.number):
         manifest = recipe.folder / stage.folder_name / MANIFEST
         if manifest.exists():
             if base and stage.room.trains:

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,18 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
-    """What the room can say beforehand."""
-    return stage.room.plan(stage_for(recipe, stage)) if stage.room.plan else Estimate()
+    """What the room can say beforehand. A control whose stage is not done takes its tokens and steps from that one's estimate."""
+    if stage.room.plan is None:
+        return Estimate()
+    prepared, bound = stage_for(recipe, stage), None
+    if stage.control and not (recipe.folder / recipe.stage(stage.control.of).folder_name / MANIFEST).exists():
+        expected = estimate(recipe, recipe.stage(stage.control.of))
+        bound = expected.bound
+        named = {"tokens": expected.tokens, "steps": expected.steps}
+        numbers = {setting: named[setting] for setting in stage.control.takes if named.get(setting)}
+        prepared = replace(prepared, settings=prepared.settings.model_copy(update=numbers))
+    found = stage.room.plan(prepared)
+    return found if bound is None else replace(found, bound=bound, steps_bound=bound)
 
 
 def _do_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History, force: bool) -> State:

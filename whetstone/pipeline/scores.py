@@ -1,10 +1,11 @@
 """Every trained model, and the base it started from, scored on the recipe's test problems: scores.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline.beside import beside_control
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.staleness import base_hash
@@ -38,6 +39,7 @@ class _Model:
     path: Path
     settings: ScoreSettings
     key: dict[str, Any]
+    control_of: str = ""  # the stage that a control questions
 
 
 def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
@@ -73,16 +75,20 @@ def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Mod
         elif recipe.model.path:
             path = Path(recipe.model.path)
             models.insert(0, ("base", path, base_hash(recipe.model.path) or recipe.model.path))
-    return [_model(recipe, name, path, content, problems_hash) for name, path, content in models]
+    control_of = stage.control.of if stage.control else ""
+    return [_model(recipe, name, path, content, problems_hash, control_of) for name, path, content in models]
 
 
-def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: str) -> _Model:
+def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: str, control_of: str) -> _Model:
     settings = recipe.scores
+    if control_of and recipe.controls.problems:
+        fewer = min(recipe.controls.problems, settings.problems or recipe.controls.problems)
+        settings = settings.model_copy(update={"problems": fewer})
     if name == "base" and settings.base_samples:
         settings = settings.model_copy(update={"samples": settings.base_samples})
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
     return _Model(
-        name, path, settings, {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}
+        name, path, settings, {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}, control_of
     )
 
 
@@ -132,7 +138,7 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
         scores = score_model(
             model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest
         )
-    rows = [to_row(score) for score in scores]
+    rows = [to_row(replace(score, control_of=model.control_of)) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
     remember(folder, outputs)
     write_manifest(
@@ -156,7 +162,8 @@ def write_scores(recipe: Recipe) -> None:
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
     scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
-    write_json(recipe.folder / SCORES, {"scores": [s | {"main": s["benchmark"] == main} for s in scores]})
+    rows = [s | {"main": s["benchmark"] == main} | beside_control(recipe.folder, s) for s in scores]
+    write_json(recipe.folder / SCORES, {"scores": rows})
 
 
 def _scores_in(path: Path) -> list[dict[str, Any]]:

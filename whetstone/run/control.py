@@ -24,6 +24,14 @@ def is_control(name: str) -> bool:
     return MARK in name
 
 
+def points(difference: float, low: float, high: float) -> str:
+    """
+    >>> points(0.0918, 0.07, 0.115)
+    '+9.2 [+7.0, +11.5]'
+    """
+    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def reading(low: float, high: float) -> str:
     """What the 95 % interval of stage minus control says.
 
