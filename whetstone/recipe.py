@@ -133,6 +133,7 @@ class Recipe:
                 stage.settings.model_dump(mode="json") | {"inputs": {k: str(v) for k, v in stage.sources.items()}}
                 for stage in self.stages
             ],
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 

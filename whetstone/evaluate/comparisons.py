@@ -61,7 +61,7 @@ def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: lis
     for (by, value), rows in split_groups(ours).items():
         if problems(rows) & problems(others.get((by, value), [])):
             numbers = dict(zip(("difference", "low", "high"), paired_bootstrap(rows, others[by, value]), strict=True))
-            numbers["problems"] = len(problems(rows))
+            numbers["problems"] = len(problems(rows) & problems(others[by, value]))
             yield {"stage": stage, "start": start, "benchmark": benchmark, "by": by, "value": value, **numbers}
 
 

@@ -34,6 +34,7 @@ class Comparison(BaseModel):
     difference: float
     low: float
     high: float
+    problems: int = 0
 
 
 class Evaluation(BaseModel):

@@ -1,11 +1,11 @@
-"""The scores: our stages beside the paper's, every problem set in full, stages beside their controls, groups of problems."""
+"""The scores: our stages beside the paper's, every problem set in full, groups of problems."""
 
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from whetstone.report.charts import interval
-from whetstone.report.numbers import Place, gain, label, n, percent, places, seconds, section, signed, table
+from whetstone.report.numbers import Place, gain, label, n, percent, places, seconds, section, table
 from whetstone.report.read import RunRecord
 
 # The paper's own stages, pass@1 in %: AIME 24, MATH-500, GPQA-Diamond (Phi-4-Mini-Reasoning, arXiv 2504.21233, ablation)
@@ -77,7 +77,7 @@ def scores(run: RunRecord) -> str:
         "mean length."
     )
     tables = [_scores_on(run, benchmark) for benchmark in run.benchmarks]
-    return section("scores", "All scores", f'<p class="note">{note}</p>', *tables, _controls(run))
+    return section("scores", "All scores", f'<p class="note">{note}</p>', *tables)
 
 
 def _scores_on(run: RunRecord, benchmark: str) -> str:
@@ -115,28 +115,6 @@ def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence
         cells += n(*(seconds(usage[key]) if key in usage else "" for key in ("wall_seconds", "cpu_seconds")))
     mean = f'<td class="n score">{percent(score["mean"])}</td>'
     return f'<tr class="{kind}"><td>{label(name, stage, kind)}</td>{mean}{cells}</tr>'
-
-
-def _controls(run: RunRecord) -> str:
-    """Each stage beside its controls, which start from the same model and leave its idea out."""
-    rows = []
-    for control, of in run.controls:
-        for benchmark in run.benchmarks if of else ():
-            ours, theirs = run.score(of.name, benchmark), run.score(control.name, benchmark)
-            row = run.difference(of.name, control.name, benchmark)
-            if ours and theirs:
-                by = signed(row["difference"], row["low"], row["high"]) if row else "–"
-                names = (label(of.name, of), label(control.name, control), escape(benchmark))
-                cells = "".join(f"<td>{name}</td>" for name in names)
-                rows.append(f"<tr>{cells}{n(percent(ours['mean']), percent(theirs['mean']), by)}</tr>")
-    if not rows:
-        return ""
-    why = (
-        "A higher score alone proves little. A control starts from the same model as the stage and trains as long, but "
-        "without the idea of the stage."
-    )
-    heads = ["stage", "control", "problems", ">stage", ">control", ">stage − control"]
-    return f"<h3>Stages beside their controls</h3><p>{why}</p>{table(heads, rows)}"
 
 
 def groups(run: RunRecord) -> str:
