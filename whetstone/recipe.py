@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
@@ -48,6 +49,7 @@ SHARED: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
+    "prompt": PromptSettings,
 }
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
 MOST_EXTENDS = 16  # recipes of which each extends the next
@@ -85,6 +87,7 @@ class Recipe:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    prompt: PromptSettings
     stages: tuple[RecipeStage, ...]
 
     @property
@@ -171,9 +174,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(
-            f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
-        )
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Leave it out.")
     return Recipe(path=path, stages=tuple(above), **settings)
 
 

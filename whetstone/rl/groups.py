@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Generator, Rollout, Sampling, Verifier
 from whetstone.rl.algorithm import Algorithm, Group, State
 from whetstone.rl.keep import rewards_differ
@@ -24,6 +25,7 @@ def sample_step(
     max_tokens: int,
     seed: int,
     process_group: "ProcessGroup | None" = None,
+    prompting: Prompting = BARE,
 ) -> tuple[list[Group], float]:
     """(the step's groups, the temperature that was sampled at last). `seed` is the stage's.
 
@@ -42,7 +44,7 @@ def sample_step(
             asked = [(p, n) for p, n in drawn if groups[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
             options = {"first": first, "reward": algorithm.reward, "process_group": process_group}
-            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options)
+            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options, prompting=prompting)
             for problem, sampled in zip(problems, fresh, strict=True):
                 groups[problem.id] = grown(groups[problem.id], sampled)
     return list(groups.values()), temperature

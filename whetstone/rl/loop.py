@@ -62,7 +62,7 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
@@ -75,8 +75,9 @@ def train(stage: Stage) -> dict[str, Any]:
                 learner.publish(policy)
                 watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group
-                )
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
+                    student.prompting,
+                )  # fmt: skip
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
