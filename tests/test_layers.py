@@ -17,7 +17,7 @@ FLOORS = [
     ("records",),
     (
         "model", "model_folder", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
-        "verify", "run", "problems",
+        "verify", "run", "problems", "prompting",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "answer", "judge", "measure"),

@@ -37,10 +37,24 @@ ModelName = Annotated[
 ]  # fmt: skip
 
 
+KEPT = "Default: as the model was trained (prompt.json in its folder)."
+
 AnswerFrom = Annotated[
     Literal["column", "boxed", "after_hashes"],
     typer.Option(help="Where the right answer is: its column as it stands, the last box in it, or what follows ####."),
 ]
+
+
+System = Annotated[str | None, typer.Option(help=f"A system message. {KEPT}")]
+Before = Annotated[str | None, typer.Option(metavar="TEXT", help=f"Text before each question. {KEPT}")]
+After = Annotated[str | None, typer.Option(metavar="TEXT", help=f"Text after each question. {KEPT}")]
+Examples = Annotated[
+    str | None,
+    typer.Option(metavar="FILE[:COUNT]", help=f"Few-shot examples, rows with question and answer. {KEPT}"),
+]
+SWITCH = f"Set the chat template's own switch for thinking. {KEPT}"
+Think = Annotated[bool | None, typer.Option("--thinking/--no-thinking", "--think/--no-think", help=SWITCH)]
+ThinkAtAll = Annotated[bool | None, typer.Option("--think/--no-think", " /--no-thinking", help=SWITCH)]
 
 
 def main() -> None:
@@ -250,16 +264,24 @@ def evaluate(
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
     answer_from: AnswerFrom = "column",
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    thinking: Think = None,
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
     from whetstone.problems.columns import read_mapping
+    from whetstone.run.prompt_settings import prompt_given
     from whetstone.terminal import print_scores
 
     mapping = read_mapping(columns or ())
+    prompt = prompt_given(system, before, after, examples, thinking)
     scores = evaluate_model(
-        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from
-    )
+        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from,
+        prompt=prompt,
+    )  # fmt: skip
     print_scores(scores)
 
 
@@ -291,24 +313,32 @@ def generate(
     thinking: Thinking = "show",
     think_most: ThinkMost = None,
     think_least: ThinkLeast = 0,
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    think: ThinkAtAll = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
 ) -> None:
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
     from whetstone.ask import generate as answer_all
+    from whetstone.prompting import BARE, say_prompt
     from whetstone.records import Sampling
+    from whetstone.run.prompt_settings import prompt_given
 
     prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
     if not prompts or not all(question.strip() for question in prompts):
         raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12+30-7?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
-    asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
+    asked = say_prompt(prompt_given(system, before, after, examples, think), model, unknown=BARE)
+    asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model), prompts, samples, asking)
+        answer_all(load_engine(model, thinking=asked.thinking), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -317,7 +347,11 @@ def generate(
 @app.command()
 def chat(
     model: ModelName,
-    system: Annotated[str, typer.Option(help="A system message.")] = "",
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    think: ThinkAtAll = None,
     temperature: Temperature = 0.6,
     max_tokens: MaxTokens = 512,
     top_p: TopP = 1.0,
@@ -332,14 +366,17 @@ def chat(
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
     from whetstone.ask import chat as talk
+    from whetstone.prompting import BARE, say_prompt
     from whetstone.records import Sampling
+    from whetstone.run.prompt_settings import prompt_given
 
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p)
-    asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking)
+    asked = say_prompt(prompt_given(system, before, after, examples, think), model, unknown=BARE)
+    asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
 
-    talk(load_engine(model), asking, system)
+    talk(load_engine(model, thinking=asked.thinking), asking)
 
 
 @app.command()

@@ -16,9 +16,10 @@ from typing import Any
 
 from whetstone.recipe_stage import Control, RecipeStage, Source
 from whetstone.run.control import control_name
+from whetstone.run.control_settings import ControlSettings
 from whetstone.run.mistakes import suggestion
 from whetstone.run.room import Room
-from whetstone.run.settings import MOST_EPOCHS, ControlSettings
+from whetstone.run.settings import MOST_EPOCHS
 
 LoadRoom = Callable[[str], Room]
 Place = Callable[[str], str]  # a key of [controls] -> its file and line

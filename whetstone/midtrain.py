@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from whetstone.learner.conversation import Conversation, read_conversation
+from whetstone.prompting import BARE
 from whetstone.run.folder import Stage, alone, published
 from whetstone.run.progress import say
 from whetstone.run.room import TRAINING, Estimate, Input, Room
@@ -67,7 +68,9 @@ def run(stage: Stage) -> dict[str, Any]:
     student = load(stage, stage.model_source or tiny_base(stage))
     read = reader(settings, stage.inputs["corpus"], stage.seed)
     only_responses, splits = settings.loss_on == "response", ("train", "validation")
-    corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits, student.context)
+    corpus = tokenise(
+        stage, stage.inputs["corpus"], student.chat, read, only_responses, splits, student.context, student.prompting
+    )
     corpus.refuse_empty(stage, stage.inputs["corpus"])
     rows, held_out = (corpus[split].at_most(corpus.longest) for split in splits)
     packed, plan = packed_steps(settings, rows, stage.seed)
@@ -128,6 +131,7 @@ def tiny_base(stage: Stage) -> Path:
             texts = (f"{row.question} {row.answer}" for row in corpus if not row.fault)
             with published(base) as aside:
                 models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
+                BARE.save(aside)  # it is asked the question alone, unless [prompt] says more
     return base
 
 

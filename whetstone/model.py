@@ -25,6 +25,7 @@ from whetstone.model_weights import read_config, read_weights, reading, refuse_n
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
+from whetstone.template import set_thinking
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -163,13 +164,14 @@ def load(
     return model, tokenizer
 
 
-def load_chat(path: Path | str) -> tuple[Chat, int]:
-    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
+def load_chat(path: Path | str, thinking: bool | None = None) -> tuple[Chat, int]:
+    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` and `set_thinking` do."""
     folder = find_model(path)
     check_folder(folder)
     with reading(folder):
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    set_thinking(tokenizer, thinking)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 

@@ -269,6 +269,17 @@ def _refuse_unread_template(folder: Path) -> None:
         raise Unfit(f"{old} is not read by tokenizers. Put the text of its chat_template into {template.name}.")
 
 
+def template_in(name: Path | str) -> str | None:
+    """The text of the chat template of a model on this machine, "" if it has none; None if the model is not here."""
+    folder = local_model(name)
+    if folder is None:
+        return None
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    settings = folder / TOKENIZER_CONFIG
+    return str(read_object(settings).get("chat_template") or "") if settings.is_file() else ""
+
+
 # --- weights
 
 

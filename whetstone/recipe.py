@@ -24,17 +24,13 @@ from pydantic import BaseModel
 
 from whetstone.controls import with_controls
 from whetstone.recipe_stage import RecipeStage, Source
+from whetstone.run.control_settings import ControlSettings
 from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import (
-    ControlSettings,
-    ModelSettings,
-    ParallelSettings,
-    RunSettings,
-    ScoreSettings,
-)
+from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
 
@@ -56,6 +52,7 @@ SHARED: dict[str, type[BaseModel]] = {
     "model": ModelSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
+    "prompt": PromptSettings,
     "controls": ControlSettings,
 }
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
@@ -69,6 +66,7 @@ class Recipe:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    prompt: PromptSettings
     controls: ControlSettings
     stages: tuple[RecipeStage, ...]  # in the order in which they run, controls included
     notes: tuple[str, ...] = ()  # which controls cannot be made, and why
@@ -172,9 +170,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(
-            f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
-        )
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Leave it out.")
     above, notes = with_controls(above, settings["controls"], shared["controls"].place, load_room)
     return Recipe(path=path, stages=above, notes=notes, **settings)
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from whetstone.chat import ask
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
@@ -35,7 +35,7 @@ def sample_groups(
     generator: Generator, problems: Sequence[Problem], samples: int | Sequence[int], sampling: Sampling,
     verifier: Verifier, label: str = "", first: int = 0, known: Collection[tuple[str, int]] = (),
     finished: list[Rollout] | None = None, reward: Callable[[Problem, Rollout], float | None] | None = None,
-    process_group: "ProcessGroup | None" = None,
+    process_group: "ProcessGroup | None" = None, prompting: Prompting = BARE,
 ) -> list[list[Rollout]]:  # fmt: skip
     """P lists of G graded rollouts. `samples` is G, or one G per problem; `first` is the index of a problem's first rollout.
 
@@ -48,7 +48,7 @@ def sample_groups(
     keys_PG = [[(p.id, first + i) for i in range(count)] for p, count in zip(problems, counts, strict=True)]
     keys_PG = [[key for key in keys if key not in known] for keys in keys_PG]
     own = share_of([key for keys in keys_PG for key in keys], process_group)
-    prompts = [ask(name, by_id[name].question, index, by_id[name].system) for name, index in own]
+    prompts = [prompting.prompt(by_id[name], index) for name, index in own]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
     def rollouts() -> list[Rollout]:
@@ -98,7 +98,7 @@ def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:
 
 def sample_journalled(
     generator: Generator, problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier,
-    journal: Path, label: str, block: int = 1024, process_group: "ProcessGroup | None" = None,
+    journal: Path, label: str, block: int = 1024, process_group: "ProcessGroup | None" = None, prompting: Prompting = BARE,
 ) -> list[list[Rollout]]:  # fmt: skip
     """`sample_groups` that survives a kill: P lists of G = `samples` rollouts; `block` rollouts are sampled and synced at once.
 
@@ -106,7 +106,7 @@ def sample_journalled(
     """
     size = max(1, block // samples)
     given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
-    sample = partial(sample_groups, generator, **given)
+    sample = partial(sample_groups, generator, **given, prompting=prompting)
     with ExitStack() as stack:
         own = (
             stack.enter_context(Journal(journal, keep=_readable))
@@ -168,8 +168,8 @@ def shortcomings(rollouts: Sequence[Rollout], max_tokens: int) -> dict[str, str]
     words = {
         "truncated": f"were cut off at max_tokens = {max_tokens}. Raise it, choose easier problems (pool.levels), or "
         "fine-tune first, so that the student learns to finish (sft)",
-        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box in "
-        "the questions",
+        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box "
+        "([prompt] after)",
     }
     return {lack: f"{shares[lack]:.0%} of the rollouts {words[lack]}." for lack in words if shares[lack] > MOSTLY}
 

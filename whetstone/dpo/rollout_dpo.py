@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from whetstone.chat import Exchange, ask
+from whetstone.chat import Exchange
 from whetstone.dpo.pairs import build_pairs
 from whetstone.dpo.settings import Settings
 from whetstone.pool import pool_of
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Pair, Rollout, Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -121,15 +122,16 @@ def student_pairs(
 
     settings: Settings = stage.settings
     policy = student.sampler()
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     engine, samples = sampler(policy, student.tokenizer, stage.parallel, process_group.count), settings.pool.samples
     journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            engine, problems, samples, sampling, verifier, journal, label, process_group=process_group
-        )
+            engine, problems, samples, sampling, verifier, journal, label,
+            process_group=process_group, prompting=student.prompting,
+        )  # fmt: skip
     pairs = [
         pair
         for problem, group in zip(problems, groups, strict=True)
@@ -192,7 +194,7 @@ def sides_of_pairs(
     sides: list[Sides] = []
     for pair in pairs:
         try:
-            prompt, chosen, rejected = ids_of(student.chat, pair)
+            prompt, chosen, rejected = ids_of(student.chat, pair, student.prompting)
         except ValueError as error:
             dropped.append({"problem_id": pair.problem_id, "reason": "cannot be tokenised", "detail": str(error)})
             continue
@@ -217,11 +219,11 @@ def sides_of_pairs(
     return sides, counts
 
 
-def ids_of(chat: "Chat", pair: Pair) -> Sides:
+def ids_of(chat: "Chat", pair: Pair, prompting: Prompting = BARE) -> Sides:
     """The ids of prompt, chosen and rejected side: sampled ids as they are, a teacher's text tokenised."""
     if pair.chosen_ids:
         return pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
-    messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
+    messages = prompting.messages(pair.question, pair.system, pair.policy, pair.chosen)
     chosen, rejected = chat.rows([Exchange(messages, answer) for answer in (pair.chosen, pair.rejected)])
     for side in (chosen, rejected):
         if isinstance(side, str):

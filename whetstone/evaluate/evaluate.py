@@ -25,10 +25,12 @@ from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
+from whetstone.prompting import say_prompt
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.names import fitting_name
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -81,11 +83,13 @@ def evaluate_model(
     columns: Mapping[str, Any] | None = None,
     seed: int = 0,
     answer_from: AnswerFrom = "column",
+    prompt: PromptSettings = AS_TRAINED,
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
+    column the answer is. `prompt` replaces parts of the prompt that the model was trained with (prompting.py).
+    `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
     model or problems that cannot be used.
     """
     from whetstone.measure import score_model
@@ -93,12 +97,13 @@ def evaluate_model(
     folder = find_model(model)
     check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
+    say_prompt(prompt, folder)
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
     )
     with tempfile.TemporaryDirectory() as temporary:
         target = output or Path(temporary)
-        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
+        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model, prompt=prompt)
     if output:
         write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
     return scores

@@ -27,6 +27,7 @@ from typing import cast
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
 from whetstone.model_folder import CONFIG, check_folder, check_model, local_model, read_object
+from whetstone.prompting import prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
@@ -265,7 +266,9 @@ def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estima
     """The estimate of next-token training on the conversations of a table, which need not exist yet."""
     settings = cast(NextTokenSettings, stage.settings)
     rows = map(read_conversation, read_rows(table) if table.exists() else ())
-    texts = (f"{row.question} {row.answer}" for row in rows if row.split == "train")
+    prompting = prompting_of(stage.prompt, stage.model_source)
+    read = (row for row in rows if row.split == "train" and not row.fault)
+    texts = (" ".join([*(turn.content for turn in row.turns(prompting)), row.answer]) for row in read)
     tokens = count_tokens(stage.model_source, texts, settings.max_length)  # of an epoch; 0: not known
     spent = int(settings.epochs * tokens) or None
     bound = "about " if tokens else ""

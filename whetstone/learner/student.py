@@ -15,8 +15,11 @@ from typing import Any
 from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.learner.learner import Learner
+from whetstone.learner.model_card import write_card
+from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.template import set_thinking
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Student:
     model: Any  # a transformers causal model, on the stage's device
     tokenizer: Any
     chat: Chat
+    prompting: Prompting  # how it is asked, in training and wherever it is used later
     bits: int = field(init=False)  # `bits_of` the weights as they were loaded
 
     def __post_init__(self) -> None:
@@ -69,7 +73,11 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
+        folder = self.stage.output("model")
+        learner.save_model(self.tokenizer, folder, self.stage.scores.temperature)
+        if learner.process_group.main:
+            self.prompting.save(folder)
+            write_card(folder, self.stage, self.source, self.prompting, self.chat)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
@@ -78,13 +86,17 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
+    prompting = prompting_of(stage.prompt, source)
+    set_thinking(tokenizer, prompting.thinking)
     chat = Chat(tokenizer, model.generation_config.eos_token_id)
     if chat.closed:
         say(
-            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, put "
-            '"{%- set enable_thinking = true %}" at the top of its chat_template.jinja.'
+            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, set [prompt] thinking = "
+            "true."
         )
-    return Student(stage, source, model, tokenizer, chat)
+    if not prompting.bare:
+        say(f"{stage.name}: prompt: {prompting.in_words()}")
+    return Student(stage, source, model, tokenizer, chat, prompting)
 
 
 def bits_of(model: Any) -> int:

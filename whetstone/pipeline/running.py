@@ -25,6 +25,7 @@ from whetstone.pipeline.staleness import (
     settled,
     stage_state,
 )
+from whetstone.prompting import PROMPT, read_prompt
 from whetstone.recipe import SHARED, Recipe
 from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import (
@@ -270,6 +271,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
         "outputs": _outputs(stage, folder),
         "summary": summary,
         "seed": prepared.seed,
+        **_prompt(stage, folder),
         "versions": versions(),
         "python": platform.python_version(),
         "git_revision": git_revision(),
@@ -285,6 +287,12 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     say(f"   {stage.name} done: {usage['wall_seconds']:.1f} s wall, {usage['cpu_seconds']:.1f} s CPU")
     history.note(stage.name, usage)
     return manifest
+
+
+def _prompt(stage: RecipeStage, folder: Path) -> dict[str, Any]:
+    """How the model that the stage trained was asked."""
+    path = folder / "model" / PROMPT
+    return {"prompt": read_prompt(path).to_json()} if stage.room.trains and path.is_file() else {}
 
 
 def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from whetstone.pipeline.beside import beside_control
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.staleness import base_hash
+from whetstone.prompting import facts_of
 from whetstone.recipe import Recipe
 from whetstone.recipe_stage import RecipeStage
-from whetstone.records import Problem, to_row
+from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import (
     MANIFEST,
     SCORES,
@@ -87,9 +88,8 @@ def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: s
     if name == "base" and settings.base_samples:
         settings = settings.model_copy(update={"samples": settings.base_samples})
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
-    return _Model(
-        name, path, settings, {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}, control_of
-    )
+    key = {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}
+    return _Model(name, path, settings, key | facts_of(recipe.prompt, recipe.model.path), control_of)
 
 
 def _outputs(stage: Path) -> dict[str, str]:
@@ -136,8 +136,9 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     write_manifest(folder / STARTED, {"key": model.key})
     with measured() as usage:
         scores = score_model(
-            model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest
-        )
+            model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest,
+            recipe.prompt,
+        )  # fmt: skip
     rows = [to_row(replace(score, control_of=model.control_of)) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
     remember(folder, outputs)
@@ -152,9 +153,17 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
         say(
             f"   {model.name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
             f"(mean@{score.samples} of {score.problems} problems, {100 * score.truncated:.0f} % truncated"
+            f"{in_words(score)}"
             f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''}"
             f"{f', {score.not_asked} cannot be asked' if score.not_asked else ''})"
         )
+
+
+def in_words(score: Score) -> str:
+    """In which form the answers stand, and the score if the form is granted."""
+    if score.boxed is None or score.flexible is None:
+        return ""
+    return f", {100 * score.boxed:.0f} % in a box; {100 * score.flexible:.1f} % by flexible extraction"
 
 
 def write_scores(recipe: Recipe) -> None:

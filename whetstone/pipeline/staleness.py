@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from whetstone.model_folder import local_model
 from whetstone.pipeline.outputs import changed, content_of
+from whetstone.prompting import facts_of
 from whetstone.recipe import Recipe
 from whetstone.recipe_stage import RecipeStage, Source
 from whetstone.run.control import is_control
@@ -196,13 +197,16 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     if starts_from_path(recipe, stage):
         path = str(recipe.model.path)
         inputs["[model] path"] = _input("", path, base_hash(path))
+    uses = [use for use in stage.room.uses if use != "prompt"]
+    asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
+    prompt = facts_of(recipe.prompt, recipe.model.path if stage.room.trains else None) if asks else {}
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))
     return {
         "kind": stage.kind,
         "settings": stage.settings.model_dump(mode="json", exclude={"kind", "name"}),
-        "shared": recipe.shared(stage.room.uses),
+        "shared": recipe.shared(uses) | prompt,
         "inputs": inputs,
     }
 
@@ -274,7 +278,7 @@ def _changes(old: Any, new: Any, settings: Any = None, name: str = "") -> Iterat
             if key in declared and Operational in declared[key].metadata:
                 continue
             if key not in new:
-                yield f"{full} = {old[key]!r} is no longer a setting"
+                yield f"{full} = {old[key]!r} is no longer set"
             elif key not in old:
                 yield f"{full} = {new[key]!r} is a new setting"
             else:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Generator, Rollout, Sampling, Verifier
 from whetstone.rl.algorithm import Algorithm, Group, State
 from whetstone.rl.keep import rewards_differ
@@ -25,6 +26,7 @@ def sample_step(
     max_tokens: int,
     seed: int,
     process_group: "ProcessGroup | None" = None,
+    prompting: Prompting = BARE,
     judge: Judge | None = None,
 ) -> tuple[list[Group], float]:
     """(the step's groups, the temperature that was sampled at last). `seed` is the stage's. A `judge` changes verdicts.
@@ -44,7 +46,7 @@ def sample_step(
             asked = [(p, n) for p, n in drawn if groups[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
             options = {"first": first, "reward": None if judge else algorithm.reward, "process_group": process_group}
-            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options)
+            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options, prompting=prompting)
             for problem, sampled in zip(problems, fresh, strict=True):
                 if judge:
                     right = (groups[problem.id].verified or 0) + sum(r.correct is True for r in sampled)

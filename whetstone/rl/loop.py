@@ -64,7 +64,7 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
     with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
@@ -78,8 +78,9 @@ def train(stage: Stage) -> dict[str, Any]:
                 learner.publish(policy)
                 watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group, judge
-                )
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
+                    student.prompting, judge,
+                )  # fmt: skip
                 right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)

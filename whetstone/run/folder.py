@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from whetstone.run.disk import disk_full_explained
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
 
 MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
@@ -45,6 +46,7 @@ class Stage:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    prompt: PromptSettings = AS_TRAINED  # as it is given; `prompting.prompting_of` completes it for a model
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
     stream: str = ""  # whose random numbers it draws: a control those of its stage; "": its own

@@ -247,27 +247,6 @@ class ScoreSettings(Settings):
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
 
 
-StageNames = bool | tuple[str, ...]
-
-
-class ControlSettings(Settings):
-    """What stages have to beat: controls, each beside the stage that it questions (docs/controls.md). `true` makes a control for
-    every stage that it usually fits, and says where it cannot; a list names the stages.
-    """
-
-    midtraining: StageNames = Field(
-        False, description="as many tokens of mid-training instead; of sft if true, also of dpo and rl by name"
-    )
-    rejection: StageNames = Field(False, description="fine-tuning on the right rollouts of dpo and rl instead")
-    random_reward: StageNames = Field(False, description="rl with verdicts drawn at random")
-    learning_rate: dict[Literal["midtraining", "rejection"], Annotated[float, Field(gt=0, le=10)]] = Field(
-        {}, description="of a control; left out: its stage's"
-    )
-    problems: int = Field(
-        0, ge=0, description="problems of each set that controls are scored on, at most; 0: as `[scores]` says"
-    )
-
-
 class OptimizerSettings(Settings):
     """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
     for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays
