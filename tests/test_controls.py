@@ -225,7 +225,7 @@ def test_a_killed_control_ends_with_the_bits_of_an_undisturbed_one(
     finished, tmp_path, adder, monkeypatch, killed_in_step
 ):
     """Steps of the run: two of rl, as many of the first control, then those of the second."""
-    text = RL + 'checkpoint_every = 1\n' + CONTROLS
+    text = RL + "checkpoint_every = 1\n" + CONTROLS
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, killed_in_step)
         run_recipe(small(tmp_path, adder, text))
@@ -243,7 +243,7 @@ def test_off_a_run_has_the_same_bits_and_controls_can_be_added_to_it(finished, t
     ours, theirs = manifest(off, "02-rl"), manifest(finished, "02-rl")
     assert [ours[key] for key in depends_on] == [theirs[key] for key in depends_on]
     assert ours["outputs"].items() <= theirs["outputs"].items()
-    only_random = small(tmp_path, adder, RL + '[controls]\nrandom_reward = true\n')
+    only_random = small(tmp_path, adder, RL + "[controls]\nrandom_reward = true\n")
     assert [state.status for _, state in plan_recipe(only_random)] == ["done", "done", "to do"]
     both = small(tmp_path, adder, RL + CONTROLS)
     (state,) = [state for stage, state in plan_recipe(both) if stage.name == "rl"]

@@ -21,7 +21,7 @@ FLOORS = [
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "answer", "judge", "measure"),
-    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
+    ("questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "evaluate", "report"),
     ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]

@@ -1,5 +1,6 @@
 """`[controls]`: what a stage has to beat. Each control is a stage, derived from the one that it questions by one rule.
 
+prompt         no training: the model that the stage starts from, asked with the best of several prompts
 midtraining    mid-training on as many tokens, in as many optimizer steps, from the model that the stage starts from
 rejection      fine-tuning on the right rollouts of the stage, on as many tokens, in as many optimizer steps
 random_reward  the same RL on the same prompts, with verdicts drawn at random, as often right as the stage's own
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from whetstone.choose_prompt import ROOM as CHOOSE_PROMPT
 from whetstone.recipe_stage import Control, RecipeStage, Source
 from whetstone.run.control import control_name
 from whetstone.run.control_settings import ControlSettings
@@ -21,55 +23,71 @@ from whetstone.run.mistakes import suggestion
 from whetstone.run.room import Room
 from whetstone.run.settings import MOST_EPOCHS
 
-LoadRoom = Callable[[str], Room]
-Place = Callable[[str], str]  # a key of [controls] -> its file and line
 ON_ROLLOUTS = ("dpo", "rl")
 STEPS = {"rl": "updates"}  # what a kind of stage calls its optimizer steps in its summary, if not steps
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Known:
+    """What a rule may look at besides the stage."""
+
+    table: ControlSettings
+    stages: Sequence[RecipeStage]  # the recipe's own, in order
+    load_room: Callable[[str], Room]
+    has_path: bool  # whether the recipe has a `[model] path`
+
+    def above(self, stage: RecipeStage) -> Sequence[RecipeStage]:
+        return self.stages[: stage.number - 1]
+
+    def latest(self, artifact: str, stage: RecipeStage) -> Source | None:
+        givers = (other for other in reversed(self.above(stage)) if artifact in other.room.gives)
+        return next((Source(other.name, artifact) for other in givers), None)
+
+
+@dataclass(frozen=True)
+class Rule:
     """How a control is derived from a stage."""
 
     kinds: tuple[str, ...]  # of the stages that it can question
-    usual: tuple[str, ...]  # of those that it questions if the recipe says `true`
-    # (stage, the stages above it, [controls], load_room) -> the control. Raises ValueError if there is none, and says why
-    derive: Callable[[RecipeStage, Sequence[RecipeStage], ControlSettings, LoadRoom], RecipeStage]
+    usual: Callable[[RecipeStage], bool]  # which of them it questions if the recipe says `true`
+    usually: str  # those in words
+    derive: Callable[[RecipeStage, Known], RecipeStage]  # raises ValueError if there can be none, and says why
 
 
-def with_controls(
-    stages: Sequence[RecipeStage], settings: ControlSettings, place: Place, load_room: LoadRoom
-) -> tuple[tuple[RecipeStage, ...], tuple[str, ...]]:
+def with_controls(known: Known, place: Callable[[str], str]) -> tuple[tuple[RecipeStage, ...], tuple[str, ...]]:
     """(the stages, with the controls after the last one that trains; a note for each control that cannot be made).
 
-    Raises ValueError if a stage that the recipe names cannot have the control.
+    `place` is the file and line of a key of `[controls]`. Raises ValueError if a stage that the recipe names cannot have the
+    control.
     """
     controls: list[RecipeStage] = []
     notes: list[str] = []
     for name, rule in RULES.items():
-        wanted = getattr(settings, name)
-        for stage in _questioned(name, rule, wanted, stages, place, notes):
+        wanted = getattr(known.table, name)
+        for stage in _questioned(name, rule, known, place, notes):
             try:
-                controls.append(rule.derive(stage, stages[: stage.number - 1], settings, load_room))
+                controls.append(rule.derive(stage, known))
             except ValueError as error:
                 if wanted is not True:
                     raise ValueError(f"{place(name)} {name} cannot question {stage.name!r}: {error}.") from error
                 notes.append(f"note: {stage.name} gets no control {name}: {error}.")
-    end = max((stage.number for stage in stages if stage.room.trains), default=0)
+    end = max((stage.number for stage in known.stages if stage.room.trains), default=0)
     controls.sort(key=lambda control: control.number)
-    return (*stages[:end], *controls, *stages[end:]), tuple(notes)
+    return (*known.stages[:end], *controls, *known.stages[end:]), tuple(notes)
 
 
 def _questioned(
-    name: str, rule: _Rule, wanted: bool | tuple[str, ...], stages: Sequence[RecipeStage], place: Place, notes: list[str]
+    name: str, rule: Rule, known: Known, place: Callable[[str], str], notes: list[str]
 ) -> Iterator[RecipeStage]:
+    """The stages that a control questions. Raises ValueError for a name that fits none."""
+    wanted = getattr(known.table, name)
     if isinstance(wanted, bool):
-        usual = [stage for stage in stages if stage.kind in rule.usual] if wanted else []
+        usual = [stage for stage in known.stages if stage.kind in rule.kinds and rule.usual(stage)] if wanted else []
         if wanted and not usual:
-            notes.append(f"note: no control {name}: the recipe has no stage of kind {' or '.join(rule.usual)}.")
+            notes.append(f"note: no control {name}: the recipe has no stage {rule.usually}.")
         yield from usual
         return
-    by_name = {stage.name: stage for stage in stages}
+    by_name = {stage.name: stage for stage in known.stages}
     for stage_name in dict.fromkeys(wanted):
         if stage_name not in by_name:
             raise ValueError(
@@ -87,30 +105,42 @@ def _questioned(
 # --- one rule for each control
 
 
-def _midtraining(
-    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
-) -> RecipeStage:
+def _prompt(stage: RecipeStage, known: Known) -> RecipeStage:
+    table = known.table
+    if "model" not in stage.sources and not known.has_path:
+        raise ValueError("it starts from random weights, which understand no prompt")
+    problems, data = known.latest("problems", stage), known.latest("subset", stage) or known.latest("corpus", stage)
+    if problems is None:
+        raise ValueError("no stage above it gives problems")
+    given: Any = next(other for other in known.stages if other.name == problems.stage).settings
+    if not any("validation" in source.splits for source in getattr(given, "source", ())):
+        raise ValueError(f"prompts are compared on held-out problems, and {problems.stage} gives none (validation)")
+    settings = CHOOSE_PROMPT.settings(kind="choose_prompt")
+    settings = settings.model_copy(update={key: getattr(table, key) for key in ("prompts", "shots", "held_out")})
+    sources = {"problems": problems} | ({"data": data} if data else {}) | _model_of(stage)
+    return _control(stage, "prompt", CHOOSE_PROMPT, settings, sources)
+
+
+def _midtraining(stage: RecipeStage, known: Known) -> RecipeStage:
     """The rows of the last mid-training above, at the stage's own learning rates."""
-    room = load_room("midtrain")
-    like = next((other for other in reversed(above) if other.kind == "midtrain"), None)
-    corpus = like.sources.get("corpus") if like else _latest("corpus", above)
+    room = known.load_room("midtrain")
+    like = next((other for other in reversed(known.above(stage)) if other.kind == "midtrain"), None)
+    corpus = like.sources.get("corpus") if like else known.latest("corpus", stage)
     if corpus is None:
         raise ValueError("no stage above it gives a corpus to train on")
     settings = like.settings if like else room.settings(kind="midtrain")
     more = {"curriculum": 0.0, "patience": 0}  # the model is no beginner any more, and all tokens are to be spent
     sources = {"corpus": corpus} | _model_of(stage)
-    return _next_token(stage, "midtraining", room, settings.model_copy(update=more), sources, table)
+    return _next_token(stage, "midtraining", room, settings.model_copy(update=more), sources, known.table)
 
 
-def _rejection(
-    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
-) -> RecipeStage:
+def _rejection(stage: RecipeStage, known: Known) -> RecipeStage:
     """On the student's right rollouts; of a DPO stage on a teacher's pairs, on their right sides."""
-    room = load_room("sft")
+    room = known.load_room("sft")
     artifact = "pairs" if getattr(stage.settings, "source", "student") == "teacher" else "right_rollouts"
     settings = room.settings(kind="sft", max_length=stage.room.longest(stage.settings))
     sources = {"data": Source(stage.name, artifact)} | _model_of(stage)
-    return _next_token(stage, "rejection", room, settings, sources, table)
+    return _next_token(stage, "rejection", room, settings, sources, known.table)
 
 
 def _next_token(
@@ -121,13 +151,10 @@ def _next_token(
     rate = {"learning_rate": table.learning_rate[name]} if name in table.learning_rate else {}
     same = {"optimizer": own.optimizer.model_copy(update=rate), "checkpoint_every": own.checkpoint_every}
     settings = settings.model_copy(update={**same, "epochs": MOST_EPOCHS, "tokens": 0, "steps": 0})
-    takes = {"tokens": "tokens", "steps": STEPS.get(stage.kind, "steps")}
-    return _control(stage, name, room, settings, sources, takes)
+    return _control(stage, name, room, settings, sources, tokens="tokens", steps=STEPS.get(stage.kind, "steps"))
 
 
-def _random_reward(
-    stage: RecipeStage, above: Sequence[RecipeStage], table: ControlSettings, load_room: LoadRoom
-) -> RecipeStage:
+def _random_reward(stage: RecipeStage, known: Known) -> RecipeStage:
     """Only the verdicts differ. A reward that reads the answer gives way to one that does not."""
     own: Any = stage.settings
     changed = {
@@ -135,14 +162,14 @@ def _random_reward(
         "tripwires": own.tripwires.only("sampler_gap"),  # the others say how learning goes, and nothing is to be learnt
         "random_verdicts": 0.5,
     }
-    return _control(
-        stage, "random_reward", stage.room, own.model_copy(update=changed), dict(stage.sources), {"random_verdicts": "right"}
-    )
+    settings = own.model_copy(update=changed)
+    return _control(stage, "random_reward", stage.room, settings, dict(stage.sources), random_verdicts="right")
 
 
 def _control(
-    stage: RecipeStage, name: str, room: Room, settings: Any, sources: dict[str, Source], takes: dict[str, str]
+    stage: RecipeStage, name: str, room: Room, settings: Any, sources: dict[str, Source], **takes: str
 ) -> RecipeStage:
+    """`takes`: a setting -> the number in the stage's summary that it is set to."""
     own_name = control_name(stage.name, name)
     settings = settings.model_copy(update={"name": own_name})
     control = Control(name, stage.name, MappingProxyType(takes))
@@ -154,12 +181,11 @@ def _model_of(stage: RecipeStage) -> dict[str, Source]:
     return {"model": stage.sources["model"]} if "model" in stage.sources else {}
 
 
-def _latest(artifact: str, above: Sequence[RecipeStage]) -> Source | None:
-    return next((Source(stage.name, artifact) for stage in reversed(above) if artifact in stage.room.gives), None)
-
-
 RULES = {
-    "midtraining": _Rule(("sft", *ON_ROLLOUTS), ("sft",), _midtraining),
-    "rejection": _Rule(ON_ROLLOUTS, ON_ROLLOUTS, _rejection),
-    "random_reward": _Rule(("rl",), ("rl",), _random_reward),
+    "prompt": Rule(
+        ("midtrain", "sft", *ON_ROLLOUTS), lambda stage: "model" not in stage.sources, "that trains", _prompt
+    ),
+    "midtraining": Rule(("sft", *ON_ROLLOUTS), lambda stage: stage.kind == "sft", "of kind sft", _midtraining),
+    "rejection": Rule(ON_ROLLOUTS, lambda stage: True, "of kind dpo or rl", _rejection),
+    "random_reward": Rule(("rl",), lambda stage: True, "of kind rl", _random_reward),
 }

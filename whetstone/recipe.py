@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from whetstone.controls import with_controls
+from whetstone.controls import Known, with_controls
 from whetstone.recipe_stage import RecipeStage, Source
 from whetstone.run.control_settings import ControlSettings
 from whetstone.run.mistakes import shown, suggestion, validated
@@ -166,13 +166,15 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for assignment in sets:
         _assign(assignment, shared, stages)
     above: list[RecipeStage] = []
+    has_path = bool(shared["model"].values.get("path"))
     for number, table in enumerate(stages, 1):
-        above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
+        above.append(_read_stage(number, table, above, has_path))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
         raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Leave it out.")
-    above, notes = with_controls(above, settings["controls"], shared["controls"].place, load_room)
-    return Recipe(path=path, stages=above, notes=notes, **settings)
+    known = Known(settings["controls"], above, load_room, has_path)
+    with_all, notes = with_controls(known, shared["controls"].place)
+    return Recipe(path=path, stages=with_all, notes=notes, **settings)
 
 
 # --- files -> tables

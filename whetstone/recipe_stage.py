@@ -1,4 +1,4 @@
-"""A stage of a recipe that was read: its kind, its checked settings, where its inputs come from, and whether it is a control."""
+"""A stage of a recipe that was read: its kind, its checked settings, where its inputs come from, whether it is a control."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,8 +54,8 @@ class RecipeStage:
             if not summary.get(key):
                 raise ValueError(
                     f"{self.name} needs the number of {key} from the manifest of {self.control.of}, which says "
-                    f"{summary.get(key, 'nothing')}. Leave the control out ([controls] {self.control.name}); if an older version "
-                    f"of Whetstone made {self.control.of}, use another run: --set run.name=NAME."
+                    f"{summary.get(key, 'nothing')}. Leave the control out ([controls] {self.control.name}); if "
+                    f"{self.control.of} is of an older version of Whetstone, use another run: --set run.name=NAME."
                 )
             numbers[setting] = summary[key]
         return replace(self, settings=type(self.settings).model_validate(dict(self.settings) | numbers))

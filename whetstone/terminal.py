@@ -11,13 +11,12 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
-from whetstone.run.control import TITLES, points
+from whetstone.run.control import BESIDE, TITLES, points
 from whetstone.run.folder import MANIFEST, SCORES
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 from whetstone.run.visible import visible, write_line
 
-POINTS = ("difference", "low", "high")
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
@@ -31,7 +30,7 @@ def print_results(recipe: Recipe) -> None:
     for name, usage, score in rows:
         accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
         control = recipe.stage(name).control if name in beside else None
-        against = [points(*(beside[name][key] for key in POINTS))] if name in beside else []
+        against = [points(beside[name][BESIDE[0]])] if name in beside else []
         _add(table, f"  control: {control.name}" if control else name, *_usage_cells(usage), *accuracy, *against)
     table.add_section()
     _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
@@ -40,12 +39,12 @@ def print_results(recipe: Recipe) -> None:
     for name, _, score in rows:
         if score and main and score.samples != main.samples:
             write_line(f"{name}: mean@{score.samples}")
-    for name, found in beside.items():
+    for name, score in beside.items():
         control = recipe.stage(name).control
-        if control:
+        for found in (score[key] for key in BESIDE if control and key in score):
             write_line(
-                f"{control.of}, beside {TITLES[control.name]}: {points(*(found[key] for key in POINTS))} points on "
-                f"{found['problems']:,} problems: {found['reading']}"
+                f"{found['stage']}, beside {TITLES[control.name]}: {points(found)} points on {found['problems']:,} problems: "
+                f"{found['reading']}"
             )
     if speeds := last_speeds(recipe):
         write_line(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)")
@@ -55,11 +54,10 @@ def print_results(recipe: Recipe) -> None:
 
 
 def _beside_controls(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Control -> its stage minus it, on the headline problem set (`pipeline/beside.py`)."""
+    """Control -> its score on the headline problem set, with its stage minus it."""
     path, own = recipe.folder / SCORES, {stage.name for stage in recipe.stages}
     rows = read_scores(path) if path.exists() else []
-    found = {row["stage"]: row.get("stage_minus_control") for row in rows if row["main"] and row["stage"] in own}
-    return {name: difference for name, difference in found.items() if difference}
+    return {row["stage"]: row for row in rows if row["main"] and row["stage"] in own and BESIDE[0] in row}
 
 
 def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:

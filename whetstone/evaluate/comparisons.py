@@ -15,12 +15,12 @@ Row = dict[str, Any]
 
 
 def starts(run_folder: Path) -> dict[str, str]:
-    """Training stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
+    """Scored stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
     manifests = (read_manifest(path) for path in sorted(run_folder.glob("[0-9]*-*/manifest.json")))
     return {
         manifest["name"]: manifest["inputs"].get("model", {}).get("stage") or "base"
         for manifest in manifests
-        if "model" in manifest["outputs"]
+        if {"model", "prompt"} & manifest["outputs"].keys()
     }
 
 

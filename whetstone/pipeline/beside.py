@@ -5,27 +5,37 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import problems, read_marks
-from whetstone.run.control import reading
+from whetstone.run.control import control_name, reading
 from whetstone.run.folder import MANIFEST, DamagedFile
 from whetstone.run.manifest import read_manifest
 
 
-def beside_control(run: Path, score: dict[str, Any]) -> dict[str, Any]:
+def beside_control(run: Path, score: dict[str, Any], last: str = "") -> dict[str, Any]:
     """`stage_minus_control` of a control's score: the paired difference on the problems of both, with its 95 % interval.
 
-    Empty for the score of another stage, and while the control's stage has no score on that problem set.
+    A better prompt alone is beside all of the training too: `last_minus_control`, of the `last` stage that trains. Empty for the
+    score of another stage, and while a stage has no score on that problem set.
     """
-    if not score.get("control_of"):
+    of = score.get("control_of")
+    if not of:
         return {}
-    folders = [run / "scores" / name for name in (score["control_of"], score["stage"])]
+    beside = {"stage_minus_control": of}
+    if last and last != of and score["stage"] == control_name(of, "prompt"):
+        beside["last_minus_control"] = last
+    found = {name: _minus(run, stage, score) for name, stage in beside.items()}
+    return {name: difference for name, difference in found.items() if difference}
+
+
+def _minus(run: Path, stage: str, score: dict[str, Any]) -> dict[str, Any] | None:
+    folders = [run / "scores" / name for name in (stage, score["stage"])]
     contents = []
     for folder in folders:
         try:
             contents.append(read_manifest(folder / MANIFEST, needed="scores")["outputs"][score["benchmark"]])
         except (FileNotFoundError, DamagedFile, KeyError):
-            return {}
+            return None
     ours, theirs = (folder / score["benchmark"] for folder in folders)
-    return {"stage_minus_control": dict(_difference(ours, theirs, tuple(contents)))}
+    return {"stage": stage, **dict(_difference(ours, theirs, tuple(contents)))}
 
 
 @lru_cache(maxsize=256)

@@ -178,7 +178,7 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
 
 
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
-    """What the room can say beforehand. A control whose stage is not done takes its tokens and steps from that one's estimate."""
+    """What the room can say beforehand. A control whose stage is not done takes tokens and steps from that one's estimate."""
     if stage.room.plan is None:
         return Estimate()
     prepared, bound = stage_for(recipe, stage), None
@@ -205,7 +205,7 @@ def _do_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History
         history.begin()
         redone = _redo_stage if state.status == "stale" else _run_stage
         state = State("done", manifest=redone(recipe, stage, folder, state, history))
-    if stage.room.trains:
+    if stage.room.trains or stage.room.prompts:
         score_stage(recipe, stage, history)
     return state
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whetstone.choose_prompt import chosen_prompt
 from whetstone.pipeline.beside import beside_control
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
@@ -27,6 +28,7 @@ from whetstone.run.folder import (
 from whetstone.run.manifest import read_manifest, write_manifest
 from whetstone.run.names import require_name
 from whetstone.run.progress import say
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
 from whetstone.run.usage import measured
@@ -40,6 +42,7 @@ class _Model:
     path: Path
     settings: ScoreSettings
     key: dict[str, Any]
+    prompt: PromptSettings
     control_of: str = ""  # the stage that a control questions
 
 
@@ -66,30 +69,56 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
 
 
 def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Model]:
-    """The stage's model, after the base if the stage is the first that trains."""
-    folder = recipe.folder / stage.folder_name
-    outputs = _outputs(folder)
-    models = [(stage.name, folder / "model", outputs["model"])]
+    """The stage's model, after the base if the stage is the first that trains; of a stage that chooses a prompt, the model that
+    it starts from, with that prompt.
+    """
+    if stage.control:
+        return [_control(recipe, stage, problems_hash)]
+    models = [(stage.name, *_made(recipe, stage.name))]
     if stage == next(stage for stage in recipe.stages if stage.room.trains):
-        if "base" in outputs:
-            models.insert(0, ("base", folder / "base", outputs["base"]))
+        if "base" in _outputs(recipe.folder / stage.folder_name):
+            models.insert(0, ("base", *_made(recipe, stage.name, "base")))
         elif recipe.model.path:
-            path = Path(recipe.model.path)
-            models.insert(0, ("base", path, base_hash(recipe.model.path) or recipe.model.path))
-    control_of = stage.control.of if stage.control else ""
-    return [_model(recipe, name, path, content, problems_hash, control_of) for name, path, content in models]
+            models.insert(0, ("base", *_given(recipe)))
+    scores = recipe.scores
+    base = scores.model_copy(update={"samples": scores.base_samples or scores.samples})
+    return [
+        _model(recipe, name, path, content, problems_hash, base if name == "base" else scores, recipe.prompt)
+        for name, path, content in models
+    ]
 
 
-def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: str, control_of: str) -> _Model:
-    settings = recipe.scores
-    if control_of and recipe.controls.problems:
-        fewer = min(recipe.controls.problems, settings.problems or recipe.controls.problems)
-        settings = settings.model_copy(update={"problems": fewer})
-    if name == "base" and settings.base_samples:
-        settings = settings.model_copy(update={"samples": settings.base_samples})
+def _control(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> _Model:
+    assert stage.control is not None
+    settings, prompt, found = recipe.scores, recipe.prompt, None
+    if fewer := recipe.controls.problems:
+        settings = settings.model_copy(update={"problems": min(fewer, settings.problems or fewer)})
+    if stage.room.prompts:
+        prompt = chosen_prompt(recipe.folder / stage.folder_name / "prompt")
+        found = _made(recipe, stage.sources["model"].stage) if "model" in stage.sources else _given(recipe)
+    path, content = found or _made(recipe, stage.name)
+    model = _model(recipe, stage.name, path, content, problems_hash, settings, prompt)
+    return replace(model, control_of=stage.control.of)
+
+
+def _made(recipe: Recipe, stage: str, artifact: str = "model") -> tuple[Path, str]:
+    """The folder and the content of a model that a stage gave."""
+    folder = recipe.folder / recipe.stage(stage).folder_name
+    return folder / artifact, _outputs(folder)[artifact]
+
+
+def _given(recipe: Recipe) -> tuple[Path, str]:
+    """The same of `[model] path`."""
+    path = str(recipe.model.path)
+    return Path(path), base_hash(path) or path
+
+
+def _model(
+    recipe: Recipe, name: str, path: Path, content: str, problems: str, settings: ScoreSettings, prompt: PromptSettings
+) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
-    key = {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}
-    return _Model(name, path, settings, key | facts_of(recipe.prompt, recipe.model.path), control_of)
+    key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
+    return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
 
 def _outputs(stage: Path) -> dict[str, str]:
@@ -137,7 +166,7 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     with measured() as usage:
         scores = score_model(
             model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest,
-            recipe.prompt,
+            model.prompt,
         )  # fmt: skip
     rows = [to_row(replace(score, control_of=model.control_of)) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
@@ -171,7 +200,8 @@ def write_scores(recipe: Recipe) -> None:
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
     scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
-    rows = [s | {"main": s["benchmark"] == main} | beside_control(recipe.folder, s) for s in scores]
+    last = next((s.name for s in reversed(recipe.stages) if s.room.trains and not s.control), "")
+    rows = [s | {"main": s["benchmark"] == main} | beside_control(recipe.folder, s, last) for s in scores]
     write_json(recipe.folder / SCORES, {"scores": rows})
 
 

@@ -151,7 +151,11 @@ def _finished(recipe: Recipe, stage: RecipeStage, manifest: dict[str, Any], pend
         ),
         *changed(recipe.folder / stage.folder_name, manifest["outputs"]),
     ]
-    reasons = (*edited, *_not_kept(recipe, stage, manifest), *differences(manifest, fingerprint(recipe, stage), stage.settings))
+    reasons = (
+        *edited,
+        *_not_kept(recipe, stage, manifest),
+        *differences(manifest, fingerprint(recipe, stage), stage.settings),
+    )
     if pending and not reasons:
         return State("stale", (f"{pending} will be made again",), manifest, follows=True)
     return State("stale" if reasons else "done", reasons, manifest, changed=bool(edited))
@@ -212,8 +216,9 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
 
 
 def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
-    """Whether the stage trains the model that `[model] path` names."""
-    return recipe.model.path is not None and stage.room.trains and "model" not in stage.sources
+    """Whether the stage trains, or chooses a prompt for, the model that `[model] path` names."""
+    starts = stage.room.trains or stage.room.prompts
+    return recipe.model.path is not None and starts and "model" not in stage.sources
 
 
 def base_hash(path: str) -> str | None:

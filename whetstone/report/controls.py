@@ -1,18 +1,18 @@
 """Each stage beside its controls: what of its gain has another cause."""
 
+from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 from whetstone.report.numbers import label, n, percent, section, signed, table
 from whetstone.report.read import RunRecord, StageRecord
-from whetstone.run.control import TITLES, reading
+from whetstone.run.control import BESIDE, reading
 
 
 def controls(run: RunRecord) -> str:
     pairs = [(control, of) for control, of in run.controls if of]
-    rows = [_row(run, control, of, benchmark) for benchmark in run.benchmarks for control, of in pairs]
+    rows = [row for benchmark in run.benchmarks for control, of in pairs for row in _rows(run, control, of, benchmark)]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in run.run.get("recipe", {}).get("notes", []))
-    if not any(rows):
+    if not rows:
         return section("controls", "Stages beside their controls", notes) if notes else ""
     why = (
         "A higher score alone proves little. A control starts from the model that the stage starts from, spends as much, and "
@@ -24,16 +24,19 @@ def controls(run: RunRecord) -> str:
     return section("controls", "Stages beside their controls", f"<p>{why}</p>{table(heads, rows)}{notes}")
 
 
-def _row(run: RunRecord, control: StageRecord, of: StageRecord, benchmark: str) -> str:
-    ours, theirs = run.score(of.name, benchmark), run.score(control.name, benchmark)
-    if not ours or not theirs:
-        return ""
-    found: dict[str, Any] | None = theirs.get("stage_minus_control") or run.difference(of.name, control.name, benchmark)
-    by = signed(found["difference"], found["low"], found["high"]) if found else "–"
-    names = (label(of.name, of), label(control.name, control), escape(benchmark))
-    cells = "".join(f"<td>{name}</td>" for name in names)
-    shared = found.get("problems", theirs["problems"]) if found else theirs["problems"]
-    said = reading(found["low"], found["high"]) if found else "not compared"
-    numbers = n(percent(ours["mean"]), percent(theirs["mean"]), f"{shared:,}", by)
-    return f"<tr>{cells}{numbers}<td>{said}</td></tr>"
-
+def _rows(run: RunRecord, control: StageRecord, of: StageRecord, benchmark: str) -> Iterator[str]:
+    """Its stage beside a control; a better prompt is beside the last stage that trains, too."""
+    theirs = run.score(control.name, benchmark)
+    stages = {stage.name: stage for stage in run.training}
+    compared = [theirs[key] for key in BESIDE if key in theirs] if theirs else []
+    if theirs and not compared and (found := run.difference(of.name, control.name, benchmark)):
+        compared = [found]  # the recipe's user wrote the control
+    for found in compared:
+        stage = stages.get(found["stage"])
+        ours = run.score(found["stage"], benchmark)
+        if stage and ours:
+            names = (label(stage.name, stage), label(control.name, control), escape(benchmark))
+            by = signed(found["difference"], found["low"], found["high"])
+            numbers = n(percent(ours["mean"]), percent(theirs["mean"]), f"{found['problems']:,}", by)
+            said = reading(found["low"], found["high"])
+            yield f"<tr>{''.join(f'<td>{name}</td>' for name in names)}{numbers}<td>{said}</td></tr>"

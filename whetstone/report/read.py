@@ -27,7 +27,7 @@ class StageRecord:
 
     @property
     def trains(self) -> bool:
-        return "model" in self.manifest.get("outputs", {})
+        return "model" in self.manifest.get("outputs", {}) or bool(self.control_of)
 
     @property
     def control(self) -> str:

@@ -51,7 +51,9 @@ def sample_step(
                 if judge:
                     right = (groups[problem.id].verified or 0) + sum(r.correct is True for r in sampled)
                     groups[problem.id] = replace(groups[problem.id], verified=right)
-                    sampled = [replace(r, reward=algorithm.reward(problem, r)) for r in (judge(step, r) for r in sampled)]
+                    sampled = [
+                        replace(r, reward=algorithm.reward(problem, r)) for r in (judge(step, r) for r in sampled)
+                    ]
                 groups[problem.id] = grown(groups[problem.id], sampled)
     return list(groups.values()), temperature
 

@@ -1,6 +1,11 @@
 """How controls are named and read: for the pipeline that makes them, and for the terminal and the report that show them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 MARK = "-control-"  # in the names of control stages, and of no other stage
+
+BESIDE = ("stage_minus_control", "last_minus_control")  # keys of a control's score (pipeline/beside.py)
 
 # Control -> what it does instead of its stage
 TITLES = {
@@ -24,12 +29,12 @@ def is_control(name: str) -> bool:
     return MARK in name
 
 
-def points(difference: float, low: float, high: float) -> str:
+def points(found: Mapping[str, Any]) -> str:
     """
-    >>> points(0.0918, 0.07, 0.115)
+    >>> points({"difference": 0.0918, "low": 0.07, "high": 0.115})
     '+9.2 [+7.0, +11.5]'
     """
-    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * found[name] for name in ("difference", "low", "high")))
 
 
 def reading(low: float, high: float) -> str:

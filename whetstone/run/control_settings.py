@@ -30,7 +30,8 @@ class ControlSettings(Settings):
         0, ge=0, description="problems of each set that controls are scored on, at most; 0: as `[scores]` says"
     )
     prompts: tuple[PromptSettings, ...] = Field(
-        (), description="candidates for `prompt`, beside the recipe's own; left out: a box is asked for; `shots` examples"
+        (),
+        description="candidates for `prompt`, beside the recipe's own; left out: a box is asked for; `shots` examples",
     )
     shots: int = Field(4, ge=1, le=16, description="training rows that are shown as examples, if `prompts` is left out")
     held_out: int = Field(200, ge=1, description="validation problems on which the prompt is chosen, at most")

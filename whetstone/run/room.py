@@ -64,6 +64,7 @@ class Room:
     asks: Callable[[Any], bool] = lambda settings: (
         False
     )  # whether it puts problems to a model without training: [prompt]
+    prompts: bool = False  # gives a prompt, with which the pipeline scores the model that the stage starts from
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
     base: Callable[[Stage], Path] | None = None  # makes the model to start from, without an input and `[model] path`
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force

@@ -313,7 +313,10 @@ class NextTokenSettings(EpochSettings):
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
     steps: int = Field(
-        0, ge=0, le=10**8, description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives"
+        0,
+        ge=0,
+        le=10**8,
+        description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives",
     )
     max_length: int = Field(
         1024,
