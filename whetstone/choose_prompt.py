@@ -15,6 +15,7 @@ from pydantic import Field
 from whetstone.learner.conversation import read_conversation
 from whetstone.prompting import BOX_REQUEST
 from whetstone.records import Problem, Score, from_row, to_row
+from whetstone.run.control import CHOICE
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.prompt_settings import Example, PromptSettings
@@ -22,7 +23,6 @@ from whetstone.run.room import PROMPT_TOKENS, Estimate, Input, Room
 from whetstone.run.settings import StageSettings
 from whetstone.run.tables import read_records, read_rows
 
-CHOICE = "choice.json"  # in the artifact
 HELD_OUT = "held_out"  # what the validation problems are called as a problem set
 LOOKED_AT = 2000  # rows of the training data, of which the shorter half may be examples
 

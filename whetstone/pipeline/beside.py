@@ -11,10 +11,10 @@ from whetstone.run.manifest import read_manifest
 
 
 def beside_control(run: Path, score: dict[str, Any], last: str = "") -> dict[str, Any]:
-    """`stage_minus_control` of a control's score: the paired difference on the problems of both, with its 95 % interval.
+    """`stage_minus_control` of a control's score: the paired difference on the problems of both, and its interval.
 
-    A better prompt alone is beside all of the training too: `last_minus_control`, of the `last` stage that trains. Empty for the
-    score of another stage, and while a stage has no score on that problem set.
+    A better prompt alone is beside all of the training too: `last_minus_control`, of the `last` stage that trains. Empty for
+    the score of another stage, and while a stage has no score on that problem set.
     """
     of = score.get("control_of")
     if not of:

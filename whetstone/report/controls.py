@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from html import escape
+from typing import Any
 
 from whetstone.report.numbers import label, n, percent, section, signed, table
 from whetstone.report.read import RunRecord, StageRecord
-from whetstone.run.control import BESIDE, reading
+from whetstone.report.shapes import Choice
+from whetstone.run.control import BESIDE, CHOICE, reading
+from whetstone.run.folder import read_json
+from whetstone.run.manifest import check_shape
 
 
 def controls(run: RunRecord) -> str:
@@ -21,7 +25,35 @@ def controls(run: RunRecord) -> str:
         "it, the scores do not tell the stage from its control."
     )
     heads = ["stage", "control", "problem set", ">stage", ">control", ">problems", ">stage − control", "reading"]
-    return section("controls", "Stages beside their controls", f"<p>{why}</p>{table(heads, rows)}{notes}")
+    prompts = "".join(_prompts(control) for control, _ in pairs)
+    return section("controls", "Stages beside their controls", f"<p>{why}</p>{table(heads, rows)}{prompts}{notes}")
+
+
+def _prompts(control: StageRecord) -> str:
+    """The prompts that were tried on held-out problems, if the control chose one."""
+    path = control.folder / "prompt" / CHOICE
+    if not path.exists():
+        return ""
+    found = check_shape(path, Choice, read_json(path))
+    chosen = control.manifest["summary"].get("chosen")
+    rows = [
+        f"<tr><td>{escape(_in_words(tried['prompt']))}</td>"
+        f"{n(percent(tried['mean']), '–'.join(percent(tried[end]) for end in ('low', 'high')))}"
+        f"<td>{'chosen' if number == chosen else ''}</td></tr>"
+        for number, tried in enumerate(found["candidates"])
+    ]
+    count = found["candidates"][0]["problems"] if found["candidates"] else 0
+    heading = f"<h3>Prompts of {escape(control.name)}, on {count:,} held-out problems</h3>"
+    return heading + table(["prompt", ">mean, %", ">95 % interval", ""], rows)
+
+
+def _in_words(prompt: dict[str, Any]) -> str:
+    """What the prompt gives; examples by their number."""
+    shots = prompt.get("examples")
+    words = [f"{name} {value!r}" for name, value in prompt.items() if name != "examples"]
+    if shots is not None:
+        words.append(f"{len(shots)} examples" if isinstance(shots, list) else f"examples of {shots.get('file')}")
+    return "; ".join(words) or "the recipe’s own"
 
 
 def _rows(run: RunRecord, control: StageRecord, of: StageRecord, benchmark: str) -> Iterator[str]:

@@ -43,6 +43,20 @@ class Evaluation(BaseModel):
     comparisons: list[Comparison] = []
 
 
+class Candidate(BaseModel):
+    prompt: dict[str, Any]
+    mean: float
+    low: float
+    high: float
+    problems: int
+
+
+class Choice(BaseModel):
+    """choice.json of a control that chose a prompt."""
+
+    candidates: list[Candidate] = []
+
+
 class Hardware(BaseModel):
     memory: int = 0
 

@@ -97,7 +97,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 tokens = settings.passes * tokens_of(trained)
                 steps.log(step, tokens, **metrics)
                 count(steps.state, steps=1, tokens=tokens, **counts_of(settings, groups, len(trained)))
-                watch_signal(stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
+                watch_signal("" if judge else stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
@@ -142,7 +142,7 @@ def counts_of(settings: Settings, groups: "Sequence[Group]", trained: int) -> di
 
 def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:
     """Counts the steps that train nothing (no group is kept, or the gradient is 0) and the groups of all steps by their
-    rewards. Says it the first time.
+    rewards. Says it the first time, of the stage with this name; "": says nothing, as nothing is to be learnt.
     """
     from whetstone.rl.groups import signs
 
@@ -150,7 +150,7 @@ def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[
     seen = state.setdefault("groups", {})
     count(seen, **kinds)
     count(state, steps_without_signal=int(not norm))
-    if not norm and state["steps_without_signal"] == 1:
+    if name and not norm and state["steps_without_signal"] == 1:
         say(
             f"warning: {name}: step {step + 1} trains nothing: none of its groups is kept, or all rewards in them are equal. "
             f"{_in_words(kinds)} {MORE_SIGNAL} Further steps like it are only counted (steps_without_signal)."

@@ -5,6 +5,7 @@ from typing import Any
 
 MARK = "-control-"  # in the names of control stages, and of no other stage
 
+CHOICE = "choice.json"  # of the prompts that the control `prompt` tried
 BESIDE = ("stage_minus_control", "last_minus_control")  # keys of a control's score (pipeline/beside.py)
 
 # Control -> what it does instead of its stage
