@@ -141,7 +141,7 @@ def test_true_says_where_a_control_cannot_be_and_a_name_is_refused(tmp_path):
     assert [stage.name for stage in on.stages if stage.control] == ["rl-control-rejection", "rl-control-random_reward"]
     assert on.warnings() == ["note: no control midtraining: the recipe has no stage of kind sft."]
     for controls, why in {
-        'midtraining = ["rl"]': r"whole\.toml:2: \[controls\] midtraining cannot question 'rl': no stage above it gives a corpus",
+        'midtraining = ["rl"]': r"whole\.toml:2: \[controls\] midtraining cannot question 'rl': no stage above",
         'rejection = ["questions"]': r"cannot question 'questions', which is of kind questions: name stages",
         'random_reward = ["rll"]': r"names 'rll', and there is no such stage: did you mean",
         "learning_rate = { prompts = 1 }": r"prompts",
