@@ -1,12 +1,14 @@
 """[controls]: what is derived from a stage, when it runs, what it costs when off, and how it stands beside its stage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.scripted import Killed, kill_after
+from tests.scripted import Killed, kill_after, stage
 from tests.test_straight_from_a_model import DPO, RL, recipe
+from whetstone import choose_prompt
 from whetstone.model_folder import find_model
 from whetstone.pipeline.running import estimate, run_recipe, select
 from whetstone.pipeline.staleness import plan_recipe
@@ -14,6 +16,7 @@ from whetstone.recipe import Recipe, read_recipe
 from whetstone.rl.tripwires import beyond_limits
 from whetstone.run.control import is_control
 from whetstone.run.folder import hash_folder, read_json
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.tables import read_rows
 from whetstone.terminal import print_results
 
@@ -145,6 +148,7 @@ def test_true_says_where_a_control_cannot_be_and_a_name_is_refused(tmp_path):
         'rejection = ["questions"]': r"cannot question 'questions', which is of kind questions: name stages",
         'random_reward = ["rll"]': r"names 'rll', and there is no such stage: did you mean",
         "learning_rate = { prompts = 1 }": r"prompts",
+        'prompt = ["rl"]': r"prompts are compared on held-out problems, and questions gives none \(validation\)",
     }.items():
         with pytest.raises(ValueError, match=why):
             whole(tmp_path, f"[controls]\n{controls}\n", lone)
@@ -164,14 +168,27 @@ def test_a_control_without_the_number_it_needs_says_so(tmp_path):
 
 # --- a run
 
-CONTROLS = '[controls]\nrejection = true\nrandom_reward = true\nproblems = 3\n[[stage]]\nkind = "report"\n'
+CONTROLS = """
+[controls]
+prompt = true
+rejection = true
+random_reward = true
+problems = 3
+[[controls.prompts]]
+before = "Compute this."
+[[stage]]
+kind = "report"
+"""
 MODELS = ("02-rl", "02-rl-control-rejection", "02-rl-control-random_reward")
+CHOICE = "02-rl-control-prompt/prompt/choice.json"
 
 
 def small(folder: Path, model: Path, stages: str) -> Recipe:
-    """In a folder of one name, which becomes part of the problems' source."""
+    """In a folder of one name, which becomes part of the problems' source, and with held-out problems."""
     (folder / "small").mkdir(exist_ok=True)
-    return recipe(folder / "small", model, stages)
+    path = recipe(folder / "small", model, stages).path
+    path.write_text(path.read_text().replace("test = 0.3", "test = 0.3\nvalidation = 0.2"))
+    return read_recipe(path)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +251,44 @@ def test_a_killed_control_ends_with_the_bits_of_an_undisturbed_one(
     run_recipe(of)
     for name in MODELS:
         assert hash_folder(of.folder / name / "model") == hash_folder(finished.folder / name / "model")
+    assert read_json(of.folder / CHOICE) == read_json(finished.folder / CHOICE)
+
+
+def test_a_prompt_is_chosen_on_held_out_problems_and_the_start_is_scored_with_it(finished, adder):
+    choice, folder = read_json(finished.folder / CHOICE), finished.folder / "02-rl-control-prompt"
+    own, other = choice["candidates"]
+    assert (own["prompt"], other["prompt"]) == ({}, {"before": "Compute this."})
+    best = max((own, other), key=lambda row: row["mean"])
+    assert choice["prompt"] == best["prompt"] and manifest(finished, folder.name)["summary"]["mean"] == best["mean"]
+    problems = {row["id"]: row["split"] for row in read_rows(finished.folder / "01-questions" / "problems")}
+    asked = {row["problem_id"] for number in (0, 1) for row in read_rows(folder / f"candidate-{number}" / "held_out")}
+    assert asked and {problems[name] for name in asked} == {"validation"}
+    scores = {score["stage"]: score for score in read_json(finished.folder / "scores.json")["scores"]}
+    scored = scores["rl-control-prompt"]
+    assert scored["control_of"] == "rl" and scored["prompt"]["before"] == best["prompt"].get("before", "")
+    assert scores["base"]["prompt"]["before"] == ""
+    texts = [row["text"] for row in read_rows(finished.folder / "scores/rl-control-prompt/sums")]
+    base = [row["text"] for row in read_rows(finished.folder / "scores/base/sums")]
+    assert (texts == base[:3]) == (best is own), "the model that RL starts from, and not RL's"
+
+
+def test_candidates_are_the_recipes_own_prompt_with_changes_and_by_default_a_box_and_examples(tmp_path, world, adder):
+    settings = choose_prompt.Settings(kind="choose_prompt", shots=2)
+    problems = {"problems": world["problems"], "model": adder}
+    own = PromptSettings(system="Be brief.")
+    of = replace(stage(tmp_path / "c", settings, **problems, data=world["subset"]), prompt=own)
+    first, box, shown = choose_prompt.candidates(of)
+    assert first == own and box.system == shown.system == "Be brief." and "boxed" in box.after
+    taught = {(row["question"], row["text"]) for row in read_rows(world["subset"])}
+    assert len(shown.examples) == 2 and {(shot.question, shot.answer) for shot in shown.examples} <= taught
+    listed = settings.model_copy(update={"prompts": (PromptSettings(system=""), own, PromptSettings(before="Q: "))})
+    assert choose_prompt.candidates(replace(of, settings=listed)) == [
+        *(own, PromptSettings(system=""), PromptSettings(system="Be brief.", before="Q: "))
+    ]
+    with pytest.raises(
+        ValueError, match=r"chooses a prompt on held-out problems, and .* has none\. Give the questions"
+    ):
+        choose_prompt.run(of)
 
 
 def test_off_a_run_has_the_same_bits_and_controls_can_be_added_to_it(finished, tmp_path, adder):
