@@ -4,6 +4,7 @@ import doctest
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest

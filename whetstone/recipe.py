@@ -174,7 +174,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Leave it out.")
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the folder. Name it or leave it out.")
     return Recipe(path=path, stages=tuple(above), **settings)
 
 

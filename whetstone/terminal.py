@@ -22,10 +22,10 @@ def print_results(recipe: Recipe) -> None:
     """What each finished stage took and scored, and how fast the machine was."""
     rows = list(_results(recipe))
     main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
-    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %", "flexible %", "boxed %") if main else ()
     table = _table("stage", "wall s", "CPU s", "peak", *scored)
     for name, usage, score in rows:
-        accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
+        accuracy = (*_mean_cells(score), *_format_cells(score)) if score else ()
         _add(table, name, *_usage_cells(usage), *accuracy)
     table.add_section()
     _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
@@ -58,6 +58,15 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
     ]
     if usages := [read_manifest(manifest, "scores") for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
+
+
+def _mean_cells(score: Score) -> tuple[str, str]:
+    return f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}"
+
+
+def _format_cells(score: Score) -> tuple[str, ...]:
+    """The mean by flexible extraction, and the share of answers in a box; empty if an older version scored."""
+    return tuple("" if share is None else f"{100 * share:.1f}" for share in (score.flexible, score.boxed))
 
 
 def _total(usages: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -120,15 +129,16 @@ def _notes(recipe: Recipe, unknown: bool) -> str:
 
 def print_scores(scores: Sequence[Score]) -> None:
     table = _table(
-        "problem set", "problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."
-    )
+        "problem set", "problems", "mean@n %", "95 %", "flexible %", "boxed %", "n", "pass@k %", "majority %", "truncated %",
+        "tokens", "temp.",
+    )  # fmt: skip
     for score in scores:
         _add(
             table,
             score.benchmark,
             f"{score.problems}",
-            f"{100 * score.mean:.1f}",
-            f"{100 * score.low:.1f} … {100 * score.high:.1f}",
+            *_mean_cells(score),
+            *_format_cells(score),
             f"{score.samples}",
             "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
             f"{100 * score.majority:.1f}",
@@ -137,6 +147,7 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(150).print(table)
+    write_line("flexible: the last number or expression counts as the answer where no box and no final answer is given")
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -34,6 +34,9 @@ class Comparison(BaseModel):
     difference: float
     low: float
     high: float
+    flexible_difference: float | None = None  # with the format granted
+    flexible_low: float | None = None
+    flexible_high: float | None = None
 
 
 class Evaluation(BaseModel):
