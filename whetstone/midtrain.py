@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from whetstone.learner.conversation import Conversation, read_conversation
-from whetstone.prompting import BARE
 from whetstone.run.folder import Stage, alone, published
 from whetstone.run.progress import say
 from whetstone.run.room import TRAINING, Estimate, Input, Room
@@ -131,7 +130,6 @@ def tiny_base(stage: Stage) -> Path:
             texts = (f"{row.question} {row.answer}" for row in corpus if not row.fault)
             with published(base) as aside:
                 models.save(*models.build_tiny(stage.model, texts, stage.seed), aside)
-                BARE.save(aside)  # it is asked the question alone, unless [prompt] says more
     return base
 
 

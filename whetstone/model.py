@@ -22,6 +22,7 @@ from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
+from whetstone.prompting import BARE, Prompting
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
@@ -108,6 +109,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)
     model.generation_config = generation_config(ids["eos_token_id"], tokenizer)
+    model.prompting = BARE
     return model, tokenizer
 
 
@@ -252,7 +254,8 @@ def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
     temperature: float = TEMPERATURE,
 ) -> None:  # fmt: skip
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config; and prompt.json, if
+    the model has a `prompting`, which `build_tiny` and training set.
 
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
@@ -261,6 +264,8 @@ def save(
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
+    if isinstance(prompting := getattr(model, "prompting", None), Prompting):
+        prompting.save(folder)
     # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "auto_map"):

@@ -14,7 +14,7 @@ unless another prompt is given. A model from elsewhere is asked for the form of 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -123,18 +123,23 @@ class Prompting:
         >>> Prompting(after=None, thinking=False).in_words()
         'a box or letter is asked for; thinking off'
         """
-        texts = {"system": self.system, "before": self.before, "after": self.after or ""}
-        words = [f"{name} {_short(text)!r}" for name, text in texts.items() if text]
-        words += ["a box or letter is asked for"] * (self.after is None)
-        words += [f"{len(self.examples)} examples"] * bool(self.examples)
-        words += [f"thinking {'on' if self.thinking else 'off'}"] * (self.thinking is not None)
-        return "; ".join(words) or "the question alone"
+        return in_words(self.summary())
 
     def save(self, folder: Path) -> None:
         write_json(folder / PROMPT, self.to_json())
 
 
 BARE, REQUESTING = Prompting(), Prompting(after=None)
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """What `Prompting.summary` says, in one line."""
+    texts = {name: summary[name] for name in ("system", "before", "after")}
+    words = [f"{name} {_short(text)!r}" for name, text in texts.items() if text]
+    words += ["a box or letter is asked for"] * (summary["after"] is None)
+    words += [f"{summary['examples']} examples"] * (summary["examples"] > 0)
+    words += [f"thinking {'on' if summary['thinking'] else 'off'}"] * (summary["thinking"] is not None)
+    return "; ".join(words) or "the question alone"
 
 
 def joined(one: str, other: str) -> str:

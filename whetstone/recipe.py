@@ -171,7 +171,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         above.append(_read_stage(number, table, above, has_path))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the run folder. Leave it out.")
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the folder. Name it or leave it out.")
     known = Known(settings["controls"], above, load_room, has_path)
     with_all, notes = with_controls(known, shared["controls"].place)
     return Recipe(path=path, stages=with_all, notes=notes, **settings)

@@ -11,7 +11,7 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
-from whetstone.run.control import BESIDE, TITLES, points
+from whetstone.run.control import BESIDE, TITLES, conclusion, points
 from whetstone.run.folder import MANIFEST, SCORES
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
@@ -24,11 +24,11 @@ def print_results(recipe: Recipe) -> None:
     """What each finished stage took and scored, and how fast the machine was."""
     rows = list(_results(recipe))
     main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
-    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %", "flexible %", "boxed %") if main else ()
     beside = _beside_controls(recipe)
     table = _table("stage", "wall s", "CPU s", "peak", *scored, *(["stage - control"] if beside else []))
     for name, usage, score in rows:
-        accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
+        accuracy = (*_mean_cells(score), *_format_cells(score)) if score else ()
         control = recipe.stage(name).control if name in beside else None
         against = [points(beside[name][BESIDE[0]])] if name in beside else []
         _add(table, f"  control: {control.name}" if control else name, *_usage_cells(usage), *accuracy, *against)
@@ -44,7 +44,7 @@ def print_results(recipe: Recipe) -> None:
         for found in (score[key] for key in BESIDE if control and key in score):
             write_line(
                 f"{found['stage']}, beside {TITLES[control.name]}: {points(found)} points on {found['problems']:,} problems: "
-                f"{found['reading']}"
+                f"{conclusion(found)}"
             )
     if speeds := last_speeds(recipe):
         write_line(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)")
@@ -79,6 +79,15 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
     ]
     if usages := [read_manifest(manifest, "scores") for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
+
+
+def _mean_cells(score: Score) -> tuple[str, str]:
+    return f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}"
+
+
+def _format_cells(score: Score) -> tuple[str, ...]:
+    """The mean by flexible extraction, and the share of answers in a box; empty if an older version scored."""
+    return tuple("" if share is None else f"{100 * share:.1f}" for share in (score.flexible, score.boxed))
 
 
 def _total(usages: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -141,15 +150,16 @@ def _notes(recipe: Recipe, unknown: bool) -> str:
 
 def print_scores(scores: Sequence[Score]) -> None:
     table = _table(
-        "problem set", "problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."
-    )
+        "problem set", "problems", "mean@n %", "95 %", "flexible %", "boxed %", "n", "pass@k %", "majority %", "truncated %",
+        "tokens", "temp.",
+    )  # fmt: skip
     for score in scores:
         _add(
             table,
             score.benchmark,
             f"{score.problems}",
-            f"{100 * score.mean:.1f}",
-            f"{100 * score.low:.1f} … {100 * score.high:.1f}",
+            *_mean_cells(score),
+            *_format_cells(score),
             f"{score.samples}",
             "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
             f"{100 * score.majority:.1f}",
@@ -158,6 +168,7 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(150).print(table)
+    write_line("flexible: the last number or expression counts as the answer where no box and no final answer is given")
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -20,7 +20,12 @@ from whetstone.sample import RIGHT_ROLLOUTS
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from(["", "4", "\\boxed{4}"]), st.sampled_from([True, False, None]), st.integers(0, 3), st.sampled_from(["end", "length"]))
+@given(
+    st.sampled_from(["", "4", "\\boxed{4}"]),
+    st.sampled_from([True, False, None]),
+    st.integers(0, 3),
+    st.sampled_from(["end", "length"]),
+)
 def test_a_verdict_depends_on_seed_step_problem_and_number_alone(text, correct, index, stop):
     judge, plain = random_verdicts(0.5, seed=1), rollout("a", index)
     other = replace(plain, text=text, correct=correct, stop=stop, answer=text, ids=[1], logprobs=[-9.0])
@@ -67,7 +72,9 @@ def test_what_is_drawn_kept_and_rewarded_is_the_same_whatever_the_verifier_says(
 
 
 def test_a_reward_that_reads_the_answer_is_refused():
-    with pytest.raises(ValueError, match=r"random_verdicts = 0\.5 with reward = 'format': other rewards read the answer"):
+    with pytest.raises(
+        ValueError, match=r"random_verdicts = 0\.5 with reward = 'format': other rewards read the answer"
+    ):
         loop.Settings(kind="rl", random_verdicts=0.5, reward="format")
 
 
@@ -103,7 +110,8 @@ def test_a_step_that_is_done_again_replaces_what_it_kept(tmp_path, world, adder)
         kept.add(1, of("b", 3))
     with RightRollouts(stage, Alone()) as kept:
         kept.add(1, of("c", 2))
-        kept.add(2, of("d", 1) + [groups.Group(problem("e"), [rollout("e", 0, False), rollout("e", 1, True, 3, "length")])])
+        unfit = groups.Group(problem("e"), [rollout("e", 0, False), rollout("e", 1, True, 3, "length")])
+        kept.add(2, [*of("d", 1), unfit])
         kept.finish()
     rows = list(read_rows(stage.folder / RIGHT_ROLLOUTS))
     assert [(row["problem_id"], row["index"]) for row in rows] == [("a", 0), ("c", 0), ("c", 1), ("d", 0)]

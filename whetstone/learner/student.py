@@ -76,7 +76,6 @@ class Student:
         folder = self.stage.output("model")
         learner.save_model(self.tokenizer, folder, self.stage.scores.temperature)
         if learner.process_group.main:
-            self.prompting.save(folder)
             write_card(folder, self.stage, self.source, self.prompting, self.chat)
 
 
@@ -86,7 +85,7 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
-    prompting = prompting_of(stage.prompt, source)
+    prompting = model.prompting = prompting_of(stage.prompt, source)
     set_thinking(tokenizer, prompting.thinking)
     chat = Chat(tokenizer, model.generation_config.eos_token_id)
     if chat.closed:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from whetstone.evaluate.comparisons import problems, read_marks
+from whetstone.evaluate.comparisons import compare, read_marks
 from whetstone.run.control import control_name, reading
 from whetstone.run.folder import MANIFEST, DamagedFile
 from whetstone.run.manifest import read_manifest
@@ -35,16 +35,12 @@ def _minus(run: Path, stage: str, score: dict[str, Any]) -> dict[str, Any] | Non
         except (FileNotFoundError, DamagedFile, KeyError):
             return None
     ours, theirs = (folder / score["benchmark"] for folder in folders)
-    return {"stage": stage, **dict(_difference(ours, theirs, tuple(contents)))}
+    found = dict(_difference(ours, theirs, tuple(contents)))
+    return {"stage": stage, **found, "reading": reading(found["low"], found["high"])} if found else None
 
 
 @lru_cache(maxsize=256)
-def _difference(ours: Path, theirs: Path, contents: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
-    """Of two tables of generations; computed again if their content is another."""
-    from whetstone.measure import paired_bootstrap
-
-    marks = read_marks(ours), read_marks(theirs)
-    difference, low, high = paired_bootstrap(*marks)
-    shared = len(problems(marks[0]) & problems(marks[1]))
-    named = {"difference": difference, "low": low, "high": high, "problems": shared, "reading": reading(low, high)}
-    return tuple(named.items())
+def _difference(ours: Path, theirs: Path, contents: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """Of two tables of generations; computed again if their content is another. Empty if they share no problem."""
+    overall = next(compare("", "", "", read_marks(ours), read_marks(theirs)), {})
+    return tuple((name, value) for name, value in overall.items() if not isinstance(value, str))

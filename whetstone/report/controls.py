@@ -7,7 +7,7 @@ from typing import Any
 from whetstone.report.numbers import label, n, percent, section, signed, table
 from whetstone.report.read import RunRecord, StageRecord
 from whetstone.report.shapes import Choice
-from whetstone.run.control import BESIDE, CHOICE, reading
+from whetstone.run.control import BESIDE, CHOICE, conclusion
 from whetstone.run.folder import read_json
 from whetstone.run.manifest import check_shape
 
@@ -70,5 +70,5 @@ def _rows(run: RunRecord, control: StageRecord, of: StageRecord, benchmark: str)
             names = (label(stage.name, stage), label(control.name, control), escape(benchmark))
             by = signed(found["difference"], found["low"], found["high"])
             numbers = n(percent(ours["mean"]), percent(theirs["mean"]), f"{found['problems']:,}", by)
-            said = reading(found["low"], found["high"])
+            said = conclusion(found)
             yield f"<tr>{''.join(f'<td>{name}</td>' for name in names)}{numbers}<td>{said}</td></tr>"

@@ -35,6 +35,9 @@ class Comparison(BaseModel):
     low: float
     high: float
     problems: int = 0
+    flexible_difference: float | None = None  # with the format granted
+    flexible_low: float | None = None
+    flexible_high: float | None = None
 
 
 class Evaluation(BaseModel):

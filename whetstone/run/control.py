@@ -30,12 +30,29 @@ def is_control(name: str) -> bool:
     return MARK in name
 
 
-def points(found: Mapping[str, Any]) -> str:
+def points(found: Mapping[str, Any], how: str = "") -> str:
     """
     >>> points({"difference": 0.0918, "low": 0.07, "high": 0.115})
     '+9.2 [+7.0, +11.5]'
     """
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * found[name] for name in ("difference", "low", "high")))
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * found[f"{how}{name}"] for name in ("difference", "low", "high")))
+
+
+def conclusion(found: Mapping[str, Any]) -> str:
+    """What a difference says; also by flexible extraction if that says another thing, as if only the format was learnt.
+
+    >>> found = {"low": 0.01, "high": 0.05}
+    >>> granted = {"flexible_difference": 0.01, "flexible_low": -0.02, "flexible_high": 0.04}
+    >>> conclusion(found)
+    'outside the interval of its control'
+    >>> conclusion(found | granted)
+    'outside the interval of its control; by flexible extraction +1.0 [-2.0, +4.0], inside the interval of its control'
+    """
+    said = reading(found["low"], found["high"])
+    if found.get("flexible_difference") is None:
+        return said
+    granted = reading(found["flexible_low"], found["flexible_high"])
+    return said if granted == said else f"{said}; by flexible extraction {points(found, 'flexible_')}, {granted}"
 
 
 def reading(low: float, high: float) -> str:

@@ -70,6 +70,9 @@ class _Minus(BaseModel):
     high: float
     problems: int
     reading: str
+    flexible_difference: float | None = None
+    flexible_low: float | None = None
+    flexible_high: float | None = None
 
 
 class _Beside(BaseModel):
