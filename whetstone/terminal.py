@@ -35,7 +35,7 @@ def print_results(recipe: Recipe) -> None:
     table.add_section()
     _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
     write_line(f"\n{recipe.folder}")
-    _console(120 if beside else 110).print(table)
+    _console(140 if beside else 110).print(table)
     for name, _, score in rows:
         if score and main and score.samples != main.samples:
             write_line(f"{name}: mean@{score.samples}")
