@@ -31,7 +31,7 @@ from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
-from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
+from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place, put
 from whetstone.run.user_file import file_of, load
 
 KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
@@ -306,32 +306,7 @@ def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) 
     what = f"--set {target.strip()}"
     if len(keys) > DEEPEST:
         raise ValueError(f"{what[:100]}… is nested too deeply: {DEEPEST} levels are allowed.")
-    _put(tables[name].values, keys, parse_value(text, what), what)
-
-
-def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
-    """Set `values[keys[0]][keys[1]]…`. In a list a key is the number of an entry.
-
-    Missing tables are made, and a string that chooses by name becomes a table: `"muon"` -> `{ name = "muon" }`.
-    """
-    key, *rest = keys
-    if isinstance(values, list):
-        if not (key.isascii() and key.isdigit()) or int(key) >= len(values):
-            raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
-        values[int(key)] = _with(values[int(key)], rest, value, what)
-    elif isinstance(values, dict):
-        values[key] = _with(values.get(key, {}), rest, value, what)
-    else:
-        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
-
-
-def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
-    """`inner` with the value at `keys`; the value itself without keys."""
-    if not keys:
-        return value
-    table = {"name": inner} if isinstance(inner, str) else inner
-    _put(table, keys, value, what)
-    return table
+    put(tables[name].values, keys, parse_value(text, what), what)
 
 
 def _read_stage(number: int, table: Table, above: Sequence[RecipeStage], has_path: bool) -> RecipeStage:
