@@ -163,7 +163,8 @@ def _random_reward(stage: RecipeStage, known: Known) -> RecipeStage:
         "random_verdicts": 0.5,
     }
     settings = own.model_copy(update=changed)
-    return _control(stage, "random_reward", stage.room, settings, dict(stage.sources), random_verdicts="right")
+    sources = {name: source for name, source in stage.sources.items() if stage.room.inputs[name].used(settings)}
+    return _control(stage, "random_reward", stage.room, settings, sources, random_verdicts="right")
 
 
 def _control(

@@ -115,6 +115,14 @@ def test_a_step_that_is_done_again_replaces_what_it_kept(tmp_path, world, adder)
         kept.finish()
     rows = list(read_rows(stage.folder / RIGHT_ROLLOUTS))
     assert [(row["problem_id"], row["index"]) for row in rows] == [("a", 0), ("c", 0), ("c", 1), ("d", 0)]
+    begun_without = replace(room(tmp_path / "t", world, adder), wanted=(RIGHT_ROLLOUTS,))
+    with (
+        RightRollouts(begun_without, Alone()) as kept,
+        pytest.raises(
+            ValueError, match=r"t was begun without keeping .* first 4 steps are not there\. Leave the control out"
+        ),
+    ):
+        kept.add(4, of("a", 1))
     unwanted = room(tmp_path / "s", world, adder)
     with RightRollouts(unwanted, Alone()) as kept:
         kept.add(0, of("a", 1))

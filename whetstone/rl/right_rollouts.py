@@ -25,11 +25,20 @@ class RightRollouts:
     def __enter__(self) -> "RightRollouts":
         self._stack = ExitStack()
         if self.kept:
-            self._journal = self._stack.enter_context(Journal(self.path, keep=lambda row: None))
+            self._journal = self._stack.enter_context(Journal(self.path, keep=lambda row: row.get("step")))
+            self._steps = set(self._journal.rows)
         return self
 
     def add(self, step: int, groups: Sequence[Group]) -> None:
+        """Keep those of a step. Raises ValueError if those of the steps before it were not kept."""
         if self.kept:
+            if step and step - 1 not in self._steps:
+                raise ValueError(
+                    f"{self.stage.name} was begun without keeping its right rollouts, which a control is to be fine-tuned on: "
+                    f"those of its first {step} steps are not there. Leave the control out ([controls] rejection), or begin "
+                    f"the stage anew: move {self.stage.folder} away."
+                )
+            self._steps.add(step)
             self._journal.append([{"step": step}, *right_rows(r for group in groups for r in group.rollouts)])
 
     def finish(self) -> None:
