@@ -99,6 +99,12 @@ def test_a_form_that_something_else_asks_for_or_shows_is_not_asked_for_again(que
     assert last(replace(REQUESTING, examples=SHOTS), "1 + 1?").endswith(BOX_REQUEST)
 
 
+def test_a_score_says_what_was_asked_for():
+    assert REQUESTING.summary("choice")["after"] == f"\n\n{LETTER_REQUEST}" and REQUESTING.summary()["after"] is None
+    shown = replace(REQUESTING, examples=(Shot("0?", "It is 0."),))
+    assert shown.summary()["after"] == "" and shown.in_words() == "1 example"
+
+
 def test_a_box_is_not_asked_for_with_an_answer_that_has_none_nor_with_a_program():
     assert last(REQUESTING, "1 + 1?", answer="It is 2.") == "1 + 1?"
     assert last(REQUESTING, "1 + 1?", answer="\\boxed{2}").endswith(BOX_REQUEST)

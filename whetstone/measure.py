@@ -68,7 +68,7 @@ def score_model(
             prompting.save(journal.parent)
             main = benchmark == scores.main
             score = summarise(rows, verifier, stage, benchmark, main, scores.temperature)
-            results.append(replace(score, prompt=prompting.summary()))
+            results.append(replace(score, prompt=prompting.summary(chosen[0].policy)))
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results

@@ -89,11 +89,15 @@ class Prompting:
 
     def _request(self, policy: str) -> str:
         """What follows a question that says nothing about the form of its answer."""
-        if self.after is not None:
-            return self.after
-        if REQUESTED.search(f"{self.system}\0{self.before}") or not all(BOXED.search(s.answer) for s in self.examples):
-            return ""
+        if not self.requests:
+            return self.after or ""
         return "\n\n" + (LETTER_REQUEST if get_policy(policy).kind == "choice" else BOX_REQUEST)
+
+    @property
+    def requests(self) -> bool:
+        """Whether the form of an answer is asked for because nothing around the question asks for one or shows another."""
+        said = REQUESTED.search(f"{self.system}\0{self.before}")
+        return self.after is None and not said and all(BOXED.search(shot.answer) for shot in self.examples)
 
     def _around(self, question: str, after: str) -> str:
         return joined(joined(self.before, question), after)
@@ -112,11 +116,14 @@ class Prompting:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"examples": [shot._asdict() for shot in self.examples]}
 
-    def summary(self) -> dict[str, Any]:
-        """`to_json` with the number and a hash of the examples in their place, for scores."""
+    def summary(self, policy: str = "") -> dict[str, Any]:
+        """`to_json` with the number and a hash of the examples in their place, for scores. With the policy of a problem set,
+        `after` is the text that follows its questions.
+        """
         shots = json.dumps(self.to_json()["examples"], sort_keys=True).encode()
         digest = {"examples_sha256": hashlib.sha256(shots).hexdigest()} if self.examples else {}
-        return self.to_json() | {"examples": len(self.examples)} | digest
+        after = self._request(policy) if policy or not self.requests else None
+        return self.to_json() | {"after": after, "examples": len(self.examples)} | digest
 
     def in_words(self) -> str:
         """
@@ -137,7 +144,7 @@ def in_words(summary: Mapping[str, Any]) -> str:
     texts = {name: summary[name] for name in ("system", "before", "after")}
     words = [f"{name} {_short(text)!r}" for name, text in texts.items() if text]
     words += ["a box or letter is asked for"] * (summary["after"] is None)
-    words += [f"{summary['examples']} examples"] * (summary["examples"] > 0)
+    words += [f"{summary['examples']} example{'s' * (summary['examples'] > 1)}"] * (summary["examples"] > 0)
     words += [f"thinking {'on' if summary['thinking'] else 'off'}"] * (summary["thinking"] is not None)
     return "; ".join(words) or "the question alone"
 

@@ -182,13 +182,13 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
         say(
             f"   {model.name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
             f"(mean@{score.samples} of {score.problems} problems, {100 * score.truncated:.0f} % truncated"
-            f"{in_words(score)}"
+            f"{_form_in_words(score)}"
             f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''}"
             f"{f', {score.not_asked} cannot be asked' if score.not_asked else ''})"
         )
 
 
-def in_words(score: Score) -> str:
+def _form_in_words(score: Score) -> str:
     """In which form the answers stand, and the score if the form is granted."""
     if score.boxed is None or score.flexible is None:
         return ""
