@@ -137,6 +137,7 @@ def test_every_stage_stands_beside_its_controls_and_the_text_says_what_the_inter
     )
     assert "4 examples" in text and "Be <b>brief</b>." in text and "chosen" in text
     assert "dpo gets no control midtraining: made up." in text
+    assert "60 problems × 8, temperature 0.6; controls on 40 problems" in html
     ladder = html.partition('id="stages"')[2].partition("</section>")[0]
     assert ladder.index("sft-control-midtraining") < ladder.index("Rollout DPO"), "below its stage"
 

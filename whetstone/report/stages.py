@@ -88,7 +88,7 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
     main = benchmark == run.benchmarks[0]
     heads = ["after", ">mean", ">95 % interval", ">over its start", *(f">pass@{k}" for k in ks)]
     heads += [">flexible", ">boxed", ">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
-    last = rows[-1][1]
+    last = next((score for place, score in reversed(rows) if place[2] != "control"), rows[-1][1])
     fewer = [f"{place[0]} × {score['samples']}" for place, score in rows if score["samples"] != last["samples"]]
     how = f"{last['problems']:,} problems × {', '.join([str(last['samples']), *fewer])}, temperature {last['temperature']:g}"
     how += (
@@ -96,6 +96,8 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
         if last.get("not_asked")
         else ""
     )
+    counts = sorted({score["problems"] for place, score in rows if place[2] == "control"} - {last["problems"]})
+    how += f"; controls on {' or '.join(f'{count:,}' for count in counts)} problems" if counts else ""
     how += f"; asked with {in_words(last['prompt'])}" if last.get("prompt") else ""
     return (
         f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{escape(how)}</span></h3>'
