@@ -8,16 +8,18 @@ import pytest
 
 from tests.scripted import Killed, kill_after, stage
 from tests.test_straight_from_a_model import DPO, RL, recipe
-from whetstone import choose_prompt
+from whetstone import choose_prompt, measure
 from whetstone.model_folder import find_model
 from whetstone.pipeline.running import estimate, run_recipe, select
 from whetstone.pipeline.staleness import plan_recipe
 from whetstone.recipe import Recipe, read_recipe
+from whetstone.records import Problem
 from whetstone.rl.tripwires import beyond_limits
 from whetstone.run.control import is_control
-from whetstone.run.folder import hash_folder, read_json
+from whetstone.run.folder import Stage, hash_folder, read_json
 from whetstone.run.prompt_settings import PromptSettings
-from whetstone.run.tables import read_rows
+from whetstone.run.settings import ScoreSettings
+from whetstone.run.tables import read_records, read_rows, write_records
 from whetstone.terminal import print_results
 
 WHOLE = """
@@ -289,6 +291,31 @@ def test_candidates_are_the_recipes_own_prompt_with_changes_and_by_default_a_box
         ValueError, match=r"chooses a prompt on held-out problems, and .* has none\. Give the questions"
     ):
         choose_prompt.run(of)
+
+
+def test_a_killed_choice_of_a_prompt_goes_on_with_the_candidate_that_was_under_way(tmp_path, world, adder, monkeypatch):
+    rows = [replace(problem, split="validation") for problem in read_records(Problem, world["problems"])][:4]
+    write_records(tmp_path / "problems", rows)
+    settings = choose_prompt.Settings(kind="choose_prompt", prompts=(PromptSettings(before="Q: "),))
+
+    def prepared(folder: Path) -> Stage:
+        of = stage(folder, settings, problems=tmp_path / "problems", model=adder)
+        return replace(of, scores=ScoreSettings(samples=2, max_tokens=40))
+
+    summary = choose_prompt.run(prepared(tmp_path / "a" / "c"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        scored = measure.score_model
+        calls = iter([scored])
+        patch.setattr(measure, "score_model", lambda *given: next(calls, killed)(*given))
+        choose_prompt.run(prepared(tmp_path / "b" / "c"))
+    first = (tmp_path / "b" / "c" / "candidate-0" / "score.json").stat().st_mtime_ns
+    assert choose_prompt.run(prepared(tmp_path / "b" / "c")) == summary
+    assert (tmp_path / "b" / "c" / "candidate-0" / "score.json").stat().st_mtime_ns == first, "it is not asked again"
+    assert read_json(tmp_path / "b/c/prompt/choice.json") == read_json(tmp_path / "a/c/prompt/choice.json")
+
+
+def killed(*_):
+    raise Killed
 
 
 def test_off_a_run_has_the_same_bits_and_controls_can_be_added_to_it(finished, tmp_path, adder):
