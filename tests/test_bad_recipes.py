@@ -57,8 +57,8 @@ MISTAKES = {
     ),
     "no kind": (HEAD + '[[stage]]\nname = "x"\n', ["has no kind", 'add kind = "…"']),
     "a kind of a later version": (
-        HEAD + '[[stage]]\nkind = "reward"\n',
-        ["'reward'", "not part of this version", "`rl` stage"],
+        HEAD + '[[stage]]\nkind = "distill"\n',
+        ["'distill'", "not part of this version", "`sft` stage"],
     ),
     "a name twice": (
         HEAD + QUESTIONS + QUESTIONS,

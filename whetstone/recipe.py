@@ -37,11 +37,12 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
     "midtrain": "whetstone.midtrain",
     "sft": "whetstone.sft",
     "dpo": "whetstone.dpo.rollout_dpo",
+    "reward": "whetstone.reward.train",
     "rl": "whetstone.rl.loop",
     "evaluate": "whetstone.evaluate.evaluate",
     "report": "whetstone.report.report",
 }
-ABSENT = {"reward": "the preference reward model and PPO are not part of this version. Use an `rl` stage"}
+ABSENT = {"distill": "distillation is not part of this version. Use an `rl` or `sft` stage"}
 
 SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,

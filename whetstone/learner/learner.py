@@ -247,7 +247,25 @@ class Learner:
         return self.logprobs(batches)
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
-        """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order.
+        """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order."""
+        return self._by_row(rows, lambda logprobs, batch: logprobs, [row.scored for row in rows], temperature)
+
+    def row_values(self, rows: list[Row]) -> list[float]:
+        """The scalar head's value of each whole row, without gradient: at its last token."""
+        return [float(value) for value in self._by_row(rows, lambda values, batch: values[batch.ends], [1] * len(rows))]
+
+    def state_values(self, rows: list[Row]) -> list[torch.Tensor]:
+        """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) per row."""
+        return self._by_row(rows, lambda values, batch: values[batch.scored], [row.scored for row in rows])
+
+    def _by_row(
+        self,
+        rows: list[Row],
+        chosen: Callable[[torch.Tensor, Batch], torch.Tensor],
+        counts: Sequence[int],
+        temperature: float = 1.0,
+    ) -> list[torch.Tensor]:
+        """What is `chosen` of the root's first output, row after row; (counts[i],) of row i.
 
         Rows that follow one another with the same prompt share its computation.
         """
@@ -259,9 +277,10 @@ class Learner:
         mine = shares[self.process_group.rank]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         by_row: dict[int, torch.Tensor] = {}
-        for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
+        for part, batch, output in zip(mine, batches, self.logprobs(batches, temperature), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
-            by_row |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
+            values = chosen(output.cpu(), batch).split([counts[row] for row in order])
+            by_row |= dict(zip(order, values, strict=True))
         for of_process in self.process_group.gather(by_row):
             by_row |= of_process
         return [by_row[i] for i in range(len(rows))]
@@ -301,6 +320,19 @@ class Learner:
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights, temperature)
         self.process_group.wait()
+
+
+class Together:
+    """Several learners of one stage, as a checkpoint sees them: each keeps its weights under a name of its own."""
+
+    def __init__(self, **learners: Learner):
+        self.learners = learners
+        self.process_group = next(iter(learners.values())).process_group
+
+    def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+        for role, learner in self.learners.items():
+            for name, parameter, optimizer in learner.owned():
+                yield f"{role}.{name}", parameter, optimizer
 
 
 def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch.optim.Optimizer], Muon | None]:

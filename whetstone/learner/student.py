@@ -54,10 +54,13 @@ class Student:
             return self.model
         return _load(self.stage, self.source, sampled, "sampler")[0]
 
+    def again(self, role: str) -> Any:
+        """The model as it was loaded, with weights of its own."""
+        return _load(self.stage, self.source, self.stage.model.dtype, role)[0]
+
     def reference(self) -> Learner:
         """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
-        model, _ = _load(self.stage, self.source, self.stage.model.dtype, "reference")
-        return Learner(model.requires_grad_(False), self.chat.size, self.stage.parallel)
+        return Learner(self.again("reference").requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:
         """Write the trained model to the stage's output. Every process of a group must call it.
