@@ -49,7 +49,16 @@ DOORS = {
     "trackio": ("run/metrics.py",),
     "pickle": (),
 }
-LOADS_TORCH = ("model", "model_weights", "attention", "batch", "chat", "learner", "decode", "reward_model")  # may import it at the top
+LOADS_TORCH = (
+    "model",
+    "model_weights",
+    "attention",
+    "batch",
+    "chat",
+    "learner",
+    "decode",
+    "reward_model",
+)  # may import it at the top
 
 
 def sources() -> list[Path]:

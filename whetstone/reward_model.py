@@ -108,4 +108,3 @@ def answer_rows(chat: Chat, exchanges: Sequence[Exchange], strict: bool = False)
     if strict and (why := next((row for row in rows if isinstance(row, str)), "")):
         raise ValueError(f"an answer cannot be scored: {why}")
     return rows
-

@@ -7,9 +7,9 @@ import pytest
 
 from whetstone.corpus import duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
-from whetstone.problems.preferences import preference
 from whetstone.corpus.label import language, repetition, school
 from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
+from whetstone.problems.preferences import preference
 from whetstone.records import Message, Problem, Trace
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "nrslt"]

@@ -43,7 +43,9 @@ def test_a_model_learns_which_side_is_right_and_says_so_of_held_out_pairs(tmp_pa
     figures = read_json(tmp_path / "r" / "assessment.json")
     assert summary["pairs"] + summary["held_out"] == 8 and summary["held_out"] == figures["after"]["judged"] > 0
     score = RewardModel.load(tmp_path / "r" / "reward_model", CPU)
-    right = [score(problem(a, b), answer(a, b)) > score(problem(a, b), answer(a, b, slip=1)) for a, b in [(0, 1), (0, 3)]]
+    right = [
+        score(problem(a, b), answer(a, b)) > score(problem(a, b), answer(a, b, slip=1)) for a, b in [(0, 1), (0, 3)]
+    ]
     assert all(right)
 
 
@@ -56,7 +58,7 @@ def test_its_folder_is_read_by_transformers_with_the_same_numbers(tmp_path, worl
     text = tokenizer.apply_chat_template(turns, tokenize=False).removesuffix(tokenizer.eos_token)
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     ours = RewardModel.load(folder, CPU)(problem(1, 2), answer(1, 2))
-    assert ours == pytest.approx(float(theirs(**ids).logits), abs=1e-5)
+    assert ours == pytest.approx(theirs(**ids).logits.item(), abs=1e-5)
     assert theirs.config.pad_token_id != Chat(tokenizer).end
 
 
@@ -165,7 +167,7 @@ def test_rl_takes_the_number_of_a_reward_model_and_resumes_to_the_bit(tmp_path, 
     def rl(folder):
         known = {"steps": 3, "prompts_per_step": 2, "samples": 4, "max_tokens": 40, "pool": {"samples": 0}}
         known |= {"reward": "reward_model", "stabilisers": [], "checkpoint_every": 1}
-        inputs = {"model": adder, "prompts": world["prompts"], "reward": tmp_path / "r" / "reward_model"}
+        inputs = {"model": adder, "prompts": world["prompts"], "reward_model": tmp_path / "r" / "reward_model"}
         return stage(folder, loop.Settings(kind="rl", **known), **inputs)
 
     summary = loop.run(rl(tmp_path / "one"))

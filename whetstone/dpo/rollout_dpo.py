@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whetstone.chat import Exchange, ask
-from whetstone.pairing import build_pairs
 from whetstone.dpo.settings import Settings
+from whetstone.pairing import build_pairs
 from whetstone.pool import try_student
 from whetstone.records import Pair, Rollout
 from whetstone.run.folder import Stage

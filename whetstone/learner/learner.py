@@ -255,7 +255,7 @@ class Learner:
         return [float(value) for value in self._by_row(rows, lambda values, batch: values[batch.ends], [1] * len(rows))]
 
     def state_values(self, rows: list[Row]) -> list[torch.Tensor]:
-        """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) per row."""
+        """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) each."""
         return self._by_row(rows, lambda values, batch: values[batch.scored], [row.scored for row in rows])
 
     def _by_row(

@@ -1,8 +1,8 @@
 """Preference pairs of other people's sets: the turns before two answers, the answer that was preferred, and the other one.
 
-Layouts: {prompt | question | conversations, chosen, rejected} as text or as chats, and whole dialogues under chosen and rejected,
-as chats or as text ("\\n\\nHuman: … \\n\\nAssistant: …", Anthropic's HH). A dialogue may have several turns before the answers; both
-sides must begin with the same ones.
+Layouts: {prompt | question | conversations, chosen, rejected} as text or as chats, and whole dialogues under chosen and
+rejected, as chats or as text ("\\n\\nHuman: … \\n\\nAssistant: …", Anthropic's HH). A dialogue may have several turns before
+the answers; both sides must begin with the same ones.
 """
 
 import re

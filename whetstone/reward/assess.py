@@ -1,12 +1,13 @@
 """How well a reward model tells held-out answers apart: accuracy with its interval, calibration, and what length explains.
 
-accuracy       of pairs: the share in which the chosen side gets the larger number, a tie counts half. Of single answers: the share
-               in which the sign of the number is right
-length_only    the accuracy of preferring the longer answer always, or the shorter one, whichever is right more often in training
-shorter, longer   the accuracy where the better answer is the shorter, or the longer one: they are equal without a bias
+accuracy             of pairs: the share in which the chosen side gets the larger number, a tie counts half. Of single answers:
+                     the share in which the sign of the number is right
+length_only          the accuracy of always preferring the longer answer, or the shorter one, whichever is right more often in
+                     training
+shorter, longer      the accuracy where the better answer is the shorter, or the longer one: they are equal without a bias
 length_correlation   Pearson's, of number and length over all answers
-calibration    answers or pairs by the probability that the model gives to its own choice, in bins; `calibration_error` is the mean
-               difference of probability and accuracy over them (ECE; Guo et al. 2017, arXiv 1706.04599)
+calibration          answers or pairs by the probability that the model gives to its own choice, in bins; `calibration_error` is
+                     the mean difference of probability and accuracy over them (ECE; Guo et al. 2017, arXiv 1706.04599)
 """
 
 import math
@@ -31,7 +32,9 @@ class Judged:
     @property
     def evidence(self) -> float:
         """What the model says for the truth: above 0, it is right."""
-        return self.rewards[0] - self.rewards[1] if len(self.rewards) == 2 else self.rewards[0] * (1 if self.right else -1)
+        return (
+            self.rewards[0] - self.rewards[1] if len(self.rewards) == 2 else self.rewards[0] * (1 if self.right else -1)
+        )
 
     @property
     def correct(self) -> float:

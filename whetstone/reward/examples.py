@@ -128,9 +128,7 @@ def _single(examples: Iterable[Example]) -> Iterator[Example]:
 # --- sources
 
 
-def _of_student(
-    stage: Stage, found: Examples, student: "Student", process_group: "ProcessGroup"
-) -> Iterator[Example]:
+def _of_student(stage: Stage, found: Examples, student: "Student", process_group: "ProcessGroup") -> Iterator[Example]:
     settings: Settings = stage.settings
     tried = try_student(stage, student, process_group)
     found.dropped += tried.dropped
@@ -155,9 +153,7 @@ def _of_rollouts(stage: Stage, found: Examples, *_: Any) -> Iterator[Example]:
         problem = problems[name]
         if settings.loss == "logistic":
             messages = ask(name, problem.question, 0, problem.system).messages
-            yield from (
-                Example(name, (Answer(bool(t.correct), exchange=Exchange(messages, t.text)),)) for t in traces
-            )
+            yield from (Example(name, (Answer(bool(t.correct), exchange=Exchange(messages, t.text)),)) for t in traces)
         else:
             yield from map(_of_pair, _pairs(stage, problem, [_as_rollout(trace) for trace in traces]))
 
@@ -183,9 +179,7 @@ def _of_pair(pair: Pair) -> Example:
         return Example(pair.problem_id, tuple(Answer(right, pair.prompt_ids, ids) for right, ids in sides))
     messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
     texts = ((True, pair.chosen), (False, pair.rejected))
-    return Example(
-        pair.problem_id, tuple(Answer(right, exchange=Exchange(messages, text)) for right, text in texts)
-    )
+    return Example(pair.problem_id, tuple(Answer(right, exchange=Exchange(messages, text)) for right, text in texts))
 
 
 def _of_files(stage: Stage, found: Examples, *_: Any) -> Iterator[Example]:

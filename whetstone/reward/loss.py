@@ -1,12 +1,13 @@
 """Losses on the numbers that a reward model gives whole answers.
 
 bradley_terry   -log σ(r_chosen - r_rejected - m) + c (r_chosen + r_rejected)²
-                Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155, eq. 1; the margin m as in Touvron et al. 2023, arXiv
-                2307.09288, eq. 2; the centring c as in Eisenstein et al. 2023, arXiv 2312.09244: only differences are fixed by
-                the first term, and it holds the numbers around 0
+                Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155, eq. 1; the margin m as in Touvron et al. 2023,
+                arXiv 2307.09288, eq. 2; the centring c as in Eisenstein et al. 2023, arXiv 2312.09244: only differences are
+                fixed by the first term, and it holds the numbers around 0
 logistic        -log σ(r) for a right answer, -log σ(-r) for a wrong one: Cobbe et al. 2021, arXiv 2110.14168
 
-Letters: S rows of a batch, P pairs. Rows of pairs come as chosen, rejected, chosen, rejected, …, and a pair stays in one micro-batch.
+Letters: S rows of a batch, P pairs. Rows of pairs come as chosen, rejected, chosen, rejected, …, and a pair stays in one
+micro-batch.
 """
 
 from collections.abc import Sequence

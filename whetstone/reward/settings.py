@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from whetstone.pairing import Pairing
 from whetstone.pool import PoolSettings, StudentSettings
-from whetstone.run.settings import CheckpointEvery, EpochSettings, Optimizer, OptimizerSettings, Settings as Table
+from whetstone.run.settings import CheckpointEvery, EpochSettings, Optimizer, OptimizerSettings
+from whetstone.run.settings import Settings as Table
 
 
 class PreferenceFile(Table):
@@ -19,15 +20,16 @@ class PreferenceFile(Table):
 class Settings(StudentSettings, EpochSettings):
     source: Literal["student", "rollouts", "pairs", "files"] = Field(
         "student",
-        description="what is learnt from: right and wrong rollouts of the model itself or of the rollouts stage; the pairs of a "
-        "corpus or dpo stage; preference files",
+        description="what is learnt from: right and wrong rollouts of the model itself or of the rollouts stage; the pairs of "
+        "a corpus or dpo stage; preference files",
     )
     preferences: tuple[PreferenceFile, ...] = Field((), description='with source = "files": ready preference pairs')
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the model tries")
     pairs_per_problem: int = Field(4, gt=0, description="pairs of one problem, at most")
     pairing: Pairing = Field("length_matched", description="which rollouts are paired (pairing.py)")
     loss: Literal["bradley_terry", "logistic"] = Field(
-        "bradley_terry", description="pairs: which side is better; or each answer by itself: is it right? (outcome verifier)"
+        "bradley_terry",
+        description="pairs: which side is better; or each answer by itself: is it right? (outcome verifier)",
     )
     margin: float = Field(0.0, ge=0, description="bradley_terry: by how much the chosen side must be ahead")
     centring: float = Field(0.01, ge=0, description="bradley_terry: weight of the squared sum of a pair's rewards")

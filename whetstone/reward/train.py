@@ -1,7 +1,7 @@
 """A reward model from preferences, or an outcome verifier from right and wrong answers.
 
-Preferences: Ouyang et al. 2022, arXiv 2203.02155 (InstructGPT), section 3.5. Outcome verifier: Cobbe et al. 2021, arXiv 2110.14168.
-The result is a Scorer (reward_model.py): RL takes it as `reward = "reward_model"`.
+Preferences: Ouyang et al. 2022, arXiv 2203.02155 (InstructGPT), section 3.5. Outcome verifier: Cobbe et al. 2021, arXiv
+2110.14168. The result is a Scorer (reward_model.py): RL takes it as `reward = "reward_model"`.
 
 A share of the problems is held out and judged before and after training: `assessment.json` (reward/assess.py).
 """
@@ -68,7 +68,9 @@ def run(stage: Stage) -> dict[str, Any]:
 def _assessed(learner: "Learner", examples: "Examples") -> dict[str, Any]:
     rewards = iter(learner.row_values([row for group in examples.held_out for row in group]))
     judged = [
-        Judged(name, tuple(next(rewards) for _ in group), tuple(r.scored for r in group), bool(group[0].segment["right"]))
+        Judged(
+            name, tuple(next(rewards) for _ in group), tuple(r.scored for r in group), bool(group[0].segment["right"])
+        )
         for name, group in zip(examples.held_out_ids, examples.held_out, strict=True)
     ]
     lengths = [(group[0].scored, group[1].scored) for group in examples.train if len(group) == 2]

@@ -44,7 +44,9 @@ class Group:
     step: int = 0  # whose weights sampled it
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
-    values: list[list[float]] = field(default_factory=list)  # of the states in which tokens were chosen, if there is a critic
+    values: list[list[float]] = field(
+        default_factory=list
+    )  # of the states in which tokens were chosen, if there is a critic
 
     @property
     def sampled(self) -> int:

@@ -11,9 +11,7 @@ from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 
 
-def build(
-    settings: Settings, problems: Sequence[Problem], seed: int, reward_model: Reward | None = None
-) -> Algorithm:
+def build(settings: Settings, problems: Sequence[Problem], seed: int, reward_model: Reward | None = None) -> Algorithm:
     setup = Setup(
         problems=problems,
         prompts=settings.prompts_per_step,

@@ -1,7 +1,7 @@
 """The critic: a second model that learns what a state is worth, for algorithms whose credit needs values (PPO).
 
-loss    ½ max((V - R)², (clip(V, V_old ± c) - R)²), R the return of the token and V_old the value at sampling: the clipped value loss
-        of PPO's own code (Schulman et al. 2017; Engstrom et al. 2020, arXiv 2005.12729, section 3)
+loss    ½ max((V - R)², (clip(V, V_old ± c) - R)²), R the return of the token and V_old the value at sampling: the clipped value
+        loss of PPO's own code (Schulman et al. 2017; Engstrom et al. 2020, arXiv 2005.12729, section 3)
 
 Its layers are its own, so that neither learner disturbs the other. They start as the policy's, below a new scalar head, or as a
 reward model's, with its head.
@@ -96,7 +96,7 @@ def _from_policy(stage: Stage, student: "Student") -> Any:
 def _from_reward_model(stage: Stage, student: "Student") -> Any:
     from whetstone.reward_model import RewardModel
 
-    folder: Path = stage.inputs["reward"]
+    folder: Path = stage.inputs["reward_model"]
     model = RewardModel.load(folder, stage.parallel, stage.model.dtype)
     if not model.fits(student.chat):
         raise ValueError(

@@ -19,7 +19,16 @@ from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import average, batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
+from whetstone.rl.update import (
+    average,
+    batches_of,
+    credited,
+    gradient,
+    mean_of,
+    tokens_of,
+    with_old_policy,
+    with_reference,
+)
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -115,9 +124,9 @@ def reward_model(stage: Stage, student: "Student") -> "Reward | None":
         return None
     from whetstone.reward_model import RewardModel
 
-    model = RewardModel.load(stage.inputs["reward"], stage.parallel, stage.model.dtype)
+    model = RewardModel.load(stage.inputs["reward_model"], stage.parallel, stage.model.dtype)
     same_ids = model.fits(student.chat)
-    return lambda problem, rollout: (model.of_rollouts([rollout])[0] if same_ids else model(problem, rollout.text))
+    return lambda problem, rollout: model.of_rollouts([rollout])[0] if same_ids else model(problem, rollout.text)
 
 
 def update(
@@ -236,8 +245,10 @@ ROOM = Room(
     inputs={
         "model": Input(("model",), or_path=True),
         "prompts": Input(("prompts", "problems")),
-        "reward": Input(
-            ("reward_model",), used=needs_reward_model, description='with reward = "reward_model", or a critic that starts as one'
+        "reward_model": Input(
+            ("reward_model",),
+            used=needs_reward_model,
+            description='with reward = "reward_model", or a critic that starts as one',
         ),
     },
     gives=("model",),

@@ -10,7 +10,8 @@ completion, rollout) if it needs more than the text, and gives a number, or None
     def brevity(problem, completion):
         return 1 / (1 + len(completion))
 
-`reward_model` is the number of a `reward` stage's model. A completion's text begins with the `<think>` that its prompt opened, if the chat template does that.
+`reward_model` is the number that the model of a `reward` stage gives. A completion's text begins with the `<think>` that its
+prompt opened, if the chat template does that.
 """
 
 import inspect

@@ -59,7 +59,10 @@ class Tripwires(Settings):
         0.02, ge=0, description="mean |log-probability gap| of sampler and learner, nats per token"
     )
     reward_hacking: float = Field(
-        0.1, ge=0, le=1, description="fall of the share of right rollouts while the mean reward rises, since the first step"
+        0.1,
+        ge=0,
+        le=1,
+        description="fall of the share of right rollouts while the mean reward rises, since the first step",
     )
     patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
     actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(

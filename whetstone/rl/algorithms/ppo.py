@@ -1,9 +1,9 @@
-"""PPO (Schulman et al. 2017, arXiv 1707.06347) with a learnt critic, as in InstructGPT (arXiv 2203.02155): three changes to GRPO.
+"""PPO (Schulman et al. 2017, arXiv 1707.06347) with a critic, as in InstructGPT (arXiv 2203.02155): three changes to GRPO.
 
 keep    every group: the critic is the baseline, so rollouts of one problem need not differ
-credit  generalised advantage estimation (GAE; Schulman et al. 2016, arXiv 1506.02438, eq. 16) over the tokens of a rollout, with
-        the critic's values; the reward stands at the last token, a KL in the reward (`kl.estimator = "k1"`) at each; advantages are
-        whitened over the step; every token weighs the same
+credit  generalised advantage estimation (GAE; Schulman et al. 2016, arXiv 1506.02438, eq. 16) over the tokens of a rollout,
+        with the critic's values; the reward stands at the last token, a KL in the reward (`kl.estimator = "k1"`) at each;
+        advantages are whitened over the step; every token weighs the same
 critic  a second model with a scalar head, trained on the same rollouts (rl/critic.py)
 
     A_t = Σ_l (γλ)^l δ_(t+l)      δ_t = r_t + γ V_(t+1) - V_t      V after the last token is 0, also if a rollout was cut off
