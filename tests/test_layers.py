@@ -21,7 +21,7 @@ FLOORS = [
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
-    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
+    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "distill", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]

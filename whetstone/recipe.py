@@ -39,10 +39,10 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
     "dpo": "whetstone.dpo.rollout_dpo",
     "reward": "whetstone.reward.train",
     "rl": "whetstone.rl.loop",
+    "distill": "whetstone.distill",
     "evaluate": "whetstone.evaluate.evaluate",
     "report": "whetstone.report.report",
 }
-ABSENT = {"distill": "distillation is not part of this version. Use an `rl` or `sft` stage"}
 
 SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,
@@ -260,8 +260,6 @@ def _check_kind(table: Table) -> None:
     kind = table.values.get("kind")
     if kind is None:
         raise ValueError(f'{table.place()} has no kind: add kind = "…", one of {", ".join(KINDS)}.')
-    if str(kind) in ABSENT:
-        raise ValueError(f"{table.place('kind')} kind = {kind!r}: {ABSENT[kind]}.")
     if str(kind) not in KINDS and file_of(str(kind)) is None:
         raise ValueError(
             f"{table.place('kind')} kind = {shown(kind)} is not a kind of stage{suggestion(str(kind), KINDS)} "

@@ -68,7 +68,7 @@ class Critic(torch.nn.Module):
     states in which scored tokens were chosen (PPO's critic); `values[batch.ends]` judge whole texts (a reward model).
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, vocabulary: int = 0):
         super().__init__()
         if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
             name = type(model).__name__
@@ -93,17 +93,19 @@ class Learner:
     """A model and its optimizers.
 
     `model` is a transformers causal model, or one for sequence classification with one label (a reward model, a critic);
-    `vocabulary` is the number of ids in use.
+    `vocabulary` is the number of ids in use. `root` is the module whose outputs the loss is given; by default log-probabilities
+    and entropies, or values.
 
     With several training processes (`parallel.processes`) each makes a learner, makes the same calls with the same rows, and
     gets the same sums. `process_group` is their group; `process_group.main` says which process writes files.
     """
 
     def __init__(
-        self, model: Any, vocabulary: int, parallel: ParallelSettings, optimizer: OptimizerSettings = DEFAULT_OPTIMIZER
-    ):
+        self, model: Any, vocabulary: int, parallel: ParallelSettings,
+        optimizer: OptimizerSettings = DEFAULT_OPTIMIZER, root: torch.nn.Module | None = None,
+    ):  # fmt: skip
         self.model = model
-        self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
+        self.root = root or (Critic if model.get_output_embeddings() is None else Policy)(model, vocabulary)
         self.parallel = parallel
         self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
