@@ -33,7 +33,8 @@ def test_the_student_comes_nearer_to_its_teacher(tmp_path, world, adder, pupil, 
 
 
 def test_a_model_is_at_no_distance_from_itself(tmp_path, world, adder):
-    distill.run(room(tmp_path / "d", world, adder, adder, steps=1))
+    with pytest.raises(ValueError, match="has trained nothing"):
+        distill.run(room(tmp_path / "d", world, adder, adder, steps=1))
     assert logged(tmp_path / "d", "loss")[0] == pytest.approx(0.0, abs=1e-6)
 
 

@@ -26,7 +26,14 @@ from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+    StageSettings,
+)
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
 
@@ -47,6 +54,7 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
 SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "model": ModelSettings,
+    "adapter": AdapterSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
 }
@@ -84,6 +92,7 @@ class Recipe:
     path: Path
     run: RunSettings
     model: ModelSettings
+    adapter: AdapterSettings
     parallel: ParallelSettings
     scores: ScoreSettings
     stages: tuple[RecipeStage, ...]

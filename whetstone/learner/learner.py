@@ -9,7 +9,7 @@ Letters: T tokens of a micro-batch, N of them scored, C hidden width, V vocabula
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
+from whetstone.learner.adapter import plain_weights
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -309,15 +310,18 @@ class Learner:
             return
         targets = dict(copy.named_parameters())
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                targets[name].copy_(self.process_group.whole(weight.detach()))
+            for name, weight in plain_weights(self.model, self.process_group.whole):
+                targets[name].copy_(weight)
 
     def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""
-        saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
-        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-            whole = self.process_group.whole(tensor.detach())
-            if self.process_group.main and name in saved:
+        kept = {
+            name.replace(".base_layer.", ".") for name in self.model.state_dict()
+        }  # a tied head is no parameter of its own
+        buffers = ((name, self.process_group.whole(buffer)) for name, buffer in self.model.named_buffers())
+        weights = {}
+        for name, whole in chain(plain_weights(self.model, self.process_group.whole), buffers):
+            if self.process_group.main and name in kept:
                 weights[name] = whole.cpu()
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights, temperature)

@@ -88,9 +88,14 @@ def build_critic(stage: Stage, student: "Student", settings: CriticSettings) -> 
 
 
 def _from_policy(stage: Stage, student: "Student") -> Any:
+    from whetstone.learner.adapter import add_adapter
     from whetstone.reward_model import with_scalar_head
 
-    return with_scalar_head(student.again("critic"), student.chat, stage.seed)
+    model = with_scalar_head(student.again("critic"), student.chat, stage.seed)
+    if stage.adapter.rank:
+        add_adapter(model, stage.adapter, stage.seed + 1)
+        model.score.requires_grad_(True)
+    return model
 
 
 def _from_reward_model(stage: Stage, student: "Student") -> Any:
