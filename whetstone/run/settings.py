@@ -249,9 +249,7 @@ class ScoreSettings(Settings):
 class AdapterSettings(Settings):
     """An adapter that training stages train instead of all weights (LoRA, by peft; learner/adapter.py)."""
 
-    rank: int = Field(
-        0, ge=0, le=65_536, description="of the two matrices of each layer; 0: all weights are trained"
-    )
+    rank: int = Field(0, ge=0, le=65_536, description="of the two matrices of each layer; 0: all weights are trained")
     alpha: float = Field(0.0, ge=0, description="the adapter counts alpha / rank; 0: 2 * rank")
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         "all-linear",
