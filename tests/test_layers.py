@@ -20,8 +20,11 @@ FLOORS = [
         "verify", "run", "problems", "prompting",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "answer", "judge", "measure"),
-    ("questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "evaluate", "report"),
+    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
+    (
+        "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
+        "report",
+    ),
     ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -49,7 +52,16 @@ DOORS = {
     "trackio": ("run/metrics.py",),
     "pickle": (),
 }
-LOADS_TORCH = ("model", "model_weights", "attention", "batch", "chat", "learner", "decode")  # may import it at the top
+LOADS_TORCH = (
+    "model",
+    "model_weights",
+    "attention",
+    "batch",
+    "chat",
+    "learner",
+    "decode",
+    "reward_model",
+)  # may import it at the top
 
 
 def sources() -> list[Path]:

@@ -203,7 +203,7 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         inputs["[model] path"] = _input("", path, base_hash(path))
     uses = [use for use in stage.room.uses if use != "prompt"]
     asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
-    prompt = facts_of(recipe.prompt, recipe.model.path if stage.room.trains else None) if asks else {}
+    prompt = facts_of(recipe.prompt, recipe.model.path if "prompt" in stage.room.uses else None) if asks else {}
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))

@@ -48,7 +48,8 @@ class Settings(StudentSettings):
         "sampler", description="the denominator of the ratio (rl/update.py)"
     )
     reward: str | dict[str, float] = Field(
-        "plus_minus_one", description="plus_minus_one, zero_one, format, `file.py:function`, or a table of weights"
+        "plus_minus_one",
+        description="plus_minus_one, zero_one, format, reward_model, `file.py:function`, or a table of weights",
     )
     random_verdicts: float | None = Field(
         None, gt=0, lt=1, description="share of rollouts that count as right, drawn at random: a control"
