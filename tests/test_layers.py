@@ -16,7 +16,7 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records",),
     (
-        "model", "model_folder", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
+        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
         "verify", "run", "problems",
     ),
     ("learner", "decode"),

@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
-from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
+from whetstone.model_files import GENERATION, Unfit, check_folder, read_object
+from whetstone.model_folder import find_model
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say

@@ -26,7 +26,8 @@ from typing import cast
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
-from whetstone.model_folder import CONFIG, check_folder, check_model, local_model, read_object
+from whetstone.model_files import CONFIG, check_folder, read_object
+from whetstone.model_folder import check_model, local_model
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
