@@ -14,9 +14,9 @@ from benchmarks.house import circles, import_graph, read_modules
 ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
-    ("records",),
+    ("records", "base_templates"),
     (
-        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
+        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
         "verify", "run", "problems",
     ),
     ("learner", "decode"),

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION, Segments
+from whetstone.base_templates import CHOICE
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_files import GENERATION, Unfit, check_folder, read_object
@@ -137,10 +138,26 @@ def load(
     (longrope.py). Dropout is switched off: the gradient of a row must not depend on how often it is computed.
 
     Raises FileNotFoundError or ValueError if there is no such folder, if it holds anything but one whole causal model, if
-    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, or if tokenizer and
-    embedding do not belong together.
+    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, if tokenizer and
+    embedding do not belong together, or if there is no chat template.
     """
-    folder = find_model(path)
+    model, tokenizer = read(find_model(path), device, dtype, longest)
+    require_template(model.name_or_path, tokenizer)
+    return model, tokenizer
+
+
+def require_template(folder: Path | str, tokenizer: Any) -> None:
+    """Raises Unfit for a base model: it is not known how a question is put to it."""
+    if not tokenizer.chat_template:
+        raise Unfit(
+            f"{folder} has no chat template, as base models have none: it is not known how a question is put to it, and what "
+            f'ends an answer. Give it one, in a recipe as [model] chat_template = "chatml", else as --chat-template chatml: '
+            f"{CHOICE}."
+        )
+
+
+def read(folder: Path, device: str = "cpu", dtype: str = "float32", longest: int = 0) -> tuple["PreTrainedModel", Any]:
+    """`load` of a plain folder, which need not have a chat template."""
     stored = check_folder(folder)
     with reading(folder):
         config = read_config(folder)
@@ -171,6 +188,7 @@ def load_chat(path: Path | str) -> tuple[Chat, int]:
     with reading(folder):
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    require_template(folder, tokenizer)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 

@@ -84,6 +84,18 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC or path.suffix == ".gguf"
 
 
+def sizes(header: Header) -> dict[str, Any]:
+    """The sizes of the model under the names of config.json, as far as the file says them."""
+    names = {
+        "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
+        "num_key_value_heads": "attention.head_count_kv", "hidden_size": "embedding_length",
+        "intermediate_size": "feed_forward_length", "head_dim": "attention.key_length",
+    }  # fmt: skip
+    known = {name: header.of_architecture(key) for name, key in names.items()}
+    embedding, _ = header.tensors.get("token_embd.weight", ((0, 0), ""))
+    return known | {"vocab_size": embedding[-1]}
+
+
 def gguf_in(path: Path) -> Path | None:
     """The GGUF file that a path stands for: itself, or the one in a folder without plain weights.
 
@@ -208,18 +220,23 @@ def check_gguf(path: Path) -> Header:
     if not header.settings.get("tokenizer.ggml.tokens"):
         refuse("it holds no tokenizer, and text cannot become ids without one", "Take a file with its vocabulary")
     if (scaling := header.of_architecture("rope.scaling.type")) not in (None, "none"):
-        refuse(f"its positions are scaled ({listed([str(scaling)])}), which transformers does not read from GGUF", PLAIN_FOLDER)
+        refuse(
+            f"its positions are scaled ({listed([str(scaling)])}), which transformers does not read from GGUF",
+            PLAIN_FOLDER,
+        )
     scales = [key for key in SCALES if header.of_architecture(key) not in (None, 0.0, 1.0)]
     if scales:
-        refuse(f"{listed(scales)} changes what it computes, and transformers does not read that from GGUF", PLAIN_FOLDER)
+        refuse(
+            f"{listed(scales)} changes what it computes, and transformers does not read that from GGUF", PLAIN_FOLDER
+        )
     return header
 
 
 def _is_known(architecture: str) -> bool:
     """Whether transformers reads it. Its tables write qwen2moe as qwen2_moe; a version without the tables decides later."""
     try:
-        from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
         from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+        from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
     except ImportError:
         return True
     known = {name.replace("_", "") for name in (*GGUF_CONFIG_MAPPING, *GGUF_CONFIG_ARCHS)}
@@ -230,15 +247,15 @@ def _refuse_another_model(header: Header, model: "PreTrainedModel", missing: lis
     """Weights that are missing, which would be random, and weights that have no place in the model."""
     if missing:
         raise Unfit(
-            f"{header.path}: {len(missing)} weights of a {type(model).__name__} are missing: {listed(sorted(missing))}. The file is "
-            f"not whole, or transformers cannot read this architecture ({header.architecture}). {PLAIN_FOLDER}."
+            f"{header.path}: {len(missing)} weights of a {type(model).__name__} are missing: {listed(sorted(missing))}. The "
+            f"file is not whole, or transformers cannot read this architecture ({header.architecture}). {PLAIN_FOLDER}."
         )
     held, needed = header.weights, sum(p.numel() for p in model.parameters())
     if held != needed:
         odd = [name for name in header.tensors if not name.startswith("blk.") and "rope" in name]
         raise Unfit(
-            f"{header.path}: it holds {held:,} numbers, and a {type(model).__name__} has {needed:,}: transformers does not read "
-            f"all of them{f' ({listed(odd)})' if odd else ''}, so the model would be another. {PLAIN_FOLDER}."
+            f"{header.path}: it holds {held:,} numbers, and a {type(model).__name__} has {needed:,}: transformers does not "
+            f"read all of them{f' ({listed(odd)})' if odd else ''}, so the model would be another. {PLAIN_FOLDER}."
         )
     inner = model.config.get_text_config()
     size = getattr(inner, "head_dim", None) or inner.hidden_size // inner.num_attention_heads

@@ -59,9 +59,7 @@ def download(name: HubName) -> Path:
         files = [file.rfilename for file in HfApi().model_info(name.repository, revision=name.revision).siblings or ()]
         wanted = _wanted(name, files)
         return Path(
-            snapshot_download(
-                name.repository, revision=name.revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-            )
+            snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted, ignore_patterns=["*/*"])
         )
     except Unfit:
         raise
@@ -114,6 +112,4 @@ def _remedy(name: HubName, error: Exception) -> str:
         return f"It has no branch, tag or commit {name.revision!r}: see the history on the model's page."
     if "RepositoryNotFoundError" in kinds:
         return "Check the name; if the model is private, log in: hf auth login."
-    return (
-        f"If there is no network here, download it where there is one (hf download {name.repository}) and copy the folder."
-    )
+    return f"If there is no network here, download it where there is one (hf download {name.repository}) and copy the folder."
