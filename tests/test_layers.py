@@ -16,8 +16,8 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records", "base_templates"),
     (
-        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
-        "verify", "run", "problems",
+        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
+        "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "answer", "judge", "measure"),
