@@ -21,10 +21,12 @@ from whetstone.attention import ATTENTION, Segments
 from whetstone.base_templates import CHOICE
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
+from whetstone.model_card import CARD, model_card
 from whetstone.model_files import GENERATION, Unfit, check_folder, read_object
 from whetstone.model_folder import find_model
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
+from whetstone.run.folder import write_text
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
 
@@ -269,7 +271,7 @@ def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
     temperature: float = TEMPERATURE,
 ) -> None:  # fmt: skip
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card.
 
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
@@ -278,6 +280,7 @@ def save(
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
+    write_text(folder / CARD, model_card(model, tokenizer))
     # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "auto_map"):

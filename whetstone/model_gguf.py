@@ -271,23 +271,24 @@ def _refuse_another_model(header: Header, model: "PreTrainedModel", missing: lis
 # --- conversion
 
 
-def converted(path: Path) -> Path | None:
+def converted(path: Path, folder: Path | None = None) -> Path | None:
     """The plain folder that a file was converted into; None if it was not yet."""
-    folder = _place(path)
+    folder = folder or _place(path)
     return folder if (folder / CONFIG).is_file() else None
 
 
-def convert(path: Path) -> Path:
+def convert(path: Path, folder: Path | None = None) -> Path:
     """The plain folder of a GGUF file, in fp32. It is made if no file of this content was converted before.
 
-    Raises Unfit if the file cannot be converted, ImportError if packages are missing.
+    Default of `folder`: a place of its own in the cache. Raises Unfit if the file cannot be converted, ImportError if packages
+    are missing.
     """
-    if (ready := converted(path)) is not None:
+    if (ready := converted(path, folder)) is not None:
         return ready
-    header, folder = check_gguf(path), _place(path)
+    header, folder = check_gguf(path), folder or _place(path)
     _make(folder.parent)
     with room_for("the converted model", 4 * header.weights, folder.parent), alone(folder.with_suffix(".lock")):
-        if converted(path) is None:  # another process may have made it
+        if converted(path, folder) is None:  # another process may have made it
             say(f"{path}: GGUF, {header.quantisation}, {header.weights:,} weights: converted into {folder}")
             with published(folder) as new:
                 _write(header, new)
