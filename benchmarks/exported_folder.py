@@ -2,8 +2,8 @@
 
     python -m benchmarks exported_folder --model runs/smollm2 --vllm .venv-vllm/bin/python --json FILE
 
-Each answers the same questions in fp32 from the exported folder alone. Two orders of the same sums may choose differently between two
-tokens that are equally likely, so an answer that differs is shown from there on.
+Each answers the same questions in fp32 from the exported folder alone. Two orders of the same sums may choose differently
+between two tokens that are equally likely, so for an answer that differs the first differing token is named.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks._measure import hardware, versions, write
 from benchmarks.base_model import rows_of
+from benchmarks.model_folders import first_difference
 from whetstone import model as models
 from whetstone.decode.engine import Engine
 from whetstone.records import Message, Prompt, Sampling
@@ -54,11 +55,9 @@ def by_vllm(python: str, folder: Path, prompts: Sequence[list[int]], tokens: int
 
 
 def compared(ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> dict[str, Any]:
-    first = [
-        next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), None)
-        for x, y in zip(ours, theirs, strict=True)
-    ]
-    other = {n: at for n, at in enumerate(first) if at is not None or len(ours[n]) != len(theirs[n])}
+    """The number of equal answers; of the others the first token that differs."""
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    other = {n: first_difference(a, b) for n, (a, b) in pairs if a != b}
     return {"answers": len(ours), "equal": len(ours) - len(other), "first_difference": other}
 
 

@@ -75,6 +75,7 @@ def test_the_quantisation_is_said_and_stays_with_the_folder_and_what_is_trained_
     assert known["weights"]["Q4_1"] > known["weights"]["F32"]
     models.save(*models.load(file), tmp_path / "trained")
     assert json.loads((tmp_path / "trained" / "config.json").read_text())["converted_from"] == known
+    assert "quantised as Q4_1" in (tmp_path / "trained" / "README.md").read_text()
     assert "quantization_config" not in json.loads((tmp_path / "trained" / "config.json").read_text())
 
 

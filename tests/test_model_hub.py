@@ -1,4 +1,4 @@
-"""Models on the Hub: a local server speaks as much of its API as a download asks for, and one process asks it for everything."""
+"""Models on the Hub: a local server speaks as much of its API as a download asks for, and one process asks it."""
 
 import json
 import os
@@ -99,9 +99,16 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     tokenizer = tiny()[1]
     for revision, hidden in (("main", 64), ("v1", 32)):
-        models.save(random_model("llama", len(tokenizer), hidden_size=hidden), tokenizer, folder / "some/model" / revision)
+        models.save(
+            random_model("llama", len(tokenizer), hidden_size=hidden), tokenizer, folder / "some/model" / revision
+        )
     (folder / "some/model/main/modeling_llama.py").write_text("raise SystemExit")
-    for name in ("many/files/main/a.gguf", "many/files/main/b.gguf", "one/file/main/c.gguf", "one/file/main/mmproj-c.gguf"):
+    for name in (
+        "many/files/main/a.gguf",
+        "many/files/main/b.gguf",
+        "one/file/main/c.gguf",
+        "one/file/main/mmproj-c.gguf",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"GGUF")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Hub,), {"folder": folder}))

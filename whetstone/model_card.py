@@ -13,7 +13,7 @@ HEAD = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n-
 
 def model_card(model: "PreTrainedModel", tokenizer: Any) -> str:
     """Markdown, with the table at its head that the Hub reads."""
-    return HEAD + "# A model trained with Whetstone\n\n" + "".join(f"- {fact}.\n" for fact in _facts(model, tokenizer))
+    return HEAD + "# A model written by Whetstone\n\n" + "".join(f"- {fact}.\n" for fact in _facts(model, tokenizer))
 
 
 def _facts(model: "PreTrainedModel", tokenizer: Any) -> list[str]:
@@ -21,10 +21,11 @@ def _facts(model: "PreTrainedModel", tokenizer: Any) -> list[str]:
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     tokens = ", ".join(f"`{token}`" for token in tokenizer.convert_ids_to_tokens(ends))
     count = sum(p.numel() for p in model.parameters())
+    sampled = f"at temperature {settings.temperature}" if settings.do_sample else "greedily"
     facts = [
         f"{type(model).__name__}, {count:,} parameters",
         f"A conversation is written with the chat template of this folder; an answer ends with {tokens}",
-        f"It was scored {f'at temperature {settings.temperature}' if settings.do_sample else 'greedily'}, without top-k and top-p",
+        f"It was scored {sampled}, without top-k and top-p",
     ]
     if source := getattr(model.config, ORIGIN, None):
         facts.append(
