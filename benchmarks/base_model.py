@@ -25,7 +25,7 @@ from whetstone.recipe import read_recipe
 from whetstone.run.folder import read_json
 
 ANNOTATION = re.compile(r"<<([^<>]+)>>")
-LONGEST = 45  # words of a question: shorter rows are trained in minutes
+LONGEST = 28  # words of a question: shorter rows are trained in minutes
 RECIPE = """
 run = {{ name = "base_model", folder = "{folder}", threads = {threads} }}
 model = {{ path = "{model}", chat_template = "{template}" }}
@@ -57,7 +57,7 @@ kind = "sft"
 epochs = 1
 batch_tokens = 2048
 optimizer = {{ learning_rate = 1e-4, schedule = "linear", warmup = 0.1 }}
-checkpoint_every = 1000
+checkpoint_every = 5
 """
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where the run is kept; default: nowhere")
+    parser.add_argument("--folder", type=Path, help="where the run is kept, and continued if it is there; default: nowhere")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if not os.environ.get("WHETSTONE_DATA"):
