@@ -11,6 +11,7 @@ from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.cli import main
 from whetstone.model_folder import check_model, find_model, local_model, provenance
+from whetstone.model_template import check_template, open_model
 
 pytest.importorskip("gguf", reason="the extra gguf is not installed")
 pytest.importorskip("accelerate", reason="the extra gguf is not installed")
@@ -88,6 +89,7 @@ def test_plain_weights_in_the_folder_come_first(file, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"name": "a.bin"}, "Rename it to a.bin.gguf"),
         ({"strings": {"general.type": "mmproj"}}, "the vision part of a model"),
         ({"architecture": "clip"}, "the vision part of a model"),
         ({"strings": {"general.type": "adapter"}}, "it holds adapter, not a model"),
@@ -99,7 +101,7 @@ def test_plain_weights_in_the_folder_come_first(file, tmp_path):
     ],
 )
 def test_a_file_that_is_no_whole_language_model_is_refused_from_its_header(changes, said, tmp_path):
-    assert said in refusal(write_gguf(tmp_path / "a.gguf", **changes))
+    assert said in refusal(write_gguf(tmp_path / changes.pop("name", "a.gguf"), **changes))
 
 
 def test_a_vocabulary_alone_is_refused(tmp_path, monkeypatch):
@@ -173,9 +175,20 @@ def command(monkeypatch, *words) -> int:
     return ended.value.code
 
 
-def test_a_command_takes_a_gguf_file(file, monkeypatch, capsys):
-    assert command(monkeypatch, "generate", "-m", file, "1 + 1?", "--max-tokens", 4, "--temperature", 0) == 0
-    assert capsys.readouterr().out.strip()
+def test_a_command_takes_a_gguf_file_and_says_its_quantisation_each_time(file, monkeypatch, capsys):
+    for _ in range(2):
+        assert command(monkeypatch, "generate", "-m", file, "1 + 1?", "--max-tokens", 4, "--temperature", 0) == 0
+        said = capsys.readouterr()
+        assert said.out.strip() and "from GGUF, Q4_1" in said.err
+
+
+def test_a_file_without_a_template_needs_one_which_plan_says_before_it_is_converted(tmp_path):
+    path = write_gguf(tmp_path / "base.gguf", template=False)
+    with pytest.raises(ValueError, match=r"base\.gguf has no chat template"):
+        check_template(path, None)
+    with pytest.raises(ValueError, match=r"base\.gguf has no chat template"):
+        open_model(path)
+    assert open_model(path, "plain") != find_model(path)
 
 
 def test_a_plan_converts_nothing_and_knows_size_and_quantisation(file, cache, tmp_path, monkeypatch, capsys):

@@ -197,9 +197,14 @@ def command(monkeypatch, *words) -> int:
 
 
 @pytest.mark.parametrize("name", ["plan", "run"])
-def test_a_recipe_says_at_once_that_its_template_is_unknown(name, base, tmp_path, monkeypatch, capsys):
-    assert command(monkeypatch, name, recipe(tmp_path, base, ', chat_template = "chatlm"')) == 2
-    assert "did you mean 'chatml'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "said"), [(', chat_template = "chatlm"', "did you mean 'chatml'"), ("", "has no chat template")]
+)
+def test_a_recipe_says_at_once_that_its_template_is_unknown_or_missing(
+    given, said, name, base, tmp_path, monkeypatch, capsys
+):
+    assert command(monkeypatch, name, recipe(tmp_path, base, given)) == 2
+    assert said in capsys.readouterr().err
     assert not list((tmp_path / "r").glob("0*"))
 
 

@@ -18,11 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION, Segments
-from whetstone.base_templates import CHOICE
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_card import CARD, model_card
-from whetstone.model_files import GENERATION, Unfit, check_folder, read_object
+from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, without_template
 from whetstone.model_folder import find_model
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
@@ -144,18 +143,9 @@ def load(
     embedding do not belong together, or if there is no chat template.
     """
     model, tokenizer = read(find_model(path), device, dtype, longest)
-    require_template(model.name_or_path, tokenizer)
-    return model, tokenizer
-
-
-def require_template(folder: Path | str, tokenizer: Any) -> None:
-    """Raises Unfit for a base model: it is not known how a question is put to it."""
     if not tokenizer.chat_template:
-        raise Unfit(
-            f"{folder} has no chat template, as base models have none: it is not known how a question is put to it, and what "
-            f'ends an answer. Give it one, in a recipe as [model] chat_template = "chatml", else as --chat-template chatml: '
-            f"{CHOICE}."
-        )
+        raise without_template(path)
+    return model, tokenizer
 
 
 def read(folder: Path, device: str = "cpu", dtype: str = "float32", longest: int = 0) -> tuple["PreTrainedModel", Any]:
@@ -190,7 +180,8 @@ def load_chat(path: Path | str) -> tuple[Chat, int]:
     with reading(folder):
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    require_template(folder, tokenizer)
+    if not tokenizer.chat_template:
+        raise without_template(path)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from whetstone.base_templates import CHOICE
 from whetstone.run.mistakes import first_few
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = (
     ("tokenizer.json",),
@@ -170,15 +171,26 @@ def _refuse_layers(folder: Path, config: dict[str, Any], stored: dict[str, Store
             )
 
 
+def without_template(name: Path | str) -> Unfit:
+    """The error about a base model."""
+    return Unfit(
+        f"{name} has no chat template, as base models have none: it is not known how a question is put to it, and what ends an "
+        f'answer. Give it one, in a recipe as [model] chat_template = "chatml", else as --chat-template chatml: {CHOICE}.'
+    )
+
+
+def has_template(folder: Path) -> bool:
+    settings = folder / TOKENIZER_CONFIG
+    return (folder / TEMPLATE).exists() or bool(settings.exists() and read_object(settings).get("chat_template"))
+
+
 def _refuse_unread_template(folder: Path) -> None:
     """A template that transformers' tokenizers do not read: prompts would be those of a model without one."""
-    template, old, settings = (
-        folder / name for name in ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
-    )
+    template, old = folder / TEMPLATE, folder / "chat_template.json"
     if template.exists():
         if not template.read_bytes().strip():
             raise Unfit(f"{template} is empty. {ORIGINAL}, or remove it.")
-    elif old.exists() and not (settings.exists() and read_object(settings).get("chat_template")):
+    elif old.exists() and not has_template(folder):
         raise Unfit(f"{old} is not read by tokenizers. Put the text of its chat_template into {template.name}.")
 
 

@@ -81,7 +81,7 @@ def is_gguf(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC or path.suffix == ".gguf"
+        return file.read(len(MAGIC)) == MAGIC or path.suffix.lower() == ".gguf"
 
 
 def sizes(header: Header) -> dict[str, Any]:
@@ -202,6 +202,8 @@ def check_gguf(path: Path) -> Header:
         raise Unfit(f"{path}: {what}. {remedy}.")
 
     kind, parts = header.settings.get("general.type", "model"), header.settings.get("split.count", 1)
+    if path.suffix.lower() != ".gguf":
+        refuse("it is a GGUF file of another name, which transformers does not take", f"Rename it to {path.name}.gguf")
     if kind == "mmproj" or header.architecture == "clip":
         refuse("it is the vision part of a model (mmproj), not a language model", "Name the file of the language model")
     if kind != "model":

@@ -77,7 +77,7 @@ def one_gguf(names: Iterable[str], where: str) -> str:
 
     Raises Unfit if there are several.
     """
-    every = sorted(name for name in names if name.endswith(".gguf"))
+    every = sorted(name for name in names if name.lower().endswith(".gguf"))
     models = [name for name in every if not name.startswith("mmproj")] or every
     if len(models) > 1:
         raise Unfit(

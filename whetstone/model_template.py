@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whetstone.base_templates import CHOICE, SHIPPED
-from whetstone.model_files import CONFIG, GENERATION, READ, check_folder, read_object
-from whetstone.model_folder import find_model
-from whetstone.model_gguf import cache
+from whetstone.model_files import CONFIG, GENERATION, READ, check_folder, has_template, read_object, without_template
+from whetstone.model_folder import find_model, gguf_of, local_model
+from whetstone.model_gguf import cache, origin, read_header
 from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, published
 from whetstone.run.mistakes import suggestion
@@ -32,10 +32,14 @@ CONTROL = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>")  # in a template, of 
 def open_model(name: Path | str, chat_template: str | None = None, template_tokens: str = "new") -> Path:
     """The plain folder that a name stands for (`find_model`), with another chat template if one is given.
 
-    Raises as `find_model` and `template_source` do, and TemplateError for a template that cannot be used.
+    Raises as `find_model` and `template_source` do, Unfit for a model without a template, and TemplateError for a template that
+    cannot be used.
     """
     folder = find_model(name)
+    if gguf_of(name) is not None:
+        say(f"{name}: from GGUF, {origin(folder)['quantisation']}: its weights are rounded to that")
     if not chat_template:
+        check_template(name, None)
         return folder
     check_folder(folder)
     source = template_source(chat_template)
@@ -47,6 +51,17 @@ def open_model(name: Path | str, chat_template: str | None = None, template_toke
                 with published(target) as new:
                     _write(folder, new, chat_template, source, template_tokens == "new")
     return target
+
+
+def check_template(name: Path | str, chat_template: str | None) -> None:
+    """Raises if a template cannot be found, or if none is given and the model has none, as far as it is on this machine."""
+    if chat_template:
+        template_source(chat_template)
+    elif (folder := local_model(name)) is not None:
+        if not has_template(folder):
+            raise without_template(name)
+    elif (gguf := gguf_of(name)) is not None and "tokenizer.chat_template" not in read_header(gguf).settings:
+        raise without_template(name)
 
 
 def template_source(given: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
 from whetstone.model_files import check_folder
+from whetstone.model_folder import provenance
 from whetstone.model_template import open_model
 from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
 from whetstone.problems.files import find_files
@@ -102,7 +103,8 @@ def evaluate_model(
         target = output or Path(temporary)
         scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
     if output:
-        write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
+        rows = [to_row(score) for score in scores]
+        write_json(output / "scores.json", {"scores": rows, "model": provenance(model)})
     return scores
 
 
