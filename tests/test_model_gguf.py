@@ -1,17 +1,23 @@
 """GGUF files through the door for models: converted once, as transformers reads them, or refused with the reason."""
 
+import hashlib
 import json
 import sys
 
 import pytest
 import torch
 
+from tests.test_model_template import recipe
 from tests.tiny_gguf import HIDDEN, LAYERS, MLP, write_gguf
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.cli import main
 from whetstone.model_folder import check_model, find_model, local_model, provenance
 from whetstone.model_template import check_template, open_model
+from whetstone.pipeline.running import run_recipe
+from whetstone.pipeline.staleness import plan_recipe
+from whetstone.recipe import read_recipe
+from whetstone.run.folder import read_json
 
 pytest.importorskip("gguf", reason="the extra gguf is not installed")
 pytest.importorskip("accelerate", reason="the extra gguf is not installed")
@@ -213,3 +219,13 @@ def parameters() -> int:
     tokens = len(models.train_tokenizer(TEXTS, 300))
     layer = 2 * HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN // 2 + 3 * HIDDEN * MLP + 2 * HIDDEN
     return tokens * HIDDEN + LAYERS * layer + HIDDEN
+
+
+def test_a_recipe_starts_from_a_gguf_file_says_so_in_its_manifest_and_is_done_afterwards(file, tmp_path):
+    path = recipe(tmp_path, file, "")
+    run_recipe(read_recipe(path))
+    manifest = read_json(tmp_path / "r" / "03-sft" / "manifest.json")
+    assert manifest["started_from"]["converted_from"]["quantisation"] == "Q4_1"
+    assert manifest["inputs"]["[model] path"]["hash"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert {state.status for _, state in plan_recipe(read_recipe(path))} == {"done"}
+    assert "quantised as Q4_1" in (tmp_path / "r" / "03-sft" / "model" / "README.md").read_text()

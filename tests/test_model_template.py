@@ -214,3 +214,11 @@ def test_a_command_takes_a_template(base, monkeypatch, capsys):
     assert "--chat-template chatml" in capsys.readouterr().err
     assert command(monkeypatch, *asked, "--chat-template", "plain") == 0
     assert capsys.readouterr().out
+
+
+def test_a_run_that_cannot_have_its_model_ends_before_its_first_stage(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert command(monkeypatch, "run", recipe(tmp_path, "never/seen@v1", "")) == 2
+    said = capsys.readouterr().err
+    assert "no folder never/seen@v1" in said and "HF_HUB_OFFLINE is set" in said
+    assert not list((tmp_path / "r").glob("0*"))
