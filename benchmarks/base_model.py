@@ -56,7 +56,7 @@ subset = {{ problems = {rows} }}
 kind = "sft"
 epochs = 1
 batch_tokens = 2048
-optimizer = {{ learning_rate = 1e-4, schedule = "linear", warmup = 0.1 }}
+optimizer = {{ learning_rate = 2e-5, schedule = "linear", warmup = 0.1 }}
 checkpoint_every = 5
 """
 
