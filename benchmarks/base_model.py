@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where the run is kept, and continued if it is there; default: nowhere")
+    parser.add_argument(
+        "--folder", type=Path, help="where the run is kept, and continued if it is there; default: nowhere"
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if not os.environ.get("WHETSTONE_DATA"):
