@@ -25,7 +25,7 @@ def _prompt(model: "PreTrainedModel", tokenizer: Any) -> str:
     prompting = getattr(model, "prompting", None)
     if not isinstance(prompting, Prompting):
         return ""
-    chat = Chat(tokenizer, model.generation_config.eos_token_id)
+    chat = Chat(tokenizer, getattr(model, "generation_config", model.config).eos_token_id)  # a reward model has none
     example = tokenizer.decode(chat.prompt_ids(prompting.messages(QUESTION)))
     lines = "".join(f"    {line}\n" for line in example.split("\n"))
     return (
