@@ -12,7 +12,7 @@ from whetstone.model_files import ACCEPTED, Unfit, listed
 
 NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w-][\w.-]*\.gguf))?(?:@(\w[\w./-]*))?")
 MAIN = "main"
-PLAIN_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+PLAIN_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md")
 
 
 class HubName(NamedTuple):
@@ -110,6 +110,6 @@ def _remedy(name: HubName, error: Exception) -> str:
         return "Accept the terms on the model's page, and log in: hf auth login."
     if "RevisionNotFoundError" in kinds:
         return f"It has no branch, tag or commit {name.revision!r}: see the history on the model's page."
-    if "RepositoryNotFoundError" in kinds:
+    if "RepositoryNotFoundError" in kinds or getattr(getattr(error, "response", None), "status_code", 0) == 404:
         return "Check the name; if the model is private, log in: hf auth login."
     return f"If there is no network here, download it where there is one (hf download {name.repository}) and copy the folder."
