@@ -366,7 +366,9 @@ def test_groups_are_sampled_with_the_prompt_that_is_given():
 
 
 def test_only_the_prompt_puts_problems_into_turns():
-    """Others that write turns: the chat's probes, a conversation that goes on, and prompts about problems (judge, rephrase)."""
+    """Others that write turns: the chat's probes, a conversation that goes on, prompts about problems (judge, rephrase), and
+    the dialogues of preference files, which are data.
+    """
     makers = set()
     for path in Path(whetstone.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -374,7 +376,7 @@ def test_only_the_prompt_puts_problems_into_turns():
             imported = isinstance(node, ast.ImportFrom) and "ask" in [alias.name for alias in node.names]
             if called or (imported and node.module == "whetstone.chat"):
                 makers.add(path.name)
-    assert makers == {"prompting.py", "chat.py", "judge.py", "ask.py", "rephrase.py"}
+    assert makers == {"prompting.py", "chat.py", "judge.py", "ask.py", "rephrase.py", "preferences.py"}
 
 
 # --- the form of the answer

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from whetstone.prompt_options import After, Before, Examples, System, Think, ThinkAtAll
 from whetstone.run.visible import guard_libraries, visible, write_line
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
@@ -32,29 +33,20 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model", "-m",
-        help="A Hugging Face folder, a run (its last trained model), a stage, or OWNER/NAME on the Hub, which is downloaded.",
+        help="A Hugging Face folder, a GGUF file, a run (its last trained model), a stage, or OWNER/NAME on the Hub (or "
+        "OWNER/NAME@REVISION), which is downloaded.",
     ),
 ]  # fmt: skip
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(help="For a base model without one, or instead of its own: chatml, plain, … or a .jinja file."),
+]
 
-
-KEPT = "Default: as the model was trained (prompt.json in its folder)."
 
 AnswerFrom = Annotated[
     Literal["column", "boxed", "after_hashes"],
     typer.Option(help="Where the right answer is: its column as it stands, the last box in it, or what follows ####."),
 ]
-
-
-System = Annotated[str | None, typer.Option(help=f"A system message. {KEPT}")]
-Before = Annotated[str | None, typer.Option(metavar="TEXT", help=f"Text before each question. {KEPT}")]
-After = Annotated[str | None, typer.Option(metavar="TEXT", help=f"Text after each question. {KEPT}")]
-Examples = Annotated[
-    str | None,
-    typer.Option(metavar="FILE[:COUNT]", help=f"Few-shot examples, rows with question and answer. {KEPT}"),
-]
-SWITCH = f"Set the chat template's own switch for thinking. {KEPT}"
-Think = Annotated[bool | None, typer.Option("--thinking/--no-thinking", "--think/--no-think", help=SWITCH)]
-ThinkAtAll = Annotated[bool | None, typer.Option("--think/--no-think", " /--no-thinking", help=SWITCH)]
 
 
 def main() -> None:
@@ -136,6 +128,7 @@ def run(
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
+    from whetstone.pipeline import base
     from whetstone.pipeline.ahead import warnings
     from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate, made_by_others
@@ -148,6 +141,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     planned = plan_recipe(checked)
+    if line := base.described(checked):
+        write_line(line)
     if note := made_by_others(planned):
         write_line(note)
     for stage, state in planned:
@@ -269,6 +264,7 @@ def evaluate(
     after: After = None,
     examples: Examples = None,
     thinking: Think = None,
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
@@ -279,8 +275,8 @@ def evaluate(
     mapping = read_mapping(columns or ())
     prompt = prompt_given(system, before, after, examples, thinking)
     scores = evaluate_model(
-        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from,
-        prompt=prompt,
+        model, benchmark, samples, temperature, max_tokens, output, policy, mapping,
+        answer_from=answer_from, prompt=prompt, chat_template=chat_template,
     )  # fmt: skip
     print_scores(scores)
 
@@ -320,6 +316,7 @@ def generate(
     think: ThinkAtAll = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
@@ -336,9 +333,10 @@ def generate(
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
+    from whetstone.model_template import open_model
 
     try:
-        answer_all(load_engine(model, thinking=asked.thinking), prompts, samples, asking)
+        answer_all(load_engine(open_model(model, chat_template), thinking=asked.thinking), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -362,6 +360,7 @@ def chat(
     think_most: ThinkMost = None,
     think_least: ThinkLeast = 0,
     seed: int = 0,
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
@@ -375,8 +374,9 @@ def chat(
     asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
+    from whetstone.model_template import open_model
 
-    talk(load_engine(model, thinking=asked.thinking), asking)
+    talk(load_engine(open_model(model, chat_template), thinking=asked.thinking), asking)
 
 
 @app.command()

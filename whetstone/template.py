@@ -29,7 +29,6 @@ Turn = Mapping[str, str]  # role, content, perhaps reasoning_content
 
 DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is told no date
 DIRECTIVES = "aAbBcdDeFgGhHIjmMpRSTuUVwWxXyYzZ"  # of strftime
-PLAIN = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"  # for a model without a template
 
 SWITCHES = ("enable_thinking", "thinking")  # the names that templates have for whether the model shall think
 SET = re.compile(  # what `set_thinking` writes

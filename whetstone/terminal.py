@@ -150,16 +150,14 @@ def _notes(recipe: Recipe, unknown: bool) -> str:
 
 def print_scores(scores: Sequence[Score]) -> None:
     table = _table(
-        "problem set", "problems", "mean@n %", "95 %", "flexible %", "boxed %", "n", "pass@k %", "majority %", "truncated %",
-        "tokens", "temp.",
-    )  # fmt: skip
+        "problem set", "problems", "mean@n %", "95 %", "n", "pass@k %", "majority %", "truncated %", "tokens", "temp."
+    )
     for score in scores:
         _add(
             table,
             score.benchmark,
             f"{score.problems}",
             *_mean_cells(score),
-            *_format_cells(score),
             f"{score.samples}",
             "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
             f"{100 * score.majority:.1f}",
@@ -168,7 +166,13 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(150).print(table)
-    write_line("flexible: the last number or expression counts as the answer where no box and no final answer is given")
+    for score in scores:
+        if score.flexible is not None:
+            write_line(
+                f"{score.benchmark}: {100 * score.boxed:.1f} % of the answers in a box, {100 * score.stated:.1f} % stated. "
+                "If the last number or expression of the others is taken as their answer (flexible extraction): "
+                f"{100 * score.flexible:.1f} % [{100 * score.flexible_low:.1f}, {100 * score.flexible_high:.1f}]"
+            )
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -16,7 +16,6 @@ from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
 from whetstone.learner.learner import Learner, Policy
-from whetstone.learner.model_card import write_card
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -94,10 +93,7 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        folder = self.stage.output("model")
-        learner.save_model(self.tokenizer, folder, self.stage.scores.temperature)
-        if learner.process_group.main:
-            write_card(folder, self.stage, self.source, self.prompting, self.chat)
+        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from whetstone.model_folder import check_model, template_in
+from whetstone.model_folder import check_model
+from whetstone.model_template import check_template, template_in
 from whetstone.pipeline.scores import headline
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.prompting import read_examples
@@ -45,9 +46,10 @@ def _files(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _model(recipe: Recipe, stage: RecipeStage) -> None:
-    """`[model] path`. A model on the Hub is looked at when it is loaded."""
+    """`[model] path` and `chat_template`. A model on the Hub is looked at when the run begins."""
     if starts_from_path(recipe, stage):
         check_model(str(recipe.model.path))
+        check_template(str(recipe.model.path), recipe.model.chat_template)
 
 
 def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
@@ -57,7 +59,7 @@ def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
         return
     if given.examples is not None:
         read_examples(given.examples)
-    template = template_in(path) if path else ""
+    template = template_in(path, recipe.model.chat_template) if path else ""
     if given.thinking is not None and stage.room.trains and template is not None and not has_switch(template):
         raise TemplateError(no_switch(path or "a model made from nothing", given.thinking))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline import base
 from whetstone.pipeline.ahead import check_before_training, warnings
 from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.history import History, now
@@ -68,6 +69,8 @@ def run_recipe(
         _refuse_missing_inputs(recipe, plan, chosen)
         waiting = [stage for stage, state in plan if stage in chosen and state.status != "done"]
         check_stages(recipe, waiting)
+        if line := base.open_first(recipe, waiting):
+            say(line)
         for stage in waiting:
             for warning in warnings(recipe, stage):
                 say(f"warning: {stage.name}: {warning}")
@@ -258,7 +261,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
     write_manifest(folder / STARTED, depends_on | facts)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
-    prepared = stage_for(recipe, stage, folder)
+    prepared = base.with_open_base(recipe, stage, stage_for(recipe, stage, folder))
     check_before_training(recipe, stage, prepared)
     with measured() as usage:
         summary, peak = _run_room(prepared, stage.room)
@@ -268,6 +271,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
         "number": stage.number,
         **({"control": stage.control.name, "control_of": stage.control.of} if stage.control else {}),
         **depends_on,
+        **base.started_from(recipe, stage),
         "outputs": _outputs(stage, folder),
         "summary": summary,
         "seed": prepared.seed,

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.choose_prompt import chosen_prompt
+from whetstone.model_template import template_source
+from whetstone.pipeline.base import open_base
 from whetstone.pipeline.beside import beside_control
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
@@ -39,7 +41,7 @@ class _Model:
     """A model to score, and all that its scores depend on."""
 
     name: str  # of its stage, or "base"
-    path: Path
+    path: Path | None  # None: that of `[model] path`
     settings: ScoreSettings
     key: dict[str, Any]
     prompt: PromptSettings
@@ -107,14 +109,23 @@ def _made(recipe: Recipe, stage: str, artifact: str = "model") -> tuple[Path, st
     return folder / artifact, _outputs(folder)[artifact]
 
 
-def _given(recipe: Recipe) -> tuple[Path, str]:
-    """The same of `[model] path`."""
+def _given(recipe: Recipe) -> tuple[None, str]:
+    """The same of `[model] path`, which is opened when it is scored."""
     path = str(recipe.model.path)
-    return Path(path), base_hash(path) or path
+    content = base_hash(path) or path
+    if recipe.model.chat_template:
+        content += f" with {recipe.model.template_tokens} {template_source(recipe.model.chat_template)}"
+    return None, content
 
 
 def _model(
-    recipe: Recipe, name: str, path: Path, content: str, problems: str, settings: ScoreSettings, prompt: PromptSettings
+    recipe: Recipe,
+    name: str,
+    path: Path | None,
+    content: str,
+    problems: str,
+    settings: ScoreSettings,
+    prompt: PromptSettings,
 ) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
     key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
@@ -160,13 +171,13 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     folder = successor(complete) if old else complete
     if folder.exists() and _left_by(folder, STARTED) != model.key:
         discard(folder)
-    if model.path.is_relative_to(recipe.folder):
+    if model.path is not None:
         require_unchanged(model.path.parent, {model.path.name: model.key["model"]})
     write_manifest(folder / STARTED, {"key": model.key})
     with measured() as usage:
         scores = score_model(
-            model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest,
-            model.prompt,
+            model.path or open_base(recipe), problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name,
+            recipe.longest, model.prompt,
         )  # fmt: skip
     rows = [to_row(replace(score, control_of=model.control_of)) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
