@@ -8,7 +8,7 @@ this module is a value, so sums stay in registers:
         total = fma(total, weights[t], load(values, t * LANES))
     store(out, 0, total)
 
-Arrays are flat, of fp32, or of uint16 that holds bf16 (the upper half of an fp32 number). Indices are not checked.
+Arrays are flat, of fp32, of uint16 that holds bf16 (the upper half of an fp32 number), or of int8. Indices are not checked.
 """
 
 from llvmlite import ir
@@ -21,6 +21,7 @@ LANES = 16
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 class _Vector(types.Type):
@@ -60,9 +61,22 @@ def load(context, flat, index):
             halves = builder.load(builder.bitcast(address, _HALVES.as_pointer()), align=2)
             words = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
             return builder.bitcast(words, _FLOATS)
+        if signature.args[0].dtype == types.int8:
+            small = builder.load(builder.bitcast(address, _BYTES.as_pointer()), align=1)
+            return builder.sitofp(builder.sext(small, _WORDS), _FLOATS)
         return builder.load(builder.bitcast(address, _FLOATS.as_pointer()), align=4)
 
     return _vector(flat, types.intp), code
+
+
+@intrinsic
+def element(context, flat, index):
+    """An element of an fp32 array. Unlike `flat[index]` it has no case for a negative index, which slows a loop down."""
+
+    def code(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature, arguments))
+
+    return types.float32(flat, types.intp), code
 
 
 @intrinsic
