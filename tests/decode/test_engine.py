@@ -177,7 +177,7 @@ def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkey
     monkeypatch.setattr(Engine, "generate", dies_in_a_child)
     before = children()
     try:
-        with pytest.raises(RuntimeError, match=r"\[run\] threads = 2"):
+        with pytest.raises(RuntimeError, match=r"\[parallel\] forks = 1"):
             list(ForkedGenerator(Engine(model, tokenizer), 2).generate(prompts(20), Sampling(max_tokens=4)))
         assert children() <= before
     finally:

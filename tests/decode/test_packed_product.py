@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
-from whetstone.decode import fused_forward
+from whetstone.decode import fused_forward, packed_product
 from whetstone.decode.engine import Engine
 from whetstone.decode.packed_product import FEW, PackedProduct, quantised
 from whetstone.records import Sampling
@@ -41,6 +41,19 @@ def test_a_rows_product_is_the_same_to_the_bit_whatever_rows_are_beside_it():
     whole = product(x)
     for count in (1, 2, 5, 9, 64):
         assert torch.equal(product(x[-count:].contiguous()), whole[-count:])
+
+
+def test_threads_divide_a_product_and_change_no_bit(monkeypatch):
+    monkeypatch.setattr(packed_product, "SHARE", 1)
+    x, threads = numbers(9, 20), torch.get_num_threads()
+    product = PackedProduct(LINEARS)
+    for rows in (1, 9):
+        alone = product(x[:rows])
+        torch.set_num_threads(3)
+        try:
+            assert torch.equal(product(x[:rows]), alone)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def test_a_row_of_zero_weights_stays_zero_in_eight_bits():

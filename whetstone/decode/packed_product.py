@@ -12,6 +12,8 @@ Letters: T tokens (rows), I inputs, O outputs.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ ROWS = 6  # that one pass over a panel multiplies: so many sums and a panel's ve
 ABREAST = 4  # panels that are read at once for a single row, whose sums would otherwise wait for each other
 FEW = 256  # rows; the BLAS is as fast with more
 AHEAD = 512  # elements that are prefetched
+SHARE = 1 << 20  # multiplications that are worth a thread
 
 Linear = tuple[torch.Tensor, torch.Tensor | None]  # weight (O, I), bias (O,)
 
@@ -49,11 +52,29 @@ class PackedProduct:
         if len(x) > FEW:
             return self._many(x)
         flat = torch.empty(len(x) * self.width + ABREAST * LANES)
-        multiply(array(x), self.panels, self.width, array(flat))
+        self._multiply(array(x), array(flat))
         out = flat[: len(x) * self.width].view(len(x), self.width)
         if self.scales is not None:
             scale_columns(array(out), self.scales)
         return out if self.bias is None else out.add_(self.bias)
+
+    def _multiply(self, x: np.ndarray, out: np.ndarray) -> None:
+        """By as many threads as torch has, if there is work for them."""
+        panels = self.width // LANES
+        if len(x) == 1:
+            panels = -(-self.width // LANES)
+        elif self.width % LANES:  # before the others: its padding is written to the next row's first columns
+            multiply(x, self.panels, self.width, out, panels, panels + 1)
+        parts = max(1, min(torch.get_num_threads(), len(x) * self.width * self.inputs // SHARE))
+        bounds = [panels * part // parts // ABREAST * ABREAST for part in range(parts)] + [panels]
+
+        def part(first: int, last: int) -> None:
+            multiply(x, self.panels, self.width, out, first, last)
+
+        if parts == 1:
+            part(0, panels)
+        else:
+            list(_threads().map(part, bounds[:-1], bounds[1:]))
 
     def _many(self, x: torch.Tensor) -> torch.Tensor:
         if self.scales is None:
@@ -62,6 +83,11 @@ class PackedProduct:
         out = F.linear(x, weight)
         scale_columns(array(out), self.scales)
         return out if self.bias is None else out.add_(self.bias)
+
+
+@lru_cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,19 +119,17 @@ def scale_columns(x, scales):
 
 
 @compiled
-def multiply(x, panels, width, out):
-    """x (T, I) times panels (…, I, LANES): the first T * O of `out` (T * O + ABREAST * LANES,), which has room for padding."""
+def multiply(x, panels, width, out, first, last):
+    """x (T, I) times panels (…, I, LANES) `first` to `last` - 1: to the first T * O of `out` (T * O + ABREAST * LANES,), which
+    has room for padding."""
     rows, size = x.shape
     flat = panels.reshape(-1)
-    count = (width + LANES - 1) // LANES
     if rows == 1:
-        for first in range(0, count, ABREAST):
-            _one_row(x.reshape(-1), flat, first, size, out)
+        for panel in range(first, last, ABREAST):
+            _one_row(x.reshape(-1), flat, panel, size, out)
         return
     grouped = _grouped_rows(x)
-    for number in range(count):
-        # The last panel comes first: its padding is written to the next row's first columns, which follow
-        panel = number - 1 if number else count - 1
+    for panel in range(first, last):
         at = panel * size * LANES
         for row in range(0, rows, ROWS):
             place = row * width + panel * LANES

@@ -4,6 +4,8 @@ A model of a known class runs through `FusedForward`, any other through its own 
 which every sequence decodes one token are replayed as CUDA graphs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
 from types import ModuleType
@@ -63,6 +65,7 @@ class ModelRunner:
         self._fused: FusedForward | None = None
         self._head: Product | None = None  # (B, C) -> (B, V)
         self._decodings = 0  # that are not released
+        self._kept = False  # whether decodings use the weights as they were read before
 
     def allocate(self, wanted: int, least: int) -> BlockManager:
         """`wanted` free blocks, or as many as there is memory for. Until `release` they are the caller's alone.
@@ -80,11 +83,9 @@ class ModelRunner:
                 f"{budget / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
         wanted = min(allowed, wanted)
-        group = self.model.config.num_attention_heads // self._kv_heads
-        kernels = gpu_kernels(weight.device, weight.dtype, self._kv_heads, group, self._head_size)
-        multiplied = products(self.model, self.int8)
-        self._fused = FusedForward(self.model, kernels, multiplied) if fits(self.model) else None
-        self._head = self._read_head(multiplied)
+        kernels = self._kernels(weight)
+        if not self._kept:
+            self._read_weights(kernels)
         cache, self._cache = self._cache, None
         alike = cache is not None and (cache.keys.dtype, cache.keys.device) == (weight.dtype, weight.device)
         if not alike or cache.capacity < wanted:
@@ -101,13 +102,23 @@ class ModelRunner:
         cache = blocks.cache
         blocks.graphs = None
         self._decodings -= 1
-        if not self._decodings:
-            self._fused = self._head = None  # they hold copies of the weights, whose memory training can use
+        self._drop_weights()
         if self.cache_bytes is None and cache.keys.is_cuda:
             cache.release()
             torch.cuda.empty_cache()  # otherwise what training allocates next would leave no room for another cache
         else:
             self._cache = cache
+
+    @contextmanager
+    def weights_made(self) -> Iterator[None]:
+        """What decoding makes of the weights is made now, and used by all decodings that begin meanwhile."""
+        self._read_weights(self._kernels(next(self.model.parameters())))
+        self._kept = True
+        try:
+            yield
+        finally:
+            self._kept = False
+            self._drop_weights()
 
     @torch.no_grad()
     def logits(
@@ -150,6 +161,19 @@ class ModelRunner:
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last, device=device)]
         return self._head(hidden)[: len(prefills) + len(decodes)]
+
+    def _kernels(self, weight: torch.Tensor) -> ModuleType | None:
+        group = self.model.config.num_attention_heads // self._kv_heads
+        return gpu_kernels(weight.device, weight.dtype, self._kv_heads, group, self._head_size)
+
+    def _read_weights(self, kernels: ModuleType | None) -> None:
+        multiplied = products(self.model, self.int8)
+        self._fused = FusedForward(self.model, kernels, multiplied) if fits(self.model) else None
+        self._head = self._read_head(multiplied)
+
+    def _drop_weights(self) -> None:
+        if not self._decodings and not self._kept:
+            self._fused = self._head = None  # they hold copies of the weights, whose memory training can use
 
     def _read_head(self, multiplied: Products) -> Product:
         """(B, C) -> logits (B, V) without the unused slots, in fp32 even if the model computes in half precision."""

@@ -200,7 +200,7 @@ class ModelSettings(Settings):
 
 class ParallelSettings(Settings):
     """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
-    of a process on a CPU with `threads = 1`, which share its sampling and its training steps. `processes` train together, and
+    of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
     sample in dpo and rl, each on its own GPU or cores.
     """
 
