@@ -43,6 +43,12 @@ AnswerFrom = Annotated[
 ]
 
 
+Weights = Annotated[
+    Literal["stored", "int8"],
+    typer.Option(help="int8: sample with weights rounded to 8 bits, on a CPU faster and nearly the same."),
+]
+
+
 def main() -> None:
     """A user's mistake is one `error:` line and exit status 2; `--debug`, anywhere on the line, shows the traceback."""
     # Idle OpenMP threads that spin take the cores from other processes. Torch reads this once, when it loads
@@ -249,6 +255,7 @@ def evaluate(
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
     answer_from: AnswerFrom = "column",
+    weights: Weights = "stored",
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
@@ -257,7 +264,16 @@ def evaluate(
 
     mapping = read_mapping(columns or ())
     scores = evaluate_model(
-        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from
+        model,
+        benchmark,
+        samples,
+        temperature,
+        max_tokens,
+        output,
+        policy,
+        mapping,
+        answer_from=answer_from,
+        weights=weights,
     )
     print_scores(scores)
 
@@ -292,6 +308,7 @@ def generate(
     think_least: ThinkLeast = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
+    weights: Weights = "stored",
 ) -> None:
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
@@ -307,7 +324,7 @@ def generate(
     from whetstone.decode.engine import load_engine
 
     try:
-        answer_all(load_engine(model), prompts, samples, asking)
+        answer_all(load_engine(model, int8=weights == "int8"), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -327,6 +344,7 @@ def chat(
     think_most: ThinkMost = None,
     think_least: ThinkLeast = 0,
     seed: int = 0,
+    weights: Weights = "stored",
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
@@ -338,7 +356,7 @@ def chat(
 
     from whetstone.decode.engine import load_engine
 
-    talk(load_engine(model), asking, system)
+    talk(load_engine(model, int8=weights == "int8"), asking, system)
 
 
 @app.command()

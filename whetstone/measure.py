@@ -6,6 +6,7 @@ Samples of one problem are not independent, so the unit of every interval and of
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def score_model(
 
     device = models.choose_device(parallel.device)
     loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
-    engine = sampler(*loaded, parallel)
+    engine = sampler(*loaded, parallel, int8=scores.weights == "int8")
     window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
@@ -53,7 +54,8 @@ def score_model(
             rows = [as_row(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
             write_rows(journal.parent, rows)
             main = benchmark == scores.main
-            results.append(summarise(rows, verifier, stage, benchmark, main, scores.temperature))
+            score = summarise(rows, verifier, stage, benchmark, main, scores.temperature)
+            results.append(replace(score, weights=scores.weights))
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results

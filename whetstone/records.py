@@ -105,6 +105,7 @@ class Score:
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
     not_asked: int = 0  # problems that are too long for the model; they are in the score, as not solved
+    weights: str = "stored"  # "int8" if the model that answered was rounded to 8 bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,6 @@ class Engine:
         return Sequence(prompt, ids, sampling, stream, control(prompt) if control else None)
 
 
-def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:
+def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256, int8: bool = False) -> Engine:
     """An engine over the model that a name stands for (`find_model`)."""
-    return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch)
+    return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch, int8=int8)

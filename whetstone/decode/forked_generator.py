@@ -107,9 +107,11 @@ def _new_completions(file: BinaryIO) -> Iterator[Completion]:
     file.seek(-len(line), os.SEEK_CUR)
 
 
-def sampler(model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1) -> ForkedGenerator:
-    """The in-process engine with `[parallel] forks` processes.
+def sampler(
+    model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1, int8: bool = False
+) -> ForkedGenerator:
+    """The in-process engine with `[parallel] forks` processes. `int8` is explained at `Engine`.
 
     0 means one per core that this process may use, or just this one if several training `processes` sample together.
     """
-    return ForkedGenerator(Engine(model, tokenizer), parallel.forks or (cores() if processes == 1 else 1))
+    return ForkedGenerator(Engine(model, tokenizer, int8=int8), parallel.forks or (cores() if processes == 1 else 1))

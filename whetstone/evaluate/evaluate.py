@@ -81,12 +81,13 @@ def evaluate_model(
     columns: Mapping[str, Any] | None = None,
     seed: int = 0,
     answer_from: AnswerFrom = "column",
+    weights: str = "stored",
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
-    model or problems that cannot be used.
+    column the answer is. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the generations and a scores.json;
+    without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
@@ -94,7 +95,7 @@ def evaluate_model(
     check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
     settings = ScoreSettings(
-        main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
+        main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens, weights=weights
     )
     with tempfile.TemporaryDirectory() as temporary:
         target = output or Path(temporary)
