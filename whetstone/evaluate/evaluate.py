@@ -86,7 +86,7 @@ def evaluate_model(
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the generations and a scores.json;
+    column the answer is. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the generations and scores.json;
     without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
