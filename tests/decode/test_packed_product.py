@@ -8,7 +8,7 @@ from tests.tiny_models import random_model, tiny
 from whetstone.chat import ask
 from whetstone.decode import fused_forward, packed_product
 from whetstone.decode.engine import Engine
-from whetstone.decode.packed_product import FEW, PackedProduct, quantised
+from whetstone.decode.packed_product import FEW, GROUP, PackedProduct, quantised
 from whetstone.records import Sampling
 
 
@@ -16,20 +16,21 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-LINEARS = [(numbers(37, 20, seed=1), numbers(37, seed=2)), (numbers(64, 20, seed=3), None)]
+LINEARS = [(numbers(37, 70, seed=1), numbers(37, seed=2)), (numbers(64, 70, seed=3), None)]
 
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 6, 7, 11, FEW, FEW + 1])
 def test_any_number_of_rows_is_multiplied_as_in_float64(rows, int8):
-    x = numbers(rows, 20)
+    x = numbers(rows, 70)
     expected = []
     for weight, bias in LINEARS:
         if int8:
             integers, scales = quantised(weight)
             assert integers.abs().max() == 127 and integers.dtype == torch.int8
-            assert ((integers * scales[:, None] - weight).abs() <= scales[:, None] * 0.5001).all()
-            weight = integers.double() * scales[:, None].double()
+            scales = scales.repeat_interleave(GROUP, 1)[:, :70]
+            assert ((integers * scales - weight).abs() <= scales * 0.5001).all()
+            weight = integers.double() * scales.double()
         expected.append(F.linear(x.double(), weight.double(), None if bias is None else bias.double()))
     ours = PackedProduct(LINEARS, int8)(x)
     torch.testing.assert_close(ours.double(), torch.cat(expected, -1), atol=2e-5, rtol=2e-5)
@@ -37,7 +38,7 @@ def test_any_number_of_rows_is_multiplied_as_in_float64(rows, int8):
 
 def test_a_rows_product_is_the_same_to_the_bit_whatever_rows_are_beside_it():
     product = PackedProduct(LINEARS)
-    x = numbers(FEW, 20)
+    x = numbers(FEW, 70)
     whole = product(x)
     for count in (1, 2, 5, 9, 64):
         assert torch.equal(product(x[-count:].contiguous()), whole[-count:])
@@ -45,7 +46,7 @@ def test_a_rows_product_is_the_same_to_the_bit_whatever_rows_are_beside_it():
 
 def test_threads_divide_a_product_and_change_no_bit(monkeypatch):
     monkeypatch.setattr(packed_product, "SHARE", 1)
-    x, threads = numbers(9, 20), torch.get_num_threads()
+    x, threads = numbers(9, 70), torch.get_num_threads()
     product = PackedProduct(LINEARS)
     for rows in (1, 9):
         alone = product(x[:rows])

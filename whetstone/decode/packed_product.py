@@ -5,8 +5,8 @@ reads 11 GB/s on a machine where this kernel reads 23. The weights are copied on
 columns, which the kernel reads in one direction. A product adds up in the order of its inputs, whatever rows are beside it,
 so a row's result does not depend on the others.
 
-Weights are held as they are (fp32), or as int8 with a scale per output channel: weight-only, symmetric, rounded to the
-nearest (as in LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339, but without outliers). All arithmetic is in fp32.
+Weights are held as they are (fp32), or as int8 with a scale for each output and GROUP inputs: weight-only, symmetric, rounded
+to the nearest, as llama.cpp's Q8_0. All arithmetic is in fp32.
 
 Letters: T tokens (rows), I inputs, O outputs.
 """
@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 
 from whetstone.decode.cpu_kernels import array, compiled
-from whetstone.decode.simd import LANES, element, fma, load, prefetch, store, zeros
+from whetstone.decode.simd import LANES, element, fma, load, load_if, prefetch, store, times, zeros
 
 ROWS = 6  # that one pass over a panel multiplies: so many sums and a panel's vector fit the registers of AVX2
 ABREAST = 4  # panels that are read at once for a single row, whose sums would otherwise wait for each other
 FEW = 256  # rows; the BLAS is as fast with more
+GROUP = 32  # inputs whose weights of 8 bits have a scale
 AHEAD = 512  # elements that are prefetched
 SHARE = 1 << 20  # multiplications that are worth a thread
 
@@ -42,10 +43,10 @@ class PackedProduct:
         self.linears = linears
         self.width, self.inputs = weight.shape
         self.bias = joined_bias(linears)
-        self.scales: np.ndarray | None = None  # (O,)
+        self.scales: np.ndarray | None = None  # (panels, groups of inputs, LANES), flat
         if int8:
             weight, scales = quantised(weight)
-            self.scales, self.linears = array(scales), []
+            self.scales, self.linears = array(_panels(scales).flatten()), []
         self.panels = array(_panels(weight))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,8 +55,6 @@ class PackedProduct:
         flat = torch.empty(len(x) * self.width + ABREAST * LANES)
         self._multiply(array(x), array(flat))
         out = flat[: len(x) * self.width].view(len(x), self.width)
-        if self.scales is not None:
-            scale_columns(array(out), self.scales)
         return out if self.bias is None else out.add_(self.bias)
 
     def _multiply(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -64,12 +63,12 @@ class PackedProduct:
         if len(x) == 1:
             panels = -(-self.width // LANES)
         elif self.width % LANES:  # before the others: its padding is written to the next row's first columns
-            multiply(x, self.panels, self.width, out, panels, panels + 1)
+            multiply(x, self.panels, self.scales, self.width, out, panels, panels + 1)
         parts = max(1, min(torch.get_num_threads(), len(x) * self.width * self.inputs // SHARE))
         bounds = [panels * part // parts // ABREAST * ABREAST for part in range(parts)] + [panels]
 
         def part(first: int, last: int) -> None:
-            multiply(x, self.panels, self.width, out, first, last)
+            multiply(x, self.panels, self.scales, self.width, out, first, last)
 
         if parts == 1:
             part(0, panels)
@@ -79,10 +78,10 @@ class PackedProduct:
     def _many(self, x: torch.Tensor) -> torch.Tensor:
         if self.scales is None:
             return torch.cat([F.linear(x, *linear) for linear in self.linears], -1)
-        weight = torch.from_numpy(self.panels).transpose(1, 2).flatten(0, 1)[: self.width].float()
-        out = F.linear(x, weight)
-        scale_columns(array(out), self.scales)
-        return out if self.bias is None else out.add_(self.bias)
+        weight = torch.from_numpy(self.panels).float()  # (panels, I, LANES)
+        scales = torch.from_numpy(self.scales).view(len(weight), -1, LANES)
+        weight *= scales.repeat_interleave(GROUP, 1)[:, : self.inputs]
+        return F.linear(x, weight.transpose(1, 2).flatten(0, 1)[: self.width], self.bias)
 
 
 @lru_cache
@@ -91,9 +90,10 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(O, I) -> integers from -127 to 127 (O, I), and the scale (O,) of each row that they are multiplied by."""
-    scales = weight.abs().amax(1).float().clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight / scales[:, None]).round().to(torch.int8), scales
+    """(O, I) -> integers from -127 to 127 (O, I), and what those of each GROUP inputs are multiplied by (O, groups)."""
+    groups = F.pad(weight.float(), (0, -weight.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    scales = groups.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return (groups / scales[..., None]).round().to(torch.int8).flatten(1)[:, : weight.shape[1]], scales
 
 
 def joined_bias(linears: Sequence[Linear]) -> torch.Tensor | None:
@@ -111,29 +111,38 @@ def _panels(weight: torch.Tensor) -> torch.Tensor:
 
 
 @compiled
-def scale_columns(x, scales):
-    """x (T, O) *= scales (O,)"""
-    for t in range(x.shape[0]):
-        for o in range(x.shape[1]):
-            x[t, o] *= scales[o]
-
-
-@compiled
-def multiply(x, panels, width, out, first, last):
+def multiply(x, panels, scales, width, out, first, last):
     """x (T, I) times panels (…, I, LANES) `first` to `last` - 1: to the first T * O of `out` (T * O + ABREAST * LANES,), which
     has room for padding."""
     rows, size = x.shape
     flat = panels.reshape(-1)
     if rows == 1:
         for panel in range(first, last, ABREAST):
-            _one_row(x.reshape(-1), flat, panel, size, out)
+            _one_row(x.reshape(-1), flat, scales, panel, size, out)
         return
     grouped = _grouped_rows(x)
+    wide = np.empty(size * LANES if scales is not None else 0, np.float32)
     for panel in range(first, last):
-        at = panel * size * LANES
+        if scales is not None:
+            _widen(flat, scales, panel, size, wide)
         for row in range(0, rows, ROWS):
             place = row * width + panel * LANES
-            _some_rows(grouped, row * size, flat, at, size, out, place, width, rows - row)
+            if scales is not None:
+                _some_rows(grouped, row * size, wide, 0, size, out, place, width, rows - row)
+            else:
+                _some_rows(grouped, row * size, flat, panel * size * LANES, size, out, place, width, rows - row)
+
+
+@compiled
+def _widen(flat, scales, panel, size, wide):
+    """A panel of 8 bits in fp32: (I * LANES,)."""
+    at, at_scale = panel * size * LANES, panel * ((size + GROUP - 1) // GROUP) * LANES
+    for start in range(0, size, GROUP):
+        scale = load_if(scales, at_scale)
+        at_scale += LANES
+        for i in range(start, min(size, start + GROUP)):
+            store(wide, i * LANES, times(load(flat, at), scale))
+            at += LANES
 
 
 @compiled
@@ -149,19 +158,24 @@ def _grouped_rows(x):
 
 
 @compiled
-def _one_row(x, flat, panel, size, out):
+def _one_row(x, flat, scales, panel, size, out):
     """x (I,) times ABREAST panels from `panel` on."""
-    step = size * LANES
-    at = panel * step
+    groups = (size + GROUP - 1) // GROUP
+    step, scale_step = size * LANES, groups * LANES
+    at, at_scale = panel * step, panel * scale_step
     a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    for i in range(size):
-        for number in range(ABREAST):
-            prefetch(flat, at + number * step + AHEAD)
-        a = fma(a, element(x, i), load(flat, at))
-        b = fma(b, element(x, i), load(flat, at + step))
-        c = fma(c, element(x, i), load(flat, at + 2 * step))
-        d = fma(d, element(x, i), load(flat, at + 3 * step))
-        at += LANES
+    for group in range(groups):
+        scale_a, scale_b = load_if(scales, at_scale), load_if(scales, at_scale + scale_step)
+        scale_c, scale_d = load_if(scales, at_scale + 2 * scale_step), load_if(scales, at_scale + 3 * scale_step)
+        at_scale += LANES
+        for i in range(group * GROUP, min(size, (group + 1) * GROUP)):
+            for number in range(ABREAST):
+                prefetch(flat, at + number * step + AHEAD)
+            a = fma(a, element(x, i), times(load(flat, at), scale_a))
+            b = fma(b, element(x, i), times(load(flat, at + step), scale_b))
+            c = fma(c, element(x, i), times(load(flat, at + 2 * step), scale_c))
+            d = fma(d, element(x, i), times(load(flat, at + 3 * step), scale_d))
+            at += LANES
     column = panel * LANES
     store(out, column, a)
     store(out, column + LANES, b)

@@ -14,7 +14,7 @@ Arrays are flat, of fp32, of uint16 that holds bf16 (the upper half of an fp32 n
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
 
@@ -77,6 +77,38 @@ def element(context, flat, index):
         return builder.load(_address(context, builder, signature, arguments))
 
     return types.float32(flat, types.intp), code
+
+
+@intrinsic
+def _times(context, a, b):
+    def code(context, builder, signature, arguments):
+        return builder.fmul(*arguments)
+
+    return _vector(_vector, _vector), code
+
+
+def load_if(flat, index):
+    """`load`, or None from None: code that uses it is compiled for both."""
+    raise NotImplementedError
+
+
+@overload(load_if, inline="always")
+def _load_if_code(flat, index):
+    if flat is types.none:
+        return lambda flat, index: None
+    return lambda flat, index: load(flat, index)
+
+
+def times(a, b):
+    """The products of two vectors' numbers; `a` if `b` is None."""
+    raise NotImplementedError
+
+
+@overload(times, inline="always")
+def _times_code(a, b):
+    if b is types.none:
+        return lambda a, b: a
+    return lambda a, b: _times(a, b)
 
 
 @intrinsic
