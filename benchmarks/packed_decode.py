@@ -2,8 +2,8 @@
 
     python -m benchmarks packed_decode --model FOLDER --json FILE
 
-Only steps that decode are timed, after the prompts have run: `batch` sequences, one thread, tokens per CPU second. `peer` is
-the same engine with `F.linear` in fp32.
+Only steps that decode are timed, after the prompt has run: `batch` answers to one question, one thread, tokens per CPU second.
+`peer` is the same engine with `F.linear` in fp32.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def steps_of(engine: Engine, batch: int, steps: int, packed_bytes: int) -> Calla
 
     def prepare() -> Work:
         fused_forward.PACKED_BYTES = packed_bytes
-        asked: list[Prompt] = [ask(f"p{i}", f"What is {i} + {7 * i}?", 0) for i in range(batch)]
+        asked: list[Prompt] = [ask("p", "What is 12 + 84?", index) for index in range(batch)]
         decoding = engine.decode(asked, Sampling(max_tokens=steps + 2, bias=never_end(engine)))
         decoding.step()
 
