@@ -7,9 +7,9 @@
 The first 100 problems of GSM8K's test set, greedy, at most 300 tokens, SmolLM2-135M-Instruct (`--model`; a random model of its
 shape without it). Each side is a process of its own in each repeat: start, loading, prompts, decoding, verdicts; the rate is
 problems per CPU second of all that, and the CPU seconds of a start (one problem, one token) are told beside it. The
-harness gets the ids that ours asks with, the same stops and the same limit; its backends are transformers (the fastest of
-batches 8, 32 and 64 in a trial of few tokens) and vLLM's CPU build. One thread each, ours a process for each core from 64
-problems on. In bfloat16 where the CPU multiplies it faster than float32, else in float32.
+harness gets the ids that ours asks with (the question alone, in the template), the same stops and the same limit; its
+backends are transformers (the fastest of batches 8, 32 and 64 in a trial of few tokens) and vLLM's CPU build. One thread each,
+ours a process for each core from 64 problems on. In bfloat16 where the CPU multiplies it faster than float32, else in float32.
 
 Verdicts are compared: how many completions are the same text, and on those how often our verifier and the harness's two
 filters (a number after ####; any last number) agree.
@@ -127,6 +127,17 @@ class Sides:
         return self.aside / f"{self.runs}-{name}"
 
 
+def asked_alone(folder: Path, aside: Path) -> Path:
+    """The same model, of which its prompt.json says that it is asked the question alone: so is the harness's."""
+    aside.mkdir()
+    for path in folder.iterdir():
+        if path.name != "prompt.json":
+            (aside / path.name).symlink_to(path.absolute())
+    bare = {"system": "", "before": "", "after": "", "examples": [], "thinking": None}
+    (aside / "prompt.json").write_text(json.dumps(bare))
+    return aside
+
+
 def agreement(ours: Sequence[Mapping[str, Any]], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Completions with the same text, verdicts on them, and how many each side calls right."""
     told: dict[str, Any] = {"problems": len(ours), "right_ours": sum(bool(row["correct"]) for row in ours)}
@@ -202,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in problems(chosen.problems)
         ]
         if backends:
-            measure(Sides(folder, rows, chosen.tokens, dtype, Path(aside)), backends, chosen, cases, settings)
+            model_asked = asked_alone(folder, Path(aside) / "model")
+            measure(Sides(model_asked, rows, chosen.tokens, dtype, Path(aside)), backends, chosen, cases, settings)
 
 
 if __name__ == "__main__":
