@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from whetstone.base_templates import CHOICE
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
@@ -159,7 +160,17 @@ class ModelSettings(Settings):
     """
 
     path: str | None = Field(
-        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+        None,
+        description="a folder, a run, a GGUF file, or OWNER/NAME@REVISION on the Hub (@REVISION may be left out); "
+        "left out: a tiny model is made",
+    )
+    chat_template: str | None = Field(
+        None,
+        description=f"for a base model without one, or instead of the model's own: {CHOICE}; is trained in and exported",
+    )
+    template_tokens: Literal["new", "text"] = Field(
+        "new",
+        description="control tokens of `chat_template` that the tokenizer lacks: added to it and trained, or written as text",
     )
     layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
     hidden: int = Field(128, ge=1, le=2**20, description="width")
@@ -195,6 +206,10 @@ class ModelSettings(Settings):
             )
         if self.path is not None and not self.path.strip():
             raise ValueError("path is empty. Name a folder or a hub name, or leave it out for a tiny model")
+        if self.chat_template is not None and self.path is None:
+            raise ValueError(
+                "chat_template is for the model of `path`: a tiny model has its own. Name a path, or leave it out"
+            )
         return self
 
 
@@ -244,6 +259,18 @@ class ScoreSettings(Settings):
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
+
+
+class AdapterSettings(Settings):
+    """An adapter that training stages train instead of all weights (LoRA, by peft; learner/adapter.py)."""
+
+    rank: int = Field(0, ge=0, le=65_536, description="of the two matrices of each layer; 0: all weights are trained")
+    alpha: float = Field(0.0, ge=0, description="the adapter counts alpha / rank; 0: 2 * rank")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="layers that get one: all linear ones below the head, or those of these names (q_proj, …)",
+    )
+    dora: bool = Field(False, description="the length of each row is learnt apart from its direction")
 
 
 class OptimizerSettings(Settings):
