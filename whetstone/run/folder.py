@@ -11,13 +11,21 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
 from whetstone.run.disk import disk_full_explained
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+    StageSettings,
+)
 
 MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
 STARTED = "started.json"  # the same of a stage that is under way; removed after the manifest is written
@@ -45,8 +53,11 @@ class Stage:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    prompt: PromptSettings = AS_TRAINED  # as it is given; `prompting.prompting_of` completes it for a model
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
+    stream: str = ""  # whose random numbers it draws: a control those of its stage; "": its own
 
     @property
     def model_source(self) -> Path | str | None:
@@ -55,8 +66,8 @@ class Stage:
 
     @property
     def seed(self) -> int:
-        """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
-        digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
+        """The run's seed mixed with the stage's name, so that two stages never share a random stream, a control's excepted."""
+        digest = hashlib.sha256(f"{self.run.seed}/{self.stream or self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def output(self, artifact: str) -> Path:

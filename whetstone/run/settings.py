@@ -22,9 +22,12 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from whetstone.base_templates import CHOICE
+from whetstone.run.cpu import has_bf16_products
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
+MOST_EPOCHS = 10**6
 LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
@@ -159,7 +162,17 @@ class ModelSettings(Settings):
     """
 
     path: str | None = Field(
-        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+        None,
+        description="a folder, a run, a GGUF file, or OWNER/NAME@REVISION on the Hub (@REVISION may be left out); "
+        "left out: a tiny model is made",
+    )
+    chat_template: str | None = Field(
+        None,
+        description=f"for a base model without one, or instead of the model's own: {CHOICE}; is trained in and exported",
+    )
+    template_tokens: Literal["new", "text"] = Field(
+        "new",
+        description="control tokens of `chat_template` that the tokenizer lacks: added to it and trained, or written as text",
     )
     layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
     hidden: int = Field(128, ge=1, le=2**20, description="width")
@@ -195,12 +208,16 @@ class ModelSettings(Settings):
             )
         if self.path is not None and not self.path.strip():
             raise ValueError("path is empty. Name a folder or a hub name, or leave it out for a tiny model")
+        if self.chat_template is not None and self.path is None:
+            raise ValueError(
+                "chat_template is for the model of `path`: a tiny model has its own. Name a path, or leave it out"
+            )
         return self
 
 
 class ParallelSettings(Settings):
     """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
-    of a process on a CPU with `threads = 1`, which share its sampling and its training steps. `processes` train together, and
+    of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
     sample in dpo and rl, each on its own GPU or cores.
     """
 
@@ -223,14 +240,21 @@ class ParallelSettings(Settings):
     def sampling_dtype(self, device: str, dtype: str) -> str:
         """The type of the model that samples if the stored weights are of type `dtype`.
 
-        On a GPU it is the type of the matrix products, because decoding reads all weights for each token. On a CPU it is
-        `dtype`: the kernels there compute in fp32 whatever the type, and the sampler shares the learner's weights.
+        On a GPU, and on a CPU that multiplies bf16 in instructions of its own, it is the type of the matrix products, because
+        decoding reads all weights for each token. On other CPUs it is `dtype`: products in bf16 would be emulated, and the
+        sampler shares the learner's weights.
 
-        >>> half = ParallelSettings(compute="bfloat16")
-        >>> half.sampling_dtype("cuda", "float32"), half.sampling_dtype("cpu", "float32")
-        ('bfloat16', 'float32')
+        >>> ParallelSettings(compute="bfloat16").sampling_dtype("cuda", "float32")
+        'bfloat16'
         """
-        return self.compute if device == "cuda" and self.compute != "float32" else dtype
+        half = self.compute != "float32" and (device == "cuda" or has_bf16_products())
+        return self.compute if half else dtype
+
+
+Weights = Annotated[
+    Literal["stored", "int8"],
+    Field(description="of the model that answers; int8: rounded to 8 bits, on a CPU faster and nearly the same"),
+]
 
 
 class ScoreSettings(Settings):
@@ -244,6 +268,19 @@ class ScoreSettings(Settings):
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
+    weights: Weights = "stored"
+
+
+class AdapterSettings(Settings):
+    """An adapter that training stages train instead of all weights (LoRA, by peft; learner/adapter.py)."""
+
+    rank: int = Field(0, ge=0, le=65_536, description="of the two matrices of each layer; 0: all weights are trained")
+    alpha: float = Field(0.0, ge=0, description="the adapter counts alpha / rank; 0: 2 * rank")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="layers that get one: all linear ones below the head, or those of these names (q_proj, …)",
+    )
+    dora: bool = Field(False, description="the length of each row is learnt apart from its direction")
 
 
 class OptimizerSettings(Settings):
@@ -303,7 +340,7 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
@@ -311,6 +348,12 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    steps: int = Field(
+        0,
+        ge=0,
+        le=10**8,
+        description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives",
+    )
     max_length: int = Field(
         1024,
         gt=1,

@@ -13,8 +13,11 @@ In the first two each rollout is in one pair at most.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
+from typing import Literal
 
 from whetstone.records import Pair, Problem, Rollout
+
+Pairing = Literal["length_matched", "hardest", "one", "all"]
 
 # (right, wrong, random numbers) -> (chosen, rejected), the most wanted first
 Rule = Callable[[list[Rollout], list[Rollout], random.Random], Iterator[tuple[Rollout, Rollout]]]
@@ -71,6 +74,7 @@ def build_pairs(
             *(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids),
             source="student",
             system=problem.system,
+            policy=problem.policy,
         )
         for right, wrong in islice(sides, most)
     ]
