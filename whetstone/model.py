@@ -22,6 +22,7 @@ from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
 from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
+from whetstone.run.cpu import bound_kernel_caches
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # else there is a bar per file
+bound_kernel_caches()
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
