@@ -25,6 +25,7 @@ from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
+from whetstone.run.cpu import has_bf16_products
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
 
@@ -55,10 +56,20 @@ class Policy(torch.nn.Module):
         hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
-        products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # its range loses no gradient
+        products = head_products(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            weight = self.model.get_output_embeddings().weight[: self.vocabulary]  # (V, C)
+            weight = self.model.get_output_embeddings().weight
+            if self.vocabulary < len(weight):  # a slice's gradient costs a copy
+                weight = weight[: self.vocabulary]  # (V, C)
             return chunked_logprobs(hidden, weight, batch.targets, temperature, products=products)
+
+
+def head_products(hidden: torch.Tensor) -> torch.dtype | None:
+    """bfloat16 if the head's products are computed in it; float16's range would lose gradients."""
+    if hidden.is_cuda:
+        return torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None
+    wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return torch.bfloat16 if wanted and has_bf16_products() else None
 
 
 class Critic(torch.nn.Module):
