@@ -19,7 +19,9 @@ def test_products_of_ever_new_shapes_keep_memory_bounded():
     weight, tokens = torch.ones(576, 576), torch.ones(2 * SHAPES, 576)
 
     def product(count: int) -> None:
-        torch.ops.mkldnn._linear_pointwise(tokens[:count], weight, None, "none", [], "")  # a product that oneDNN computes
+        torch.ops.mkldnn._linear_pointwise(
+            tokens[:count], weight, None, "none", [], ""
+        )  # a product that oneDNN computes
 
     for count in range(1, SHAPES):
         product(count)

@@ -18,6 +18,7 @@ import torch
 from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
+from whetstone.learner.adamw import AdamWInBfloat16
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -326,8 +327,9 @@ def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch
             (matrices if decayed else others).append(parameter)
     decay = {"weight_decay": settings.weight_decay}
     groups = [{"params": matrices} | decay, {"params": others, "weight_decay": 0.0}]
+    make = AdamWInBfloat16 if settings.moments == "bfloat16" else torch.optim.AdamW
     if settings.name != "muon":
-        return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)], None
+        return [make(groups, lr=0.0, betas=BETAS, fused=True)], None
     muon = Muon([{"params": [p for p in matrices if p.dim() == 2]} | decay])
     groups = [groups[1], {"params": [p for p in matrices if p.dim() != 2]} | decay]
-    return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True), muon], muon
+    return [make(groups, lr=0.0, betas=BETAS, fused=True), muon], muon

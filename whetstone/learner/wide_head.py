@@ -25,7 +25,9 @@ class BlockedLogProbs(torch.autograd.Function):
         blocks = _Blocks(hidden, weight, targets, temperature)
         ctx.products = products
         highest = torch.full_like(blocks.heat[:, 0], -1e30)  # logit so far, to which the sums are relative
-        total, weighed, own = (torch.zeros_like(highest) for _ in range(3))  # of exp(z), of exp(z) z, the target's logit
+        total, weighed, own = (
+            torch.zeros_like(highest) for _ in range(3)
+        )  # of exp(z), of exp(z) z, the target's logit
         for block, z in blocks:
             rows, columns = blocks.targets_in(block)
             own[rows] = z[rows, columns]
@@ -69,9 +71,7 @@ class BlockedLogProbs(torch.autograd.Function):
 class _Blocks:
     """The blocks of ids, each with its logits at the temperature, (N, b): they are overwritten by the next block's."""
 
-    def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor
-    ):
+    def __init__(self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: torch.Tensor):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         self.hidden, self.all, self.targets = hidden.to(wide), weight, targets
         self.heat = temperature.to(wide)[:, None]  # (N, 1)

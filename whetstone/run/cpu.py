@@ -1,9 +1,20 @@
 """What this machine's processor computes fast, and limits of the libraries that compute on it. Importing it loads no torch."""
 
 import os
+import platform
+import re
 from functools import cache
+from pathlib import Path
 
 KERNELS = 32  # that oneDNN keeps; a micro-batch needs about 20
+
+
+def cpu_name() -> str:
+    if Path("/proc/cpuinfo").exists() and (
+        match := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    ):
+        return match[1]
+    return platform.processor() or platform.machine()
 
 
 @cache

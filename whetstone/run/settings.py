@@ -261,6 +261,10 @@ class OptimizerSettings(Settings):
         0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate"
     )
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
+    moments: Literal["weights", "bfloat16"] = Field(
+        "weights",
+        description="type of AdamW's two moments: the weights', or bfloat16, which saves 4 bytes per fp32 weight",
+    )
 
 
 class SpikeSettings(Settings):
