@@ -1,8 +1,8 @@
 """The hours that training and sampling take on this machine's processor: for `whetstone plan`, so without torch.
 
 Training is matrix products at the measured rate, and passes over memory between them (norms, rotary embedding, gates, softmax,
-new pages), whose time goes with the bytes that autograd keeps. Fitted to 3 ns per byte on an AMD EPYC (AVX2), where SmolLM2-135M
-takes 2.4 to 3.4 and a model of 0.65 M weights 2.4: the time of PASSES passes of silu over as many bytes.
+new pages), whose time goes with the bytes that autograd keeps. Fitted to 3 ns per byte on an AMD EPYC (AVX2), which SmolLM2
+takes 3 and a model of 0.65 M weights 2.4: the time of PASSES passes of silu over as many bytes.
 """
 
 from dataclasses import replace

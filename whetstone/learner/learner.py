@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from whetstone import model as models
 from whetstone.attention import Segments, half_precision
-from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
+from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
@@ -36,6 +36,16 @@ Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 WORK = ("tokens", "positions", "flops")  # counted during training: real tokens, computed positions, operations
 BETAS = (0.9, 0.98)  # AdamW's
 DEFAULT_OPTIMIZER = OptimizerSettings()
+
+
+class Part(NamedTuple):
+    """How far the gradient of a step is, in this process: its micro-batch `number` of `count` begins."""
+
+    number: int  # from 0
+    count: int
+    done: float  # share of this process's tokens
+    tokens: int  # of the step, in all processes
+    flops: float
 
 
 class Policy(torch.nn.Module):
@@ -130,6 +140,9 @@ class Learner:
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
         self.phase: Callable[[str], None] = lambda name: None  # called when a phase of a step begins
+        self.part: Callable[[Part], None] = lambda part: (
+            None
+        )  # called when a micro-batch begins, in forked processes too
 
     @property
     def processes(self) -> int:
@@ -155,8 +168,11 @@ class Learner:
         On a CPU with one thread `parallel.forks` processes divide them; they are forked at the first step with a loss and
         know the loss as it was then.
         """
+        sizes = list(map(tokens_of, groups))
+        scored = sum(row.scored for group in groups for row in group)
+        self._step = sum(sizes), self._flops.of_tokens(sum(sizes), scored)
         if self.process_group.count > 1:
-            share = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
+            share = self.process_group.divide(groups, sizes)[self.process_group.rank]
             return self._counted(self.process_group.sum(self._gradient(share, loss, temperature)))
         count = self.processes
         if count == 1:
@@ -172,16 +188,19 @@ class Learner:
     def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
         """The loss's sums and the counts of WORK, which are added up over processes as the sums are."""
         work = dict.fromkeys(WORK, 0.0)
+        parts = split(groups, self.parallel.micro_batch_tokens)
+        every = sum(map(tokens_of, groups))
 
-        def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
-            for batch in batches:
+        def counted() -> Iterator[Batch]:
+            for number, members in enumerate(parts):
+                self.part(Part(number, len(parts), work["tokens"] / every, *self._step))
+                batch = collate_groups(members, self.wide)
                 work["tokens"] += batch.size  # nothing is padded
                 work["positions"] += batch.ids.numel()
                 work["flops"] += self._flops.of(batch)
                 yield batch
 
-        batches = counted(micro_batches(groups, self.parallel.micro_batch_tokens, self.wide))
-        return self.forward_backward(batches, loss, temperature) | work
+        return self.forward_backward(counted(), loss, temperature) | work
 
     def _counted(self, sums: dict[str, float]) -> dict[str, float]:
         for name in WORK:

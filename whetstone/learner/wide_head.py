@@ -1,9 +1,9 @@
-"""The head of a large vocabulary on a CPU: all scored tokens at once, and the ids in blocks (as in cut cross-entropy, Wijmans et
-al. 2024, arXiv 2411.09009).
+"""The head of a large vocabulary on a CPU: all scored tokens at once, and the ids in blocks (as in cut cross-entropy, Wijmans
+et al. 2024, arXiv 2411.09009).
 
-head.py goes through the tokens in chunks, with the logits of all ids. At 49,152 ids such a chunk takes 200 MB and each pass over
-it goes through memory, as does the weight's gradient, which every chunk adds to. Here a block's logits stay in the cache, two
-buffers serve all blocks, and each row of the weight's gradient is written once. The backward pass recomputes the logits.
+head.py goes through the tokens in chunks, with the logits of all ids. At 49,152 ids such a chunk takes 200 MB and each pass
+reads and writes memory, as does the weight's gradient, which every chunk adds to. Here a block's logits stay in the cache,
+two buffers serve all blocks, and each row of the weight's gradient is written once. The backward pass recomputes the logits.
 
 Letters: N scored tokens, C hidden width, V ids in use, b of a block.
 """
@@ -18,7 +18,10 @@ LEAST = 1024  # ids of a block
 
 
 class BlockedLogProbs(torch.autograd.Function):
-    """(hidden (N, C), weight (V, C), targets (N,), temperature (N,), products) -> log-probabilities and entropies, (N,) each."""
+    """hidden (N, C), weight (V, C), targets and temperature (N,), products -> log-probabilities and entropies, (N,) each.
+
+    `products` is a type that the factors of the backward pass's products are rounded to, and their results, or None.
+    """
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, temperature, products):  # type: ignore[override]
