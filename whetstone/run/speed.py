@@ -65,7 +65,7 @@ def _kept(path: Path) -> dict:
 
 
 def probe(threads: int) -> None:
-    """Measure, and print the result as JSON."""
+    """Measure, and write the result as JSON."""
     import torch
 
     torch.set_num_threads(threads)
@@ -90,4 +90,4 @@ def probe(threads: int) -> None:
         passes=rate(x.nbytes, lambda: torch.nn.functional.silu(x)),
         gpu=torch.cuda.is_available(),
     )
-    print(json.dumps(asdict(speed)))
+    sys.stdout.write(json.dumps(asdict(speed)))
