@@ -20,6 +20,7 @@ from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.cost import (
     Shape,
     activation_bytes,
+    fitting_tokens,
     shape_in_settings,
     shape_of,
     training_estimate,
@@ -184,6 +185,13 @@ def test_memory_of_135_m_weights_on_a_cpu():
     assert half["moments"] == one["moments"] / 2
     two = training_memory(SMOLLM2, "float32", ParallelSettings(device="cpu"), 1024, forks=2)
     assert sum(two.values()) - sum(one.values()) == pytest.approx(0.538e9 + 1.534e9 + 0.147e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(("room", "tokens"), [(30e9, 8192), (10e9, 2048), (5.1e9, 1024), (1e9, 512)])
+def test_the_largest_micro_batch_that_fits_is_chosen(room, tokens):
+    """By hand: 8,192, 4,096, 2,048 and 1,024 tokens take 15.0, 8.8, 5.8 and 4.2 GB, which may be 85 % of the room. If even 512
+    do not fit, they are tried."""
+    assert fitting_tokens(SMOLLM2, "float32", ParallelSettings(device="cpu"), room, 1, "weights") == tokens
 
 
 def test_time_on_this_cpu_follows_from_the_kept_probe(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The model of a stage: what is loaded and reported, and which copies share memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,3 +48,14 @@ def test_the_reference_stays_as_the_model_was_loaded(student):
     ):
         assert torch.equal(frozen, before) and torch.equal(trained, before + 1.0)
         assert not frozen.requires_grad
+
+
+def test_micro_batches_left_open_are_chosen_once_by_memory_and_kept(student, monkeypatch):
+    """A tiny model fits with the largest. When the stage goes on with less free memory, it takes the same."""
+    open_size = replace(student.stage, parallel=ParallelSettings(device="cpu", micro_batch_tokens="auto"))
+    assert load(open_size).learner().parallel.micro_batch_tokens == 8192
+    monkeypatch.setattr("whetstone.learner.micro_batch.free_memory", lambda: 0.0)
+    assert load(open_size).learner().parallel.micro_batch_tokens == 8192
+    (student.stage.folder / "micro_batch.json").unlink()
+    monkeypatch.setattr("whetstone.learner.micro_batch.resident_bytes", lambda: 0)
+    assert load(open_size).reference().parallel.micro_batch_tokens == 512

@@ -34,12 +34,15 @@ from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings, TrainingSettings
 from whetstone.run.tables import read_rows
+from whetstone.run.usage import free_memory
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, the least that a tokenizer has (model.py)
 TEXTS_AT_ONCE = 256  # texts tokenised together
 CHUNK = 1024  # tokens whose logits are in memory (head.py)
 WIDE, BLOCK, LEAST = 16_384, 4 << 20, 1024  # ids from which blocks are used; logits and ids of a block (wide_head.py)
+MICRO_BATCHES = (8192, 4096, 2048, 1024, 512)  # that micro_batch_tokens = "auto" chooses from
+SAFE = 0.85  # share of the memory that they may fill by this estimate
 LIBRARIES = 0.4e9  # bytes of a process that has loaded torch and transformers and trains nothing
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
@@ -172,6 +175,12 @@ def training_memory(
     }
 
 
+def fitting_tokens(shape: Shape, dtype: str, parallel: ParallelSettings, room: float, forks: int, moments: str) -> int:
+    """The largest micro-batch of MICRO_BATCHES with which training takes at most SAFE of `room` bytes, or the smallest."""
+    takes = {n: sum(training_memory(shape, dtype, parallel, n, False, forks, moments).values()) for n in MICRO_BATCHES}
+    return next((n for n, taken in takes.items() if taken <= SAFE * room), MICRO_BATCHES[-1])
+
+
 def _moment_bytes(dtype: str, moments: str) -> int:
     """Bytes of one of AdamW's two moments of a weight."""
     return BYTES[dtype if moments == "weights" else moments]
@@ -189,6 +198,10 @@ def _head_memory(shape: Shape, dtype: str, parallel: ParallelSettings, tokens: i
 
 
 # --- a stage
+
+
+def moments_of(stage: Stage) -> str:
+    return stage.settings.optimizer.moments if isinstance(stage.settings, TrainingSettings) else "weights"
 
 
 def training_estimate(
@@ -214,8 +227,12 @@ def training_estimate(
         return estimate
     checkpoints = stage.run.keep_checkpoints + best
     forks = 1 if _on_gpu(parallel) else forks_of(stage.run, parallel)
-    micro = min(math.ceil(step_tokens / forks), max(parallel.micro_batch_tokens, row_tokens))
-    moments = stage.settings.optimizer.moments if isinstance(stage.settings, TrainingSettings) else "weights"
+    moments = moments_of(stage)
+    budget = parallel.micro_batch_tokens
+    if budget == "auto":
+        room = ACCELERATORS[parallel.accelerator].memory if parallel.accelerator else free_memory()
+        budget = fitting_tokens(shape, model.dtype, parallel, room, forks, moments)
+    micro = min(math.ceil(step_tokens / forks), max(budget, row_tokens))
     memory = training_memory(shape, model.dtype, parallel, micro, samples, forks, moments)
     weights = BYTES[model.dtype] * shape.parameters
     checkpoint = weights + 2 * _moment_bytes(model.dtype, moments) * shape.parameters
@@ -252,6 +269,11 @@ def _space(
         "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(checkpoint)} per checkpoint, "
         f"{checkpoints} kept",
     }
+    if not _on_gpu(parallel) and total > (room := free_memory()):
+        lines["may not fit"] = (
+            f"{bytes_as_text(total)}, and {bytes_as_text(room)} are free on this machine: set micro_batch_tokens = "
+            '"auto" or lower it, fewer forks, or optimizer = { moments = "bfloat16" }'
+        )
     if parallel.accelerator and total > (room := ACCELERATORS[parallel.accelerator].memory):
         lines["does not fit"] = (
             f"{bytes_as_text(total)}, and {parallel.accelerator} has {bytes_as_text(room)}: use more processes with "

@@ -15,8 +15,10 @@ from typing import Any
 from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.learner.learner import Learner
+from whetstone.learner.micro_batch import with_micro_batches
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.run.settings import ParallelSettings
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Student:
 
         With shard = "fsdp" the process keeps only its share of the model from here on.
         """
-        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer)
+        return Learner(self.model, self.chat.size, self._parallel(), self.stage.settings.optimizer)
 
     def sampler(self, copied: bool = False) -> Any:
         """The model that samples: the student's own, or a copy of what was loaded.
@@ -57,7 +59,10 @@ class Student:
     def reference(self) -> Learner:
         """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
         model, _ = _load(self.stage, self.source, self.stage.model.dtype, "reference")
-        return Learner(model.requires_grad_(False), self.chat.size, self.stage.parallel)
+        return Learner(model.requires_grad_(False), self.chat.size, self._parallel())
+
+    def _parallel(self) -> ParallelSettings:
+        return with_micro_batches(self.stage, self.model.device.type)
 
     def save(self, learner: Learner) -> None:
         """Write the trained model to the stage's output. Every process of a group must call it.

@@ -211,7 +211,10 @@ class ParallelSettings(Settings):
     )
     processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
-    micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
+    micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        8192,
+        description="tokens per forward pass: a number, or as many as the free memory holds; never changes the gradient",
+    )
     activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
     compile: bool = Field(False, description="torch.compile for layers: faster after a minute, equal up to rounding")
     accelerator: Literal[

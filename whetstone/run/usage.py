@@ -33,6 +33,18 @@ def peak_memory() -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
+def free_memory() -> float:
+    """Bytes that processes of this machine, or of this container, can still take; elsewhere than on Linux, all there are."""
+    with suppress(OSError, AttributeError):
+        free = int(re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024  # type: ignore[index]
+        with suppress(OSError, ValueError):  # no limit, or no control groups
+            group = Path("/sys/fs/cgroup")
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            return max(0, min(free, limit - used))
+        return free
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _cpu_seconds() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
