@@ -1,4 +1,4 @@
-"""Training in bf16 on a CPU: fp32 weights, products in bf16, those of the head's gradients too. Emulated where there are none."""
+"""Training in bf16 on a CPU: fp32 weights, products in bf16, the head's gradients too. Emulated where there are none."""
 
 import random
 

@@ -5,27 +5,26 @@ is chosen once per stage and kept in the stage's folder, because the last bits o
 elsewhere, or with less free memory, takes the same.
 """
 
+from dataclasses import replace
+
 from whetstone.learner.cost import bytes_as_text, fitting_tokens, moments_of, shape_of
 from whetstone.learner.cpu_hours import forks_of
-from whetstone.learner.pace import resident_bytes
-from whetstone.run.folder import Stage, alone, read_json, write_json
+from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
-from whetstone.run.settings import ParallelSettings
 from whetstone.run.usage import free_memory
 
 UNKNOWN = 2048  # tokens, for a model whose shape is not known
 
 
-def with_micro_batches(stage: Stage, device: str) -> ParallelSettings:
-    """The stage's settings with a number of tokens."""
+def with_micro_batches(stage: Stage, device: str) -> Stage:
+    """The stage with a number of tokens in its settings, before any of it is loaded."""
     if stage.parallel.micro_batch_tokens != "auto":
-        return stage.parallel
+        return stage
     path = stage.folder / "micro_batch.json"
-    with alone(stage.folder / "micro_batch.lock"):  # with several processes, one chooses
-        if not path.exists():
-            write_json(path, {"tokens": _chosen(stage, device)})
-        tokens = read_json(path, needed=["tokens"])["tokens"]
-    return stage.parallel.model_copy(update={"micro_batch_tokens": tokens})
+    if not path.exists():
+        write_json(path, {"tokens": _chosen(stage, device)})
+    tokens = read_json(path, needed=["tokens"])["tokens"]
+    return replace(stage, parallel=stage.parallel.model_copy(update={"micro_batch_tokens": tokens}))
 
 
 def _chosen(stage: Stage, device: str) -> int:
@@ -33,10 +32,10 @@ def _chosen(stage: Stage, device: str) -> int:
     if shape is None:
         return UNKNOWN
     parallel = stage.parallel.model_copy(update={"device": device})
-    room = free_memory() + resident_bytes() if device == "cpu" else _free_on_gpu()  # what is loaded counts below
+    room = free_memory() if device == "cpu" else _free_on_gpu()
     forks = forks_of(stage.run, parallel) if device == "cpu" else 1
     tokens = fitting_tokens(shape, stage.model.dtype, parallel, room, forks, moments_of(stage))
-    say(f"{stage.name}: micro-batches of up to {tokens:,} tokens, for {bytes_as_text(room)} of memory")
+    say(f"{stage.name}: micro-batches of up to {tokens:,} tokens, for {bytes_as_text(room)} of free memory")
     return tokens
 
 

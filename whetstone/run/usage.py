@@ -1,5 +1,6 @@
 """What a piece of work used: wall time, CPU time, and the peak memory of this process."""
 
+import ctypes
 import os
 import re
 import resource
@@ -43,6 +44,29 @@ def free_memory() -> float:
             return max(0, min(free, limit - used))
         return free
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class _Heap(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+    )
+
+
+def give_back_memory(least: float) -> None:
+    """Return what was freed to the system if that is more than `least` bytes; only with glibc.
+
+    A heap keeps free pages between blocks that live long. Tensors of other sizes do not fit there, so that a process which
+    allocates and frees tensors of changing sizes holds more and more pages.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            library = ctypes.CDLL(None)
+            library.mallinfo2.restype = _Heap
+            if library.mallinfo2().fordblks > least:
+                library.malloc_trim(0)
 
 
 def _cpu_seconds() -> float:
