@@ -20,12 +20,17 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
-from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
+from whetstone.model_card import CARD, model_card
+from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, without_template
+from whetstone.model_folder import find_model
 from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
+from whetstone.prompting import BARE, Prompting
 from whetstone.run.cpu import bound_kernel_caches
 from whetstone.run.disk import room_for
+from whetstone.run.folder import write_text
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
+from whetstone.template import set_thinking
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -109,6 +114,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)
     model.generation_config = generation_config(ids["eos_token_id"], tokenizer)
+    model.prompting = BARE
     return model, tokenizer
 
 
@@ -138,10 +144,17 @@ def load(
     (longrope.py). Dropout is switched off: the gradient of a row must not depend on how often it is computed.
 
     Raises FileNotFoundError or ValueError if there is no such folder, if it holds anything but one whole causal model, if
-    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, or if tokenizer and
-    embedding do not belong together.
+    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, if tokenizer and
+    embedding do not belong together, or if there is no chat template.
     """
-    folder = find_model(path)
+    model, tokenizer = read(find_model(path), device, dtype, longest)
+    if not tokenizer.chat_template:
+        raise without_template(path)
+    return model, tokenizer
+
+
+def read(folder: Path, device: str = "cpu", dtype: str = "float32", longest: int = 0) -> tuple["PreTrainedModel", Any]:
+    """`load` of a plain folder, which need not have a chat template."""
     stored = check_folder(folder)
     with reading(folder):
         config = read_config(folder)
@@ -181,13 +194,16 @@ def load_scalar(path: Path | str, device: str = "cpu", dtype: str = "float32") -
     return model.to(device), tokenizer
 
 
-def load_chat(path: Path | str) -> tuple[Chat, int]:
-    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
+def load_chat(path: Path | str, thinking: bool | None = None) -> tuple[Chat, int]:
+    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` and `set_thinking` do."""
     folder = find_model(path)
     check_folder(folder)
     with reading(folder):
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise without_template(path)
+    set_thinking(tokenizer, thinking)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 
@@ -268,7 +284,8 @@ def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
     temperature: float = TEMPERATURE,
 ) -> None:  # fmt: skip
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card; and
+    prompt.json, if the model has a `prompting`, which `build_tiny` and training set.
 
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
@@ -278,6 +295,9 @@ def save(
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
+    if isinstance(prompting := getattr(model, "prompting", None), Prompting):
+        prompting.save(folder)
+    write_text(folder / CARD, model_card(model, tokenizer))
     # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "auto_map"):

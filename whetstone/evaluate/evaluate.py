@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
-from whetstone.model_folder import check_folder, find_model
+from whetstone.model_files import check_folder
+from whetstone.model_folder import provenance
+from whetstone.model_template import open_model
 from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
 from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
@@ -25,10 +27,12 @@ from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
+from whetstone.prompting import say_prompt
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.names import fitting_name
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -81,26 +85,31 @@ def evaluate_model(
     columns: Mapping[str, Any] | None = None,
     seed: int = 0,
     answer_from: AnswerFrom = "column",
+    prompt: PromptSettings = AS_TRAINED,
+    chat_template: str | None = None,
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
-    model or problems that cannot be used.
+    column the answer is. `prompt` replaces parts of the prompt that the model was trained with (prompting.py), and
+    `chat_template` is for a base model without one. `output` keeps the generations and a scores.json; without it they are
+    deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
-    folder = find_model(model)
+    folder = open_model(model, chat_template)
     check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
+    say_prompt(prompt, folder)
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
     )
     with tempfile.TemporaryDirectory() as temporary:
         target = output or Path(temporary)
-        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
+        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model, prompt=prompt)
     if output:
-        write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
+        rows = [to_row(score) for score in scores]
+        write_json(output / "scores.json", {"scores": rows, "model": provenance(model)})
     return scores
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from itertools import count
 
 from whetstone.arithmetic.expression import Expression, Number, parse
-from whetstone.chat import ask
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Problem, Sampling, Trace, Verifier
 from whetstone.verify.program import Sandbox
 
@@ -75,11 +75,12 @@ class ProgramGrader:
         sampling: Sampling,
         teacher: str,
         done: Collection[tuple[str, int]],
+        prompting: Prompting = BARE,
     ) -> Iterator[tuple[Trace, tuple[int, int]]]:
         """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
         by_id = {problem.id: problem for problem in problems}
         prompts = (
-            ask(problem.id, problem.question + PROGRAM_REQUEST, index, problem.system)
+            prompting.prompt(problem, index, PROGRAM_REQUEST)
             for problem in problems
             for index in range(self.first, self.first + self.count)
             if (problem.id, index) not in done

@@ -22,9 +22,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from whetstone.base_templates import CHOICE
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
+MOST_EPOCHS = 10**6
 LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
@@ -159,7 +161,17 @@ class ModelSettings(Settings):
     """
 
     path: str | None = Field(
-        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+        None,
+        description="a folder, a run, a GGUF file, or OWNER/NAME@REVISION on the Hub (@REVISION may be left out); "
+        "left out: a tiny model is made",
+    )
+    chat_template: str | None = Field(
+        None,
+        description=f"for a base model without one, or instead of the model's own: {CHOICE}; is trained in and exported",
+    )
+    template_tokens: Literal["new", "text"] = Field(
+        "new",
+        description="control tokens of `chat_template` that the tokenizer lacks: added to it and trained, or written as text",
     )
     layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
     hidden: int = Field(128, ge=1, le=2**20, description="width")
@@ -195,6 +207,10 @@ class ModelSettings(Settings):
             )
         if self.path is not None and not self.path.strip():
             raise ValueError("path is empty. Name a folder or a hub name, or leave it out for a tiny model")
+        if self.chat_template is not None and self.path is None:
+            raise ValueError(
+                "chat_template is for the model of `path`: a tiny model has its own. Name a path, or leave it out"
+            )
         return self
 
 
@@ -322,7 +338,7 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
@@ -330,6 +346,12 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    steps: int = Field(
+        0,
+        ge=0,
+        le=10**8,
+        description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives",
+    )
     max_length: int = Field(
         1024,
         gt=1,
