@@ -240,6 +240,11 @@ def test_greedy_needs_one_sample_and_problems_can_be_limited(folder, tmp_path):
     assert (easy.samples, easy.problems, easy.temperature) == (1, 2, 0)
 
 
+def test_a_score_says_if_the_model_was_rounded_to_eight_bits(folder, tmp_path):
+    (rounded, _), (easy, _) = scored(folder, tmp_path / "8", weights="int8"), scored(folder, tmp_path / "32")
+    assert (rounded.weights, easy.weights) == ("int8", "stored") and rounded.problems == easy.problems
+
+
 def test_a_problem_that_is_too_long_for_the_model_stays_in_the_denominator_as_not_solved(folder, tmp_path, capsys):
     long = Problem("long", "1 + " * 400 + "1", "401", "test", "easy", level=1)
     chosen = ScoreSettings(main="hard", samples=2, max_tokens=12)

@@ -49,6 +49,12 @@ AnswerFrom = Annotated[
 ]
 
 
+Weights = Annotated[
+    Literal["stored", "int8"],
+    typer.Option(help="int8: sample with weights rounded to 8 bits, on a CPU faster and nearly the same."),
+]
+
+
 def main() -> None:
     """A user's mistake is one `error:` line and exit status 2; `--debug`, anywhere on the line, shows the traceback."""
     # Idle OpenMP threads that spin take the cores from other processes. Torch reads this once, when it loads
@@ -265,6 +271,7 @@ def evaluate(
     examples: Examples = None,
     thinking: Think = None,
     chat_template: ChatTemplate = None,
+    weights: Weights = "stored",
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
@@ -276,7 +283,7 @@ def evaluate(
     prompt = prompt_given(system, before, after, examples, thinking)
     scores = evaluate_model(
         model, benchmark, samples, temperature, max_tokens, output, policy, mapping,
-        answer_from=answer_from, prompt=prompt, chat_template=chat_template,
+        answer_from=answer_from, prompt=prompt, chat_template=chat_template, weights=weights,
     )  # fmt: skip
     print_scores(scores)
 
@@ -317,6 +324,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
     chat_template: ChatTemplate = None,
+    weights: Weights = "stored",
 ) -> None:
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
@@ -336,7 +344,8 @@ def generate(
     from whetstone.model_template import open_model
 
     try:
-        answer_all(load_engine(open_model(model, chat_template), thinking=asked.thinking), prompts, samples, asking)
+        engine = load_engine(open_model(model, chat_template), thinking=asked.thinking, int8=weights == "int8")
+        answer_all(engine, prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -361,6 +370,7 @@ def chat(
     think_least: ThinkLeast = 0,
     seed: int = 0,
     chat_template: ChatTemplate = None,
+    weights: Weights = "stored",
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
@@ -376,7 +386,7 @@ def chat(
     from whetstone.decode.engine import load_engine
     from whetstone.model_template import open_model
 
-    talk(load_engine(open_model(model, chat_template), thinking=asked.thinking), asking)
+    talk(load_engine(open_model(model, chat_template), thinking=asked.thinking, int8=weights == "int8"), asking)
 
 
 @app.command()

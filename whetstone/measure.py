@@ -45,7 +45,7 @@ def score_model(
     device = models.choose_device(parallel.device)
     loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
     set_thinking(loaded[1], prompting.thinking)
-    engine = sampler(*loaded, parallel)
+    engine = sampler(*loaded, parallel, int8=scores.weights == "int8")
     window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens, prompting)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
@@ -68,7 +68,7 @@ def score_model(
             prompting.save(journal.parent)
             main = benchmark == scores.main
             score = summarise(rows, verifier, stage, benchmark, main, scores.temperature)
-            results.append(replace(score, prompt=prompting.summary(chosen[0].policy)))
+            results.append(replace(score, prompt=prompting.summary(chosen[0].policy), weights=scores.weights))
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results

@@ -115,6 +115,7 @@ class Score:
     flexible_high: float | None = None
     prompt: dict[str, Any] = field(default_factory=dict)  # `Prompting.summary`
     control_of: str = ""  # the stage that this one, a control, questions
+    weights: str = "stored"  # "int8" if the model that answered was rounded to 8 bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,13 +87,14 @@ def evaluate_model(
     answer_from: AnswerFrom = "column",
     prompt: PromptSettings = AS_TRAINED,
     chat_template: str | None = None,
+    weights: str = "stored",
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
     column the answer is. `prompt` replaces parts of the prompt that the model was trained with (prompting.py), and
-    `chat_template` is for a base model without one. `output` keeps the generations and a scores.json; without it they are
-    deleted. Raises ValueError for a model or problems that cannot be used.
+    `chat_template` is for a base model without one. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the
+    generations and a scores.json; without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
@@ -102,7 +103,7 @@ def evaluate_model(
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
     say_prompt(prompt, folder)
     settings = ScoreSettings(
-        main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens
+        main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens, weights=weights
     )
     with tempfile.TemporaryDirectory() as temporary:
         target = output or Path(temporary)
