@@ -25,6 +25,7 @@ from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, 
 from whetstone.model_folder import find_model
 from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
 from whetstone.prompting import BARE, Prompting
+from whetstone.run.cpu import bound_kernel_caches
 from whetstone.run.disk import room_for
 from whetstone.run.folder import write_text
 from whetstone.run.progress import say
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # else there is a bar per file
+bound_kernel_caches()
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")

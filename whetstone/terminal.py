@@ -130,17 +130,19 @@ def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
     console = _console(110)
     console.print(table)
     unknown = any(estimate.tokens is None for estimate in every if estimate.memory)
-    console.print(_notes(recipe, unknown))
+    console.print(_notes(recipe, unknown, bool(seconds)))
 
 
-def _notes(recipe: Recipe, unknown: bool) -> str:
+def _notes(recipe: Recipe, unknown: bool, timed: bool) -> str:
     notes = ["Memory is the peak of each device; disk is what models and checkpoints take."]
+    left_out = "It leaves out a teacher's answers and the scores after each stage."
     if recipe.parallel.accelerator:
         notes.append(
             f"Time is for {recipe.parallel.processes} x {recipe.parallel.accelerator}, if training reaches {ASSUMED_MFU:.0%} "
-            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers "
-            "and the scores after each stage."
+            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. {left_out}"
         )
+    elif timed:
+        notes.append(f"Time is for this CPU without other work beside, from a short probe. {left_out}")
     else:
         notes.append('[parallel] accelerator = "H200", for instance, adds the time.')
     if unknown:

@@ -321,6 +321,11 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
 
 def _run_room(stage: Stage, room: Room) -> tuple[Mapping[str, Any], int]:
     """The room's summary, and the peak memory in bytes of the first of several processes (0 for one process)."""
+    if room.trains and stage.parallel.micro_batch_tokens == "auto":
+        from whetstone.learner.micro_batch import with_micro_batches
+        from whetstone.model import choose_device
+
+        stage = with_micro_batches(stage, choose_device(stage.parallel.device))
     if not (room.trains and stage.parallel.processes > 1):
         return room.run(stage), 0
     from whetstone.worker import run_in_processes

@@ -228,7 +228,10 @@ class ParallelSettings(Settings):
     )
     processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
-    micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
+    micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        8192,
+        description="tokens per forward pass: a number, or as many as the free memory holds; never changes the gradient",
+    )
     activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
     compile: bool = Field(False, description="torch.compile for layers: faster after a minute, equal up to rounding")
     accelerator: Literal[
@@ -298,6 +301,10 @@ class OptimizerSettings(Settings):
         0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate"
     )
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
+    moments: Literal["weights", "bfloat16"] = Field(
+        "weights",
+        description="type of AdamW's two moments: the weights', or bfloat16, which saves 4 bytes per fp32 weight",
+    )
 
 
 class SpikeSettings(Settings):
