@@ -111,7 +111,8 @@ class Phases:
 
 
 class Scripted:
-    """The stage's sampler with a script. The first call is the start-up probe, each further one a step."""
+    """The stage's sampler with a script. The first call is the start-up probe, of perhaps more answers than a step, each
+    further one a step."""
 
     def __init__(self, sampler: Any, first: Path, size: Step):
         self.sampler, self.calls, self.first, self.size = sampler, 0, first, size
@@ -122,7 +123,7 @@ class Scripted:
         lengths, self.calls = self.size.lengths(max(0, self.calls - 1)), self.calls + 1
         sampled_ids: dict[int, tuple[list[int], list[int]]] = {}
         for done in self.sampler.generate(
-            prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index]], "end")
+            prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index] % len(lengths)], "end")
         ):
             sampled_ids[places[done.problem_id, done.index]] = done.prompt_ids, done.ids
             yield done
