@@ -123,7 +123,9 @@ def worked_equations(problem: Problem) -> tuple[Equation, ...]:
         raise ValueError("its equations compute nothing")
     answer = problem.answer.replace(",", "")
     if not re.fullmatch(r"\d+(?:\.\d+)?", answer) or equations[-1].value != Fraction(answer):
-        raise ValueError(f"its last equation does not give the answer: {equations[-1]}, but the answer is {problem.answer}")
+        raise ValueError(
+            f"its last equation does not give the answer: {equations[-1]}, but the answer is {problem.answer}"
+        )
     if (number := unexplained(equations, given_numbers(problem.question))) is not None:
         raise ValueError(f"an equation has a number that comes from nowhere: {write_number(number)}")
     return equations
@@ -133,7 +135,9 @@ def given_numbers(question: str) -> set[Value]:
     """The numbers that equations may have without an equation for them: of the text, implied by a word, or parts of these."""
     written = {mention.value for mention in mentions(question)}
     fractions = {Fraction(int(a), int(b)) for a, b in FRACTION.findall(question) if int(b)}
-    percents = {value for mention in mentions(question) if is_percent(question, mention) for value in shares_of(mention.value)}
+    percents = {
+        value for mention in mentions(question) if is_percent(question, mention) for value in shares_of(mention.value)
+    }
     return written | fractions | {1 - part for part in fractions} | percents | IMPLIED | IMPLIED_PARTS
 
 

@@ -107,7 +107,9 @@ class Understood:
     variables: tuple[Variable, ...]
 
 
-Augmented: TypeAlias = tuple[str, Problem | Shipped | Drop]  # name of the augmentation; a new problem or why there is none
+Augmented: TypeAlias = tuple[
+    str, Problem | Shipped | Drop
+]  # name of the augmentation; a new problem or why there is none
 
 
 def augment(

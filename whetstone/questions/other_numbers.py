@@ -48,13 +48,18 @@ FIXED_AFTER = re.compile(
     r"|(?:of them|others?)\b|times as old)",
     re.IGNORECASE,
 )
-NAMED_MEMBERS = re.compile(r"\s+[\w\s'-]{1,40}?(?::|,)\s+[A-Z][a-z]+,(?: [A-Z][a-z]+,)* and ")  # "three friends, Al, Bo, and Cy"
+NAMED_MEMBERS = re.compile(
+    r"\s+[\w\s'-]{1,40}?(?::|,)\s+[A-Z][a-z]+,(?: [A-Z][a-z]+,)* and "
+)  # "three friends, Al, Bo, and Cy"
 YEARS = range(1900, 2101)
 SPELLED_FIXED = 3  # words up to "three" count the people and parts of a story, which are told one by one
 BOUNDS = (  # (what follows a number, largest sensible value)
     (re.compile(r"\s*(?:%|percent)"), 99),
     (re.compile(r"\s+days?\s+(?:a|per|each|every|of the|in a|out of the)\s+week"), 7),
-    (re.compile(r"\s+hours?\s+(?:a|per|each|every|in a)\s+(?:day|night|work\s?day)|\s+hours?\s+(?:daily|of sleep)"), 16),
+    (
+        re.compile(r"\s+hours?\s+(?:a|per|each|every|in a)\s+(?:day|night|work\s?day)|\s+hours?\s+(?:daily|of sleep)"),
+        16,
+    ),
     (re.compile(r"\s+months?\s+(?:a|per|each|every|of the|in a)\s+year"), 12),
     (re.compile(r"\s+weeks?\s+(?:a|per|each|every|of the|in a)\s+(?:month|year)"), 50),
     (re.compile(r"\s+days?\s+(?:a|per|each|every|of the|in a)\s+(?:month|year)"), 30),
@@ -64,7 +69,13 @@ GEOMETRY = re.compile(r"\b(?:triangles?|triangular|diagonals?|angles?|trapezoid|
 SHOWN_NUMBER = re.compile(rf"(?<![\d.])\.\d+|{NUMBER.pattern}", re.IGNORECASE)
 ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 ARITHMETIC = re.compile(r"[\d.,$%()+\-*/×÷x\s]*\d[\d.,$%()+\-*/×÷x\s]*")
-PERCENT_SHARES = ((Fraction(1, 100), 0), (Fraction(-1, 100), 1), (Fraction(1, 100), 1), (Fraction(-1), 100), (Fraction(1), 100))
+PERCENT_SHARES = (
+    (Fraction(1, 100), 0),
+    (Fraction(-1, 100), 1),
+    (Fraction(1, 100), 1),
+    (Fraction(-1), 100),
+    (Fraction(1), 100),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,10 @@ def other_numbers(problem: Problem, solutions: Sequence[str], count: int, rng: r
             equations = recomputed(worked, new)
         except ZeroDivisionError:
             continue
-        if not _sensible(equations, worked.equations) or (shipped := _written(worked, new, equations, made + 1)) is None:
+        if (
+            not _sensible(equations, worked.equations)
+            or (shipped := _written(worked, new, equations, made + 1)) is None
+        ):
             continue
         made += 1
         yield shipped
@@ -130,7 +144,9 @@ def understand_solution(problem: Problem, solutions: Sequence[str]) -> Worked:
         raise ValueError("its numbers must fit a figure, which equations do not say")
     mentioned = mentions(question)
     candidates = _changeable(question, mentioned)
-    known = _percent_sources(question, mentioned, candidates) | {value: Source(value, given=value) for value in candidates}
+    known = _percent_sources(question, mentioned, candidates) | {
+        value: Source(value, given=value) for value in candidates
+    }
     fixed = {mention.value for mention in mentioned} - candidates
     operands: list[tuple[Source, ...]] = []
     for place, equation in enumerate(equations):
@@ -143,7 +159,9 @@ def understand_solution(problem: Problem, solutions: Sequence[str]) -> Worked:
         raise ValueError("no equation computes with a number of the text that may change")
     variables = tuple((value, tuple(m for m in mentioned if m.value == value)) for value in sorted(used))
     sources = {value: source for value, source in known.items() if source.given is None or source.given in used}
-    constants = {source.constant for row in operands for source in row if source.given is None and source.equation is None}
+    constants = {
+        source.constant for row in operands for source in row if source.given is None and source.equation is None
+    }
     unchanged = fixed | constants | (candidates - used) | {0, 1, 100}
     texts = tuple((text, _numbers_of(text, sources, unchanged)) for text in solutions)
     return Worked(problem, equations, tuple(operands), variables, sources, texts)
@@ -167,7 +185,12 @@ def _stays(question: str, mention: Mention) -> bool:
         or FIXED_AFTER.match(after)
         or NAMED_MEMBERS.match(after)
         or (mention.spelled and mention.value <= SPELLED_FIXED)
-        or (mention.value in YEARS and not mention.places and "$" not in before[-1:] and "," not in question[mention.start : mention.end])
+        or (
+            mention.value in YEARS
+            and not mention.places
+            and "$" not in before[-1:]
+            and "," not in question[mention.start : mention.end]
+        )
     )
 
 
@@ -284,7 +307,12 @@ def _alike(value: Value, before: Value, most_places: int) -> bool:
     if isinstance(before, int) and not isinstance(value, int):
         return False
     if before > 0:
-        return value > 0 and (value < 1) == (before < 1) and (value <= 1) == (before <= 1) and before / 10 < value < before * 10
+        return (
+            value > 0
+            and (value < 1) == (before < 1)
+            and (value <= 1) == (before <= 1)
+            and before / 10 < value < before * 10
+        )
     return value == before  # a difference of 0 stays one
 
 
@@ -297,8 +325,12 @@ def _written(worked: Worked, new: Mapping[Value, Value], equations: Sequence[Equ
     values = {value: source.value(new, equations) for value, source in worked.sources.items()}
     if any(decimal_places(value) is None for value in values.values()):
         return None
-    question = rewrite(problem.question, [(mention, new[value]) for value, places in worked.variables for mention in places])
-    texts = [rewrite(text, [(mention, values[value]) for mention, value in changing]) for text, changing in worked.solutions]
+    question = rewrite(
+        problem.question, [(mention, new[value]) for value, places in worked.variables for mention in places]
+    )
+    texts = [
+        rewrite(text, [(mention, values[value]) for mention, value in changing]) for text, changing in worked.solutions
+    ]
     if any(map(_false_equations, texts)):
         return None
     written = write_equations(equations)
@@ -326,33 +358,29 @@ def _false_equations(text: str) -> bool:
     (False, True)
     """
     for line in text.splitlines():
-        sides = [_plain_value(side, last) for last, side in _sides(line)]
-        for left, right in zip(sides, sides[1:], strict=False):
-            if left is not None and right is not None and left != right:
+        parts = line.split("=")
+        for left, right in zip(parts, parts[1:], strict=False):
+            before, after = _value_before(left), _value_after(right)
+            if before is not None and after is not None and before != after:
                 return True
     return False
 
 
-def _sides(line: str) -> Iterator[tuple[bool, str]]:
-    parts = line.split("=")
-    for place, part in enumerate(parts if len(parts) > 1 else ()):
-        yield place > 0, part
+def _value_before(text: str) -> Value | None:
+    """The value of the arithmetic that a text ends with; None if it ends with words."""
+    run = next((run for run in ARITHMETIC.finditer(text) if run.end() == len(text)), None)
+    return _value(run[0]) if run else None
 
 
-def _plain_value(side: str, right: bool) -> Value | None:
-    """The value of the arithmetic beside an equals sign; None for words."""
-    runs = list(ARITHMETIC.finditer(side))
-    if not runs:
-        return None
-    run = runs[0] if right else runs[-1]
-    touching = side[: run.start()].strip() == "" if right else side[run.end() :].strip() == ""
-    if not touching:
-        return None
-    written = re.sub(r"[$,\s]", "", run[0].replace("x", "*")).strip(".")
-    if right:
-        written = re.match(r"[\d.%()+\-*/×÷]*", written)[0].rstrip(".(")
-    written = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", written)
+def _value_after(text: str) -> Value | None:
+    """The value of the arithmetic that a text begins with; None if it begins with words."""
+    run = ARITHMETIC.match(text)
+    return _value(run[0]) if run else None
+
+
+def _value(written: str) -> Value | None:
+    plain = re.sub(r"[$,\s]", "", written.replace("x", "*")).strip(" .(")
     try:
-        return evaluate(parse(written))
+        return evaluate(parse(re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", plain)))
     except (ValueError, ZeroDivisionError):
         return None
