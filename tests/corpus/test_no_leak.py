@@ -81,7 +81,11 @@ def leaks(trained: Sequence[str], tests: Iterable[str]) -> list[tuple[str, str]]
 ASKED = (
     "Mia packs {} boxes of {} red candles each for the market and sells {} candles there. How many candles are left?"
 )
-TYPES = "Addition Subtraction Multiplication Common-Division Sum Difference TVQ-Initial TVQ-Change TVQ-Final".split()
+TYPES = [
+    "Addition", "Subtraction", "Multiplication", "Common-Division", "Sum", "Difference", "TVQ-Initial", "TVQ-Change",
+    "TVQ-Final",
+]  # fmt: skip
+SHOP = "A {0} shop fills 5 crates with 20 {0}s each and loses 11. What is there now?"
 ASDIV = """<Problem ID="{0}" Grade="1" Source="s"><Body>Tom has 3 kites of {0}.</Body>
 <Question>He gets 4. How many kites has he?</Question><Solution-Type>{0}</Solution-Type><Answer>7 (kites)</Answer>
 <Formula>3+4=7</Formula></Problem>"""
@@ -129,7 +133,7 @@ def test_no_copy_of_a_test_question_is_trained_on_in_small_files(tmp_path, monke
         row(ASKED.format("5,000", "20", "11"), (5000, 20, 11)),
         row("Here is a riddle. " + ASKED.format(5, 20, 11)),
     ]
-    own = [row(f"A {thing} shop fills {{}} crates with {{}} {thing}s and loses {{}}. What is there now?".format(5, 20, 11)) for thing in ("pen", "cap", "jar", "lid", "cup", "fork", "bell")]  # fmt: skip
+    own = [row(SHOP.format(thing)) for thing in ("pen", "cap", "jar", "lid", "cup", "fork", "bell")]
     small_files(tmp_path, [*copies, *own])
     trained = taught(tmp_path, monkeypatch, "questions.source.0.test=0.01")
     assert leaks([item["question"] for item in copies], [ASKED.format(1, 2, 3)]) != []

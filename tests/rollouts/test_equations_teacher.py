@@ -14,7 +14,9 @@ from whetstone.verify import verify
 from whetstone.verify.program import programs, run_program
 
 QUESTION = "Ann has 48 pens and gives half away. Each of the others has 1.5 caps. Then she buys 30 caps. How many caps?"
-STEPS = "She keeps 48/2 = <<48/2=24>>24.\nThey have 24*1.5 = <<24*1.5=36>>36.\nThat is <<10=10>>36+30 = <<36+30=66>>66.\n#### 66"
+STEPS = (
+    "She keeps 48/2 = <<48/2=24>>24.\nThey have 24*1.5 = <<24*1.5=36>>36.\nSo <<10=10>>36+30 = <<36+30=66>>66.\n#### 66"
+)
 
 
 def gsm8k(answer: str = STEPS) -> Shipped:

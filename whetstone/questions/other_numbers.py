@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from whetstone.arithmetic.equations import Equation, write_equations
 from whetstone.arithmetic.expression import (
@@ -359,7 +360,7 @@ def _false_equations(text: str) -> bool:
     """
     for line in text.splitlines():
         parts = line.split("=")
-        for left, right in zip(parts, parts[1:], strict=False):
+        for left, right in pairwise(parts):
             before, after = _value_before(left), _value_after(right)
             if before is not None and after is not None and before != after:
                 return True

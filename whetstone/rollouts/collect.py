@@ -90,8 +90,8 @@ class Settings(StageSettings):
             )
         if self.beside_shipped and self.teacher not in ("procedural", "equations"):
             raise ValueError(
-                'beside_shipped = true asks a teacher of this process about problems that ship solutions. Say teacher = "equations" '
-                'or "procedural", or leave it out.'
+                "beside_shipped = true asks a teacher of this process about problems that ship solutions. Say "
+                'teacher = "equations" or "procedural", or leave it out.'
             )
         return self
 
