@@ -115,7 +115,7 @@ def test_metamath_ships_the_rewritten_solution_and_counts_what_gives_none():
     assert [item.detail for _, item in made if not isinstance(item, Shipped)] == [
         "0 of 1: its equations do not join into one formula"
     ]
-    unclear = Problem("p", "Ann has 12 pens and 3 caps. How many?", "15", equations="10+2=12; 12+3=15")
+    unclear = Problem("p", "Ann has 12 pens, 10 caps and 3 hats. How many?", "15", equations="10+2=12; 12+3=15")
     (_, drop), _ = augment(unclear, settings, 0)
     assert (drop.reason, drop.detail.split(": ")[1]) == (
         "metamath: fewer resampled than asked",

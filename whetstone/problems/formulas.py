@@ -21,11 +21,12 @@ from whetstone.arithmetic.expression import (
     render,
     write_number,
 )
+from whetstone.arithmetic.implied_numbers import explained_by_words
 from whetstone.arithmetic.number_words import Mention, mentions
 from whetstone.arithmetic.search import only_formula
 from whetstone.records import Problem
 
-IMPLIED = frozenset({*range(13), 24, 30, 52, 60, 100, 365, 1000})  # numbers that everyday words stand for
+IMPLIED = frozenset({0, 1, 2, 24, 30, 52, 60, 100, 365, 1000})  # numbers that everyday words stand for, in any text
 # Parts that words stand for: a half, a quarter, a nickel, one percent
 IMPLIED_PARTS = frozenset(map(Fraction, ("0.5", "1.5", "2.5", "0.25", "0.75", "0.1", "0.05", "0.01")))
 PERCENT = re.compile(r"\s*(?:%|percent\b)")
@@ -82,8 +83,7 @@ def annotated_steps(solution: str) -> list[str]:
 def annotated_formula(steps: Sequence[str], question: str, answer: str) -> str:
     """GSM8K's annotated steps (48/2=24, 48+24=72) as one formula that gives the answer; "" if they do not join.
 
-    The formula may not hold a large number that the question does not have: such a number is the result of a step that is
-    not annotated.
+    The formula may not hold a number that comes from nowhere: such a number is the result of a step that is not annotated.
     """
     try:
         written = [list(numbers(parse(step.partition("=")[0]))) for step in steps]
@@ -92,8 +92,8 @@ def annotated_formula(steps: Sequence[str], question: str, answer: str) -> str:
             if sum(later.count(value) for later in written[place + 1 :]) > 1:
                 return ""
         formula = joined_steps("; ".join(steps), question)
-        given = {mention.value for mention in mentions(question)} | IMPLIED
-        return render(formula) if evaluate(formula) == Fraction(answer) and set(numbers(formula)) <= given else ""
+        explained = set(numbers(formula)) <= given_numbers(question)
+        return render(formula) if evaluate(formula) == Fraction(answer) and explained else ""
     except (ValueError, ZeroDivisionError):
         return ""
 
@@ -138,7 +138,9 @@ def given_numbers(question: str) -> set[Value]:
     percents = {
         value for mention in mentions(question) if is_percent(question, mention) for value in shares_of(mention.value)
     }
-    return written | fractions | {1 - part for part in fractions} | percents | IMPLIED | IMPLIED_PARTS
+    parts = {Fraction(part) for pair in FRACTION.findall(question) for part in pair}
+    shares = fractions | {1 - fraction for fraction in fractions} | percents
+    return written | parts | shares | explained_by_words(question) | IMPLIED | IMPLIED_PARTS
 
 
 def is_percent(text: str, mention: Mention) -> bool:

@@ -47,13 +47,14 @@ from whetstone.arithmetic.expression import (
     solve_for,
     write_number,
 )
+from whetstone.arithmetic.implied_numbers import implied_by_words
 from whetstone.arithmetic.number_words import Mention, mentions
 from whetstone.decode.server_generator import Server
 from whetstone.problems.reading import Drop, Shipped
 from whetstone.questions.other_numbers import other_numbers
 from whetstone.questions.register import refusal
 from whetstone.questions.retell import retell
-from whetstone.questions.rewriting import implied_by_words, rewrite
+from whetstone.questions.rewriting import rewrite
 from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
 from whetstone.run.settings import Settings

@@ -29,10 +29,11 @@ from whetstone.arithmetic.expression import (
     parse,
     write_number,
 )
+from whetstone.arithmetic.implied_numbers import implied_by_words
 from whetstone.arithmetic.number_words import NUMBER, Mention, mentions, read_words
 from whetstone.problems.formulas import FRACTION, annotated_formula, is_percent, worked_equations
 from whetstone.problems.reading import Shipped
-from whetstone.questions.rewriting import implied_by_words, rewrite
+from whetstone.questions.rewriting import rewrite
 from whetstone.records import Problem
 
 TRIES = 200  # draws of new numbers before a variant is given up

@@ -1,25 +1,9 @@
-"""A text with other numbers, and the numbers that its words imply without writing them."""
+"""A text with other numbers."""
 
-import re
 from collections.abc import Sequence
 
 from whetstone.arithmetic.expression import Value, write_number
 from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, spell
-from whetstone.questions.retell import WORDS
-
-# Words that put a number into a formula without writing it
-IMPLIED = {
-    re.compile(rf"\b(?:{words})\b", re.IGNORECASE): frozenset(values) for words, values in WORDS["implied"].items()
-}
-
-
-def implied_by_words(question: str) -> set[Value]:
-    """The numbers that words such as "half" and "week" put into a formula.
-
-    >>> sorted(implied_by_words("half of them"))
-    [2]
-    """
-    return {value for words, values in IMPLIED.items() if words.search(question) for value in values}
 
 
 def rewrite(text: str, new: Sequence[tuple[Mention, Value | str]]) -> str:
