@@ -145,7 +145,7 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
     if stage != _first_that_trains(recipe):
         return
     givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
-    tests = list(scored_problems(recipe, recipe.folder / givers[-1].folder_name / "problems")) if givers else []
+    tests = scored_problems(recipe, recipe.folder / givers[-1].folder_name / "problems") if givers else []
     headline(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
     if givers and not tests:
         _refuse_unscored(recipe, stage)

@@ -1,6 +1,6 @@
 """Every trained model, and the base it started from, scored on the recipe's test problems: scores.json."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     waiting = [model for model in _models(recipe, stage, problems_hash) if not _is_scored(recipe, model)]
     if waiting:
         require_unchanged(source, {"problems": problems_hash})
-        problems = list(scored_problems(recipe, source / "problems"))
+        problems = scored_problems(recipe, source / "problems")
         headline(recipe, [require_name(name) for name in dict.fromkeys(problem.benchmark for problem in problems)])
         if not problems:
             say(f"   not scored: {givers[-1].name} gives no test problems")
@@ -62,10 +62,11 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     write_scores(recipe)
 
 
-def scored_problems(recipe: Recipe, table: Path) -> Iterator[Problem]:
-    """The test problems of the sets that the recipe scores."""
-    tests = (p for p in read_records(Problem, table) if p.split == "test" and p.benchmark)
-    return (p for p in tests if not recipe.scores.sets or p.benchmark in recipe.scores.sets)
+def scored_problems(recipe: Recipe, table: Path) -> list[Problem]:
+    """The test problems of the sets that the recipe scores. Raises ValueError for a set without test problems."""
+    tests = [p for p in read_records(Problem, table) if p.split == "test" and p.benchmark]
+    chosen = scored_sets(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
+    return [problem for problem in tests if problem.benchmark in chosen]
 
 
 def scored_sets(recipe: Recipe, benchmarks: Sequence[str]) -> list[str]:
