@@ -214,7 +214,9 @@ def test_the_base_may_be_scored_with_fewer_answers(walk, rooms, tmp_path):
 
 
 def test_only_the_chosen_sets_are_scored_and_a_set_without_problems_is_refused(walk, rooms, tmp_path):
-    with pytest.raises(ValueError, match=r"sets names 'hart', which no source gives test problems of: did you mean 'hard'"):
+    with pytest.raises(
+        ValueError, match=r"sets names 'hart', which no source gives test problems of: did you mean 'hard'"
+    ):
         run(walk, 'scores.sets=["hart"]')
     assert rooms.scored == []
     run(walk, 'scores.sets=["hard"]')

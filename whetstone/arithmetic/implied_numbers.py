@@ -24,7 +24,7 @@ _THINGS = {
     r"insects?|faces|dice|die|yards?": (6,),
     r"spiders?|octopus(?:es)?": (8,),
     r"together|total|all|each|everyone|altogether|siblings?|triplets?": (3,),
-    r"average|mean|equally|evenly|split": tuple(range(3, 13)),
+    r"average|mean": tuple(range(3, 13)),
 }
 
 

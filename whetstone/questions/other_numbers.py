@@ -123,6 +123,11 @@ def other_numbers(problem: Problem, solutions: Sequence[str], count: int, rng: r
         values = tuple(_draw(rng, value, places, problem.question) for value, places in worked.variables)
         if values in used or len(set(values)) < len(values):
             continue
+        if any(
+            isinstance(value, int) != isinstance(old, int)
+            for value, (old, _) in zip(values, worked.variables, strict=True)
+        ):
+            continue  # "3.0 times"
         used.add(values)
         new = dict(zip((value for value, _ in worked.variables), values, strict=True))
         try:

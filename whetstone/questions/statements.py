@@ -58,6 +58,8 @@ def _state(clause: str, answer: str) -> str | None:
     if not match:
         return None
     thing, verb, rest = match["thing"], match["verb"].lower(), match["rest"].strip()
+    if not many and thing.endswith("er"):
+        return None  # "how much longer"
     if verb in ("is", "are", "was", "were") and many:
         if rest.startswith("there") and thing:
             return f"there {verb} {answer} {thing}{rest[5:]}"
