@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     dropped = Counter(
         f"{row['reason']}: {row['detail'].partition(': ')[2].partition(': ')[0] or row['detail']}"
-        for row in read_rows(folder_of(chosen.run, "questions") / "dropped")
+        for row in read_rows(folder_of(chosen.run, "questions") / "dropped")  # "reason: 1 of 2: why: detail"
         if row["reason"].startswith("metamath")
     )
     reasons = read_json(folder_of(chosen.run, "rollouts") / MANIFEST)["summary"].get("reasons", {})

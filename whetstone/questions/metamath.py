@@ -132,7 +132,7 @@ def augment(
 
 def _with_other_numbers(problem: Problem, solutions: Sequence[str], count: int, seed: int) -> Iterator[Augmented]:
     """Variants by the solution's own equations, with the solution; without one, of the question alone."""
-    made, why = 0, f"{TRIES} draws gave no new numbers that keep every step as sensible as before"
+    made, why = 0, "no draw gave other numbers that keep every step as sensible as before"
     try:
         for variant in other_numbers(problem, solutions, count, random.Random(f"{seed}/{problem.id}/resample")):
             made += 1
