@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whetstone.recipe import ABSENT, KINDS, SHARED, load_room
+from whetstone.recipe import KINDS, SHARED, load_room
 from whetstone.run.fields import registry_in, tables_in
 from whetstone.run.room import Room
 
@@ -47,7 +47,6 @@ def reference() -> str:
         parts += [f'### `kind = "{kind}"`', _first_paragraph(import_module(KINDS[kind])), _inputs(room)]
         parts += [_rows(room.settings, ("kind", "name"))]
         parts += _sections({table: facts for table, facts in inner[kind].items() if count[table] == 1}, "####")
-    parts += [f'### `kind = "{kind}"`\n\nNot there yet: {why}.' for kind, why in ABSENT.items()]
     parts += ["## Tables that several kinds of stage have", *_sections(several, "###")]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -56,10 +56,6 @@ MISTAKES = {
         [":5:", "kind = 'midtrian'", "did you mean 'midtrain'?", "Kinds are questions, corpus"],
     ),
     "no kind": (HEAD + '[[stage]]\nname = "x"\n', ["has no kind", 'add kind = "…"']),
-    "a kind of a later version": (
-        HEAD + '[[stage]]\nkind = "reward"\n',
-        ["'reward'", "not part of this version", "`rl` stage"],
-    ),
     "a name twice": (
         HEAD + QUESTIONS + QUESTIONS,
         [":6:", "second stage of that name", "names must differ", 'name = "questions_2"'],

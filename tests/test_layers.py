@@ -20,8 +20,8 @@ FLOORS = [
         "verify", "run", "problems",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "answer", "judge", "measure"),
-    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "evaluate", "report"),
+    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
+    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "distill", "evaluate", "report"),
     ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -49,7 +49,16 @@ DOORS = {
     "trackio": ("run/metrics.py",),
     "pickle": (),
 }
-LOADS_TORCH = ("model", "model_weights", "attention", "batch", "chat", "learner", "decode")  # may import it at the top
+LOADS_TORCH = (
+    "model",
+    "model_weights",
+    "attention",
+    "batch",
+    "chat",
+    "learner",
+    "decode",
+    "reward_model",
+)  # may import it at the top
 
 
 def sources() -> list[Path]:

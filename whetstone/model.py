@@ -21,7 +21,7 @@ from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
 from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
-from whetstone.model_weights import read_config, read_weights, reading, refuse_not_finite
+from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
@@ -163,6 +163,22 @@ def load(
     return model, tokenizer
 
 
+def load_scalar(path: Path | str, device: str = "cpu", dtype: str = "float32") -> tuple["PreTrainedModel", Any]:
+    """A model for sequence classification with one label (a reward model), and its tokenizer. Raises as `load` does."""
+    folder = find_model(path)
+    stored = check_folder(folder)
+    with reading(folder):
+        config = read_config(folder, SCALAR)
+    if config.num_labels != 1:
+        raise Unfit(f"{folder}: it has {config.num_labels} labels, and a reward model has one. Name the folder of one.")
+    without_dropout(config)
+    with reading(folder):
+        model = read_weights(folder, stored, config, getattr(torch, dtype), SCALAR)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    refuse_not_finite(folder, model)
+    return model.to(device), tokenizer
+
+
 def load_chat(path: Path | str) -> tuple[Chat, int]:
     """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
     folder = find_model(path)
@@ -255,7 +271,8 @@ def save(
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
     """
-    model.generation_config = generation_config(model.generation_config.eos_token_id, tokenizer, temperature)
+    if model.can_generate():  # a reward model does not
+        model.generation_config = generation_config(model.generation_config.eos_token_id, tokenizer, temperature)
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)

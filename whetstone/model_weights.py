@@ -8,13 +8,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, __version__
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, __version__
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION
@@ -56,8 +60,25 @@ def reading(folder: Path) -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
-def read_config(folder: Path) -> Any:
-    """The configuration. Raises Unfit if its class is not one of transformers' causal language models."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model: how transformers makes one, and the names of its classes by model_type."""
+
+    name: str
+    auto: Any
+    classes: Mapping[str, Any]
+
+
+CAUSAL = Kind("causal language model", AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+SCALAR = Kind(
+    "model for sequence classification",
+    AutoModelForSequenceClassification,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+
+def read_config(folder: Path, wanted: Kind = CAUSAL) -> Any:
+    """The configuration. Raises Unfit if its class is not one of transformers' of the kind that is wanted."""
     written = read_object(folder / CONFIG)
     kind = written["model_type"]
     if kind not in CONFIG_MAPPING_NAMES:
@@ -67,12 +88,12 @@ def read_config(folder: Path) -> Any:
             "has, or a newer transformers if that has this one."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    classes, own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind), config.architectures or []
+    classes, own = wanted.classes.get(kind), config.architectures or []
     classes = {classes} if isinstance(classes, str) else set(classes or ())
     if not classes or (own and not classes & set(own)):
         raise Unfit(
-            f"{folder}/{CONFIG}: model_type {listed([kind])!r} with architectures {listed(own) or 'missing'} is no causal "
-            f"language model of transformers ({listed(sorted(classes)) or 'none'}). Use a causal language model."
+            f"{folder}/{CONFIG}: model_type {listed([kind])!r} with architectures {listed(own) or 'missing'} is no "
+            f"{wanted.name} of transformers ({listed(sorted(classes)) or 'none'}). Use a {wanted.name}."
         )
     if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
         raise Unfit(
@@ -82,24 +103,27 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def read_weights(folder: Path, stored: Mapping[str, Stored], config: Any, dtype: torch.dtype) -> "PreTrainedModel":
+def read_weights(
+    folder: Path, stored: Mapping[str, Stored], config: Any, dtype: torch.dtype, wanted: Kind = CAUSAL
+) -> "PreTrainedModel":
     """The model, on the CPU, with every weight from the folder's files. Raises Unfit if the files do not hold exactly these."""
     config.dtype = dtype  # the folder may name one that no weight has
     config.update({"return_dict": True, "output_hidden_states": False, "output_attentions": False})
     with torch.device("meta"):
-        blueprint = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+        blueprint = wanted.auto.from_config(config, attn_implementation=ATTENTION)
     _refuse_size_and_types(folder, stored, blueprint)
     needed = blueprint.state_dict()
     renamed = wrapped(stored, needed)
     if renamed:
         name = next(name for name in stored if name not in needed)
         say(f"{folder}: the weights have a wrapped model's names ({listed([name])}), and are read without the wrapper")
-    model, report = AutoModelForCausalLM.from_pretrained(
+    model, report = wanted.auto.from_pretrained(
         folder, config=config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False, use_safetensors=True,
         key_mapping={pattern: "" for pattern in renamed} or None, output_loading_info=True, ignore_mismatched_sizes=True,
     )  # fmt: skip
     _refuse_another_models(folder, model, report)
-    _correct_tie(folder, model)
+    if wanted is CAUSAL:
+        _correct_tie(folder, model)
     return model
 
 
@@ -166,7 +190,8 @@ def _correct_tie(folder: Path, model: "PreTrainedModel") -> None:
 
 def refuse_not_finite(folder: Path, model: "PreTrainedModel") -> None:
     """Raises Unfit if a weight is NaN or infinite, or if embedding or head are nothing but zeros."""
-    bad, ends = [], (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    bad, head = [], model.get_output_embeddings()
+    ends = [model.get_input_embeddings().weight, *([head.weight] if head else [])]
     for name, weight in ((name, p) for name, p in model.named_parameters() if p.numel()):
         low, high = (float(end) for end in weight.detach().aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):

@@ -1,15 +1,24 @@
-"""Which prompts a student is tried on: used by Rollout DPO and RL."""
+"""Which prompts a student is tried on, and its rollouts of them: used by Rollout DPO, reward models and RL."""
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from whetstone.records import Problem
+from whetstone.records import Problem, Rollout, Sampling
+from whetstone.run.folder import Stage
 from whetstone.run.settings import Settings, TrainingSettings
 from whetstone.run.tables import read_records
+from whetstone.sample import sample_journalled, share_cut_off, share_right, share_unanswered, shortcomings
 from whetstone.window import UNASKABLE, Window, named
+
+if TYPE_CHECKING:
+    from whetstone.learner.parallel import ProcessGroup
+    from whetstone.learner.student import Student
 
 
 class PoolSettings(Settings):
@@ -81,3 +90,47 @@ def candidates(path: Path, settings: PoolSettings) -> list[Problem]:
             "pool.levels or pool.domains, or see that the questions stage gives training problems with answers."
         )
     return fitting
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A student's graded rollouts of the pool's prompts, a group of G for each of P problems."""
+
+    problems: Sequence[Problem]
+    groups: list[list[Rollout]]
+    dropped: list[dict[str, str]]  # a row for each prompt that cannot be used
+    lacks: dict[str, str]  # what most rollouts lack, in words
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Facts for the manifest."""
+        rollouts = [rollout for group in self.groups for rollout in group]
+        return {
+            "problems": len(self.problems),
+            "rollouts": len(rollouts),
+            "right": share_right(rollouts),
+            "truncated": share_cut_off(rollouts),
+            "unanswered": share_unanswered(rollouts),
+        }
+
+
+def try_student(stage: Stage, student: "Student", process_group: "ProcessGroup") -> Tried:
+    """Sample and grade `pool.samples` rollouts of each prompt of the pool. They are kept in the stage's folder, and a
+    resumed stage samples only what is missing.
+    """
+    from whetstone.decode.forked_generator import sampler
+    from whetstone.verify import MathVerifier
+
+    settings = stage.settings
+    policy = student.sampler()
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
+    sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
+    engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
+    journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
+    with MathVerifier() as verifier:
+        groups = sample_journalled(
+            engine, problems, settings.pool.samples, sampling, verifier, journal, label, process_group=process_group
+        )
+    lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
+    return Tried(problems, groups, dropped, lacks)

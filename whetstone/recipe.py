@@ -26,7 +26,14 @@ from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+    StageSettings,
+)
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
 from whetstone.run.user_file import file_of, load
 
@@ -37,15 +44,17 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
     "midtrain": "whetstone.midtrain",
     "sft": "whetstone.sft",
     "dpo": "whetstone.dpo.rollout_dpo",
+    "reward": "whetstone.reward.train",
     "rl": "whetstone.rl.loop",
+    "distill": "whetstone.distill",
     "evaluate": "whetstone.evaluate.evaluate",
     "report": "whetstone.report.report",
 }
-ABSENT = {"reward": "the preference reward model and PPO are not part of this version. Use an `rl` stage"}
 
 SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "model": ModelSettings,
+    "adapter": AdapterSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
 }
@@ -83,6 +92,7 @@ class Recipe:
     path: Path
     run: RunSettings
     model: ModelSettings
+    adapter: AdapterSettings
     parallel: ParallelSettings
     scores: ScoreSettings
     stages: tuple[RecipeStage, ...]
@@ -259,8 +269,6 @@ def _check_kind(table: Table) -> None:
     kind = table.values.get("kind")
     if kind is None:
         raise ValueError(f'{table.place()} has no kind: add kind = "…", one of {", ".join(KINDS)}.')
-    if str(kind) in ABSENT:
-        raise ValueError(f"{table.place('kind')} kind = {kind!r}: {ABSENT[kind]}.")
     if str(kind) not in KINDS and file_of(str(kind)) is None:
         raise ValueError(
             f"{table.place('kind')} kind = {shown(kind)} is not a kind of stage{suggestion(str(kind), KINDS)} "

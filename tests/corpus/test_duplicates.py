@@ -7,10 +7,10 @@ import pytest
 
 from whetstone.corpus import duplicates
 from whetstone.corpus.duplicates import mark_duplicates, near_duplicate_problems
-from whetstone.corpus.files import preference, prompt_of
 from whetstone.corpus.label import language, repetition, school
 from whetstone.corpus.shingles import SKETCH, codes, likeness, runs, sketch, word_codes
-from whetstone.records import Problem, Trace
+from whetstone.problems.preferences import preference
+from whetstone.records import Message, Problem, Trace
 
 WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in "nrslt"]
 
@@ -158,7 +158,7 @@ def test_languages(text, spoken):
     ],
 )
 def test_preference_pairs_are_read_in_every_usual_layout(row):
-    assert preference(row) == ("Q", "a", "b")
+    assert preference(row) == ((Message("user", "Q"),), "a", "b")
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_preference_pairs_are_read_in_every_usual_layout(row):
             {"prompt": "Q", "chosen": "a", "rejected": "b", "images": ["a.png"]},
             "a part that is not text: the row holds",
         ),
-        ({"chosen": "no dialogue", "rejected": "neither"}, "several turns"),
-        ({"conversations": [{"value": "a"}, {"value": "b"}], "chosen": "a", "rejected": "b"}, "several turns"),
+        ({"chosen": "no dialogue", "rejected": "neither"}, "not an answer"),
+        ({"conversations": [{"value": "a"}, {"value": "b"}], "chosen": "a", "rejected": "b"}, "not a turn of user"),
     ],
 )
 def test_what_is_no_pair_is_refused_with_its_reason(row, reason):
@@ -190,15 +190,19 @@ def test_rows_of_shards_are_bounded_by_their_text(tmp_path, monkeypatch):
 def test_a_pair_keeps_its_system_message_and_is_refused_if_its_sides_differ_in_it():
     turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
     sides = {side: [*turns, {"role": "assistant", "content": side[0]}] for side in ("chosen", "rejected")}
-    assert (prompt_of(sides), preference(sides)) == (("S", "Q"), ("Q", "c", "r"))
-    assert prompt_of({"prompt": turns, "chosen": "c", "rejected": "r"}) == ("S", "Q")
-    assert prompt_of({"question": "Q", "system": "S", "chosen": "c", "rejected": "r"}) == ("S", "Q")
+    assert preference(sides)[1:] == ("c", "r")
+    for row in (
+        sides,
+        {"prompt": turns, "chosen": "c", "rejected": "r"},
+        {"question": "Q", "system": "S", "chosen": "c", "rejected": "r"},
+    ):
+        assert preference(row).question == ("S", "Q")
     other = [{"role": "system", "content": "T"}, *sides["rejected"][1:]]
     for bad in (sides | {"rejected": other}, sides | {"rejected": sides["rejected"][:2]}):
-        with pytest.raises(ValueError, match=r"two system messages|not one question"):
+        with pytest.raises(ValueError, match=r"two system messages|not one question|not an answer"):
             preference(bad)
 
 
 def test_a_pair_keeps_the_thoughts_of_its_sides():
     turn = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
-    assert preference({"prompt": "Q", "chosen": [turn], "rejected": "b"}) == ("Q", "<think>\nhm\n</think>\n\na", "b")
+    assert preference({"prompt": "Q", "chosen": [turn], "rejected": "b"})[1:] == ("<think>\nhm\n</think>\n\na", "b")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import problem, rollout
-from whetstone.dpo.pairs import RULES, build_pairs
+from whetstone.pairing import RULES, build_pairs
 
 ROLLOUTS = st.lists(
     st.tuples(st.sampled_from([True, False, None]), st.sampled_from(["end", "length"]), st.integers(1, 40)),

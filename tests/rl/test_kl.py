@@ -1,13 +1,14 @@
 """KL to the reference: the estimators' values, and in expectation whose gradient they have."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.rl.worlds import random_groups, setup
+from tests.rl.worlds import group, made, random_groups, setup
 from whetstone.rl.algorithms.grpo import grpo
-from whetstone.rl.kl import kl_in_reward
+from whetstone.rl.kl import KLSettings, kl_in_reward
 from whetstone.rl.loss import PENALTIES
 
 LOGITS = torch.tensor([0.3, -0.5, 1.1, 0.0], dtype=torch.float64)
@@ -68,9 +69,7 @@ def test_a_kl_in_the_reward_is_subtracted_per_token_before_advantages():
         credited.extend(kept)
         return plain.credit(kept, drawn)
 
-    from dataclasses import replace
-
-    penalised = kl_in_reward(replace(plain, credit=credit), 0.3)
+    penalised = kl_in_reward(replace(plain, credit=credit), KLSettings(coefficient=0.3, estimator="k1"))
     assert penalised.reference
     rows = penalised.credit(groups, groups)
     (group,) = credited
@@ -79,3 +78,24 @@ def test_a_kl_in_the_reward_is_subtracted_per_token_before_advantages():
         assert whole == pytest.approx(rollout.reward - paid)
     assert sum(row.token["advantage"][0] for row in rows[0]) == pytest.approx(0.0, abs=1e-5)
     assert rows[0][0].token["advantage"] != plain.credit(groups, groups)[0][0].token["advantage"]
+
+
+def test_the_coefficient_follows_the_target_as_in_ziegler_2019():
+    """e = clip(KL / target - 1, ±0.2), coefficient · (1 + e · n / horizon), from one step to the next."""
+    settings = KLSettings(coefficient=0.1, estimator="k1", target=0.5, horizon=10)
+    algorithm = kl_in_reward(replace(made(grpo, setup()), credit=lambda kept, drawn: kept), settings)
+    near = replace(group("a", "+-"), reference=[[-1.0] * 3, [-1.0] * 3])  # the sampler's own: a KL of 0
+    far = replace(group("a", "+-"), reference=[[-2.0] * 3, [-2.0] * 3])  # 3 nats a rollout
+    state: dict = {}
+    used = []
+    for step, drawn in enumerate([far, far, near]):
+        (kept,) = algorithm.credit(algorithm.keep(state, step, [drawn]), [drawn])
+        used.append(-kept.penalties[0][0] if drawn is far else 0.0)
+    first, second = 0.1, 0.1 * (1 + 0.2 * 2 / 10)
+    assert used[:2] == pytest.approx([first, second])
+    assert state["kl_coefficient"] == pytest.approx(second * (1 + 0.2 * 2 / 10) * (1 - 0.2 * 2 / 10))
+
+
+def test_a_target_belongs_to_a_kl_in_the_reward():
+    with pytest.raises(ValueError, match='set estimator = "k1"'):
+        KLSettings(coefficient=0.1, target=1.0)

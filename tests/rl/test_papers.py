@@ -16,9 +16,10 @@ from whetstone.rl.algorithms.gspo import gspo
 from whetstone.rl.algorithms.reinforce_pp import reinforce_pp
 from whetstone.rl.algorithms.rloo import rloo
 from whetstone.rl.algorithms.srpo import srpo
-from whetstone.rl.kl import kl_in_loss, kl_in_reward
+from whetstone.rl.kl import KLSettings, kl_in_loss, kl_in_reward
 from whetstone.rl.loss import with_entropy_bonus
 
+K1 = KLSettings(coefficient=0.1, estimator="k1")
 exp, clip, tensor = torch.exp, torch.clip, lambda x: torch.tensor(x, dtype=torch.float64)
 # Of each group: the new log-probabilities of each rollout, beside the group
 Step = list[tuple[Group, list[torch.Tensor]]]
@@ -152,9 +153,9 @@ PAPERS: dict[str, tuple[Callable, Callable]] = {
     "gspo": (partial(made, gspo), gspo_paper),
     "cispo": (partial(made, cispo), cispo_paper),
     "rloo": (partial(made, rloo), rloo_paper),
-    "reinforce_pp": (lambda s: kl_in_reward(made(reinforce_pp, s), 0.1), reinforce_pp_paper),
+    "reinforce_pp": (lambda s: kl_in_reward(made(reinforce_pp, s), K1), reinforce_pp_paper),
     "reinforce_pp, group": (
-        lambda s: kl_in_reward(made(reinforce_pp, s, baseline="group"), 0.1),
+        lambda s: kl_in_reward(made(reinforce_pp, s, baseline="group"), K1),
         lambda step: reinforce_pp_paper(step, of_group=True),
     ),
 }

@@ -24,6 +24,8 @@ GOOD = {
     "zero_advantage": 0.5,
     "response_length": 100.0,
     "sampler_gap": 1e-6,
+    "reward": 0.2,
+    "accuracy": 0.5,
 }
 BAD = {
     "entropy": {"entropy": 0.04},
@@ -33,6 +35,7 @@ BAD = {
     "zero_advantage": {"zero_advantage": 1.0},
     "length_drift": {"response_length": 301.0},
     "sampler_gap": {"sampler_gap": 0.03},
+    "reward_hacking": {"reward": 0.3, "accuracy": 0.35},
 }
 
 

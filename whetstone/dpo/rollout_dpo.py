@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whetstone.chat import Exchange, ask
-from whetstone.dpo.pairs import build_pairs
 from whetstone.dpo.settings import Settings
-from whetstone.pool import pool_of
-from whetstone.records import Pair, Rollout, Sampling
+from whetstone.pairing import build_pairs
+from whetstone.pool import try_student
+from whetstone.records import Pair, Rollout
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
-from whetstone.sample import sample_journalled, share_cut_off, share_right, share_unanswered, shortcomings
-from whetstone.window import Window
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -108,47 +106,23 @@ def student_pairs(
     """(pairs, a row for each prompt that cannot be used, facts for the manifest): the model's right rollouts with its wrong
     ones, on the prompts of the pool. Raises ValueError if there is no pair.
     """
-    from whetstone.decode.forked_generator import sampler
-    from whetstone.verify import MathVerifier
-
     settings: Settings = stage.settings
-    policy = student.sampler()
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
-    problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
-    sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
-    engine, samples = sampler(policy, student.tokenizer, stage.parallel, process_group.count), settings.pool.samples
-    journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
-    with MathVerifier() as verifier:
-        groups = sample_journalled(
-            engine, problems, samples, sampling, verifier, journal, label, process_group=process_group
-        )
+    tried = try_student(stage, student, process_group)
     pairs = [
         pair
-        for problem, group in zip(problems, groups, strict=True)
+        for problem, group in zip(tried.problems, tried.groups, strict=True)
         for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed, settings.pairing)
     ]
-    rollouts = [r for group in groups for r in group]
-    lacks = shortcomings(rollouts, settings.max_tokens)
     if not pairs:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in Counter(map(one_sided, groups)).most_common())
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in Counter(map(one_sided, tried.groups)).most_common())
         raise ValueError(
-            f"{stage.name} has no pair: no problem has both a right and a wrong rollout of the student. Of {len(problems):,} "
-            f"problems: {counts}. {' '.join(lacks.values())} Sample more (pool.samples, pool.prompts), at other levels "
-            "(pool.levels), or from a better model."
+            f"{stage.name} has no pair: no problem has both a right and a wrong rollout of the student. Of "
+            f"{len(tried.problems):,} problems: {counts}. {' '.join(tried.lacks.values())} Sample more (pool.samples, "
+            "pool.prompts), at other levels (pool.levels), or from a better model."
         )
-    for words in lacks.values():
+    for words in tried.lacks.values():
         say(f"warning: {stage.name}: {words}")
-    return (
-        pairs,
-        dropped,
-        {
-            "problems": len(problems),
-            "rollouts": len(rollouts),
-            "right": share_right(rollouts),
-            "truncated": share_cut_off(rollouts),
-            "unanswered": share_unanswered(rollouts),
-        },
-    )
+    return pairs, tried.dropped, tried.counts
 
 
 def one_sided(group: Sequence[Rollout]) -> str:

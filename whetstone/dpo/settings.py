@@ -5,17 +5,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from whetstone.pairing import Pairing
 from whetstone.pool import PoolSettings, StudentSettings
 from whetstone.run.settings import CheckpointEvery, EpochSettings, Optimizer, OptimizerSettings
-
-Pairing = Literal["length_matched", "hardest", "one", "all"]
 
 
 class Settings(StudentSettings, EpochSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the student tries")
     pairs_per_problem: int = Field(2, gt=0, description="pairs of one problem, at most")
-    pairing: Pairing = Field("length_matched", description="which of the student's rollouts are paired (dpo/pairs.py)")
+    pairing: Pairing = Field("length_matched", description="which of the student's rollouts are paired (pairing.py)")
     max_pairs: int = Field(0, ge=0, description="pairs in all, at most; 0: no limit")
     loss: Literal["sigmoid", "sigmoid_norm", "robust", "ipo", "simpo"] = Field(
         "sigmoid", description="DPO's own is sigmoid; sigmoid_norm, ipo and simpo take log-probabilities per token"

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from whetstone.learner.learner import Learner
+from whetstone.learner.learner import Learner, Together
 from whetstone.run.disk import room_for
 from whetstone.run.folder import DamagedFile, hash_file, published, read_json, sync_folder, write_text
 from whetstone.run.progress import say
@@ -32,7 +32,7 @@ SUMS = "SHA256SUMS"
 
 
 def save(
-    folder: Path, step: int, learner: Learner, state: dict[str, Any], keep: int = 2, best: int | None = None
+    folder: Path, step: int, learner: Learner | Together, state: dict[str, Any], keep: int = 2, best: int | None = None
 ) -> None:
     """Write the checkpoint of `step` finished optimizer steps, then keep the newest `keep` ones and that of step `best`.
 
@@ -55,7 +55,7 @@ def save(
     learner.process_group.wait()
 
 
-def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | None:
+def load_newest(folder: Path, learner: Learner | Together) -> tuple[int, dict[str, Any]] | None:
     """Restore the newest complete checkpoint: (step, the stage's state), or None if there is none."""
     remove_unfinished(folder)
     for step in reversed(steps(folder)):
@@ -66,7 +66,7 @@ def load_newest(folder: Path, learner: Learner) -> tuple[int, dict[str, Any]] | 
     return None
 
 
-def load(folder: Path, step: int, learner: Learner) -> dict[str, Any]:
+def load(folder: Path, step: int, learner: Learner | Together) -> dict[str, Any]:
     """Restore the checkpoint of a step and return the stage's state. Raises Damaged; the learner is then unchanged."""
     path = _place(folder, step)
     check(path)
@@ -109,7 +109,7 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def tensors(learner: Learner) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(learner: Learner | Together) -> Iterator[tuple[str, torch.Tensor]]:
     """The trained weights as `weight/NAME`, and the optimizers' state as `exp_avg/NAME` and so on.
 
     With several processes, each tensor is laid out as the process keeps it.
@@ -124,7 +124,7 @@ def _place(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}"
 
 
-def _write(aside: Path, step: int, learner: Learner, state: dict[str, Any]) -> None:
+def _write(aside: Path, step: int, learner: Learner | Together, state: dict[str, Any]) -> None:
     for number, shard in enumerate(_shards(learner), 1):
         path = aside / f"weights-{number:05d}.safetensors"
         save_file(shard, path)
@@ -135,7 +135,7 @@ def _write(aside: Path, step: int, learner: Learner, state: dict[str, Any]) -> N
     sync_folder(aside)
 
 
-def _shards(learner: Learner) -> Iterator[dict[str, torch.Tensor]]:
+def _shards(learner: Learner | Together) -> Iterator[dict[str, torch.Tensor]]:
     shard: dict[str, torch.Tensor] = {}
     size = 0
     for name, tensor in tensors(learner):
@@ -159,7 +159,7 @@ def _by_name(sums: bytes) -> dict[str, str]:
     return {name: hashed for hashed, _, name in lines}
 
 
-def _restore(path: Path, learner: Learner) -> None:
+def _restore(path: Path, learner: Learner | Together) -> None:
     """Copy the weights into place, and replace the optimizers' state by what was saved."""
     owned = {name: (p, optimizer) for name, p, optimizer in learner.owned()}
     with ExitStack() as stack, torch.no_grad():

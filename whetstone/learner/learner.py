@@ -9,7 +9,7 @@ Letters: T tokens of a micro-batch, N of them scored, C hidden width, V vocabula
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
+from whetstone.learner.adapter import plain_weights
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -68,7 +69,7 @@ class Critic(torch.nn.Module):
     states in which scored tokens were chosen (PPO's critic); `values[batch.ends]` judge whole texts (a reward model).
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, vocabulary: int = 0):
         super().__init__()
         if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
             name = type(model).__name__
@@ -93,17 +94,19 @@ class Learner:
     """A model and its optimizers.
 
     `model` is a transformers causal model, or one for sequence classification with one label (a reward model, a critic);
-    `vocabulary` is the number of ids in use.
+    `vocabulary` is the number of ids in use. `root` is the module whose outputs the loss is given; by default log-probabilities
+    and entropies, or values.
 
     With several training processes (`parallel.processes`) each makes a learner, makes the same calls with the same rows, and
     gets the same sums. `process_group` is their group; `process_group.main` says which process writes files.
     """
 
     def __init__(
-        self, model: Any, vocabulary: int, parallel: ParallelSettings, optimizer: OptimizerSettings = DEFAULT_OPTIMIZER
-    ):
+        self, model: Any, vocabulary: int, parallel: ParallelSettings,
+        optimizer: OptimizerSettings = DEFAULT_OPTIMIZER, root: torch.nn.Module | None = None,
+    ):  # fmt: skip
         self.model = model
-        self.root = Critic(model) if model.get_output_embeddings() is None else Policy(model, vocabulary)
+        self.root = root or (Critic if model.get_output_embeddings() is None else Policy)(model, vocabulary)
         self.parallel = parallel
         self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
@@ -247,7 +250,25 @@ class Learner:
         return self.logprobs(batches)
 
     def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[torch.Tensor]:
-        """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order.
+        """Log-probabilities of each row's scored tokens, without gradient: (row.scored,) per row, in the rows' order."""
+        return self._by_row(rows, lambda logprobs, batch: logprobs, [row.scored for row in rows], temperature)
+
+    def row_values(self, rows: list[Row]) -> list[float]:
+        """The scalar head's value of each whole row, without gradient: at its last token."""
+        return [float(value) for value in self._by_row(rows, lambda values, batch: values[batch.ends], [1] * len(rows))]
+
+    def state_values(self, rows: list[Row]) -> list[torch.Tensor]:
+        """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) each."""
+        return self._by_row(rows, lambda values, batch: values[batch.scored], [row.scored for row in rows])
+
+    def _by_row(
+        self,
+        rows: list[Row],
+        chosen: Callable[[torch.Tensor, Batch], torch.Tensor],
+        counts: Sequence[int],
+        temperature: float = 1.0,
+    ) -> list[torch.Tensor]:
+        """What is `chosen` of the root's first output, row after row; (counts[i],) of row i.
 
         Rows that follow one another with the same prompt share its computation.
         """
@@ -259,9 +280,10 @@ class Learner:
         mine = shares[self.process_group.rank]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         by_row: dict[int, torch.Tensor] = {}
-        for part, values in zip(mine, self.logprobs(batches, temperature), strict=True):
+        for part, batch, output in zip(mine, batches, self.logprobs(batches, temperature), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
-            by_row |= dict(zip(order, values.cpu().split([rows[row].scored for row in order]), strict=True))
+            values = chosen(output.cpu(), batch).split([counts[row] for row in order])
+            by_row |= dict(zip(order, values, strict=True))
         for of_process in self.process_group.gather(by_row):
             by_row |= of_process
         return [by_row[i] for i in range(len(rows))]
@@ -288,19 +310,35 @@ class Learner:
             return
         targets = dict(copy.named_parameters())
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                targets[name].copy_(self.process_group.whole(weight.detach()))
+            for name, weight in plain_weights(self.model, self.process_group.whole):
+                targets[name].copy_(weight)
 
     def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""
-        saved, weights = self.model.state_dict().keys(), {}  # a tied head is no parameter of its own
-        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-            whole = self.process_group.whole(tensor.detach())
-            if self.process_group.main and name in saved:
+        kept = {
+            name.replace(".base_layer.", ".") for name in self.model.state_dict()
+        }  # a tied head is no parameter of its own
+        buffers = ((name, self.process_group.whole(buffer)) for name, buffer in self.model.named_buffers())
+        weights = {}
+        for name, whole in chain(plain_weights(self.model, self.process_group.whole), buffers):
+            if self.process_group.main and name in kept:
                 weights[name] = whole.cpu()
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights, temperature)
         self.process_group.wait()
+
+
+class Together:
+    """Several learners of one stage, as a checkpoint sees them: each keeps its weights under a name of its own."""
+
+    def __init__(self, **learners: Learner):
+        self.learners = learners
+        self.process_group = next(iter(learners.values())).process_group
+
+    def owned(self) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+        for role, learner in self.learners.items():
+            for name, parameter, optimizer in learner.owned():
+                yield f"{role}.{name}", parameter, optimizer
 
 
 def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch.optim.Optimizer], Muon | None]:

@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from whetstone.learner import checkpoint
-from whetstone.learner.learner import Learner
+from whetstone.learner.learner import Learner, Together
 from whetstone.learner.pace import Pace
 from whetstone.learner.spikes import highest_usual
 from whetstone.records import Completion, Generator, Prompt, Sampling
@@ -58,9 +58,11 @@ class Steps:
     The keys `losses`, `left_out`, `best_loss`, `best_step` and `worse` are written here.
     """
 
-    def __init__(self, stage: Stage, learner: Learner, total: int):
+    def __init__(self, stage: Stage, learner: Learner, total: int, critic: Learner | None = None):
         settings: TrainingSettings = stage.settings
         self.stage, self.learner, self.total = stage, learner, total
+        self.kept = Together(policy=learner, critic=critic) if critic else learner  # what a checkpoint holds
+        self.critic = critic
         self.every, self.spikes = settings.checkpoint_every, settings.spikes
         self.state: dict[str, Any] = {}
         self.folder = stage.folder / "checkpoints"
@@ -82,12 +84,16 @@ class Steps:
     def _open(self, stack: ExitStack) -> None:
         name = self.stage.name
         stack.callback(self.learner.close)
+        if self.critic:
+            stack.callback(self.critic.close)
         stack.enter_context(self.watchdog)
         self.learner.phase = self.phase
+        if self.critic:
+            self.critic.phase = self.phase
         self.metrics = stack.enter_context(Metrics(self.own, open_trackers(self.stage) if self.main else ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.first = 0
-        if newest := checkpoint.load_newest(self.folder, self.learner):
+        if newest := checkpoint.load_newest(self.folder, self.kept):
             self.first, self.state = newest
             say(f"{name}: goes on after step {self.first} of {self.total}")
         elif "go_back" in (self.spikes.not_finite, self.spikes.spike):
@@ -141,7 +147,7 @@ class Steps:
         self.phase("checkpoint")
         self.metrics.sync()
         kept, best = self.stage.run.keep_checkpoints, self.state.get("best_step")
-        checkpoint.save(self.folder, step, self.learner, self.state, kept, best)
+        checkpoint.save(self.folder, step, self.kept, self.state, kept, best)
 
     def update(self, step: int, loss: float, rate: float) -> float | None:
         """Clip, update, clear. Returns the gradient's norm, or None if the stage goes back to a checkpoint.
@@ -166,6 +172,8 @@ class Steps:
 
     def _refuse(self, step: int, why: str, then: str) -> None:
         self.learner.clear()
+        if self.critic:
+            self.critic.clear()
         if then == "go_back":
             return self.go_back(step, why)
         raise FloatingPointError(
@@ -192,7 +200,7 @@ class Steps:
         """Go back. Returns the step to go on with."""
         self.phase("checkpoint")
         left_out, why, self._going_back = [*self.state.get("left_out", ()), step], self._going_back, ""
-        newest = checkpoint.load_newest(self.folder, self.learner)
+        newest = checkpoint.load_newest(self.folder, self.kept)
         if newest is None:
             raise FloatingPointError(
                 f"{self.stage.name}: step {step + 1}: {why}; and {self.folder} has no checkpoint to go back to. Run again."
@@ -217,7 +225,7 @@ class Steps:
         if not self.state.get("worse"):
             return
         try:
-            checkpoint.load(self.folder, best, self.learner)
+            checkpoint.load(self.folder, best, self.kept)
         except checkpoint.Damaged as damage:
             name = self.stage.name
             say(f"warning: {name}: the best checkpoint, of step {best}, is damaged: {damage}; the last is used")

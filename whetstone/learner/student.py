@@ -14,9 +14,18 @@ from typing import Any
 
 from whetstone import model as models
 from whetstone.chat import Chat
-from whetstone.learner.learner import Learner
+from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
+from whetstone.learner.learner import Learner, Policy
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+
+
+class Base(Policy):
+    """The root module of the model as it is without its adapter: a reference that costs no memory."""
+
+    def forward(self, batch: Any, temperature: Any = 1.0) -> Any:
+        with without_adapter(self.model):
+            return super().forward(batch, temperature)
 
 
 @dataclass(frozen=True)
@@ -37,27 +46,39 @@ class Student:
         return self.model.config.get_text_config().max_position_embeddings
 
     def learner(self) -> Learner:
-        """A learner of the model, with the stage's optimizer.
+        """A learner of the model, or of an adapter beside it, with the stage's optimizer.
 
         With shard = "fsdp" the process keeps only its share of the model from here on.
         """
         return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained, and not the model's own weights."""
+        return has_adapter(self.model)
+
     def sampler(self, copied: bool = False) -> Any:
         """The model that samples: the student's own, or a copy of what was loaded.
 
-        A copy is made if it is asked for, or if sampling uses another type than training (`ParallelSettings.sampling_dtype`).
+        A copy is made if it is asked for, if sampling uses another type than training (`ParallelSettings.sampling_dtype`), or
+        if an adapter is trained: samplers know none, and get merged weights.
         """
         device, dtype = self.model.device.type, str(self.model.dtype).removeprefix("torch.")
         sampled = self.stage.parallel.sampling_dtype(device, dtype)
-        if sampled == dtype and not copied:
+        if sampled == dtype and not copied and not self.adapts:
             return self.model
         return _load(self.stage, self.source, sampled, "sampler")[0]
 
+    def again(self, role: str) -> Any:
+        """The model as it was loaded, with weights of its own."""
+        return _load(self.stage, self.source, self.stage.model.dtype, role)[0]
+
     def reference(self) -> Learner:
         """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
-        model, _ = _load(self.stage, self.source, self.stage.model.dtype, "reference")
-        return Learner(model.requires_grad_(False), self.chat.size, self.stage.parallel)
+        if self.adapts and self.stage.parallel.shard != "fsdp":
+            parallel = self.stage.parallel.model_copy(update={"activation_checkpointing": 0, "compile": False})
+            return Learner(self.model, self.chat.size, parallel, root=Base(self.model, self.chat.size))
+        return Learner(self.again("reference").requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:
         """Write the trained model to the stage's output. Every process of a group must call it.
@@ -70,6 +91,10 @@ class Student:
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
         learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
+        if self.adapts:
+            weights = own_weights(self.model, learner.process_group.whole)
+            if learner.process_group.main:
+                save_adapter(self.model, weights, self.stage.output("adapter"))
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
@@ -79,6 +104,10 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
     chat = Chat(tokenizer, model.generation_config.eos_token_id)
+    if stage.adapter.rank:
+        add_adapter(model, stage.adapter, stage.seed)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained")
     if chat.closed:
         say(
             f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, put "

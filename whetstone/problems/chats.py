@@ -23,7 +23,7 @@ UNTAUGHT = ("weight", "train", "training", "loss")  # 0 or false: training must 
 
 def conversation(messages: Any) -> tuple[str, str, str]:
     """(system message or "", question, answer) of a chat of one turn each. Raises ValueError for a chat that holds more."""
-    system, said = _split(messages)
+    system, said = turns_of(messages)
     if len(said) > 2:
         raise ValueError(f"several turns: {_roles(said)}, and a problem is one question and its answer")
     if [_side(role) for role, _ in said] != [USERS, ASSISTANTS]:
@@ -35,7 +35,7 @@ def asked(value: Any, name: str = "a column") -> tuple[str, str]:
     """(system message or "", question) of a text, or of a chat with one user's turn. Raises ValueError."""
     if not isinstance(value, list):
         return "", plain_text_of(value, name)
-    system, said = _split(value, name)
+    system, said = turns_of(value, name)
     return system, _only(said, USERS, value, "not one question", name, "a problem is what one user asks")
 
 
@@ -44,7 +44,7 @@ def completion_of(value: Any, name: str = "a column") -> str:
     if not isinstance(value, list):
         return text_of(value, name)
     if all(isinstance(turn, dict) for turn in value):
-        system, said = _split(value, name)
+        system, said = turns_of(value, name)
         said = [("system", system), *said] if system else said
         return _only(said, ASSISTANTS, value, "not one completion", name, "what is wanted is one answer of a model")
     if len(value) > 1 and any(isinstance(item, str) and WORKED.search(item) for item in value):
@@ -74,7 +74,7 @@ def _only(said: Sequence[Turn], side: tuple[str, ...], chat: list[Any], reason: 
     return said[0][1]
 
 
-def _split(messages: Any, name: str = "a column") -> tuple[str, list[Turn]]:
+def turns_of(messages: Any, name: str = "a column") -> tuple[str, list[Turn]]:
     """The system message before all others, "" for none, and (role, text) of the other turns. Raises ValueError."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise ValueError(

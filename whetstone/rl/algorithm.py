@@ -15,12 +15,12 @@ algorithm with some answers wrapped (`dataclasses.replace`). rl/registry.py says
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from whetstone.records import Problem, Rollout, from_row, to_row
-from whetstone.run.settings import Settings
+from whetstone.run.settings import Optimizer, OptimizerSettings, Settings
 from whetstone.sample import share_right
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Group:
     step: int = 0  # whose weights sampled it
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
+    values: list[list[float]] = field(
+        default_factory=list
+    )  # of the states in which tokens were chosen, if there is a critic
 
     @property
     def sampled(self) -> int:
@@ -91,6 +94,7 @@ class Algorithm:
     keep: Callable[[State, int, Sequence[Group]], list[Group]]
     credit: Callable[[Sequence[Group], Sequence[Group]], "list[list[Row]]"]  # (kept, drawn) -> rows of each kept group
     loss: "Loss"
+    critic: "CriticSettings | None" = None  # kept groups need its values, and it is trained on them
     reference: bool = False  # kept groups need the log-probabilities of the model that the stage began with
 
 
@@ -125,6 +129,17 @@ class AlgorithmSettings(Options):
 class ClippedSettings(AlgorithmSettings):
     clip_low: float = Field(0.2, gt=0, le=1, description="how far the ratio may fall below 1")
     clip_high: float = Field(0.2, gt=0, le=1000, description="how far the ratio may rise above 1")
+
+
+class CriticSettings(Settings):
+    """The second model of an algorithm with a critic (rl/critic.py)."""
+
+    start: Literal["policy", "reward_model"] = Field(
+        "policy", description="where its layers come from; a reward model brings its head too"
+    )
+    pretraining: int = Field(0, ge=0, description="first steps in which only the critic learns")
+    clip_value: float = Field(0.2, ge=0, description="how far a value may move from that at sampling; 0: not clipped")
+    optimizer: Optimizer = OptimizerSettings(learning_rate=1e-4)
 
 
 class StabiliserSettings(Options):

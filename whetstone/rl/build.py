@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from whetstone.records import Problem
-from whetstone.rl.algorithm import Algorithm, Setup
+from whetstone.rl.algorithm import Algorithm, Reward, Setup
 from whetstone.rl.kl import with_kl
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
 from whetstone.rl.settings import Settings
 
 
-def build(settings: Settings, problems: Sequence[Problem], seed: int) -> Algorithm:
+def build(settings: Settings, problems: Sequence[Problem], seed: int, reward_model: Reward | None = None) -> Algorithm:
     setup = Setup(
         problems=problems,
         prompts=settings.prompts_per_step,
         samples=settings.samples,
-        reward=build_reward(settings.reward),
+        reward=build_reward(settings.reward, reward_model),
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
         seed=seed,

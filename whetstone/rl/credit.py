@@ -42,6 +42,14 @@ def leave_one_out(group: Group) -> list[float]:
     return [x - (sum(returns) - x) / others if others else 0.0 for x in returns]
 
 
+def whitened(values: list[list[list[float]]]) -> list[list[list[float]]]:
+    """Mean 0 and standard deviation 1 over all tokens of all rollouts of all groups."""
+    flat = [x for group in values for rollout in group for x in rollout]
+    mean = sum(flat) / max(1, len(flat))
+    spread = (sum((x - mean) ** 2 for x in flat) / max(1, len(flat))) ** 0.5
+    return [[[(x - mean) / (spread + 1e-6) for x in rollout] for rollout in group] for group in values]
+
+
 # --- weights
 
 

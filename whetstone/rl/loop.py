@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
+from whetstone.rl.critic import build_critic
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
-from whetstone.rl.reward import build_reward
+from whetstone.rl.reward import REWARD_MODEL, build_reward
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
-from whetstone.rl.update import batches_of, credited, gradient, mean_of, tokens_of, with_old_policy, with_reference
+from whetstone.rl.update import (
+    average,
+    batches_of,
+    credited,
+    gradient,
+    mean_of,
+    tokens_of,
+    with_old_policy,
+    with_reference,
+)
 from whetstone.run import user_file
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -30,7 +40,9 @@ if TYPE_CHECKING:
 
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
-    from whetstone.rl.algorithm import Group
+    from whetstone.learner.student import Student
+    from whetstone.rl.algorithm import Group, Reward
+    from whetstone.rl.critic import Critic
     from whetstone.rl.update import Credited
 
 MORE_SIGNAL = (
@@ -66,10 +78,11 @@ def train(stage: Stage) -> dict[str, Any]:
     with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
-        algorithm = build(settings, pool, stage.seed)
+        algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
         reference = student.reference() if algorithm.reference else None
-        with Steps(stage, learner, settings.steps) as steps:
+        critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
+        with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
@@ -81,18 +94,21 @@ def train(stage: Stage) -> dict[str, Any]:
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
                     kept = with_reference(reference, kept)
+                if critic:
+                    kept = critic.valued(kept)
                 trained = credited(algorithm, kept, groups)
                 if settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
-                updated = update(stage, steps, learner, loss, trained, step, rate)
+                updated = update(stage, steps, learner, loss, trained, step, rate, critic)
                 if updated is None:  # training goes back to a checkpoint
                     continue
                 metrics |= updated
                 steps.log(step, settings.passes * tokens_of(trained), **metrics)
                 updates = settings.passes * min(settings.updates, len(trained))
                 count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
-                watch_signal(stage.name, steps.state, step, groups, metrics.get("gradient_norm", 0.0))
+                norm = metrics.get("gradient_norm", 0.0) + metrics.get("value_norm", 0.0)
+                watch_signal(stage.name, steps.state, step, groups, norm)
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
@@ -102,13 +118,30 @@ def train(stage: Stage) -> dict[str, Any]:
     return {**facts, **counts, "tripwires": watch.summary}
 
 
+def reward_model(stage: Stage, student: "Student") -> "Reward | None":
+    """The reward of the stage's reward model; None if it has none."""
+    if REWARD_MODEL not in stage.settings.rewards:
+        return None
+    from whetstone.reward_model import RewardModel
+
+    model = RewardModel.load(stage.inputs["reward_model"], stage.parallel, stage.model.dtype)
+    same_ids = model.fits(student.chat)
+    return lambda problem, rollout: model.of_rollouts([rollout])[0] if same_ids else model(problem, rollout.text)
+
+
 def update(
-    stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", groups: "list[Credited]", step: int, rate: float
-) -> dict[str, float] | None:
+    stage: Stage, steps: "Steps", learner: "Learner", loss: "Loss", groups: "list[Credited]", step: int, rate: float,
+    critic: "Critic | None" = None,
+) -> dict[str, float] | None:  # fmt: skip
     """The updates of a step: their metrics, none if there are no groups. None if training goes back to a checkpoint."""
     settings: Settings = stage.settings
     done: list[dict[str, float]] = []
+    of_critic: list[dict[str, float]] = []
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
+        if critic:
+            of_critic.append(critic.update(batch, step))
+            if step < critic.settings.pretraining:
+                continue
         sums = gradient(learner, loss, batch)
         if not done:
             stop_on_mismatch(settings, step, sums["sampler_gap"] / (sums["fresh"] or 1.0))
@@ -116,7 +149,8 @@ def update(
         if norm is None:
             return None
         done.append(sums | {"gradient_norm": norm})
-    return mean_of(done) | {"learning_rate": rate} if done else {}
+    metrics = average(of_critic)
+    return metrics | mean_of(done) | {"learning_rate": rate} if done else metrics
 
 
 def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:
@@ -191,6 +225,11 @@ def plan(stage: Stage) -> Estimate:
     return with_sampling(estimate, stage, sampled, settings.max_tokens)
 
 
+def needs_reward_model(settings: Settings) -> bool:
+    critic = getattr(settings.algorithm, "critic", None)
+    return REWARD_MODEL in settings.rewards or (critic is not None and critic.start == REWARD_MODEL)
+
+
 def check(settings: Settings) -> None:
     """Before any stage runs. Raises ValueError or FileNotFoundError if a function of the user's own cannot be used."""
     build_reward(settings.reward)
@@ -203,7 +242,15 @@ ROOM = Room(
     settings=Settings,
     run=run,
     plan=plan,
-    inputs={"model": Input(("model",), or_path=True), "prompts": Input(("prompts", "problems"))},
+    inputs={
+        "model": Input(("model",), or_path=True),
+        "prompts": Input(("prompts", "problems")),
+        "reward_model": Input(
+            ("reward_model",),
+            used=needs_reward_model,
+            description='with reward = "reward_model", or a critic that starts as one',
+        ),
+    },
     gives=("model",),
     uses=TRAINING,
     trains=True,

@@ -10,7 +10,8 @@ completion, rollout) if it needs more than the text, and gives a number, or None
     def brevity(problem, completion):
         return 1 / (1 + len(completion))
 
-A completion's text begins with the `<think>` that its prompt opened, if the chat template does that.
+`reward_model` is the number that the model of a `reward` stage gives. A completion's text begins with the `<think>` that its
+prompt opened, if the chat template does that.
 """
 
 import inspect
@@ -39,14 +40,18 @@ def well_formed(problem: Problem, rollout: Rollout) -> float:
     return float(rollout.stop == "end" and opened and "</think>" not in answer and "\\boxed{" in answer)
 
 
+REWARD_MODEL = "reward_model"
 BUILT_IN: dict[str, Reward] = {"plus_minus_one": plus_minus_one, "zero_one": zero_one, "format": well_formed}
 
 
-def build_reward(named: str | Mapping[str, float]) -> Reward:
-    """The reward of a recipe. Raises ValueError or FileNotFoundError for a name that leads nowhere."""
+def build_reward(named: str | Mapping[str, float], model: Reward | None = None) -> Reward:
+    """The reward of a recipe. `model` is that of the name `reward_model`.
+
+    Raises ValueError or FileNotFoundError for a name that leads nowhere.
+    """
     if isinstance(named, str):
-        return BUILT_IN.get(named) or user_reward(named)
-    parts = [(weight, BUILT_IN.get(name) or user_reward(name)) for name, weight in named.items()]
+        return _one(named, model)
+    parts = [(weight, _one(name, model)) for name, weight in named.items()]
 
     def total(problem: Problem, rollout: Rollout) -> float | None:
         values = [reward(problem, rollout) for _, reward in parts]
@@ -57,15 +62,25 @@ def build_reward(named: str | Mapping[str, float]) -> Reward:
     return total
 
 
+def _one(named: str, model: Reward | None) -> Reward:
+    if named == REWARD_MODEL:
+        return model or _not_loaded
+    return BUILT_IN.get(named) or user_reward(named)
+
+
+def _not_loaded(problem: Problem, rollout: Rollout) -> float:
+    raise ValueError(f"reward {REWARD_MODEL!r}: no reward model is loaded. Give one to build_reward.")
+
+
 def file_of(named: str) -> Path | None:
     """The user's file in a reward's name; None for one that is built in.
 
     Raises ValueError for a name that is neither.
     """
     path = user_file.file_of(named)
-    if named not in BUILT_IN and path is None:
+    if named not in (*BUILT_IN, REWARD_MODEL) and path is None:
         raise ValueError(
-            f"reward {named!r} is unknown: there are {', '.join(BUILT_IN)}, and functions of your own as "
+            f"reward {named!r} is unknown: there are {', '.join((*BUILT_IN, REWARD_MODEL))}, and functions of your own as "
             '"my_rewards.py:function"'
         )
     return path

@@ -48,7 +48,8 @@ class Settings(StudentSettings):
         "sampler", description="the denominator of the ratio (rl/update.py)"
     )
     reward: str | dict[str, float] = Field(
-        "plus_minus_one", description="plus_minus_one, zero_one, format, `file.py:function`, or a table of weights"
+        "plus_minus_one",
+        description="plus_minus_one, zero_one, format, reward_model, `file.py:function`, or a table of weights",
     )
     kl: KLSettings = Field(KLSettings(), description="penalty on moving away from the model the stage began with")
     entropy_bonus: float = Field(0.0, ge=0, le=1000, description="reward per nat of a token's entropy")

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 Wire = Literal[
-    "entropy", "kl", "repetition", "truncated", "unanswered", "zero_advantage", "length_drift", "sampler_gap"
+    "entropy",
+    "kl",
+    "repetition",
+    "truncated",
+    "unanswered",
+    "zero_advantage",
+    "length_drift",
+    "sampler_gap",
+    "reward_hacking",
 ]
 MOST_ROLLBACKS = 3
 ROLLBACK_RATE = 0.5  # factor of the learning rate after each roll-back
@@ -49,6 +57,12 @@ class Tripwires(Settings):
     length_drift: float = Field(3.0, ge=0, description="factor by which rollouts became longer or shorter")
     sampler_gap: float = Field(
         0.02, ge=0, description="mean |log-probability gap| of sampler and learner, nats per token"
+    )
+    reward_hacking: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="fall of the share of right rollouts while the mean reward rises, since the first step",
     )
     patience: int = Field(3, gt=0, description="consecutive steps beyond a limit before a wire trips")
     actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(
@@ -113,7 +127,7 @@ class Watch:
         watched = state.setdefault("tripwires", {"first": {}, "since": {}})
         if state.get("steps_without_signal"):  # the loop has said it
             self.said.add("zero_advantage")
-        for name in ("entropy", "response_length"):
+        for name in ("entropy", "response_length", "reward", "accuracy"):
             if name in values:
                 watched["first"].setdefault(name, values[name])
         for wire, (value, beyond) in beyond_limits(self.settings, values, watched["first"]).items():
@@ -157,6 +171,7 @@ ADVICE: dict[str, str] = {
     "zero_advantage": "The prompts are too easy or too hard: choose other pool.levels, or algorithm = dapo.",
     "length_drift": "Look at the rollouts: algorithm = dr_grpo does not reward length.",
     "sampler_gap": "Use the same dtype for sampling and training.",
+    "reward_hacking": "The reward is no longer what you want: stop earlier, set kl.coefficient, or add a verifiable reward.",
 }
 
 
@@ -174,6 +189,9 @@ def beyond_limits(
     if settings.length_drift and values.get("response_length") and first["response_length"] > 0:
         factor = values["response_length"] / first["response_length"]
         numbers["length_drift"] = factor, max(factor, 1 / factor) > settings.length_drift
+    if settings.reward_hacking and {"reward", "accuracy"} <= values.keys() & first.keys():
+        fall = first["accuracy"] - values["accuracy"] if values["reward"] > first["reward"] else 0.0
+        numbers["reward_hacking"] = fall, fall > settings.reward_hacking
     return numbers
 
 

@@ -112,3 +112,8 @@ def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
     means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
     means |= {name: totals[name] / len(updates) for name in ("loss", "gradient_norm")}
     return means | ({"sampler_gap": totals["sampler_gap"] / totals["fresh"]} if totals["fresh"] else {})
+
+
+def average(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The plain mean of each number over the updates; {} of none."""
+    return {name: sum(sums[name] for sums in updates) / len(updates) for name in updates[0]} if updates else {}

@@ -11,13 +11,20 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
 from whetstone.run.disk import disk_full_explained
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+    StageSettings,
+)
 
 MANIFEST = "manifest.json"  # what the stage was made from, and hashes of what it made
 STARTED = "started.json"  # the same of a stage that is under way; removed after the manifest is written
@@ -45,6 +52,7 @@ class Stage:
     model: ModelSettings
     parallel: ParallelSettings
     scores: ScoreSettings
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
 

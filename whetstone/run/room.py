@@ -13,7 +13,7 @@ from whetstone.run.settings import StageSettings
 
 PROMPT_TOKENS = 1024  # assumed length of the longest prompt, if only the length of the answer is set
 # Shared settings that the result of training depends on. Micro-batches, threads and the device never change what is learnt.
-TRAINING = ("run.seed", "model", "parallel.compute")
+TRAINING = ("run.seed", "model", "adapter", "parallel.compute")
 
 
 @dataclass(frozen=True)

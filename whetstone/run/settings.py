@@ -249,6 +249,18 @@ class ScoreSettings(Settings):
     )
 
 
+class AdapterSettings(Settings):
+    """An adapter that training stages train instead of all weights (LoRA, by peft; learner/adapter.py)."""
+
+    rank: int = Field(0, ge=0, le=65_536, description="of the two matrices of each layer; 0: all weights are trained")
+    alpha: float = Field(0.0, ge=0, description="the adapter counts alpha / rank; 0: 2 * rank")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="layers that get one: all linear ones below the head, or those of these names (q_proj, …)",
+    )
+    dora: bool = Field(False, description="the length of each row is learnt apart from its direction")
+
+
 class OptimizerSettings(Settings):
     """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
     for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from whetstone.rl.algorithm import Algorithm, ClippedSettings, Group, Setup
 from whetstone.rl.algorithms.grpo import grpo
-from whetstone.rl.credit import row_of, token_mean
+from whetstone.rl.credit import row_of, token_mean, whitened
 from whetstone.rl.keep import each
 
 if TYPE_CHECKING:
@@ -50,11 +50,3 @@ def returns_to_go(group: Group, of_group: bool) -> list[list[float]]:
         to_go = list(accumulate(reversed(paid)))[::-1]  # of each token and those after it
         returns.append([rollout.reward + rest - mean for rest in to_go])
     return returns
-
-
-def whitened(values: list[list[list[float]]]) -> list[list[list[float]]]:
-    """Mean 0 and standard deviation 1 over all tokens of all rollouts of all groups."""
-    flat = [x for group in values for rollout in group for x in rollout]
-    mean = sum(flat) / max(1, len(flat))
-    spread = (sum((x - mean) ** 2 for x in flat) / max(1, len(flat))) ** 0.5
-    return [[[(x - mean) / (spread + 1e-6) for x in rollout] for rollout in group] for group in values]

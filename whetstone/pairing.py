@@ -13,8 +13,11 @@ In the first two each rollout is in one pair at most.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
+from typing import Literal
 
 from whetstone.records import Pair, Problem, Rollout
+
+Pairing = Literal["length_matched", "hardest", "one", "all"]
 
 # (right, wrong, random numbers) -> (chosen, rejected), the most wanted first
 Rule = Callable[[list[Rollout], list[Rollout], random.Random], Iterator[tuple[Rollout, Rollout]]]

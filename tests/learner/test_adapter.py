@@ -1,0 +1,126 @@
+"""Adapters by peft: their gradient, the merged weights, and stages that train them."""
+
+import pytest
+import torch
+
+from tests.scripted import Killed, kill_after, stage
+from tests.tiny_models import random_model
+from tests.tiny_world import logged
+from whetstone import sft
+from whetstone.batch import Row, collate
+from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
+from whetstone.learner.learner import Learner
+from whetstone.learner.next_token import next_token_loss
+from whetstone.model import load
+from whetstone.rl import loop
+from whetstone.run.folder import hash_folder
+from whetstone.run.settings import AdapterSettings, ParallelSettings
+
+peft = pytest.importorskip("peft")
+VOCABULARY = 64
+ROWS = [Row([3, 5, 8, 13, 21, 34], 2, weights=0.25), Row([2, 4, 6, 8, 10], 1, weights=0.25)]
+CPU = ParallelSettings(device="cpu", forks=1)
+
+
+def moved(kind: str = "llama", **settings):
+    """A float64 model and its adapter, no longer at its start."""
+    model = random_model(kind, VOCABULARY, torch.float64)
+    add_adapter(model, AdapterSettings(rank=3, **settings), seed=0)
+    model.to(torch.float64)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def gradient(model) -> tuple[float, dict[str, torch.Tensor]]:
+    learner = Learner(model, VOCABULARY, CPU)
+    sums = learner.forward_backward([collate(ROWS, torch.float64)], next_token_loss)
+    return sums["loss"], {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plain(model, kind: str = "llama"):
+    """A model without adapters that has the merged weights."""
+    copy = random_model(kind, VOCABULARY, torch.float64)
+    weights = dict(copy.named_parameters())
+    with torch.no_grad():
+        for name, weight in plain_weights(model):
+            weights[name].copy_(weight)
+    return copy
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_the_gradient_is_the_full_one_projected_onto_the_factors(kind):
+    """W' = W + s B A, so dL/dB = s dL/dW' Aᵀ and dL/dA = s Bᵀ dL/dW'."""
+    model = moved(kind)
+    loss, ours = gradient(model)
+    full_loss, full = gradient(plain(model, kind))
+    assert loss == pytest.approx(full_loss, abs=1e-12)
+    for name, layer in adapted(model):
+        a, b, scale = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
+        of_weight = full[f"{name}.weight"]
+        assert torch.allclose(ours[f"{name}.lora_B.default.weight"], scale * of_weight @ a.T, atol=1e-12)
+        assert torch.allclose(ours[f"{name}.lora_A.default.weight"], scale * b.T @ of_weight, atol=1e-12)
+    assert all("lora_" in name for name in ours), "the base is frozen"
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_merged_weights_compute_what_the_adapter_does(dora):
+    model = moved(dora=dora)
+    assert gradient(model)[0] == pytest.approx(gradient(plain(model))[0], abs=1e-10)
+
+
+def test_without_its_adapter_it_is_the_base_and_a_new_adapter_changes_nothing():
+    base, model = random_model("llama", VOCABULARY, torch.float64), moved()
+    ids = torch.tensor([[3, 5, 8]])
+    with without_adapter(model):
+        assert torch.equal(model(ids, use_cache=False).logits, base(ids, use_cache=False).logits)
+    assert not torch.allclose(model(ids, use_cache=False).logits, base(ids, use_cache=False).logits)
+    fresh = random_model("llama", VOCABULARY, torch.float64)
+    add_adapter(fresh, AdapterSettings(rank=3), seed=0)
+    assert torch.equal(fresh.to(torch.float64)(ids, use_cache=False).logits, base(ids, use_cache=False).logits)
+
+
+def test_layers_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"\[adapter\] targets = \['nowhere'\]"):
+        add_adapter(random_model("llama", VOCABULARY), AdapterSettings(rank=2, targets=["nowhere"]), seed=0)
+
+
+def with_adapter(stage, **settings):
+    from dataclasses import replace
+
+    return replace(stage, adapter=AdapterSettings(**({"rank": 4} | settings)))
+
+
+def test_a_stage_trains_an_adapter_saves_both_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch):
+    def room(folder):
+        known = {"epochs": 3, "batch_tokens": 64, "checkpoint_every": 2, "optimizer": {"learning_rate": 5e-3}}
+        inputs = {"model": adder, "data": world["subset"]}
+        return with_adapter(stage(folder, sft.Settings(kind="sft", **known), **inputs))
+
+    summary = sft.run(room(tmp_path / "one"))
+    losses = logged(tmp_path / "one", "loss")
+    assert losses[-1] < losses[0]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        sft.run(room(tmp_path / "two" / "one"))
+    assert sft.run(room(tmp_path / "two" / "one")) == summary
+    for artifact in ("model", "adapter"):
+        assert hash_folder(tmp_path / "two" / "one" / artifact) == hash_folder(tmp_path / "one" / artifact)
+    merged, _ = load(tmp_path / "one" / "model")
+    base, _ = load(adder)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "one" / "adapter").merge_and_unload()
+    for (name, ours), (_, other) in zip(merged.named_parameters(), theirs.named_parameters(), strict=True):
+        assert torch.allclose(ours, other, atol=1e-6), name
+
+
+def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world, adder):
+    known = {"steps": 3, "prompts_per_step": 2, "samples": 4, "max_tokens": 40, "pool": {"samples": 0}}
+    known |= {"stabilisers": [], "kl": {"coefficient": 0.01}, "optimizer": {"learning_rate": 5e-3}}
+    inputs = {"model": adder, "prompts": world["prompts"]}
+    loop.run(with_adapter(stage(tmp_path / "r", loop.Settings(kind="rl", **known), **inputs)))
+    assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    kl = logged(tmp_path / "r", "kl")
+    assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-6

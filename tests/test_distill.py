@@ -1,0 +1,78 @@
+"""The distillation room: the student comes nearer to its teacher, on its own text or a corpus's, and resumes to the bit."""
+
+import pytest
+
+from tests.scripted import Killed, kill_after, stage
+from tests.tiny_world import logged, teach
+from whetstone import distill
+from whetstone.model import build_tiny, load, save
+from whetstone.run.folder import hash_folder
+from whetstone.run.settings import ModelSettings
+
+
+@pytest.fixture(scope="module")
+def pupil(world, tmp_path_factory):
+    """The adder's own younger self: the same start, fewer epochs."""
+    return teach(tmp_path_factory.mktemp("pupil") / "m", world, epochs=4)
+
+
+def room(folder, world, student, teacher, **settings):
+    known = {"steps": 4, "prompts_per_step": 4, "samples": 2, "max_tokens": 40, "checkpoint_every": 2}
+    known |= {"optimizer": {"learning_rate": 2e-3, "warmup": 0}, "teacher_model": str(teacher)} | settings
+    inputs = {"model": student, "prompts": world["prompts"], "data": world["corpus"]}
+    return stage(folder, distill.Settings(kind="distill", **known), **inputs)
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "jensen_shannon"])
+def test_the_student_comes_nearer_to_its_teacher(tmp_path, world, adder, pupil, kind):
+    summary = distill.run(room(tmp_path / "d", world, pupil, adder, divergence=kind, steps=6))
+    losses = logged(tmp_path / "d", "loss")
+    assert summary["divergence_at_last"] == losses[-1] < losses[0] and min(losses) > 0
+    assert max(logged(tmp_path / "d", "sampler_gap")) < 1e-4
+    assert hash_folder(tmp_path / "d" / "model") != hash_folder(pupil)
+
+
+def test_a_model_is_at_no_distance_from_itself(tmp_path, world, adder):
+    with pytest.raises(ValueError, match="has trained nothing"):
+        distill.run(room(tmp_path / "d", world, adder, adder, steps=1))
+    assert logged(tmp_path / "d", "loss")[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(tmp_path, world, adder, pupil, monkeypatch):
+    settings = {"on_policy": 0.5, "steps": 6}
+    summary = distill.run(room(tmp_path / "one", world, pupil, adder, **settings))
+    assert len(logged(tmp_path / "one", "accuracy")) == 3, "the other steps are on the corpus"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        distill.run(room(tmp_path / "two" / "one", world, pupil, adder, **settings))
+    assert distill.run(room(tmp_path / "two" / "one", world, pupil, adder, **settings)) == summary
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_a_teacher_with_another_vocabulary_is_refused_with_what_to_do(tmp_path, world, adder):
+    other = ModelSettings(layers=1, hidden=32, mlp=32, heads=1, kv_heads=1, vocabulary=280, context=256)
+    save(*build_tiny(other, ["quite another text"], seed=0), tmp_path / "other")
+    with pytest.raises(ValueError, match=r"another vocabulary than the student .* then sft"):
+        distill.run(room(tmp_path / "d", world, adder, tmp_path / "other"))
+
+
+def test_a_stage_without_a_teacher_says_how_to_name_one(tmp_path, world, adder):
+    with pytest.raises(ValueError, match=r'has no teacher: set teacher_model = "FOLDER", or teacher = "STAGE"'):
+        distill.run(room(tmp_path / "d", world, adder, ""))
+    with pytest.raises(FileNotFoundError):
+        distill.check(distill.Settings(kind="distill", teacher_model="nowhere/at/all"))
+
+
+def test_draws_walk_over_all_prompts_and_depend_on_seed_and_step_alone():
+    items = list(range(10))
+    seen = [item for step in range(5) for item in distill.drawn(items, 4, seed=3, step=step)]
+    assert sorted(seen) == sorted(items * 2)
+    assert distill.drawn(items, 4, 3, 1) == distill.drawn(items, 4, 3, 1) != distill.drawn(items, 4, 4, 1)
+
+
+def test_the_teacher_is_neither_trained_nor_saved(tmp_path, world, adder, pupil):
+    before = hash_folder(adder)
+    distill.run(room(tmp_path / "d", world, pupil, adder, steps=1))
+    assert hash_folder(adder) == before
+    names = {name for name, _ in load(tmp_path / "d" / "model")[0].named_parameters()}
+    assert names == {name for name, _ in load(adder)[0].named_parameters()}

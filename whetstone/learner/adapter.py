@@ -1,0 +1,139 @@
+"""Adapters: small trained matrices beside frozen weights, by peft (LoRA, Hu et al. 2022, arXiv 2106.09685; DoRA, Liu et al.
+2024, arXiv 2402.09353).
+
+    add_adapter(model, settings, seed)         # in place: the base is frozen, the adapter is trained
+    for name, weight in plain_weights(model)   # the model without adapters that computes the same: what samplers and files get
+
+A stage that trains an adapter ends with the whole model, the adapter merged (`model/`), and the adapter alone as peft writes it
+(`adapter/`). The next stage starts from the merged model, with a new adapter.
+
+Letters: O outputs of a layer, I inputs, R rank.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whetstone.run.mistakes import install_hint
+from whetstone.run.settings import AdapterSettings
+
+NAME = "default"  # peft's name of the only adapter
+OWN = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B)\.")
+BASE = ".base_layer."
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError(f"[adapter] rank needs the package peft: {install_hint('lora')}") from error
+    return peft
+
+
+def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
+    """Freeze the model and put an adapter beside its linear layers. It changes nothing until it is trained: B is 0.
+
+    Raises ImportError without peft, ValueError if the model has no such layers.
+    """
+    peft = _peft()
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        target_modules=targets,
+        lora_dropout=0.0,  # the gradient of a row must not depend on how often it is computed
+        use_dora=settings.dora,
+        task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "SEQ_CLS",
+        base_model_name_or_path=model.name_or_path,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            peft.inject_adapter_in_model(config, model, adapter_name=NAME)
+        except ValueError as error:
+            raise ValueError(f"[adapter] targets = {targets!r}: {error}") from error
+    for name, layer in adapted(model):
+        if not isinstance(layer.base_layer, torch.nn.Linear):
+            raise ValueError(
+                f"[adapter] targets: {name} is a {type(layer.base_layer).__name__}, and only linear layers take an adapter."
+            )
+
+
+def adapted(model: Any) -> Iterator[tuple[str, Any]]:
+    """The layers that have an adapter, under the names that they have without one."""
+    yield from ((name, module) for name, module in model.named_modules() if hasattr(module, "lora_A"))
+
+
+def has_adapter(model: Any) -> bool:
+    return next(adapted(model), None) is not None
+
+
+def plain_weights(
+    model: Any, whole: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and weight of each parameter of the model without adapters that computes the same. One is in memory at a time.
+
+    `whole` gathers a weight of which this process has a share; every process of a group must then walk to the end.
+    """
+    layers = dict(adapted(model))
+    for name, parameter in model.named_parameters():
+        if layers and OWN.search(name):
+            continue
+        owner, base, last = name.rpartition(BASE)
+        if not base or owner not in layers:
+            yield name, whole(parameter.detach())
+        elif last == "weight":
+            yield f"{owner}.weight", merged(layers[owner], whole)
+        else:
+            yield f"{owner}.{last}", whole(parameter.detach())
+
+
+def merged(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """W + s B A, of (O, I); with DoRA its rows have the length that is learnt. In the weight's type; sums in fp32 at least."""
+    weight, a, b = (whole(part.weight.detach()) for part in (layer.base_layer, layer.lora_A[NAME], layer.lora_B[NAME]))
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    total = weight.to(wide) + layer.scaling[NAME] * (b.to(wide) @ a.to(wide))
+    if layer.use_dora.get(NAME):
+        length = whole(layer.lora_magnitude_vector[NAME].weight.detach()).to(wide)
+        total = total * (length / total.norm(dim=1))[:, None]
+    return total.to(weight.dtype)
+
+
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The model computes as its base does."""
+    layers = [layer for _, layer in adapted(model)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+def own_weights(
+    model: Any, whole: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight
+) -> dict[str, torch.Tensor]:
+    """The adapter's matrices, as this model names them."""
+    return {name: whole(p.detach()) for name, p in model.named_parameters() if OWN.search(name)}
+
+
+def save_adapter(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write the adapter alone: adapter_config.json and adapter_model.safetensors, as peft reads them."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=NAME)
+    # peft's own wrapper around a model adds this prefix
+    named = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config[NAME]
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    config.inference_mode = False

@@ -1,0 +1,111 @@
+"""The critic: a second model that learns what a state is worth, for algorithms whose credit needs values (PPO).
+
+loss    ½ max((V - R)², (clip(V, V_old ± c) - R)²), R the return of the token and V_old the value at sampling: the clipped value
+        loss of PPO's own code (Schulman et al. 2017; Engstrom et al. 2020, arXiv 2005.12729, section 3)
+
+Its layers are its own, so that neither learner disturbs the other. They start as the policy's, below a new scalar head, or as a
+reward model's, with its head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whetstone.learner.schedule import learning_rate
+from whetstone.rl.algorithm import CriticSettings, Group
+from whetstone.rl.update import gradient
+from whetstone.run.folder import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from whetstone.batch import Batch
+    from whetstone.learner.learner import Learner
+    from whetstone.learner.student import Student
+    from whetstone.rl.update import Credited
+
+
+@dataclass(frozen=True)
+class Critic:
+    learner: "Learner"
+    settings: CriticSettings
+    steps: int  # of the stage
+
+    def valued(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups, with the values of the states in which their tokens were chosen."""
+        from whetstone.batch import answer_row
+
+        rows = [answer_row(r.prompt_ids, r.ids) for group in groups for r in group.rollouts]
+        values = iter(self.learner.state_values(rows))
+        return [replace(group, values=[next(values).tolist() for _ in group.rollouts]) for group in groups]
+
+    def update(self, batch: "Sequence[Credited]", step: int) -> dict[str, float]:
+        """One update on these rows. Returns its sums. Raises FloatingPointError if the gradient is not finite."""
+        sums = gradient(self.learner, self.loss, batch)
+        norm = self.learner.step(learning_rate(self.settings.optimizer, step, self.steps))
+        weight = sums["weight"] or 1.0
+        # 1 - Var(R - V) / Var(R): 0 is as good as a constant, 1 is perfect
+        spread = sums["return_squares"] / weight - (sums["return"] / weight) ** 2
+        left = sums["error_squares"] / weight - (sums["error"] / weight) ** 2
+        return {
+            "value_loss": sums["loss"],
+            "value_norm": norm,
+            "value_clipped": sums["clipped"] / weight,
+            "explained_variance": 1 - left / spread if spread > 1e-12 else 0.0,
+        }
+
+    def loss(self, values: "torch.Tensor", batch: "Batch") -> "tuple[torch.Tensor, dict[str, float]]":
+        """(loss, sums) of values (T,). `batch.token` holds `value` and `return`, (N,) each."""
+        import torch
+
+        now, before, wanted = values[batch.scored], batch.token["value"], batch.token["return"]  # (N,)
+        errors = (now - wanted) ** 2
+        if self.settings.clip_value:
+            near = before + (now - before).clamp(-self.settings.clip_value, self.settings.clip_value)
+            errors = torch.maximum(errors, (near - wanted) ** 2)
+        loss = 0.5 * (batch.weights * errors).sum()
+        with torch.no_grad():
+            error = wanted - now
+            terms = {
+                "weight": torch.ones_like(now),
+                "return": wanted,
+                "return_squares": wanted**2,
+                "error": error,
+                "error_squares": error**2,
+                "clipped": (errors > (now - wanted) ** 2).to(now.dtype),
+            }
+            return loss, {name: float((batch.weights * term).sum()) for name, term in terms.items()}
+
+
+def build_critic(stage: Stage, student: "Student", settings: CriticSettings) -> Critic:
+    """Raises ValueError or FileNotFoundError if it is to start as a reward model and that does not fit."""
+    from whetstone.learner.learner import Learner
+
+    model = _from_reward_model(stage, student) if settings.start == "reward_model" else _from_policy(stage, student)
+    learner = Learner(model, student.chat.size, stage.parallel, settings.optimizer)
+    return Critic(learner, settings, stage.settings.steps)
+
+
+def _from_policy(stage: Stage, student: "Student") -> Any:
+    from whetstone.learner.adapter import add_adapter
+    from whetstone.reward_model import with_scalar_head
+
+    model = with_scalar_head(student.again("critic"), student.chat, stage.seed)
+    if stage.adapter.rank:
+        add_adapter(model, stage.adapter, stage.seed + 1)
+        model.score.requires_grad_(True)
+    return model
+
+
+def _from_reward_model(stage: Stage, student: "Student") -> Any:
+    from whetstone.reward_model import RewardModel
+
+    folder: Path = stage.inputs["reward_model"]
+    model = RewardModel.load(folder, stage.parallel, stage.model.dtype)
+    if not model.fits(student.chat):
+        raise ValueError(
+            f"{stage.name}: the critic cannot start as {folder}: its tokenizer or template is another than the policy's, and a "
+            'critic reads the ids that the policy sampled. Set algorithm = { name = "ppo", critic = { start = "policy" } }.'
+        )
+    return model.learner.model.requires_grad_(True)
