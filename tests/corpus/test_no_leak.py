@@ -24,7 +24,10 @@ NUMBER = re.compile(
     r"\d[\d,.]*|\b(?:x|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
     r"|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand)\b"
 )
-ALL_TRAIN = ("corpus.reserve=0", "questions.source.0.test=0.2", "questions.source.0.validation=0")
+ALL_TRAIN = (
+    "corpus.reserve=0", "questions.source.0.test=0.2", "questions.source.0.validation=0", "questions.metamath.resample=2",
+    "questions.metamath.fobar=1", "questions.metamath.self_verification=1",
+)  # fmt: skip
 TEST_FILES = {  # questions that nothing may be trained on -> their column
     "gsm8k/test.jsonl.gz": "question",
     "gsm_hard/gsmhardv2.jsonl.gz": "input",
