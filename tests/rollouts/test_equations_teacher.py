@@ -55,6 +55,12 @@ def test_a_program_of_annotations_names_the_results_that_it_uses_again():
     text = program_trace(gsm8k().problem, 0).text
     assert "    x1 = 48 / Fraction(2)\n    x2 = x1 * Fraction(3, 2)\n    x3 = x2 + 30\n    return x3\n" in text
     assert run_program(programs(text)[-1]).answer == "66"
+    twins = program_trace(
+        Problem("p", "Of 10, 15, 7, 2 and 6", "40", equations="10/2=5; 5+5=10; 7+10=17; 15+2=17; 17+17+6=40"), 0
+    )
+    assert (
+        "x2 = x1 + x1\n    x3 = 7 + 10\n" in twins.text and "x5 = 17 + 17 + 6\n" in twins.text
+    )  # which is meant is not known
     brackets = program_trace(
         Problem("p", "Of 9, 5, 3 and 2", "8", equations="(9-5)*2=8; 8/(3-1)/2=2; 2*(9-5)=8"), 0
     ).text

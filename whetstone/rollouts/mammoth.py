@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from whetstone.arithmetic.expression import PRECEDENCE, Expression, Number, Operation, Value
+from whetstone.arithmetic.number_words import mentions
 from whetstone.chat import ask
 from whetstone.problems.formulas import worked_equations
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Problem, Sampling, Trace, Verifier
@@ -28,12 +29,16 @@ from whetstone.verify.program import Sandbox
 def program_trace(problem: Problem, index: int) -> Trace:
     """The program that computes a problem's equations, a line each, or its formula, an operation per line.
 
-    A number that an earlier equation gave is that equation's name. Raises ValueError("reason: detail") without either.
+    A number that one earlier equation gave, and the question does not, is that equation's name; with any doubt it stays a
+    number. Raises ValueError("reason: detail") without either.
     """
     lines: list[str] = []
     results: dict[Value, str] = {}
+    doubtful = {mention.value for mention in mentions(problem.question)}
     for number, equation in enumerate(worked_equations(problem), 1):
-        lines.append(f"    x{number} = {_in_python(equation.left, results)}")
+        names = {value: name for value, name in results.items() if value not in doubtful}
+        lines.append(f"    x{number} = {_in_python(equation.left, names)}")
+        doubtful |= {equation.value} & results.keys()
         results[equation.value] = f"x{number}"
     body = "\n".join([*lines, f"    return x{len(lines)}" if lines else f"    return {problem.formula}"])
     exact = "from fractions import Fraction\n\n\n" if "Fraction" in body else ""
