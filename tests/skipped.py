@@ -12,6 +12,7 @@ REMEDIES = {
     "WHETSTONE_DATA": "WHETSTONE_DATA=FOLDER make test (docs/data.md lists the files)",
     "WHETSTONE_CASES": "WHETSTONE_CASES=FOLDER make test",
     "Triton": "pip install triton, then make test (it comes with PyTorch's CUDA builds)",
+    "real model": "make real, then make test-real",
     "extra": "install it, then make test",
 }
 

@@ -14,10 +14,10 @@ from benchmarks.house import circles, import_graph, read_modules
 ROOT = Path(whetstone.__file__).parent
 
 FLOORS = [
-    ("records",),
+    ("records", "base_templates"),
     (
-        "model", "model_folder", "model_weights", "attention", "longrope", "chat", "template", "batch", "arithmetic",
-        "verify", "run", "problems",
+        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
+        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),

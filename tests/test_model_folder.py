@@ -303,12 +303,6 @@ def test_eight_bit_weights_are_refused(untied):
     assert f"1 weights are not stored as full numbers ({name} F8_E4M3)" in refusal(untied)
 
 
-def test_a_gguf_file_is_refused_alone_and_in_a_folder(tmp_path):
-    (tmp_path / "model.gguf").write_bytes(b"GGUF\3\0\0\0")
-    for name in (tmp_path / "model.gguf", tmp_path):
-        assert 'gguf_file="NAME.gguf"' in refusal(name)
-
-
 def test_a_single_file_is_no_model(untied):
     assert "is a file. Name a Hugging Face folder" in refusal(untied / "model.safetensors")
 

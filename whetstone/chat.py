@@ -21,9 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from whetstone.base_templates import PLAIN
 from whetstone.records import Message, Prompt
 from whetstone.run.folder import hash_folder
-from whetstone.template import DATE, PLAIN, Template, TemplateError, excerpt
+from whetstone.template import DATE, Template, TemplateError, excerpt
 
 OPEN, CLOSE = "<think>", "</think>"
 OPENED = re.compile(rf"{OPEN}\s*\Z")
@@ -70,7 +71,7 @@ class Chat:
 
     def __init__(self, tokenizer: Any, eos: int | Sequence[int] | None = None):
         if not tokenizer.chat_template:
-            tokenizer.chat_template = _first_tokens(tokenizer) + PLAIN
+            tokenizer.chat_template = first_tokens(tokenizer) + PLAIN
         self.tokenizer = tokenizer
         self.template = Template(tokenizer)
         self.size = max(tokenizer.get_vocab().values()) + 1
@@ -307,7 +308,7 @@ def _squashed(text: str) -> str:
     return "".join(text.split())
 
 
-def _first_tokens(tokenizer: Any) -> str:
+def first_tokens(tokenizer: Any) -> str:
     """What the tokenizer itself writes before a text, as the beginning of a template."""
     bos = tokenizer.bos_token
     return "{{ bos_token }}" if bos and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else ""

@@ -32,9 +32,14 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model", "-m",
-        help="A Hugging Face folder, a run (its last trained model), a stage, or OWNER/NAME on the Hub, which is downloaded.",
+        help="A Hugging Face folder, a GGUF file, a run (its last trained model), a stage, or OWNER/NAME on the Hub (or "
+        "OWNER/NAME@REVISION), which is downloaded.",
     ),
 ]  # fmt: skip
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(help="For a base model without one, or instead of its own: chatml, plain, … or a .jinja file."),
+]
 
 
 AnswerFrom = Annotated[
@@ -122,6 +127,7 @@ def run(
 def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     """Say what `run` would do: which stages are done, stale (and why) or to do, and what they cost. Runs nothing."""
     from whetstone.learner.cost import bytes_as_text
+    from whetstone.pipeline import base
     from whetstone.pipeline.ahead import warnings
     from whetstone.pipeline.checks import check_stages
     from whetstone.pipeline.running import estimate, made_by_others
@@ -134,6 +140,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     planned = plan_recipe(checked)
+    if line := base.described(checked):
+        write_line(line)
     if note := made_by_others(planned):
         write_line(note)
     for stage, state in planned:
@@ -249,6 +257,7 @@ def evaluate(
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
     answer_from: AnswerFrom = "column",
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
@@ -257,8 +266,9 @@ def evaluate(
 
     mapping = read_mapping(columns or ())
     scores = evaluate_model(
-        model, benchmark, samples, temperature, max_tokens, output, policy, mapping, answer_from=answer_from
-    )
+        model, benchmark, samples, temperature, max_tokens, output, policy, mapping,
+        answer_from=answer_from, chat_template=chat_template,
+    )  # fmt: skip
     print_scores(scores)
 
 
@@ -292,6 +302,7 @@ def generate(
     think_least: ThinkLeast = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
@@ -305,9 +316,10 @@ def generate(
     asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
 
     from whetstone.decode.engine import load_engine
+    from whetstone.model_template import open_model
 
     try:
-        answer_all(load_engine(model), prompts, samples, asking)
+        answer_all(load_engine(open_model(model, chat_template)), prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -327,6 +339,7 @@ def chat(
     think_most: ThinkMost = None,
     think_least: ThinkLeast = 0,
     seed: int = 0,
+    chat_template: ChatTemplate = None,
 ) -> None:
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
@@ -337,8 +350,9 @@ def chat(
     asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking)
 
     from whetstone.decode.engine import load_engine
+    from whetstone.model_template import open_model
 
-    talk(load_engine(model), asking, system)
+    talk(load_engine(open_model(model, chat_template)), asking, system)
 
 
 @app.command()

@@ -20,9 +20,12 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION, Segments
 from whetstone.chat import Chat
 from whetstone.longrope import fix_table
-from whetstone.model_folder import GENERATION, Unfit, check_folder, find_model, read_object
+from whetstone.model_card import CARD, model_card
+from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, without_template
+from whetstone.model_folder import find_model
 from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
 from whetstone.run.disk import room_for
+from whetstone.run.folder import write_text
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
 
@@ -136,10 +139,17 @@ def load(
     (longrope.py). Dropout is switched off: the gradient of a row must not depend on how often it is computed.
 
     Raises FileNotFoundError or ValueError if there is no such folder, if it holds anything but one whole causal model, if
-    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, or if tokenizer and
-    embedding do not belong together.
+    weights are missing, left over, of another shape or not finite, if the model's class cannot be packed, if tokenizer and
+    embedding do not belong together, or if there is no chat template.
     """
-    folder = find_model(path)
+    model, tokenizer = read(find_model(path), device, dtype, longest)
+    if not tokenizer.chat_template:
+        raise without_template(path)
+    return model, tokenizer
+
+
+def read(folder: Path, device: str = "cpu", dtype: str = "float32", longest: int = 0) -> tuple["PreTrainedModel", Any]:
+    """`load` of a plain folder, which need not have a chat template."""
     stored = check_folder(folder)
     with reading(folder):
         config = read_config(folder)
@@ -186,6 +196,8 @@ def load_chat(path: Path | str) -> tuple[Chat, int]:
     with reading(folder):
         config = read_config(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise without_template(path)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 
@@ -266,7 +278,7 @@ def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
     temperature: float = TEMPERATURE,
 ) -> None:  # fmt: skip
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card.
 
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
@@ -276,6 +288,7 @@ def save(
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
+    write_text(folder / CARD, model_card(model, tokenizer))
     # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())
     for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "auto_map"):

@@ -1,103 +1,109 @@
-"""Model folders from elsewhere: which folder a name stands for, and what it must hold before anything of it is built.
+"""The one door for models: the plain folder that a name stands for, whatever a user has.
 
-A folder is untrusted: nothing in it is executed, and sizes are compared with what its files really hold before memory or time
-is spent on them. `model.load` then compares every weight. This file needs neither torch nor transformers, so `plan` can use it.
+A name is a Hugging Face folder, a run (its last trained model) or a stage, a GGUF file or a folder that holds one
+(model_gguf.py), or a model on the Hub (model_hub.py). Everything behind this door knows plain folders only. This file needs
+neither torch nor transformers, unless a GGUF file is converted, so `plan` can use it.
 """
 
-import json
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from whetstone.model_files import ACCEPTED, CONFIG, Unfit, check_folder
+from whetstone.model_gguf import check_gguf, content_hash, convert, converted, gguf_in, origin
+from whetstone.model_hub import commit_of, download, hub_name, snapshot
 from whetstone.run.folder import MANIFEST
-from whetstone.run.mistakes import first_few
-
-CONFIG, GENERATION = "config.json", "generation_config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOKENIZERS = (
-    ("tokenizer.json",),
-    ("tokenizer.model",),
-    ("vocab.json", "merges.txt"),
-    ("spiece.model",),
-    ("tekken.json",),
-)
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-READ = (".json", ".safetensors", ".jinja")
-FLOATS = ("F64", "F32", "F16", "BF16")
-SHOWN, LONGEST = 3, 100  # names in an error, and characters of each
-MOST = {"layer": 4096, "label": 65_536}  # in a configuration, of what takes time or memory for each
-ORIGINAL = "Take this file from where the model came from"
-ACCEPTED = (
-    "Name a Hugging Face folder (config.json, safetensors, tokenizer), a run or a stage that trained a model, or the name "
-    "of a model on the Hugging Face Hub, OWNER/NAME. docs/your_model.md says what a folder must hold"
-)
-PLAIN = "AutoModelForCausalLM.from_pretrained"  # how transformers reads what we refuse, in remedies
-MERGE = (
-    f"Merge it first: PeftModel.from_pretrained({PLAIN}(BASE), ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the "
-    "package peft, and save the tokenizer there too."
-)
-
-
-class Unfit(ValueError):
-    """What a folder holds cannot be used. The message says why, and the remedy."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor in a safetensors file, from its header."""
-
-    file: str
-    shape: tuple[int, ...]
-    dtype: str  # as safetensors writes it: F32, BF16 …
-
-
-# --- names
 
 
 def find_model(name: Path | str) -> Path:
-    """The model folder that a name stands for. A hub model that is not on this machine is downloaded.
+    """The plain folder that a name stands for. A hub model that is not on this machine is downloaded, and a GGUF file is
+    converted, once.
 
-    Raises FileNotFoundError or ValueError if it stands for none.
+    Raises FileNotFoundError or ValueError if the name stands for none, ImportError if a package is missing.
     """
-    folder = Path(name)
-    if (local := local_model(name)) is not None and (folder.exists() or _is_complete(local)):
+    path = Path(name)
+    if (local := local_model(name)) is not None and (path.exists() or _is_complete(local)):
         return local
-    if folder.is_file():
-        kind = f"a GGUF file: {GGUF}" if _is_gguf(folder) else f"a file. {ACCEPTED}."
-        raise Unfit(f"{name} is {kind}")
-    if folder.is_dir():
-        return folder  # what it lacks, `check_folder` says
-    if os.path.lexists(folder):
+    if gguf := gguf_of(name):
+        return convert(gguf)
+    if path.is_file():
+        raise Unfit(f"{name} is a file. {ACCEPTED}.")
+    if path.is_dir():
+        return path  # what it lacks, `check_folder` says
+    if os.path.lexists(path):
         raise FileNotFoundError(f"{name} is a link that leads nowhere, or a device. {ACCEPTED}.")
-    return _download(str(name))
+    if (on_hub := hub_name(name)) is None:
+        raise FileNotFoundError(f"There is no folder {name}. {ACCEPTED}.")
+    folder = download(on_hub)
+    gguf = gguf_in(folder / on_hub.file)
+    return convert(gguf) if gguf else folder
 
 
 def check_model(name: Path | str) -> None:
-    """Raises FileNotFoundError or ValueError if a name stands for no folder that can be used. Nothing is downloaded for it."""
-    if local_model(name) is not None or os.path.lexists(name) or not _is_hub_name(str(name)):
+    """Raises FileNotFoundError or ValueError if a name stands for nothing that can be used. Nothing is downloaded or converted
+    for it.
+    """
+    if local_model(name) is None and (gguf := gguf_of(name)):
+        check_gguf(gguf)
+    elif local_model(name) is not None or os.path.lexists(name) or hub_name(name) is None:
         check_folder(find_model(name))
 
 
 def local_model(name: Path | str) -> Path | None:
-    """The model folder on this machine: `name` itself, a stage's, the last one trained in a run, a downloaded hub model."""
-    folder = Path(name)
-    for own in (folder, folder / "model"):
-        if (own / CONFIG).is_file():
-            return own
-    trained = [path.parent for path in sorted(folder.glob(f"[0-9]*-*/model/{CONFIG}"))]
-    trained = [path for path in trained if (path.parent / MANIFEST).exists()]
-    if trained:
-        return trained[-1]
-    if folder.exists() or not _is_hub_name(str(name)):
-        return None
-    from huggingface_hub import try_to_load_from_cache
+    """The plain folder on this machine: `name` itself, a stage's, the last one trained in a run, what a GGUF file was
+    converted into, a downloaded hub model.
+    """
+    path = Path(name)
+    if (trained := _trained_in(path)) is not None:
+        return trained
+    if gguf := gguf_of(name):
+        return converted(gguf)
+    folder = path if path.exists() else _downloaded(name)
+    return folder if folder is not None and (folder / CONFIG).is_file() else None
 
-    config = try_to_load_from_cache(str(name), CONFIG)
-    return Path(config).parent if isinstance(config, str) else None
+
+def gguf_of(name: Path | str) -> Path | None:
+    """The GGUF file that a name stands for, if it is on this machine. Raises Unfit if a folder holds several."""
+    path = Path(name)
+    if path.exists():
+        return None if _trained_in(path) else gguf_in(path)
+    downloaded = _downloaded(name)
+    return gguf_in(downloaded) if downloaded else None
+
+
+def _trained_in(path: Path) -> Path | None:
+    """The model of a stage, or the last one trained in a run."""
+    if (path / CONFIG).is_file():
+        return None
+    if (path / "model" / CONFIG).is_file():
+        return path / "model"
+    trained = [found.parent for found in sorted(path.glob(f"[0-9]*-*/model/{CONFIG}"))]
+    return next((model for model in reversed(trained) if (model.parent / MANIFEST).exists()), None)
+
+
+def _downloaded(name: Path | str) -> Path | None:
+    """What of a name on the Hub is on this machine: a folder, or the GGUF file that it names."""
+    on_hub = hub_name(name)
+    folder = snapshot(on_hub) if on_hub else None
+    if folder is None or not on_hub.file:
+        return folder
+    return folder / on_hub.file if (folder / on_hub.file).is_file() else None
+
+
+def provenance(name: Path | str) -> dict[str, Any]:
+    """What is known of where a model came from: its name, the commit on the Hub, the GGUF file and its quantisation."""
+    known: dict[str, Any] = {"name": str(name)}
+    if not Path(name).exists() and (on_hub := hub_name(name)):
+        known |= {"revision": on_hub.revision, "commit": commit_of(on_hub)}
+    if (folder := local_model(name)) is not None and (source := origin(folder)):
+        known["converted_from"] = source
+    return known
+
+
+def file_hash(name: Path | str) -> str | None:
+    """Of the GGUF file that a path stands for; None if it stands for none."""
+    gguf = gguf_of(name) if Path(name).exists() else None
+    return content_hash(gguf) if gguf else None
 
 
 def _is_complete(downloaded: Path) -> bool:
@@ -107,248 +113,3 @@ def _is_complete(downloaded: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _is_hub_name(name: str) -> bool:
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
-
-
-def _download(name: str) -> Path:
-    if not _is_hub_name(name):
-        raise FileNotFoundError(f"There is no folder {name}. {ACCEPTED}.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"], ignore_patterns=["*/*"]
-            )
-        )
-    except Exception as error:  # whatever the hub or the network answers
-        reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
-            f"There is no folder {name}, and the Hugging Face Hub does not give a model of that name "
-            f"({type(error).__name__}: {reason}). {ACCEPTED}."
-        ) from error
-
-
-# --- folders
-
-GGUF = (
-    "its weights are quantised and not in safetensors. Convert it: "
-    f'{PLAIN}(FOLDER, gguf_file="NAME.gguf"), then save_pretrained, model and tokenizer (docs/your_model.md).'
-)
-
-
-def check_folder(folder: Path) -> dict[str, Stored]:
-    """The stored weights by name, of a folder whose files can be a plain causal model of full precision.
-
-    Raises FileNotFoundError or ValueError with the reason and the remedy if they cannot.
-    """
-    _refuse_other_formats(folder)
-    config = read_object(folder / CONFIG)
-    _refuse_other_kinds(folder, config)
-    _refuse_sizes(folder, config)
-    _refuse_ends(folder / CONFIG, config)
-    if (folder / GENERATION).exists():
-        _refuse_ends(folder / GENERATION, read_object(folder / GENERATION))
-    stored = stored_weights(folder)
-    if not stored:
-        _refuse_without_weights(folder)
-    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
-        raise FileNotFoundError(
-            f"{folder} has no tokenizer ({', or '.join(' with '.join(names) for names in TOKENIZERS[:3])}): without it, text "
-            "cannot become ids. Copy the tokenizer's files from the model that this one was trained from."
-        )
-    _refuse_layers(folder, config, stored)
-    _refuse_unread_template(folder)
-    return stored
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises ValueError that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Unfit(f"{path} is not valid JSON ({error}). {ORIGINAL}.") from error
-    if not isinstance(value, dict):
-        raise Unfit(f"{path} holds a {type(value).__name__}, not an object. {ORIGINAL}.")
-    return value
-
-
-def _refuse_other_formats(folder: Path) -> None:
-    files = sorted(folder.iterdir())
-    if odd := [path.name for path in files if not path.is_file() and (not path.is_dir() or path.suffix in READ)]:
-        raise Unfit(
-            f"{folder}: {listed(odd)} is no file (a link that leads nowhere, a pipe, a folder). Put the file in its place, or "
-            "remove it."
-        )
-    adapters = [path.name for path in files if path.name.startswith("adapter_")]
-    if adapters:
-        raise Unfit(
-            f"{folder} holds an adapter ({listed(adapters)}), and only whole models are read: the base alone would be another "
-            f"model. {MERGE}"
-        )
-    if not (folder / CONFIG).is_file():
-        if gguf := [path.name for path in files if path.suffix == ".gguf"]:
-            raise Unfit(f"{folder} holds {listed(gguf)}: {GGUF}")
-        raise FileNotFoundError(f"{folder} has no {CONFIG}, so it is no model. {ACCEPTED}.")
-
-
-def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
-    def refuse(what: str, remedy: str) -> NoReturn:
-        raise Unfit(f"{folder}/{CONFIG}: {what}. {remedy}")
-
-    quantised = [key for key in ("quantization_config", "quantization", "compression_config") if config.get(key)]
-    quantised += [
-        name
-        for name in ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-        if (folder / name).exists()
-    ]
-    if quantised:
-        refuse(
-            f"the weights are quantised ({listed(quantised)}), and training and scores need the full ones",
-            f"Take the model's unquantised folder, or dequantise: {PLAIN}(FOLDER).dequantize(), then save_pretrained.",
-        )
-    parts = [
-        key for key in config if key.endswith("_config") and isinstance(config[key], dict) and key != "rope_config"
-    ]
-    causal = "Use a causal language model, such as Phi-3, Qwen 2 or 3, or Llama."
-    if "text_config" in parts or "vision_config" in parts or "audio_config" in parts:
-        refuse(f"a model of several parts ({listed(parts)}), not a language model alone", causal)
-    if config.get("is_encoder_decoder"):
-        refuse("an encoder with a decoder, not a causal language model", causal)
-    if "transformers_weights" in config:
-        refuse(
-            "transformers_weights names other files than model.safetensors", "Rename the weights, and remove this key."
-        )
-    if not isinstance(config.get("model_type"), str):
-        refuse("it has no model_type, so the model's class is not known", f"{ORIGINAL}.")
-
-
-def _refuse_ends(path: Path, config: dict[str, Any]) -> None:
-    ends = config.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if not all(type(end) is int and end >= 0 for end in ends):
-        raise Unfit(f"{path}: eos_token_id = {listed(map(str, ends))}: it is an id, or a list of ids. {ORIGINAL}.")
-
-
-def _refuse_sizes(folder: Path, config: dict[str, Any]) -> None:
-    """Numbers for each of which the configuration's class would take memory, before it is compared with anything."""
-    for key, value in config.items():
-        for word, most in MOST.items():
-            if word in key and isinstance(value, int | float) and value > most:
-                raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is at most {most:,}. {ORIGINAL}.")
-    rope = [config.get(key) for key in ("rope_scaling", "rope_parameters")]
-    for key, value in (item for table in (config, *rope) if isinstance(table, dict) for item in table.items()):
-        positive = key in ("max_position_embeddings", "rope_theta", "factor") and isinstance(value, int | float)
-        if positive and not 0 < value < float("inf"):
-            raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is a number above 0. {ORIGINAL}.")
-
-
-def _refuse_layers(folder: Path, config: dict[str, Any], stored: dict[str, Stored]) -> None:
-    layers = 1 + max((int(number) for name in stored for number in re.findall(r"(?:^|\.)(\d+)\.", name)), default=-1)
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-        if isinstance(config.get(key), int) and config[key] > layers:
-            raise Unfit(
-                f"{folder}: {CONFIG} asks for {config[key]:,} layers ({key}), and the weights are of {layers:,}. Take "
-                "both from the same model."
-            )
-
-
-def _refuse_unread_template(folder: Path) -> None:
-    """A template that transformers' tokenizers do not read: prompts would be those of a model without one."""
-    template, old, settings = (
-        folder / name for name in ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG)
-    )
-    if template.exists():
-        if not template.read_bytes().strip():
-            raise Unfit(f"{template} is empty. {ORIGINAL}, or remove it.")
-    elif old.exists() and not (settings.exists() and read_object(settings).get("chat_template")):
-        raise Unfit(f"{old} is not read by tokenizers. Put the text of its chat_template into {template.name}.")
-
-
-# --- weights
-
-
-def stored_weights(folder: Path) -> dict[str, Stored]:
-    """Name -> shape and type of the weights that transformers would read, from the files' headers; {} if there are none.
-
-    A tied head is stored once. Raises ValueError or FileNotFoundError if a file is damaged or missing.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    stored: dict[str, Stored] = {}
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="np") as file:
-                parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-                if twice := sorted(parts.keys() & stored.keys()):
-                    raise Unfit(f"{folder}: {listed(twice)} stands in two files. Copy or download the folder again.")
-                stored |= {n: Stored(path.name, tuple(p.get_shape()), p.get_dtype()) for n, p in parts.items()}
-        except SafetensorError as error:
-            raise Unfit(f"{path} is damaged or cut off ({error}). {_again(path)}") from error
-    return stored
-
-
-def _again(path: Path) -> str:
-    with path.open("rb") as file:
-        pointer = file.read(40).startswith(b"version https://git-lfs")
-    return "It is a pointer of git LFS: git lfs pull." if pointer else "Copy or download it again."
-
-
-def _weight_files(folder: Path) -> Sequence[Path]:
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).exists():
-        return []
-    index = read_object(folder / INDEX)
-    parts = index.get("weight_map")
-    if not isinstance(parts, dict) or not all(
-        isinstance(name, str) and name and Path(name).name == name for name in parts.values()
-    ):
-        raise Unfit(
-            f"{folder / INDEX}: weight_map is not a table of weights and their files, all in this folder. Download it again."
-        )
-    if not isinstance(index.get("metadata"), dict):
-        raise Unfit(f'{folder / INDEX} has no "metadata", which transformers asks for. Add "metadata": {{}}.')
-    names = sorted(set(parts.values()))
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise FileNotFoundError(
-            f"{folder} lacks {listed(missing)}, of the {len(names)} files that {INDEX} lists. Copy or download the others."
-        )
-    return [folder / name for name in names]
-
-
-def _refuse_without_weights(folder: Path) -> NoReturn:
-    if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
-        raise Unfit(f"{folder}: its safetensors files hold no weights. Copy or download them again.")
-
-    def found(pattern: str) -> list[str]:
-        return sorted(path.name for path in folder.glob(pattern))
-
-    if pickles := [name for pattern in PICKLES for name in found(pattern) if name != "training_args.bin"]:
-        raise Unfit(
-            f"{folder} holds its weights as pickles ({listed(pickles)}), which can execute code and are never read. Convert "
-            f"them where that may happen: {PLAIN}(FOLDER).save_pretrained(NEW) writes safetensors."
-        )
-    if gguf := found("*.gguf"):
-        raise Unfit(f"{folder} holds {listed(gguf)}: {GGUF}")
-    others = found("*.safetensors")
-    remedy = f"Rename {others[0]} to {WEIGHTS}." if len(others) == 1 else "Copy or download them."
-    raise FileNotFoundError(f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}. {remedy}")
-
-
-def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
-
-
-def listed(names: Iterable[str]) -> str:
-    """A few names, and how many more there are. They come from a file: long ones are cut, and control characters escaped.
-
-    >>> listed(["a\\n", "b", "c", "d", "e"])
-    'a\\\\n, b, c and 2 more'
-    """
-    every = [(name if name.isprintable() else ascii(name)[1:-1])[:LONGEST] for name in names]
-    return first_few(every, SHOWN)

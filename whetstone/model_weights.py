@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from whetstone.attention import ATTENTION
-from whetstone.model_folder import CONFIG, FLOATS, MERGE, Stored, Unfit, listed, read_object
+from whetstone.model_files import CONFIG, FLOATS, MERGE, Stored, Unfit, listed, read_object
 from whetstone.run.progress import say
 
 if TYPE_CHECKING:

@@ -28,7 +28,6 @@ Turn = Mapping[str, str]  # role, content, perhaps reasoning_content
 
 DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is told no date
 DIRECTIVES = "aAbBcdDeFgGhHIjmMpRSTuUVwWxXyYzZ"  # of strftime
-PLAIN = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"  # for a model without a template
 
 CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
 MEMORY = 1 << 29  # bytes that the trial renderings may take

@@ -11,7 +11,7 @@ from tests.tiny_world import answer, problem
 from whetstone.answer import best_of
 from whetstone.chat import Chat
 from whetstone.model import load
-from whetstone.model_folder import Unfit
+from whetstone.model_files import Unfit
 from whetstone.records import Completion, Pair, Rollout, Trace
 from whetstone.reward import train
 from whetstone.reward_model import RewardModel, with_scalar_head

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
-from whetstone.model_folder import check_folder, find_model
+from whetstone.model_files import check_folder
+from whetstone.model_folder import provenance
+from whetstone.model_template import open_model
 from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
 from whetstone.problems.files import find_files
 from whetstone.problems.published import test_file
@@ -81,16 +83,17 @@ def evaluate_model(
     columns: Mapping[str, Any] | None = None,
     seed: int = 0,
     answer_from: AnswerFrom = "column",
+    chat_template: str | None = None,
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a
-    model or problems that cannot be used.
+    column the answer is. `chat_template` is for a base model without one. `output` keeps the generations and a scores.json;
+    without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
-    folder = find_model(model)
+    folder = open_model(model, chat_template)
     check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
     settings = ScoreSettings(
@@ -100,7 +103,8 @@ def evaluate_model(
         target = output or Path(temporary)
         scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
     if output:
-        write_json(output / "scores.json", {"scores": [to_row(score) for score in scores]})
+        rows = [to_row(score) for score in scores]
+        write_json(output / "scores.json", {"scores": rows, "model": provenance(model)})
     return scores
 
 

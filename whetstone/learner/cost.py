@@ -22,11 +22,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
-from whetstone.model_folder import CONFIG, check_folder, check_model, local_model, read_object
+from whetstone.model_files import CONFIG, check_folder, read_object
+from whetstone.model_folder import check_model, gguf_of, local_model
+from whetstone.model_gguf import check_gguf, sizes
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
@@ -66,7 +68,7 @@ class Shape:
 
 
 def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
-    """The shape of a model folder or a downloaded hub name, else the one in `[model]`.
+    """The shape of a model folder, a GGUF file or a downloaded hub name, else the one in `[model]`.
 
     None if `folder` is a hub name that is not downloaded and `[model]` does not give its shape, or if the model's class has
     other sizes than a transformer. Raises ValueError or FileNotFoundError if `[model] path` cannot be used.
@@ -75,6 +77,9 @@ def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
         check_model(folder)
     if folder is not None and (local := local_model(folder)) is not None:
         return shape_of_folder(local)
+    if folder is not None and (gguf := gguf_of(folder)) is not None:
+        header = check_gguf(gguf)
+        return _shape(sizes(header), header.weights, "output.weight" not in header.tensors)
     return None if model.path is not None and "layers" not in model.model_fields_set else shape_in_settings(model)
 
 
@@ -88,7 +93,12 @@ def shape_in_settings(model: ModelSettings) -> Shape:
 
 
 def shape_of_folder(folder: Path) -> Shape | None:
-    stored, config = check_folder(folder), read_object(folder / CONFIG)
+    stored = check_folder(folder)
+    weights = sum(math.prod(tensor.shape) for tensor in stored.values())
+    return _shape(read_object(folder / CONFIG), weights, "lm_head.weight" not in stored)
+
+
+def _shape(config: dict[str, Any], parameters: int, tied: bool) -> Shape | None:
     if any(not isinstance(config.get(key), int) or config[key] < 1 for key in SIZES):
         return None
     heads = config["num_attention_heads"]
@@ -100,8 +110,8 @@ def shape_of_folder(folder: Path) -> Shape | None:
         queries=heads * size,
         keys=(config.get("num_key_value_heads") or heads) * size,
         vocabulary=config["vocab_size"],
-        parameters=sum(math.prod(tensor.shape) for tensor in stored.values()),
-        tied="lm_head.weight" not in stored,
+        parameters=parameters,
+        tied=tied,
     )
 
 
@@ -280,11 +290,12 @@ def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estima
 
 def count_tokens(folder: Path | str | None, texts: Iterable[str], longest: int) -> int:
     """Tokens of the texts that are not longer than `longest`; 0 if the model folder has no tokenizer yet."""
-    if folder is None or not (Path(folder) / "tokenizer.json").exists():
+    folder = local_model(folder) if folder is not None else None
+    if folder is None or not (folder / "tokenizer.json").exists():
         return 0
     from tokenizers import Tokenizer
 
-    tokenizer, texts, tokens = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), iter(texts), 0
+    tokenizer, texts, tokens = Tokenizer.from_file(str(folder / "tokenizer.json")), iter(texts), 0
     while batch := list(islice(texts, TEXTS_AT_ONCE)):
         lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(batch)]
         tokens += sum(length for length in lengths if length <= longest)

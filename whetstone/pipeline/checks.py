@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from whetstone.model_folder import check_model
+from whetstone.model_template import check_template
 from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.recipe import Recipe, RecipeStage
@@ -42,9 +43,10 @@ def _files(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _model(recipe: Recipe, stage: RecipeStage) -> None:
-    """`[model] path`. A model on the Hub is looked at when it is loaded."""
+    """`[model] path` and `chat_template`. A model on the Hub is looked at when the run begins."""
     if starts_from_path(recipe, stage):
         check_model(str(recipe.model.path))
+        check_template(str(recipe.model.path), recipe.model.chat_template)
 
 
 def _device(recipe: Recipe, stage: RecipeStage) -> None:

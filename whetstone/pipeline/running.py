@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.pipeline import base
 from whetstone.pipeline.ahead import check_before_training, warnings
 from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.history import History, now
@@ -55,6 +56,8 @@ def run_recipe(
         _refuse_missing_inputs(recipe, plan, chosen)
         waiting = [stage for stage, state in plan if stage in chosen and state.status != "done"]
         check_stages(recipe, waiting)
+        if line := base.open_first(recipe, waiting):
+            say(line)
         for stage in waiting:
             for warning in warnings(recipe, stage):
                 say(f"warning: {stage.name}: {warning}")
@@ -245,7 +248,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
     write_manifest(folder / STARTED, depends_on | facts)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
-    prepared = stage_for(recipe, stage, folder)
+    prepared = base.with_open_base(recipe, stage, stage_for(recipe, stage, folder))
     check_before_training(recipe, stage, prepared)
     with measured() as usage:
         summary, peak = _run_room(prepared, stage.room)
@@ -254,6 +257,7 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
         "name": stage.name,
         "number": stage.number,
         **depends_on,
+        **base.started_from(recipe, stage),
         "outputs": _outputs(stage, folder),
         "summary": summary,
         "seed": prepared.seed,

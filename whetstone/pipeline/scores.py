@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from whetstone.model_template import template_source
+from whetstone.pipeline.base import open_base
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.staleness import base_hash
@@ -35,7 +37,7 @@ class _Model:
     """A model to score, and all that its scores depend on."""
 
     name: str  # of its stage, or "base"
-    path: Path
+    path: Path | None  # None: that of `[model] path`
     settings: ScoreSettings
     key: dict[str, Any]
 
@@ -89,12 +91,14 @@ def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Mod
         if "base" in outputs:
             models.insert(0, ("base", folder / "base", outputs["base"]))
         elif recipe.model.path:
-            path = Path(recipe.model.path)
-            models.insert(0, ("base", path, base_hash(recipe.model.path) or recipe.model.path))
+            content = base_hash(recipe.model.path) or recipe.model.path
+            if recipe.model.chat_template:
+                content += f" with {recipe.model.template_tokens} {template_source(recipe.model.chat_template)}"
+            models.insert(0, ("base", None, content))
     return [_model(recipe, name, path, content, problems_hash) for name, path, content in models]
 
 
-def _model(recipe: Recipe, name: str, path: Path, content: str, problems_hash: str) -> _Model:
+def _model(recipe: Recipe, name: str, path: Path | None, content: str, problems_hash: str) -> _Model:
     settings = recipe.scores
     if name == "base" and settings.base_samples:
         settings = settings.model_copy(update={"samples": settings.base_samples})
@@ -143,12 +147,19 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     folder = successor(complete) if old else complete
     if folder.exists() and _left_by(folder, STARTED) != model.key:
         discard(folder)
-    if model.path.is_relative_to(recipe.folder):
+    if model.path is not None:
         require_unchanged(model.path.parent, {model.path.name: model.key["model"]})
     write_manifest(folder / STARTED, {"key": model.key})
     with measured() as usage:
         scores = score_model(
-            model.path, problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name, recipe.longest
+            model.path or open_base(recipe),
+            problems,
+            model.settings,
+            recipe.parallel,
+            recipe.run.seed,
+            folder,
+            model.name,
+            recipe.longest,
         )
     rows = [to_row(score) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from whetstone.model_folder import local_model
+from whetstone.base_templates import SHIPPED
+from whetstone.model_folder import file_hash, local_model
 from whetstone.pipeline.outputs import changed, content_of
 from whetstone.recipe import Recipe, RecipeStage, Source
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, DamagedFile, hash_file
@@ -169,6 +170,9 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     if starts_from_path(recipe, stage):
         path = str(recipe.model.path)
         inputs["[model] path"] = _input("", path, base_hash(path))
+        template = recipe.model.chat_template
+        if template and template not in SHIPPED:
+            inputs["[model] chat_template"] = _input("", template, hash_of(Path(template)))
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))
@@ -186,8 +190,8 @@ def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
 
 
 def base_hash(path: str) -> str | None:
-    """Of the content of the model that `[model] path` names; None if it is not a path."""
-    return hash_of(local_model(path) or Path(path)) if Path(path).exists() else None
+    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's."""
+    return (file_hash(path) or hash_of(local_model(path) or Path(path))) if Path(path).exists() else None
 
 
 def _input(stage: str, artifact: str, content: str | None) -> dict[str, Any]:

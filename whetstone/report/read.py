@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whetstone.model_folder import stored_weights
+from whetstone.model_files import stored_weights
 from whetstone.report.shapes import Card, Evaluation, Run
 from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json
 from whetstone.run.manifest import check_shape, read_manifest, read_scores

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from whetstone.base_templates import CHOICE
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
@@ -159,7 +160,17 @@ class ModelSettings(Settings):
     """
 
     path: str | None = Field(
-        None, description="a folder, a run, or OWNER/NAME on the Hub; left out: a tiny model is made"
+        None,
+        description="a folder, a run, a GGUF file, or OWNER/NAME@REVISION on the Hub (@REVISION may be left out); "
+        "left out: a tiny model is made",
+    )
+    chat_template: str | None = Field(
+        None,
+        description=f"for a base model without one, or instead of the model's own: {CHOICE}; is trained in and exported",
+    )
+    template_tokens: Literal["new", "text"] = Field(
+        "new",
+        description="control tokens of `chat_template` that the tokenizer lacks: added to it and trained, or written as text",
     )
     layers: int = Field(3, ge=1, le=1000, description="transformer blocks")
     hidden: int = Field(128, ge=1, le=2**20, description="width")
@@ -195,6 +206,10 @@ class ModelSettings(Settings):
             )
         if self.path is not None and not self.path.strip():
             raise ValueError("path is empty. Name a folder or a hub name, or leave it out for a tiny model")
+        if self.chat_template is not None and self.path is None:
+            raise ValueError(
+                "chat_template is for the model of `path`: a tiny model has its own. Name a path, or leave it out"
+            )
         return self
 
 
