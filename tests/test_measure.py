@@ -4,6 +4,7 @@ import doctest
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,12 +208,13 @@ def test_a_scored_model_leaves_its_generations_and_a_score_for_each_problem_set(
     ]
     for score in scores:
         rows = list(read_rows(tmp_path / score.benchmark))
-        assert list(rows[0]) == COLUMNS
+        assert list(rows[0]) == [*COLUMNS, "form", "flexible"]
         assert [(r["problem_id"], r["index"]) for r in rows] == [
             (f"{score.benchmark}{i}", g) for i in range(3) for g in range(2)
         ]
         assert all(r["tokens"] <= 12 and r["gold"] == str(int(r["problem_id"][4:]) + 1) for r in rows)
-        assert summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6) == score
+        summed = summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6)
+        assert replace(summed, prompt=score.prompt) == score and score.prompt["after"] == ""
         assert not (tmp_path / score.benchmark / "journal.jsonl").exists()
 
 
@@ -236,6 +238,11 @@ def test_a_score_that_was_interrupted_goes_on_and_is_the_same(folder, tmp_path, 
 def test_greedy_needs_one_sample_and_problems_can_be_limited(folder, tmp_path):
     (easy, _) = scored(folder, tmp_path, temperature=0, problems=2)
     assert (easy.samples, easy.problems, easy.temperature) == (1, 2, 0)
+
+
+def test_a_score_says_if_the_model_was_rounded_to_eight_bits(folder, tmp_path):
+    (rounded, _), (easy, _) = scored(folder, tmp_path / "8", weights="int8"), scored(folder, tmp_path / "32")
+    assert (rounded.weights, easy.weights) == ("int8", "stored") and rounded.problems == easy.problems
 
 
 def test_a_problem_that_is_too_long_for_the_model_stays_in_the_denominator_as_not_solved(folder, tmp_path, capsys):

@@ -85,6 +85,7 @@ class Pair:
     rejected_ids: list[int] = field(default_factory=list)
     source: str = ""  # teacher | student
     system: str = ""  # what a system turn before the question says
+    policy: str = "math"  # the problem's
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,16 @@ class Score:
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
     not_asked: int = 0  # problems that are too long for the model; they are in the score, as not solved
+    # of the samples that were asked for, the shares with an answer in a box, and with one that is stated in another way
+    boxed: float | None = None
+    stated: float | None = None
+    # `mean` with its interval if samples without an answer get the last number or expression of their text (verify/flexible.py)
+    flexible: float | None = None
+    flexible_low: float | None = None
+    flexible_high: float | None = None
+    prompt: dict[str, Any] = field(default_factory=dict)  # `Prompting.summary`
+    control_of: str = ""  # the stage that this one, a control, questions
+    weights: str = "stored"  # "int8" if the model that answered was rounded to 8 bits
 
 
 @dataclass(frozen=True, slots=True)

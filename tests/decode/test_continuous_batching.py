@@ -39,7 +39,7 @@ def test_tables_list_their_blocks_through_any_allocation_sharing_and_truncation(
         elif action == "share" and owner is not None:
             other = sequence()
             count = draw.randint(0, len(owner.block_table))
-            blocks.share(owner, other, count)
+            blocks.share(owner.block_table[:count], other)
             owners[other] = owners[owner][:count]
         elif action in ("truncate", "leave") and owner is not None:
             count = draw.randint(0, len(owner.block_table)) if action == "truncate" else 0
@@ -113,14 +113,16 @@ def test_however_tight_the_cache_groups_are_answered_as_with_plenty(world, seed)
 
 
 def test_no_sibling_waits_for_the_prefill_of_a_preempted_sequence_that_also_runs_its_completion():
-    prompt = list(range(BLOCK + 3))
+    prompt = list(range(BLOCK + 1))
     preempted, new = sequence(prompt, 0), sequence(prompt, 1)
     preempted.ids, preempted.logprobs = [5] * BLOCK, [0.0] * BLOCK
     scheduler = Scheduler(BlockManager(20, cache=None), max_batch=4, prefill_tokens=1000)
     scheduler.waiting += [preempted, new]
-    prefills, decodes = scheduler.schedule()
-    assert prefills == [(preempted, 2 * BLOCK + 3), (new, BLOCK + 3)] and not decodes
-    assert [scheduler.advance(*prefill) for prefill in prefills] == [[preempted], [new]]
+    prefills, _ = scheduler.schedule()
+    assert prefills == [(preempted, 2 * BLOCK + 1)]
+    assert scheduler.advance(*prefills[0]) == [preempted]
+    preempted.ids.append(5)
+    assert scheduler.schedule() == ([], [preempted, new]), "it shares the whole block and runs the last token itself"
 
 
 def test_a_prompt_that_can_never_fit_is_refused_with_the_numbers(world):
@@ -174,6 +176,63 @@ def test_the_prompt_of_a_group_is_run_once_and_its_blocks_are_shared(world, max_
     for prompt in asked:
         alone |= {c.index: c.ids for c in Engine(*world).generate([prompt], sampling, Script)}
     assert results == alone
+
+
+EXAMPLES = " ".join(f"{i} + {i} = {2 * i};" for i in range(40, 60))
+
+
+@pytest.mark.parametrize(("max_batch", "prefill_tokens", "blocks"), [(8, 8192, 400), (3, 40, 400), (8, 64, 24)])
+def test_a_common_beginning_of_different_prompts_is_run_once_and_changes_nothing(
+    world, max_batch, prefill_tokens, blocks
+):
+    engine = Engine(*world, max_batch=max_batch, prefill_tokens=prefill_tokens, cache_bytes=budget(blocks))
+    asked = [ask(f"p{i}", f"{EXAMPLES} {i} + 1 =", g, "Add.") for i in range(6) for g in range(2)]
+    sampling = Sampling(max_tokens=12, seed=3)
+    decoding = engine.decode(asked, sampling)
+    prompts = [sequence.prompt_ids for sequence in decoding.scheduler.waiting]
+    common = next(i for i in range(len(prompts[0])) if len({prompt[i] for prompt in prompts}) > 1) // BLOCK * BLOCK
+    assert common >= 2 * BLOCK
+    run, results = 0, {}
+    schedule = decoding.scheduler.schedule
+
+    def watched():
+        nonlocal run
+        prefills, decodes = schedule()
+        run += sum(count for _, count in prefills) + len(decodes)
+        return prefills, decodes
+
+    decoding.scheduler.schedule = watched
+    while decoding.busy:
+        results |= {(c.problem_id, c.index): c.ids for c in decoding.step()}
+    if not decoding.scheduler.preemptions:
+        own = sum(len(prompt) - common for prompt in prompts)
+        assert run <= common + own + sum(map(len, results.values())), "the beginning was run twice"
+    alone = {}
+    for prompt in asked:
+        alone |= {(c.problem_id, c.index): c.ids for c in Engine(*world).generate([prompt], sampling)}
+    assert results == alone
+    assert decoding.scheduler.blocks.prefix(prompts[0]) == [], "a block that nobody holds can still be found"
+
+
+def test_a_beginning_can_be_shared_once_it_is_written_and_while_a_table_lists_it():
+    blocks = BlockManager(9, cache=None)
+    ids = list(range(2 * BLOCK + 1))
+    first = sequence(ids)
+    blocks.allocate(first, 3)
+    blocks.announce(first)
+    found = blocks.prefix(ids)
+    assert found == first.block_table[:2] and not blocks.written(found)
+    first.cached = BLOCK
+    blocks.wrote(first)
+    assert blocks.written(found[:1]) and not blocks.written(found)
+    assert blocks.prefix(ids[: 2 * BLOCK]) == found[:1], "the last token of a prompt must be run"
+    assert blocks.prefix([7, *ids[1:]]) == [] and blocks.prefix([*ids[:BLOCK], *ids]) == found[:1]
+    second = sequence(ids)
+    blocks.share(found, second)
+    blocks.truncate(first, 0)
+    assert blocks.prefix(ids) == found
+    blocks.truncate(second, 0)
+    assert blocks.prefix(ids) == [] and blocks.free == 9
 
 
 def test_a_cancelled_completion_leaves_at_once_and_the_others_stay_the_same(world):

@@ -154,6 +154,26 @@ def test_forked_sampling_gives_every_completion_once_and_the_same_ones_again():
         torch.set_num_threads(threads)
 
 
+def test_however_many_threads_sampling_forks_with_one_copy_of_the_packed_weights_and_gives_threads_back(monkeypatch):
+    from whetstone.decode import forked_generator, fused_forward, packed_product
+
+    model, tokenizer = tiny()
+    monkeypatch.setattr(fused_forward, "TRANSPOSED_BYTES", 0)
+    packed, panels = [], packed_product._panels
+    monkeypatch.setattr(packed_product, "_panels", lambda weight: (packed.append(weight), panels(weight))[1])
+    fork, forked, threads = forked_generator.fork, [], torch.get_num_threads()
+    monkeypatch.setattr(forked_generator, "fork", lambda *work: (forked.append(len(packed)), fork(*work))[1])
+    torch.set_num_threads(2)
+    try:
+        engine = Engine(model, tokenizer)
+        done = list(forked_generator.ForkedGenerator(engine, 2).generate(prompts(20), Sampling(max_tokens=8)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(done) == len(prompts(20)) and engine.runner._fused is None
+    assert forked == [len(packed)] and packed, "the parent packs before it forks, and nobody again"
+
+
 def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkeypatch):
     import os
 
@@ -177,7 +197,7 @@ def test_a_sampling_process_that_dies_is_an_error_and_none_is_left_behind(monkey
     monkeypatch.setattr(Engine, "generate", dies_in_a_child)
     before = children()
     try:
-        with pytest.raises(RuntimeError, match=r"\[run\] threads = 2"):
+        with pytest.raises(RuntimeError, match=r"\[parallel\] forks = 1"):
             list(ForkedGenerator(Engine(model, tokenizer), 2).generate(prompts(20), Sampling(max_tokens=4)))
         assert children() <= before
     finally:

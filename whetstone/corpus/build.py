@@ -333,6 +333,7 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "system": problem.system,
         "text": trace.text,
         "answer": problem.answer,
+        "policy": problem.policy,
         **labels,
         "augmentation": trace.augmentation,
         "teacher": trace.teacher,

@@ -185,7 +185,7 @@ def _fork(blocks: BlockManager, sequence: Sequence) -> Sequence:
     """A sequence with the same prefix in the cache: whole blocks are shared, the last one, not yet full, is copied."""
     fork = Sequence(sequence.prompt, sequence.prompt_ids, sequence.sampling, cached=sequence.cached)
     whole, rest = divmod(sequence.cached, BLOCK)
-    blocks.share(sequence, fork, whole)
+    blocks.share(sequence.block_table[:whole], fork)
     if rest:
         blocks.allocate(fork, 1)
         blocks.cache.copy([sequence.block_table[whole]], [fork.block_table[whole]])

@@ -2,7 +2,9 @@
 
 A sequence takes blocks as it grows. When none is free, the sequence that entered last is preempted: it gives its blocks back,
 keeps its ids, and waits at the front of the queue to be prefilled again. The prompt of a group is prefilled once while a
-sequence of the group is running: its whole blocks are shared, the last part of it is copied.
+sequence of the group is running: its whole blocks are shared, the last part of it is copied. Of different prompts with a
+common beginning (system text, worked examples) the whole blocks of that are shared. While a running sequence is about to write
+them, the next one waits in the queue.
 """
 
 from collections import deque
@@ -50,7 +52,10 @@ class Scheduler:
 
         None while tokens of a prompt are pending; else the sequence itself and the siblings that waited for its prefill.
         """
+        begun = self._in_prefill(sequence)
         sequence.cached += count
+        if begun:
+            self.blocks.wrote(sequence)
         if sequence.pending:
             return []
         if not sequence.siblings:
@@ -120,18 +125,25 @@ class Scheduler:
         while self.waiting and len(self.running) < self.max_batch:
             sequence = self.waiting[0]
             sibling = self._sibling(sequence)
-            # tokens taken over: the prompt, but its last token if the sequence has to run that one itself
-            common = 0 if sibling is None else len(sequence.prompt_ids) - (0 if self._in_prefill(sibling) else 1)
-            needed = self._needed(sequence) - common // BLOCK
+            if sibling is None:
+                shared = [] if self.reserve else self.blocks.prefix(sequence.prompt_ids)
+                common = len(shared) * BLOCK
+            else:
+                # tokens taken over: the prompt, but its last token if the sequence has to run that one itself
+                common = len(sequence.prompt_ids) - (0 if self._in_prefill(sibling) else 1)
+                shared = sibling.block_table[: common // BLOCK]
+            needed = self._needed(sequence) - len(shared)
             kept_free = 0 if self.reserve or not self.running else len(self.running) + 1
-            if needed + kept_free > self.blocks.free:
+            if needed + kept_free > self.blocks.free or (sibling is None and not self.blocks.written(shared)):
                 return
             self.waiting.popleft()
-            if sibling is not None:
-                self.blocks.share(sibling, sequence, common // BLOCK)
+            self.blocks.share(shared, sequence)
             self.blocks.allocate(sequence, needed)
             if sibling is not None:
                 self._join(sequence, sibling, common)
+            elif not self.reserve:
+                sequence.cached = common
+                self.blocks.announce(sequence)
             self.running.append(sequence)
             self._groups.setdefault(tuple(sequence.prompt_ids), []).append(sequence)
 

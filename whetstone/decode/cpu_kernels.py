@@ -96,7 +96,7 @@ def _from_fp32_code(number, array):
 
 
 @compiled
-def _exp(x):
+def exp(x):
     """e^x within two units in the last place for x <= 87, and e^-87 below -87 (polynomial of the Cephes library)."""
     x = max(x, np.float32(-87.0))
     n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
@@ -156,7 +156,7 @@ def gate(gate_up, out):
     for i in range(out.shape[0]):
         for c in range(width):
             g = _to_fp32(gate_up[i, c])
-            sigmoid = np.float32(1) / (np.float32(1) + _exp(min(-g, np.float32(87))))
+            sigmoid = np.float32(1) / (np.float32(1) + exp(min(-g, np.float32(87))))
             out[i, c] = _from_fp32(g * sigmoid * _to_fp32(gate_up[i, width + c]), out)
 
 
@@ -266,65 +266,10 @@ def _softmax(x):
     for t in range(1, len(x)):
         highest = max(highest, x[t])
     for t in range(len(x)):
-        x[t] = _exp(x[t] - highest)
+        x[t] = exp(x[t] - highest)
     total = np.float32(0)
     for t in range(len(x)):
         total += x[t]
     scale = np.float32(1) / total
     for t in range(len(x)):
         x[t] *= scale
-
-
-# --- sampling
-
-
-@compiled
-def sample(logits, temperature, draws, tokens, logprobs):
-    """A token of each row of logits (B, V) by its draw from [0, 1): tokens (B,), logprobs (B,). The temperature is above 0."""
-    size = logits.shape[1]
-    mass = np.empty((size + BLOCK - 1) // BLOCK, np.float64)  # cumulative, after each BLOCK tokens
-    weights = np.empty(size, np.float32)
-    inverse = np.float32(1) / temperature
-    for i in range(logits.shape[0]):
-        row = logits[i]
-        highest = row[0]
-        for v in range(1, size):
-            highest = max(highest, row[v])
-        for v in range(size):
-            weights[v] = _exp((row[v] - highest) * inverse)
-        total = 0.0
-        for b in range(len(mass)):
-            part = np.float32(0)
-            for v in range(b * BLOCK, min(size, (b + 1) * BLOCK)):
-                part += weights[v]
-            total += part
-            mass[b] = total
-        wanted = draws[i] * total
-        b = 0
-        while b + 1 < len(mass) and mass[b] <= wanted:
-            b += 1
-        reached = mass[b - 1] if b else 0.0
-        token = b * BLOCK
-        last = min(size, token + BLOCK) - 1
-        reached += weights[token]
-        while token < last and reached <= wanted:
-            token += 1
-            reached += weights[token]
-        tokens[i] = token
-        logprobs[i] = (row[token] - highest) * inverse - np.float32(np.log(total))
-
-
-@compiled
-def greedy(logits, tokens, logprobs):
-    """The first of the most probable tokens of each row of logits (B, V), and its log-probability at temperature 1."""
-    for i in range(logits.shape[0]):
-        row = logits[i]
-        token, highest = 0, row[0]
-        for v in range(1, logits.shape[1]):
-            if row[v] > highest:
-                token, highest = v, row[v]
-        total = np.float32(0)
-        for v in range(logits.shape[1]):
-            total += _exp(row[v] - highest)
-        tokens[i] = token
-        logprobs[i] = -np.float32(np.log(np.float64(total)))

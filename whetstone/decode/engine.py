@@ -14,6 +14,7 @@ from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import draws
 from whetstone.decode.sequence import Control, Sequence
 from whetstone.records import Completion, Prompt, Sampling
+from whetstone.template import set_thinking
 
 PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
 
@@ -30,17 +31,20 @@ class Engine:
     `row_block` makes sampling batch-invariant, for tests; it is slower. Each matrix product then has this many rows or those
     of one prompt, and no sequence is preempted: a rollout is the same to the bit whatever is decoded beside it. Without it,
     rollouts depend on their neighbours by rounding in the matrix products.
+
+    `int8` samples with matrices rounded to 8 bits, which takes a quarter of the memory traffic and changes the probabilities a
+    little (docs/decoding.md). Raises ValueError if the model is not on a CPU, or of a class without fused kernels.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, max_batch: int = 256,
-        cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0,
+        cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0, int8: bool = False,
     ):  # fmt: skip
         self.model = model
         self.chat = Chat(tokenizer, model.generation_config.eos_token_id)
         self.max_batch = max_batch
         self.prefill_tokens = prefill_tokens
-        self.runner = ModelRunner(model, self.chat.size, cache_bytes, row_block)
+        self.runner = ModelRunner(model, self.chat.size, cache_bytes, row_block, int8)
 
     def generate(
         self, prompts: Iterable[Prompt], sampling: Sampling, control: Controls | None = None
@@ -91,6 +95,10 @@ class Engine:
         return Sequence(prompt, ids, sampling, stream, control(prompt) if control else None)
 
 
-def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256) -> Engine:
-    """An engine over the model that a name stands for (`find_model`)."""
-    return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch)
+def load_engine(
+    model: str | Path, device: str = "auto", max_batch: int = 256, thinking: bool | None = None, int8: bool = False
+) -> Engine:
+    """An engine over the model that a name stands for (`find_model`). `thinking` sets its template's switch."""
+    loaded, tokenizer = models.load(model, models.choose_device(device))
+    set_thinking(tokenizer, thinking)
+    return Engine(loaded, tokenizer, max_batch=max_batch, int8=int8)

@@ -1,13 +1,15 @@
 """The forward pass of a Llama-, Qwen2- or Phi-3-class model with fused kernels and a fifth of the module's calls.
 
-It gives the module's hidden states, from the module's own parameters. In small models the calls are most of the cost. The
-matrices of a small model on a CPU are copied, transposed, as products of few rows are faster so. A model in which anything
-was replaced (an adapter, a quantised layer, a hook) runs through its own modules, as every other class does.
+It gives the module's hidden states, from the module's own parameters. In small models the calls are most of the cost. On a
+CPU the fp32 matrices are copied, as products of few rows are faster so: transposed in a small model, packed in a larger one
+(packed_product.py). A model in which anything was replaced (an adapter, a quantised layer, a hook) runs through its own
+modules, as every other class does.
 
 Letters: T tokens, H query heads, K key/value heads, D head size, C hidden size, I inner size of the MLP, R rotated dimensions.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,17 +20,20 @@ import torch.nn.functional as F
 from whetstone.decode import cpu_kernels
 from whetstone.decode.cpu_kernels import array
 from whetstone.decode.kv_cache import KVCache
+from whetstone.decode.packed_product import Linear, PackedProduct, joined_bias
 from whetstone.decode.paged_attention import QKV
 from whetstone.longrope import tables
 
-Linear = tuple[torch.Tensor, torch.Tensor | None]  # weight (out, in), bias (out,)
 Product = Callable[[torch.Tensor], torch.Tensor]  # (T, in) -> (T, out)
 Norm = tuple[torch.Tensor, float]  # weight (C,) and epsilon
 
 CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM")
 LINEARS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
 FIRST_TABLE = 256  # positions of the first table of cosines and sines
-COPIED_BYTES = 256 << 20  # the matrices of larger models are not copied
+TRANSPOSED_BYTES = 256 << 20  # the matrices of larger models are packed
+PACKED_BYTES = 2 << 30  # the matrices of larger models are not copied
+
+Products = Callable[[Sequence[Linear]], Product]  # the products with all of them, side by side
 
 
 def fits(model: Any) -> bool:
@@ -42,6 +47,17 @@ def fits(model: Any) -> bool:
         if name.rpartition(".")[2] in LINEARS and type(module) is not torch.nn.Linear:
             return False
     return True
+
+
+def products(model: Any, int8: bool = False) -> Products:
+    """How the matrices of a model are multiplied: as they are, transposed, packed, or packed with 8 bits."""
+    weight = next(model.parameters())
+    size = sum(p.nbytes for p in model.parameters())
+    if int8:
+        return partial(PackedProduct, int8=True)
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or size > PACKED_BYTES:
+        return _plain
+    return _transposed if size <= TRANSPOSED_BYTES else PackedProduct
 
 
 class _Layer(NamedTuple):
@@ -58,10 +74,10 @@ class FusedForward:
     """Ids and positions (T,) of a flat row, and a cache -> hidden states (T, C) after the last norm.
 
     It must be made anew when the weights have changed. Positions must be below the length last given to `rotary.reserve`.
-    `kernels` is gpu_kernels.py on a GPU where that works.
+    `kernels` is gpu_kernels.py on a GPU where that works. `multiplied` says how its matrices are (`products`).
     """
 
-    def __init__(self, model: Any, kernels: ModuleType | None = None):
+    def __init__(self, model: Any, kernels: ModuleType | None = None, multiplied: Products | None = None):
         self.base = model.model
         attention = self.base.layers[0].self_attn
         self.head_size, self.group, self.scaling = attention.head_dim, attention.num_key_value_groups, attention.scaling
@@ -69,9 +85,8 @@ class FusedForward:
         norms = [(norm.weight.detach(), norm.variance_epsilon) for norm in (*norms, self.base.norm)]
         weight = norms[0][0]
         on_cpu = kernels is None and weight.device.type == "cpu" and weight.dtype in cpu_kernels.TYPES
-        small = sum(p.nbytes for p in self.base.parameters()) <= COPIED_BYTES
-        copied = on_cpu and weight.dtype == torch.float32 and small
-        self.layers = [_read_layer(layer, copied) for layer in self.base.layers]
+        multiplied = multiplied or products(model)
+        self.layers = [_read_layer(layer, multiplied) for layer in self.base.layers]
         self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
         self.rotary = Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
 
@@ -218,14 +233,14 @@ class _CpuOps:
 # --- the matrix products
 
 
-def _read_layer(layer: Any, copied: bool) -> _Layer:
+def _read_layer(layer: Any, multiplied: Products) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     windowed = attention if hasattr(attention, "sliding_window") else attention.config
     return _Layer(
-        _product(_linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj")), copied),
-        _product(_linears(attention, ("o_proj",)), copied),
-        _product(_linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj")), copied),
-        _product(_linears(mlp, ("down_proj",)), copied),
+        multiplied(_linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj"))),
+        multiplied(_linears(attention, ("o_proj",))),
+        multiplied(_linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj"))),
+        multiplied(_linears(mlp, ("down_proj",))),
         getattr(windowed, "sliding_window", None),
     )
 
@@ -235,14 +250,13 @@ def _linears(module: Any, fused: tuple[str, ...], separate: tuple[str, ...] = ()
     return [(linear.weight.detach(), None if linear.bias is None else linear.bias.detach()) for linear in linears]
 
 
-def _product(linears: Sequence[Linear], copied: bool) -> Product:
-    """(T, in) -> (T, sum of out): the products with all of them. `copied`: with one transposed copy of their weights."""
-    if not copied and len(linears) == 1:
+def _plain(linears: Sequence[Linear]) -> Product:
+    if len(linears) == 1:
         return lambda x: F.linear(x, *linears[0])
-    if not copied:
-        return lambda x: torch.cat([F.linear(x, *linear) for linear in linears], -1)
+    return lambda x: torch.cat([F.linear(x, *linear) for linear in linears], -1)
+
+
+def _transposed(linears: Sequence[Linear]) -> Product:
     weight = torch.cat([weight for weight, _ in linears]).T.contiguous()  # (in, sum of out)
-    if all(bias is None for _, bias in linears):
-        return lambda x: x @ weight
-    bias = torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in linears])
-    return lambda x: torch.addmm(bias, x, weight)
+    bias = joined_bias(linears)
+    return lambda x: x @ weight if bias is None else torch.addmm(bias, x, weight)

@@ -4,6 +4,8 @@ A model of a known class runs through `FusedForward`, any other through its own 
 which every sequence decodes one token are replayed as CUDA graphs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
 from types import ModuleType
@@ -15,8 +17,9 @@ from whetstone import model as models
 from whetstone.attention import HALF_TYPES
 from whetstone.decode.block_manager import BlockManager
 from whetstone.decode.cuda_graphs import GraphedStep
-from whetstone.decode.fused_forward import FusedForward, fits
+from whetstone.decode.fused_forward import FusedForward, Product, Products, fits, products
 from whetstone.decode.kv_cache import KVCache
+from whetstone.decode.packed_product import PackedProduct
 from whetstone.decode.sequence import Sequence
 from whetstone.run.kernels import working_kernels
 
@@ -31,14 +34,27 @@ def gpu_kernels(device: torch.device, dtype: torch.dtype, kv_heads: int, group: 
     return working_kernels("whetstone.decode.gpu_kernels", use, device, dtype, kv_heads, group, size)
 
 
+def _takes_int8(model: Any) -> bool:
+    weight = next(model.parameters())
+    return fits(model) and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
 class ModelRunner:
-    """Runs `model`, with logits for the first `vocabulary` ids. `cache_bytes` and `row_block` are explained at `Engine`.
+    """Runs `model`, with logits for the first `vocabulary` ids. The other arguments are explained at `Engine`.
 
     It works on the model's own parameters: after a training step the next `allocate` takes the new weights.
     """
 
-    def __init__(self, model: Any, vocabulary: int, cache_bytes: int | None = None, row_block: int = 0):
+    def __init__(
+        self, model: Any, vocabulary: int, cache_bytes: int | None = None, row_block: int = 0, int8: bool = False
+    ):  # fmt: skip
+        if int8 and not _takes_int8(model):
+            raise ValueError(
+                f"weights of 8 bits are for Llama-, Qwen2- and Phi-3-class models in fp32 on a CPU, and this is a "
+                f"{type(model).__name__} in {next(model.parameters()).dtype}: leave --weights int8 out."
+            )
         self.model = model
+        self.int8 = int8
         self.vocabulary = vocabulary
         self.cache_bytes = cache_bytes
         self.row_block = row_block
@@ -47,7 +63,9 @@ class ModelRunner:
         self._head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache: KVCache | None = None  # of the last decoding, to be used again
         self._fused: FusedForward | None = None
-        self._head: torch.Tensor  # (V, C)
+        self._head: Product | None = None  # (B, C) -> (B, V)
+        self._decodings = 0  # that are not released
+        self._kept = False  # whether decodings use the weights as they were read before
 
     def allocate(self, wanted: int, least: int) -> BlockManager:
         """`wanted` free blocks, or as many as there is memory for. Until `release` they are the caller's alone.
@@ -65,16 +83,16 @@ class ModelRunner:
                 f"{budget / (1 << 20):.1f}: lower max_tokens, or give the engine more cache_bytes."
             )
         wanted = min(allowed, wanted)
-        group = self.model.config.num_attention_heads // self._kv_heads
-        kernels = gpu_kernels(weight.device, weight.dtype, self._kv_heads, group, self._head_size)
-        self._fused = FusedForward(self.model, kernels) if fits(self.model) else None
-        self._head = self._head_weight()
+        kernels = self._kernels(weight)
+        if not self._kept:
+            self._read_weights(kernels)
         cache, self._cache = self._cache, None
         alike = cache is not None and (cache.keys.dtype, cache.keys.device) == (weight.dtype, weight.device)
         if not alike or cache.capacity < wanted:
             del cache  # its memory is freed before the larger one is made
             shape = layers, wanted, self._kv_heads, self._head_size
             cache = KVCache(*shape, weight.dtype, weight.device, kernels, self.row_block > 0)
+        self._decodings += 1
         # without kernels a step would gather the padding of its tables, too
         graphs = self._graphed_step(cache) if weight.is_cuda and kernels is not None else None
         return BlockManager(wanted, cache, graphs)
@@ -83,11 +101,24 @@ class ModelRunner:
         """The memory of `blocks` may be used for something else."""
         cache = blocks.cache
         blocks.graphs = None
+        self._decodings -= 1
+        self._drop_weights()
         if self.cache_bytes is None and cache.keys.is_cuda:
             cache.release()
             torch.cuda.empty_cache()  # otherwise what training allocates next would leave no room for another cache
         else:
             self._cache = cache
+
+    @contextmanager
+    def weights_made(self) -> Iterator[None]:
+        """What decoding makes of the weights is made now, and used by all decodings that begin meanwhile."""
+        self._read_weights(self._kernels(next(self.model.parameters())))
+        self._kept = True
+        try:
+            yield
+        finally:
+            self._kept = False
+            self._drop_weights()
 
     @torch.no_grad()
     def logits(
@@ -129,19 +160,31 @@ class ModelRunner:
             hidden = models.hidden_states(self.model, *(x[None] for x in flat), block_cache=cache)[0]
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last, device=device)]
-        return self._logits(hidden)[: len(prefills) + len(decodes)]
+        return self._head(hidden)[: len(prefills) + len(decodes)]
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(B, C) -> (B, V), in fp32 even if the model computes in half precision."""
-        weight = self._head
-        if hidden.is_cuda and weight.dtype in HALF_TYPES:
-            return torch.mm(hidden, weight.T, out_dtype=torch.float32)
-        return hidden.to(weight.dtype) @ weight.T
+    def _kernels(self, weight: torch.Tensor) -> ModuleType | None:
+        group = self.model.config.num_attention_heads // self._kv_heads
+        return gpu_kernels(weight.device, weight.dtype, self._kv_heads, group, self._head_size)
 
-    def _head_weight(self) -> torch.Tensor:
-        """(V, C) without the unused slots. On a CPU half precision is widened once here rather than in every step."""
-        weight = self.model.get_output_embeddings().weight[: self.vocabulary].detach()
-        return weight.float() if weight.device.type == "cpu" and weight.dtype.itemsize < 4 else weight
+    def _read_weights(self, kernels: ModuleType | None) -> None:
+        multiplied = products(self.model, self.int8)
+        self._fused = FusedForward(self.model, kernels, multiplied) if fits(self.model) else None
+        self._head = self._read_head(multiplied)
+
+    def _drop_weights(self) -> None:
+        if not self._decodings and not self._kept:
+            self._fused = self._head = None  # they hold copies of the weights, whose memory training can use
+
+    def _read_head(self, multiplied: Products) -> Product:
+        """(B, C) -> logits (B, V) without the unused slots, in fp32 even if the model computes in half precision."""
+        weight = self.model.get_output_embeddings().weight[: self.vocabulary].detach()  # (V, C)
+        if multiplied is PackedProduct or self.int8:
+            return multiplied([(weight, None)])
+        if weight.is_cuda and weight.dtype in HALF_TYPES:
+            return lambda hidden: torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        # on a CPU half precision is widened once here rather than in every step
+        wide = weight.float() if weight.device.type == "cpu" and weight.dtype.itemsize < 4 else weight
+        return lambda hidden: hidden.to(wide.dtype) @ wide.T
 
     def _budget(self, device: torch.device) -> int:
         """Bytes that the cache may take."""
@@ -159,6 +202,6 @@ class ModelRunner:
 
         def step(ids: torch.Tensor, positions: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
             cache.begin_decodes(positions, tables)
-            return self._logits(fused(ids, positions, cache))
+            return self._head(fused(ids, positions, cache))
 
         return GraphedStep(step, fused.rotary.reserve, cache.keys.device)

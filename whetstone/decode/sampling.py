@@ -15,11 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from whetstone.decode import cpu_kernels
+from whetstone.decode import cpu_sampling
 from whetstone.decode.cpu_kernels import array
 from whetstone.records import Sampling
 
 CHUNK = 64  # numbers that are taken from a stream at once
+LEAST_DRAW = 2.0**-25  # for 0, which would choose the first token whatever its probability; the next number is 2 ** -24
+FORBIDDEN = -1e30  # logit in place of minus infinity, for kernels that compute with finite numbers
 
 
 def draws(seed: int, problem_id: str, index: int) -> Iterator[float]:
@@ -38,14 +40,14 @@ def pick(
     `occurring` (B, V): which ids occur in each row's prompt or completion, for the repetition penalty.
     """
     logits = adjust_logits(logits if logits.dtype == torch.float64 else logits.float(), sampling, occurring)
-    truncated = sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0
-    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not (truncated or sampling.bias):
-        return _pick_on_cpu(logits, draws, sampling.temperature)
+    draws = draws.clamp(min=LEAST_DRAW)
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        return _pick_on_cpu(logits.clamp(min=FORBIDDEN) if sampling.bias else logits, draws, sampling)
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     logprobs = (logits / sampling.temperature).log_softmax(-1)
-    if truncated:
+    if sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0:
         logprobs = truncate_logprobs(logprobs, sampling.top_k, sampling.top_p, sampling.min_p)
     cumulative = logprobs.exp().cumsum(-1)
     # by rounding the last sum is not exactly 1: draws are scaled to it, so that each has a token
@@ -54,14 +56,15 @@ def pick(
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 
-def _pick_on_cpu(logits: torch.Tensor, draws: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in one pass over each row, for finite logits (a bias may be minus infinity)."""
+def _pick_on_cpu(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by one call, for finite logits."""
     tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
     out = array(tokens), array(logprobs)
-    if temperature == 0:
-        cpu_kernels.greedy(array(logits.contiguous()), *out)
-    else:
-        cpu_kernels.sample(array(logits.contiguous()), np.float32(temperature), array(draws), *out)
+    if sampling.temperature == 0:
+        cpu_sampling.greedy(array(logits.contiguous()), *out)
+        return tokens, logprobs
+    limits = np.float32(sampling.temperature), sampling.top_k, float(sampling.top_p), np.float32(sampling.min_p)
+    cpu_sampling.sample(array(logits.contiguous()), *limits, array(draws), *out)
     return tokens, logprobs
 
 

@@ -8,19 +8,20 @@ this module is a value, so sums stay in registers:
         total = fma(total, weights[t], load(values, t * LANES))
     store(out, 0, total)
 
-Arrays are flat, of fp32, or of uint16 that holds bf16 (the upper half of an fp32 number). Indices are not checked.
+Arrays are flat, of fp32, of uint16 that holds bf16 (the upper half of an fp32 number), or of int8. Indices are not checked.
 """
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 class _Vector(types.Type):
@@ -60,9 +61,54 @@ def load(context, flat, index):
             halves = builder.load(builder.bitcast(address, _HALVES.as_pointer()), align=2)
             words = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
             return builder.bitcast(words, _FLOATS)
+        if signature.args[0].dtype == types.int8:
+            small = builder.load(builder.bitcast(address, _BYTES.as_pointer()), align=1)
+            return builder.sitofp(builder.sext(small, _WORDS), _FLOATS)
         return builder.load(builder.bitcast(address, _FLOATS.as_pointer()), align=4)
 
     return _vector(flat, types.intp), code
+
+
+@intrinsic
+def element(context, flat, index):
+    """An element of an fp32 array. Unlike `flat[index]` it has no case for a negative index, which slows a loop down."""
+
+    def code(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature, arguments))
+
+    return types.float32(flat, types.intp), code
+
+
+@intrinsic
+def _times(context, a, b):
+    def code(context, builder, signature, arguments):
+        return builder.fmul(*arguments)
+
+    return _vector(_vector, _vector), code
+
+
+def load_if(flat, index):
+    """`load`, or None from None: code that uses it is compiled for both."""
+    raise NotImplementedError
+
+
+@overload(load_if, inline="always")
+def _load_if_code(flat, index):
+    if flat is types.none:
+        return lambda flat, index: None
+    return lambda flat, index: load(flat, index)
+
+
+def times(a, b):
+    """The products of two vectors' numbers; `a` if `b` is None."""
+    raise NotImplementedError
+
+
+@overload(times, inline="always")
+def _times_code(a, b):
+    if b is types.none:
+        return lambda a, b: a
+    return lambda a, b: _times(a, b)
 
 
 @intrinsic

@@ -29,6 +29,7 @@ from whetstone.learner.conversation import read_conversation
 from whetstone.model_files import CONFIG, check_folder, read_object
 from whetstone.model_folder import check_model, gguf_of, local_model
 from whetstone.model_gguf import check_gguf, sizes
+from whetstone.prompting import prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
 from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
@@ -275,15 +276,18 @@ def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estima
     """The estimate of next-token training on the conversations of a table, which need not exist yet."""
     settings = cast(NextTokenSettings, stage.settings)
     rows = map(read_conversation, read_rows(table) if table.exists() else ())
-    texts = (f"{row.question} {row.answer}" for row in rows if row.split == "train")
+    prompting = prompting_of(stage.prompt, stage.model_source)
+    read = (row for row in rows if row.split == "train" and not row.fault)
+    texts = (" ".join([*(turn.content for turn in row.turns(prompting)), row.answer]) for row in read)
     tokens = count_tokens(stage.model_source, texts, settings.max_length)  # of an epoch; 0: not known
     spent = int(settings.epochs * tokens) or None
     bound = "about " if tokens else ""
     if settings.tokens and not (spent and spent < settings.tokens):
         spent, bound = settings.tokens, "" if spent else "at most "
-    steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
+    steps = None if spent is None else settings.steps or math.ceil(spent / settings.batch_tokens)
+    step = math.ceil(spent / steps) if spent and steps and settings.steps else settings.batch_tokens
     return training_estimate(
-        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, best=best,
+        stage, step_tokens=step, row_tokens=settings.max_length, best=best,
         tokens=spent, steps=steps, bound=bound,
     )  # fmt: skip
 

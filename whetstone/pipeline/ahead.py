@@ -11,12 +11,16 @@ from whetstone.dpo import rollout_dpo as dpo
 from whetstone.evaluate import evaluate
 from whetstone.pipeline.scores import headline, scored_problems
 from whetstone.pool import StudentSettings, candidates
+from whetstone.prompting import prompting_of, read_examples, refuse_leaks
 from whetstone.questions import gather as questions
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
+from whetstone.records import Problem
 from whetstone.rl import loop as rl
 from whetstone.rollouts import collect as rollouts
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.run.tables import read_records
 from whetstone.window import Window
 
 LOOKED_AT = 1000  # questions of a table, the longest
@@ -134,17 +138,24 @@ def _first_that_trains(recipe: Recipe) -> RecipeStage | None:
     return next((stage for stage in recipe.stages if stage.room.trains), None)
 
 
+def _asks(stage: RecipeStage) -> bool:
+    return stage.room.trains or stage.room.asks(stage.settings)
+
+
 # --- from the data
 
 
 def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -> None:
     """Before the first stage trains: says which problems the model cannot be asked, and that nothing will be scored.
 
-    Raises ValueError for what would stop scoring, or a stage below, after the training.
+    Raises ValueError for what would stop scoring, or a stage below, after the training; and before the first stage that asks a
+    model, for examples that are test problems.
     """
+    givers = [above for above in recipe.above(stage) if "problems" in above.room.gives]
+    if recipe.prompt.examples and givers and stage == next(filter(_asks, recipe.stages), None):
+        refuse_leaks(read_examples(recipe.prompt.examples), _tests(recipe.folder / givers[-1].folder_name / "problems"))
     if stage != _first_that_trains(recipe):
         return
-    givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
     tests = scored_problems(recipe, recipe.folder / givers[-1].folder_name / "problems") if givers else []
     headline(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
     if givers and not tests:
@@ -152,7 +163,7 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
     model = prepared.model_source or (stage.room.base(prepared) if stage.room.base else None)
     if model is None:
         return
-    window = Window.of_model(model)
+    window = Window.of_model(model, prompting=prompting_of(recipe.prompt, model))
     for benchmark in dict.fromkeys(problem.benchmark for problem in tests):
         own = [problem for problem in tests if problem.benchmark == benchmark][: recipe.scores.problems or None]
         asked = replace(window, max_tokens=recipe.scores.max_tokens)
@@ -162,6 +173,11 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
         if table is not None and table.is_dir():
             asked = replace(window, max_tokens=below.settings.max_tokens)
             asked.report(below.name, candidates(table, below.settings.pool), "are left out", LOOKED_AT)
+
+
+def _tests(table: Path) -> Iterator[Problem]:
+    """All test problems, scored or not."""
+    return (p for p in read_records(Problem, table) if p.split == "test" and p.benchmark)
 
 
 def _refuse_unscored(recipe: Recipe, stage: RecipeStage) -> None:

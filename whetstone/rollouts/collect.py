@@ -2,7 +2,7 @@
 
     [[stage]]
     kind = "rollouts"
-    teacher = { server = "http://localhost:8000/v1", model = "deepseek-r1", max_tokens = 16384 }
+    teacher = { server = "http://localhost:8000/v1", model = "deepseek-r1", max_tokens = 16384 }   # asked as [prompt] says
     samples = 8          # at first; if fewer than `enough` are right, as many again, up to `most`
     enough = 2
     most = 128
@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
+from whetstone.prompting import BOX_REQUEST, prompting_of
 from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
 from whetstone.rollouts.equations_teacher import EquationsTeacher
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
@@ -57,7 +58,6 @@ REMEDIES = {
     "none": 'teacher = "none" keeps the solutions that problems come with: take a source that ships some, name a server, or '
     "leave this stage out: the corpus gives prompts without it, and dpo and rl try the student itself.",
 }
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class Settings(StageSettings):
@@ -74,7 +74,9 @@ class Settings(StageSettings):
     enough: int = Field(0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone")
     most: int = Field(128, ge=1, le=10**6, description="with `enough`: at most so many rollouts per problem")
     programs: int = Field(0, ge=0, le=10**6, description="programs per problem, beside the other rollouts (MAmmoTH)")
-    instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
+    instruction: str = Field(
+        BOX_REQUEST, description="what a server is asked for after a question; this default yields to `[prompt] after`"
+    )
     block: int = Field(64, ge=1, le=10**6, description="problems that are asked about and verified together")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
 
@@ -256,7 +258,8 @@ class Collection:
         generator = ServerGenerator(server, spent)
         plan = Plan(settings.samples, settings.enough, max(settings.most, settings.samples))
         sampling = Sampling(server.temperature, server.max_tokens, top_p=server.top_p, seed=seed)
-        rounds = Rounds(generator, verifier, plan, sampling, server.model, settings.instruction, answers)
+        prompting = prompting_of(self.stage.prompt, None).for_teacher(settings.instruction)
+        rounds = Rounds(generator, verifier, plan, sampling, server.model, prompting, answers)
         return ServerTeacher(rounds, answered, programs)
 
     def _write(self, lines: Iterable[Line], teacher: LocalTeacher | ServerTeacher, journal: Journal, bar: Bar) -> None:
@@ -310,5 +313,6 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
+    asks=lambda settings: isinstance(settings.teacher, Server),
     check=check,
 )

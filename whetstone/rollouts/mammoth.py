@@ -20,8 +20,8 @@ from dataclasses import replace
 
 from whetstone.arithmetic.expression import PRECEDENCE, Expression, Number, Operation, Value
 from whetstone.arithmetic.number_words import mentions
-from whetstone.chat import ask
 from whetstone.problems.formulas import worked_equations
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Problem, Sampling, Trace, Verifier
 from whetstone.verify.program import Sandbox
 
@@ -87,11 +87,12 @@ class ProgramGrader:
         sampling: Sampling,
         teacher: str,
         done: Collection[tuple[str, int]],
+        prompting: Prompting = BARE,
     ) -> Iterator[tuple[Trace, tuple[int, int]]]:
         """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
         by_id = {problem.id: problem for problem in problems}
         prompts = (
-            ask(problem.id, problem.question + PROGRAM_REQUEST, index, problem.system)
+            prompting.prompt(problem, index, PROGRAM_REQUEST)
             for problem in problems
             for index in range(self.first, self.first + self.count)
             if (problem.id, index) not in done

@@ -40,7 +40,25 @@ def may_fork(device: str) -> bool:
     """Whether forked children may compute. A thread pool of the parent does not work in them, and neither does a GPU."""
     import torch
 
-    return device == "cpu" and sys.platform == "linux" and torch.get_num_threads() == 1
+    return can_fork(device) and torch.get_num_threads() == 1
+
+
+def can_fork(device: str) -> bool:
+    """Whether forked children may compute once this process has one thread (`one_thread`)."""
+    return device == "cpu" and sys.platform == "linux"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes with one thread meanwhile, so that forked children can."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fork(what: str, work: Callable[[], None], brief: bool = False) -> int:

@@ -23,9 +23,11 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from whetstone.base_templates import CHOICE
+from whetstone.run.cpu import has_bf16_products
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
+MOST_EPOCHS = 10**6
 LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
@@ -215,7 +217,7 @@ class ModelSettings(Settings):
 
 class ParallelSettings(Settings):
     """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
-    of a process on a CPU with `threads = 1`, which share its sampling and its training steps. `processes` train together, and
+    of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
     sample in dpo and rl, each on its own GPU or cores.
     """
 
@@ -238,14 +240,21 @@ class ParallelSettings(Settings):
     def sampling_dtype(self, device: str, dtype: str) -> str:
         """The type of the model that samples if the stored weights are of type `dtype`.
 
-        On a GPU it is the type of the matrix products, because decoding reads all weights for each token. On a CPU it is
-        `dtype`: the kernels there compute in fp32 whatever the type, and the sampler shares the learner's weights.
+        On a GPU, and on a CPU that multiplies bf16 in instructions of its own, it is the type of the matrix products, because
+        decoding reads all weights for each token. On other CPUs it is `dtype`: products in bf16 would be emulated, and the
+        sampler shares the learner's weights.
 
-        >>> half = ParallelSettings(compute="bfloat16")
-        >>> half.sampling_dtype("cuda", "float32"), half.sampling_dtype("cpu", "float32")
-        ('bfloat16', 'float32')
+        >>> ParallelSettings(compute="bfloat16").sampling_dtype("cuda", "float32")
+        'bfloat16'
         """
-        return self.compute if device == "cuda" and self.compute != "float32" else dtype
+        half = self.compute != "float32" and (device == "cuda" or has_bf16_products())
+        return self.compute if half else dtype
+
+
+Weights = Annotated[
+    Literal["stored", "int8"],
+    Field(description="of the model that answers; int8: rounded to 8 bits, on a CPU faster and nearly the same"),
+]
 
 
 class ScoreSettings(Settings):
@@ -262,6 +271,7 @@ class ScoreSettings(Settings):
     sets: tuple[Name, ...] = Field(
         (), description="the problem sets that are scored; default: all. Training data is kept apart from all of them"
     )
+    weights: Weights = "stored"
 
 
 class AdapterSettings(Settings):
@@ -333,7 +343,7 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
@@ -341,6 +351,12 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    steps: int = Field(
+        0,
+        ge=0,
+        le=10**8,
+        description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives",
+    )
     max_length: int = Field(
         1024,
         gt=1,
