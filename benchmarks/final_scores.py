@@ -68,6 +68,14 @@ def models(run: Path) -> dict[str, Path]:
     return {"base": Path(base), **{name: folder for name, folder in stages.items() if folder.is_dir()}}
 
 
+def prompt_of(run: Path) -> list[str]:
+    """The run's own prompt as options, so that the base is asked as the trained models are."""
+    given = read_json(run / "run.json")["recipe"].get("prompt") or {}
+    return [
+        word for key in ("system", "before", "after") if given.get(key) is not None for word in (f"--{key}", given[key])
+    ]
+
+
 def problems_of(run: Path, row: Row) -> list[Problem]:
     tests = [p for p in read_records(Problem, folder_of(run, "questions") / "problems") if p.split == "test"]
     own = [problem for problem in tests if problem.benchmark == row.benchmark]
@@ -103,7 +111,7 @@ def score(run: Path, stage: str, model: Path, row: Row) -> dict[str, Any]:
         row.temperature,
     ]
     options = ["--max-tokens", LIMIT, "--output", output]
-    evaluate(*map(str, command + options))
+    evaluate(*map(str, command + options), *prompt_of(run))
     result = read_json(output / "scores.json")["scores"][0]
     append({"finished": now(), **facts, "score": {key: value for key, value in result.items() if key != "stage"}})
     return result
