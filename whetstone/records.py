@@ -38,6 +38,7 @@ class Problem:
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
     system: str = ""  # what a system turn before the question says
+    equations: str = ""  # of the solution that it came with, as annotated: "48/2=24; 48+24=72"; "": none are
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from whetstone.model_folder import check_model
 from whetstone.model_template import check_template, template_in
-from whetstone.pipeline.scores import headline
+from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.prompting import read_examples
 from whetstone.recipe import Recipe
@@ -75,7 +75,7 @@ def _device(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:
-    """`[scores] main`, as far as the settings name the problem sets."""
+    """`[scores] main` and `sets`, as far as the settings name the problem sets."""
     given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.above(stage)]
     if stage.room.trains and any(given):
-        headline(recipe, list(dict.fromkeys([names for names in given if names][-1])))
+        headline(recipe, scored_sets(recipe, list(dict.fromkeys([names for names in given if names][-1]))))

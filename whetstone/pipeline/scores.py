@@ -28,6 +28,7 @@ from whetstone.run.folder import (
     write_json,
 )
 from whetstone.run.manifest import read_manifest, write_manifest
+from whetstone.run.mistakes import suggestion
 from whetstone.run.names import require_name
 from whetstone.run.progress import say
 from whetstone.run.prompt_settings import PromptSettings
@@ -59,7 +60,7 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     waiting = [model for model in _models(recipe, stage, problems_hash) if not _is_scored(recipe, model)]
     if waiting:
         require_unchanged(source, {"problems": problems_hash})
-        problems = [p for p in read_records(Problem, source / "problems") if p.split == "test" and p.benchmark]
+        problems = scored_problems(recipe, source / "problems")
         headline(recipe, [require_name(name) for name in dict.fromkeys(problem.benchmark for problem in problems)])
         if not problems:
             say(f"   not scored: {givers[-1].name} gives no test problems")
@@ -68,6 +69,24 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
         for model in waiting:
             _score(recipe, model, problems, history)
     write_scores(recipe)
+
+
+def scored_problems(recipe: Recipe, table: Path) -> list[Problem]:
+    """The test problems of the sets that the recipe scores. Raises ValueError for a set without test problems."""
+    tests = [p for p in read_records(Problem, table) if p.split == "test" and p.benchmark]
+    chosen = scored_sets(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
+    return [problem for problem in tests if problem.benchmark in chosen]
+
+
+def scored_sets(recipe: Recipe, benchmarks: Sequence[str]) -> list[str]:
+    """Those of the benchmarks that the recipe scores. Raises ValueError for a set without test problems."""
+    for name in recipe.scores.sets:
+        if name not in benchmarks:
+            raise ValueError(
+                f"[scores] sets names {name!r}, which no source gives test problems of{suggestion(name, benchmarks)} "
+                f"There are {', '.join(benchmarks)}."
+            )
+    return [name for name in benchmarks if not recipe.scores.sets or name in recipe.scores.sets]
 
 
 def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Model]:

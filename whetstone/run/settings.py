@@ -271,6 +271,9 @@ class ScoreSettings(Settings):
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
+    sets: tuple[Name, ...] = Field(
+        (), description="the problem sets that are scored; default: all. Training data is kept apart from all of them"
+    )
     weights: Weights = "stored"
 
 
