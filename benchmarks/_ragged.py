@@ -39,6 +39,15 @@ def rows(count: int, seed: int = 0, least: int = 32, most: int = LONGEST) -> lis
     return [[rng.randint(FIRST_ID, LAST_ID) for _ in range(length)] for length in lengths(count, seed, least, most)]
 
 
+def conversations(count: int) -> list[tuple[list[int], list[int]]]:
+    """(prompt, answer): only a row's first id is not trained on."""
+    return [(row[:1], row[1:]) for row in rows(count)]
+
+
+def questions(count: int) -> list[str]:
+    return [text[:160] for text in texts(count, seed=7)]
+
+
 def pairs(count: int) -> list[tuple[list[int], list[int], list[int]]]:
     """(prompt, chosen, rejected): prompts of 32 to 256 ids, 107 on average, answers of 32 to 768, 231 on average."""
     return list(zip(rows(count, 1, 32, 256), rows(count, 2, 32, 768), rows(count, 3, 32, 768), strict=True))

@@ -12,22 +12,27 @@ RATE = 1e-4
 BY_SEGMENT = "by_segment"
 
 
-def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> None:
-    """The whole stage: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress."""
+def ours(
+    gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, step_tokens: int = STEP_TOKENS
+) -> None:
+    """The whole stage: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress.
+
+    `work` has the model and the rows: `_ragged`, or `Gsm8k`.
+    """
     from whetstone import sft
     from whetstone.learner.steps import Steps
     from whetstone.run.folder import Stage
     from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
     from whetstone.run.tables import write_rows
 
-    model, data = ragged.write_folder(folder / "model"), folder / "data"
+    model, data = work.write_folder(folder / "model"), folder / "data"
     (folder / "sft").mkdir()
-    # Ids as they were sampled; only the first id of a row is not trained on, as in the peer
+    # Ids as they were sampled; the prompt is not trained on, as in the peer
     write_rows(
         data,
         [
-            {"problem_id": str(i), "question": "", "chosen": "", "prompt_ids": row[:1], "chosen_ids": row[1:]}
-            for i, row in enumerate(ragged.rows(ROWS))
+            {"problem_id": str(i), "question": "", "chosen": "", "prompt_ids": prompt, "chosen_ids": answer}
+            for i, (prompt, answer) in enumerate(work.conversations(ROWS))
         ],
     )
     logged = Steps.log
@@ -40,8 +45,8 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     settings = sft.Settings(
         kind="sft",
         optimizer={"learning_rate": RATE},
-        batch_tokens=STEP_TOKENS,
-        max_length=ragged.LONGEST,
+        batch_tokens=step_tokens,
+        max_length=work.LONGEST,
         checkpoint_every=10**6,
     )
     parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
@@ -50,7 +55,7 @@ def ours(gate: Gate, folder: Path, compute: str, micro_batch_tokens: int) -> Non
     sft.run(Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings()))
 
 
-def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any]) -> None:
+def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any], work: Any = ragged) -> None:
     """`settings` are SFTConfig's; `attention` is one of transformers', or `BY_SEGMENT`."""
     import transformers
     from datasets import Dataset
@@ -71,21 +76,27 @@ def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any]) -> N
             real, trainer.real = trainer.real, 0
             gate.step_done(real)
 
+    rows = work.conversations(ROWS)
+    columns = {
+        "input_ids": [prompt + answer for prompt, answer in rows],
+        "completion_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in rows],
+    }
     trainer = Paced(
-        model=ragged.model(attention),
+        model=work.model(attention),
         args=SFTConfig(
             output_dir=str(folder),
             max_steps=10**4,
-            max_length=ragged.LONGEST,
+            max_length=work.LONGEST,
             learning_rate=RATE,
+            completion_only_loss=True,  # else the mask is ignored
             use_cpu=True,
             report_to=[],
             save_strategy="no",
             disable_tqdm=True,
             **settings,
         ),
-        train_dataset=Dataset.from_dict({"input_ids": ragged.rows(ROWS)}),
-        processing_class=ragged.tokenizer(),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=work.tokenizer(),
         callbacks=[Step()],
     )
     trainer.train()

@@ -13,13 +13,10 @@ counts.
 """
 
 import argparse
-import json
 import math
 import os
 import random
-import signal
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +29,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from benchmarks._measure import descendants, hardware, machine_speed, own_cpu, versions, write
+from benchmarks._measure import hardware, machine_speed, own_cpu, versions, write
+from benchmarks._piped import VLLM as PYTHON
+from benchmarks._piped import Piped, installed
 from benchmarks.decode_vs_generate import Script, build, matmul_seconds, tokenizer
 from whetstone import model as models
 from whetstone.attention import ATTENTION
@@ -43,7 +42,6 @@ from whetstone.records import Sampling
 from whetstone.run.processes import cores
 
 MODEL = "Qwen2 5 M"
-PYTHON = Path(".venv-vllm/bin/python")
 BATCHES = (128, 256)
 TARGET = 1.0
 REPEATS = 5
@@ -65,59 +63,31 @@ def work(law: str, count: int, seed: int, chat: Any) -> tuple[list[Any], list[li
     return prompts, [chat.prompt_ids(prompt.messages) for prompt in prompts], lengths
 
 
-class Vllm:
-    """The peer in processes of its own, which are stopped outside its turns."""
+class Vllm(Piped):
+    """The peer with one thread per core."""
 
-    def __init__(self, folder: Path, dtype: str, mode: str, log: Any):
+    def __init__(self, folder: Path, dtype: str, mode: str):
         everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        environment = os.environ | {
+        environment = {
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": everywhere,
             "OMP_NUM_THREADS": str(cores()),
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        command = [str(PYTHON), str(Path(__file__).with_name("_vllm_peer.py")), str(folder), dtype, mode]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        self._read()
-        self._signal(signal.SIGSTOP)
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"vLLM ended with status {self.process.wait()}: `make bench-env` installs it.")
-        return json.loads(line)
-
-    def _signal(self, number: int) -> None:
-        for pid in (self.process.pid, *descendants(self.process.pid)):
-            os.kill(pid, number)
+        script = Path(__file__).with_name("_vllm_peer.py")
+        super().__init__([str(PYTHON), str(script), str(folder), dtype, mode], environment)
 
     def run(self, ids: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
-        assert self.process.stdin
-        self._signal(signal.SIGCONT)
-        self.process.stdin.write(json.dumps({"prompts": ids, "lengths": lengths}) + "\n")
-        self.process.stdin.flush()
-        tokens = self._read()["tokens"]
-        self._signal(signal.SIGSTOP)
-        return tokens
-
-    def close(self) -> None:
-        self._signal(signal.SIGCONT)
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+        return self.ask({"prompts": ids, "lengths": lengths})["tokens"]
 
 
 @contextmanager
 def running(folder: Path, dtype: str, mode: str) -> Iterator[Vllm]:
-    with tempfile.TemporaryFile("w+") as log:
-        peer = Vllm(folder, dtype, mode, log)
-        try:
-            yield peer
-        finally:
-            peer.close()
+    peer = Vllm(folder, dtype, mode)
+    try:
+        yield peer
+    finally:
+        peer.close()
 
 
 def rates(run: Any, tokens: int) -> tuple[float, float]:
@@ -216,18 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "repeats": chosen.repeats,
         "peer_setting": f"{dtype} {mode}",
         "peer_trial_tokens_per_second": trial,
-        "versions": versions(["whetstone", "torch", "transformers"]) | {"vllm-cpu": peer_version()},
+        "versions": versions(["whetstone", "torch", "transformers"]) | {"vllm-cpu": installed(PYTHON, "vllm-cpu")},
         "hardware": hardware(),
         "machine_speed": {"before": before, "after": machine_speed(), "unit": "million loop steps/CPU s"},
         "date": time.strftime("%Y-%m-%d"),
     }
     write(result, chosen.json)
     print(f"worst case, by CPU or wall time: {result['ratio']:.2f} x (target {TARGET})")
-
-
-def peer_version() -> str:
-    command = [str(PYTHON), "-c", "from importlib.metadata import version; print(version('vllm-cpu'))"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,14 +42,17 @@ PEERS: dict[str, dict[str, Any]] = {  # DPOConfig's settings; every step is eigh
 
 
 @contextmanager
-def started(folder: Path, dtype: str, cached: bool, micro_batch_tokens: int) -> Iterator[dict[str, Paced]]:
-    """Every loop, waiting after its first step."""
+def started(
+    folder: Path, dtype: str, cached: bool, micro_batch_tokens: int,
+    peers: Mapping[str, dict[str, Any]] = PEERS, work: tuple[Any, ...] = (),
+) -> Iterator[dict[str, Paced]]:  # fmt: skip
+    """Every loop, waiting after its first step. `work` is what the loops take beyond their own work of random weights."""
     running: dict[str, Paced] = {}
     try:
-        running["ours"] = Paced(loops.ours, made(folder / "ours"), dtype, micro_batch_tokens, cached)
-        for name, settings in PEERS.items():
+        running["ours"] = Paced(loops.ours, made(folder / "ours"), dtype, micro_batch_tokens, cached, *work)
+        for name, settings in peers.items():
             more = settings | {"gradient_checkpointing": False}
-            running[name] = Paced(loops.trl, made(folder / name), dtype, cached, more)
+            running[name] = Paced(loops.trl, made(folder / name), dtype, cached, more, *work)
             must_agree(running["ours"], running[name], name, AGREEMENT[dtype])
         yield running
     finally:

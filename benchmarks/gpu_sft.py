@@ -11,6 +11,8 @@ small model differ between CPU and GPU. If `trl` can be imported, its SFTTrainer
 On paper (learner/cost.py): fp32 weights, gradients and moments 61.4 GB, their bf16 copy 7.7 GB, the head 6.1 GB;
 activations 79.5 GB, with each second layer's computed again 45.4 GB, with each layer's 8.9 GB. So on a card of 141 GB one
 of the last two is needed.
+
+The file is written after each case, so that a time limit loses only the current one.
 """
 
 import argparse
@@ -59,6 +61,9 @@ class Size:
 
 FULL = Size(PHI_4_MINI, row=16_384, warm=2, steps=6)
 SMALL = Size(TINY, row=2_048, warm=1, steps=2)
+
+# MFU that prime-rl publishes for models of this class on one node (its BENCHMARKS.md), the best figures found
+PUBLISHED = {"16k": 0.147, "64k": 0.361}
 
 # what is computed again in the backward pass, and what is compiled
 WAYS = {
@@ -193,9 +198,16 @@ def _no_tokenizer() -> Any:
     return models.train_tokenizer(["a"], 300)
 
 
-def run(size: Size, device: str, ways: Sequence[str], with_peer: bool) -> dict[str, Any]:
+def run(size: Size, device: str, ways: Sequence[str], with_peer: bool, keep: Path | None = None) -> dict[str, Any]:
+    """The benchmark's JSON object, written to `keep` after each case."""
     compute = "bfloat16" if device == "cuda" else "float32"
-    cases = []
+    result: dict[str, Any] = {
+        "name": "gpu_sft",
+        **where(device),
+        "cases": [], "mfu": None, "ratio": None, "published": PUBLISHED,
+        "repeats": size.steps, "cpu_and_gpu_losses_differ_by": None,
+        "versions": versions(["torch", "transformers", *(["trl"] if with_peer else [])]),
+    }  # fmt: skip
     for what, lengths in (("one sequence", one_sequence(size)), ("packed", packed(size))):
         theirs = tried(lambda lengths=lengths: peer(size, device, lengths, compute)) if with_peer else {}
         for way in ways:
@@ -204,19 +216,16 @@ def run(size: Size, device: str, ways: Sequence[str], with_peer: bool) -> dict[s
             ratio = {key: found[name] / other if ours and other else None for key, name in
                      (("ratio", "tokens_per_second"), ("low", "low"), ("high", "high"))} if ours else {}  # fmt: skip
             case = {"case": f"{what} of {size.row:,}: {way}", "ours": ours, "peer": other, "unit": "tokens/s", **ratio}
-            cases.append(case | {"details": found, "peer_details": theirs, "segments": len(lengths)})
+            result["cases"].append(case | {"details": found, "peer_details": theirs, "segments": len(lengths)})
             print(line(case, found), flush=True)
-    best = [case for case in cases if case["ours"]]
-    return {
-        "name": "gpu_sft",
-        **where(device),
-        "cases": cases,
-        "mfu": max((case["details"]["mfu"] for case in best), default=None),
-        "ratio": min((case["ratio"] for case in best if case.get("ratio")), default=None),
-        "repeats": size.steps,
-        "cpu_and_gpu_losses_differ_by": agreement() if device == "cuda" else None,
-        "versions": versions(["torch", "transformers", *(["trl"] if with_peer else [])]),
-    }
+            best = [case for case in result["cases"] if case["ours"]]
+            result["mfu"] = max((case["details"]["mfu"] for case in best), default=None)
+            result["ratio"] = min((case["ratio"] for case in best if case.get("ratio")), default=None)
+            write(result, keep)
+    if device == "cuda":
+        result["cpu_and_gpu_losses_differ_by"] = agreement()
+        write(result, keep)
+    return result
 
 
 def line(case: dict[str, Any], found: dict[str, Any]) -> str:
@@ -240,11 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with_peer = find_spec("trl") is not None
     if not with_peer:
         print("trl is not installed here: only our side is measured")
-    result = run(replace(size, steps=chosen.steps or size.steps), device, chosen.way or list(WAYS), with_peer)
+    size = replace(size, steps=chosen.steps or size.steps)
+    result = run(size, device, chosen.way or list(WAYS), with_peer, chosen.json)
     if result["cpu_and_gpu_losses_differ_by"]:
         told = ", ".join(f"{name} {share:.1e}" for name, share in result["cpu_and_gpu_losses_differ_by"].items())
         print(f"losses of a small model, against the CPU in fp32: {told}")
-    write(result, chosen.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +36,6 @@ from benchmarks.sft_vs_trl import bfloat16_speed
 TARGET, AIM = 2.5, 4.0  # times the peer
 REPEATS = 3
 MICRO_BATCH_TOKENS = 1024
-ANSWERS = loops.PROMPTS * loops.SAMPLES
 PEERS: dict[str, dict[str, Any]] = {  # GRPOConfig's settings
     "TRL, 32 a pass": {"per_device_train_batch_size": 32},
     "TRL, 8 a pass, static cache": {"per_device_train_batch_size": 8, "cache_implementation": "static"},
@@ -44,14 +43,17 @@ PEERS: dict[str, dict[str, Any]] = {  # GRPOConfig's settings
 
 
 @contextmanager
-def started(folder: Path, dtype: str, micro_batch_tokens: int) -> Iterator[dict[str, Paced]]:
-    """Every loop, waiting after its first step."""
+def started(
+    folder: Path, dtype: str, micro_batch_tokens: int,
+    peers: Mapping[str, dict[str, Any]] = PEERS, work: tuple[Any, ...] = (), answers: int = loops.STEP.answers,
+) -> Iterator[dict[str, Paced]]:  # fmt: skip
+    """Every loop, waiting after its first step. `work` is what the loops take beyond their own work of random weights."""
     running: dict[str, Paced] = {}
     try:
-        running["ours"] = Paced(loops.ours, made(folder / "ours"), dtype, micro_batch_tokens)
-        for name, settings in PEERS.items():
-            more = settings | {"gradient_accumulation_steps": ANSWERS // settings["per_device_train_batch_size"]}
-            running[name] = Paced(loops.trl, made(folder / name), dtype, folder / "ours" / "first.json", more)
+        running["ours"] = Paced(loops.ours, made(folder / "ours"), dtype, micro_batch_tokens, *work)
+        for name, settings in peers.items():
+            more = settings | {"gradient_accumulation_steps": answers // settings["per_device_train_batch_size"]}
+            running[name] = Paced(loops.trl, made(folder / name), dtype, folder / "ours" / "first.json", more, *work)
             must_agree(running["ours"], running[name], name, AGREEMENT[dtype])
         yield running
     finally:

@@ -35,7 +35,8 @@ from pathlib import Path
 import whetstone
 from benchmarks._measure import hardware, write
 from whetstone.pipeline.running import run_recipe
-from whetstone.recipe import Recipe, RecipeStage, read_recipe
+from whetstone.recipe import Recipe, read_recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import hash_file, hash_folder, read_json
 from whetstone.run.metrics import read_metrics
 from whetstone.run.processes import fork
@@ -247,7 +248,7 @@ def once_in_each_stage(recipe: Recipe, work: Path, sets: Sequence[str]) -> list[
 
 def copy_above(recipe: Recipe, stage: RecipeStage, run: Path) -> None:
     """Copies what a stage of a finished run began with into another run's folder."""
-    for above in recipe.stages[: stage.number - 1]:
+    for above in recipe.above(stage):
         shutil.copytree(recipe.folder / above.folder_name, run / above.folder_name)
         if (recipe.folder / "scores" / above.name).exists():
             shutil.copytree(recipe.folder / "scores" / above.name, run / "scores" / above.name)
@@ -265,7 +266,7 @@ def at_random_steps(
     from whetstone.learner import steps  # noqa: F401
 
     whole = read_recipe(path, [*sets, f"run.folder={work / 'undisturbed'}"])
-    if status := Forked(whole, max(names, key=lambda name: whole.stage(name).number)).wait():
+    if status := Forked(whole, max(names, key=lambda name: whole.stages.index(whole.stage(name)))).wait():
         raise RuntimeError(f"the undisturbed run ended with status {status}:\n{log_of(whole)}")
     rng = random.Random(seed)
     trials: list[Trial] = []

@@ -44,7 +44,10 @@ PEERS: dict[str, dict[str, Any]] = {  # SFTConfig's settings; every step is abou
 }
 
 
-def products_per_second(dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: float = 1.0) -> float:
+def products_per_second(
+    dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: float = 1.0,
+    products: Sequence[tuple[int, int]] = ragged.PRODUCTS,
+) -> float:  # fmt: skip
     """FLOP per CPU second of the model's own matrix products, forward and both of backward: the ceiling of any training."""
     import torch
 
@@ -52,9 +55,9 @@ def products_per_second(dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: f
     kind = getattr(torch, dtype)
     shapes = [
         (torch.randn(tokens, i).to(kind), torch.randn(o, i).to(kind), torch.randn(tokens, o).to(kind))
-        for i, o in dict.fromkeys(ragged.PRODUCTS)
+        for i, o in dict.fromkeys(products)
     ]
-    counts = [ragged.PRODUCTS.count(shape) for shape in dict.fromkeys(ragged.PRODUCTS)]
+    counts = [products.count(shape) for shape in dict.fromkeys(products)]
     done, spent = 0, 0.0
     while spent < seconds:
         for (x, weight, gradient), count in zip(shapes, counts, strict=True):
@@ -62,8 +65,13 @@ def products_per_second(dtype: str, tokens: int = MICRO_BATCH_TOKENS, seconds: f
             for _ in range(count):
                 x @ weight.T, gradient @ weight, gradient.T @ x
             spent += time.process_time() - start
-        done += ragged.FLOPS_PER_TOKEN * tokens
+        done += flops(products) * tokens
     return done / spent
+
+
+def flops(products: Sequence[tuple[int, int]]) -> int:
+    """Of a token through these products, forward and backward."""
+    return sum(6 * inputs * outputs for inputs, outputs in products)
 
 
 def bfloat16_speed() -> float:

@@ -24,7 +24,8 @@ from benchmarks._measure import hardware, versions, write
 from whetstone.corpus import label
 from whetstone.corpus.build import with_traces
 from whetstone.pipeline.running import run_recipe, stage_for
-from whetstone.recipe import Recipe, RecipeStage, read_recipe
+from whetstone.recipe import Recipe, read_recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.records import Rollout, from_row
 from whetstone.rl.stabilisers.prompt_optimization import length_spread
 from whetstone.run.folder import MANIFEST, read_json

@@ -42,6 +42,7 @@ def reference() -> str:
     parts = ["## Shared tables"]
     for name, settings in SHARED.items():
         parts += [f"### `[{name}]`", _first_paragraph(settings), _rows(settings)]
+        parts += _sections(tables_below(settings, name), "####")
     parts += ["## Stages", "Every stage has a `kind`, and a `name` for itself and its folder (default: the kind)."]
     for kind, room in rooms.items():
         parts += [f'### `kind = "{kind}"`', _first_paragraph(import_module(KINDS[kind])), _inputs(room)]
@@ -58,7 +59,7 @@ def tables_below(settings: type[BaseModel], path: str) -> Tables:
         registry, inner_path = registry_in(declared), f"{path}.{name}"
         for table, names in tables_in(declared).items():
             types = (declared.annotation, *get_args(declared.annotation))
-            several = any(get_origin(part) is tuple for part in types)
+            several = any(get_origin(part) is tuple for part in types) and table not in types
             heading = f"`[[{inner_path}]]`" if several else f"`[{inner_path}]`"
             inner = tables.setdefault(table, Inner())
             if registry:

@@ -16,6 +16,7 @@ from tests.skipped import pytest_terminal_summary  # noqa: F401  (a hook of pyte
 from whetstone import recipe as recipes
 from whetstone.records import Problem, Score
 from whetstone.run.folder import Stage, write_text
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import Settings, StageSettings
 from whetstone.run.tables import write_records, write_rows
@@ -186,6 +187,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
         out: Path,
         stage: str,
         longest: int,
+        prompt: PromptSettings = AS_TRAINED,
     ) -> list[Score]:
         assert (model / "content.txt").exists(), f"{model} is no model folder"
         seen.scored.append((stage, len(problems)))

@@ -9,6 +9,7 @@ from whetstone.ask import Asking, Printer, chat, generate, tally, without_thinki
 from whetstone.decode.beam_search import Beams, beam_search
 from whetstone.decode.decoding import Piece
 from whetstone.decode.engine import Engine
+from whetstone.prompting import Prompting
 from whetstone.records import Completion, Message, Prompt, Sampling
 from whetstone.run.visible import visible
 
@@ -119,7 +120,7 @@ def test_a_chat_keeps_its_turns_without_their_thinking_and_begins_anew_when_aske
         yield Completion("chat", 0, f"<think>\n2+3\n</think>\nanswer {len(asked)}", "end")
 
     monkeypatch.setattr(Engine, "stream", scripted)
-    chat(engine, asking(), "be brief", io.StringIO("hello\n\nagain\n/new\nfresh\n"), io.StringIO())
+    chat(engine, asking(prompting=Prompting("be brief")), io.StringIO("hello\n\nagain\n/new\nfresh\n"), io.StringIO())
     system = ("system", "be brief")
     assert asked == [
         [system, ("user", "hello")],
@@ -138,7 +139,7 @@ def test_a_chats_commands_are_answered_and_never_sent_to_the_model(engine, monke
 
     monkeypatch.setattr(Engine, "stream", scripted)
     lines = "/help\n/halp\nfirst\n/reset\n /etc is a folder\n/exit\nafter\n"
-    chat(engine, asking(thinking="fold"), "", io.StringIO(lines), io.StringIO())
+    chat(engine, asking(thinking="fold"), io.StringIO(lines), io.StringIO())
     assert asked == [["first"], ["/etc is a folder"]]
     said = capsys.readouterr().err
     assert "--temperature 0.6 --max-tokens 12" in said and "--thinking fold" in said and "/new or /reset" in said

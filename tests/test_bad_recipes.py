@@ -65,6 +65,22 @@ MISTAKES = {
         ["name = '../up'", "folder's name", "letters, digits"],
     ),
     "a run without a name": ('[run]\nname = ""\n' + QUESTIONS, [":2: [run] name is empty", "Name it or leave it out"]),
+    "a key of [prompt]": (
+        '[prompt]\nsytem = "x"\n' + HEAD + QUESTIONS,
+        [":2: [prompt] unknown key 'sytem': did you mean 'system'?"],
+    ),
+    "an example without an answer": (
+        '[[prompt.examples]]\nquestion = "1?"\n' + HEAD + QUESTIONS,
+        [":1: [prompt] examples[0].answer is missing"],
+    ),
+    "a key of an example": (
+        '[prompt]\nexamples = [{ question = "1?", answer = "1", level = 1 }]\n' + HEAD + QUESTIONS,
+        [":2: [prompt] unknown key 'examples[0].level'. Known keys are question, answer."],
+    ),
+    "a count of examples": (
+        '[prompt]\nexamples = { file = "x.jsonl", count = 1000 }\n' + HEAD + QUESTIONS,
+        ["examples.count = 1000: input should be less than or equal to 100"],
+    ),
     "a reserved name": (HEAD + QUESTIONS + 'name = "base"\n', ["name = 'base'", "taken", "choose another"]),
     "an input from a stage that is not there": (
         HEAD + WALK + 'model = "midtrian"\n',

@@ -18,11 +18,15 @@ FLOORS = [
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
         "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
+        "prompting",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
-    ("questions", "rollouts", "corpus", "midtrain", "sft", "dpo", "reward", "rl", "distill", "evaluate", "report"),
-    ("recipe", "schema", "pipeline", "worker", "show", "ask", "terminal", "cli"),
+    (
+        "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
+        "report",
+    ),
+    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "prompt_options", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -42,7 +46,7 @@ DOORS = {
     "urllib.request": (),
     "datasets": ("questions/sources/published.py",),
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
-    "typer": ("cli.py",),
+    "typer": ("cli.py", "prompt_options.py"),
     "rich": ("terminal.py", "run/progress.py"),
     "tensorboard": ("run/metrics.py",),
     "wandb": ("run/metrics.py",),

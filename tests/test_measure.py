@@ -4,6 +4,7 @@ import doctest
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,12 +208,13 @@ def test_a_scored_model_leaves_its_generations_and_a_score_for_each_problem_set(
     ]
     for score in scores:
         rows = list(read_rows(tmp_path / score.benchmark))
-        assert list(rows[0]) == COLUMNS
+        assert list(rows[0]) == [*COLUMNS, "form", "flexible"]
         assert [(r["problem_id"], r["index"]) for r in rows] == [
             (f"{score.benchmark}{i}", g) for i in range(3) for g in range(2)
         ]
         assert all(r["tokens"] <= 12 and r["gold"] == str(int(r["problem_id"][4:]) + 1) for r in rows)
-        assert summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6) == score
+        summed = summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6)
+        assert replace(summed, prompt=score.prompt) == score and score.prompt["after"] == ""
         assert not (tmp_path / score.benchmark / "journal.jsonl").exists()
 
 

@@ -111,7 +111,7 @@ def test_a_stage_says_that_its_template_tells_the_model_not_to_think(tmp_path, a
     (tmp_path / "model" / "chat_template.jinja").write_text(QWEN35_SMALL)
     load(stage(tmp_path / "walk", TrainingSettings(kind="walk"), model=tmp_path / "model"))
     said = capsys.readouterr().err
-    assert "tells the model not to think" in said and "{%- set enable_thinking = true %}" in said
+    assert "tells the model not to think" in said and "set [prompt] thinking = true" in said
 
 
 # --- texts from elsewhere, whose thinking only closes

@@ -143,6 +143,22 @@ def test_no_items_make_no_steps():
         plan_steps([], 8, 0, 1.0)[0]
 
 
+@pytest.mark.parametrize(("count", "largest", "steps", "tokens"), [(50, 9, 7, 400), (8, 9, 20, 1000), (9, 1, 9, 9)])
+def test_steps_share_the_tokens_evenly_and_without_drift(count, largest, steps, tokens):
+    """By the definition: step k ends with the first item with which k / steps of the tokens are spent."""
+    rng = random.Random(1)
+    sizes = [rng.randint(1, largest) for _ in range(count)]
+    plan = plan_steps(sizes, 8, 0, 10**6, tokens, steps=steps)
+    assert len(plan) == steps
+    spent = 0
+    for k, step in enumerate(plan, 1):
+        before = spent + sum(sizes[i] for i in step[:-1])
+        spent += sum(sizes[i] for i in step)
+        assert before < k * tokens / steps <= spent
+    assert tokens <= spent < tokens + largest
+    assert len(plan_steps([10, 10], 8, 0, 1.0, steps=5)) == 2, "a step has one item at least"
+
+
 @given(st.integers(1, 300), st.integers(0, 3), st.sampled_from([0.0, 0.4, 1.0]))
 @settings(max_examples=30)
 def test_orders_equal_those_of_python_lists(count, seed, share):

@@ -213,6 +213,18 @@ def test_the_base_may_be_scored_with_fewer_answers(walk, rooms, tmp_path):
     assert [name for name, _ in rooms.scored[3:]] == ["base"], "the others stand"
 
 
+def test_only_the_chosen_sets_are_scored_and_a_set_without_problems_is_refused(walk, rooms, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"sets names 'hart', which no source gives test problems of: did you mean 'hard'"
+    ):
+        run(walk, 'scores.sets=["hart"]')
+    assert rooms.scored == []
+    run(walk, 'scores.sets=["hard"]')
+    assert rooms.scored == [("base", 4), ("midtrain", 4), ("sft", 4)]
+    run(walk)  # the others, later, without training again
+    assert rooms.scored[3:] == [("base", 8), ("midtrain", 8), ("sft", 8)] and rooms.calls.count("sft") == 1
+
+
 def test_the_headline_set_must_exist(walk, rooms):
     with pytest.raises(ValueError, match=r"main = 'aime'.*Use one of easy, hard"):
         run(walk, "scores.main=aime")

@@ -87,7 +87,7 @@ def test_a_table_of_pairs_and_the_teachers_dpo_are_a_recipe(tmp_path, adder):
 @pytest.mark.parametrize("stage", [RL, DPO, '[[stage]]\nkind = "dpo"\nsource = "teacher"\n'])
 def test_without_a_model_or_pairs_the_recipe_is_refused_when_it_is_read(tmp_path, stage):
     with pytest.raises(
-        ValueError, match=r"reads model .* midtrain or sft or dpo or rl before it, or set \[model\] path"
+        ValueError, match=r"reads model .* midtrain or sft or dpo or rl (or distill )?before it, or set \[model\] path"
     ):
         recipe(tmp_path, None, stage)
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from whetstone.chat import ask
-from whetstone.records import PROGRAM_REQUEST, Completion, Generator, Problem, Sampling, Scorer, Verifier
+from whetstone.prompting import BARE, Prompting
+from whetstone.records import PROGRAM_REQUEST, Completion, Generator, Problem, Prompt, Sampling, Scorer, Verifier
 from whetstone.verify import extract, get_policy
 from whetstone.verify.program import Outcome, Sandbox
 
@@ -117,16 +117,18 @@ class Hybrid:
     thought: Completion | None  # None if the program gave an answer
 
 
-def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling, sandbox: Sandbox) -> list[Hybrid]:
+def hybrid(
+    generator: Generator, problems: Sequence[Problem], sampling: Sampling, sandbox: Sandbox, prompting: Prompting = BARE
+) -> list[Hybrid]:
     """MAmmoTH's hybrid decoding: a program, run in the sandbox; if it gives no answer, a chain of thought.
 
     Raises ValueError before anything is generated if this machine offers no isolation for programs.
     """
     sandbox.require()
-    programs = _one_each(generator, [(problem, problem.question + PROGRAM_REQUEST) for problem in problems], sampling)
+    programs = _one_each(generator, [prompting.prompt(problem, 0, PROGRAM_REQUEST) for problem in problems], sampling)
     outcomes = {name: sandbox.run_text(completion.text) for name, completion in programs.items()}
-    failed = [(problem, problem.question) for problem in problems if outcomes[problem.id].answer is None]
-    thoughts = _one_each(generator, failed, sampling)
+    failed = [problem for problem in problems if outcomes[problem.id].answer is None]
+    thoughts = _one_each(generator, [prompting.prompt(problem, 0) for problem in failed], sampling)
     answers = []
     for problem in problems:
         outcome, thought = outcomes[problem.id], thoughts.get(problem.id)
@@ -136,12 +138,9 @@ def hybrid(generator: Generator, problems: Sequence[Problem], sampling: Sampling
     return answers
 
 
-def _one_each(
-    generator: Generator, questions: Sequence[tuple[Problem, str]], sampling: Sampling
-) -> dict[str, Completion]:
-    """One completion per question, by problem id, in the order of the questions."""
-    if not questions:
+def _one_each(generator: Generator, prompts: Sequence[Prompt], sampling: Sampling) -> dict[str, Completion]:
+    """One completion per prompt, by problem id, in the order of the prompts."""
+    if not prompts:
         return {}
-    prompts = [ask(problem.id, text, 0, problem.system) for problem, text in questions]
     completions = {completion.problem_id: completion for completion in generator.generate(prompts, sampling)}
     return {prompt.problem_id: completions[prompt.problem_id] for prompt in prompts}

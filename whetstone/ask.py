@@ -12,6 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, TextIO
 
 from whetstone.answer import count_votes
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Completion, Message, Prompt, Sampling
 from whetstone.run.mistakes import suggestion
 from whetstone.run.visible import visible, write_line
@@ -38,6 +39,7 @@ class Asking:
     think_most: int | None = None  # tokens of thinking at most
     think_least: int = 0  # and at least
     thinking: str = "show"  # show | fold | hide
+    prompting: Prompting = BARE  # what stands around a question
 
     @property
     def budgeted(self) -> bool:
@@ -45,7 +47,9 @@ class Asking:
 
     def __post_init__(self) -> None:
         if self.thinking not in ("show", "fold", "hide"):
-            raise ValueError(f"thinking = {self.thinking!r}: it is one of show, fold, hide.")
+            raise ValueError(
+                f"thinking = {self.thinking!r}: it is one of show, fold, hide. --think and --no-think tell the model."
+            )
         if not isfinite(self.length_penalty):
             raise ValueError(f"length_penalty = {self.length_penalty}: it is a finite number.")
         if self.beams > 1 and self.budgeted:
@@ -156,7 +160,7 @@ def generate(
     """
     out = out or sys.stdout
     prompts = [
-        Prompt(str(number), index, (Message("user", question),))
+        Prompt(str(number), index, asking.prompting.messages(question))
         for number, question in enumerate(questions)
         for index in range(samples)
     ]
@@ -172,7 +176,7 @@ def generate(
         done[event.problem_id, event.index] = event
         while waiting and (waiting[0].problem_id, waiting[0].index) in done:
             prompt = waiting.pop(0)
-            write_line(f"--- {prompt.messages[0].content}", out)
+            write_line(f"--- {questions[int(prompt.problem_id)]}", out)
             _show([done[prompt.problem_id, prompt.index]], asking, out)
             if prompt.index == samples - 1:
                 texts = [done.pop((prompt.problem_id, index)).text for index in range(samples)]
@@ -223,13 +227,10 @@ def without_thinking(text: str) -> str:
     return text.rpartition(CLOSE)[2].strip() if CLOSE in text else text
 
 
-def chat(
-    engine: "Engine", asking: Asking, system: str = "", source: TextIO | None = None, out: TextIO | None = None
-) -> None:
+def chat(engine: "Engine", asking: Asking, source: TextIO | None = None, out: TextIO | None = None) -> None:
     """Talk turn by turn, with questions from the lines of `source`. If that is no terminal, only the answers are written."""
     source, out = source or sys.stdin, out or sys.stdout
-    start = (Message("system", system),) if system else ()
-    messages = start
+    messages: tuple[Message, ...] = ()
     terminal = source.isatty()
     if terminal:
         sys.stderr.write(f"{DIM}{HELP}{PLAIN}\n")
@@ -242,26 +243,27 @@ def chat(
             if question in LEAVE:
                 return
             if question in ANEW:
-                messages = start
-            write_line(_said(question, asking, system), sys.stderr)
+                messages = ()
+            write_line(_said(question, asking), sys.stderr)
             continue
-        messages = (*messages, Message("user", question.strip()))
+        asked = asking.prompting.messages(question.strip())
+        messages = (*messages, asked[-1]) if messages else asked
         text = _turn(engine, Prompt(f"turn {turn}", 0, messages), asking, out)
         messages = messages[:-1] if text is None else (*messages, Message("assistant", without_thinking(text)))
         turn += 1
 
 
-def _said(command: str, asking: Asking, system: str) -> str:
+def _said(command: str, asking: Asking) -> str:
     """What a command of the chat answers."""
     if command in ANEW:
         return "(the conversation is forgotten)"
     if command == "/help":
-        return f"{HELP}\n{_settings(asking, system)}"
+        return f"{HELP}\n{_settings(asking)}\nprompt: {asking.prompting.in_words()}"
     known = ("/help", *ANEW, *LEAVE)
     return f"(unknown command {command}{suggestion(command, known)} There are {', '.join(known)}. Nothing was sent.)"
 
 
-def _settings(asking: Asking, system: str) -> str:
+def _settings(asking: Asking) -> str:
     sampling = asking.sampling
     values = {
         "temperature": sampling.temperature,
@@ -274,7 +276,6 @@ def _settings(asking: Asking, system: str) -> str:
         "thinking": asking.thinking,
         "think-most": asking.think_most,
         "think-least": asking.think_least,
-        "system": system or None,
     }
     given = " ".join(f"--{name} {value}" for name, value in values.items() if value is not None)
     return f"settings, changed by starting the chat with others: {given}"

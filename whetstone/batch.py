@@ -168,7 +168,12 @@ def by_prompt(rows: Iterable[Row], budget: int) -> list[list[Row]]:
 
 
 def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dtype = torch.float32) -> Iterator[Batch]:
-    """Split a step into micro-batches of at most `budget` tokens. A group (a row, or the two rows of a pair) is not split.
+    """A step in micro-batches of at most `budget` tokens (`split`)."""
+    return (collate_groups(members, dtype) for members in split(groups, budget))
+
+
+def split(groups: Iterable[Sequence[Row]], budget: int) -> list[list[Sequence[Row]]]:
+    """The groups of each micro-batch. A group (a row, or the two rows of a pair) is not divided.
 
     The longest groups come first, each into the first micro-batch with room, so that the micro-batches are few and full. A
     group longer than the budget gets a micro-batch of its own.
@@ -182,8 +187,7 @@ def micro_batches(groups: Iterable[Sequence[Row]], budget: int, dtype: torch.dty
                 break
         else:
             bins.append((size, [group]))
-    for _, members in bins:
-        yield collate_groups(members, dtype)
+    return [members for _, members in bins]
 
 
 def collate_groups(groups: Sequence[Sequence[Row]], dtype: torch.dtype = torch.float32) -> Batch:

@@ -15,6 +15,7 @@ so that whoever reads it sees whole thoughts; its ids are those that were sample
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -84,7 +85,8 @@ class Chat:
         self.opening = opened[0] if opened else ""
         self.closed = not opened and BEGUN.search(prompt) is not None
         self._reasoning = self._takes_reasoning()
-        self._prompt_ids = lru_cache(20_000)(lambda messages: self._encode([self._rendered(messages)])[0])
+        # as an array: prompts with examples are long, and many are kept
+        self._prompt_ids = lru_cache(20_000)(lambda messages: array("i", self._encode([self._rendered(messages)])[0]))
 
     # --- prompts
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from whetstone.prompt_options import After, Before, Examples, System, Think, ThinkAtAll
 from whetstone.run.visible import guard_libraries, visible, write_line
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for Ctrl-C and SIGTERM
@@ -152,7 +153,8 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
         write_line(note)
     for stage, state in planned:
         sources = ", ".join(f"{name} = {source}" for name, source in stage.sources.items())
-        write_line(f"{stage.folder_name} ({stage.kind}{f'; {sources}' if sources else ''}): {state.status}")
+        of = f"; control of {stage.control.of}" if stage.control else ""
+        write_line(f"{stage.folder_name} ({stage.kind}{of}{f'; {sources}' if sources else ''}): {state.status}")
         for reason in state.reasons:
             write_line(f"    {reason}")
         if state.manifest is not None:
@@ -263,18 +265,25 @@ def evaluate(
         typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: question=prompt. Repeatable."),
     ] = None,
     answer_from: AnswerFrom = "column",
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    thinking: Think = None,
     chat_template: ChatTemplate = None,
     weights: Weights = "stored",
 ) -> None:
     """Score a model on a problem set: mean of n samples with its 95 % interval, pass@k, majority vote."""
     from whetstone.evaluate.evaluate import evaluate_model
     from whetstone.problems.columns import read_mapping
+    from whetstone.run.prompt_settings import prompt_given
     from whetstone.terminal import print_scores
 
     mapping = read_mapping(columns or ())
+    prompt = prompt_given(system, before, after, examples, thinking)
     scores = evaluate_model(
         model, benchmark, samples, temperature, max_tokens, output, policy, mapping,
-        answer_from=answer_from, chat_template=chat_template, weights=weights,
+        answer_from=answer_from, prompt=prompt, chat_template=chat_template, weights=weights,
     )  # fmt: skip
     print_scores(scores)
 
@@ -307,6 +316,11 @@ def generate(
     thinking: Thinking = "show",
     think_most: ThinkMost = None,
     think_least: ThinkLeast = 0,
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    think: ThinkAtAll = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text. Repeatable.")] = None,
     seed: int = 0,
     chat_template: ChatTemplate = None,
@@ -315,19 +329,23 @@ def generate(
     """Ask a model, and see it think."""
     from whetstone.ask import Asking
     from whetstone.ask import generate as answer_all
+    from whetstone.prompting import BARE, say_prompt
     from whetstone.records import Sampling
+    from whetstone.run.prompt_settings import prompt_given
 
     prompts = questions or [line.strip() for line in sys.stdin if line.strip()]
     if not prompts or not all(question.strip() for question in prompts):
         raise ValueError('There is no question. Write one: whetstone generate --model M "What is 12+30-7?"')
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p, stop=tuple(stop or ()))
-    asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking)
+    asked = say_prompt(prompt_given(system, before, after, examples, think), model, unknown=BARE)
+    asking = Asking(sampling, beams, length_penalty, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
     from whetstone.model_template import open_model
 
     try:
-        answer_all(load_engine(open_model(model, chat_template), int8=weights == "int8"), prompts, samples, asking)
+        engine = load_engine(open_model(model, chat_template), thinking=asked.thinking, int8=weights == "int8")
+        answer_all(engine, prompts, samples, asking)
     except KeyboardInterrupt:
         write_line(stream=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -336,7 +354,11 @@ def generate(
 @app.command()
 def chat(
     model: ModelName,
-    system: Annotated[str, typer.Option(help="A system message.")] = "",
+    system: System = None,
+    before: Before = None,
+    after: After = None,
+    examples: Examples = None,
+    think: ThinkAtAll = None,
     temperature: Temperature = 0.6,
     max_tokens: MaxTokens = 512,
     top_p: TopP = 1.0,
@@ -353,15 +375,18 @@ def chat(
     """Talk with a model. Ctrl-C ends an answer, an empty line ends the chat. Lines can be piped in."""
     from whetstone.ask import Asking
     from whetstone.ask import chat as talk
+    from whetstone.prompting import BARE, say_prompt
     from whetstone.records import Sampling
+    from whetstone.run.prompt_settings import prompt_given
 
     sampling = Sampling(temperature, max_tokens, top_k, top_p, seed, min_p)
-    asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking)
+    asked = say_prompt(prompt_given(system, before, after, examples, think), model, unknown=BARE)
+    asking = Asking(sampling, beams, 1.0, think_most, think_least, thinking, asked)
 
     from whetstone.decode.engine import load_engine
     from whetstone.model_template import open_model
 
-    talk(load_engine(open_model(model, chat_template), int8=weights == "int8"), asking, system)
+    talk(load_engine(open_model(model, chat_template), thinking=asked.thinking, int8=weights == "int8"), asking)
 
 
 @app.command()

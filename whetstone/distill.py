@@ -78,7 +78,7 @@ def run(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, student.context, settings.max_tokens)
+    window = Window(student.chat, student.context, settings.max_tokens, student.prompting)
     problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/prompts", window)
     write_rows(stage.folder / "dropped_prompts", dropped)
     texts = text_rows(stage, student)
@@ -91,8 +91,9 @@ def run(stage: Stage) -> dict[str, Any]:
                 chosen = drawn(problems, settings.prompts_per_step, stage.seed, step)
                 sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed * 1_000_003 + step + 1)
                 groups = sample_groups(
-                    steps.watched(engine), chosen, settings.samples, sampling, verifier, process_group=process_group
-                )
+                    steps.watched(engine), chosen, settings.samples, sampling, verifier,
+                    process_group=process_group, prompting=student.prompting,
+                )  # fmt: skip
                 rollouts = [rollout for group in groups for rollout in group]
                 rows, metrics = rows_of(rollouts), described(rollouts)
             else:
@@ -199,7 +200,7 @@ def text_rows(stage: Stage, student: "Student") -> "Sequence[Row]":
 
     if stage.settings.on_policy == 1:
         return []
-    found = tokenise(stage, stage.inputs["data"], student.chat, context=student.context)
+    found = tokenise(stage, stage.inputs["data"], student.chat, context=student.context, prompting=student.prompting)
     found.refuse_empty(stage, stage.inputs["data"])
     return found["train"].at_most(found.longest)
 

@@ -10,22 +10,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from whetstone.answer import count_votes
+from whetstone.answer import boxed, count_votes
+from whetstone.prompting import prompting_of, refuse_leaks
 from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
+from whetstone.template import set_thinking
+from whetstone.verify import extract, get_policy
+from whetstone.verify.flexible import last_answer
 from whetstone.window import Window
 
 Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 RESAMPLES = 10_000  # of the bootstrap
+STATED = ("stated", "formula", "bare")  # how an answer is found that stands in no box (verify/extract.py)
 NOT_ASKED = "not asked"  # why a sample ended that never began (window.py)
 
 
 def score_model(
     model: Path, problems: Sequence[Problem], scores: ScoreSettings, parallel: ParallelSettings, seed: int,
-    out_folder: Path, stage: str, longest: int = 0,
+    out_folder: Path, stage: str, longest: int = 0, prompt: PromptSettings = AS_TRAINED,
 ) -> list[Score]:  # fmt: skip
-    """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/.
+    """Score one model folder on every benchmark among `problems`; generations go to out_folder/BENCHMARK/, with the prompt.
 
     `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).
     """
@@ -34,10 +40,13 @@ def score_model(
     from whetstone.sample import sample_journalled
     from whetstone.verify import MathVerifier
 
+    prompting = prompting_of(prompt, model)
+    refuse_leaks(prompting.examples, problems)
     device = models.choose_device(parallel.device)
     loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
+    set_thinking(loaded[1], prompting.thinking)
     engine = sampler(*loaded, parallel, int8=scores.weights == "int8")
-    window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens)
+    window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens, prompting)
     sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
     samples = scores.samples if scores.temperature > 0 else 1
     results = []
@@ -48,14 +57,18 @@ def score_model(
             label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
             unaskable = window.report(label, chosen, "count as not solved")
             asked = [problem for problem in chosen if problem.id not in unaskable]
-            sampled = sample_journalled(engine, asked, samples, sampling, verifier, journal, label, block=2048)
+            sampled = sample_journalled(
+                engine, asked, samples, sampling, verifier, journal, label, block=2048, prompting=prompting
+            )
             groups = {problem.id: group for problem, group in zip(asked, sampled, strict=True)}
             groups |= {name: unasked(name, samples, why) for name, why in unaskable.items()}
             rows = [as_row(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
+            rows = with_flexible(rows, verifier)
             write_rows(journal.parent, rows)
+            prompting.save(journal.parent)
             main = benchmark == scores.main
             score = summarise(rows, verifier, stage, benchmark, main, scores.temperature)
-            results.append(replace(score, weights=scores.weights))
+            results.append(replace(score, prompt=prompting.summary(chosen[0].policy), weights=scores.weights))
     for score in results:  # only now: until all are scored a kill may come
         (out_folder / score.benchmark / "journal.jsonl").unlink()
     return results
@@ -82,13 +95,35 @@ def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
         "reason": rollout.reason,
         "stop": rollout.stop,
         "tokens": len(rollout.ids),
+        "form": form_of(rollout.text, problem.policy),
     }
+
+
+def form_of(text: str, policy: str) -> str:
+    """How an answer is given: box, stated, formula or bare; "" for no answer."""
+    found = extract(text, get_policy(policy))
+    return "" if found.answer is None else found.how
+
+
+def with_flexible(rows: Sequence[dict[str, Any]], verifier: Verifier) -> list[dict[str, Any]]:
+    """The rows with `flexible`: `correct` if the last number or expression of a text without an answer is taken as one."""
+    taken = {
+        place: last
+        for place, row in enumerate(rows)
+        if not row["form"] and row["correct"] is False and (last := last_answer(row["text"], get_policy(row["policy"])))
+    }
+    items = [(boxed(last), rows[place]["gold"], rows[place]["policy"]) for place, last in taken.items()]
+    granted = dict(zip(taken, verifier.check_many(items), strict=True)) if items else {}
+    return [
+        row | {"flexible": granted[place].correct if place in granted else row["correct"]}
+        for place, row in enumerate(rows)
+    ]
 
 
 def summarise(
     rows: Sequence[dict[str, Any]], verifier: Verifier, stage: str, benchmark: str, main: bool, temperature: float
 ) -> Score:
-    """The Score of these generations (`as_row`); `verifier` compares the answers that vote.
+    """The Score of these generations (`as_row`, `with_flexible`); `verifier` compares the answers that vote.
 
     An undecided answer (correct is None) is wrong here, and counted beside the score. So is a problem that could not be asked;
     its samples have no length. pass@k is the mean over the problems with at least k answers.
@@ -117,7 +152,23 @@ def summarise(
         temperature=temperature,
         undecided=sum(row["correct"] is None for row in rows) / max(1, len(rows)),
         not_asked=len(by_problem) - len({row["problem_id"] for row in asked}),
+        **_format_of(rows, asked),
     )
+
+
+def _format_of(rows: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """In which form the answers stand, and the mean with the format granted; nothing of rows that do not tell."""
+    if not all("flexible" in row for row in rows):
+        return {}
+    forms = [row["form"] for row in asked]
+    mean, low, high, _ = mean_interval(row | {"correct": row["flexible"]} for row in rows)
+    return {
+        "boxed": forms.count("box") / max(1, len(asked)),
+        "stated": sum(form in STATED for form in forms) / max(1, len(asked)),
+        "flexible": mean,
+        "flexible_low": low,
+        "flexible_high": high,
+    }
 
 
 def mean_interval(rows: Iterable[dict[str, Any]]) -> tuple[float, float, float, int]:

@@ -67,7 +67,9 @@ def run(stage: Stage) -> dict[str, Any]:
     student = load(stage, stage.model_source or tiny_base(stage))
     read = reader(settings, stage.inputs["corpus"], stage.seed)
     only_responses, splits = settings.loss_on == "response", ("train", "validation")
-    corpus = tokenise(stage, stage.inputs["corpus"], student.chat, read, only_responses, splits, student.context)
+    corpus = tokenise(
+        stage, stage.inputs["corpus"], student.chat, read, only_responses, splits, student.context, student.prompting
+    )
     corpus.refuse_empty(stage, stage.inputs["corpus"])
     rows, held_out = (corpus[split].at_most(corpus.longest) for split in splits)
     packed, plan = packed_steps(settings, rows, stage.seed)
@@ -113,7 +115,8 @@ def packed_steps(settings: Settings, rows: "TokenStore", seed: int) -> tuple["Pa
         packed = pack(rows.lengths, settings.max_length)
     first = range(len(packed)) if settings.curriculum else None
     sizes = packed.sizes(rows.lengths)
-    return packed, plan_steps(sizes, settings.batch_tokens, seed, settings.epochs, settings.tokens, first)
+    budget, tokens, steps = settings.batch_tokens, settings.tokens, settings.steps
+    return packed, plan_steps(sizes, budget, seed, settings.epochs, tokens, first, steps)
 
 
 def tiny_base(stage: Stage) -> Path:

@@ -24,15 +24,19 @@ from whetstone.model_card import CARD, model_card
 from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, without_template
 from whetstone.model_folder import find_model
 from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
+from whetstone.prompting import BARE, Prompting
+from whetstone.run.cpu import bound_kernel_caches
 from whetstone.run.disk import room_for
 from whetstone.run.folder import write_text
 from whetstone.run.progress import say
 from whetstone.run.settings import ModelSettings
+from whetstone.template import set_thinking
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 transformers_logging.disable_progress_bar()  # else there is a bar per file
+bound_kernel_caches()
 
 # Phi-4-mini's special tokens. It ships bos = eos = pad = <|endoftext|>; a turn ends with <|end|>.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
@@ -110,6 +114,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)
     model.generation_config = generation_config(ids["eos_token_id"], tokenizer)
+    model.prompting = BARE
     return model, tokenizer
 
 
@@ -189,8 +194,8 @@ def load_scalar(path: Path | str, device: str = "cpu", dtype: str = "float32") -
     return model.to(device), tokenizer
 
 
-def load_chat(path: Path | str) -> tuple[Chat, int]:
-    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` does."""
+def load_chat(path: Path | str, thinking: bool | None = None) -> tuple[Chat, int]:
+    """The chat of a model, and its context in tokens. Its weights are not read. Raises as `load` and `set_thinking` do."""
     folder = find_model(path)
     check_folder(folder)
     with reading(folder):
@@ -198,6 +203,7 @@ def load_chat(path: Path | str) -> tuple[Chat, int]:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise without_template(path)
+    set_thinking(tokenizer, thinking)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).exists() else {}
     return Chat(tokenizer, generation.get("eos_token_id", config.eos_token_id)), config.max_position_embeddings
 
@@ -278,7 +284,8 @@ def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
     temperature: float = TEMPERATURE,
 ) -> None:  # fmt: skip
-    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card.
+    """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card; and
+    prompt.json, if the model has a `prompting`, which `build_tiny` and training set.
 
     `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
     the model's scores.
@@ -288,6 +295,8 @@ def save(
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
+    if isinstance(prompting := getattr(model, "prompting", None), Prompting):
+        prompting.save(folder)
     write_text(folder / CARD, model_card(model, tokenizer))
     # our attention is unknown to other readers of the folder, which choose their own; the base's code files are not in it
     config = json.loads((folder / "config.json").read_text())

@@ -2,18 +2,36 @@
 
 from typing import TYPE_CHECKING, Any
 
+from whetstone.chat import Chat
 from whetstone.model_gguf import ORIGIN
+from whetstone.prompting import PROMPT, Prompting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CARD = "README.md"
+QUESTION = "What is 12 + 30 - 7?"
 HEAD = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- whetstone\n---\n\n"
 
 
 def model_card(model: "PreTrainedModel", tokenizer: Any) -> str:
     """Markdown, with the table at its head that the Hub reads."""
-    return HEAD + "# A model written by Whetstone\n\n" + "".join(f"- {fact}.\n" for fact in _facts(model, tokenizer))
+    facts = "".join(f"- {fact}.\n" for fact in _facts(model, tokenizer))
+    return HEAD + "# A model written by Whetstone\n\n" + facts + _prompt(model, tokenizer)
+
+
+def _prompt(model: "PreTrainedModel", tokenizer: Any) -> str:
+    """How it was asked, if that is known, with an example."""
+    prompting = getattr(model, "prompting", None)
+    if not isinstance(prompting, Prompting):
+        return ""
+    chat = Chat(tokenizer, getattr(model, "generation_config", model.config).eos_token_id)  # a reward model has none
+    example = tokenizer.decode(chat.prompt_ids(prompting.messages(QUESTION)))
+    lines = "".join(f"    {line}\n" for line in example.split("\n"))
+    return (
+        f"\n## Prompt\n\nAsked in training and in every score as `{PROMPT}` says: {prompting.in_words()}. A whole prompt, "
+        f"as the chat template writes it:\n\n{lines}"
+    )
 
 
 def _facts(model: "PreTrainedModel", tokenizer: Any) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from whetstone.model_files import ACCEPTED, CONFIG, Unfit, check_folder
 from whetstone.model_gguf import check_gguf, content_hash, convert, converted, gguf_in, origin
 from whetstone.model_hub import commit_of, download, hub_name, snapshot
+from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST
 
 
@@ -72,13 +73,14 @@ def gguf_of(name: Path | str) -> Path | None:
 
 
 def _trained_in(path: Path) -> Path | None:
-    """The model of a stage, or the last one trained in a run."""
+    """The model of a stage, or the last one trained in a run, controls excepted."""
     if (path / CONFIG).is_file():
         return None
     if (path / "model" / CONFIG).is_file():
         return path / "model"
     trained = [found.parent for found in sorted(path.glob(f"[0-9]*-*/model/{CONFIG}"))]
-    return next((model for model in reversed(trained) if (model.parent / MANIFEST).exists()), None)
+    own = [model for model in trained if (model.parent / MANIFEST).exists() and not is_control(model.parent.name)]
+    return own[-1] if own else None
 
 
 def _downloaded(name: Path | str) -> Path | None:

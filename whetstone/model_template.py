@@ -83,6 +83,19 @@ def template_source(given: str) -> str:
     return source
 
 
+def template_in(name: Path | str, given: str | None = None) -> str | None:
+    """The text of the template that is given, or of a model on this machine ("" if it has none); None if it is not here."""
+    if given:
+        return template_source(given)
+    folder = local_model(name)
+    if folder is None:
+        return None
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    return str(read_object(settings).get("chat_template") or "") if settings.is_file() else ""
+
+
 def _key(folder: Path, *facts: str) -> str:
     """Of the base's files, by their sizes and times, and the template."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]

@@ -74,6 +74,7 @@ def build_pairs(
             *(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids),
             source="student",
             system=problem.system,
+            policy=problem.policy,
         )
         for right, wrong in islice(sides, most)
     ]

@@ -123,14 +123,15 @@ def try_student(stage: Stage, student: "Student", process_group: "ProcessGroup")
 
     settings = stage.settings
     policy = student.sampler()
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     problems, dropped = pool_of(stage.inputs["prompts"], settings.pool, f"{stage.seed}/pairs", window)
     sampling = Sampling(settings.temperature, settings.max_tokens, seed=stage.seed)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
     journal, label = stage.folder / "rollouts.jsonl", f"{stage.name}: the student's rollouts"
     with MathVerifier() as verifier:
         groups = sample_journalled(
-            engine, problems, settings.pool.samples, sampling, verifier, journal, label, process_group=process_group
-        )
+            engine, problems, settings.pool.samples, sampling, verifier, journal, label,
+            process_group=process_group, prompting=student.prompting,
+        )  # fmt: skip
     lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
     return Tried(problems, groups, dropped, lacks)

@@ -22,19 +22,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from whetstone.controls import Known, with_controls
+from whetstone.recipe_stage import RecipeStage, Source
+from whetstone.run.control_settings import ControlSettings
 from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import (
-    AdapterSettings,
-    ModelSettings,
-    ParallelSettings,
-    RunSettings,
-    ScoreSettings,
-    StageSettings,
-)
-from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place
+from whetstone.run.settings import AdapterSettings, ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place, put
 from whetstone.run.user_file import file_of, load
 
 KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
@@ -57,34 +54,11 @@ SHARED: dict[str, type[BaseModel]] = {
     "adapter": AdapterSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
+    "prompt": PromptSettings,
+    "controls": ControlSettings,
 }
 RESERVED_NAMES = (*SHARED, "base")  # `--set` and scores.json use these
 MOST_EXTENDS = 16  # recipes of which each extends the next
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an input comes from: an artifact of a stage above."""
-
-    stage: str
-    artifact: str
-
-    def __str__(self) -> str:
-        return f"{self.stage}/{self.artifact}"
-
-
-@dataclass(frozen=True)
-class RecipeStage:
-    number: int  # 1 is the first; the NN of the stage's folder
-    name: str
-    kind: str  # one of KINDS, or "file.py:ROOM"
-    room: Room
-    settings: StageSettings
-    sources: Mapping[str, Source]  # by input name; an optional input without a source is left out
-
-    @property
-    def folder_name(self) -> str:
-        return f"{self.number:02d}-{self.name}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,10 @@ class Recipe:
     adapter: AdapterSettings
     parallel: ParallelSettings
     scores: ScoreSettings
-    stages: tuple[RecipeStage, ...]
+    prompt: PromptSettings
+    controls: ControlSettings
+    stages: tuple[RecipeStage, ...]  # in the order in which they run, controls included
+    notes: tuple[str, ...] = ()  # which controls cannot be made, and why
 
     @property
     def folder(self) -> Path:
@@ -104,7 +81,7 @@ class Recipe:
     @property
     def longest(self) -> int:
         """Tokens of the run's longest sequence, prompt and answer: `[model] longest`, or the most that a stage asks for."""
-        stages = (stage.room.longest(stage.settings) for stage in self.stages)
+        stages = (stage.room.longest(stage.settings) for stage in self.stages if not stage.control)
         return self.model.longest or max(PROMPT_TOKENS + self.scores.max_tokens, *stages)
 
     def stage(self, name: str) -> RecipeStage:
@@ -116,6 +93,20 @@ class Recipe:
             f"{self.path} has no stage {name!r}{suggestion(name, names)} Its stages are {', '.join(names)}."
         )
 
+    def above(self, stage: RecipeStage) -> tuple[RecipeStage, ...]:
+        """The stages that run before a stage."""
+        return self.stages[: [other.name for other in self.stages].index(stage.name)]
+
+    def wanted(self, stage: RecipeStage) -> tuple[str, ...]:
+        """The artifacts of a stage that stages below cannot do without."""
+        read = [
+            source.artifact
+            for below in self.stages
+            for name, source in below.sources.items()
+            if source.stage == stage.name and not below.room.inputs[name].optional
+        ]
+        return tuple(dict.fromkeys(read))
+
     def shared(self, uses: Iterable[str]) -> dict[str, Any]:
         """The values of shared settings named as `run.seed`, or of all of a table's, by dotted name."""
         values: dict[str, Any] = {}
@@ -126,14 +117,14 @@ class Recipe:
         return values
 
     def warnings(self) -> list[str]:
-        """What a user should know before the recipe runs: where a secret stands in it as it is."""
+        """What a user should know before it runs: where a secret stands in the recipe, and which controls it lacks."""
         tables = {name: getattr(self, name) for name in SHARED} | {stage.name: stage.settings for stage in self.stages}
         return [
             f"warning: {name} in {self.path} is a secret. It is left out of all that is written, but stands in the recipe: "
             'name an environment variable instead, as "${NAME}", or key_variable = "NAME" for a server\'s key.'
             for table, settings in tables.items()
             for name in literal_secrets(settings.model_dump(), table)
-        ]
+        ] + list(self.notes)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, defaults included and secrets left out."""
@@ -143,6 +134,7 @@ class Recipe:
                 stage.settings.model_dump(mode="json") | {"inputs": {k: str(v) for k, v in stage.sources.items()}}
                 for stage in self.stages
             ],
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 
@@ -177,14 +169,15 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for assignment in sets:
         _assign(assignment, shared, stages)
     above: list[RecipeStage] = []
+    has_path = bool(shared["model"].values.get("path"))
     for number, table in enumerate(stages, 1):
-        above.append(_read_stage(number, table, above, bool(shared["model"].values.get("path"))))
+        above.append(_read_stage(number, table, above, has_path))
     settings = {name: validated(SHARED[name], shared[name]) for name in SHARED}
     if not settings["run"].name:
-        raise ValueError(
-            f"{shared['run'].place('name')} name is empty: it names the run folder. Name it or leave it out."
-        )
-    return Recipe(path=path, stages=tuple(above), **settings)
+        raise ValueError(f"{shared['run'].place('name')} name is empty: it names the folder. Name it or leave it out.")
+    known = Known(settings["controls"], above, load_room, has_path)
+    with_all, notes = with_controls(known, shared["controls"].place)
+    return Recipe(path=path, stages=with_all, notes=notes, **settings)
 
 
 # --- files -> tables
@@ -314,32 +307,7 @@ def _assign(assignment: str, shared: dict[str, Table], stages: Sequence[Table]) 
     what = f"--set {target.strip()}"
     if len(keys) > DEEPEST:
         raise ValueError(f"{what[:100]}… is nested too deeply: {DEEPEST} levels are allowed.")
-    _put(tables[name].values, keys, parse_value(text, what), what)
-
-
-def _put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
-    """Set `values[keys[0]][keys[1]]…`. In a list a key is the number of an entry.
-
-    Missing tables are made, and a string that chooses by name becomes a table: `"muon"` -> `{ name = "muon" }`.
-    """
-    key, *rest = keys
-    if isinstance(values, list):
-        if not (key.isascii() and key.isdigit()) or int(key) >= len(values):
-            raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
-        values[int(key)] = _with(values[int(key)], rest, value, what)
-    elif isinstance(values, dict):
-        values[key] = _with(values.get(key, {}), rest, value, what)
-    else:
-        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
-
-
-def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
-    """`inner` with the value at `keys`; the value itself without keys."""
-    if not keys:
-        return value
-    table = {"name": inner} if isinstance(inner, str) else inner
-    _put(table, keys, value, what)
-    return table
+    put(tables[name].values, keys, parse_value(text, what), what)
 
 
 def _read_stage(number: int, table: Table, above: Sequence[RecipeStage], has_path: bool) -> RecipeStage:

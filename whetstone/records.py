@@ -38,6 +38,7 @@ class Problem:
     formula: str = ""  # an arithmetic expression that the procedural teacher can explain; "": unknown
     origin: str = ""  # id of the problem it was made from (MetaMath); "": an original
     system: str = ""  # what a system turn before the question says
+    equations: str = ""  # of the solution that it came with, as annotated: "48/2=24; 48+24=72"; "": none are
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Pair:
     rejected_ids: list[int] = field(default_factory=list)
     source: str = ""  # teacher | student
     system: str = ""  # what a system turn before the question says
+    policy: str = "math"  # the problem's
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,15 @@ class Score:
     temperature: float
     undecided: float = 0.0  # share of samples that the verifier could not decide; they are wrong in the score
     not_asked: int = 0  # problems that are too long for the model; they are in the score, as not solved
+    # of the samples that were asked for, the shares with an answer in a box, and with one that is stated in another way
+    boxed: float | None = None
+    stated: float | None = None
+    # `mean` with its interval if samples without an answer get the last number or expression of their text (verify/flexible.py)
+    flexible: float | None = None
+    flexible_low: float | None = None
+    flexible_high: float | None = None
+    prompt: dict[str, Any] = field(default_factory=dict)  # `Prompting.summary`
+    control_of: str = ""  # the stage that this one, a control, questions
     weights: str = "stored"  # "int8" if the model that answered was rounded to 8 bits
 
 

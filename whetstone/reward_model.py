@@ -22,8 +22,9 @@ from transformers import AutoModelForSequenceClassification
 from whetstone import model as models
 from whetstone.attention import ATTENTION
 from whetstone.batch import Row
-from whetstone.chat import Chat, Exchange, ask
+from whetstone.chat import Chat, Exchange
 from whetstone.learner.learner import Learner
+from whetstone.prompting import BARE, Prompting, stored_prompt
 from whetstone.records import Problem, Rollout
 from whetstone.run.settings import ParallelSettings
 
@@ -71,20 +72,21 @@ class RewardModel:
     learner: Learner
     chat: Chat
     source: str
+    prompting: Prompting = BARE  # as it was trained
 
     @classmethod
     def load(cls, folder: Path | str, parallel: ParallelSettings, dtype: str = "float32") -> "RewardModel":
         """Raises FileNotFoundError or ValueError if the folder holds no whole reward model."""
         model, tokenizer = models.load_scalar(folder, models.choose_device(parallel.device), dtype)
         chat = Chat(tokenizer, model.config.eos_token_id)
-        return cls(Learner(model.requires_grad_(False), chat.size, parallel), chat, str(folder))
+        return cls(Learner(model.requires_grad_(False), chat.size, parallel), chat, str(folder), stored_prompt(folder))
 
     def __call__(self, problem: Problem, completion: str) -> float:
         return self.of_texts([(problem, completion)])[0]
 
     def of_texts(self, answers: Sequence[tuple[Problem, str]]) -> list[float]:
         """The number of each answer. Raises ValueError if the chat template refuses one."""
-        exchanges = [Exchange(ask(p.id, p.question, 0, p.system).messages, text) for p, text in answers]
+        exchanges = [Exchange(self.prompting.prompt(problem, 0).messages, text) for problem, text in answers]
         return self.of_rows([row for row in answer_rows(self.chat, exchanges, strict=True) if isinstance(row, Row)])
 
     def of_rollouts(self, rollouts: Sequence[Rollout]) -> list[float]:

@@ -9,7 +9,7 @@ The processes of a process group sample together: each takes a share of the prom
 result, and the first one keeps the journal. A rollout depends on the process that samples it by rounding at most.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from whetstone.chat import ask
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verdict, Verifier, from_row, to_row
 from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOSTLY = 0.5  # share of the rollouts above which a shortcoming is said
+RIGHT_ROLLOUTS = "right_rollouts"  # the artifact with the rows of `right_rows`
 AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left unfinished
 
 
@@ -34,7 +35,7 @@ def sample_groups(
     generator: Generator, problems: Sequence[Problem], samples: int | Sequence[int], sampling: Sampling,
     verifier: Verifier, label: str = "", first: int = 0, known: Collection[tuple[str, int]] = (),
     finished: list[Rollout] | None = None, reward: Callable[[Problem, Rollout], float | None] | None = None,
-    process_group: "ProcessGroup | None" = None,
+    process_group: "ProcessGroup | None" = None, prompting: Prompting = BARE,
 ) -> list[list[Rollout]]:  # fmt: skip
     """P lists of G graded rollouts. `samples` is G, or one G per problem; `first` is the index of a problem's first rollout.
 
@@ -47,7 +48,7 @@ def sample_groups(
     keys_PG = [[(p.id, first + i) for i in range(count)] for p, count in zip(problems, counts, strict=True)]
     keys_PG = [[key for key in keys if key not in known] for keys in keys_PG]
     own = share_of([key for keys in keys_PG for key in keys], process_group)
-    prompts = [ask(name, by_id[name].question, index, by_id[name].system) for name, index in own]
+    prompts = [prompting.prompt(by_id[name], index) for name, index in own]
     graded: list[tuple[Completion, Future[Verdict]]] = []
 
     def rollouts() -> list[Rollout]:
@@ -97,7 +98,7 @@ def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:
 
 def sample_journalled(
     generator: Generator, problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier,
-    journal: Path, label: str, block: int = 1024, process_group: "ProcessGroup | None" = None,
+    journal: Path, label: str, block: int = 1024, process_group: "ProcessGroup | None" = None, prompting: Prompting = BARE,
 ) -> list[list[Rollout]]:  # fmt: skip
     """`sample_groups` that survives a kill: P lists of G = `samples` rollouts; `block` rollouts are sampled and synced at once.
 
@@ -105,7 +106,7 @@ def sample_journalled(
     """
     size = max(1, block // samples)
     given = {"samples": samples, "sampling": sampling, "verifier": verifier, "process_group": process_group}
-    sample = partial(sample_groups, generator, **given)
+    sample = partial(sample_groups, generator, **given, prompting=prompting)
     with ExitStack() as stack:
         own = (
             stack.enter_context(Journal(journal, keep=_readable))
@@ -142,6 +143,19 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def right_rows(rollouts: Iterable[Rollout]) -> Iterator[dict[str, Any]]:
+    """The right ones that ended by themselves, as `learner/conversation.py` reads them: for rejection fine-tuning."""
+    for r in rollouts:
+        if r.correct is True and r.stop == "end":
+            yield {
+                "problem_id": r.problem_id,
+                "index": r.index,
+                "text": r.text,
+                "prompt_ids": r.prompt_ids,
+                "ids": r.ids,
+            }
+
+
 def share_right(rollouts: Iterable[Rollout]) -> float:
     """The share of right ones among those that the verifier could decide; 0 if it decided none."""
     decided = [rollout.correct for rollout in rollouts if rollout.correct is not None]
@@ -154,8 +168,8 @@ def shortcomings(rollouts: Sequence[Rollout], max_tokens: int) -> dict[str, str]
     words = {
         "truncated": f"were cut off at max_tokens = {max_tokens}. Raise it, choose easier problems (pool.levels), or "
         "fine-tune first, so that the student learns to finish (sft)",
-        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box in "
-        "the questions",
+        "unanswered": "end without an answer in a box. Fine-tune first (sft), lower the temperature, or ask for the box "
+        "([prompt] after)",
     }
     return {lack: f"{shares[lack]:.0%} of the rollouts {words[lack]}." for lack in words if shares[lack] > MOSTLY}
 

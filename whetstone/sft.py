@@ -29,10 +29,12 @@ def run(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage)
-    samples = tokenise(stage, stage.inputs["data"], student.chat, context=student.context)
+    samples = tokenise(stage, stage.inputs["data"], student.chat, context=student.context, prompting=student.prompting)
     samples.refuse_empty(stage, stage.inputs["data"])
     rows = samples["train"].at_most(samples.longest)
-    plan = plan_steps(rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens)
+    plan = plan_steps(
+        rows.lengths, settings.batch_tokens, stage.seed, settings.epochs, settings.tokens, steps=settings.steps
+    )
     learner = student.learner()
     with Steps(stage, learner, len(plan)) as steps:
         for step in steps:

@@ -5,7 +5,8 @@ its first use it renders a few conversations in a child process with limits on C
 limit on CPU time, and one on their length. What it refuses is a TemplateError with its own words.
 
 A template that asks for the date is always told DATE, so that the same data give the same rows on any day. A template that
-draws at random is refused. Switches such as `enable_thinking` are left undefined: the template's own default holds.
+draws at random is refused. A switch for thinking (`enable_thinking`) has the template's own default, or the one that
+`set_thinking` writes into the template: then whoever reads the model's folder asks it in the same way.
 """
 
 import json
@@ -29,6 +30,11 @@ Turn = Mapping[str, str]  # role, content, perhaps reasoning_content
 DATE = datetime(2024, 7, 26)  # what Llama 3's template itself writes if it is told no date
 DIRECTIVES = "aAbBcdDeFgGhHIjmMpRSTuUVwWxXyYzZ"  # of strftime
 
+SWITCHES = ("enable_thinking", "thinking")  # the names that templates have for whether the model shall think
+SET = re.compile(  # what `set_thinking` writes
+    rf"\A\{{%- if (?:{'|'.join(SWITCHES)}) is not defined %\}}.*?\{{%- endif %\}}\{{\{{ '' \}}\}}"
+)
+
 CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
 MEMORY = 1 << 29  # bytes that the trial renderings may take
 LONGEST_SOURCE = 1 << 20  # characters
@@ -49,13 +55,15 @@ class TemplateError(ValueError):
 class Template:
     """The chat template of a tokenizer; of several named ones that named `default`.
 
-    Raises TemplateError if it is not bounded, or differs from one rendering to the next.
+    `source` is another to use in its place. Raises TemplateError if it is not bounded, or differs from one rendering to the
+    next.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, source: str | None = None):
         self.name = tokenizer.name_or_path or "this tokenizer"
         self.special = dict(tokenizer.special_tokens_map)
-        self.source = with_fixed_date(self._chosen(tokenizer.chat_template))
+        self.given = self._chosen(tokenizer.chat_template) if source is None else source
+        self.source = with_fixed_date(self.given)
         if len(self.source) > LONGEST_SOURCE:
             raise self.error(f"has {len(self.source):,} characters, and {LONGEST_SOURCE:,} are allowed")
         if re.search(r"\|\s*random\b", self.source):
@@ -92,6 +100,43 @@ class Template:
             f"the chat template of {self.name} {why}. Use a template that renders system, user and assistant turns: put "
             "it into chat_template.jinja beside the tokenizer."
         )
+
+
+def set_thinking(tokenizer: Any, thinking: bool | None) -> None:
+    """Write a default for the template's own switch into the tokenizer's template; None leaves it as it is.
+
+    Who renders the template may still set the switch. Raises TemplateError for a template without one.
+    """
+    if thinking is None:
+        return
+    several = isinstance(tokenizer.chat_template, Mapping)
+    source = tokenizer.chat_template.get("default") if several else tokenizer.chat_template
+    plain = SET.sub("", source if isinstance(source, str) else "")
+    name = tokenizer.name_or_path or "this tokenizer"
+    for switch in has_switch(plain):
+        on, off = (Template(tokenizer, _with_default(plain, switch, value)) for value in (True, False))
+        if on.render([USER], prompt=True) != off.render([USER], prompt=True):
+            chosen = (on if thinking else off).given
+            tokenizer.chat_template = {**tokenizer.chat_template, "default": chosen} if several else chosen
+            return
+    raise TemplateError(no_switch(name, thinking))
+
+
+def has_switch(source: str) -> list[str]:
+    """The switches for thinking that a template names."""
+    return [name for name in SWITCHES if re.search(rf"\b{name}\b", source)]
+
+
+def no_switch(name: str, thinking: bool) -> str:
+    return (
+        f"[prompt] thinking = {str(thinking).lower()}: the chat template of {name} has no switch for thinking "
+        f"({' or '.join(SWITCHES)}), so the model cannot be told. Leave `thinking` out, or say it in `system`."
+    )
+
+
+def _with_default(source: str, switch: str, value: bool) -> str:
+    words = f"{{%- if {switch} is not defined %}}{{%- set {switch} = {str(value).lower()} %}}{{%- endif %}}"
+    return words + "{{ '' }}" + re.sub(r"\A[ \t]+(?=\{[%#])", "", source)
 
 
 def with_fixed_date(source: str) -> str:

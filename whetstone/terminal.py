@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,7 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
+from whetstone.run.control import BESIDE, TITLES, conclusion, points
 from whetstone.run.folder import MANIFEST, SCORES
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
@@ -22,18 +24,28 @@ def print_results(recipe: Recipe) -> None:
     """What each finished stage took and scored, and how fast the machine was."""
     rows = list(_results(recipe))
     main = next((score for *_, score in reversed(rows) if score), None)  # the base may have fewer samples
-    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %") if main else ()
-    table = _table("stage", "wall s", "CPU s", "peak", *scored)
+    scored = (f"{main.benchmark} mean@{main.samples} %", "95 %", "flexible %", "boxed %") if main else ()
+    beside = _beside_controls(recipe)
+    table = _table("stage", "wall s", "CPU s", "peak", *scored, *(["stage - control"] if beside else []))
     for name, usage, score in rows:
-        accuracy = (f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}") if score else ()
-        _add(table, name, *_usage_cells(usage), *accuracy)
+        accuracy = (*_mean_cells(score), *_format_cells(score)) if score else ()
+        control = recipe.stage(name).control if name in beside else None
+        against = [points(beside[name][BESIDE[0]])] if name in beside else []
+        _add(table, f"  control: {control.name}" if control else name, *_usage_cells(usage), *accuracy, *against)
     table.add_section()
     _add(table, "all", *_usage_cells(_total([usage for _, usage, _ in rows if usage])))
     write_line(f"\n{recipe.folder}")
-    _console(110).print(table)
+    _console(140 if beside else 110).print(table)
     for name, _, score in rows:
         if score and main and score.samples != main.samples:
             write_line(f"{name}: mean@{score.samples}")
+    for name, score in beside.items():
+        control = recipe.stage(name).control
+        for found in (score[key] for key in BESIDE if control and key in score):
+            write_line(
+                f"{found['stage']}, beside {TITLES[control.name]}: {points(found)} points on {found['problems']:,} problems: "
+                f"{conclusion(found)}"
+            )
     if speeds := last_speeds(recipe):
         write_line(f"machine speed: {speeds[0]} GFLOP/s before, {speeds[1]} after (fp32 512 x 512)")
     report = recipe.folder / "report.html"
@@ -41,12 +53,21 @@ def print_results(recipe: Recipe) -> None:
         write_line(f"report: {report}")
 
 
+def _beside_controls(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Control -> its score on the headline problem set, with its stage minus it."""
+    path, own = recipe.folder / SCORES, {stage.name for stage in recipe.stages}
+    rows = read_scores(path) if path.exists() else []
+    return {row["stage"]: row for row in rows if row["main"] and row["stage"] in own and BESIDE[0] in row}
+
+
 def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score | None]]:
-    """(name, usage, main score) of the finished stages, of the base before the first that trains, and of all scoring."""
+    """(name, usage, main score) of the finished stages, each with its controls below it, of the base before the first that
+    trains, and of all scoring.
+    """
     path = recipe.folder / SCORES
     scores = {s["stage"]: from_row(Score, s) for s in read_scores(path) if s["main"]} if path.exists() else {}
     base = scores.get("base")
-    for stage in recipe.stages:
+    for stage in sorted(recipe.stages, key=lambda stage: stage.number):
         manifest = recipe.folder / stage.folder_name / MANIFEST
         if manifest.exists():
             if base and stage.room.trains:
@@ -58,6 +79,15 @@ def _results(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, float], Score |
     ]
     if usages := [read_manifest(manifest, "scores") for manifest in scoring if manifest.exists()]:
         yield "scoring", _total(usages), None
+
+
+def _mean_cells(score: Score) -> tuple[str, str]:
+    return f"{100 * score.mean:.1f}", f"{100 * score.low:.1f} … {100 * score.high:.1f}"
+
+
+def _format_cells(score: Score) -> tuple[str, ...]:
+    """The mean by flexible extraction, and the share of answers in a box; empty if an older version scored."""
+    return tuple("" if share is None else f"{100 * share:.1f}" for share in (score.flexible, score.boxed))
 
 
 def _total(usages: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -100,17 +130,19 @@ def print_estimates(recipe: Recipe, estimates: Mapping[str, Estimate]) -> None:
     console = _console(110)
     console.print(table)
     unknown = any(estimate.tokens is None for estimate in every if estimate.memory)
-    console.print(_notes(recipe, unknown))
+    console.print(_notes(recipe, unknown, bool(seconds)))
 
 
-def _notes(recipe: Recipe, unknown: bool) -> str:
+def _notes(recipe: Recipe, unknown: bool, timed: bool) -> str:
     notes = ["Memory is the peak of each device; disk is what models and checkpoints take."]
+    left_out = "It leaves out a teacher's answers and the scores after each stage."
     if recipe.parallel.accelerator:
         notes.append(
             f"Time is for {recipe.parallel.processes} x {recipe.parallel.accelerator}, if training reaches {ASSUMED_MFU:.0%} "
-            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. It leaves out a teacher's answers "
-            "and the scores after each stage."
+            f"of their peak and sampling {ASSUMED_BANDWIDTH:.0%} of the bandwidth of one. {left_out}"
         )
+    elif timed:
+        notes.append(f"Time is for this CPU without other work beside, from a short probe. {left_out}")
     else:
         notes.append('[parallel] accelerator = "H200", for instance, adds the time.')
     if unknown:
@@ -127,8 +159,7 @@ def print_scores(scores: Sequence[Score]) -> None:
             table,
             score.benchmark,
             f"{score.problems}",
-            f"{100 * score.mean:.1f}",
-            f"{100 * score.low:.1f} … {100 * score.high:.1f}",
+            *_mean_cells(score),
             f"{score.samples}",
             "  ".join(f"@{k} {100 * value:.1f}" for k, value in score.pass_at_k.items()),
             f"{100 * score.majority:.1f}",
@@ -137,6 +168,13 @@ def print_scores(scores: Sequence[Score]) -> None:
             f"{score.temperature:g}",
         )
     _console(150).print(table)
+    for score in scores:
+        if score.flexible is not None:
+            write_line(
+                f"{score.benchmark}: {100 * score.boxed:.1f} % of the answers in a box, {100 * score.stated:.1f} % stated. "
+                "If the last number or expression of the others is taken as their answer (flexible extraction): "
+                f"{100 * score.flexible:.1f} % [{100 * score.flexible_low:.1f}, {100 * score.flexible_high:.1f}]"
+            )
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -6,6 +6,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Problem
 from whetstone.run.mistakes import first_few
 from whetstone.run.progress import say
@@ -19,18 +20,19 @@ NAMED = 5  # problems named in a message
 
 @dataclass(frozen=True)
 class Window:
-    """The context of a model in tokens, and the longest answer that must fit into it beside the prompt."""
+    """The context of a model in tokens, and the longest answer that must fit into it beside the prompt, examples included."""
 
     chat: "Chat"
     context: int
     max_tokens: int
+    prompting: Prompting = BARE
 
     @classmethod
-    def of_model(cls, name: Path | str, max_tokens: int = 0) -> "Window":
+    def of_model(cls, name: Path | str, max_tokens: int = 0, prompting: Prompting = BARE) -> "Window":
         """Of the model that a name stands for, whose weights are not read."""
         from whetstone.model import load_chat
 
-        return cls(*load_chat(name), max_tokens)
+        return cls(*load_chat(name, prompting.thinking), max_tokens, prompting)
 
     def unaskable(self, problems: Iterable[Problem]) -> dict[str, str]:
         """Problem id -> why it cannot be asked; those that can be are left out."""
@@ -50,7 +52,7 @@ class Window:
         if reasons and len(reasons) == len(problems):
             raise ValueError(
                 f"{what}: none of its {len(problems):,} problems can be asked: {named(reasons)}. Lower max_tokens, shorten the "
-                "questions, or take a model with a longer context."
+                f"questions{' or give fewer examples' * bool(self.prompting.examples)}, or take a model with a longer context."
             )
         if reasons:
             count = f"{'at least ' * (len(reasons) == looked_at)}{len(reasons):,} of {len(problems):,}"
@@ -58,10 +60,8 @@ class Window:
         return reasons
 
     def _why_not(self, problem: Problem) -> str:
-        from whetstone.chat import ask
-
         try:
-            tokens = len(self.chat.prompt_ids(ask(problem.id, problem.question, 0, problem.system).messages))
+            tokens = len(self.chat.prompt_ids(self.prompting.prompt(problem, 0).messages))
         except ValueError as error:
             return str(error)
         if tokens + self.max_tokens <= self.context:

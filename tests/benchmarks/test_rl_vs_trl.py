@@ -20,10 +20,10 @@ def test_the_work_is_that_of_the_measurements():
         assert least <= min(lengths) and max(lengths) < most
         assert statistics.fmean(lengths) == pytest.approx(mean, rel=0.05)
     assert ragged.pairs(8) == pairs[:8]
-    answers = [n for step in range(20) for n in grpo.answer_lengths(step)]
+    answers = [n for step in range(20) for n in grpo.STEP.lengths(step)]
     assert len(answers) == 20 * 16 * 8 and min(answers) >= 16 and max(answers) < 256
     assert statistics.fmean(answers) == pytest.approx(86.6, rel=0.05)  # 240 / ln 16
-    assert grpo.answer_lengths(0) != grpo.answer_lengths(1)
+    assert grpo.STEP.lengths(0) != grpo.STEP.lengths(1)
 
 
 def test_gradients_that_differ_are_not_compared():

@@ -74,7 +74,7 @@ def test_the_same_text_with_other_numbers_is_counted_and_is_not_contamination():
     tests = index(BAKER.format(12, 30, 99))
     assert rule(tests, BAKER.format(12, 30, 98)) == "other numbers"
     assert rule(tests, BAKER.format("twenty-five", 31, 7)) == "other numbers"
-    assert rule(tests, f"Well. {BAKER.format(12, 30, 98)}") == "look-alike"
+    assert rule(tests, f"Well. {BAKER.format(12, 30, 98)} Say it.") == "other numbers"
     assert not tests.match(BAKER.format(12, 30, 98)).contaminated
 
 

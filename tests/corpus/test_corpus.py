@@ -163,6 +163,7 @@ def test_the_stage_writes_what_the_later_stages_read(tmp_path):
             "system",
             "text",
             "answer",
+            "policy",
             "level",
             "domain",
             "pass_rate",

@@ -1,5 +1,7 @@
 """The DPO room: whose rollouts are paired, what a step does, the warning, and resuming to the bit."""
 
+import json
+
 import pytest
 
 from tests.scripted import Killed, kill_after, stage
@@ -10,7 +12,7 @@ from whetstone.learner.learner import Learner
 from whetstone.model import load
 from whetstone.records import Pair
 from whetstone.run.folder import hash_folder
-from whetstone.run.tables import read_records
+from whetstone.run.tables import read_records, read_rows
 
 
 def room(folder, world, adder, **settings):
@@ -31,6 +33,9 @@ def test_student_pairs_hold_the_ids_that_were_sampled(tmp_path, world, adder):
         assert chat.text(pair.chosen_ids) == pair.chosen and chat.text(pair.rejected_ids) == pair.rejected
         assert f"\\boxed{{{gold}}}" in pair.chosen and f"\\boxed{{{gold}}}" not in pair.rejected
         assert pair.chosen_ids[-1] in chat.stops and pair.prompt_ids == chat.question_ids(pair.question)
+    sampled = map(json.loads, (tmp_path / "d" / "rollouts.jsonl").read_text().splitlines())
+    right = [r["ids"] for r in sampled if r["correct"] and r["stop"] == "end"]
+    assert [row["ids"] for row in read_rows(tmp_path / "d" / "right_rollouts")] == right, "for a control"
 
 
 def test_teacher_pairs_come_from_the_corpus_and_nothing_is_sampled(tmp_path, world, adder, monkeypatch):

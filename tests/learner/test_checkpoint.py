@@ -30,7 +30,9 @@ NEWEST = "step-000002"
 
 
 def learner(kind: str = "phi3", optimizer: str = "adamw", dtype: torch.dtype = torch.float32) -> Learner:
-    return Learner(random_model(kind, V, dtype), V, ParallelSettings(), OptimizerSettings(name=optimizer))
+    name, _, moments = optimizer.partition(", ")
+    settings = OptimizerSettings(name=name, moments=moments or "weights")
+    return Learner(random_model(kind, V, dtype), V, ParallelSettings(), settings)
 
 
 def train(trained: Learner, steps: int, start: int = 0) -> None:
@@ -55,6 +57,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
         ("adamw", torch.float32, checkpoint.SHARD),
         ("adamw", torch.bfloat16, checkpoint.SHARD),
         ("muon", torch.float32, 20_000),
+        ("adamw, bfloat16", torch.float32, checkpoint.SHARD),
     ],
 )
 def test_resumed_training_equals_uninterrupted_training_to_the_bit(tmp_path, monkeypatch, optimizer, dtype, shard):

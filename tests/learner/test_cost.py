@@ -1,6 +1,8 @@
 """Estimates agree with what stages take, and Phi-4-mini's numbers with those worked out by hand."""
 
-from dataclasses import replace
+import json
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +20,7 @@ from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.cost import (
     Shape,
     activation_bytes,
+    fitting_tokens,
     shape_in_settings,
     shape_of,
     training_estimate,
@@ -27,8 +30,10 @@ from whetstone.learner.cost import (
 from whetstone.learner.learner import Learner
 from whetstone.recipe import read_recipe
 from whetstone.rl import loop
-from whetstone.run.folder import Stage
+from whetstone.run.cpu import cpu_name
+from whetstone.run.folder import Stage, write_text
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.speed import Speed, cache_folder, measured_speed
 
 TEXTS = [f"Compute {a} + {b}. word{a} words{b}" for a in range(40) for b in range(40)]
 PHI = read_recipe(Path(__file__).parents[2] / "recipes" / "phi4_mini.toml").model
@@ -162,6 +167,53 @@ def test_training_time_is_operations_divided_by_a_share_of_the_peak():
         untrained(PHI, parallel), step_tokens=2**21, row_tokens=16384, tokens=150_000_000_000, steps=71_526
     )
     assert estimate.seconds / 3600 == pytest.approx(26.9, abs=0.1)
+
+
+SMOLLM2 = Shape(30, 576, 1536, 576, 192, 49_152, 134_515_008)
+
+
+def test_memory_of_135_m_weights_on_a_cpu():
+    """By hand, with micro-batches of 1,024 tokens: 0.4 GB of libraries; weights, gradients and two moments of 134.5 M in fp32
+    are 2.15 GB. A token and layer keeps 16 x 576 (norms) + 8 x 576 + 4 x 960 + 4 x 768 + 8 x 576 + 16 x 1536 = 49,920 bytes:
+    1.53 GB. The head: 113 MB of gradient, two buffers of 17 MB. Moments in bf16 take half. A second process has its own
+    gradient, activations and head."""
+    one = training_memory(SMOLLM2, "float32", ParallelSettings(device="cpu"), 1024)
+    assert one["activations"] == pytest.approx(1.534e9, rel=1e-3)
+    assert one["head"] == pytest.approx(0.1132e9 + 2 * 16.8e6, rel=0.01)
+    assert sum(one.values()) == pytest.approx(0.4e9 + 2.152e9 + 1.534e9 + 0.147e9, rel=1e-3)
+    half = training_memory(SMOLLM2, "float32", ParallelSettings(device="cpu"), 1024, moments="bfloat16")
+    assert half["moments"] == one["moments"] / 2
+    two = training_memory(SMOLLM2, "float32", ParallelSettings(device="cpu"), 1024, forks=2)
+    assert sum(two.values()) - sum(one.values()) == pytest.approx(0.538e9 + 1.534e9 + 0.147e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(("room", "tokens"), [(30e9, 8192), (10e9, 2048), (5.1e9, 1024), (1e9, 512)])
+def test_the_largest_micro_batch_that_fits_is_chosen(room, tokens):
+    """By hand: 8,192, 4,096, 2,048 and 1,024 tokens take 15.0, 8.8, 5.8 and 4.2 GB, which may be 85 % of the room. If even 512
+    do not fit, they are tried."""
+    assert fitting_tokens(SMOLLM2, "float32", ParallelSettings(device="cpu"), room, 1, "weights") == tokens
+
+
+def test_time_on_this_cpu_follows_from_the_kept_probe(tmp_path, monkeypatch):
+    """1e6 tokens x 6 x 1e6 operations at 1e11 per second are 60 s; 2 layers keep bytes for each, 14 passes over which at 1e9
+    bytes per second add to that; two processes share both."""
+    shape = Shape(2, 64, 96, 64, 32, 265, 1_000_000)
+    seconds = (60 + 14 * 1e6 * 2 * activation_bytes(shape, "float32", "float32", False) / 1e9) / 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key = f"{cpu_name()}, 1 threads, torch {torch.__version__}"
+    known = Speed(float32=1e11, bfloat16=4e11, passes=1e9, gpu=False)
+    write_text(cache_folder() / "speed.json", json.dumps({key: {"at": time.time(), "speed": asdict(known)}}))
+    monkeypatch.setattr("whetstone.learner.cost.shape_of", lambda *_: shape)
+    room = replace(untrained(TINY, ParallelSettings(device="cpu", forks=2)), run=RunSettings(threads=1))
+    estimate = training_estimate(room, step_tokens=512, row_tokens=1, tokens=1_000_000)
+    attention = 6 * 2 * 64 * 1e6 / 1e11 / 2
+    assert estimate.seconds == pytest.approx(seconds + attention, rel=1e-3)
+    assert "on 2 processes of this CPU: 6e+12 operations at 100 GFLOP/s each" in estimate.lines["training time"]
+
+
+def test_the_probe_measures_this_cpu():
+    speed = measured_speed(1)
+    assert 1e8 < speed.float32 < 1e14 and 1e7 < speed.passes < 1e13 and measured_speed(1) == speed
 
 
 def test_before_any_input_exists_only_what_follows_from_the_settings_is_estimated(tmp_path):

@@ -22,11 +22,21 @@ def reference(hidden, weight, targets, temperature):
     return full.gather(-1, targets[:, None])[:, 0], -(full.exp() * full).sum(-1)
 
 
+def use_blocks(monkeypatch):
+    """Blocks of 16 ids, the last of 2, for this small vocabulary too."""
+    monkeypatch.setattr("whetstone.learner.head.FROM", 1)
+    monkeypatch.setattr("whetstone.learner.wide_head.BLOCK", 0)
+    monkeypatch.setattr("whetstone.learner.wide_head.LEAST", 16)
+
+
 @pytest.mark.parametrize("asked", ["logprobs", "entropy", "both"])
-@pytest.mark.parametrize("chunk", [3, 1000])
+@pytest.mark.parametrize("chunk", [3, 1000, "blocks"])
 @pytest.mark.parametrize("dtype", BOUND)
-def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked):
-    """With a temperature per token; gradients of hidden states and weight."""
+def test_the_chunked_head_equals_the_full_head_forward_and_backward(dtype, chunk, asked, monkeypatch):
+    """In chunks of tokens or in blocks of ids; with a temperature per token; gradients of hidden states and weight."""
+    if chunk == "blocks":
+        use_blocks(monkeypatch)
+        chunk = None
     torch.manual_seed(0)
     hidden = torch.randn(N, C, dtype=dtype, requires_grad=True)
     weight = torch.randn(V, C, dtype=dtype, requires_grad=True)
@@ -63,6 +73,19 @@ def test_hidden_states_in_bfloat16_are_multiplied_in_fp32():
     for a, b in zip(results, torch.autograd.grad(expected[0].sum(), (hidden, weight)), strict=True):
         assert a.dtype == torch.bfloat16
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)  # rounded once, at the end
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_in_blocks_products_in_bf16_round_the_gradients_only(temperature, monkeypatch):
+    """Log-probabilities keep their bits; gradients differ by roundings to 8 bits. The products are emulated on other CPUs."""
+    use_blocks(monkeypatch)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(N, C, requires_grad=True), torch.randn(V, C, requires_grad=True)
+    inputs = hidden, weight, torch.randint(V, (N,)), torch.full((N,), temperature)
+    exact, rounded = chunked_logprobs(*inputs), chunked_logprobs(*inputs, products=torch.bfloat16)
+    assert all(map(torch.equal, exact, rounded))
+    for a, b in zip(*(torch.autograd.grad(r[0].sum(), (hidden, weight)) for r in (rounded, exact)), strict=True):
+        assert a.dtype == torch.float32 and 0 < (a - b).abs().max() <= 0.01 * b.abs().max()
 
 
 @pytest.mark.parametrize("dtype", BOUND)

@@ -251,13 +251,13 @@ def test_padding_is_measured(tmp_path, monkeypatch):
     """As if rows were padded: here twice as many positions are computed as there are tokens."""
     from whetstone.learner import learner as learners
 
-    def padded(groups, budget, dtype):
-        for batch in plain(groups, budget, dtype):
-            yield batch
-            learner.work["positions"] += batch.size  # as many again that hold no token
+    def padded(groups, dtype):
+        batch = plain(groups, dtype)
+        learner.work["positions"] += batch.size  # as many again that hold no token
+        return batch
 
-    plain = learners.micro_batches
-    monkeypatch.setattr(learners, "micro_batches", padded)
+    plain = learners.collate_groups
+    monkeypatch.setattr(learners, "collate_groups", padded)
     learner = Learner(random_model("phi3", V), V, ONE)
     with Steps(training(tmp_path / "walk", 1), learner, 1) as steps:
         for step in steps:
@@ -311,3 +311,20 @@ def test_the_lines_are_json_that_any_reader_takes(tmp_path):
     walk(tmp_path / "walk")
     for line in (tmp_path / "walk" / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_slow_step_says_at_once_that_it_is_under_way_and_what_of_it_is_done(tmp_path, monkeypatch, capsys):
+    """Three rows of 12 tokens in three micro-batches; after the first the bar counts a third of the step."""
+    monkeypatch.setattr("whetstone.learner.steps.PLAIN_SECONDS", 0)
+    monkeypatch.setattr("whetstone.run.progress.PLAIN_SECONDS", 0)
+    learner = Learner(random_model("phi3", V), V, ONE.model_copy(update={"micro_batch_tokens": 12}))
+    with Steps(training(tmp_path, EVERY), learner, total=1) as steps:
+        for step in steps:
+            data = rows(step)
+            learner.gradient([[row] for row in data], next_token_loss)
+            said = capsys.readouterr().err
+            steps.update(step, 1.0, 1e-3)
+            steps.log(step, 36, loss=1.0)
+    assert "step 1 of 1 begins: 36 tokens in 3 micro-batches" in said
+    assert "0/1 steps  33 %" in said and "micro-batch 2/3" in said and "micro-batch 3/3" in said and " left" in said
+    assert "micro-batch" not in capsys.readouterr().err

@@ -1,9 +1,12 @@
 """The model of a stage: what is loaded and reported, and which copies share memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.scripted import stage
+from whetstone.learner.micro_batch import with_micro_batches
 from whetstone.learner.student import load
 from whetstone.model import load as load_model
 from whetstone.run.settings import ParallelSettings, TrainingSettings
@@ -46,3 +49,15 @@ def test_the_reference_stays_as_the_model_was_loaded(student):
     ):
         assert torch.equal(frozen, before) and torch.equal(trained, before + 1.0)
         assert not frozen.requires_grad
+
+
+def test_micro_batches_left_open_are_chosen_once_by_memory_and_kept(student, monkeypatch):
+    """A tiny model fits with the largest. When the stage goes on with less free memory, it takes the same."""
+    given = replace(student.stage, parallel=ParallelSettings(device="cpu", micro_batch_tokens=77))
+    assert with_micro_batches(given, "cpu") is given
+    left_open = replace(student.stage, parallel=ParallelSettings(device="cpu", micro_batch_tokens="auto"))
+    assert with_micro_batches(left_open, "cpu").parallel.micro_batch_tokens == 8192
+    monkeypatch.setattr("whetstone.learner.micro_batch.free_memory", lambda: 0.0)
+    assert with_micro_batches(left_open, "cpu").parallel.micro_batch_tokens == 8192
+    (student.stage.folder / "micro_batch.json").unlink()
+    assert with_micro_batches(left_open, "cpu").parallel.micro_batch_tokens == 512

@@ -133,7 +133,7 @@ def test_a_missing_text_and_a_value_that_is_no_text_have_different_reasons():
 def count_encodings(monkeypatch):
     chunks = []
     plain = tokenising.encode
-    monkeypatch.setattr(tokenising, "encode", lambda chat, some: chunks.append(len(some)) or plain(chat, some))
+    monkeypatch.setattr(tokenising, "encode", lambda *given: chunks.append(len(given[1])) or plain(*given))
     return chunks
 
 
@@ -162,11 +162,11 @@ def test_a_damaged_store_is_made_again(tmp_path, world, chat, monkeypatch, capsy
 def test_a_failure_in_the_middle_leaves_nothing_that_looks_finished(tmp_path, world, chat, monkeypatch):
     chunks = []
 
-    def fails_once(chat, some, plain=tokenising.encode):
+    def fails_once(chat, some, *more, plain=tokenising.encode):
         chunks.append(len(some))
         if len(chunks) == 3:
             raise KeyboardInterrupt
-        return plain(chat, some)
+        return plain(chat, some, *more)
 
     monkeypatch.setattr(tokenising, "encode", fails_once)
     monkeypatch.setattr(tokenising, "CHUNK", 200)
@@ -195,7 +195,7 @@ def forked(folder, source, chat, wait, said):
     def work():
         plain = tokenising.encode
         tokenising.CHUNK = 200
-        tokenising.encode = lambda chat, some: time.sleep(wait) or plain(chat, some)
+        tokenising.encode = lambda *given: time.sleep(wait) or plain(*given)
         tokenised = prepare(folder, source, chat)
         said.write_text(str(sum(sum(row.ids) for row in tokenised["train"])))
 

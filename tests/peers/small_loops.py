@@ -50,11 +50,11 @@ def main(which: str, folder: Path) -> None:
             "peer": steps_of(dpo.trl, folder / "peer", "float32", True, plain),
         }
     else:
-        grpo.LONGEST = 40
+        size = grpo.Step(longest=40)
         many = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 2, "cache_implementation": "static"}
         found = {
-            "ours": steps_of(grpo.ours, folder / "ours", "float32", 1024),
-            "peer": steps_of(grpo.trl, folder / "peer", "float32", folder / "ours" / "first.json", many),
+            "ours": steps_of(grpo.ours, folder / "ours", "float32", 1024, ragged, size),
+            "peer": steps_of(grpo.trl, folder / "peer", "float32", folder / "ours" / "first.json", many, ragged, size),
         }
     print(json.dumps(found))
 

@@ -138,3 +138,13 @@ def test_folds_hold_a_fifth_each_and_no_template_twice(asdiv: list[Problem | Dro
     assert not held_out & {template(problem.question) for problem in kept if problem.split != "test"}
     share = sum(problem.split == "test" for problem in kept) / len(kept)
     assert 0.15 < share < 0.25
+
+
+def test_a_source_that_does_not_teach_gives_its_fold_alone_and_a_tenth_lies_outside_the_first_fifth():
+    settings = {"kind": "asdiv", "benchmark": "b", "solution_types": ["Sum"]}
+    held_out = AsdivSource(**settings, folds=10, test_fold=9, teach=False)
+    fold = AsdivSource(**settings, folds=5, test_fold=0)
+    assert held_out.splits == {"test"} and fold.splits == {"test", "validation", "train"}
+    texts = [f"{'a' * n} has 7 pens." for n in range(200)]
+    held = [text for text in texts if held_out.split_of(text) == "test"]
+    assert 5 < len(held) < 40 and "test" not in {fold.split_of(text) for text in held}

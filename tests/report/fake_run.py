@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from whetstone.run.control import reading
 from whetstone.run.folder import write_json
 from whetstone.run.tables import write_rows
 
@@ -18,8 +19,17 @@ SKILL = {
     "rl": 0.86,
     "more_midtrain": 0.55,
     "sft_on_chosen": 0.66,
+    "midtrain-control-prompt": 0.06,
+    "sft-control-midtraining": 0.54,
+    "rl-control-random_reward": 0.73,
 }
 START = {"sft": "midtrain", "dpo": "sft", "rl": "dpo", "more_midtrain": "midtrain", "sft_on_chosen": "sft"}
+START |= {"sft-control-midtraining": "midtrain", "rl-control-random_reward": "dpo"}
+CONTROLS = [
+    (4, "midtrain-control-prompt", "choose_prompt", "midtrain", "prompt"),
+    (5, "sft-control-midtraining", "midtrain", "sft", "midtraining"),
+    (7, "rl-control-random_reward", "rl", "rl", "random_reward"),
+]
 STAGES = [
     ("questions", "questions"),
     ("rollouts", "rollouts"),
@@ -41,19 +51,25 @@ def make(folder: Path) -> Path:
     rng = random.Random(0)
     for number, (name, kind) in enumerate(STAGES, start=1):
         _stage(folder / f"{number:02d}-{name}", number, name, kind, rng)
+    for number, name, kind, of, control in CONTROLS:
+        _stage(folder / f"{number:02d}-{name}", number, name, kind, rng, control=control, control_of=of)
+    write_json(folder / "04-midtrain-control-prompt" / "prompt" / "choice.json", CHOICE)
+    of = {name: stage for _, name, _, stage, _ in CONTROLS}
     scores = []
     for name in SKILL:
         for benchmark in BENCHMARKS:
             scores.append(_generations(folder / "scores" / name / benchmark, name, benchmark, rng))
         used = {"wall_seconds": 12.5, "cpu_seconds": 20.1, "peak_memory": 900_000_000}
         write_json(folder / "scores" / name / "manifest.json", {"scores": scores[-len(BENCHMARKS) :], **used})
+    scores = [score | ({"problems": 40} if score["stage"] in of else {}) for score in scores]
+    scores = [score | (_beside(of[score["stage"]], score, scores) if score["stage"] in of else {}) for score in scores]
     write_json(folder / "scores.json", {"scores": scores})
     write_json(
         folder / "run.json",
         {
             "name": folder.name,
             "recipe_file": "recipes/tiny.toml",
-            "recipe": {"run": {"seed": 0}},
+            "recipe": {"run": {"seed": 0}, "notes": ["note: dpo gets no control midtraining: made up."]},
             "hardware": {"cpu": "Example CPU 2.4 GHz", "cores": 2, "memory": 8 << 30, "system": "Linux-6.1-x86_64"},
             "versions": {"whetstone": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
             "history": [{"threads": 2, "matmul_gflops": {"before": 61.2, "after": 58.9}}],
@@ -63,7 +79,19 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def _stage(folder: Path, number: int, name: str, kind: str, rng: random.Random) -> None:
+def _beside(of: str, score: dict[str, Any], scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a control: intervals that exclude 0 on the headline problem set, and include it on the other."""
+    found = {}
+    beside = {"stage_minus_control": of} | ({"last_minus_control": "rl"} if of == "midtrain" else {})
+    for key, stage in beside.items():
+        ours = next(s["mean"] for s in scores if s["stage"] == stage and s["benchmark"] == score["benchmark"])
+        difference, half = ours - score["mean"], 0.02 if score["main"] else 0.5
+        numbers = {"difference": difference, "low": difference - half, "high": difference + half, "problems": 40}
+        found[key] = {"stage": stage, **numbers, "reading": reading(numbers["low"], numbers["high"])}
+    return {"control_of": of, **found}
+
+
+def _stage(folder: Path, number: int, name: str, kind: str, rng: random.Random, **control: str) -> None:
     inputs = {"model": {"stage": START[name], "artifact": "model", "hash": "0"}} if name in START else {}
     if kind in METRICS:
         folder.mkdir(parents=True)
@@ -78,11 +106,12 @@ def _stage(folder: Path, number: int, name: str, kind: str, rng: random.Random) 
         {
             "name": name,
             "number": number,
+            **control,
             "kind": kind,
             "settings": {"learning_rate": 0.004, "batch_tokens": 4096} if kind in METRICS else {"samples": 8},
             "inputs": inputs,
             "outputs": {"model": "0"} if kind in METRICS else {},
-            "summary": {},
+            "summary": {"chosen": 1} if kind == "choose_prompt" else {},
             "versions": {"torch": "2.13.0"},
             "python": "3.11.9",
             "git_revision": "0123456789abcdef0123456789abcdef01234567",
@@ -252,6 +281,19 @@ def _comparisons(folder: Path, means: dict[tuple[str, str], float]) -> None:
     )
 
 
+CHOICE = {
+    "prompt": {"examples": [{"question": "1+1?", "answer": "2"}] * 4},
+    "candidates": [
+        {"prompt": {}, "mean": 0.01, "low": 0.0, "high": 0.03, "problems": 200},
+        {
+            "prompt": {"examples": [{"question": "1+1?", "answer": "2"}] * 4, "system": "Be <b>brief</b>."},
+            "mean": 0.05,
+            "low": 0.03,
+            "high": 0.09,
+            "problems": 200,
+        },
+    ],
+}
 CARD = {
     "rows": {"corpus": 11893, "pairs": 1702, "prompts": 2105, "dropped": 4107, "subset": 600},
     "splits": {"train": 11829, "validation": 64},

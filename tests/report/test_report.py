@@ -114,9 +114,32 @@ def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):
     run = read_run(run_folder)
     assert [stage.name for stage in run.pipeline] == ["midtrain", "sft", "dpo", "rl"]
     assert [(control.name, of.name) for control, of in run.controls] == [
+        ("midtrain-control-prompt", "midtrain"),
+        ("sft-control-midtraining", "sft"),
+        ("rl-control-random_reward", "rl"),
         ("more_midtrain", "sft"),
         ("sft_on_chosen", "dpo"),
     ]
+
+
+def test_every_stage_stands_beside_its_controls_and_the_text_says_what_the_interval_means(html, run_folder):
+    table = html.partition('id="controls"')[2].partition("</section>")[0]
+    text = Page(f"<p>{table.partition('>')[2]}</p>").text
+    scores = {s["stage"]: s for s in read_json(run_folder / "scores.json")["scores"] if s["main"]}
+    for name in ("sft-control-midtraining", "rl-control-random_reward"):
+        found = scores[name]["stage_minus_control"]
+        assert f"{100 * found['difference']:+.1f}".replace("-", "−") in text
+    rows = re.findall(r"<tr>.*?</tr>", table)
+    readings = [row.rpartition("<td>")[2].removesuffix("</td></tr>") for row in rows if "three_operations" in row]
+    assert readings == [*5 * ["outside the interval of its control"], "inside the interval of its control"]
+    assert "Reinforcement learning" in rows[2] and "midtrain-control-prompt" in rows[2], (
+        "a prompt beside all of training"
+    )
+    assert "4 examples" in text and "Be <b>brief</b>." in text and "chosen" in text
+    assert "dpo gets no control midtraining: made up." in text
+    assert "60 problems × 8, temperature 0.6; controls on 40 problems" in html
+    ladder = html.partition('id="stages"')[2].partition("</section>")[0]
+    assert ladder.index("sft-control-midtraining") < ladder.index("Rollout DPO"), "below its stage"
 
 
 def test_the_same_problems_are_shown_across_stages_right_and_wrong(run_folder):
@@ -185,7 +208,8 @@ def test_an_incomplete_metrics_line_and_values_that_are_no_numbers_are_skipped(r
     shutil.copytree(run_folder, folder)
     with (folder / "05-sft" / "metrics.jsonl").open("a") as out:
         out.write('{"step": 121, "loss": NaN}\n{"step": 122, "los')
-    assert len(read_run(folder).stages[4].metrics()) == 121
+    (sft,) = (stage for stage in read_run(folder).stages if stage.name == "sft")
+    assert len(sft.metrics()) == 121
     report.write_report(folder)
 
 

@@ -2,7 +2,7 @@
 
     expression = term {(+|-) term}      term = factor {(*|/) factor}      factor = number | ( expression )
 
-Numbers are non-negative, whole or decimal; values are exact (`int`, or `Fraction` for what is not whole).
+Numbers are non-negative, whole or decimal (`.5` is `0.5`); values are exact (`int`, or `Fraction` for what is not whole).
 """
 
 import operator
@@ -17,7 +17,7 @@ Value: TypeAlias = int | Fraction
 MAX_BRACKETS = 40  # nested; deeper text is not an arithmetic problem and would use up the stack
 MAX_CHARACTERS = 2000
 
-TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<sign>[-+*/()]))")
+TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<sign>[-+*/()]))")
 SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "·": "*", "[": "(", "]": ")", "{": "(", "}": ")"})
 PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
@@ -88,7 +88,7 @@ def _factor(tokens: list[str], position: int, depth: int) -> tuple[Expression, i
         if tokens[position] != ")":
             raise ValueError(f"a bracket is not closed before {tokens[position] or 'the end'!r}")
         return node, position + 1
-    if not token[:1].isdigit():
+    if not token[-1:].isdigit():
         raise ValueError(f"a number or a bracket is expected at {token or 'the end'!r}")
     return Number(as_value(Fraction(token))), position + 1
 

@@ -144,6 +144,7 @@ class _Build:
         others = (problem for file in settings.contamination.against for problem in file.questions())
         self.tests = TestQuestions(chain(tests, others), settings.contamination)
         self.held_out = held_out(read_records(Problem, problems), settings.validation_problems, stage.seed)
+        self.contaminated: set[str] = set()  # ids of problems that repeat test questions
         self.repeats: dict[str, str] = {}
         if settings.near_duplicates:
             train = (problem for problem in read_records(Problem, problems) if problem.split == "train")
@@ -210,16 +211,21 @@ class _Build:
         return True
 
     def _contaminated(self, problem: Problem) -> bool:
-        """Records a match with a test question. Drops the problem if it is contaminated, or if look-alikes go too."""
+        """Records a match with a test question. Drops the problem if it is contaminated, or if look-alikes go too.
+
+        What was made of such a problem goes with it: an inverse question shares neither numbers nor long runs with the test.
+        """
         match = self.tests.match(problem.question, problem.formula)
-        if match is None:
-            return False
-        self.card.add_match(problem, match)
-        self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
-        drop = match.contaminated or self.settings.contamination.look_alikes > 0
-        if drop:
-            self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
-        return drop
+        if match is not None:
+            self.card.add_match(problem, match)
+            self.tables["matches"].add({"problem_id": problem.id, "question": problem.question, **asdict(match)})
+            if match.contaminated or self.settings.contamination.look_alikes > 0:
+                self.contaminated.add(problem.id)
+                self.drop(problem.id, f"test question ({match.rule})", detail=match.test_id)
+                return True
+        if made := problem.origin in self.contaminated:
+            self.drop(problem.id, "made of a test question", detail=problem.origin)
+        return made
 
     def _reserved(self, problem: Problem) -> bool:
         """By hash of the original's id: what MetaMath made of a problem goes where the problem goes."""
@@ -327,6 +333,7 @@ def corpus_row(problem: Problem, trace: Trace, labels: dict[str, Any]) -> dict[s
         "system": problem.system,
         "text": trace.text,
         "answer": problem.answer,
+        "policy": problem.policy,
         **labels,
         "augmentation": trace.augmentation,
         "teacher": trace.teacher,

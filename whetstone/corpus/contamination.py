@@ -8,7 +8,8 @@ n-gram         a shared run of 13 tokens (a test question of 8 to 12 tokens is o
 other order    the same numbers and nearly the same words in any order, in questions of at least 12 tokens: the Jaccard index
                of the token multisets is at least `near`. If both carry a formula, it is the same: in "has 9, finds 4,
                loses 2" the order of the words is the problem
-other numbers  the same text except for its numbers, written or spelled
+other numbers  the same text except for its numbers, written or spelled; or a test question of at least 8 tokens, with other
+               numbers, inside a longer text
 look-alike     a shared run of 13 tokens or, with `look_alikes`, at least that Jaccard index without the numbers
 
 The last two are not contamination and are only counted: word problems made from one template share long runs and differ in
@@ -89,7 +90,10 @@ class TestQuestions:
             self._templates.setdefault(tuple(templates[-1]), place)
             for word in words:
                 self._codes.setdefault(word, len(self._codes) + 1)
+        self._codes.setdefault(NUMBER, len(self._codes) + 1)
         self._runs = _Runs([self._coded(words) for words in questions])
+        self._masked = [_joined(template) for template in templates]
+        self._masked_runs = _Runs([self._coded(template) for template in templates])
         self._bags = _Bags(questions, settings.near)
         self._alike = _Bags(templates, settings.look_alikes) if settings.look_alikes else None
 
@@ -108,11 +112,20 @@ class TestQuestions:
             other = self._problems[place].formula
             if self._numbers[place] == numbers and not (formula and other and formula != other):
                 return self._match(place, "other order")
-        if words and (place := self._templates.get(tuple(_template(words)))) is not None:
+        template = _template(words)
+        if words and (place := self._with_other_numbers(template)) is not None:
             return self._match(place, "other numbers")
         if not sharing and self._alike:
-            sharing = self._alike.similar(_template(words), unknown=0)
+            sharing = self._alike.similar(template, unknown=0)
         return self._match(sharing[0], "look-alike") if sharing else None
+
+    def _with_other_numbers(self, template: Sequence[str]) -> int | None:
+        """The test question that has this template, or whose template is inside it."""
+        place = self._templates.get(tuple(template))
+        if place is not None:
+            return place
+        masked = _joined(template)
+        return next((p for p in self._masked_runs.sharing(self._coded(template)) if self._masked[p] in masked), None)
 
     def _match(self, place: int, rule: str) -> Match:
         problem = self._problems[place]
@@ -193,6 +206,10 @@ def _elements(words: Sequence[str]) -> frozenset[Element]:
 def _jaccard(one: frozenset[Element], other: frozenset[Element]) -> float:
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
+
+
+def _joined(words: Iterable[str]) -> str:
+    return f" {' '.join(words)} "
 
 
 def _numbers(words: Iterable[str]) -> Counter[str]:

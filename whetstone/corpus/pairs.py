@@ -19,5 +19,5 @@ def make_pairs(problem: Problem, right: list[Trace], wrong: list[Trace], limit: 
         if len(pairs) < limit and used.isdisjoint((chosen.index, rejected.index)):
             used |= {chosen.index, rejected.index}
             texts = problem.question, chosen.text, rejected.text
-            pairs.append(Pair(problem.id, *texts, source="teacher", system=problem.system))
+            pairs.append(Pair(problem.id, *texts, source="teacher", system=problem.system, policy=problem.policy))
     return pairs

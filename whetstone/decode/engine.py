@@ -14,6 +14,7 @@ from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import draws
 from whetstone.decode.sequence import Control, Sequence
 from whetstone.records import Completion, Prompt, Sampling
+from whetstone.template import set_thinking
 
 PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
 
@@ -94,6 +95,10 @@ class Engine:
         return Sequence(prompt, ids, sampling, stream, control(prompt) if control else None)
 
 
-def load_engine(model: str | Path, device: str = "auto", max_batch: int = 256, int8: bool = False) -> Engine:
-    """An engine over the model that a name stands for (`find_model`)."""
-    return Engine(*models.load(model, models.choose_device(device)), max_batch=max_batch, int8=int8)
+def load_engine(
+    model: str | Path, device: str = "auto", max_batch: int = 256, thinking: bool | None = None, int8: bool = False
+) -> Engine:
+    """An engine over the model that a name stands for (`find_model`). `thinking` sets its template's switch."""
+    loaded, tokenizer = models.load(model, models.choose_device(device))
+    set_thinking(tokenizer, thinking)
+    return Engine(loaded, tokenizer, max_batch=max_batch, int8=int8)

@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from whetstone.chat import Exchange, ask
+from whetstone.chat import Exchange
 from whetstone.dpo.settings import Settings
 from whetstone.pairing import build_pairs
 from whetstone.pool import try_student
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Pair, Rollout
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
 from whetstone.run.tables import read_records, read_rows, write_records, write_rows
+from whetstone.sample import RIGHT_ROLLOUTS, right_rows
 
 if TYPE_CHECKING:
     from whetstone.batch import Row
@@ -122,6 +124,8 @@ def student_pairs(
         )
     for words in tried.lacks.values():
         say(f"warning: {stage.name}: {words}")
+    if process_group.main:
+        write_rows(stage.output(RIGHT_ROLLOUTS), right_rows(rollout for group in tried.groups for rollout in group))
     return pairs, tried.dropped, tried.counts
 
 
@@ -156,7 +160,7 @@ def sides_of_pairs(
     sides: list[Sides] = []
     for pair in pairs:
         try:
-            prompt, chosen, rejected = ids_of(student.chat, pair)
+            prompt, chosen, rejected = ids_of(student.chat, pair, student.prompting)
         except ValueError as error:
             dropped.append({"problem_id": pair.problem_id, "reason": "cannot be tokenised", "detail": str(error)})
             continue
@@ -181,11 +185,11 @@ def sides_of_pairs(
     return sides, counts
 
 
-def ids_of(chat: "Chat", pair: Pair) -> Sides:
+def ids_of(chat: "Chat", pair: Pair, prompting: Prompting = BARE) -> Sides:
     """The ids of prompt, chosen and rejected side: sampled ids as they are, a teacher's text tokenised."""
     if pair.chosen_ids:
         return pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
-    messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
+    messages = prompting.messages(pair.question, pair.system, pair.policy, pair.chosen)
     chosen, rejected = chat.rows([Exchange(messages, answer) for answer in (pair.chosen, pair.rejected)])
     for side in (chosen, rejected):
         if isinstance(side, str):

@@ -8,19 +8,19 @@ from typing import Any
 from whetstone.measure import mean_interval, paired_bootstrap
 from whetstone.run.manifest import read_manifest
 
-COLUMNS = ["problem_id", "index", "level", "domain", "correct"]
+COLUMNS = ["problem_id", "index", "level", "domain", "correct", "flexible"]
 BY = ("all", "level", "domain")
 
 Row = dict[str, Any]
 
 
 def starts(run_folder: Path) -> dict[str, str]:
-    """Training stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
+    """Scored stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
     manifests = (read_manifest(path) for path in sorted(run_folder.glob("[0-9]*-*/manifest.json")))
     return {
         manifest["name"]: manifest["inputs"].get("model", {}).get("stage") or "base"
         for manifest in manifests
-        if "model" in manifest["outputs"]
+        if {"model", "prompt"} & manifest["outputs"].keys()
     }
 
 
@@ -34,13 +34,13 @@ def compared(starts: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def read_marks(folder: Path) -> list[Row]:
-    """A stage's verdicts on a problem set, one per sample, without the texts."""
+    """A stage's verdicts on a problem set, one per sample, without the texts. Older versions wrote no `flexible`."""
     import pyarrow.parquet as pq
 
     return [
         row
         for path in sorted(folder.glob("part-*.parquet"))
-        for row in pq.read_table(path, columns=COLUMNS).to_pylist()
+        for row in pq.read_table(path, columns=[c for c in COLUMNS if c in pq.read_schema(path).names]).to_pylist()
     ]
 
 
@@ -56,13 +56,26 @@ def split_groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def compare(stage: str, start: str, benchmark: str, ours: list[Row], theirs: list[Row]) -> Iterator[Row]:
-    """Paired differences overall and by level and domain; groups without a problem of both are left out."""
+    """Paired differences overall, also with the format granted (flexible extraction), and by level and domain. Groups without
+    a problem of both are left out.
+    """
     others = split_groups(theirs)
     for (by, value), rows in split_groups(ours).items():
         if problems(rows) & problems(others.get((by, value), [])):
             numbers = dict(zip(("difference", "low", "high"), paired_bootstrap(rows, others[by, value]), strict=True))
-            numbers["problems"] = len(problems(rows))
+            if by == "all":
+                numbers |= _flexibly(rows, others[by, value])
+            numbers["problems"] = len(problems(rows) & problems(others[by, value]))
             yield {"stage": stage, "start": start, "benchmark": benchmark, "by": by, "value": value, **numbers}
+
+
+def _flexibly(ours: list[Row], theirs: list[Row]) -> dict[str, float]:
+    """The paired difference by flexible extraction; nothing if one side does not tell it."""
+    if not all("flexible" in row for row in (*ours, *theirs)):
+        return {}
+    marks = ([row | {"correct": row["flexible"]} for row in rows] for rows in (ours, theirs))
+    names = ("flexible_difference", "flexible_low", "flexible_high")
+    return dict(zip(names, paired_bootstrap(*marks), strict=True))
 
 
 def problems(rows: Iterable[Row]) -> set[str]:

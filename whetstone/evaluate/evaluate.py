@@ -27,10 +27,12 @@ from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
+from whetstone.prompting import say_prompt
 from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.manifest import read_scores as scores_in
 from whetstone.run.names import fitting_name
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.room import Input, Room
 from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
 from whetstone.verify.policy import get_policy
@@ -83,27 +85,29 @@ def evaluate_model(
     columns: Mapping[str, Any] | None = None,
     seed: int = 0,
     answer_from: AnswerFrom = "column",
+    prompt: PromptSettings = AS_TRAINED,
     chat_template: str | None = None,
     weights: str = "stored",
 ) -> list[Score]:
     """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
 
     `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `chat_template` is for a base model without one. With `weights` "int8" the model is rounded to 8 bits.
-    `output` keeps the generations and a scores.json; without it they are deleted. Raises ValueError for a model or problems
-    that cannot be used.
+    column the answer is. `prompt` replaces parts of the prompt that the model was trained with (prompting.py), and
+    `chat_template` is for a base model without one. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the
+    generations and a scores.json; without it they are deleted. Raises ValueError for a model or problems that cannot be used.
     """
     from whetstone.measure import score_model
 
     folder = open_model(model, chat_template)
     check_folder(folder)  # before the problems are read, and torch is loaded
     problems = read_problems(benchmark, policy, columns or {}, answer_from)
+    say_prompt(prompt, folder)
     settings = ScoreSettings(
         main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens, weights=weights
     )
     with tempfile.TemporaryDirectory() as temporary:
         target = output or Path(temporary)
-        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model)
+        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model, prompt=prompt)
     if output:
         rows = [to_row(score) for score in scores]
         write_json(output / "scores.json", {"scores": rows, "model": provenance(model)})

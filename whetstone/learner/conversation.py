@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whetstone.prompting import Prompting
+from whetstone.records import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -19,11 +22,16 @@ class Conversation:
     prompt_ids: Sequence[int] = ()
     answer_ids: Sequence[int] = ()
     system: str = ""  # what a system turn before the question says
+    policy: str = "math"  # which form of the answer a prompt asks for
 
     @property
     def size(self) -> int:
         """Its length in characters, or in ids if these are given. It must have no fault."""
         return len(self.system) + len(self.prompt_ids or self.question) + len(self.answer_ids or self.answer)
+
+    def turns(self, prompting: Prompting) -> tuple[Message, ...]:
+        """What the answer answers. It must have no fault."""
+        return prompting.messages(self.question, self.system, self.policy, self.answer)
 
     @property
     def fault(self) -> str:
@@ -39,9 +47,12 @@ class Conversation:
 
 
 def read_conversation(row: Mapping[str, Any]) -> Conversation:
-    """A row of a corpus, or of pairs: then the chosen side, as the sampled ids if there are any."""
-    problem_id, question, system = row.get("problem_id"), row.get("question"), row.get("system") or ""
+    """A row of a corpus; or of a student's rollouts; or of pairs, then the chosen side, as the sampled ids if there are any."""
+    problem_id, question = row.get("problem_id"), row.get("question")
+    if "ids" in row:
+        return Conversation(problem_id, question, row["text"], prompt_ids=row["prompt_ids"], answer_ids=row["ids"])
+    said = {"system": row.get("system") or "", "policy": row.get("policy") or "math"}
     if "chosen" not in row:
-        return Conversation(problem_id, question, row.get("text"), row.get("split", "train"), system=system)
+        return Conversation(problem_id, question, row.get("text"), row.get("split", "train"), **said)
     ids = {"prompt_ids": row["prompt_ids"] or (), "answer_ids": row["chosen_ids"] or ()}
-    return Conversation(problem_id, question, row["chosen"], **ids, system=system)
+    return Conversation(problem_id, question, row["chosen"], **ids, **said)

@@ -3,18 +3,20 @@ without torch.
 
 Memory per device is the sum of
 
-- weights, gradients and AdamW's two moments in the weights' type, divided by the number of processes under FSDP, which
-  gathers two layers, and embedding with head, at a time;
+- Python and the libraries, on a CPU;
+- weights, gradients and AdamW's two moments, in the weights' type unless the optimizer says otherwise, divided by the number
+  of processes under FSDP, which gathers two layers, and embedding with head, at a time;
 - a copy of the weights in the computing type, if that is another: autocast keeps it during a forward pass;
 - the activations that the backward pass needs (see `activation_bytes`, read off transformers' classes);
-- the head's gradient, and three times the logits of a chunk.
+- the head's gradient, and three times the logits of a chunk; on a CPU with a large vocabulary twice those of a block of ids;
+- gradients, activations and head of each further process on a CPU (`parallel.forks`).
 
 Compiled layers keep less: on an H200 the RL update of benchmarks/gpu_rl.py took 136 GB, and the estimate is 162.
 
 Operations are model FLOPs (PaLM, arXiv 2204.02311, appendix B): 6 per weight and token, and 12 L H D per pair of tokens of
 which one attends to the other, for L layers of H heads of size D. Recomputation is not counted. Training time is operations
 divided by an assumed share of the accelerator's peak. Sampling is bound by memory bandwidth: each step reads the weights, and
-the keys and values of all sequences that fit into memory.
+the keys and values of all sequences that fit into memory. Without an accelerator the times are this machine's (cpu_hours.py).
 """
 
 import math
@@ -26,19 +28,25 @@ from typing import Any, cast
 
 from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
+from whetstone.learner.cpu_hours import SAMPLING_SHARE, clock, forks_of, with_cpu_time
 from whetstone.model_files import CONFIG, check_folder, read_object
 from whetstone.model_folder import check_model, gguf_of, local_model
 from whetstone.model_gguf import check_gguf, sizes
+from whetstone.prompting import prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.room import Estimate
-from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings
+from whetstone.run.settings import ModelSettings, NextTokenSettings, ParallelSettings, TrainingSettings
 from whetstone.run.tables import read_rows
+from whetstone.run.usage import free_memory
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-CHECKPOINT_COPIES = 3  # weights, two moments
 SMALLEST_VOCABULARY = 256 + 5  # bytes and special tokens, the least that a tokenizer has (model.py)
 TEXTS_AT_ONCE = 256  # texts tokenised together
 CHUNK = 1024  # tokens whose logits are in memory (head.py)
+WIDE, BLOCK, LEAST = 16_384, 4 << 20, 1024  # ids from which blocks are used; logits and ids of a block (wide_head.py)
+MICRO_BATCHES = (8192, 4096, 2048, 1024, 512)  # that micro_batch_tokens = "auto" chooses from
+SAFE = 0.85  # share of the memory that they may fill by this estimate
+LIBRARIES = 0.4e9  # bytes of a process that has loaded torch and transformers and trains nothing
 ASSUMED_MFU = 0.40  # share of the accelerator's peak that training reaches
 ASSUMED_BANDWIDTH = 0.50  # share of the memory bandwidth that sampling reaches
 MOST_SEQUENCES = 256  # sequences sampled at once
@@ -144,12 +152,13 @@ def _sampling_bytes(dtype: str, parallel: ParallelSettings) -> int:
 
 
 def training_memory(
-    shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int, samples: bool = False
-) -> dict[str, float]:
+    shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int, samples: bool = False, forks: int = 1,
+    moments: str = "weights",
+) -> dict[str, float]:  # fmt: skip
     """Bytes per device for a micro-batch of `tokens` tokens, by use.
 
     If the stage `samples`, and the learner keeps only a share of the weights or has them in another type, the sampler has a
-    copy of its own.
+    copy of its own. `forks` processes share a step on a CPU. `moments` is the optimizer's setting.
     """
     on_gpu = _on_gpu(parallel)
     size, count = BYTES[dtype], shape.parameters
@@ -159,25 +168,51 @@ def training_memory(
     again = math.ceil(shape.layers / every) if every else 0
     kept = (shape.layers - again) * layer + again * tokens * shape.hidden * size + (layer if again else 0)
     other = BYTES["bfloat16"] if (dtype, parallel.compute) == ("float32", "bfloat16") else 0
-    factor = 2 if on_gpu and "bfloat16" in (dtype, parallel.compute) else 4  # bytes per number in the head's products
-    # the head's gradient in fp32, and a copy of its weight if the products take another type
-    head = shape.vocabulary * shape.hidden * (4 + (factor if factor != size else 0))
+    head = _head_memory(shape, dtype, parallel, tokens)
     sampled = _sampling_bytes(dtype, parallel)
     ends = shape.vocabulary * shape.hidden
     gathered = size * (ends + 2 * (count - ends) / shape.layers) if shared > 1 else 0
     return {
+        "Python and libraries": 0 if on_gpu else LIBRARIES,
         "weights": size * count / shared,
         "gradients": size * count / shared,
-        "moments": 2 * size * count / shared,
+        "moments": 2 * _moment_bytes(dtype, moments) * count / shared,
         "gathered": gathered,
         "sampler's copy": sampled * count if samples and (shared > 1 or sampled != size) else 0,
         f"weights in {parallel.compute}": other * count,
         "activations": kept,
-        "head": head + 3 * min(tokens, CHUNK) * shape.vocabulary * 4,
+        "head": head,
+        f"{forks - 1} more processes": (forks - 1) * (size * count + other * count + kept + head),
     }
 
 
+def fitting_tokens(shape: Shape, dtype: str, parallel: ParallelSettings, room: float, forks: int, moments: str) -> int:
+    """The largest micro-batch of MICRO_BATCHES with which training takes at most SAFE of `room` bytes, or the smallest."""
+    takes = {n: sum(training_memory(shape, dtype, parallel, n, False, forks, moments).values()) for n in MICRO_BATCHES}
+    return next((n for n, taken in takes.items() if taken <= SAFE * room), MICRO_BATCHES[-1])
+
+
+def _moment_bytes(dtype: str, moments: str) -> int:
+    """Bytes of one of AdamW's two moments of a weight."""
+    return BYTES[dtype if moments == "weights" else moments]
+
+
+def _head_memory(shape: Shape, dtype: str, parallel: ParallelSettings, tokens: int) -> float:
+    """The head's gradient in fp32, a copy of its weight if the products take another type, and logits."""
+    weight = shape.vocabulary * shape.hidden
+    if not _on_gpu(parallel) and shape.vocabulary >= WIDE:
+        return 4 * weight + 2 * 4 * min(tokens * shape.vocabulary, max(BLOCK, LEAST * tokens))
+    factor = (
+        2 if _on_gpu(parallel) and "bfloat16" in (dtype, parallel.compute) else 4
+    )  # bytes per number in the products
+    return weight * (4 + (factor if factor != BYTES[dtype] else 0)) + 3 * min(tokens, CHUNK) * shape.vocabulary * 4
+
+
 # --- a stage
+
+
+def moments_of(stage: Stage) -> str:
+    return stage.settings.optimizer.moments if isinstance(stage.settings, TrainingSettings) else "weights"
 
 
 def training_estimate(
@@ -202,14 +237,25 @@ def training_estimate(
     if shape is None:
         return estimate
     checkpoints = stage.run.keep_checkpoints + best
-    micro = min(step_tokens, max(parallel.micro_batch_tokens, row_tokens))
-    memory = training_memory(shape, model.dtype, parallel, micro, samples)
-    lines |= _space(shape, BYTES[model.dtype] * shape.parameters, memory, micro, checkpoints, parallel)
-    disk = BYTES[model.dtype] * shape.parameters * (1 + CHECKPOINT_COPIES * checkpoints)
+    forks = 1 if _on_gpu(parallel) else forks_of(stage.run, parallel)
+    moments = moments_of(stage)
+    budget = parallel.micro_batch_tokens
+    if budget == "auto":
+        room = ACCELERATORS[parallel.accelerator].memory if parallel.accelerator else free_memory()
+        budget = fitting_tokens(shape, model.dtype, parallel, room, forks, moments)
+    micro = min(math.ceil(step_tokens / forks), max(budget, row_tokens))
+    memory = training_memory(shape, model.dtype, parallel, micro, samples, forks, moments)
+    weights = BYTES[model.dtype] * shape.parameters
+    checkpoint = weights + 2 * _moment_bytes(model.dtype, moments) * shape.parameters
+    lines |= _space(shape, weights, checkpoint, memory, micro, checkpoints, parallel)
+    disk = weights + checkpoint * checkpoints
     estimate = replace(estimate, memory=sum(memory.values()), disk=disk)
-    if not parallel.accelerator or tokens is None:
+    if tokens is None:
         return estimate
     flops = passes * tokens * shape.training_flops(row_tokens)
+    if not parallel.accelerator:
+        kept = passes * tokens * shape.layers * activation_bytes(shape, model.dtype, parallel.compute, on_gpu=False)
+        return with_cpu_time(estimate, stage, "training time", flops, kept)
     peak = ACCELERATORS[parallel.accelerator].flops
     seconds = flops / (peak * parallel.processes * ASSUMED_MFU)
     lines["training time"] = (
@@ -220,18 +266,25 @@ def training_estimate(
 
 
 def _space(
-    shape: Shape, weights: float, memory: dict[str, float], micro: int, checkpoints: int, parallel: ParallelSettings
-) -> dict[str, str]:
-    """What is said of memory per device, by use, for micro-batches of `micro` tokens, and of disk; `weights` in bytes."""
+    shape: Shape, weights: float, checkpoint: float, memory: dict[str, float], micro: int, checkpoints: int,
+    parallel: ParallelSettings,
+) -> dict[str, str]:  # fmt: skip
+    """What is said of memory per device, by use, for micro-batches of `micro` tokens, and of disk. `weights` and a
+    `checkpoint` in bytes."""
     total = sum(memory.values())
     most = "at most " if shape.most else ""
     uses = ", ".join(f"{name} {bytes_as_text(part)}" for name, part in memory.items() if part)
     lines = {
         "model": f"{most}{shape.parameters:,} parameters",
         "memory": f"{most}about {bytes_as_text(total)}{_each(parallel)}, with micro-batches of up to {micro:,} tokens: {uses}",
-        "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(CHECKPOINT_COPIES * weights)} per checkpoint, "
+        "disk": f"{most}{bytes_as_text(weights)} of model, {bytes_as_text(checkpoint)} per checkpoint, "
         f"{checkpoints} kept",
     }
+    if not _on_gpu(parallel) and total > (room := free_memory()):
+        lines["may not fit"] = (
+            f"{bytes_as_text(total)}, and {bytes_as_text(room)} are free on this machine: set micro_batch_tokens = "
+            '"auto" or lower it, fewer forks, or optimizer = { moments = "bfloat16" }'
+        )
     if parallel.accelerator and total > (room := ACCELERATORS[parallel.accelerator].memory):
         lines["does not fit"] = (
             f"{bytes_as_text(total)}, and {parallel.accelerator} has {bytes_as_text(room)}: use more processes with "
@@ -252,8 +305,11 @@ def with_sampling(estimate: Estimate, stage: Stage, tokens: int, longest: int) -
     model, parallel = stage.model, stage.parallel
     lines = estimate.lines | {"sampled": f"at most {tokens:,} tokens"}
     shape = shape_of(stage.model_source, model)
-    if shape is None or not parallel.accelerator or estimate.memory is None:
+    if shape is None or estimate.memory is None:
         return replace(estimate, lines=lines)
+    if not parallel.accelerator:
+        flops = tokens * 2 * shape.parameters / SAMPLING_SHARE
+        return with_cpu_time(replace(estimate, lines=lines, bound="at most "), stage, "sampling time", flops)
     device, size = ACCELERATORS[parallel.accelerator], _sampling_bytes(model.dtype, parallel)
     sequence = 2 * shape.layers * shape.keys * size * longest  # bytes of its keys and values at the end
     resting = sum(training_memory(shape, model.dtype, parallel, 0, samples=True).values())
@@ -275,15 +331,18 @@ def next_token_estimate(stage: Stage, table: Path, best: bool = False) -> Estima
     """The estimate of next-token training on the conversations of a table, which need not exist yet."""
     settings = cast(NextTokenSettings, stage.settings)
     rows = map(read_conversation, read_rows(table) if table.exists() else ())
-    texts = (f"{row.question} {row.answer}" for row in rows if row.split == "train")
+    prompting = prompting_of(stage.prompt, stage.model_source)
+    read = (row for row in rows if row.split == "train" and not row.fault)
+    texts = (" ".join([*(turn.content for turn in row.turns(prompting)), row.answer]) for row in read)
     tokens = count_tokens(stage.model_source, texts, settings.max_length)  # of an epoch; 0: not known
     spent = int(settings.epochs * tokens) or None
     bound = "about " if tokens else ""
     if settings.tokens and not (spent and spent < settings.tokens):
         spent, bound = settings.tokens, "" if spent else "at most "
-    steps = None if spent is None else math.ceil(spent / settings.batch_tokens)
+    steps = None if spent is None else settings.steps or math.ceil(spent / settings.batch_tokens)
+    step = math.ceil(spent / steps) if spent and steps and settings.steps else settings.batch_tokens
     return training_estimate(
-        stage, step_tokens=settings.batch_tokens, row_tokens=settings.max_length, best=best,
+        stage, step_tokens=step, row_tokens=settings.max_length, best=best,
         tokens=spent, steps=steps, bound=bound,
     )  # fmt: skip
 
@@ -323,14 +382,3 @@ def count_as_text(count: float) -> str:
         return f"{count:,.0f}"
     size, unit = (1e12, "T") if count >= 1e12 else (1e9, "B") if count >= 1e9 else (1e6, "M")
     return f"{count / size:.3g} {unit}"
-
-
-def clock(seconds: float) -> str:
-    """
-    >>> clock(50), clock(5_000), clock(1_570_000)
-    ('50 s', '1.4 h', '18.2 days')
-    """
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 1.5 * size or (size == 3_600 and seconds >= size):
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -40,7 +40,11 @@ class Flops:
     def of(self, batch: Batch) -> int:
         """Forward and backward of a micro-batch."""
         pairs = sum((n * (n + 1) - p * (p + 1)) // 2 for n, p in zip(batch.lengths, batch.shared, strict=True))
-        return self.token * batch.size + self.scored * len(batch.targets) + self.pair * pairs
+        return self.of_tokens(batch.size, len(batch.targets)) + self.pair * pairs
+
+    def of_tokens(self, tokens: int, scored: int) -> int:
+        """The same without attention."""
+        return self.token * tokens + self.scored * scored
 
 
 def _matrices(model: Any) -> Iterator[torch.nn.Parameter]:

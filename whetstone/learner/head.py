@@ -2,6 +2,7 @@
 
 With a vocabulary of 200,064 the logits of one token take 0.8 MB in fp32, those of a row of 16k tokens 13 GB. Here the hidden
 states go through the head in chunks, forward and backward, with logits in fp32; the backward pass recomputes each chunk's.
+On a CPU a large vocabulary is divided instead of the tokens (wide_head.py).
 
 A model whose logits are more than this product (a bias, a scale, a soft cap) is refused when it is loaded (model.py).
 
@@ -13,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from whetstone.learner.wide_head import FROM, BlockedLogProbs
 from whetstone.run.kernels import working_kernels
 
 CHUNK = 1024  # tokens whose logits are in memory
@@ -130,7 +132,12 @@ def chunked_logprobs(
 
     Both have gradients for hidden states and weight; the entropy's costs nothing if it is not used. With `products` =
     bfloat16, for a GPU that computes in it, factors of the matrix products are rounded, as in the model's other layers and in
-    the sampler; sums and logits stay fp32.
+    the sampler; sums and logits stay fp32. On a CPU only the products of the backward pass are in bf16, and only for a large
+    vocabulary: torch has no product in bf16 there whose result is fp32, and rounded logits would be wrong by 0.03 nats.
     """
+    if chunk is None and weight.device.type == "cpu" and len(weight) >= FROM:
+        return BlockedLogProbs.apply(hidden, weight, targets, temperature, products)
+    if weight.device.type == "cpu":
+        products = None
     chunk = chunk or (CHUNK if products is None else GPU_CHUNK)
     return _ChunkedLogProbs.apply(hidden, weight, targets, temperature, chunk, products)

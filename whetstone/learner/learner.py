@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from whetstone import model as models
 from whetstone.attention import Segments, half_precision
-from whetstone.batch import Batch, Row, by_prompt, collate_groups, micro_batches, tokens_of
+from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
+from whetstone.learner.adamw import AdamWInBfloat16
 from whetstone.learner.adapter import plain_weights
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
@@ -26,15 +27,28 @@ from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
+from whetstone.run.cpu import has_bf16_products
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
+from whetstone.run.usage import give_back_memory
 
 # (logprobs (N,), entropy (N,), batch) -> (loss, {name: sum}); for a scalar head (values (T,), batch) -> the same. The sums are
 # added up over micro-batches, as the loss is.
 Loss = Callable[..., tuple[torch.Tensor, dict[str, float]]]
 WORK = ("tokens", "positions", "flops")  # counted during training: real tokens, computed positions, operations
 BETAS = (0.9, 0.98)  # AdamW's
+LARGE = 128 << 20  # bytes of a model whose freed activations are worth returning
 DEFAULT_OPTIMIZER = OptimizerSettings()
+
+
+class Part(NamedTuple):
+    """How far the gradient of a step is, in this process: its micro-batch `number` of `count` begins."""
+
+    number: int  # from 0
+    count: int
+    done: float  # share of this process's tokens
+    tokens: int  # of the step, in all processes
+    flops: float
 
 
 class Policy(torch.nn.Module):
@@ -56,10 +70,20 @@ class Policy(torch.nn.Module):
         hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
-        products = torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None  # its range loses no gradient
+        products = head_products(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            weight = self.model.get_output_embeddings().weight[: self.vocabulary]  # (V, C)
+            weight = self.model.get_output_embeddings().weight
+            if self.vocabulary < len(weight):  # a slice's gradient costs a copy
+                weight = weight[: self.vocabulary]  # (V, C)
             return chunked_logprobs(hidden, weight, batch.targets, temperature, products=products)
+
+
+def head_products(hidden: torch.Tensor) -> torch.dtype | None:
+    """bfloat16 if the head's products are computed in it; float16's range would lose gradients."""
+    if hidden.is_cuda:
+        return torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None
+    wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return torch.bfloat16 if wanted and has_bf16_products() else None
 
 
 class Critic(torch.nn.Module):
@@ -113,6 +137,7 @@ class Learner:
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32  # of weights, losses, log-probabilities
         prepare(model, parallel.activation_checkpointing, parallel.compile)
         self._flops = Flops(model, vocabulary)
+        self._large = sum(p.nbytes for p in model.parameters()) > LARGE
         self.process_group = join(parallel, self.device)
         self.process_group.prepare(self.root)  # may replace parameters by shares: before the optimizers are made
         self.optimizers, self.muon = make_optimizers(model, optimizer)
@@ -121,6 +146,9 @@ class Learner:
         self._replicas: tuple[Loss, Replicas] | None = None
         self.work = dict.fromkeys(WORK, 0.0)  # done by `gradient` so far, in all processes
         self.phase: Callable[[str], None] = lambda name: None  # called when a phase of a step begins
+        self.part: Callable[[Part], None] = lambda part: (
+            None
+        )  # called when a micro-batch begins, in forked processes too
 
     @property
     def processes(self) -> int:
@@ -146,8 +174,11 @@ class Learner:
         On a CPU with one thread `parallel.forks` processes divide them; they are forked at the first step with a loss and
         know the loss as it was then.
         """
+        sizes = list(map(tokens_of, groups))
+        scored = sum(row.scored for group in groups for row in group)
+        self._step = sum(sizes), self._flops.of_tokens(sum(sizes), scored)
         if self.process_group.count > 1:
-            share = self.process_group.divide(groups, list(map(tokens_of, groups)))[self.process_group.rank]
+            share = self.process_group.divide(groups, sizes)[self.process_group.rank]
             return self._counted(self.process_group.sum(self._gradient(share, loss, temperature)))
         count = self.processes
         if count == 1:
@@ -163,16 +194,22 @@ class Learner:
     def _gradient(self, groups: Groups, loss: Loss, temperature: float) -> dict[str, float]:
         """The loss's sums and the counts of WORK, which are added up over processes as the sums are."""
         work = dict.fromkeys(WORK, 0.0)
+        parts = split(groups, self.parallel.micro_batch_tokens)
+        every = sum(map(tokens_of, groups))
 
-        def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
-            for batch in batches:
+        def counted() -> Iterator[Batch]:
+            for number, members in enumerate(parts):
+                self.part(Part(number, len(parts), work["tokens"] / every, *self._step))
+                batch = collate_groups(members, self.wide)
                 work["tokens"] += batch.size  # nothing is padded
                 work["positions"] += batch.ids.numel()
                 work["flops"] += self._flops.of(batch)
                 yield batch
 
-        batches = counted(micro_batches(groups, self.parallel.micro_batch_tokens, self.wide))
-        return self.forward_backward(batches, loss, temperature) | work
+        sums = self.forward_backward(counted(), loss, temperature)
+        if self._large and self.device == "cpu":
+            give_back_memory(LARGE)  # its pages cost about 1 % of the time when they are taken again
+        return sums | work
 
     def _counted(self, sums: dict[str, float]) -> dict[str, float]:
         for name in WORK:
@@ -353,8 +390,9 @@ def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch
             (matrices if decayed else others).append(parameter)
     decay = {"weight_decay": settings.weight_decay}
     groups = [{"params": matrices} | decay, {"params": others, "weight_decay": 0.0}]
+    make = AdamWInBfloat16 if settings.moments == "bfloat16" else torch.optim.AdamW
     if settings.name != "muon":
-        return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)], None
+        return [make(groups, lr=0.0, betas=BETAS, fused=True)], None
     muon = Muon([{"params": [p for p in matrices if p.dim() == 2]} | decay])
     groups = [groups[1], {"params": [p for p in matrices if p.dim() != 2]} | decay]
-    return [torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True), muon], muon
+    return [make(groups, lr=0.0, betas=BETAS, fused=True), muon], muon

@@ -63,16 +63,25 @@ class StepPlan(Sequence[list[int]]):
 
 
 def plan_steps(
-    sizes: Sequence[int], budget: int, seed: int, epochs: float, tokens: int = 0, first: Sequence[int] | None = None
+    sizes: Sequence[int],
+    budget: int,
+    seed: int,
+    epochs: float,
+    tokens: int = 0,
+    first: Sequence[int] | None = None,
+    steps: int = 0,
 ) -> StepPlan:
-    """Divide `epochs` passes over the items into steps of at least `budget` tokens.
+    """Divide `epochs` passes over the items into steps of at least `budget` tokens, or evenly into `steps` steps.
 
     `epochs` may be 1.5. `first` is the order of the first epoch, if it is not to be shuffled. The plan ends earlier once
-    `tokens` are spent (0: no limit). Raises ValueError if the epochs hold no item.
+    `tokens` are spent (0: no limit). If an item is longer than a step's even share, there are fewer steps. Raises ValueError
+    if the epochs hold no item.
 
     >>> plan = plan_steps([3, 5, 7], budget=8, seed=0, epochs=1, first=[0, 1, 2])
     >>> len(plan), plan[1]
     (2, [2])
+    >>> len(plan_steps([3, 5, 7], budget=8, seed=0, epochs=2, steps=4))
+    4
     """
     sizes = np.asarray(sizes, np.int64)
     plan = StepPlan(len(sizes), seed, first)
@@ -83,14 +92,19 @@ def plan_steps(
             f"epochs = {epochs:g} of {len(sizes):,} items is less than one of them: nothing would be trained. Raise epochs."
         )
     epoch = begun = spent = 0  # `begun`, `spent`: tokens before the current step, and before the epoch
+
+    def due() -> int:
+        """Tokens by the end of the current step: the next multiple of limit / steps, without drift."""
+        return -(-(begun * steps // limit + 1) * limit // steps) if steps else begun + budget
+
     while spent < limit:
         walked = spent + np.cumsum(sizes[plan.epoch(epoch)])
         stop = min(int(np.searchsorted(walked, limit)), len(sizes) - 1)  # the item that reaches the limit, or the last
-        at = int(np.searchsorted(walked, begun + budget))
+        at = int(np.searchsorted(walked, due()))
         while at <= stop:
             plan.ends.append(epoch * len(sizes) + at + 1)
             begun = int(walked[at])
-            at = int(np.searchsorted(walked, begun + budget))
+            at = int(np.searchsorted(walked, due()))
         spent = int(walked[stop])
         epoch += 1
     if begun < spent:

@@ -16,25 +16,28 @@ the step at which it went back. A run that is killed in between therefore ends w
 """
 
 import math
+import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from whetstone.learner import checkpoint
-from whetstone.learner.learner import Learner, Together
+from whetstone.learner.learner import Learner, Part, Together
 from whetstone.learner.pace import Pace
 from whetstone.learner.spikes import highest_usual
 from whetstone.records import Completion, Generator, Prompt, Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.metrics import Metrics, open_trackers
 from whetstone.run.processes import Terminated
-from whetstone.run.progress import progress, say
+from whetstone.run.progress import PLAIN_SECONDS, clock, progress, say
 from whetstone.run.settings import TrainingSettings
 from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}
 SHOWN |= {"reward": "reward", "validation_loss": "validation"}  # metric -> its name in the progress line
+USUAL_MFU = 0.5  # share of the peak that is guessed before the first step
 GO_BACKS = 3  # times that a stage goes back, at most
 
 
@@ -74,6 +77,8 @@ class Steps:
         self._at = 0
         self._going_back = ""  # the reason
         self._stop_signal = 0
+        self._owner = os.getpid()  # forked processes of the learner say nothing
+        self._began = 0.0  # when the step's gradient did
 
     def __enter__(self) -> "Steps":
         with ExitStack() as stack:  # closes what is open if something fails
@@ -88,6 +93,8 @@ class Steps:
             stack.callback(self.critic.close)
         stack.enter_context(self.watchdog)
         self.learner.phase = self.phase
+        stack.callback(setattr, self.learner, "part", self.learner.part)
+        self.learner.part = self._part
         if self.critic:
             self.critic.phase = self.phase
         self.metrics = stack.enter_context(Metrics(self.own, open_trackers(self.stage) if self.main else ()))
@@ -138,6 +145,21 @@ class Steps:
     def phase(self, name: str) -> None:
         """Tell the watchdog that a phase begins; every phase that may take long is announced."""
         self.watchdog.phase(name, self._at + 1)
+
+    def _part(self, part: Part) -> None:
+        """Show how far a slow step is. Of a first step that will be slow, say so before anything of it is done."""
+        if not self.main or os.getpid() != self._owner:
+            return
+        now = time.monotonic()
+        if not part.number:
+            self._began = now
+            seconds = part.flops / (self._pace.peak * USUAL_MFU)
+            if self._at == self.first and seconds > PLAIN_SECONDS:
+                begins = f"{self.stage.name}: step {self._at + 1} of {self.total} begins: {part.tokens:,} tokens in"
+                say(f"{begins} {part.count} micro-batches in each process, at a guess {clock(seconds)}")
+        elif part.done:
+            rate = part.done * part.tokens / max(1e-9, now - self._began)
+            self._bar.within(part.done, **{"micro-batch": f"{part.number + 1}/{part.count}", "tok/s": f"{rate:,.0f}"})
 
     def watched(self, generator: Generator) -> Generator:
         """The same generator; the watchdog sees each completion."""

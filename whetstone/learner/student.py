@@ -16,8 +16,10 @@ from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
 from whetstone.learner.learner import Learner, Policy
+from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
+from whetstone.template import set_thinking
 
 
 class Base(Policy):
@@ -35,6 +37,7 @@ class Student:
     model: Any  # a transformers causal model, on the stage's device
     tokenizer: Any
     chat: Chat
+    prompting: Prompting  # how it is asked, in training and wherever it is used later
     bits: int = field(init=False)  # `bits_of` the weights as they were loaded
 
     def __post_init__(self) -> None:
@@ -103,6 +106,8 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if source is None:
         raise ValueError(f"{stage.name} has no model to train: put a midtrain stage above it, or set [model] path.")
     model, tokenizer = _load(stage, source, stage.model.dtype, "model")
+    prompting = model.prompting = prompting_of(stage.prompt, source)
+    set_thinking(tokenizer, prompting.thinking)
     chat = Chat(tokenizer, model.generation_config.eos_token_id)
     if stage.adapter.rank:
         add_adapter(model, stage.adapter, stage.seed)
@@ -110,10 +115,12 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
         say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained")
     if chat.closed:
         say(
-            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, put "
-            '"{%- set enable_thinking = true %}" at the top of its chat_template.jinja.'
+            f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, set [prompt] thinking = "
+            "true."
         )
-    return Student(stage, source, model, tokenizer, chat)
+    if not prompting.bare:
+        say(f"{stage.name}: prompt: {prompting.in_words()}")
+    return Student(stage, source, model, tokenizer, chat, prompting)
 
 
 def bits_of(model: Any) -> int:

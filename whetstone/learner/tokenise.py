@@ -15,7 +15,7 @@ from typing import Any
 from whetstone.chat import Chat, Exchange, Taught
 from whetstone.learner.conversation import Conversation, read_conversation
 from whetstone.learner.token_store import TokenStore, TokenWriter
-from whetstone.records import Message
+from whetstone.prompting import BARE, Prompting
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.folder import Stage, alone, hash_folder, published, read_json, write_json
 from whetstone.run.progress import progress, say
@@ -61,11 +61,12 @@ class Tokenised:
 
 def tokenise(
     stage: Stage, source: Path, chat: Chat, read: Callable[[dict[str, Any]], Conversation] = read_conversation,
-    responses_only: bool = True, splits: Sequence[str] = ("train",), context: int | None = None,
+    responses_only: bool = True, splits: Sequence[str] = ("train",), context: int | None = None, prompting: Prompting = BARE,
 ) -> Tokenised:  # fmt: skip
     """The conversations of a table as ids, from `stage.folder/tokens` if they were made before.
 
-    `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first. Rows of
+    `read` makes a conversation of a row. With `responses_only` only answers are scored, else all ids but the first, and but the
+    system text and examples of `prompting`, which all rows begin with. Rows of
     more tokens than the stage's `max_length`, or than the model's `context`, count as left out. If several processes train, one
     makes the stores and the others wait.
     """
@@ -79,6 +80,7 @@ def tokenise(
         "settings": stage.settings.model_dump(mode="json"),
         "seed": stage.seed,
         "longest": longest,
+        "prompt": prompting.to_json(),
     }
     with alone(stage.folder / "tokens.lock"):
         tokenised = _published(folder, made_from, splits)
@@ -91,7 +93,7 @@ def tokenise(
                 stores = {s: open_files.enter_context(TokenWriter(aside / s, chat.size)) for s in splits}
                 dropped = open_files.enter_context(TableWriter(stage.output("dropped")))
                 bar = progress(count_rows(source), f"{stage.name}: tokenising", unit="conversations")
-                writing = _Writing(longest, chat, stores, dropped, open_files.enter_context(bar))
+                writing = _Writing(longest, chat, prompting, stores, dropped, open_files.enter_context(bar))
                 writing.add(map(read, read_rows(source)), responses_only)
                 write_json(aside / MADE_FROM, {"made_from": made_from, "left_out": writing.left_out})
             tokenised = _published(folder, made_from, splits)
@@ -121,14 +123,16 @@ class _Writing:
 
     longest: int  # tokens of a row
     chat: Chat
+    prompting: Prompting
     stores: Mapping[str, TokenWriter]
     dropped: TableWriter
     bar: Any
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, conversations: Iterable[Conversation], responses_only: bool) -> None:
+        shared = len(shared_start(self.chat, self.prompting))
         for chunk in _chunks(self._sound(conversations)):
-            rows = encode(self.chat, [conversation for _, conversation in chunk])
+            rows = encode(self.chat, [conversation for _, conversation in chunk], self.prompting)
             for (number, conversation), row in zip(chunk, rows, strict=True):
                 if isinstance(row, str):
                     reason, _, detail = row.partition(": ")
@@ -136,7 +140,8 @@ class _Writing:
                     continue
                 question, answer = row
                 ids = [*question, *answer]
-                self.stores[conversation.split].add(ids, len(question) if responses_only else 1)
+                scored = len(question) if responses_only else max(1, min(shared, len(question)))  # from this id on
+                self.stores[conversation.split].add(ids, scored)
                 if len(ids) > self.longest:
                     self._drop(number, conversation, f"longer than {self.longest:,} tokens", f"{len(ids):,} tokens")
             self.bar.advance(len(chunk))
@@ -170,13 +175,16 @@ def _chunks(numbered: Iterable[tuple[int, Conversation]]) -> Iterator[list[tuple
         yield chunk
 
 
-def encode(chat: Chat, conversations: Sequence[Conversation]) -> Iterator[Taught | str]:
+def shared_start(chat: Chat, prompting: Prompting) -> list[int]:
+    """The ids that all prompts begin with because of a system text or examples; [] without these."""
+    if not (prompting.system or prompting.examples):
+        return []
+    one, other = (chat.prompt_ids(prompting.messages(question)) for question in ("1", "2"))
+    return one[: next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)]
+
+
+def encode(chat: Chat, conversations: Sequence[Conversation], prompting: Prompting = BARE) -> Iterator[Taught | str]:
     """The ids of each conversation: given ids as they are, all texts tokenised together. A text: why it has none."""
-    texts = iter(chat.rows([exchange_of(c) for c in conversations if not c.answer_ids]))
+    texts = iter(chat.rows([Exchange(c.turns(prompting), c.answer) for c in conversations if not c.answer_ids]))
     for c in conversations:
         yield Taught(list(c.prompt_ids), list(c.answer_ids)) if c.answer_ids else next(texts)
-
-
-def exchange_of(conversation: Conversation) -> Exchange:
-    start = (Message("system", conversation.system),) if conversation.system else ()
-    return Exchange((*start, Message("user", conversation.question)), conversation.answer)

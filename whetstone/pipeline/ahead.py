@@ -9,10 +9,12 @@ from typing import Any
 from whetstone.corpus import build as corpus
 from whetstone.dpo import rollout_dpo as dpo
 from whetstone.evaluate import evaluate
-from whetstone.pipeline.scores import headline
+from whetstone.pipeline.scores import headline, scored_problems
 from whetstone.pool import StudentSettings, candidates
+from whetstone.prompting import prompting_of, read_examples, refuse_leaks
 from whetstone.questions import gather as questions
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.records import Problem
 from whetstone.rl import loop as rl
 from whetstone.rollouts import collect as rollouts
@@ -38,11 +40,11 @@ def _of_rollouts(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
     asked = [source for source in sources if source.splits - {"test"}]
     if sources and not asked:
         yield "its problems are all test problems, about which no teacher is asked. Give training problems (train)."
-    if teacher not in ("procedural", "none") or not asked:
+    if not isinstance(teacher, str) or not asked:
         return
-    without = [s.title for s in asked if not s.ships_solutions and not (teacher == "procedural" and s.has_formulas)]
+    without = [s.title for s in asked if not s.ships_solutions and (teacher == "none" or not s.has_formulas)]
     if without:
-        why = "the procedural teacher explains formulas only" if teacher == "procedural" else "no teacher is asked"
+        why = "no teacher is asked" if teacher == "none" else f'the teacher "{teacher}" explains formulas only'
         yield (
             f"there will be no rollouts for {'its' if len(without) == len(asked) else 'some'} problems: {', '.join(without)} "
             f"gives neither formulas nor worked solutions, and {why}. Name a server, as in teacher = {{ server = "
@@ -73,6 +75,8 @@ def _of_dpo(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
         return
     if asking.settings.samples < 2 and not asking.settings.enough:
         yield f"{asking.name} has samples = 1: a pair is a right and a wrong rollout of one problem. Raise it."
+    elif asking.settings.teacher == "equations":
+        yield f'{asking.name} has teacher = "equations", which is never wrong, and a pair needs both. Say source = "student".'
     elif asking.settings.teacher == "procedural" and not asking.settings.procedural.wrong_rate:
         yield f"{asking.name} has procedural.wrong_rate = 0: its teacher is never wrong, and a pair needs both. Raise it."
 
@@ -134,25 +138,32 @@ def _first_that_trains(recipe: Recipe) -> RecipeStage | None:
     return next((stage for stage in recipe.stages if stage.room.trains), None)
 
 
+def _asks(stage: RecipeStage) -> bool:
+    return stage.room.trains or stage.room.asks(stage.settings)
+
+
 # --- from the data
 
 
 def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -> None:
     """Before the first stage trains: says which problems the model cannot be asked, and that nothing will be scored.
 
-    Raises ValueError for what would stop scoring, or a stage below, after the training.
+    Raises ValueError for what would stop scoring, or a stage below, after the training; and before the first stage that asks a
+    model, for examples that are test problems.
     """
+    givers = [above for above in recipe.above(stage) if "problems" in above.room.gives]
+    if recipe.prompt.examples and givers and stage == next(filter(_asks, recipe.stages), None):
+        refuse_leaks(read_examples(recipe.prompt.examples), _tests(recipe.folder / givers[-1].folder_name / "problems"))
     if stage != _first_that_trains(recipe):
         return
-    givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
-    tests = list(_tests(recipe.folder / givers[-1].folder_name / "problems")) if givers else []
+    tests = scored_problems(recipe, recipe.folder / givers[-1].folder_name / "problems") if givers else []
     headline(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
     if givers and not tests:
         _refuse_unscored(recipe, stage)
     model = prepared.model_source or (stage.room.base(prepared) if stage.room.base else None)
     if model is None:
         return
-    window = Window.of_model(model)
+    window = Window.of_model(model, prompting=prompting_of(recipe.prompt, model))
     for benchmark in dict.fromkeys(problem.benchmark for problem in tests):
         own = [problem for problem in tests if problem.benchmark == benchmark][: recipe.scores.problems or None]
         asked = replace(window, max_tokens=recipe.scores.max_tokens)
@@ -165,6 +176,7 @@ def check_before_training(recipe: Recipe, stage: RecipeStage, prepared: Stage) -
 
 
 def _tests(table: Path) -> Iterator[Problem]:
+    """All test problems, scored or not."""
     return (p for p in read_records(Problem, table) if p.split == "test" and p.benchmark)
 
 

@@ -9,7 +9,8 @@ from whetstone.model_folder import gguf_of, provenance
 from whetstone.model_gguf import check_gguf
 from whetstone.model_template import open_model, template_source
 from whetstone.pipeline.staleness import starts_from_path
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import Stage
 
 

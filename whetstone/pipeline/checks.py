@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from whetstone.model_folder import check_model
-from whetstone.model_template import check_template
-from whetstone.pipeline.scores import headline
+from whetstone.model_template import check_template, template_in
+from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
-from whetstone.recipe import Recipe, RecipeStage
+from whetstone.prompting import read_examples
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
+from whetstone.template import TemplateError, has_switch, no_switch
 
 Check: TypeAlias = Callable[[Recipe, RecipeStage], None]
 USERS = (ValueError, OSError, ImportError)  # whose message is meant for the user
@@ -18,7 +21,7 @@ def check_stages(recipe: Recipe, stages: Sequence[RecipeStage]) -> None:
     """Raises the mistake that keeps one of the stages from running, or a ValueError with all of them."""
     mistakes: dict[str, Exception] = {}
     for stage in stages:
-        for check in (_room, _files, _model, _device, _benchmarks):
+        for check in (_room, _files, _model, _prompt, _device, _benchmarks):
             try:
                 check(recipe, stage)
             except USERS as error:
@@ -49,6 +52,18 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
         check_template(str(recipe.model.path), recipe.model.chat_template)
 
 
+def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
+    """`[prompt]`: whether its examples can be read, and whether the template, if it is here, has a switch."""
+    given, path = recipe.prompt, recipe.model.path
+    if not (stage.room.trains or stage.room.asks(stage.settings)):
+        return
+    if given.examples is not None:
+        read_examples(given.examples)
+    template = template_in(path, recipe.model.chat_template) if path else ""
+    if given.thinking is not None and stage.room.trains and template is not None and not has_switch(template):
+        raise TemplateError(no_switch(path or "a model made from nothing", given.thinking))
+
+
 def _device(recipe: Recipe, stage: RecipeStage) -> None:
     if recipe.parallel.device == "cuda" and stage.room.trains:
         import torch
@@ -60,7 +75,7 @@ def _device(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:
-    """`[scores] main`, as far as the settings name the problem sets."""
-    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.stages[: stage.number]]
+    """`[scores] main` and `sets`, as far as the settings name the problem sets."""
+    given = [tuple(above.room.benchmarks(above.settings)) for above in recipe.above(stage)]
     if stage.room.trains and any(given):
-        headline(recipe, list(dict.fromkeys([names for names in given if names][-1])))
+        headline(recipe, scored_sets(recipe, list(dict.fromkeys([names for names in given if names][-1]))))

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from whetstone.pipeline.machine import hardware, machine_speed, threads, versions
+from whetstone.pipeline.machine import hardware, machine_speed, versions
 from whetstone.recipe import Recipe
 from whetstone.run.folder import read_json, write_json
 from whetstone.run.manifest import check_shape
+from whetstone.run.processes import threads
 
 RUN = "run.json"
 

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import subprocess
 import time
@@ -12,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import whetstone
+from whetstone.run.cpu import cpu_name
 from whetstone.run.processes import cores
 from whetstone.run.settings import ParallelSettings
 
 PROBE_SECONDS = 0.2  # of matrix products before and after a run
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "pyarrow", "pydantic", "math-verify")
-
-
-def threads(wanted: int) -> int:
-    """The recipe's number, else the user's OMP_NUM_THREADS, else the cores that this process may use."""
-    own = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is 4, and 2 in nested regions
-    return wanted or (int(own[1]) if own else 0) or cores()
 
 
 def computed_on(parallel: ParallelSettings) -> dict[str, Any]:
@@ -56,12 +50,8 @@ def machine_speed() -> float:
 
 
 def hardware() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        match = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        cpu = match[1] if match else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory": memory, "system": platform.platform()}
+    return {"cpu": cpu_name(), "cores": os.cpu_count(), "memory": memory, "system": platform.platform()}
 
 
 def versions() -> dict[str, str | None]:

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,19 @@ from whetstone.pipeline.history import History, now
 from whetstone.pipeline.machine import code, computed_on, git_revision, versions
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.scores import score_stage
-from whetstone.pipeline.staleness import State, differences, fingerprint, plan_recipe, reads, refuse_links, stage_state
-from whetstone.recipe import SHARED, Recipe, RecipeStage
+from whetstone.pipeline.staleness import (
+    State,
+    differences,
+    fingerprint,
+    plan_recipe,
+    reads,
+    refuse_links,
+    settled,
+    stage_state,
+)
+from whetstone.prompting import PROMPT, read_prompt
+from whetstone.recipe import SHARED, Recipe
+from whetstone.recipe_stage import RecipeStage
 from whetstone.run.folder import (
     MANIFEST,
     STARTED,
@@ -34,7 +46,8 @@ from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
 from whetstone.run.usage import measured
 
-MAY_GIVE = ("base", "dropped")  # artifacts that any stage may write beside those that its kind always gives
+# Artifacts that a stage may write beside those that its kind always gives
+MAY_GIVE = ("base", "dropped", "right_rollouts")
 
 
 def run_recipe(
@@ -75,11 +88,11 @@ def select(recipe: Recipe, first: str | None, last: str | None, only: Sequence[s
         raise ValueError("--only goes with neither --from nor --to: it names the stages itself. Use one or the other.")
     if only:
         return [recipe.stage(name) for name in only]
-    start = recipe.stage(first).number if first else 1
-    end = recipe.stage(last).number if last else len(recipe.stages)
+    start = recipe.stages.index(recipe.stage(first)) if first else 0
+    end = recipe.stages.index(recipe.stage(last)) if last else len(recipe.stages) - 1
     if start > end:
         raise ValueError(f"--from {first} comes after --to {last} in {recipe.path}: nothing lies between. Swap them.")
-    return list(recipe.stages[start - 1 : end])
+    return list(recipe.stages[start : end + 1])
 
 
 def brief(recipe: Recipe, plan: Sequence[tuple[RecipeStage, State]], chosen: Sequence[RecipeStage]) -> str:
@@ -155,31 +168,31 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
         name=stage.name,
         kind=stage.kind,
         folder=folder or recipe.folder / stage.folder_name,
-        settings=stage.settings,
+        settings=settled(recipe, stage).settings,
         inputs={
             name: recipe.folder / recipe.stage(source.stage).folder_name / source.artifact
             for name, source in stage.sources.items()
         },
         longest=recipe.longest,
-        wanted=_wanted(recipe, stage),
-        **{name: getattr(recipe, name) for name in SHARED},
+        wanted=recipe.wanted(stage),
+        stream=stage.control.of if stage.control else "",
+        **{name: getattr(recipe, name) for name in SHARED if name != "controls"},
     )
 
 
-def _wanted(recipe: Recipe, stage: RecipeStage) -> tuple[str, ...]:
-    """The artifacts of a stage that stages below cannot do without."""
-    read = [
-        source.artifact
-        for below in recipe.stages
-        for name, source in below.sources.items()
-        if source.stage == stage.name and not below.room.inputs[name].optional
-    ]
-    return tuple(dict.fromkeys(read))
-
-
 def estimate(recipe: Recipe, stage: RecipeStage) -> Estimate:
-    """What the room can say beforehand."""
-    return stage.room.plan(stage_for(recipe, stage)) if stage.room.plan else Estimate()
+    """What the room can say beforehand. A control whose stage is not done takes tokens and steps from that one's estimate."""
+    if stage.room.plan is None:
+        return Estimate()
+    prepared, bound = stage_for(recipe, stage), None
+    if stage.control and not (recipe.folder / recipe.stage(stage.control.of).folder_name / MANIFEST).exists():
+        expected = estimate(recipe, recipe.stage(stage.control.of))
+        bound = expected.bound
+        named = {"tokens": expected.tokens, "steps": expected.steps}
+        numbers = {setting: named[setting] for setting in stage.control.takes if named.get(setting)}
+        prepared = replace(prepared, settings=prepared.settings.model_copy(update=numbers))
+    found = stage.room.plan(prepared)
+    return found if bound is None else replace(found, bound=bound, steps_bound=bound)
 
 
 def _do_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History, force: bool) -> State:
@@ -195,7 +208,7 @@ def _do_stage(recipe: Recipe, stage: RecipeStage, state: State, history: History
         history.begin()
         redone = _redo_stage if state.status == "stale" else _run_stage
         state = State("done", manifest=redone(recipe, stage, folder, state, history))
-    if stage.room.trains:
+    if stage.room.trains or stage.room.prompts:
         score_stage(recipe, stage, history)
     return state
 
@@ -256,11 +269,13 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     manifest = {
         "name": stage.name,
         "number": stage.number,
+        **({"control": stage.control.name, "control_of": stage.control.of} if stage.control else {}),
         **depends_on,
         **base.started_from(recipe, stage),
         "outputs": _outputs(stage, folder),
         "summary": summary,
         "seed": prepared.seed,
+        **_prompt(stage, folder),
         "versions": versions(),
         "python": platform.python_version(),
         "git_revision": git_revision(),
@@ -276,6 +291,12 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     say(f"   {stage.name} done: {usage['wall_seconds']:.1f} s wall, {usage['cpu_seconds']:.1f} s CPU")
     history.note(stage.name, usage)
     return manifest
+
+
+def _prompt(stage: RecipeStage, folder: Path) -> dict[str, Any]:
+    """How the model that the stage trained was asked."""
+    path = folder / "model" / PROMPT
+    return {"prompt": read_prompt(path).to_json()} if stage.room.trains and path.is_file() else {}
 
 
 def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -300,6 +321,11 @@ def _machines(recipe: Recipe, stage: RecipeStage, earlier: list[dict[str, Any]])
 
 def _run_room(stage: Stage, room: Room) -> tuple[Mapping[str, Any], int]:
     """The room's summary, and the peak memory in bytes of the first of several processes (0 for one process)."""
+    if room.trains and stage.parallel.micro_batch_tokens == "auto":
+        from whetstone.learner.micro_batch import with_micro_batches
+        from whetstone.model import choose_device
+
+        stage = with_micro_batches(stage, choose_device(stage.parallel.device))
     if not (room.trains and stage.parallel.processes > 1):
         return room.run(stage), 0
     from whetstone.worker import run_in_processes

@@ -1,17 +1,21 @@
 """Every trained model, and the base it started from, scored on the recipe's test problems: scores.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whetstone.choose_prompt import chosen_prompt
 from whetstone.model_template import template_source
 from whetstone.pipeline.base import open_base
+from whetstone.pipeline.beside import beside_control
 from whetstone.pipeline.history import History, now
 from whetstone.pipeline.outputs import changed, content_of, remember, require_unchanged
 from whetstone.pipeline.staleness import base_hash
-from whetstone.recipe import Recipe, RecipeStage
-from whetstone.records import Problem, to_row
+from whetstone.prompting import facts_of
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage
+from whetstone.records import Problem, Score, to_row
 from whetstone.run.folder import (
     MANIFEST,
     SCORES,
@@ -24,8 +28,10 @@ from whetstone.run.folder import (
     write_json,
 )
 from whetstone.run.manifest import read_manifest, write_manifest
+from whetstone.run.mistakes import suggestion
 from whetstone.run.names import require_name
 from whetstone.run.progress import say
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
 from whetstone.run.usage import measured
@@ -39,11 +45,13 @@ class _Model:
     path: Path | None  # None: that of `[model] path`
     settings: ScoreSettings
     key: dict[str, Any]
+    prompt: PromptSettings
+    control_of: str = ""  # the stage that a control questions
 
 
 def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     """Score the stage's model, and before the first one the base it started from. Then rewrite scores.json."""
-    givers = [above for above in recipe.stages[: stage.number] if "problems" in above.room.gives]
+    givers = [above for above in recipe.above(stage) if "problems" in above.room.gives]
     if not givers:
         return
     source = recipe.folder / givers[-1].folder_name
@@ -52,7 +60,7 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     waiting = [model for model in _models(recipe, stage, problems_hash) if not _is_scored(recipe, model)]
     if waiting:
         require_unchanged(source, {"problems": problems_hash})
-        problems = [p for p in read_records(Problem, source / "problems") if p.split == "test" and p.benchmark]
+        problems = scored_problems(recipe, source / "problems")
         headline(recipe, [require_name(name) for name in dict.fromkeys(problem.benchmark for problem in problems)])
         if not problems:
             say(f"   not scored: {givers[-1].name} gives no test problems")
@@ -63,30 +71,84 @@ def score_stage(recipe: Recipe, stage: RecipeStage, history: History) -> None:
     write_scores(recipe)
 
 
+def scored_problems(recipe: Recipe, table: Path) -> list[Problem]:
+    """The test problems of the sets that the recipe scores. Raises ValueError for a set without test problems."""
+    tests = [p for p in read_records(Problem, table) if p.split == "test" and p.benchmark]
+    chosen = scored_sets(recipe, list(dict.fromkeys(problem.benchmark for problem in tests)))
+    return [problem for problem in tests if problem.benchmark in chosen]
+
+
+def scored_sets(recipe: Recipe, benchmarks: Sequence[str]) -> list[str]:
+    """Those of the benchmarks that the recipe scores. Raises ValueError for a set without test problems."""
+    for name in recipe.scores.sets:
+        if name not in benchmarks:
+            raise ValueError(
+                f"[scores] sets names {name!r}, which no source gives test problems of{suggestion(name, benchmarks)} "
+                f"There are {', '.join(benchmarks)}."
+            )
+    return [name for name in benchmarks if not recipe.scores.sets or name in recipe.scores.sets]
+
+
 def _models(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> list[_Model]:
-    """The stage's model, after the base if the stage is the first that trains."""
-    folder = recipe.folder / stage.folder_name
-    outputs = _outputs(folder)
-    models = [(stage.name, folder / "model", outputs["model"])]
+    """The stage's model, after the base if the stage is the first that trains; of a stage that chooses a prompt, the model that
+    it starts from, with that prompt.
+    """
+    if stage.control:
+        return [_control(recipe, stage, problems_hash)]
+    models = [(stage.name, *_made(recipe, stage.name))]
     if stage == next(stage for stage in recipe.stages if stage.room.trains):
-        if "base" in outputs:
-            models.insert(0, ("base", folder / "base", outputs["base"]))
+        if "base" in _outputs(recipe.folder / stage.folder_name):
+            models.insert(0, ("base", *_made(recipe, stage.name, "base")))
         elif recipe.model.path:
-            content = base_hash(recipe.model.path) or recipe.model.path
-            if recipe.model.chat_template:
-                content += f" with {recipe.model.template_tokens} {template_source(recipe.model.chat_template)}"
-            models.insert(0, ("base", None, content))
-    return [_model(recipe, name, path, content, problems_hash) for name, path, content in models]
+            models.insert(0, ("base", *_given(recipe)))
+    scores = recipe.scores
+    base = scores.model_copy(update={"samples": scores.base_samples or scores.samples})
+    return [
+        _model(recipe, name, path, content, problems_hash, base if name == "base" else scores, recipe.prompt)
+        for name, path, content in models
+    ]
 
 
-def _model(recipe: Recipe, name: str, path: Path | None, content: str, problems_hash: str) -> _Model:
-    settings = recipe.scores
-    if name == "base" and settings.base_samples:
-        settings = settings.model_copy(update={"samples": settings.base_samples})
+def _control(recipe: Recipe, stage: RecipeStage, problems_hash: str) -> _Model:
+    assert stage.control is not None
+    settings, prompt, found = recipe.scores, recipe.prompt, None
+    if fewer := recipe.controls.problems:
+        settings = settings.model_copy(update={"problems": min(fewer, settings.problems or fewer)})
+    if stage.room.prompts:
+        prompt = chosen_prompt(recipe.folder / stage.folder_name / "prompt")
+        found = _made(recipe, stage.sources["model"].stage) if "model" in stage.sources else _given(recipe)
+    path, content = found or _made(recipe, stage.name)
+    model = _model(recipe, stage.name, path, content, problems_hash, settings, prompt)
+    return replace(model, control_of=stage.control.of)
+
+
+def _made(recipe: Recipe, stage: str, artifact: str = "model") -> tuple[Path, str]:
+    """The folder and the content of a model that a stage gave."""
+    folder = recipe.folder / recipe.stage(stage).folder_name
+    return folder / artifact, _outputs(folder)[artifact]
+
+
+def _given(recipe: Recipe) -> tuple[None, str]:
+    """The same of `[model] path`, which is opened when it is scored."""
+    path = str(recipe.model.path)
+    content = base_hash(path) or path
+    if recipe.model.chat_template:
+        content += f" with {recipe.model.template_tokens} {template_source(recipe.model.chat_template)}"
+    return None, content
+
+
+def _model(
+    recipe: Recipe,
+    name: str,
+    path: Path | None,
+    content: str,
+    problems: str,
+    settings: ScoreSettings,
+    prompt: PromptSettings,
+) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
-    return _Model(
-        name, path, settings, {"model": content, "problems": problems_hash, "seed": recipe.run.seed, **values}
-    )
+    key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
+    return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
 
 def _outputs(stage: Path) -> dict[str, str]:
@@ -133,16 +195,10 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     write_manifest(folder / STARTED, {"key": model.key})
     with measured() as usage:
         scores = score_model(
-            model.path or open_base(recipe),
-            problems,
-            model.settings,
-            recipe.parallel,
-            recipe.run.seed,
-            folder,
-            model.name,
-            recipe.longest,
-        )
-    rows = [to_row(score) for score in scores]
+            model.path or open_base(recipe), problems, model.settings, recipe.parallel, recipe.run.seed, folder, model.name,
+            recipe.longest, model.prompt,
+        )  # fmt: skip
+    rows = [to_row(replace(score, control_of=model.control_of)) for score in scores]
     outputs = {score.benchmark: content_of(folder / score.benchmark) for score in scores}
     remember(folder, outputs)
     write_manifest(
@@ -156,9 +212,17 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
         say(
             f"   {model.name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
             f"(mean@{score.samples} of {score.problems} problems, {100 * score.truncated:.0f} % truncated"
+            f"{_form_in_words(score)}"
             f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''}"
             f"{f', {score.not_asked} cannot be asked' if score.not_asked else ''})"
         )
+
+
+def _form_in_words(score: Score) -> str:
+    """In which form the answers stand, and the score if the form is granted."""
+    if score.boxed is None or score.flexible is None:
+        return ""
+    return f", {100 * score.boxed:.0f} % in a box; {100 * score.flexible:.1f} % by flexible extraction"
 
 
 def write_scores(recipe: Recipe) -> None:
@@ -166,7 +230,9 @@ def write_scores(recipe: Recipe) -> None:
     order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
     scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
-    write_json(recipe.folder / SCORES, {"scores": [s | {"main": s["benchmark"] == main} for s in scores]})
+    last = next((s.name for s in reversed(recipe.stages) if s.room.trains and not s.control), "")
+    rows = [s | {"main": s["benchmark"] == main} | beside_control(recipe.folder, s, last) for s in scores]
+    write_json(recipe.folder / SCORES, {"scores": rows})
 
 
 def _scores_in(path: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,10 @@ from pydantic import BaseModel
 from whetstone.base_templates import SHIPPED
 from whetstone.model_folder import file_hash, local_model
 from whetstone.pipeline.outputs import changed, content_of
-from whetstone.recipe import Recipe, RecipeStage, Source
+from whetstone.prompting import facts_of
+from whetstone.recipe import Recipe
+from whetstone.recipe_stage import RecipeStage, Source
+from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST, SCORES, STARTED, DamagedFile, hash_file
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.secrets import redacted
@@ -72,9 +75,8 @@ def check_folder(recipe: Recipe) -> None:
     refuse_links(recipe.folder)
     for folder in sorted(recipe.folder.iterdir()):
         parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
-        if not parts or not 0 < int(parts[1]) <= len(recipe.stages):
+        if not parts or (stage := _stage_at(recipe, int(parts[1]), parts[2])) is None:
             continue
-        stage = recipe.stages[int(parts[1]) - 1]
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file, and {stage.name} needs a folder there: move it away.")
         kind = written(folder).get("kind", stage.kind)
@@ -83,6 +85,13 @@ def check_folder(recipe: Recipe) -> None:
                 f"{folder} ({kind}) stands where {recipe.path} puts {stage.folder_name} ({stage.kind}): the run folder "
                 f"holds another recipe's work. Use another run, --set run.name=NAME, or move {recipe.folder} away."
             )
+
+
+def _stage_at(recipe: Recipe, number: int, name: str) -> RecipeStage | None:
+    """The stage that a folder must belong to; None for controls, and numbers, that the recipe does not have."""
+    if is_control(name):
+        return next((stage for stage in recipe.stages if stage.name == name), None)
+    return next((stage for stage in recipe.stages if stage.number == number and not stage.control), None)
 
 
 def refuse_links(run: Path) -> None:
@@ -143,17 +152,39 @@ def _finished(recipe: Recipe, stage: RecipeStage, manifest: dict[str, Any], pend
         ),
         *changed(recipe.folder / stage.folder_name, manifest["outputs"]),
     ]
-    reasons = (*edited, *differences(manifest, fingerprint(recipe, stage), stage.settings))
+    reasons = (
+        *edited,
+        *_not_kept(recipe, stage, manifest),
+        *differences(manifest, fingerprint(recipe, stage), stage.settings),
+    )
     if pending and not reasons:
         return State("stale", (f"{pending} will be made again",), manifest, follows=True)
     return State("stale" if reasons else "done", reasons, manifest, changed=bool(edited))
 
 
+def _not_kept(recipe: Recipe, stage: RecipeStage, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a stage keeps for its controls only, and did not keep when it was made."""
+    for control in recipe.stages:
+        for source in control.sources.values() if control.control else ():
+            if source.stage == stage.name and source.artifact not in {*stage.room.gives, *manifest["outputs"]}:
+                yield f"it kept no {source.artifact}, which {control.name} reads (leave that control out to keep the stage)"
+
+
 def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
     """(artifact, the stage it comes from) of everything that a stage reads."""
     if stage.room.reads_run:
-        return [(above.name, above.name) for above in recipe.stages[: stage.number - 1]]
-    return [(str(source), source.stage) for source in stage.sources.values()]
+        return [(above.name, above.name) for above in recipe.above(stage)]
+    of = [(stage.control.of, stage.control.of)] if stage.control else []
+    return [*of, *((str(source), source.stage) for source in stage.sources.values())]
+
+
+def settled(recipe: Recipe, stage: RecipeStage) -> RecipeStage:
+    """A control with the numbers that it takes from its finished stage; any other stage as it is."""
+    with suppress(FileNotFoundError, DamagedFile):
+        if stage.control:
+            of = recipe.stage(stage.control.of)
+            return stage.settled(read_manifest(recipe.folder / of.folder_name / MANIFEST)["summary"])
+    return stage
 
 
 # --- what a result depends on
@@ -161,32 +192,37 @@ def reads(recipe: Recipe, stage: RecipeStage) -> list[tuple[str, str]]:
 
 def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
     """All that a stage's result depends on. An input that does not exist yet has hash None."""
+    stage = settled(recipe, stage)
     inputs = {
         name: _input(source.stage, source.artifact, _output_hash(recipe, source))
         for name, source in stage.sources.items()
     }
     if stage.room.reads_run:
-        inputs |= _run_inputs(recipe, recipe.stages[: stage.number - 1])
+        inputs |= _run_inputs(recipe, recipe.above(stage))
     if starts_from_path(recipe, stage):
         path = str(recipe.model.path)
         inputs["[model] path"] = _input("", path, base_hash(path))
         template = recipe.model.chat_template
         if template and template not in SHIPPED:
             inputs["[model] chat_template"] = _input("", template, hash_of(Path(template)))
+    uses = [use for use in stage.room.uses if use != "prompt"]
+    asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
+    prompt = facts_of(recipe.prompt, recipe.model.path if "prompt" in stage.room.uses else None) if asks else {}
     room_file = file_of(stage.kind)
     for number, path in enumerate([*([room_file] if room_file else []), *stage.room.reads(stage.settings)], 1):
         inputs[f"file {number}"] = _input("", str(path), hash_of(path))
     return {
         "kind": stage.kind,
         "settings": stage.settings.model_dump(mode="json", exclude={"kind", "name"}),
-        "shared": recipe.shared(stage.room.uses),
+        "shared": recipe.shared(uses) | prompt,
         "inputs": inputs,
     }
 
 
 def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
-    """Whether the stage trains the model that `[model] path` names."""
-    return recipe.model.path is not None and stage.room.trains and "model" not in stage.sources
+    """Whether the stage trains, or chooses a prompt for, the model that `[model] path` names."""
+    starts = stage.room.trains or stage.room.prompts
+    return recipe.model.path is not None and starts and "model" not in stage.sources
 
 
 def base_hash(path: str) -> str | None:
@@ -251,7 +287,7 @@ def _changes(old: Any, new: Any, settings: Any = None, name: str = "") -> Iterat
             if key in declared and Operational in declared[key].metadata:
                 continue
             if key not in new:
-                yield f"{full} = {old[key]!r} is no longer a setting"
+                yield f"{full} = {old[key]!r} is no longer set"
             elif key not in old:
                 yield f"{full} = {new[key]!r} is a new setting"
             else:

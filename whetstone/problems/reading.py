@@ -32,6 +32,7 @@ class Reading:
     formula: str = ""  # an arithmetic expression that gives the answer, if the row tells the steps
     id: str = ""  # the row's own name
     system: str = ""  # a system message before the question
+    equations: str = ""  # that the row's solution annotates, separated by semicolons
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ def read_problem(
         policy=reading.policy or layout.policy,
         formula=reading.formula,
         system=reading.system,
+        equations=reading.equations,
     )
     return Shipped(problem, solutions) if solutions else problem
 
@@ -119,7 +121,7 @@ def _checked(reading: Reading) -> Reading:
     if not reading.question.strip():
         raise ValueError("empty question")
     said = reading.system, reading.question, reading.answer, *reading.traces
-    texts = *said, reading.id, reading.domain, reading.formula, reading.licence
+    texts = *said, reading.id, reading.domain, reading.formula, reading.equations, reading.licence
     bad = lone_surrogate("\0".join(texts))
     if bad:
         raise ValueError(f"not UTF-8: {bad}")

@@ -6,7 +6,7 @@ What MetaMath makes (from training problems only) comes last and yields to all o
 
 Worked solutions that published sets ship go to `traces`, unverified: the rollouts stage verifies them.
 Whatever is left out is in `dropped/` with its reason. The tables depend on the settings, the files and the seed alone.
-Memory: 16 bytes of hash for every question, and the training problems that MetaMath works on.
+Memory: 16 bytes of hash for every question, and the training problems that MetaMath works on, with their solutions.
 """
 
 from collections import Counter
@@ -118,7 +118,7 @@ class Gathering:
         self.sources = _titled(self.settings.source)
         self.register = Register(frozenset(title for title, s in self.sources.items() if s.own_formulas))
         self.counts = Counter[tuple[str, str]]()  # (source, split) or (METAMATH, augmentation) -> problems
-        self._with_formula: list[Problem] = []
+        self._computed: list[Shipped] = []  # whose formula or equations are known
         self._to_rephrase: list[Problem] = []
 
     def problems(self) -> Iterator[Problem]:
@@ -149,14 +149,15 @@ class Gathering:
             if solutions:
                 self.traces.add(problem, solutions)
             if split == "train":
-                self._remember(problem)
+                self._remember(problem, solutions)
             if self.counts[title, split] == source.wanted(split):
                 return
 
-    def _remember(self, problem: Problem) -> None:
+    def _remember(self, problem: Problem, solutions: tuple[str, ...]) -> None:
         metamath = self.settings.metamath
-        if problem.formula and (metamath.resample or metamath.fobar or metamath.self_verification):
-            self._with_formula.append(problem)
+        by_rule = metamath.resample or metamath.fobar or metamath.self_verification
+        if by_rule and (problem.formula or problem.equations):
+            self._computed.append(Shipped(problem, solutions))
         if metamath.rephrase:
             self._to_rephrase.append(problem)
 
@@ -167,15 +168,18 @@ class Gathering:
 
     def _augmented(self) -> Iterator[Problem]:
         settings, seed = self.settings.metamath, self.stage.seed
-        by_rules = (new for original in self._with_formula for new in augment(original, settings, seed))
+        by_rules = (new for one in self._computed for new in augment(one.problem, settings, seed, one.traces))
         by_model = (("rephrased", new) for new in self._rephrased())
-        for augmentation, new in chain(by_rules, by_model):
+        for augmentation, item in chain(by_rules, by_model):
+            new, solutions = (item.problem, item.traces) if isinstance(item, Shipped) else (item, ())
             drop = new if isinstance(new, Drop) else self.register.admit(new)
             if drop:
                 self.dropped.add(drop)
-            else:
-                self.counts[METAMATH, augmentation] += 1
-                yield new
+                continue
+            self.counts[METAMATH, augmentation] += 1
+            yield new
+            if solutions:
+                self.traces.add(new, solutions)
 
     def _rephrased(self) -> Iterator[Problem | Drop]:
         if not self._to_rephrase:

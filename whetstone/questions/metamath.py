@@ -1,7 +1,8 @@
 r"""MetaMath's augmentations that need no model (Yu et al. 2023, arXiv 2309.12284), for problems whose formula is known.
 
 resample           other numbers, as large as the old, in the text and in the formula; the new answer is computed;
-                   with `retell`, about other people and things as well (`retell.py`)
+                   with `retell`, about other people and things as well (`retell.py`). A problem whose solution annotates
+                   its equations is computed by these, and its solution is rewritten too (`other_numbers.py`)
 FOBAR              one number becomes x, the answer is given, the question asks for x
 self-verification  the same, with the question and its answer rewritten as one statement
 
@@ -46,11 +47,14 @@ from whetstone.arithmetic.expression import (
     solve_for,
     write_number,
 )
-from whetstone.arithmetic.number_words import LARGEST_SPELLED, Mention, mentions, spell
+from whetstone.arithmetic.implied_numbers import implied_by_words
+from whetstone.arithmetic.number_words import Mention, mentions
 from whetstone.decode.server_generator import Server
-from whetstone.problems.reading import Drop
+from whetstone.problems.reading import Drop, Shipped
+from whetstone.questions.other_numbers import other_numbers
 from whetstone.questions.register import refusal
-from whetstone.questions.retell import WORDS, retell
+from whetstone.questions.retell import retell
+from whetstone.questions.rewriting import rewrite
 from whetstone.questions.statements import UNKNOWN, as_statement
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
@@ -59,10 +63,6 @@ TRIES = 300  # draws of new numbers before a variant is given up
 PLACES = 2  # digits after the point that a new result may always have, if the old ones had some
 ASK = "What is the value of unknown variable x?"
 
-# Words that put a number into a formula without writing it
-IMPLIED = {
-    re.compile(rf"\b(?:{words})\b", re.IGNORECASE): frozenset(values) for words, values in WORDS["implied"].items()
-}
 AVERAGE = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
 
 
@@ -108,15 +108,45 @@ class Understood:
     variables: tuple[Variable, ...]
 
 
-Augmented: TypeAlias = tuple[str, Problem | Drop]  # name of the augmentation, and a new problem or why there is none
+Augmented: TypeAlias = tuple[
+    str, Problem | Shipped | Drop
+]  # name of the augmentation; a new problem or why there is none
 
 
-def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator[Augmented]:
+def augment(
+    problem: Problem, settings: MetamathSettings, seed: int, solutions: Sequence[str] = ()
+) -> Iterator[Augmented]:
     """New training problems from one; a Drop for each augmentation that gave fewer than the settings ask for.
 
-    A function of the problem, the settings and the seed: other problems do not change it.
+    A function of the problem, its worked solutions, the settings and the seed: other problems do not change it.
     """
     assert problem.split == "train", f"{problem.id} is a {problem.split} problem: only training problems are augmented"
+    variants: list[Problem] = []
+    if problem.equations and settings.resample:
+        for name, item in _with_other_numbers(problem, solutions, settings.resample, seed):
+            variants += [item.problem] if isinstance(item, Shipped) and item.problem.formula else []
+            yield name, item
+        settings = settings.model_copy(update={"resample": 0})
+    yield from _by_formula(problem, settings, seed, variants)
+
+
+def _with_other_numbers(problem: Problem, solutions: Sequence[str], count: int, seed: int) -> Iterator[Augmented]:
+    """Variants by the solution's own equations, with the solution; without one, of the question alone."""
+    made, why = 0, "no draw gave other numbers that keep every step as sensible as before"
+    try:
+        for variant in other_numbers(problem, solutions, count, random.Random(f"{seed}/{problem.id}/resample")):
+            made += 1
+            yield "resampled", variant
+    except ValueError as error:
+        why = str(error)
+    if made < count:
+        yield _short(problem, "resampled", made, count, why)
+
+
+def _by_formula(
+    problem: Problem, settings: MetamathSettings, seed: int, variants: Sequence[Problem]
+) -> Iterator[Augmented]:
+    """What the formula allows; inverse questions are asked of the `variants`, too."""
     asked = {"resampled": settings.resample, "fobar": settings.fobar, "self_verification": settings.self_verification}
     try:
         original = understand(problem)
@@ -126,15 +156,15 @@ def augment(problem: Problem, settings: MetamathSettings, seed: int) -> Iterator
         )
         return
     rng = random.Random(f"{seed}/{problem.id}/resample")
-    variants = list(resampled(original, settings.resample, rng, settings.retell))
-    yield from (("resampled", variant) for variant in variants)
-    if len(variants) < settings.resample:
+    made = list(resampled(original, settings.resample, rng, settings.retell))
+    yield from (("resampled", variant) for variant in made)
+    if len(made) < settings.resample:
         reason = _cannot_resample(original) or f"{TRIES} draws gave no new numbers that keep every step a proper number"
-        yield _short(problem, "resampled", len(variants), settings.resample, reason)
+        yield _short(problem, "resampled", len(made), settings.resample, reason)
     for augmentation in ("fobar", "self_verification"):
         if asked[augmentation]:
             rng = random.Random(f"{seed}/{problem.id}/{augmentation}")
-            yield from inverse_questions(augmentation, asked[augmentation], original, variants, rng)
+            yield from inverse_questions(augmentation, asked[augmentation], original, [*variants, *made], rng)
 
 
 def _short(problem: Problem, augmentation: str, made: int, asked: int, why: str) -> Augmented:
@@ -148,12 +178,15 @@ def _variant(original: Problem, name: str, question: str, answer: Value, formula
         question=question,
         answer=write_number(answer),
         formula=render(formula),
+        equations="",
         origin=original.id,
     )
 
 
 def understand(problem: Problem) -> Understood:
     """Tie the numbers of the text to those of the formula. Raises ValueError if the formula does not give the answer."""
+    if not problem.formula:
+        raise ValueError("its equations do not join into one formula")
     formula = parse(problem.formula)
     shape, written = program(formula), tuple(numbers(formula))
     if len(written) == 1:
@@ -175,10 +208,7 @@ def understand(problem: Problem) -> Understood:
 
 
 def _implied(question: str, formula: Expression) -> set[Value]:
-    values: set[Value] = set()
-    for words, implied in IMPLIED.items():
-        if words.search(question):
-            values |= implied
+    values = implied_by_words(question)
     if AVERAGE.search(question):
         values |= _divisors(formula)  # the text need not write how many numbers an average is of
     return values
@@ -257,27 +287,6 @@ def _alike(steps: Sequence[Value], old: Sequence[Value], most_places: int) -> bo
         if len(str(int(new))) > len(str(int(before))) + 1:
             return False
     return True
-
-
-def rewrite(text: str, new: Sequence[tuple[Mention, Value | str]]) -> str:
-    """The text with other numbers, written the way the old ones were (digits, thousands, decimals, words)."""
-    pieces, position = [], 0
-    for mention, value in sorted(new, key=lambda pair: pair[0].start):
-        old = text[mention.start : mention.end]
-        pieces += (text[position : mention.start], value if isinstance(value, str) else _like(old, mention, value))
-        position = mention.end
-    return "".join(pieces) + text[position:]
-
-
-def _like(old: str, mention: Mention, value: Value) -> str:
-    if mention.spelled and isinstance(value, int) and value <= LARGEST_SPELLED:
-        words = spell(value)
-        return words[0].upper() + words[1:] if old[0].isupper() else words
-    digits = write_number(value, mention.places)
-    if "," not in old:
-        return digits
-    before, point, after = digits.partition(".")
-    return f"{int(before):,}{point}{after}"
 
 
 # --- inverse questions ---

@@ -16,6 +16,11 @@ NAME = r"[A-Z][\w'’.]*(?: [A-Z][\w'’.]*)*"
 NOUN = r"(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Ee]ach|[Aa]n?|[Ee]very|[Mm]y|[Oo]ur) [a-z]+"
 _noun_phrase = rf"(?:he|she|they|it|we|you|I|everyone|each of them|{NAME}|{NOUN})"
 SUBJECT = re.compile(rf"(?P<subject>{_noun_phrase}(?:,? and {_noun_phrase})*)(?: (?P<verbs>.+))?$")
+VERB = re.compile(
+    r"(?:have|has|had|be|need|make|get|earn|pay|spend|buy|sell|eat|read|save|use|take|give|collect|cost|weigh|walk|run|drive|travel|"
+    r"receive|owe|sleep|work|drink|produce|lose|win|score|grow|catch|bake|pick|plant|spent|want|go|do|visit|charge|cover|contain|hold|"
+    r"bring|carry|watch|play|learn|write|draw|lay|swim|jump|ride|fill|serve|donate|share|order|finish)\b"
+)
 PLURAL = re.compile(r"(?:they|we|you|I)$| and ")
 
 
@@ -53,6 +58,8 @@ def _state(clause: str, answer: str) -> str | None:
     if not match:
         return None
     thing, verb, rest = match["thing"], match["verb"].lower(), match["rest"].strip()
+    if not many and thing.endswith("er"):
+        return None  # "how much longer"
     if verb in ("is", "are", "was", "were") and many:
         if rest.startswith("there") and thing:
             return f"there {verb} {answer} {thing}{rest[5:]}"
@@ -61,6 +68,8 @@ def _state(clause: str, answer: str) -> str | None:
     subject = SUBJECT.match(rest)
     if not subject or (not subject["verbs"] and verb not in ("has", "have", "had")):
         return None
+    if re.fullmatch(NOUN, subject["subject"]) and not VERB.match(subject["verbs"] or "have"):
+        return None  # "the art club collects": without a dictionary, "the art" would be who does it
     thing = re.sub(r"^more\b", "additional", thing)
     amount = "the number" if many else "the amount"
     if thing:

@@ -21,7 +21,7 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
         ("Loss", ("loss",), False),
     ],
     "rl": [
-        ("Accuracy of the rollouts", ("accuracy",), True),
+        ("Accuracy of the rollouts", ("accuracy", "verified_accuracy"), True),
         ("Reward", ("reward",), False),
         ("Entropy, nats per token", ("entropy",), False),
         ("Response length, tokens", ("response_length",), False),

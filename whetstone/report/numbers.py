@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from whetstone.report.read import RunRecord, StageRecord
+from whetstone.run.control import TITLES as CONTROL_TITLES
 
 TITLES = {
     "base": "Base",
@@ -27,14 +28,21 @@ def places(run: RunRecord) -> list[Place]:
     """The base, the stages of the pipeline, and each control below the stage that it is compared with."""
     rows: list[Place] = [("base", None, "")]
     pipeline, controls = run.pipeline, run.controls
+
+    def below(stage: StageRecord | None) -> list[Place]:
+        """Its controls, and theirs: a stage of the user's that stands beside another may have its own."""
+        own = [control for control, of in controls if of is stage]
+        return [place for control in own for place in [(control.name, control, "control"), *below(control)]]
+
     for stage in pipeline:
-        rows.append((stage.name, stage, "final" if stage is pipeline[-1] else ""))
-        rows += [(control.name, control, "control") for control, of in controls if of is stage]
-    return rows + [(control.name, control, "control") for control, of in controls if of is None]
+        rows += [(stage.name, stage, "final" if stage is pipeline[-1] else ""), *below(stage)]
+    return rows + below(None)
 
 
 def label(name: str, stage: StageRecord | None, place: str = "") -> str:
     """A stage's title; below it, its own name if that is another, and whether it is a control."""
+    if stage and stage.control:
+        return f"{CONTROL_TITLES.get(stage.control, escape(stage.control))}<br><small>{escape(name)}</small>"
     kind = stage.kind if stage else "base"
     below = [escape(name)] if name not in (kind, title(kind, name).lower()) else []
     below += ["control"] if place == "control" else []

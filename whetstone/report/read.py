@@ -27,7 +27,17 @@ class StageRecord:
 
     @property
     def trains(self) -> bool:
-        return "model" in self.manifest.get("outputs", {})
+        return "model" in self.manifest.get("outputs", {}) or bool(self.control_of)
+
+    @property
+    def control(self) -> str:
+        """Which control of `[controls]` it is; "" for a stage of the recipe's own."""
+        return self.manifest.get("control", "")
+
+    @property
+    def control_of(self) -> str:
+        """The stage that it questions, if `[controls]` made it."""
+        return self.manifest.get("control_of", "")
 
     @property
     def start(self) -> str:
@@ -53,19 +63,22 @@ class RunRecord:
 
     @property
     def pipeline(self) -> list[StageRecord]:
-        """The training stages of which each starts from the one before. The other training stages are controls."""
+        """The training stages of which each starts from the one before. The others are controls, or stand beside."""
         pipeline: list[StageRecord] = []
         for stage in self.training:
-            if stage.start == (pipeline[-1].name if pipeline else "base"):
+            if stage.start == (pipeline[-1].name if pipeline else "base") and not stage.control_of:
                 pipeline.append(stage)
         return pipeline
 
     @property
     def controls(self) -> list[tuple[StageRecord, StageRecord | None]]:
-        """(control, the pipeline's stage that it is compared with: the one that starts from the same model)."""
-        pipeline = self.pipeline
+        """(control, the stage that it is compared with): the one that it questions, or, if the recipe's user wrote the control,
+        the pipeline's that starts from the same model.
+        """
+        pipeline, by_name = self.pipeline, {stage.name: stage for stage in self.training}
+        beside = {stage.start: stage for stage in reversed(pipeline)}
         return [
-            (stage, next((other for other in pipeline if other.start == stage.start), None))
+            (stage, by_name.get(stage.control_of) if stage.control_of else beside.get(stage.start))
             for stage in self.training
             if stage not in pipeline
         ]

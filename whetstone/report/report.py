@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from whetstone.report.controls import controls
 from whetstone.report.curves import curves
 from whetstone.report.head import head
 from whetstone.report.provenance import data, reproduce
@@ -24,6 +25,7 @@ STYLE = Path(__file__).with_name("style.css")
 SECTIONS = (
     ("stages", "Stages", ladder),
     ("scores", "Scores", scores),
+    ("controls", "Controls", controls),
     ("curves", "Curves", curves),
     ("levels", "Levels and domains", groups),
     ("rollouts", "Rollouts", rollouts),

@@ -34,12 +34,30 @@ class Comparison(BaseModel):
     difference: float
     low: float
     high: float
+    problems: int = 0
+    flexible_difference: float | None = None  # with the format granted
+    flexible_low: float | None = None
+    flexible_high: float | None = None
 
 
 class Evaluation(BaseModel):
     """comparisons.json of an evaluate stage."""
 
     comparisons: list[Comparison] = []
+
+
+class Candidate(BaseModel):
+    prompt: dict[str, Any]
+    mean: float
+    low: float
+    high: float
+    problems: int
+
+
+class Choice(BaseModel):
+    """choice.json of a control that chose a prompt."""
+
+    candidates: list[Candidate] = []
 
 
 class Hardware(BaseModel):

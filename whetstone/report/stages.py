@@ -1,11 +1,12 @@
-"""The scores: our stages beside the paper's, every problem set in full, stages beside their controls, groups of problems."""
+"""The scores: our stages beside the paper's, every problem set in full, groups of problems."""
 
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from whetstone.prompting import in_words
 from whetstone.report.charts import interval
-from whetstone.report.numbers import Place, gain, label, n, percent, places, seconds, section, signed, table
+from whetstone.report.numbers import Place, gain, label, n, percent, places, plus, seconds, section, table
 from whetstone.report.read import RunRecord
 
 # The paper's own stages, pass@1 in %: AIME 24, MATH-500, GPQA-Diamond (Phi-4-Mini-Reasoning, arXiv 2504.21233, ablation)
@@ -74,10 +75,11 @@ def scores(run: RunRecord) -> str:
     note = (
         "In %. Pass@k is the chance that one of k samples is right; majority is the share of problems whose most "
         "frequent answer is right; truncated is the share of samples that ran into the length limit; tokens is their "
-        "mean length."
+        "mean length. Flexible is the mean by flexible extraction: if no answer is in a box or stated, the last number or "
+        "expression counts as one; boxed is the share of answers in a box."
     )
     tables = [_scores_on(run, benchmark) for benchmark in run.benchmarks]
-    return section("scores", "All scores", f'<p class="note">{note}</p>', *tables, _controls(run))
+    return section("scores", "All scores", f'<p class="note">{note}</p>', *tables)
 
 
 def _scores_on(run: RunRecord, benchmark: str) -> str:
@@ -85,8 +87,8 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
     ks = sorted({int(k) for _, score in rows for k in score["pass_at_k"]} - {1})
     main = benchmark == run.benchmarks[0]
     heads = ["after", ">mean", ">95 % interval", ">over its start", *(f">pass@{k}" for k in ks)]
-    heads += [">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
-    last = rows[-1][1]
+    heads += [">flexible", ">boxed", ">majority", ">truncated", ">tokens", *([">wall", ">CPU"] if main else [])]
+    last = next((score for place, score in reversed(rows) if place[2] != "control"), rows[-1][1])
     fewer = [f"{place[0]} × {score['samples']}" for place, score in rows if score["samples"] != last["samples"]]
     how = f"{last['problems']:,} problems × {', '.join([str(last['samples']), *fewer])}, temperature {last['temperature']:g}"
     how += (
@@ -94,10 +96,26 @@ def _scores_on(run: RunRecord, benchmark: str) -> str:
         if last.get("not_asked")
         else ""
     )
+    counts = sorted({score["problems"] for place, score in rows if place[2] == "control"} - {last["problems"]})
+    how += f"; controls on {' or '.join(f'{count:,}' for count in counts)} problems" if counts else ""
+    how += f"; asked with {in_words(last['prompt'])}" if last.get("prompt") else ""
     return (
-        f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{how}</span></h3>'
+        f'<h3>{escape(benchmark)}{" (headline)" if main else ""} <span class="quiet">{escape(how)}</span></h3>'
         f"{table(heads, [_score_row(run, place, score, ks, main) for place, score in rows])}"
+        f"{_only_format(run, benchmark)}"
     )
+
+
+def _only_format(run: RunRecord, benchmark: str) -> str:
+    """Says which gains are gone once the format is granted."""
+    words = []
+    for name, stage, _ in places(run):
+        row = run.difference(stage.name, stage.start, benchmark) if stage else None
+        low, granted = (row.get("flexible_low"), row.get("flexible_difference")) if row else (None, None)
+        if row and low is not None and granted is not None and row["low"] > 0 >= low:
+            by = f"{plus(granted)} [{plus(low)}, {plus(row['flexible_high'])}]"
+            words.append(f"The gain of {escape(name)} is one of format: by flexible extraction it is {by}.")
+    return f'<p class="note">{" ".join(words)}</p>' if words else ""
 
 
 def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence[int], main: bool) -> str:
@@ -106,6 +124,8 @@ def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence
         f"{percent(score['low'])}–{percent(score['high'])}",
         gain(run, stage, score["benchmark"]),
         *(percent(score["pass_at_k"].get(str(k))) for k in ks),
+        percent(score.get("flexible")),
+        percent(score.get("boxed")),
         percent(score["majority"]),
         percent(score["truncated"]),
         f"{score['mean_tokens']:,.0f}",
@@ -115,28 +135,6 @@ def _score_row(run: RunRecord, place: Place, score: dict[str, Any], ks: Sequence
         cells += n(*(seconds(usage[key]) if key in usage else "" for key in ("wall_seconds", "cpu_seconds")))
     mean = f'<td class="n score">{percent(score["mean"])}</td>'
     return f'<tr class="{kind}"><td>{label(name, stage, kind)}</td>{mean}{cells}</tr>'
-
-
-def _controls(run: RunRecord) -> str:
-    """Each stage beside its controls, which start from the same model and leave its idea out."""
-    rows = []
-    for control, of in run.controls:
-        for benchmark in run.benchmarks if of else ():
-            ours, theirs = run.score(of.name, benchmark), run.score(control.name, benchmark)
-            row = run.difference(of.name, control.name, benchmark)
-            if ours and theirs:
-                by = signed(row["difference"], row["low"], row["high"]) if row else "–"
-                names = (label(of.name, of), label(control.name, control), escape(benchmark))
-                cells = "".join(f"<td>{name}</td>" for name in names)
-                rows.append(f"<tr>{cells}{n(percent(ours['mean']), percent(theirs['mean']), by)}</tr>")
-    if not rows:
-        return ""
-    why = (
-        "A higher score alone proves little. A control starts from the same model as the stage and trains as long, but "
-        "without the idea of the stage."
-    )
-    heads = ["stage", "control", "problems", ">stage", ">control", ">stage − control"]
-    return f"<h3>Stages beside their controls</h3><p>{why}</p>{table(heads, rows)}"
 
 
 def groups(run: RunRecord) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from whetstone.chat import Exchange, ask
+from whetstone.chat import Exchange
 from whetstone.pairing import build_pairs
 from whetstone.pool import try_student
 from whetstone.problems.files import expand_path
 from whetstone.problems.preferences import read_preferences
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Pair, Problem, Rollout, Trace
 from whetstone.reward.settings import Settings
 from whetstone.run.folder import Stage
@@ -138,10 +139,10 @@ def _of_student(stage: Stage, found: Examples, student: "Student", process_group
             answers = [Answer(r.correct, r.prompt_ids, r.ids) for r in group if r.correct is not None]
             yield from (Example(problem.id, (answer,)) for answer in answers)
         else:
-            yield from map(_of_pair, _pairs(stage, problem, group))
+            yield from (_of_pair(pair, student.prompting) for pair in _pairs(stage, problem, group))
 
 
-def _of_rollouts(stage: Stage, found: Examples, *_: Any) -> Iterator[Example]:
+def _of_rollouts(stage: Stage, found: Examples, student: "Student", *_: Any) -> Iterator[Example]:
     """The teacher's traces, right against wrong."""
     settings: Settings = stage.settings
     problems = {problem.id: problem for problem in read_records(Problem, stage.inputs["problems"])}
@@ -152,10 +153,11 @@ def _of_rollouts(stage: Stage, found: Examples, *_: Any) -> Iterator[Example]:
     for name, traces in groups.items():
         problem = problems[name]
         if settings.loss == "logistic":
-            messages = ask(name, problem.question, 0, problem.system).messages
+            messages = student.prompting.prompt(problem, 0).messages
             yield from (Example(name, (Answer(bool(t.correct), exchange=Exchange(messages, t.text)),)) for t in traces)
         else:
-            yield from map(_of_pair, _pairs(stage, problem, [_as_rollout(trace) for trace in traces]))
+            pairs = _pairs(stage, problem, [_as_rollout(trace) for trace in traces])
+            yield from (_of_pair(pair, student.prompting) for pair in pairs)
 
 
 def _pairs(stage: Stage, problem: Problem, group: Sequence[Rollout]) -> list[Pair]:
@@ -168,16 +170,16 @@ def _as_rollout(trace: Trace) -> Rollout:
     return Rollout(trace.problem_id, trace.index, [], [0] * len(trace.text), [], 1.0, "end", trace.text, trace.correct)
 
 
-def _of_pairs(stage: Stage, *_: Any) -> Iterator[Example]:
-    return map(_of_pair, read_records(Pair, stage.inputs["pairs"]))
+def _of_pairs(stage: Stage, found: Examples, student: "Student", *_: Any) -> Iterator[Example]:
+    return (_of_pair(pair, student.prompting) for pair in read_records(Pair, stage.inputs["pairs"]))
 
 
-def _of_pair(pair: Pair) -> Example:
+def _of_pair(pair: Pair, prompting: Prompting = BARE) -> Example:
     """Sampled ids as they are; else the text."""
     if pair.chosen_ids and pair.prompt_ids:
         sides = ((True, pair.chosen_ids), (False, pair.rejected_ids))
         return Example(pair.problem_id, tuple(Answer(right, pair.prompt_ids, ids) for right, ids in sides))
-    messages = ask(pair.problem_id, pair.question, 0, pair.system).messages
+    messages = prompting.messages(pair.question, pair.system, pair.policy, pair.chosen)
     texts = ((True, pair.chosen), (False, pair.rejected))
     return Example(pair.problem_id, tuple(Answer(right, exchange=Exchange(messages, text)) for right, text in texts))
 

@@ -36,6 +36,7 @@ def run(stage: Stage) -> dict[str, Any]:
     student = load(stage)
     examples = read_examples(stage, student, join(stage.parallel, student.model.device.type))
     model = with_scalar_head(student.model, student.chat, stage.seed)
+    model.prompting = student.prompting  # of the answers that it judges
     learner = Learner(model, student.chat.size, stage.parallel, settings.optimizer)
     write_rows(stage.output("dropped"), examples.dropped)
     loss = Logistic() if settings.loss == "logistic" else BradleyTerry(settings.margin, settings.centring)

@@ -47,6 +47,7 @@ class Group:
     values: list[list[float]] = field(
         default_factory=list
     )  # of the states in which tokens were chosen, if there is a critic
+    verified: int | None = None  # right rollouts by the verifier, if the verdicts of `rollouts` are drawn at random
 
     @property
     def sampled(self) -> int:

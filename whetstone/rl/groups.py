@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import Generator, Rollout, Sampling, Verifier
 from whetstone.rl.algorithm import Algorithm, Group, State
 from whetstone.rl.keep import rewards_differ
+from whetstone.rl.random_verdicts import Judge
 from whetstone.rl.tripwires import repeats_itself
 from whetstone.sample import sample_groups, share_cut_off, share_unanswered
 
@@ -24,8 +26,10 @@ def sample_step(
     max_tokens: int,
     seed: int,
     process_group: "ProcessGroup | None" = None,
+    prompting: Prompting = BARE,
+    judge: Judge | None = None,
 ) -> tuple[list[Group], float]:
-    """(the step's groups, the temperature that was sampled at last). `seed` is the stage's.
+    """(the step's groups, the temperature that was sampled at last). `seed` is the stage's. A `judge` changes verdicts.
 
     Several processes share the work; each gets all groups, and the same state.
     """
@@ -41,9 +45,15 @@ def sample_step(
         for first in sorted({groups[p.id].sampled for p in draw.problems}):
             asked = [(p, n) for p, n in drawn if groups[p.id].sampled == first]
             problems, counts = [p for p, _ in asked], [n for _, n in asked]
-            options = {"first": first, "reward": algorithm.reward, "process_group": process_group}
-            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options)
+            options = {"first": first, "reward": None if judge else algorithm.reward, "process_group": process_group}
+            fresh = sample_groups(generator, problems, counts, sampling, verifier, **options, prompting=prompting)
             for problem, sampled in zip(problems, fresh, strict=True):
+                if judge:
+                    right = (groups[problem.id].verified or 0) + sum(r.correct is True for r in sampled)
+                    groups[problem.id] = replace(groups[problem.id], verified=right)
+                    sampled = [
+                        replace(r, reward=algorithm.reward(problem, r)) for r in (judge(step, r) for r in sampled)
+                    ]
                 groups[problem.id] = grown(groups[problem.id], sampled)
     return list(groups.values()), temperature
 
@@ -59,6 +69,7 @@ def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float,
     rollouts = [r for g in groups for r in g.rollouts]
     fresh = [g for g in kept if g.step == step]
     n = max(1, len(rollouts))
+    verified = [g.verified for g in groups if g.verified is not None]
     return {
         "accuracy": sum(r.correct is True for r in rollouts) / n,
         "reward": sum(r.reward for r in rollouts) / n,
@@ -73,6 +84,7 @@ def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float,
         "kept_groups": len(fresh) / max(1, len(groups)),
         "kept_rollouts": sum(len(g.rollouts) for g in fresh) / n,
         "carried_groups": len(kept) - len(fresh),
+        **({"verified_accuracy": sum(verified) / n} if verified else {}),
     }
 
 

@@ -15,8 +15,10 @@ from whetstone.learner.schedule import learning_rate
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.critic import build_critic
 from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
+from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import (
@@ -74,8 +76,9 @@ def train(stage: Stage) -> dict[str, Any]:
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens)
-    with MathVerifier() as verifier:
+    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
+    judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
+    with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
@@ -88,8 +91,10 @@ def train(stage: Stage) -> dict[str, Any]:
                 learner.publish(policy)
                 watched, seed = steps.watched(engine), watch.stream(stage.seed)
                 groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group
-                )
+                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
+                    student.prompting, judge,
+                )  # fmt: skip
+                right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
@@ -104,18 +109,19 @@ def train(stage: Stage) -> dict[str, Any]:
                 if updated is None:  # training goes back to a checkpoint
                     continue
                 metrics |= updated
-                steps.log(step, settings.passes * tokens_of(trained), **metrics)
-                updates = settings.passes * min(settings.updates, len(trained))
-                count(steps.state, steps=1, updates=updates, rollouts=sum(group.sampled for group in groups))
+                tokens = settings.passes * tokens_of(trained)
+                steps.log(step, tokens, **metrics)
+                count(steps.state, steps=1, tokens=tokens, **counts_of(settings, groups, len(trained)))
                 norm = metrics.get("gradient_norm", 0.0) + metrics.get("value_norm", 0.0)
-                watch_signal(stage.name, steps.state, step, groups, norm)
+                watch_signal("" if judge else stage.name, steps.state, step, groups, norm)
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-    _refuse_untrained(stage.name, steps.state)
+        right_rollouts.finish()
+    if not judge:
+        _refuse_untrained(stage.name, steps.state)
     student.save(learner)
-    counts = {name: steps.state.get(name, 0) for name in ("updates", "rollouts", "steps", "steps_without_signal")}
-    return {**facts, **counts, "tripwires": watch.summary}
+    return {**facts, **totals(steps.state), "tripwires": watch.summary}
 
 
 def reward_model(stage: Stage, student: "Student") -> "Reward | None":
@@ -153,9 +159,24 @@ def update(
     return metrics | mean_of(done) | {"learning_rate": rate} if done else metrics
 
 
+def totals(state: "Mapping[str, Any]") -> dict[str, float]:
+    """The counts of the whole stage, and the share of right rollouts, for the manifest."""
+    names = ("updates", "rollouts", "steps", "tokens", "steps_without_signal")
+    return {name: state.get(name, 0) for name in names} | {"right": state.get("right", 0) / max(1, state["rollouts"])}
+
+
+def counts_of(settings: Settings, groups: "Sequence[Group]", trained: int) -> dict[str, int]:
+    """What a step adds to the counts of the stage; it was trained on so many groups."""
+    return {
+        "updates": settings.passes * min(settings.updates, trained),
+        "rollouts": sum(group.sampled for group in groups),
+        "right": sum(rollout.correct is True for group in groups for rollout in group.rollouts),
+    }
+
+
 def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[Group]", norm: float) -> None:
     """Counts the steps that train nothing (no group is kept, or the gradient is 0) and the groups of all steps by their
-    rewards. Says it the first time.
+    rewards. Says it the first time, of the stage with this name; "": says nothing, as nothing is to be learnt.
     """
     from whetstone.rl.groups import signs
 
@@ -163,7 +184,7 @@ def watch_signal(name: str, state: dict[str, Any], step: int, groups: "Sequence[
     seen = state.setdefault("groups", {})
     count(seen, **kinds)
     count(state, steps_without_signal=int(not norm))
-    if not norm and state["steps_without_signal"] == 1:
+    if name and not norm and state["steps_without_signal"] == 1:
         say(
             f"warning: {name}: step {step + 1} trains nothing: none of its groups is kept, or all rewards in them are equal. "
             f"{_in_words(kinds)} {MORE_SIGNAL} Further steps like it are only counted (steps_without_signal)."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from whetstone.pool import pool_of
+from whetstone.prompting import Prompting
 from whetstone.records import Generator, Problem, Rollout, Sampling, Verifier
 from whetstone.rl.settings import Settings
 from whetstone.rl.stabilisers.prompt_optimization import length_spread
@@ -38,7 +39,7 @@ def choose_prompts(
     if known := process_group.first(read_json(done, needed=["kept", "facts"]) if done.exists() else None):
         kept = set(known["kept"])
         return [p for p in candidates if p.id in kept], known["facts"]
-    groups = sampled(stage, generator, verifier, candidates, process_group)
+    groups = sampled(stage, generator, verifier, candidates, process_group, window.prompting)
     lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
     pool, counts, unfit_ones = candidates, {"untried": len(candidates)}, []
     if settings.pool.samples:
@@ -60,19 +61,19 @@ def choose_prompts(
 
 
 def sampled(
-    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], processes: "ProcessGroup"
-) -> list[list[Rollout]]:
+    stage: Stage, generator: Generator, verifier: Verifier, candidates: Sequence[Problem], processes: "ProcessGroup",
+    prompting: Prompting,
+) -> list[list[Rollout]]:  # fmt: skip
     """Rollouts of all candidates at temperature 1, kept in a journal. If none is to be tried, a few at the temperature of
     training, only to compare sampler and learner.
     """
     settings, samples = stage.settings, stage.settings.pool.samples
     sampling = Sampling(1.0 if samples else settings.temperature, settings.max_tokens, seed=stage.seed)
+    shared = {"process_group": processes, "prompting": prompting}
     if not samples:
-        return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, process_group=processes)
+        return sample_groups(generator, candidates[:PROBE], PROBE_SAMPLES, sampling, verifier, **shared)
     journal, label = stage.folder / "candidates.jsonl", f"{stage.name}: candidate prompts"
-    return sample_journalled(
-        generator, candidates, samples, sampling, verifier, journal, label, process_group=processes
-    )
+    return sample_journalled(generator, candidates, samples, sampling, verifier, journal, label, **shared)
 
 
 def chosen(

@@ -51,6 +51,9 @@ class Settings(StudentSettings):
         "plus_minus_one",
         description="plus_minus_one, zero_one, format, reward_model, `file.py:function`, or a table of weights",
     )
+    random_verdicts: float | None = Field(
+        None, gt=0, lt=1, description="share of rollouts that count as right, drawn at random: a control"
+    )
     kl: KLSettings = Field(KLSettings(), description="penalty on moving away from the model the stage began with")
     entropy_bonus: float = Field(0.0, ge=0, le=1000, description="reward per nat of a token's entropy")
     pool: RLPoolSettings = Field(RLPoolSettings(), description="which prompts are trained on")
@@ -98,6 +101,15 @@ class Settings(StudentSettings):
             file_of(name)
         if not self.reward:
             raise ValueError("reward names nothing: there is nothing to learn from. Leave it out for plus_minus_one")
+        return self
+
+    @model_validator(mode="after")
+    def _random_verdicts_are_rewarded_alone(self) -> "Settings":
+        if self.random_verdicts is not None and self.reward not in ("plus_minus_one", "zero_one"):
+            raise ValueError(
+                f"random_verdicts = {self.random_verdicts} with reward = {self.reward!r}: other rewards read the answer. Leave "
+                "reward out for plus_minus_one, or set zero_one"
+            )
         return self
 
     @property

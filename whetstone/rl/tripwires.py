@@ -13,7 +13,7 @@ rollback  goes back to the last checkpoint from before the first bad step, with 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -68,6 +68,10 @@ class Tripwires(Settings):
     actions: dict[Wire, Literal["warn", "pause", "rollback"]] = Field(
         {}, description="what a wire does, by its name; after a pause the next run goes on; left out: warn"
     )
+
+    def only(self, wire: Wire) -> "Tripwires":
+        """The same with all other wires switched off."""
+        return self.model_copy(update={name: 0.0 for name in get_args(Wire) if name != wire})
 
     MOVED: ClassVar[Mapping[str, str]] = {
         "pause": 'actions = { WIRE = "pause" }',

@@ -2,7 +2,7 @@
 
     [[stage]]
     kind = "rollouts"
-    teacher = { server = "http://localhost:8000/v1", model = "deepseek-r1", max_tokens = 16384 }
+    teacher = { server = "http://localhost:8000/v1", model = "deepseek-r1", max_tokens = 16384 }   # asked as [prompt] says
     samples = 8          # at first; if fewer than `enough` are right, as many again, up to `most`
     enough = 2
     most = 128
@@ -24,7 +24,9 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
+from whetstone.prompting import BOX_REQUEST, prompting_of
 from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
+from whetstone.rollouts.equations_teacher import EquationsTeacher
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
 from whetstone.rollouts.local_teacher import LocalTeacher
 from whetstone.rollouts.mammoth import ProgramGrader
@@ -48,25 +50,33 @@ LACKS = {  # what answers lack, and what to change
 }
 FIRST = 16  # answers after which it may be said
 REMEDIES = {
+    "equations": "Take a source whose solutions annotate their equations (gsm8k) or with formulas (asdiv), or leave this stage "
+    "out: the corpus gives prompts without it, and dpo and rl try the student itself.",
     "procedural": "Name the column of the formula (columns of the source), or a server, as in "
     'teacher = { server = "http://localhost:8000/v1", model = "name" }, or leave this stage out: the corpus gives prompts '
     "without it, and dpo and rl try the student itself.",
     "none": 'teacher = "none" keeps the solutions that problems come with: take a source that ships some, name a server, or '
     "leave this stage out: the corpus gives prompts without it, and dpo and rl try the student itself.",
 }
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class Settings(StageSettings):
     teacher: str | Server = Field(
-        "procedural", description='explains formulas; or { server = "…", model = "…" }; "none": shipped solutions only'
+        "procedural",
+        description='explains formulas; "equations": writes their equations alone; or { server = "…", model = "…" }; "none": '
+        "shipped solutions only",
+    )
+    beside_shipped: bool = Field(
+        False, description="the teacher answers problems with a shipped solution, too; not with a server"
     )
     procedural: Procedural = Field(Procedural(), description="how the procedural teacher explains")
     samples: int = Field(8, ge=1, le=10**6, description="rollouts per problem")
     enough: int = Field(0, ge=0, description="with a server: ask for more until so many are right; 0: `samples` alone")
     most: int = Field(128, ge=1, le=10**6, description="with `enough`: at most so many rollouts per problem")
     programs: int = Field(0, ge=0, le=10**6, description="programs per problem, beside the other rollouts (MAmmoTH)")
-    instruction: str = Field(INSTRUCTION, description="added to the questions that a server is asked")
+    instruction: str = Field(
+        BOX_REQUEST, description="what a server is asked for after a question; this default yields to `[prompt] after`"
+    )
     block: int = Field(64, ge=1, le=10**6, description="problems that are asked about and verified together")
     judge: Server | None = Field(None, description="a model that compares the answers that no rule can read")
 
@@ -74,11 +84,16 @@ class Settings(StageSettings):
 
     @model_validator(mode="after")
     def teacher_is_known(self) -> "Settings":
-        if isinstance(self.teacher, str) and self.teacher not in ("procedural", "none"):
+        if isinstance(self.teacher, str) and self.teacher not in ("procedural", "equations", "none"):
             raise ValueError(
                 f'teacher = "{self.teacher}" is not known: write "procedural", which explains problems that carry a formula, '
-                '"none", which keeps shipped solutions only, or a server, as in '
-                'teacher = { server = "http://localhost:8000/v1", model = "name" }.'
+                '"equations", which writes equations without words, "none", which keeps shipped solutions only, or a server, '
+                'as in teacher = { server = "http://localhost:8000/v1", model = "name" }.'
+            )
+        if self.beside_shipped and self.teacher not in ("procedural", "equations"):
+            raise ValueError(
+                "beside_shipped = true asks a teacher of this process about problems that ship solutions. Say "
+                'teacher = "equations" or "procedural", or leave it out.'
             )
         return self
 
@@ -91,7 +106,7 @@ def run(stage: Stage) -> dict[str, Any]:
     collection = Collection(stage)
     cost = collection.collect()
     counts: Counter[str] = Counter()
-    dropped: list[dict[str, Any]] = []
+    dropped: list[dict[str, Any]] = []  # problems without a trace of the teacher; some have shipped ones
     kept = write_rows(stage.output("rollouts"), collection.rows(counts, dropped, cost.get("stopped", "")))
     write_rows(stage.output("dropped"), dropped)
     if not kept:
@@ -99,10 +114,11 @@ def run(stage: Stage) -> dict[str, Any]:
     summary = {
         "teacher": settings.teacher if isinstance(settings.teacher, str) else settings.teacher.model,
         "problems": collection.total,
-        "problems without a trace": len(dropped),
+        "problems without a trace": counts["without a trace"],
         "rollouts": kept,
         **{verdict: counts[verdict] for verdict in ("right", "wrong", "undecided")},
         **{name: counts[name] for name in ("rollouts that failed", CUT_OFF) if counts[name]},
+        **({"reasons": dict(_counted(dropped))} if dropped else {}),
         **{name: value for name, value in cost.items() if value},
     }
     write_json(finished, summary)
@@ -119,10 +135,15 @@ def _nothing_collected(stage: Stage, asked: int, dropped: Sequence[Mapping[str, 
             f"{stage.name}: no problem of {stage.inputs['problems']} is for training or validation, and no teacher is asked "
             "about test problems. Give training problems in the questions stage (train)."
         )
-    reasons = Counter(row["reason"] or "no answer came" for row in dropped)
-    counted = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(SHOWN))
+    counted = "; ".join(f"{count:,} {reason}" for reason, count in _counted(dropped)[:SHOWN])
     remedy = REMEDIES.get(teacher) if isinstance(teacher, str) else "See why in the reasons, mend it and run again."
     return f"{stage.name} has no rollout of any of the {asked:,} problems: {counted}. {remedy}"
+
+
+def _counted(dropped: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """How often for which reason, without the details: the most frequent first."""
+    reasons = (": ".join(row["reason"].split(": ")[:2]) or "no answer came" for row in dropped)
+    return Counter(reasons).most_common()
 
 
 def check(settings: Settings) -> None:
@@ -148,8 +169,10 @@ def plan(stage: Stage) -> Estimate:
     return Estimate({"rollouts": words, **isolated})
 
 
-def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | None:
+def build_teacher(settings: Settings, seed: int) -> ProceduralTeacher | EquationsTeacher | None:
     """A teacher that answers in this process, if any does."""
+    if settings.teacher == "equations":
+        return EquationsTeacher()
     return None if settings.teacher == "none" else ProceduralTeacher(settings.procedural, seed)
 
 
@@ -196,6 +219,8 @@ class Collection:
                     break
                 new = [problem for problem in block if problem.id not in done]
                 ready = [(problem, traces, "") for problem in new if (traces := shipped(problem))]
+                if self.settings.beside_shipped:
+                    ready = [teacher.beside(problem, traces) for problem, traces, _ in ready]
                 if ready:
                     journal.append(verified_lines(ready, verifier, programs))
                 own = settled | {problem.id for problem, _, _ in ready} if ready else settled
@@ -233,7 +258,8 @@ class Collection:
         generator = ServerGenerator(server, spent)
         plan = Plan(settings.samples, settings.enough, max(settings.most, settings.samples))
         sampling = Sampling(server.temperature, server.max_tokens, top_p=server.top_p, seed=seed)
-        rounds = Rounds(generator, verifier, plan, sampling, server.model, settings.instruction, answers)
+        prompting = prompting_of(self.stage.prompt, None).for_teacher(settings.instruction)
+        rounds = Rounds(generator, verifier, plan, sampling, server.model, prompting, answers)
         return ServerTeacher(rounds, answered, programs)
 
     def _write(self, lines: Iterable[Line], teacher: LocalTeacher | ServerTeacher, journal: Journal, bar: Bar) -> None:
@@ -272,7 +298,8 @@ class Collection:
         """The rows of the `rollouts` table. Counts their verdicts, and fills `dropped` with the problems that have none."""
         for problem, traces, reason, failures in in_order(self.journal, self.blocks()):
             counts["rollouts that failed"] += failures
-            if not traces:
+            counts["without a trace"] += not traces
+            if not traces or (reason and self.settings.beside_shipped):
                 dropped.append({"problem_id": problem.id, "reason": reason or stopped})
             for trace in traces:
                 counts["undecided" if trace.correct is None else "right" if trace.correct else "wrong"] += 1
@@ -286,5 +313,6 @@ ROOM = Room(
     plan=plan,
     inputs={"problems": Input(("problems",)), "traces": Input(("traces",), optional=True)},
     gives=("rollouts",),
+    asks=lambda settings: isinstance(settings.teacher, Server),
     check=check,
 )

@@ -1,10 +1,11 @@
 """A teacher in this process: asked once per problem, for all its rollouts."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from whetstone.records import Problem, Trace, Verifier
+from whetstone.rollouts.equations_teacher import EquationsTeacher
 from whetstone.rollouts.journal import Line, verified_lines
 from whetstone.rollouts.mammoth import ProgramGrader
 from whetstone.rollouts.procedural_teacher import ProceduralTeacher
@@ -17,7 +18,7 @@ class LocalTeacher:
     stopped: ClassVar = ""
     synced: ClassVar = 1 << 30  # lines that are written and synced together: a whole block
 
-    teacher: ProceduralTeacher | None
+    teacher: ProceduralTeacher | EquationsTeacher | None
     samples: int
     verifier: Verifier
     programs: ProgramGrader | None
@@ -25,6 +26,11 @@ class LocalTeacher:
     def lines(self, problems: Sequence[Problem], done: Collection[str]) -> Iterator[Line]:
         answered = [(problem, *self._ask(problem)) for problem in problems]
         yield from verified_lines(answered, self.verifier, self.programs)
+
+    def beside(self, problem: Problem, shipped: Sequence[Trace]) -> tuple[Problem, list[Trace], str]:
+        """A problem with the teacher's traces and, after them, the solutions that it ships; or why there are only these."""
+        traces, reason = self._ask(problem)
+        return problem, [*traces, *(replace(trace, index=trace.index + len(traces)) for trace in shipped)], reason
 
     def _ask(self, problem: Problem) -> tuple[list[Trace], str]:
         if self.teacher is None:

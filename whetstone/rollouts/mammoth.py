@@ -4,50 +4,62 @@ A program is asked for by adding " Let's write a program." to the question. It i
 answer, and it runs in the sandbox (`verify/program.py`) or not at all. Traces of both kinds are rows of one table, programs
 with the augmentation "program"; the corpus teaches a program as the answer to the question with those words added.
 
-Problems that carry a formula need no model for it:
+Problems that carry a formula, or whose solution annotates its equations, need no model for it:
 
     (2*3+2)*2    ```python
-                 def solution():
-                     x1 = 2 * 3
-                     x2 = x1 + 2
-                     x3 = x2 * 2
+    or           def solution():
+    2*3=6;           x1 = 2 * 3
+    6+2=8;           x2 = x1 + 2
+    8*2=16           x3 = x2 * 2
                      return x3
                  ```
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 
-from whetstone.arithmetic.expression import Expression, Number, parse
-from whetstone.chat import ask
+from whetstone.arithmetic.expression import PRECEDENCE, Expression, Number, Operation, Value
+from whetstone.arithmetic.number_words import mentions
+from whetstone.problems.formulas import worked_equations
+from whetstone.prompting import BARE, Prompting
 from whetstone.records import PROGRAM, PROGRAM_REQUEST, Generator, Problem, Sampling, Trace, Verifier
 from whetstone.verify.program import Sandbox
 
 
 def program_trace(problem: Problem, index: int) -> Trace:
-    """The program that computes a problem's formula, one operation per line. Raises ValueError without a formula."""
-    if not problem.formula:
-        raise ValueError("it has no formula.")
+    """The program that computes a problem's equations, a line each, or its formula, an operation per line.
+
+    A number that one earlier equation gave, and the question does not, is that equation's name; with any doubt it stays a
+    number. Raises ValueError("reason: detail") without either.
+    """
     lines: list[str] = []
-    names = (f"x{number}" for number in count(1))
-
-    def write(node: Expression) -> str:
-        if isinstance(node, Number):
-            value = node.value
-            return str(value) if value.denominator == 1 else f"Fraction({value.numerator}, {value.denominator})"
-        left, right = write(node.left), write(node.right)
-        if node.sign == "/" and not right.startswith("Fraction"):
-            right = f"Fraction({right})"  # exact: 1 / 3 has no decimal
-        name = next(names)
-        lines.append(f"    {name} = {left} {node.sign} {right}")
-        return name
-
-    last = write(parse(problem.formula))
-    body = "\n".join([*lines, f"    return {last}"])
+    results: dict[Value, str] = {}
+    doubtful = {mention.value for mention in mentions(problem.question)}
+    for number, equation in enumerate(worked_equations(problem), 1):
+        names = {value: name for value, name in results.items() if value not in doubtful}
+        lines.append(f"    x{number} = {_in_python(equation.left, names)}")
+        doubtful |= {equation.value} & results.keys()
+        results[equation.value] = f"x{number}"
+    body = "\n".join([*lines, f"    return x{len(lines)}" if lines else f"    return {problem.formula}"])
     exact = "from fractions import Fraction\n\n\n" if "Fraction" in body else ""
     text = f"```python\n{exact}def solution():\n{body}\n```"
     return Trace(problem.id, index, text, "procedural", augmentation=PROGRAM)
+
+
+def _in_python(node: Expression, results: Mapping[Value, str]) -> str:
+    """An expression, exact: 1 / 3 has no decimal."""
+    if isinstance(node, Number):
+        value = node.value
+        written = str(value) if value.denominator == 1 else f"Fraction({value.numerator}, {value.denominator})"
+        return results.get(value, written)
+    left, right = _in_python(node.left, results), _in_python(node.right, results)
+    if isinstance(node.left, Operation) and PRECEDENCE[node.left.sign] < PRECEDENCE[node.sign]:
+        left = f"({left})"
+    if isinstance(node.right, Operation) and PRECEDENCE[node.right.sign] <= PRECEDENCE[node.sign]:
+        right = f"({right})"
+    if node.sign == "/" and not right.startswith("Fraction"):
+        right = f"Fraction{right}" if right.startswith("(") else f"Fraction({right})"
+    return f"{left} {node.sign} {right}"
 
 
 class ProgramGrader:
@@ -61,7 +73,7 @@ class ProgramGrader:
         self.sandbox, self.verifier, self.first, self.count = sandbox, verifier, first, count
 
     def of_formula(self, problem: Problem) -> Trace | None:
-        """The graded program of the problem's formula; None if it has none that can be read."""
+        """The graded program of the problem's equations or formula; None if it has none that can be read."""
         try:
             trace = program_trace(problem, self.first)
         except ValueError:
@@ -75,11 +87,12 @@ class ProgramGrader:
         sampling: Sampling,
         teacher: str,
         done: Collection[tuple[str, int]],
+        prompting: Prompting = BARE,
     ) -> Iterator[tuple[Trace, tuple[int, int]]]:
         """Graded programs that the generator writes, with their usage; (problem id, index) in `done` are left out."""
         by_id = {problem.id: problem for problem in problems}
         prompts = (
-            ask(problem.id, problem.question + PROGRAM_REQUEST, index, problem.system)
+            prompting.prompt(problem, index, PROGRAM_REQUEST)
             for problem in problems
             for index in range(self.first, self.first + self.count)
             if (problem.id, index) not in done

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from whetstone.chat import ask
 from whetstone.decode.server_generator import ServerGenerator
+from whetstone.prompting import Prompting
 from whetstone.records import CUT_OFF, Completion, Problem, Prompt, Sampling, Trace, Verifier
 from whetstone.rollouts.journal import Line, line
 from whetstone.run.tables import Journal
@@ -60,7 +60,7 @@ class Rounds:
     plan: Plan
     sampling: Sampling
     teacher: str  # the name in the traces
-    instruction: str  # added to each question
+    prompting: Prompting
     answers: Journal | None
 
     def lines(
@@ -90,9 +90,8 @@ class Rounds:
             return []
         count = self.plan.more(len(tally.verdicts), tally.right)
         free = (index for index in range(self.plan.most + self.plan.samples) if index not in tally.verdicts)
-        question = f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question
         indices = (index for index, _ in zip(free, range(count), strict=False))
-        return [ask(problem.id, question, index, problem.system) for index in indices]
+        return [self.prompting.prompt(problem, index) for index in indices]
 
     def _kept(self, completions: Iterable[Completion]) -> Iterator[Completion]:
         for completion in completions:

@@ -41,7 +41,8 @@ class ServerTeacher:
         if self.programs:
             written = {(name, index) for name, verdicts in known.items() for index in verdicts}
             rounds = self.rounds
-            for trace, usage in self.programs.asked(asked, rounds.generator, rounds.sampling, rounds.teacher, written):
+            how = rounds.generator, rounds.sampling, rounds.teacher, written, rounds.prompting
+            for trace, usage in self.programs.asked(asked, *how):
                 yield line(trace.problem_id, [trace], usage=list(usage))
             rounds.note_failures(tallies)
         for name, tally in tallies.items():

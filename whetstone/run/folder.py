@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from whetstone.run.disk import disk_full_explained
+from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import (
     AdapterSettings,
     ModelSettings,
@@ -53,8 +54,10 @@ class Stage:
     parallel: ParallelSettings
     scores: ScoreSettings
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    prompt: PromptSettings = AS_TRAINED  # as it is given; `prompting.prompting_of` completes it for a model
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
+    stream: str = ""  # whose random numbers it draws: a control those of its stage; "": its own
 
     @property
     def model_source(self) -> Path | str | None:
@@ -63,8 +66,8 @@ class Stage:
 
     @property
     def seed(self) -> int:
-        """The run's seed mixed with the stage's name, so that two stages never share a random stream."""
-        digest = hashlib.sha256(f"{self.run.seed}/{self.name}".encode()).digest()
+        """The run's seed mixed with the stage's name, so that two stages never share a random stream, a control's excepted."""
+        digest = hashlib.sha256(f"{self.run.seed}/{self.stream or self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def output(self, artifact: str) -> Path:

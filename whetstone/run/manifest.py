@@ -63,9 +63,29 @@ def read_manifest(path: Path, needed: str = "kind") -> dict[str, Any]:
     return {name: field.default for name, field in _Manifest.model_fields.items() if name != "key"} | manifest
 
 
+class _Minus(BaseModel):
+    stage: str
+    difference: float
+    low: float
+    high: float
+    problems: int
+    reading: str
+    flexible_difference: float | None = None
+    flexible_low: float | None = None
+    flexible_high: float | None = None
+
+
+class _Beside(BaseModel):
+    """What the score of a control has in addition (pipeline/beside.py)."""
+
+    stage_minus_control: _Minus | None = None
+    last_minus_control: _Minus | None = None
+
+
 def read_scores(path: Path) -> list[dict[str, Any]]:
     """The rows of a scores.json. Raises DamagedFile, FileNotFoundError."""
-    return check_shape(path, list[Score], read_json(path).get("scores"))
+    rows = check_shape(path, list[Score], read_json(path).get("scores"))
+    return check_shape(path, list[_Beside], rows)
 
 
 def check_shape(path: Path, kind: Any, value: Any) -> Any:

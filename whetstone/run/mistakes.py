@@ -64,12 +64,12 @@ def install_hint(extra: str) -> str:
 def _is_of_another_form(error: Mapping[str, Any]) -> bool:
     """Whether it is the error of a union's member that the value was not meant for.
 
-    These are: the string for a table, a table for what is none, and the integer of a union that takes any number.
+    These are: the string or the list for a table, a table for what is none, and the integer of a union that takes any number.
     """
     if error["loc"][-1:] == ("constrained-int",):
         return True
     if isinstance(error["input"], dict):
-        return error["type"] == "string_type" and error["loc"][-1] == "str"
+        return error["type"] == "tuple_type" or (error["type"] == "string_type" and error["loc"][-1] == "str")
     return error["type"] == "model_type" and str(error["loc"][-1])[:1].isupper()  # a class's name, not a key
 
 
@@ -140,7 +140,7 @@ def _table_at(settings_class: type[BaseModel], path: Sequence[str | int], values
             classes = list(tables_in(type(table).model_fields[part]))
             values, table = values.get(part) if isinstance(values, dict) else None, getattr(table, part, None)
         else:  # pydantic names the member of a union
-            classes = [c for c in classes if c.__name__ == part]
+            classes = [c for c in classes if c.__name__ in re.findall(r"\w+", part)]  # or a tuple of it
         if not isinstance(table, BaseModel):
             chosen = {c.of(values) if hasattr(c, "of") and isinstance(values, dict) else c for c in classes}
             table = chosen.pop().model_construct() if len(chosen) == 1 else None

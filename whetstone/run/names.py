@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
+from whetstone.run.control import MARK
+
 LONGEST = 120  # bytes: file systems allow 255, and a name gets a number, a process id and an ending
 FITTING = re.compile(r"\w([\w .,+=@()%-]*[\w+=@)%-])?")
 # By Windows, and by the files that stand beside the folders
@@ -41,6 +43,8 @@ def require_stage_name(name: object) -> None:
     """Raises ValueError for what cannot name a stage: commands and references write it without quotes."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError("it becomes a folder's name, so only letters, digits, `_`, `-` and `.` will do")
+    if MARK in name:
+        raise ValueError(f'"{MARK}" is in the names of the stages that [controls] adds. Choose another name')
     require_name(name)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -34,6 +35,12 @@ def terminate_as_interrupt() -> Iterator[None]:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(wanted: int) -> int:
+    """The recipe's number, else the user's OMP_NUM_THREADS, else the cores that this process may use."""
+    own = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is 4, and 2 in nested regions
+    return wanted or (int(own[1]) if own else 0) or cores()
 
 
 def may_fork(device: str) -> bool:

@@ -47,6 +47,15 @@ class Bar:
             self.printed = time.monotonic()
             self.write(self.line())
 
+    def within(self, share: float, **notes: object) -> None:
+        """`share` of the next one is done; `notes` are shown until more are."""
+        line = self.line(share, **notes)
+        if self.rich:
+            self.rich.update(self.rich.task_ids[0], completed=self.done + share, description=line)
+        elif time.monotonic() - self.printed >= PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            self.write(line)
+
     def write(self, line: str) -> None:
         if self.rich:
             self.rich.console.print(visible(line), soft_wrap=True)
@@ -55,19 +64,20 @@ class Bar:
         else:
             write_line(line, self.stream)
 
-    def line(self) -> str:
+    def line(self, share: float = 0.0, **notes: object) -> str:
         seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = (self.done - self.before) / seconds
+        done = self.done + share
+        rate = (done - self.before) / seconds
         of_total = f"{_number(self.done)}/{_number(self.total)}" if self.total else _number(self.done)
         parts = [f"{self.label}  {of_total} {self.unit}".rstrip()]
         if self.total:
-            parts.append(f"{100 * self.done / self.total:.0f} %")
+            parts.append(f"{100 * done / self.total:.0f} %")
         parts.append(f"{_number(rate)}/s")
-        if self.total and 0 < self.done < self.total and rate > 0:
-            parts.append(f"{clock((self.total - self.done) / rate)} left")
+        if self.total and 0 < done < self.total and rate > 0:
+            parts.append(f"{clock((self.total - done) / rate)} left")
         else:
             parts.append(f"{clock(seconds)} so far")
-        line = "  ".join(parts + [f"{name} {value}" for name, value in self.notes.items()])
+        line = "  ".join(parts + [f"{name} {value}" for name, value in (self.notes | notes).items()])
         return visible(line, one_line=True)
 
     def close(self) -> None:

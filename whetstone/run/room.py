@@ -13,7 +13,7 @@ from whetstone.run.settings import StageSettings
 
 PROMPT_TOKENS = 1024  # assumed length of the longest prompt, if only the length of the answer is set
 # Shared settings that the result of training depends on. Micro-batches, threads and the device never change what is learnt.
-TRAINING = ("run.seed", "model", "adapter", "parallel.compute")
+TRAINING = ("run.seed", "model", "adapter", "parallel.compute", "prompt")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Room:
     inputs: Mapping[str, Input] = field(default_factory=dict)  # by the name that the recipe uses
     gives: tuple[str, ...] = ()  # artifacts that the stage always writes
     uses: tuple[str, ...] = ("run.seed",)  # shared settings that the result depends on
+    asks: Callable[[Any], bool] = lambda settings: (
+        False
+    )  # whether it puts problems to a model without training: [prompt]
+    prompts: bool = False  # gives a prompt, with which the pipeline scores the model that the stage starts from
     trains: bool = False  # gives a model that the pipeline scores; may run in several processes
     base: Callable[[Stage], Path] | None = None  # makes the model to start from, without an input and `[model] path`
     reads_run: bool = False  # reads all stages above and the scores; cheap, so it is redone without --force

@@ -27,6 +27,7 @@ from whetstone.run.cpu import has_bf16_products
 from whetstone.run.names import Name
 from whetstone.run.secrets import redacted
 
+MOST_EPOCHS = 10**6
 LARGEST = 10**12  # of any number in a recipe that has no bound of its own
 
 
@@ -227,7 +228,10 @@ class ParallelSettings(Settings):
     )
     processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
-    micro_batch_tokens: int = Field(8192, gt=0, description="tokens per forward pass; never changes the gradient")
+    micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
+        8192,
+        description="tokens per forward pass: a number, or as many as the free memory holds; never changes the gradient",
+    )
     activation_checkpointing: int = Field(0, ge=0, description="recompute activations of every n-th layer; 0: of none")
     compile: bool = Field(False, description="torch.compile for layers: faster after a minute, equal up to rounding")
     accelerator: Literal[
@@ -267,6 +271,9 @@ class ScoreSettings(Settings):
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
+    sets: tuple[Name, ...] = Field(
+        (), description="the problem sets that are scored; default: all. Training data is kept apart from all of them"
+    )
     weights: Weights = "stored"
 
 
@@ -297,6 +304,10 @@ class OptimizerSettings(Settings):
         0.0, ge=0, le=1000, description="share of a weight lost per step, times the learning rate"
     )
     clip: float = Field(1.0, gt=0, description="a gradient with a larger norm is scaled down to this norm")
+    moments: Literal["weights", "bfloat16"] = Field(
+        "weights",
+        description="type of AdamW's two moments: the weights', or bfloat16, which saves 4 bytes per fp32 weight",
+    )
 
 
 class SpikeSettings(Settings):
@@ -339,7 +350,7 @@ class TrainingSettings(StageSettings):
 class EpochSettings(TrainingSettings):
     """What a stage has that goes over its data several times."""
 
-    epochs: float = Field(1.0, gt=0, le=10**6, description="passes over the data")
+    epochs: float = Field(1.0, gt=0, le=MOST_EPOCHS, description="passes over the data")
 
 
 class NextTokenSettings(EpochSettings):
@@ -347,6 +358,12 @@ class NextTokenSettings(EpochSettings):
 
     tokens: int = Field(0, ge=0, description="stop once this many tokens are spent; 0: after the epochs")
     batch_tokens: int = Field(4096, gt=0, le=10**10, description="tokens per optimizer step")
+    steps: int = Field(
+        0,
+        ge=0,
+        le=10**8,
+        description="optimizer steps that share the tokens evenly; 0: as many as `batch_tokens` gives",
+    )
     max_length: int = Field(
         1024,
         gt=1,

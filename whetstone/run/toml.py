@@ -4,11 +4,13 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from whetstone.run.secrets import redacted
 
 LARGEST = 1 << 20  # bytes of a file
 DEEPEST = 24  # tables and lists within each other
@@ -157,3 +159,28 @@ def lines_of(text: str) -> dict[Keys, int]:
             for end in range(1, len(parts) + 1):
                 lines.setdefault((*table, *parts[:end]), number)
     return lines
+
+
+def put(values: Any, keys: Sequence[str], value: object, what: str) -> None:
+    """Set `values[keys[0]][keys[1]]…`. In a list a key is the number of an entry.
+
+    Missing tables are made, and a string that chooses by name becomes a table: `"muon"` -> `{ name = "muon" }`.
+    """
+    key, *rest = keys
+    if isinstance(values, list):
+        if not (key.isascii() and key.isdigit()) or int(key) >= len(values):
+            raise ValueError(f"{what}: {key!r} chooses one of a list of {len(values)}: write a number from 0.")
+        values[int(key)] = _with(values[int(key)], rest, value, what)
+    elif isinstance(values, dict):
+        values[key] = _with(values.get(key, {}), rest, value, what)
+    else:
+        raise ValueError(f"{what}: {redacted(values)!r} is not a table, so it has no {key!r}. Set it as a whole.")
+
+
+def _with(inner: Any, keys: Sequence[str], value: object, what: str) -> Any:
+    """`inner` with the value at `keys`; the value itself without keys."""
+    if not keys:
+        return value
+    table = {"name": inner} if isinstance(inner, str) else inner
+    put(table, keys, value, what)
+    return table

@@ -1,5 +1,6 @@
 """What a piece of work used: wall time, CPU time, and the peak memory of this process."""
 
+import ctypes
 import os
 import re
 import resource
@@ -31,6 +32,52 @@ def peak_memory() -> int:
             return int(match[1]) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
+
+
+def free_memory() -> float:
+    """Bytes that processes of this machine, or of this container, can still take; elsewhere than on Linux, all there are."""
+    with suppress(OSError, AttributeError):
+        free = int(re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024  # type: ignore[index]
+        with suppress(OSError, ValueError):  # no limit, or no control groups
+            group = Path("/sys/fs/cgroup")
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            return max(0, min(free, limit - used))
+        return free
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class _Heap(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+
+def give_back_memory(least: float) -> None:
+    """Return what was freed to the system if that is more than `least` bytes; only with glibc.
+
+    A heap keeps free pages between blocks that live long. Tensors of other sizes do not fit there, so that a process which
+    allocates and frees tensors of changing sizes holds more and more pages.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            library = ctypes.CDLL(None)
+            library.mallinfo2.restype = _Heap
+            if library.mallinfo2().fordblks > least:
+                library.malloc_trim(0)
 
 
 def _cpu_seconds() -> float:

@@ -2,7 +2,7 @@
 
 import re
 
-from whetstone.problems.formulas import CALCULATOR, annotated_formula
+from whetstone.problems.formulas import CALCULATOR, annotated_formula, annotated_steps
 from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, after_hashes, with_box
 from whetstone.problems.row import Row
@@ -10,14 +10,15 @@ from whetstone.problems.values import optional, text
 
 
 def gsm8k(row: Row) -> Reading:
-    """The solution's annotated steps give a formula, if they join into one."""
+    """The solution's annotated steps are equations, which give a formula if they join into one."""
     solution, question = text(row, "answer"), text(row, "question")
     answer = after_hashes(solution)
     if answer is None:
         raise ValueError("no answer found: nothing follows ####")
     worked = CALCULATOR.sub("", solution.rpartition("####")[0]).strip()
-    formula = annotated_formula(solution, question, answer)
-    return Reading(question, answer, (with_box(worked, answer),), formula=formula)
+    steps = annotated_steps(solution)
+    formula = annotated_formula(steps, question, answer)
+    return Reading(question, answer, (with_box(worked, answer),), formula=formula, equations="; ".join(steps))
 
 
 def gsm_hard(row: Row) -> Reading:

@@ -43,6 +43,7 @@ class AsdivSource(Source):
     solution_types: tuple[str, ...] = Field(min_length=1, description="which Solution-Types to take")
     folds: int = Field(5, ge=2, description="by hash of the text without its numbers")
     test_fold: int = Field(0, ge=0, description="this fold is the test set")
+    teach: bool = Field(True, description="whether the other folds are for training and validation")
 
     MOVED: ClassVar[Mapping[str, str]] = {
         "validation": f"gone: it is {VALIDATION} of the folds that are not the test set",
@@ -51,7 +52,7 @@ class AsdivSource(Source):
 
     @property
     def splits(self) -> frozenset[str]:
-        return frozenset(SPLITS)
+        return frozenset(SPLITS if self.teach else ("test",))
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
         """Every problem of the chosen types, whatever its split, or why it is left out.
