@@ -51,7 +51,7 @@ AnswerFrom = Annotated[
 
 Weights = Annotated[
     Literal["stored", "int8"],
-    typer.Option(help="int8: sample with weights rounded to 8 bits, on a CPU faster and nearly the same."),
+    typer.Option(help="int8: sample with weights rounded to 8 bits, for speed on a CPU."),
 ]
 
 

@@ -256,7 +256,7 @@ class ParallelSettings(Settings):
 
 Weights = Annotated[
     Literal["stored", "int8"],
-    Field(description="of the model that answers; int8: rounded to 8 bits, on a CPU faster and nearly the same"),
+    Field(description="of the model that answers; int8: rounded to 8 bits, for speed on a CPU"),
 ]
 
 
