@@ -8,8 +8,9 @@ critic  a second model with a scalar head, trained on the same rollouts (rl/crit
 
     A_t = Σ_l (γλ)^l δ_(t+l)      δ_t = r_t + γ V_(t+1) - V_t      V after the last token is 0, also if a rollout was cut off
 
-Differs from the papers: λ is 1 and not 0.95, as in Open-Reasoner-Zero (arXiv 2503.24290): the reward of a chain of thought comes
-at its end, and 0.95 to the power of a hundred tokens leaves nothing of it at the first. No bonus for entropy unless asked for.
+Differs from the papers: λ is 1 and not 0.95, as in Open-Reasoner-Zero (arXiv 2503.24290): the reward of a chain of thought
+comes at its end, and 0.95 to the power of a hundred tokens leaves nothing of it at the first. No bonus for entropy unless it
+is asked for.
 """
 
 from collections.abc import Sequence
