@@ -22,7 +22,7 @@ PROBLEMS = (
 )
 SHRUNKEN = {
     "questions.source": PROBLEMS, "rollouts.teacher": '"procedural"',
-    "model.longest": 0,
+    "model.longest": 0, "prompt.after": '""',  # its answers are as long as without a request
     "parallel.device": '"cpu"', "parallel.compute": '"float32"', "parallel.processes": 1, "parallel.shard": '"ddp"',
     "parallel.compile": "false",  # a minute for layers this small
     "parallel.micro_batch_tokens": 1024, "parallel.accelerator": '""',

@@ -21,7 +21,7 @@ PAPER = ["prompt_optimization", "reward_rebalancing", "temperature_annealing"]
 
 
 def test_every_file_is_an_algorithm_or_a_stabiliser_that_names_its_options():
-    assert set(ALGORITHMS.names) == {"grpo", "dr_grpo", "dapo", "srpo", "rloo", "reinforce_pp", "gspo", "cispo"}
+    assert set(ALGORITHMS.names) == {"grpo", "dr_grpo", "dapo", "srpo", "rloo", "reinforce_pp", "gspo", "cispo", "ppo"}
     assert set(STABILISERS.names) == {*PAPER, "clip_cov", "kl_cov"}
     for folder in (ALGORITHMS, STABILISERS):
         for name, options in folder.options().items():
