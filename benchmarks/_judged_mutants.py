@@ -8,6 +8,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,13 @@ def recipe_kind(base: Path) -> Kind:
 
 
 def _resolved(path: Path) -> dict[str, Any]:
+    """What was read, without the stages that `[controls]` adds."""
     from whetstone.recipe import read_recipe
 
-    return read_recipe(path).resolved()
+    recipe = read_recipe(path)
+    resolved = recipe.resolved()
+    written = [stage.control is None for stage in recipe.stages]
+    return resolved | {"stage": list(compress(resolved["stage"], written))}
 
 
 def _unlike(written: Any, read: Any, where: str = "") -> str:
