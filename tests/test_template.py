@@ -1,6 +1,7 @@
 """A chat template is somebody else's program: bounded, the same on any day, and its refusals are said in its own words."""
 
 import threading
+import time
 from datetime import datetime
 
 import pytest
@@ -100,8 +101,9 @@ def test_a_template_is_tried_out_once(monkeypatch):
     children = []
     plain = templates.fork
     monkeypatch.setattr(templates, "fork", lambda *given, **more: children.append(1) or plain(*given, **more))
+    another = f"{{# {time.perf_counter_ns()} #}}"  # no other run of this test in this process has tried it
     for _ in range(3):
-        chat_with(SOUND + "{# another #}")
+        chat_with(SOUND + another)
     assert len(children) == 1
 
 
