@@ -6,12 +6,12 @@ In: {"prompts": [[ids]], "lengths": [n], "temperature": t}. Out: {"tokens": …,
 it choose the faster of its caches for so many prompts, by a few tokens.
 """
 
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from _peer_pipe import serve, take_output
 
 CACHES: dict[str, dict[str, Any]] = {
     "dynamic": {},
@@ -22,8 +22,7 @@ TRIAL = 12  # tokens
 
 def main() -> None:
     folder, dtype = sys.argv[1:3]
-    pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # other output must not be taken for an answer
+    pipe = take_output()
     import torch
     from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
@@ -64,11 +63,7 @@ def main() -> None:
         run(prompts, lengths, temperature, chosen.get(len(prompts), "dynamic"))
         return {"tokens": sum(lengths), "cache": chosen.get(len(prompts), "dynamic")}
 
-    pipe.write(json.dumps({"ready": True}) + "\n")
-    pipe.flush()
-    for line in sys.stdin:
-        pipe.write(json.dumps(answer(json.loads(line))) + "\n")
-        pipe.flush()
+    serve(pipe, answer)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,20 @@ It writes the model as a GGUF file of that type first (`_to_gguf.py`). In: {"pro
 "temperature": t}, decoded one after the other. Out: {"tokens": …, "ids": [[ids]]}.
 """
 
-import json
-import os
 import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from _peer_pipe import serve, take_output
+
 CONTEXT = 2048
 
 
 def main() -> None:
     folder, kind = sys.argv[1:3]
-    pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # other output must not be taken for an answer
+    pipe = take_output()
     from _to_gguf import convert
     from llama_cpp import Llama
 
@@ -37,11 +36,7 @@ def main() -> None:
                 ids.append(list(islice(written, length)))
             return {"tokens": sum(map(len, ids)), "ids": ids}
 
-        pipe.write(json.dumps({"ready": True}) + "\n")
-        pipe.flush()
-        for line in sys.stdin:
-            pipe.write(json.dumps(answer(json.loads(line))) + "\n")
-            pipe.flush()
+        serve(pipe, answer)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ else 1. Out: {"tokens": …}. With `prefixes` it keeps the beginnings of prompts
 that comes again is computed again.
 """
 
-import json
-import os
 import sys
 from typing import Any
+
+from _peer_pipe import serve, take_output
 
 
 def main() -> None:
     folder, dtype, mode, *prefixes = sys.argv[1:]
-    pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # other output must not be taken for an answer
+    pipe = take_output()
     from vllm import LLM, SamplingParams
 
     model = LLM(
@@ -28,17 +27,14 @@ def main() -> None:
         enable_prefix_caching=bool(prefixes),
     )
 
-    def answer(work: dict[str, Any]) -> int:
+    def answer(work: dict[str, Any]) -> dict[str, Any]:
         asked = [{"prompt_token_ids": ids} for ids in work["prompts"]]
         temperature = work.get("temperature", 1.0)
         sampling = [SamplingParams(temperature=temperature, max_tokens=n, ignore_eos=True) for n in work["lengths"]]
-        return sum(len(done.outputs[0].token_ids) for done in model.generate(asked, sampling, use_tqdm=False))
+        written = model.generate(asked, sampling, use_tqdm=False)
+        return {"tokens": sum(len(done.outputs[0].token_ids) for done in written)}
 
-    pipe.write(json.dumps({"ready": True}) + "\n")
-    pipe.flush()
-    for line in sys.stdin:
-        pipe.write(json.dumps({"tokens": answer(json.loads(line))}) + "\n")
-        pipe.flush()
+    serve(pipe, answer)
 
 
 if __name__ == "__main__":

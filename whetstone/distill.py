@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from whetstone.learner.schedule import learning_rate
-from whetstone.pool import PoolSettings, StudentSettings, pool_of
+from whetstone.pool import PoolSettings, StudentSettings, pool_of, stop_on_mismatch
 from whetstone.records import Rollout, Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -100,7 +100,8 @@ def run(stage: Stage) -> dict[str, Any]:
                 rows = drawn(texts, settings.prompts_per_step, stage.seed, step)
             weighted = by_prompt(token_mean(rows), stage.parallel.micro_batch_tokens)
             sums = learner.gradient(weighted, loss, settings.temperature)
-            refuse_mismatch(settings, step, sums)
+            gap = sums.get("sampler_gap", 0.0)
+            stop_on_mismatch(step, gap, settings.sampler_tolerance, "the text would be another model's")
             rate = learning_rate(settings.optimizer, step, settings.steps)
             norm = steps.update(step, sums["loss"], rate)
             if norm is None:  # training goes back to a checkpoint
@@ -203,16 +204,6 @@ def text_rows(stage: Stage, student: "Student") -> "Sequence[Row]":
     found = tokenise(stage, stage.inputs["data"], student.chat, context=student.context, prompting=student.prompting)
     found.refuse_empty(stage, stage.inputs["data"])
     return found["train"].at_most(found.longest)
-
-
-def refuse_mismatch(settings: Settings, step: int, sums: dict[str, float]) -> None:
-    gap = sums.get("sampler_gap", 0.0)
-    if gap > settings.sampler_tolerance:
-        raise ValueError(
-            f"step {step}: the sampler's and the learner's log-probabilities differ by {gap:.3g} nats per token on average "
-            f"(allowed: {settings.sampler_tolerance}): the text would be another model's. Use the same dtype for both "
-            "([parallel] compute, [model] dtype), or raise sampler_tolerance."
-        )
 
 
 def plan(stage: Stage) -> Estimate:

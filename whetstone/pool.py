@@ -135,3 +135,16 @@ def try_student(stage: Stage, student: "Student", process_group: "ProcessGroup")
         )  # fmt: skip
     lacks = shortcomings([rollout for group in groups for rollout in group], settings.max_tokens)
     return Tried(problems, groups, dropped, lacks)
+
+
+def stop_on_mismatch(step: int, gap: float, allowed: float, consequence: str) -> None:
+    """Raises ValueError if the log-probabilities of sampler and learner differ by more than `allowed`, in nats per token.
+
+    `consequence` says what training would be then.
+    """
+    if gap > allowed:
+        raise ValueError(
+            f"step {step}: the sampler's and the learner's log-probabilities differ by {gap:.3g} nats per token on average "
+            f"(allowed: {allowed}): {consequence}. Use the same dtype for both ([parallel] compute, [model] dtype), or raise "
+            "sampler_tolerance."
+        )

@@ -9,6 +9,7 @@ from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
 from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
+from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
 from whetstone.model import load
@@ -86,6 +87,20 @@ def test_without_its_adapter_it_is_the_base_and_a_new_adapter_changes_nothing():
 def test_layers_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match=r"\[adapter\] targets = \['nowhere'\]"):
         add_adapter(random_model("llama", VOCABULARY), AdapterSettings(rank=2, targets=["nowhere"]), seed=0)
+
+
+@pytest.mark.parametrize("ids", [64, 16_500])
+def test_a_head_that_is_frozen_gives_the_same_gradient_to_the_layers_below_and_none_itself(ids):
+    torch.manual_seed(0)
+    weight, targets, heat = torch.randn(ids, 5), torch.arange(6), torch.ones(6)
+    gradients = []
+    for trained in (True, False):
+        hidden, head = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)).requires_grad_(), weight.clone()
+        logprobs, entropy = chunked_logprobs(hidden, head.requires_grad_(trained), targets, heat)
+        (logprobs.sum() + entropy.sum()).backward()
+        gradients.append(hidden.grad)
+        assert (head.grad is not None) == trained
+    assert torch.equal(*gradients)
 
 
 def with_adapter(stage, **settings):

@@ -44,14 +44,16 @@ class _Chunked(torch.autograd.Function):
         hidden, weight, taught, teacher, temperature = ctx.saved_tensors
         kind, beta, chunk = ctx.options
         student, other = _Head(hidden, weight, None), _Head(taught, teacher, None)
-        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=student.wide)
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=student.wide) if ctx.needs_input_grad[1] else None
         for at in range(0, len(grad), chunk):
             part = slice(at, at + chunk)
             log_p, log_q = _log_probs(student, hidden[part], other, taught[part], temperature[part])
             d_z = slope(log_p, log_q, kind, beta).mul_((grad[part] / temperature[part])[:, None])
             d_hidden[part] = student.product(d_z, student.weight).to(hidden.dtype)
-            student.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
-        return d_hidden, d_weight.to(weight.dtype), *(None,) * 7
+            if d_weight is not None:
+                student.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), *(None,) * 7
 
 
 def _log_probs(

@@ -48,7 +48,8 @@ class _ChunkedLogProbs(torch.autograd.Function):
         hidden, weight, targets, temperature, totals, entropy = ctx.saved_tensors
         chunk, products = ctx.options
         head = _Head(hidden, weight, products)
-        d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=head.wide)
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight, dtype=head.wide) if ctx.needs_input_grad[1] else None
         grad = torch.zeros_like(entropy) if grad is None else grad
         for at in range(0, len(targets), chunk):
             part = slice(at, at + chunk)
@@ -57,8 +58,9 @@ class _ChunkedLogProbs(torch.autograd.Function):
                 head.logits(hidden[part]), *inputs, None if grad_entropy is None else grad_entropy[part]
             )
             d_hidden[part] = head.product(d_z, head.weight).to(hidden.dtype)
-            head.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
-        return d_hidden, d_weight.to(weight.dtype), None, None, None, None
+            if d_weight is not None:
+                head.add_product(d_weight, d_z.T, hidden[part].to(d_z.dtype))
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None, None, None, None
 
 
 class _Head:
@@ -133,7 +135,7 @@ def chunked_logprobs(
     Both have gradients for hidden states and weight; the entropy's costs nothing if it is not used. With `products` =
     bfloat16, for a GPU that computes in it, factors of the matrix products are rounded, as in the model's other layers and in
     the sampler; sums and logits stay fp32. On a CPU only the products of the backward pass are in bf16, and only for a large
-    vocabulary: torch has no product in bf16 there whose result is fp32, and rounded logits would be wrong by 0.03 nats.
+    vocabulary: torch has no product in bf16 there whose result is fp32, and logits are not rounded.
     """
     if chunk is None and weight.device.type == "cpu" and len(weight) >= FROM:
         return BlockedLogProbs.apply(hidden, weight, targets, temperature, products)

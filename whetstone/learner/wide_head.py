@@ -51,7 +51,8 @@ class BlockedLogProbs(torch.autograd.Function):
         blocks = _Blocks(hidden, weight, targets, temperature)
         scale = (torch.zeros_like(entropy) if grad is None else grad)[:, None] / blocks.heat
         of_entropy = None if grad_entropy is None else grad_entropy[:, None] / blocks.heat
-        d_hidden, d_weight = torch.zeros_like(blocks.hidden), torch.empty_like(weight)
+        d_hidden = torch.zeros_like(blocks.hidden)
+        d_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         narrow = blocks.hidden.to(ctx.products) if ctx.products else blocks.hidden
         for block, z in blocks:
             log_p = z.sub_(totals[:, None])
@@ -63,7 +64,8 @@ class BlockedLogProbs(torch.autograd.Function):
             rows, columns = blocks.targets_in(block)
             d_z[rows, columns] += scale[rows, 0]
             d_z = d_z.to(narrow.dtype)
-            d_weight[block] = d_z.T @ narrow
+            if d_weight is not None:
+                d_weight[block] = d_z.T @ narrow
             if ctx.products:
                 d_hidden += d_z @ weight[block].to(ctx.products)
             else:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whetstone.learner.schedule import learning_rate
+from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.critic import build_critic
-from whetstone.rl.prompts import choose_prompts, stop_on_mismatch
+from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
@@ -150,7 +151,8 @@ def update(
                 continue
         sums = gradient(learner, loss, batch)
         if not done:
-            stop_on_mismatch(settings, step, sums["sampler_gap"] / (sums["fresh"] or 1.0))
+            gap = sums["sampler_gap"] / (sums["fresh"] or 1.0)
+            stop_on_mismatch(step, gap, settings.sampler_tolerance, WRONG_GRADIENT)
         norm = steps.update(step, sums["loss"], rate)
         if norm is None:
             return None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from whetstone.pool import pool_of
+from whetstone.pool import pool_of, stop_on_mismatch
 from whetstone.prompting import Prompting
 from whetstone.records import Generator, Problem, Rollout, Sampling, Verifier
 from whetstone.rl.settings import Settings
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROBE = 8  # prompts whose rollouts the learner scores before the first step
 PROBE_SAMPLES = 2  # rollouts of each, if no prompt is tried
+WRONG_GRADIENT = "the policy gradient would be that of another policy"  # if sampler and learner differ
 
 
 def choose_prompts(
@@ -45,7 +46,7 @@ def choose_prompts(
     if settings.pool.samples:
         pool, counts, unfit_ones = chosen(stage, candidates, groups)
     gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
-    stop_on_mismatch(settings, 0, gap)
+    stop_on_mismatch(0, gap, settings.sampler_tolerance, WRONG_GRADIENT)
     if unaskable:
         counts |= {UNASKABLE: len(unaskable)}
     facts = {"candidates": counts, "probe_gap": gap, "shortcomings": list(lacks)}
@@ -122,13 +123,3 @@ def sampler_gap(rollouts: Sequence[Rollout], learner: "Learner") -> float:
         for a, b in zip(values, r.logprobs, strict=True)
     ]
     return sum(gaps) / max(1, len(gaps))
-
-
-def stop_on_mismatch(settings: Settings, step: int, gap: float) -> None:
-    """Raises ValueError if sampler and learner differ by more than the recipe allows."""
-    if gap > settings.sampler_tolerance:
-        raise ValueError(
-            f"step {step}: the sampler's and the learner's log-probabilities differ by {gap:.3g} nats per token on average "
-            f"(allowed: {settings.sampler_tolerance}): the policy gradient would be that of another policy. Use the same dtype "
-            "for both ([parallel] compute, [model] dtype), or raise sampler_tolerance."
-        )
