@@ -21,12 +21,15 @@ FLOORS = [
         "prompting",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
+    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
     (
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "cli"),
+    (
+        "recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "test_runs",
+        "evaluation", "comparing", "commands", "cli",
+    ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -37,7 +40,7 @@ DOORS = {
     "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
-    "httpx2": ("decode/server_generator.py",),
+    "httpx2": ("decode/server_generator.py", "decode/served_models.py"),
     "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),

@@ -36,6 +36,8 @@ from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_records
 from whetstone.run.usage import measured
 
+OFF = {"top_p": 1.0, "top_k": 0}  # values with which a setting of scores changes nothing
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -147,6 +149,8 @@ def _model(
     prompt: PromptSettings,
 ) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
+    # Scores of an earlier version, which did not know them, stay those of these settings
+    values = {key: value for key, value in values.items() if OFF.get(key) != value}
     key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
     return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
