@@ -18,9 +18,9 @@ NAMES = ("samples", "temperature", "top_p", "top_k", "max_tokens")  # of a score
 class Protocol(Settings):
     source: str = Field(description="where the values were read")
     open: str = Field("", description="what the source does not say")
-    temperature: float = 0.6
-    top_p: float = 1.0
-    max_tokens: int = 512
+    temperature: float = Field(0.6, description="of the answers; 0 is greedy")
+    top_p: float = Field(1.0, description="share of the probability from which tokens are sampled")
+    max_tokens: int = Field(512, description="longest answer")
     sets: dict[str, dict[str, int | float]] = Field(
         description="problem set -> what it has of its own, its samples at least"
     )

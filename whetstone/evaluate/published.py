@@ -15,8 +15,8 @@ ASKED = ("samples", "temperature", "top_p", "max_tokens")  # what a protocol sta
 
 
 class Table(Settings):
-    name: str
-    source: str
+    name: str = Field(description="as it is shown beside the numbers")
+    source: str = Field(description="where the numbers were published")
     read: Literal["primary", "secondary"] = Field(description="from the source itself, or from a copy")
     protocol: dict[str, Any] = Field(
         description="`measure`, and what is stated: for all problem sets, or by problem set"
