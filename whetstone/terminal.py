@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whetstone.evaluate.paired import verdict
+from whetstone.evaluate.published import beside
 from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
@@ -202,6 +203,14 @@ def print_published(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[st
         write_line(
             "warning: where a protocol differs or is not stated, the published number and ours cannot be compared."
         )
+
+
+def say_published(recipe: Recipe) -> None:
+    """Names the command that prints published scores, if there are any on the run's problem sets."""
+    path = recipe.folder / SCORES
+    found = dict.fromkeys(row["benchmark"] for row in beside(read_scores(path))) if path.exists() else {}
+    if found:
+        write_line(f"published scores on {', '.join(found)} beside these: whetstone published {recipe.folder}")
 
 
 def print_comparison(a: str, b: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -84,6 +84,13 @@ def test_samples_of_another_way_are_never_mixed_in(folder, tmp_path):
         evaluate_model(ModelOptions(folder), [task(tmp_path)], output=tmp_path / "other")
 
 
+def test_a_way_that_gave_no_samples_may_be_changed(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="none of its 3 problems can be asked"):
+        evaluate_model(ModelOptions(folder), [task(tmp_path, SHORT.model_copy(update={"max_tokens": 999}))], output=out)
+    assert evaluate_model(ModelOptions(folder), [task(tmp_path)], output=out)[0].problems == 3
+
+
 def test_two_files_of_one_name_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="two problem sets are called 'sums'"):
         evaluate_model(ModelOptions(folder), [task(tmp_path), task(tmp_path)])

@@ -30,7 +30,7 @@ def run(
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
     from whetstone.run.secrets import redacted
-    from whetstone.terminal import print_results
+    from whetstone.terminal import print_results, say_published
 
     checked = read_recipe(recipe, sets or ())
     try:
@@ -41,3 +41,4 @@ def run(
         write_line(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
+    say_published(checked)
