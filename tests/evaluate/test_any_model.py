@@ -20,6 +20,7 @@ from whetstone.evaluate.published import beside, tables
 from whetstone.evaluation import Sets
 from whetstone.records import Score, to_row
 from whetstone.run.folder import read_json
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_rows
 
@@ -166,6 +167,15 @@ def test_answers_that_do_not_come_give_no_score_and_those_that_came_are_not_paid
         mended.append(True)
         (score,) = evaluate_model(*asked, output=tmp_path / "out")
         assert (score.mean, score.problems, len(world.bodies) - before) == (1.0, 3, 2)
+
+
+def test_a_server_gets_the_thinking_switch_and_what_it_cannot_follow_is_refused(tmp_path):
+    with server(knows) as (address, world):
+        evaluate_model(ModelOptions(address, PromptSettings(thinking=False)), [task(tmp_path)])
+        assert world.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        for given in ({"dtype": "float32"}, {"weights": "int8"}, {"chat_template": "plain"}, {"device": "cpu"}):
+            with pytest.raises(ValueError, match="is for a model in this process"):
+                evaluate_model(ModelOptions(address, **given), [task(tmp_path)])
 
 
 def test_a_server_with_several_models_or_no_list_asks_for_the_name(tmp_path):

@@ -141,6 +141,12 @@ def test_lm_evals_samples_are_read_once_for_all_filters_with_the_verdict_of_each
     assert (strict["only_ours"], strict["alike"], flexible["alike"]) == (1, 1, 2)
 
 
+def test_several_metrics_of_a_filter_are_told_apart(tmp_path):
+    row = lm_eval_row(0, RIGHT, "none", 0.0, metrics=["exact_match", "math_verify"], math_verify=1)
+    (found,) = read_harness([jsonl(tmp_path / "samples_gsm8k_2026-11-30T05-01-02.1.jsonl", [row])])["gsm8k"]
+    assert found["theirs"] == {"none, exact_match": False, "none, math_verify": True}
+
+
 def test_of_several_dates_the_newest_is_read(tmp_path):
     for date, text in (("2026-11-29", "8"), ("2026-11-30", "The answer is 7.")):
         jsonl(tmp_path / f"samples_gsm8k_{date}T05-01-02.1.jsonl", [lm_eval_row(0, text, "none", 0.0)])

@@ -50,11 +50,19 @@ class ModelOptions:
         return self.name.startswith(("http://", "https://"))
 
     def server(self) -> Server:
-        """Raises ValueError if the server has several models and none is named."""
+        """Raises ValueError if the server has several models and none is named, or for options that it cannot follow."""
+        local = {"chat_template": None, "device": "auto", "dtype": "", "weights": "stored"}
+        if given := next((name for name, usual in local.items() if getattr(self, name) != usual), None):
+            option = given.replace("_", "-")
+            raise ValueError(
+                f"--{option} is for a model in this process: the server at {redacted(self.name)} decides it."
+            )
         from whetstone.decode.served_models import only_model
 
         model = self.served or only_model(self.name, self.key_variable)
-        given = {"in_flight": self.batch} if self.batch else {}
+        given: dict[str, Any] = {"in_flight": self.batch} if self.batch else {}
+        if self.prompt.thinking is not None:  # as vLLM and SGLang take it
+            given["extra"] = {"chat_template_kwargs": {"enable_thinking": self.prompt.thinking}}
         return Server(server=self.name, model=model, key_variable=self.key_variable, **given)
 
 
