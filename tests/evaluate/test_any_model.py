@@ -19,7 +19,7 @@ from whetstone.evaluate.protocols import protocols, settings_for
 from whetstone.evaluate.published import beside, tables
 from whetstone.evaluation import Sets
 from whetstone.records import Score, to_row
-from whetstone.run.folder import read_json
+from whetstone.run.folder import read_json, write_json
 from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_rows
@@ -254,6 +254,21 @@ def test_a_published_score_stands_beside_ours_with_what_its_protocol_has_other()
     (row,) = [r for r in beside([to_row(score_of())]) if r["model"] == model and r["table"].endswith("main table")]
     assert row["differs"] == ["not stated: samples, temperature, top_p, max_tokens"] and row["value"] == 0.575
     assert beside([to_row(score_of(benchmark="sums"))]) == []
+
+
+def test_the_command_prints_published_scores_beside_a_runs_and_says_if_there_are_none(tmp_path, monkeypatch, capsys):
+    write_json(tmp_path / "scores.json", {"scores": [to_row(score_of(stage="rl", samples=8))]})
+    assert call(monkeypatch, "published", tmp_path) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "rl (ours)" in printed
+        and "48.13" in printed
+        and "samples 64, ours 8" in printed
+        and "cannot be compared" in printed
+    )
+    write_json(tmp_path / "scores.json", {"scores": [to_row(score_of(benchmark="sums"))]})
+    assert call(monkeypatch, "published", tmp_path) == 0
+    assert "no score on sums was published" in capsys.readouterr().err
 
 
 # --- the list of test runs
