@@ -268,6 +268,7 @@ def test_the_command_compares_a_run_with_another_harness_and_says_what_differs(t
         cli.main()
     assert not done.value.code
     printed = capsys.readouterr().out
+    assert "of 3 problems a bootstrap interval is too narrow" in printed
     assert "-66.7" in printed and "asked differently: how they were asked is not known on one side" in printed
     (row,) = read_json(tmp_path / "c.json")["comparisons"]
     assert row["difference"] == pytest.approx(-2 / 3) and row["only_a"] == 2
