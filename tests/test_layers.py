@@ -48,9 +48,9 @@ DOORS = {
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py", "prompt_options.py"),
     "rich": ("terminal.py", "run/progress.py"),
-    "tensorboard": ("run/metrics.py",),
-    "wandb": ("run/metrics.py",),
-    "trackio": ("run/metrics.py",),
+    "tensorboard": ("run/trackers.py",),
+    "wandb": ("run/trackers.py",),
+    "trackio": ("run/trackers.py",),
     "pickle": (),
 }
 LOADS_TORCH = (
