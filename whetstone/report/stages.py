@@ -157,7 +157,7 @@ def _group_table(run: RunRecord, rows: list[dict[str, Any]], by: str) -> str:
     lines = []
     for value in values:
         by_stage = {row["stage"]: row for row in rows if row["value"] == value}
-        count = next(iter(by_stage.values()))["problems"]
+        count = max(row["problems"] for row in by_stage.values())
         cells = "".join(_group_cell(by_stage.get(stage)) for stage in stages)
         lines.append(f"<tr><td>{escape(value)} <small>{count:,} problems</small></td>{cells}</tr>")
     return table([by, *(f">{escape(stage)}" for stage in stages)], lines, "heat")
