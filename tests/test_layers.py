@@ -17,7 +17,7 @@ FLOORS = [
     ("records", "base_templates"),
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
+        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
         "prompting",
     ),
     ("learner", "decode"),
