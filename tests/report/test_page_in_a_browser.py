@@ -1,4 +1,4 @@
-"""The report in headless Chromium: search, filters, keys, hover, zoom, phone, print, hostile text. Skipped without Playwright."""
+"""The report in headless Chromium: search, keys, hover, zoom, phone, print, hostile text. Skipped without Playwright."""
 
 import shutil
 from pathlib import Path
