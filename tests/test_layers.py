@@ -26,7 +26,7 @@ FLOORS = [
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "export", "terminal", "commands", "cli"),
+    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "export", "shipped_recipes", "terminal", "commands", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

