@@ -1,5 +1,5 @@
 """Promise: the folder that a stage writes answers greedily as ours in plain transformers, and in vLLM where it is installed;
-and its GGUF files (`--gguf`, by llama.cpp's converter) as the folder, read by transformers, and in llama.cpp where it is installed.
+and its GGUF files (`--gguf`, by llama.cpp's converter) as the folder: read by transformers, and in llama.cpp if it is there.
 
     python -m benchmarks exported_folder --model runs/smollm2 --vllm .venv-vllm/bin/python --gguf F16 --json FILE
 

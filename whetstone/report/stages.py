@@ -38,7 +38,8 @@ def _ours(run: RunRecord) -> str:
             plot = interval(score["mean"], score["low"], score["high"], quiet=kind == "control")
             rows.append(
                 f'<tr class="{kind}"><td>{label(name, stage, kind)}</td><td class="n score">{percent(score["mean"])}'
-                f"<br><small>{percent(score['low'])}–{percent(score['high'])}</small></td><td class="plotted">{plot}</td>"
+                f"<br><small>{percent(score['low'])}–{percent(score['high'])}</small></td>"
+                f'<td class="plotted">{plot}</td>'
                 f"{n(gain(run, stage, benchmark))}</tr>"
             )
     note = "Small numbers are 95 % intervals; differences are paired over the same problems."
@@ -56,7 +57,7 @@ def _papers() -> str:
         plot = interval(math500 / 100, math500 / 100, math500 / 100, quiet=True)
         rows.append(
             f'<tr class="{kind}"><td class="one">{name}</td>{n(aime)}<td class="n score">{math500}</td>'
-            f"<td class="plotted">{plot}</td>{n(gpqa)}</tr>"
+            f'<td class="plotted">{plot}</td>{n(gpqa)}</tr>'
         )
     aime, math500, gpqa = LATER
     cells = f'{n(aime, math500)}<td class="plotted"></td>{n(gpqa)}'
