@@ -106,7 +106,7 @@ def main() -> None:
     result: dict[str, Any] = {"name": "exported_folder", "model": given.model, "tokens": given.tokens}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        models.save(engine.model, engine.chat.tokenizer, folder, temperature=0)
+        models.save(engine.model, engine.chat.tokenizer, folder, sampling=Sampling(0.0))
         plain = by_transformers(folder, prompts, given.tokens)
         result["transformers"] = compared(ours, plain)
         if given.vllm:

@@ -39,6 +39,7 @@ from whetstone.run.trackers import track_scores
 from whetstone.run.usage import measured
 
 TRACKED = 8  # answers per problem set that trackers get
+OFF = {"top_p": 1.0, "top_k": 0}  # values with which a setting of scores changes nothing
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _model(
     prompt: PromptSettings,
 ) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
+    # Scores of an earlier version, which did not know them, stay those of these settings
+    values = {key: value for key, value in values.items() if OFF.get(key) != value}
     key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
     return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
