@@ -228,11 +228,13 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
 
 def _track(recipe: Recipe, model: _Model, scores: list[dict[str, Any]]) -> None:
     """Pass the scores to the recipe's trackers, with the first answers of each problem set."""
+    if not recipe.run.trackers:
+        return
     folder = recipe.folder / "scores"
     names = ("problem_id", "question", "gold", "text", "answer", "correct", "reason")
     answers = {
         score["benchmark"]: [
-            {name: row[name] for name in names}
+            {name: row.get(name) for name in names}
             for row in islice(read_rows(folder / model.name / score["benchmark"]), TRACKED)
         ]
         for score in scores
