@@ -17,8 +17,8 @@ FLOORS = [
     ("records", "base_templates"),
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
-        "prompting",
+        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
+        "problems", "prompting",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
@@ -27,8 +27,8 @@ FLOORS = [
         "report",
     ),
     (
-        "recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "test_runs",
-        "evaluation", "comparing", "commands", "cli",
+        "recipe", "recipe_stage", "shipped_recipes", "controls", "schema", "pipeline", "worker", "show", "ask", "export",
+        "terminal", "test_runs", "evaluation", "comparing", "commands", "cli",
     ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -51,9 +51,9 @@ DOORS = {
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py", "commands/"),
     "rich": ("terminal.py", "run/progress.py"),
-    "tensorboard": ("run/metrics.py",),
-    "wandb": ("run/metrics.py",),
-    "trackio": ("run/metrics.py",),
+    "tensorboard": ("run/trackers.py",),
+    "wandb": ("run/trackers.py",),
+    "trackio": ("run/trackers.py",),
     "pickle": (),
 }
 LOADS_TORCH = (

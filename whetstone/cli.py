@@ -14,6 +14,7 @@ from whetstone.commands.chat import chat
 from whetstone.commands.compare import compare
 from whetstone.commands.evaluate import evaluate
 from whetstone.commands.exit_status import USER_ERROR
+from whetstone.commands.export import export
 from whetstone.commands.generate import generate
 from whetstone.commands.plan import plan
 from whetstone.commands.published import published
@@ -25,7 +26,9 @@ from whetstone.commands.show import show
 from whetstone.commands.verify import verify
 from whetstone.run.visible import guard_libraries, write_line
 
-COMMANDS = (run, plan, schema, show, verify, evaluate, compare, regrade, published, generate, chat, report)
+COMMANDS = (
+    run, plan, schema, show, verify, evaluate, compare, regrade, published, generate, chat, report, export
+)  # fmt: skip
 
 app = typer.Typer(
     help="Whetstone sharpens a small language model into a maths reasoner.",

@@ -17,6 +17,7 @@ from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
+from whetstone.sample import shown_row
 from whetstone.verify import extract, get_policy
 from whetstone.verify.flexible import last_answer
 
@@ -84,22 +85,8 @@ def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:
 
 def as_row(problem: Problem, rollout: Rollout, tokens: int | None = None) -> dict[str, Any]:
     """A sample as scores keep it. `tokens`: as a server counted them, which gives no ids."""
-    return {
-        "problem_id": problem.id,
-        "index": rollout.index,
-        "question": problem.question,
-        "gold": problem.answer,
-        "policy": problem.policy,
-        "level": problem.level,
-        "domain": problem.domain,
-        "text": rollout.text,
-        "answer": rollout.answer,
-        "correct": rollout.correct,
-        "reason": rollout.reason,
-        "stop": rollout.stop,
-        "tokens": len(rollout.ids) if tokens is None else tokens,
-        "form": form_of(rollout.text, problem.policy),
-    }
+    row = shown_row(problem, rollout) | {"form": form_of(rollout.text, problem.policy)}
+    return row if tokens is None else row | {"tokens": tokens}
 
 
 def form_of(text: str, policy: str) -> str:

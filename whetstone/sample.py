@@ -183,10 +183,33 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def ended_right(rollout: Rollout) -> bool:
+    return rollout.correct is True and rollout.stop == "end"
+
+
+def shown_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
+    """A rollout as people read it, with its problem and verdict and without its ids."""
+    return {
+        "problem_id": problem.id,
+        "index": rollout.index,
+        "question": problem.question,
+        "gold": problem.answer,
+        "policy": problem.policy,
+        "level": problem.level,
+        "domain": problem.domain,
+        "text": rollout.text,
+        "answer": rollout.answer,
+        "correct": rollout.correct,
+        "reason": rollout.reason,
+        "stop": rollout.stop,
+        "tokens": len(rollout.ids),
+    }
+
+
 def right_rows(rollouts: Iterable[Rollout]) -> Iterator[dict[str, Any]]:
     """The right ones that ended by themselves, as `learner/conversation.py` reads them: for rejection fine-tuning."""
     for r in rollouts:
-        if r.correct is True and r.stop == "end":
+        if ended_right(r):
             yield {
                 "problem_id": r.problem_id,
                 "index": r.index,
