@@ -203,9 +203,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rooms]:
             )
         return scores
 
-    measure = ModuleType("whetstone.measure")
-    measure.score_model = score_model
-    monkeypatch.setitem(sys.modules, "whetstone.measure", measure)
+    monkeypatch.setattr("whetstone.measure.score_model", score_model)
     yield seen
 
 
