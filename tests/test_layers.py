@@ -26,7 +26,7 @@ FLOORS = [
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "cli"),
+    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "serve", "watch", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -52,6 +52,9 @@ DOORS = {
     "wandb": ("run/trackers.py",),
     "trackio": ("run/trackers.py",),
     "pickle": (),
+    "fastapi": ("serve/",),
+    "starlette": ("serve/",),
+    "uvicorn": ("serve/server.py",),
 }
 LOADS_TORCH = (
     "model",

@@ -18,11 +18,12 @@ from whetstone.commands.plan import plan
 from whetstone.commands.report import report
 from whetstone.commands.run import run
 from whetstone.commands.schema import schema
+from whetstone.commands.serve import serve
 from whetstone.commands.show import show
 from whetstone.commands.verify import verify
 from whetstone.run.visible import guard_libraries, write_line
 
-COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, report)
+COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, report)
 
 app = typer.Typer(
     help="Whetstone sharpens a small language model into a maths reasoner.",

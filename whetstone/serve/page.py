@@ -1,0 +1,5 @@
+"""The page."""
+
+
+def add_page(app, runs):
+    pass
