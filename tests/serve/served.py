@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import uvicorn
+import pytest
 
 from whetstone.decode.engine import Engine, load_engine
 from whetstone.serve import server
 from whetstone.serve.decoder import Decoder
 from whetstone.serve.server import Serving
+
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is in the extras serve and dev")
+pytest.importorskip("fastapi", reason="FastAPI is in the extras serve and dev")
+openai = pytest.importorskip("openai", reason="the client is in the extra dev")
 
 
 class Served(NamedTuple):
@@ -19,8 +23,6 @@ class Served(NamedTuple):
     decoder: Decoder
 
     def client(self, key: str = "none", **more: Any) -> Any:
-        import openai
-
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **more)
 
 

@@ -2,17 +2,13 @@
 
 import asyncio
 import json
+import shutil
 import threading
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-openai = pytest.importorskip("openai", reason="the client is in the extra `dev`")
-
 import torch
 
-from tests.serve.served import exact, served, until
+from tests.serve.served import exact, openai, served, until
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.decode.beam_search import Beams, beam_search
@@ -138,18 +134,11 @@ def test_beams_are_the_beam_search(client, engine):
 
 
 def test_thinking_ends_at_its_budget(client):
-    asked = [{"role": "user", "content": "Compute 1 + 2."}]
-    answer = client.completions.create(model="tiny", prompt="x", max_tokens=1)  # the model is loaded
-    assert answer.usage.completion_tokens == 1
-    choice = chat(
-        client,
-        asked,
-        max_tokens=60,
-        seed=3,
-        extra_body={"think_most": 10, "logit_bias": LONG["extra_body"]["logit_bias"]},
-    )
-    text = (getattr(choice.choices[0].message, "reasoning_content", "") or "") + choice.choices[0].message.content
-    assert text and choice.usage.completion_tokens == 60
+    """The model never ends it by itself; the forced end is part of the answer."""
+    answer = chat(client, max_tokens=60, seed=3, logprobs=True, extra_body=LONG["extra_body"] | {"think_most": 10})
+    before, end, after = answer.choices[0].message.content.partition("</think>")
+    assert before and end and after and answer.usage.completion_tokens == 60
+    assert len(answer.choices[0].logprobs.content) == 60, "tokens that were not sampled are noted, too"
 
 
 REFUSED = [
@@ -314,8 +303,6 @@ def test_our_own_generator_reads_it_as_any_server(world, engine):
 
 
 def test_all_stages_of_a_run_are_asked_by_name_and_two_at_once(folder, tmp_path):
-    import shutil
-
     run = tmp_path / "run"
     for stage in ("04-sft", "05-rl"):
         shutil.copytree(folder, run / stage / "model")

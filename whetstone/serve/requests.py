@@ -96,6 +96,11 @@ class Request(BaseModel):
         """How many of the likeliest tokens are wanted for each token; None: no log-probabilities."""
         raise NotImplementedError
 
+    @property
+    def biases(self) -> tuple[tuple[int, float], ...]:
+        """(id, number added to its logit). Raises BadRequest."""
+        return tuple((_token(name), value) for name, value in self.logit_bias.items())
+
     def sampling(self, own: Sampling, room: int) -> Sampling:
         """`own` holds the model's values for what is not given, `room` the tokens that are left for an answer."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop
@@ -106,7 +111,7 @@ class Request(BaseModel):
             max_tokens=room if self.max_tokens is None else self.max_tokens,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
-            bias=tuple((_token(name), value) for name, value in self.logit_bias.items()),
+            bias=self.biases,
             stop=tuple(stop for stop in stops if stop),
             stop_ids=tuple(self.stop_token_ids),
         )
@@ -182,7 +187,7 @@ def _in_words(kind: type[Request], error: ValidationError) -> BadRequest:
 
 def _check(request: Request) -> None:
     """What the fields' types do not say."""
-    if any(math.isnan(value) for value in request.logit_bias.values()):
+    if any(math.isnan(value) for _, value in request.biases):
         raise BadRequest("logit_bias holds a value that is not a number.", "logit_bias")
     if isinstance(request, ChatRequest):
         if request.top_logprobs is not None and not request.logprobs:

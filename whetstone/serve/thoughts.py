@@ -1,6 +1,6 @@
 """Thinking and answer apart, in a text that comes in pieces.
 
-`<think>…</think>` at the beginning of an answer is thinking, without the white space at its ends; so is one that is never closed.
+`<think>…</think>` at the beginning of an answer is thinking, without the white space at its ends, closed or not.
 The white space before the answer is left out. The pieces join to the same two texts whatever the pieces are.
 """
 

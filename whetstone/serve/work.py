@@ -94,11 +94,10 @@ def _sampling(request: Request, lane: Lane, ids: list[int]) -> Sampling:
         wanted = f" and max_tokens = {request.max_tokens}" if request.max_tokens else ""
         why = f"a prompt of {len(ids)} tokens{wanted} exceed the {limit}: shorten the prompt, or lower max_tokens."
         raise BadRequest(why, "messages", "context_length_exceeded")
-    for number, _ in (*((i, 0) for i in request.stop_token_ids), *((int(i), 0) for i in request.logit_bias)):
-        if not 0 <= number < lane.engine.chat.size:
-            raise BadRequest(
-                f"{number} is no id of the model's, which are 0 to {lane.engine.chat.size - 1}.", "logit_bias"
-            )
+    size = lane.engine.chat.size
+    for name, named in (("stop_token_ids", request.stop_token_ids), ("logit_bias", dict(request.biases))):
+        if unknown := [i for i in named if not 0 <= i < size]:
+            raise BadRequest(f"{name} names {unknown[0]}, which is no id of the model: they are 0 to {size - 1}.", name)
     return request.sampling(own_sampling(lane), room)
 
 
