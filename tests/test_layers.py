@@ -26,7 +26,7 @@ FLOORS = [
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "serve", "watch", "cli"),
+    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "follow", "serve", "watch", "cli"),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -47,7 +47,7 @@ DOORS = {
     "datasets": ("questions/sources/published.py",),
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py", "commands/"),
-    "rich": ("terminal.py", "run/progress.py"),
+    "rich": ("terminal.py", "watch.py", "run/progress.py"),
     "tensorboard": ("run/trackers.py",),
     "wandb": ("run/trackers.py",),
     "trackio": ("run/trackers.py",),

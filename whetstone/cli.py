@@ -21,9 +21,10 @@ from whetstone.commands.schema import schema
 from whetstone.commands.serve import serve
 from whetstone.commands.show import show
 from whetstone.commands.verify import verify
+from whetstone.commands.watch import watch
 from whetstone.run.visible import guard_libraries, write_line
 
-COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, report)
+COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, watch, report)
 
 app = typer.Typer(
     help="Whetstone sharpens a small language model into a maths reasoner.",
