@@ -2,6 +2,7 @@
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -116,24 +117,20 @@ def _stages(view: RunView) -> Table:
         ("score %", "right"),
     ):
         table.add_column(heading, justify=justify, overflow="fold")
-    scores = {
-        row["stage"]: f"{100 * row['mean']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        for row in view.scores
-        if row["main"]
-    }
+    scores = {row["stage"]: _percent(row) for row in view.scores if row["main"]}
     for stage in view.stages:
         step = f"{stage.step:,}" if stage.step else ""
         step += f"/{stage.steps:,}" if step and stage.steps and stage.status != "done" else ""
         left = "" if stage.status == "done" else " left"
-        cells = (
-            stage.name,
-            stage.status,
-            step,
-            f"{clock(stage.seconds)}{left}" if stage.seconds else "",
-            scores.get(stage.name, ""),
-        )
+        took = f"{clock(stage.seconds)}{left}" if stage.seconds else ""
+        cells = stage.name, stage.status, step, took, scores.get(stage.name, "")
         table.add_row(*(visible(cell, one_line=True) for cell in cells), style=COLOURS[stage.status])
     return table
+
+
+def _percent(score: dict[str, Any]) -> str:
+    mean, low, high = (100 * score[name] for name in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _curves(stage: StageView) -> list[Text]:
@@ -156,7 +153,7 @@ def sparkline(values: list[float], width: int = WIDTH) -> str:
     """
     count = min(width, len(values))
     cuts = [part * len(values) // count for part in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
     low, high = min(means), max(means)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
