@@ -37,7 +37,7 @@ def watch(folder: Path, seconds: float, once: bool, out: TextIO | None = None) -
         console(out).print(screen_of(view))
         return
     else:
-        _print_lines(folder, view, seconds, out)
+        view = _print_lines(folder, view, seconds, out)
     write_line(_ending(view), out)
 
 
@@ -65,7 +65,8 @@ def _ending(view: RunView) -> str:
     return f"{view.name}: nobody works on it; whetstone run continues it"
 
 
-def _print_lines(folder: Path, view: RunView, seconds: float, out: TextIO) -> None:
+def _print_lines(folder: Path, view: RunView, seconds: float, out: TextIO) -> RunView:
+    """Returns how it stands at the end."""
     said = ""
     while True:
         stage = view.current
@@ -75,7 +76,7 @@ def _print_lines(folder: Path, view: RunView, seconds: float, out: TextIO) -> No
             write_line(line, out)
             out.flush()
         if not _goes_on(view):
-            return
+            return view
         time.sleep(seconds)
         view = _again(folder, view)
 

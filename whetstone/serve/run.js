@@ -12,6 +12,7 @@ function clock(seconds) {
 
 function short(value) {
   if (Number.isInteger(value)) return value.toLocaleString("en");
+  if (Math.abs(value) < 0.001) return value.toExponential(1);
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 }
 
@@ -82,7 +83,9 @@ function clearCurves() {
 
 function drawGroups(groups) {
   const text = JSON.stringify(groups);
-  if (byId("groups").dataset.drawn === text) return;
+  const reading = byId("groups").querySelector("details[open]");
+  if (byId("groups").dataset.drawn === text || (reading && byId("groups").dataset.stage === byId("stage").value)) return;
+  byId("groups").dataset.stage = byId("stage").value;
   byId("groups").dataset.drawn = text;
   if (!groups.length) { byId("groups").replaceChildren(made("p", "note", "This stage keeps no answers, or none yet.")); return; }
   byId("groups").replaceChildren(...groups.reverse().map(drawGroup));
