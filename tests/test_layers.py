@@ -17,7 +17,7 @@ FLOORS = [
     ("records", "base_templates"),
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
+        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
         "prompting",
     ),
     ("learner", "decode"),
@@ -26,7 +26,10 @@ FLOORS = [
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "commands", "follow", "serve", "watch", "cli"),
+    (
+        "recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "export", "shipped_recipes",
+        "terminal", "commands", "follow", "watch", "serve", "cli",
+    ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -13,6 +13,7 @@ import typer
 from whetstone.commands.chat import chat
 from whetstone.commands.evaluate import evaluate
 from whetstone.commands.exit_status import USER_ERROR
+from whetstone.commands.export import export
 from whetstone.commands.generate import generate
 from whetstone.commands.plan import plan
 from whetstone.commands.report import report
@@ -24,7 +25,7 @@ from whetstone.commands.verify import verify
 from whetstone.commands.watch import watch
 from whetstone.run.visible import guard_libraries, write_line
 
-COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, watch, report)
+COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, watch, report, export)
 
 app = typer.Typer(
     help="Whetstone sharpens a small language model into a maths reasoner.",

@@ -1,7 +1,7 @@
 """What pages in a browser are made of, for the report and the server: one offline file each, without a request.
 
-`uPlot.iife.min.js` and `uPlot.min.css` are uPlot 1.6.32 (charts), `temml.min.js` is Temml 0.13.5 (TeX to MathML); their licences (MIT)
-lie beside them. The rest is ours.
+`uPlot.iife.min.js` and `uPlot.min.css` are uPlot 1.6.32 (charts), `temml.min.js` is Temml 0.13.5 (TeX to MathML); their
+licences (MIT) lie beside them. The rest is ours.
 """
 
 import base64
@@ -39,5 +39,7 @@ def shown(value: Any) -> Any:
 
 def policy(scripts: list[str]) -> str:
     """A Content-Security-Policy under which a page runs these inline scripts, no other, and loads nothing."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}; base-uri 'none'; form-action 'none'"

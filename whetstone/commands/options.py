@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for instance recipes/tiny.toml.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of an installed recipe: tiny.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME.KEY=VALUE", help="Change a setting of a stage or shared table. Repeatable."),

@@ -16,9 +16,10 @@ def plan(recipe: RecipeFile, sets: Sets = None) -> None:
     from whetstone.pipeline.staleness import plan_recipe
     from whetstone.recipe import read_recipe
     from whetstone.run.progress import clock
+    from whetstone.shipped_recipes import recipe_file
     from whetstone.terminal import print_estimates
 
-    checked = read_recipe(recipe, sets or ())
+    checked = read_recipe(recipe_file(recipe), sets or ())
     write_line("\n".join([f"{recipe} -> {checked.folder}", *checked.warnings()]))
     estimates = {}
     planned = plan_recipe(checked)

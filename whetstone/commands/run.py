@@ -30,9 +30,10 @@ def run(
     from whetstone.recipe import read_recipe
     from whetstone.run.processes import Terminated, terminate_as_interrupt
     from whetstone.run.secrets import redacted
+    from whetstone.shipped_recipes import recipe_file
     from whetstone.terminal import print_results
 
-    checked = read_recipe(recipe, sets or ())
+    checked = read_recipe(recipe_file(recipe), sets or ())
     try:
         with terminate_as_interrupt():
             run_recipe(checked, first, last, only or (), force)

@@ -55,6 +55,15 @@ class Curves:
     steps: tuple[float, float]
 
 
+# Metrics in other units than they are logged in: (title, factor, in percent?)
+UNITS = {
+    "memory": ("memory, GiB", 2**-30, False),
+    "seconds_left": ("time left, minutes", 1 / 60, False),
+    "mfu": ("model FLOPs utilisation", 1.0, True),
+    "padding": ("padding", 1.0, True),
+}
+
+
 def curves(run: RunRecord) -> str:
     pipeline, parts, number = run.pipeline, [], count()
     for drawn in stage_curves(run):
@@ -77,16 +86,24 @@ def stage_curves(run: RunRecord) -> list[Curves]:
 
 def _stage_curves(run: RunRecord, stage: StageRecord, other: StageRecord | None) -> Curves | None:
     logged = {run.name: stage.metrics()} | ({run.beside.name: other.metrics()} if run.beside and other else {})
-    names = dict.fromkeys(name for rows in logged.values() for row in rows for name, value in row.items() if _is_number(value))
+    names = dict.fromkeys(
+        name for rows in logged.values() for row in rows for name, value in row.items() if _is_number(value)
+    )
     first, shown = [], {"step"}
     for heading, keys, percent in PANELS.get(stage.kind, ()):
         if there := [key for key in keys if key in names]:
             first.append(_drawn(heading, there, logged, percent))
             shown.update(there)
-    more = [_drawn(_words(name), [name], logged) for name in names if name not in shown]
+    more = [_alone(name, logged) for name in names if name not in shown]
     steps = [row["step"] for rows in logged.values() for row in rows if _is_number(row.get("step"))]
     first, more = ([one for one in part if one.lines] for part in (first, more))
     return Curves(stage, first, more, (min(steps), max(steps))) if first or more else None
+
+
+def _alone(name: str, logged: dict[str, list[dict[str, Any]]]) -> Panel:
+    title, factor, percent = UNITS.get(name, (_words(name), 1.0, False))
+    drawn = _drawn(title, [name], logged, percent)
+    return replace(drawn, lines=[replace(line, ys=[y * factor for y in line.ys]) for line in drawn.lines])
 
 
 def _drawn(title: str, names: Sequence[str], logged: dict[str, list[dict[str, Any]]], percent: bool = False) -> Panel:
