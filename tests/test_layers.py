@@ -17,8 +17,8 @@ FLOORS = [
     ("records", "base_templates"),
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
-        "prompting",
+        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
+        "prompting", "browser",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
