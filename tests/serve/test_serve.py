@@ -55,7 +55,9 @@ def engine(folder):
 
 
 def chat(client, messages=ASKED, **more):
-    return client.chat.completions.create(**{"model": "tiny", "messages": messages, "max_tokens": 24} | more)
+    return client.chat.completions.create(
+        **{"model": "tiny", "messages": messages, "max_tokens": 24, "temperature": 0} | more
+    )
 
 
 def test_a_greedy_answer_is_the_engines(client, engine):
@@ -69,7 +71,7 @@ def test_a_greedy_answer_is_the_engines(client, engine):
 
 
 def test_a_stream_joins_to_the_whole_answer_in_text_logprobs_and_usage(client):
-    asked = {"n": 3, "seed": 7, "logprobs": True, "top_logprobs": 2, "max_tokens": 40}
+    asked = {"n": 3, "seed": 7, "temperature": 1, "logprobs": True, "top_logprobs": 2, "max_tokens": 40}
     whole = chat(client, **asked)
     parts = {index: ["", "", [], None] for index in range(3)}
     usage = None
@@ -124,6 +126,32 @@ def test_completions_of_several_prompts_stand_in_order_and_repeat_them_if_asked(
     assert [(c.index, c.text) for c in both.choices] == list(
         enumerate([f"1 + 2{alone[0]}"] * 2 + [f"What is{alone[1]}"] * 2)
     )
+
+
+def test_log_probabilities_of_a_prompt_are_those_of_transformers(folder, client):
+    """As lm-eval asks for the likelihood of an answer: the prompt is repeated, one token follows."""
+    from transformers import AutoModelForCausalLM
+
+    ids = [5, 3, 9, 2, 40, 7]  # 2 ends a turn
+    asked = {"model": "tiny", "prompt": [ids, ids[:3]], "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
+    whole = client.completions.create(**asked)
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder).double()(torch.tensor([ids])).logits[0].log_softmax(-1)
+    for choice, count in zip(whole.choices, (6, 3), strict=True):
+        noted = choice.logprobs
+        assert len(noted.tokens) in (count, count + 1) and noted.token_logprobs[0] is None is noted.top_logprobs[0]
+        own = [expected[place, ids[place + 1]].item() for place in range(count - 1)]
+        assert noted.token_logprobs[1:count] == pytest.approx(own, abs=1e-4)
+        best = expected[: count - 1].amax(-1).tolist()
+        assert [max(top.values()) for top in noted.top_logprobs[1:count]] == pytest.approx(best, abs=1e-4)
+        assert choice.text.startswith("".join(noted.tokens[:count]))
+    parts = [part.choices[0] for part in client.completions.create(**asked, stream=True)]
+    for choice in whole.choices:
+        own = [part for part in parts if part.index == choice.index]
+        assert "".join(part.text for part in own) == choice.text
+        assert [
+            x for part in own if part.logprobs for x in part.logprobs.token_logprobs
+        ] == choice.logprobs.token_logprobs
 
 
 def test_beams_are_the_beam_search(client, engine):

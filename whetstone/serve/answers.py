@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from whetstone.chat import Chat
-from whetstone.serve.decoder import Finished
+from whetstone.serve.decoder import Echo, Finished, Notes
 from whetstone.serve.requests import BadRequest
 from whetstone.serve.thoughts import Part, apart
 
 ENDS = {"end": "stop", "stop": "stop", "length": "length"}
 INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are not a whole character
-Likeliest = list[list[tuple[int, float]]]
 
 
 class Tokens:
@@ -31,7 +30,7 @@ class Tokens:
     def _decoded(self, ids: list[int]) -> str:
         return self.chat.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def of_chat(self, notes: Likeliest) -> dict[str, Any]:
+    def of_chat(self, notes: Notes) -> dict[str, Any]:
         """`logprobs` of a chat's choice. The ids that end a turn are no part of its text."""
         kept = [note for note in notes if note[0][0] not in self.chat.stops]
         content = [
@@ -39,16 +38,23 @@ class Tokens:
         ]
         return {"content": content, "refusal": None}
 
-    def of_text(self, notes: Likeliest, offset: int) -> dict[str, Any]:
-        """`logprobs` of a completion's choice, whose first new character is at `offset`."""
+    def of_text(self, notes: Notes, offset: int, echo: Echo | None = None) -> dict[str, Any]:
+        """`logprobs` of a completion's choice, whose first new character is at `offset`. The prompt that is repeated comes
+        first, and its first token has none."""
         kept = [note for note in notes if note[0][0] not in self.chat.stops]
-        texts = [self.text(own[0]) for own, *_ in kept]
-        offsets = [offset + sum(map(len, texts[:place])) for place in range(len(texts))]
+        ids = [own[0] for own, *_ in kept]
+        if echo:
+            ids, kept = [*echo.ids, *ids], [*echo.notes, *kept]
+        texts = [self.text(number) for number in ids]
+        unknown: list[None] = [None] * (len(ids) - len(kept))
         return {
             "tokens": texts,
-            "token_logprobs": [own[1] for own, *_ in kept],
-            "top_logprobs": [{self.text(number): logprob for number, logprob in others} for _, *others in kept],
-            "text_offset": offsets,
+            "token_logprobs": [*unknown, *(own[1] for own, *_ in kept)],
+            "top_logprobs": [
+                *unknown,
+                *({self.text(number): logprob for number, logprob in others} for _, *others in kept),
+            ],
+            "text_offset": [offset + sum(map(len, texts[:place])) for place in range(len(texts))],
         }
 
     def _entry(self, number: int, logprob: float) -> dict[str, Any]:
@@ -78,7 +84,7 @@ def chat_choice(done: Finished, tokens: Tokens | None) -> dict[str, Any]:
 
 
 def chat_delta(
-    index: int, part: Part, tokens: Tokens | None = None, notes: Likeliest = (), role: bool = False, end: str | None = None
+    index: int, part: Part, tokens: Tokens | None = None, notes: Notes = (), role: bool = False, end: str | None = None
 ) -> dict[str, Any]:  # fmt: skip
     delta: dict[str, Any] = {"role": "assistant", "content": ""} if role else {}
     if part.thinking:
@@ -90,9 +96,10 @@ def chat_delta(
 
 
 def text_choice(
-    index: int, text: str, tokens: Tokens | None = None, notes: Likeliest = (), offset: int = 0, end: str | None = None
+    index: int, text: str, tokens: Tokens | None = None, notes: Notes = (), offset: int = 0, end: str | None = None,
+    echo: Echo | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    logprobs = tokens.of_text(notes, offset) if tokens else None
+    logprobs = tokens.of_text(notes, offset, echo) if tokens else None
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": end}
 
 

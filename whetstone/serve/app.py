@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from whetstone.serve import answers
-from whetstone.serve.decoder import Finished
+from whetstone.serve.decoder import Echo, Finished
 from whetstone.serve.guard import Guard
 from whetstone.serve.page import add_page
 from whetstone.serve.requests import BadRequest, ChatRequest, TextRequest, read_request
@@ -42,6 +42,10 @@ def application(service: Service) -> FastAPI:
     async def refused(_: Request, error: BadRequest) -> Response:
         headers = {"Retry-After": str(RETRY_AFTER)} if error.status == 429 else None
         return JSONResponse(answers.error_body(error), error.status, headers)
+
+    @app.exception_handler(Exception)  # a fault of ours, which uvicorn logs
+    async def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse(answers.error_body(error), 500)
 
     @app.exception_handler(404)
     @app.exception_handler(405)
@@ -109,19 +113,19 @@ async def _complete(service: Service, request: Request, asked: TextRequest) -> R
         return done
     choices = []
     for one in done:
-        echoed = _echoed(running, asked, one.index)
+        echoed, echo = _echoed(running, asked, one.index)
         text, end = one.completion.text.removeprefix(running.chat.opening), answers.ENDS[one.completion.stop]
-        choices.append(answers.text_choice(one.index, echoed + text, running.tokens, one.notes, 0, end))
+        choices.append(answers.text_choice(one.index, echoed + text, running.tokens, one.notes, 0, end, echo))
     body = answers.head(running.name, "text_completion", running.model)
     return JSONResponse(body | {"choices": choices, "usage": answers.usage(done, asked.n)})
 
 
-def _echoed(running: Running, asked: TextRequest, index: int) -> str:
-    """The prompt of a choice, if it is to be repeated."""
-    given = asked.prompts()[index // asked.n] if asked.echo else ""
-    if isinstance(given, str):
-        return given
-    return running.chat.tokenizer.decode(given)
+def _echoed(running: Running, asked: TextRequest, index: int) -> tuple[str, Echo | None]:
+    """The prompt of a choice, as text and as ids, if it is to be repeated."""
+    if not asked.echo:
+        return "", None
+    given, echo = asked.prompts()[index // asked.n], running.echoes[index // asked.n]
+    return given if isinstance(given, str) else running.chat.tokenizer.decode(given), echo
 
 
 async def _whole(running: Running) -> list[Finished] | Response:
@@ -191,18 +195,20 @@ async def _text_chunks(running: Running, asked: TextRequest) -> AsyncIterator[di
     done: list[Finished] = []
     body = answers.head(running.name, "text_completion", running.model)
     async for event in running.events():
-        index, end = event.index, None
+        index, end, echo = event.index, None, None
         text = "" if isinstance(event, Finished) else event.text
+        if not begun[index]:
+            echoed, echo = _echoed(running, asked, index)
+            text = echoed + text.removeprefix(running.chat.opening)
+            begun[index] = True
         if isinstance(event, Finished):
             done.append(event)
             end = answers.ENDS[event.completion.stop]
-        elif not begun[index]:
-            text = _echoed(running, asked, index) + text.removeprefix(running.chat.opening)
-            begun[index] = True
         notes = event.notes[noted[index] :] if isinstance(event, Finished) else event.notes
         noted[index] += len(notes)
-        if end or notes or text:
-            yield body | {"choices": [answers.text_choice(index, text, running.tokens, notes, offsets[index], end)]}
+        if end or notes or text or echo:
+            choice = answers.text_choice(index, text, running.tokens, notes, offsets[index], end, echo)
+            yield body | {"choices": [choice]}
         offsets[index] += len(text)
     if asked.stream_options.include_usage:
         yield body | {"choices": [], "usage": answers.usage(done, asked.n)}

@@ -37,6 +37,13 @@ class Finished(NamedTuple):
     notes: Notes
 
 
+class Echo(NamedTuple):
+    """The ids of a prompt that is repeated, and the notes of all but the first."""
+
+    ids: list[int]
+    notes: Notes
+
+
 class Search(NamedTuple):
     """A beam search in the place of sequences."""
 

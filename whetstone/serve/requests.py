@@ -203,10 +203,6 @@ def _check(request: Request) -> None:
             raise BadRequest(f"{many} are more than {MOST_CHOICES} choices: send several requests.", "prompt")
         if request.best_of not in (None, request.n):
             raise BadRequest("best_of is not supported by this server: give the same number as n.", "best_of")
-        if request.echo and request.logprobs is not None:
-            raise BadRequest(
-                "echo with logprobs is not supported: log-probabilities of a prompt are not computed.", "echo"
-            )
 
 
 def _check_beams(request: ChatRequest) -> None:

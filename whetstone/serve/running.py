@@ -10,7 +10,7 @@ from fastapi import Request
 from whetstone.chat import Chat
 from whetstone.prompting import BARE, Prompting, stored_prompt
 from whetstone.serve import answers
-from whetstone.serve.decoder import Finished, Job, Lane, Work, Written
+from whetstone.serve.decoder import Echo, Finished, Job, Lane, Work, Written
 from whetstone.serve.requests import ChatRequest, TextRequest
 from whetstone.serve.service import Service
 from whetstone.serve.work import chat_work, text_work
@@ -26,10 +26,11 @@ class Running:
         service.admit(prompts * asked.n)
         self.name = f"{kind}-{secrets.token_hex(12)}"
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
+        self.echoes: list[Echo] = []  # of the prompts, if they are to be repeated
         if isinstance(asked, ChatRequest):
             work = chat_work(asked, self.name, seed, lambda: _trained(folder))
         else:
-            work = text_work(asked, self.name, seed)
+            work = text_work(asked, self.name, seed, self.echoes)
         self.chat: Chat | None = None  # known from the first event on, as `tokens`
         self.tokens: answers.Tokens | None = None
         loop = asyncio.get_running_loop()

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from whetstone.decode.beam_search import Beams
 from whetstone.decode.budget_forcing import BudgetForcing
+from whetstone.decode.decoding import likeliest
 from whetstone.decode.sampling import draws
 from whetstone.decode.sequence import Sequence
 from whetstone.prompting import Prompting
 from whetstone.records import Message, Prompt, Sampling
-from whetstone.serve.decoder import Lane, Search, Work
+from whetstone.serve.decoder import Echo, Lane, Notes, Search, Work
 from whetstone.serve.requests import BadRequest, ChatRequest, Request, TextRequest
 
 DEFAULT_TOKENS = 16  # of a completion without max_tokens, OpenAI's number
@@ -37,8 +38,8 @@ def chat_work(request: ChatRequest, name: str, seed: int, trained: Callable[[], 
     return prepare
 
 
-def text_work(request: TextRequest, name: str, seed: int) -> Callable[[Lane], Work]:
-    """The choices of each prompt follow one another."""
+def text_work(request: TextRequest, name: str, seed: int, echoes: list[Echo]) -> Callable[[Lane], Work]:
+    """The choices of each prompt follow one another. `echoes` is filled if the prompts are to be repeated."""
 
     def prepare(lane: Lane) -> Work:
         work = []
@@ -49,6 +50,9 @@ def text_work(request: TextRequest, name: str, seed: int) -> Callable[[Lane], Wo
             if not ids:
                 raise BadRequest("prompt is empty: it has at least one token.", "prompt")
             sampling = _sampling(request, lane, ids)
+            if request.echo:
+                noted = prompt_notes(lane, ids, request.logprobs) if request.logprobs is not None else []
+                echoes.append(Echo(ids, noted))
             if request.max_tokens is None:
                 sampling = replace(sampling, max_tokens=min(DEFAULT_TOKENS, sampling.max_tokens))
             for index in range(number * request.n, (number + 1) * request.n):
@@ -56,6 +60,15 @@ def text_work(request: TextRequest, name: str, seed: int) -> Callable[[Lane], Wo
         return work
 
     return prepare
+
+
+def prompt_notes(lane: Lane, ids: list[int], alternatives: int) -> Notes:
+    """Like those of sampled tokens, for the tokens of a prompt but the first, which follows nothing."""
+    notes: Notes = []
+    for block in lane.engine.runner.prompt_logits(ids):
+        for row, token in zip(block, ids[len(notes) + 1 :], strict=False):
+            notes.append(likeliest(row, token, alternatives))
+    return notes
 
 
 def as_trained(turns: tuple[Message, ...], prompting: Prompting) -> tuple[Message, ...]:
