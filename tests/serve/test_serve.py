@@ -33,7 +33,9 @@ def folder(tmp_path_factory):
     for p in model.parameters():
         if p.dim() > 1:
             p.data.mul_(3.0)
-    model.get_output_embeddings().weight.data[:4] *= 0.01  # the head's rows of the tokens that end a turn: answers are long
+    model.get_output_embeddings().weight.data[:4] *= (
+        0.01  # the head's rows of the tokens that end a turn: answers are long
+    )
     path = tmp_path_factory.mktemp("served") / "tiny"
     models.save(model, tokenizer, path)
     return path
@@ -324,6 +326,19 @@ def test_a_failure_of_the_model_ends_its_requests_and_the_next_is_answered(folde
         with pytest.raises(openai.InternalServerError, match="out of memory"):
             chat(client, max_tokens=2)
         assert chat(client, max_tokens=2).usage.completion_tokens == 2
+        assert running.decoder.in_flight == 0
+
+
+def test_a_server_that_stops_says_so_to_who_waits_and_to_who_comes(folder):
+    with served(folder) as running:
+        client = running.client()
+        stream = chat(client, stream=True, **LONG)
+        next(iter(stream))
+        running.decoder.shut()
+        with pytest.raises(openai.APIError, match="the server stops"):
+            list(stream)
+        with pytest.raises(openai.InternalServerError, match="the server stops"):
+            chat(client)
         assert running.decoder.in_flight == 0
 
 

@@ -18,6 +18,7 @@ from whetstone.decode.sequence import Sequence as Decoded
 from whetstone.records import Completion, Prompt
 from whetstone.run.progress import say
 
+STOPS = "the server stops"
 Notes = list[list[tuple[int, float]]]  # `Sequence.likeliest`
 
 
@@ -137,6 +138,7 @@ class Decoder:
 
     def __init__(self, load: Callable[[str], Engine], max_batch: int, most_models: int):
         self.load, self.max_batch, self.most_models = load, max_batch, most_models
+        self.stopping = False
         self.in_flight = 0  # choices that are submitted and not done
         self.lanes: OrderedDict[str, Lane] = OrderedDict()
         self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
@@ -147,15 +149,22 @@ class Decoder:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """What is being decoded is cancelled."""
+    def shut(self) -> None:
+        """What is being decoded ends with an error, and nothing more is taken. May be called by a signal's handler."""
+        self.stopping = True
         self._orders.put(("stop", None))
+
+    def stop(self) -> None:
+        """`shut`, and wait for the thread."""
+        self.shut()
         self._thread.join()
 
     def submit(self, job: Job) -> None:
         with self._lock:
             self.in_flight += job.choices
         self._orders.put(("add", job))
+        if self.stopping and not self._thread.is_alive():
+            self._refuse_rest()
 
     def cancel(self, job: Job) -> None:
         self._orders.put(("cancel", job))
@@ -173,8 +182,19 @@ class Decoder:
                     self._step(model, lane)
         for lane in self.lanes.values():
             for job in list(lane.jobs.values()):
-                self._end(job, ConnectionError("the server stops"))
+                self._end(job, ConnectionError(STOPS))
             lane.close()
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Of the jobs that came too late."""
+        while True:
+            try:
+                order, job = self._orders.get(block=False)
+            except queue.Empty:
+                return
+            if order == "add" and job is not None:
+                self._end(job, ConnectionError(STOPS))
 
     def _obey(self, wait: bool) -> bool:
         """All orders that are there; False for the one to stop."""

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from whetstone.model_folder import check_model
@@ -89,7 +90,15 @@ def serve(serving: Serving, key: str = "") -> None:
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
         )
-        uvicorn.Server(config).run(sockets=[opened])
+        server = uvicorn.Server(config)
+        go = server.handle_exit
+
+        def end(number: int, frame: FrameType | None) -> None:
+            app.state.decoder.shut()  # streams end with their error now, so that nobody is waited for
+            go(number, frame)
+
+        server.handle_exit = end  # type: ignore[method-assign]
+        server.run(sockets=[opened])
 
 
 def is_loopback(host: str) -> bool:

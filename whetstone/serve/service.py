@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whetstone.run.mistakes import first_few, suggestion
-from whetstone.serve.decoder import Decoder
+from whetstone.serve.decoder import STOPS, Decoder
 from whetstone.serve.requests import BadRequest
 
 
@@ -33,7 +33,9 @@ class Service:
         return chosen, models[chosen]
 
     def admit(self, choices: int) -> None:
-        """Raises BadRequest if too many wait."""
+        """Raises BadRequest if too many wait, or if the server stops."""
+        if self.decoder.stopping:
+            raise BadRequest(STOPS, status=503)
         most = self.decoder.max_batch + self.queue
         if choices > most:
             raise BadRequest(f"{choices} choices are more than this server takes at once, {most}.", "n")
