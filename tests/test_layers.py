@@ -28,7 +28,7 @@ FLOORS = [
     ),
     (
         "recipe", "recipe_stage", "shipped_recipes", "controls", "schema", "pipeline", "worker", "show", "ask", "export",
-        "terminal", "test_runs", "evaluation", "comparing", "commands", "cli",
+        "terminal", "test_runs", "evaluation", "comparing", "commands", "follow", "watch", "serve", "cli",
     ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -50,11 +50,14 @@ DOORS = {
     "datasets": ("questions/sources/published.py",),
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py", "commands/"),
-    "rich": ("terminal.py", "run/progress.py"),
+    "rich": ("terminal.py", "watch.py", "run/progress.py"),
     "tensorboard": ("run/trackers.py",),
     "wandb": ("run/trackers.py",),
     "trackio": ("run/trackers.py",),
     "pickle": (),
+    "fastapi": ("serve/",),
+    "starlette": ("serve/",),
+    "uvicorn": ("serve/server.py",),
 }
 LOADS_TORCH = (
     "model",

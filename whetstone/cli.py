@@ -22,12 +22,14 @@ from whetstone.commands.regrade import regrade
 from whetstone.commands.report import report
 from whetstone.commands.run import run
 from whetstone.commands.schema import schema
+from whetstone.commands.serve import serve
 from whetstone.commands.show import show
 from whetstone.commands.verify import verify
+from whetstone.commands.watch import watch
 from whetstone.run.visible import guard_libraries, write_line
 
 COMMANDS = (
-    run, plan, schema, show, verify, evaluate, compare, regrade, published, generate, chat, report, export
+    run, plan, schema, show, verify, evaluate, compare, regrade, published, generate, chat, serve, watch, report, export
 )  # fmt: skip
 
 app = typer.Typer(
