@@ -13,21 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from whetstone import model as models
+from whetstone.batch import Row
 from whetstone.chat import Chat
 from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
-from whetstone.learner.learner import Learner, Policy
+from whetstone.learner.learner import Learner
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.template import set_thinking
 
 
-class Base(Policy):
-    """The root module of the model as it is without its adapter: a reference that costs no memory."""
+@dataclass(frozen=True)
+class Base:
+    """The learner's model as it is without its adapter: a reference that costs no memory."""
 
-    def forward(self, batch: Any, temperature: Any = 1.0) -> Any:
-        with without_adapter(self.model):
-            return super().forward(batch, temperature)
+    learner: Learner
+
+    def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[Any]:
+        with without_adapter(self.learner.model):
+            return self.learner.row_logprobs(rows, temperature)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,10 @@ class Student:
         """The model as it was loaded, with weights of its own."""
         return _load(self.stage, self.source, self.stage.model.dtype, role)[0]
 
-    def reference(self) -> Learner:
-        """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
-        if self.adapts and self.stage.parallel.shard != "fsdp":
-            parallel = self.stage.parallel.model_copy(update={"activation_checkpointing": 0, "compile": False})
-            return Learner(self.model, self.chat.size, parallel, root=Base(self.model, self.chat.size))
+    def reference(self, learner: Learner) -> Learner | Base:
+        """The model as it was loaded, for its log-probabilities. It is never updated."""
+        if self.adapts:
+            return Base(learner)
         return Learner(self.again("reference").requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:

@@ -84,7 +84,7 @@ def train(stage: Stage) -> dict[str, Any]:
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
-        reference = student.reference() if algorithm.reference else None
+        reference = student.reference(learner) if algorithm.reference else None
         critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
         with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
             for step in steps:
