@@ -127,8 +127,11 @@ def test_a_stage_trains_an_adapter_saves_both_and_resumes_to_the_bit(tmp_path, w
     merged, _ = load(tmp_path / "one" / "model")
     base, _ = load(adder)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "one" / "adapter").merge_and_unload()
-    for (name, ours), (_, other) in zip(merged.named_parameters(), theirs.named_parameters(), strict=True):
-        assert torch.allclose(ours, other, atol=1e-6), name
+    monkeypatch.setenv("WHETSTONE_CACHE", str(tmp_path / "cache"))
+    alone, _ = load(tmp_path / "one" / "adapter")
+    of_all = (model.named_parameters() for model in (merged, theirs, alone))
+    for (name, ours), (_, other), (_, named) in zip(*of_all, strict=True):
+        assert torch.allclose(ours, other, atol=1e-6) and torch.allclose(ours, named, atol=1e-6), name
 
 
 def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world, adder):

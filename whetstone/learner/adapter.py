@@ -5,19 +5,22 @@
     for name, weight in plain_weights(model)   # the model without adapters that computes the same: what samplers and files get
 
 A stage that trains an adapter ends with the whole model, the adapter merged (`model/`), and the adapter alone as peft writes it
-(`adapter/`). The next stage starts from the merged model, with a new adapter.
+(`adapter/`), which names its base. The next stage starts from the merged model, with a new adapter.
 
 Letters: O outputs of a layer, I inputs, R rank.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from whetstone.model_hub import downloaded_as
 from whetstone.run.mistakes import install_hint
 from whetstone.run.settings import AdapterSettings
 
@@ -48,7 +51,6 @@ def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
         lora_dropout=0.0,  # the gradient of a row must not depend on how often it is computed
         use_dora=settings.dora,
         task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "SEQ_CLS",
-        base_model_name_or_path=model.name_or_path,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -123,17 +125,20 @@ def own_weights(
     return {name: whole(p.detach()) for name, p in model.named_parameters() if OWN.search(name)}
 
 
-def save_adapter(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write the adapter alone: adapter_config.json and adapter_model.safetensors, as peft reads them."""
+def save_adapter(model: Any, weights: dict[str, torch.Tensor], folder: Path, base: Path | str) -> None:
+    """Write the adapter alone: adapter_config.json and adapter_model.safetensors, as peft reads them.
+
+    The configuration names the `base`: by its name on the Hub if it was downloaded, else by its place.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=NAME)
+    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=NAME, save_embedding_layers=False)
     # peft's own wrapper around a model adds this prefix
     named = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config[NAME]
-    config.inference_mode = True
+    on_hub = downloaded_as(Path(base))
+    name, revision = on_hub or (os.path.abspath(base), None)
+    config = replace(model.peft_config[NAME], base_model_name_or_path=name, revision=revision, inference_mode=True)
     config.save_pretrained(folder)
-    config.inference_mode = False

@@ -30,7 +30,7 @@ from whetstone.learner.accelerators import ACCELERATORS
 from whetstone.learner.conversation import read_conversation
 from whetstone.learner.cpu_hours import SAMPLING_SHARE, clock, forks_of, with_cpu_time
 from whetstone.model_files import CONFIG, check_folder, read_object
-from whetstone.model_folder import check_model, gguf_of, local_model
+from whetstone.model_folder import base_of, check_model, gguf_of, local_model
 from whetstone.model_gguf import check_gguf, sizes
 from whetstone.prompting import prompting_of
 from whetstone.run.folder import Stage
@@ -88,6 +88,8 @@ def shape_of(folder: Path | str | None, model: ModelSettings) -> Shape | None:
     if folder is not None and (gguf := gguf_of(folder)) is not None:
         header = check_gguf(gguf)
         return _shape(sizes(header), header.weights, "output.weight" not in header.tensors)
+    if folder is not None and (base := base_of(folder)):  # an adapter that is not merged yet
+        return shape_of(base, model)
     return None if model.path is not None and "layers" not in model.model_fields_set else shape_in_settings(model)
 
 

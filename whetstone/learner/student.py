@@ -17,6 +17,7 @@ from whetstone.batch import Row
 from whetstone.chat import Chat
 from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
 from whetstone.learner.learner import Learner
+from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
@@ -100,7 +101,10 @@ class Student:
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:
-                save_adapter(self.model, weights, self.stage.output("adapter"))
+                folder = self.stage.output("adapter")
+                save_adapter(self.model, weights, folder, local_model(self.source) or self.source)
+                self.tokenizer.save_pretrained(folder)
+                self.prompting.save(folder)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:

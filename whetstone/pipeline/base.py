@@ -54,6 +54,8 @@ def described(recipe: Recipe) -> str:
     facts = (
         [f"revision {known['revision']}, commit {known['commit'] or 'not downloaded yet'}"] if "commit" in known else []
     )
+    if base := known.get("adapter_of"):
+        facts.append(f"an adapter, merged into {base['name']}")
     if source := known.get("converted_from"):
         facts.append(
             f"converted from {source['file']}, GGUF, {source['quantisation']}: its weights are rounded to that"

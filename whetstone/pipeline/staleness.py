@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from whetstone.base_templates import SHIPPED
-from whetstone.model_folder import file_hash, local_model
+from whetstone.model_folder import base_of, file_hash, local_model
 from whetstone.pipeline.outputs import changed, content_of
 from whetstone.prompting import facts_of
 from whetstone.recipe import Recipe
@@ -226,7 +226,11 @@ def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
 
 
 def base_hash(path: str) -> str | None:
-    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's."""
+    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's, of an
+    adapter its folder's and its base's.
+    """
+    if Path(path).exists() and (base := base_of(path)):
+        return hashlib.sha256(f"{hash_of(Path(path))} {base_hash(base)}".encode()).hexdigest()
     return (file_hash(path) or hash_of(local_model(path) or Path(path))) if Path(path).exists() else None
 
 
