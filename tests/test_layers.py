@@ -52,6 +52,8 @@ DOORS = {
     "wandb": ("run/metrics.py",),
     "trackio": ("run/metrics.py",),
     "pickle": (),
+    "peft": ("learner/adapter.py", "model_adapter.py"),
+    "bitsandbytes": ("learner/four_bit.py",),
 }
 LOADS_TORCH = (
     "model",

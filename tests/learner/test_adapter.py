@@ -9,8 +9,9 @@ from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
 from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
+from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.head import chunked_logprobs
-from whetstone.learner.learner import Learner
+from whetstone.learner.learner import Learner, publish
 from whetstone.learner.next_token import next_token_loss
 from whetstone.model import load
 from whetstone.rl import loop
@@ -142,3 +143,66 @@ def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world
     assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
     kl = logged(tmp_path / "r", "kl")
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-6
+
+
+# --- QLoRA
+
+
+def rounded_to_nf4(weight: torch.Tensor) -> torch.Tensor:
+    """Each number becomes the nearest of 16 quantiles of the normal distribution, times the largest of its block of 64."""
+    from bitsandbytes.functional import get_4bit_type
+
+    levels = get_4bit_type("nf4", device="cpu")
+    blocks = weight.reshape(-1, 64)
+    largest = blocks.abs().amax(1, keepdim=True)
+    nearest = (blocks / largest)[..., None].sub(levels).abs().argmin(-1)
+    return (levels[nearest] * largest).reshape(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_beside_weights_in_4_bits_learns_from_the_rounded_ones(dtype):
+    """Gradient and merged weights are those of a plain model with the rounded weights; the adapter is in fp32."""
+    pytest.importorskip("bitsandbytes")
+    model = random_model("llama", VOCABULARY, dtype)
+    stored = {name: p.detach().clone() for name, p in model.named_parameters()}
+    add_adapter(model, AdapterSettings(rank=2, weights="nf4"), seed=0)
+    assert is_rounded(model) and all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    plain_model = random_model("llama", VOCABULARY, dtype)
+    publish(plain_weights(model), plain_model)
+    changed = 0
+    for name, p in plain_model.named_parameters():
+        if "proj" in name:
+            wanted = rounded_to_nf4(stored[name].float())
+            assert (p.float() - wanted).abs().max() < 0.02 * wanted.abs().max()  # the scales are rounded too
+            changed += 1
+        else:
+            assert torch.equal(p, stored[name])
+    assert changed == 14
+    add_adapter(plain_model, AdapterSettings(rank=2), seed=0)
+    losses, gradients = zip(*(gradient_in_fp32(m) for m in (model, plain_model)), strict=True)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6 if dtype == torch.float32 else 2e-2)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, wanted in gradients[1].items():
+        bound = 1e-5 if dtype == torch.float32 else 5e-2
+        assert (gradients[0][name] - wanted).abs().max() <= bound * wanted.abs().max(), name
+
+
+def gradient_in_fp32(model) -> tuple[float, dict[str, torch.Tensor]]:
+    sums = Learner(model, VOCABULARY, CPU).forward_backward([collate(ROWS)], next_token_loss)
+    return sums["loss"], {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_stage_beside_weights_in_4_bits_samples_and_saves_what_it_trained(tmp_path, world, adder):
+    """Its reference is the rounded base: the divergence from it begins at 0."""
+    pytest.importorskip("bitsandbytes")
+    known = {"steps": 2, "prompts_per_step": 2, "samples": 4, "max_tokens": 24, "pool": {"samples": 0}}
+    known |= {"stabilisers": [], "kl": {"coefficient": 0.01}, "optimizer": {"learning_rate": 5e-3}}
+    room = stage(tmp_path / "r", loop.Settings(kind="rl", **known), model=adder, prompts=world["prompts"])
+    loop.run(with_adapter(room, weights="nf4"))
+    assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    assert logged(tmp_path / "r", "kl")[0] == pytest.approx(0, abs=1e-6)
+    assert "quantization_config" not in (tmp_path / "r" / "model" / "config.json").read_text()
+    saved, base = load(tmp_path / "r" / "model")[0], load(adder)[0]
+    name = "model.layers.0.mlp.down_proj.weight"
+    a, b = saved.get_parameter(name), base.get_parameter(name)
+    assert 0.02 < (a - b).norm() / b.norm() < 0.3  # rounded, and trained

@@ -1,5 +1,5 @@
 """Adapters: small trained matrices beside frozen weights, by peft (LoRA, Hu et al. 2022, arXiv 2106.09685; DoRA, Liu et al.
-2024, arXiv 2402.09353).
+2024, arXiv 2402.09353), and QLoRA, whose frozen weights are rounded to 4 bits (four_bit.py).
 
     add_adapter(model, settings, seed)         # in place: the base is frozen, the adapter is trained
     for name, weight in plain_weights(model)   # the model without adapters that computes the same: what samplers and files get
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from whetstone.learner.four_bit import dense, quantise
 from whetstone.model_hub import downloaded_as
 from whetstone.run.mistakes import install_hint
 from whetstone.run.settings import AdapterSettings
@@ -40,9 +41,12 @@ def _peft() -> Any:
 def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
     """Freeze the model and put an adapter beside its linear layers. It changes nothing until it is trained: B is 0.
 
-    Raises ImportError without peft, ValueError if the model has no such layers.
+    The adapter is in fp32 at least, because bf16 loses small updates. With `weights = "nf4"` the frozen layers are rounded first
+    (four_bit.py). Raises ImportError if a package is missing, ValueError if the model has no such layers.
     """
     peft = _peft()
+    if settings.weights == "nf4":
+        quantise(model)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = peft.LoraConfig(
         r=settings.rank,
@@ -52,12 +56,17 @@ def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
         use_dora=settings.dora,
         task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "SEQ_CLS",
     )
+    model.is_loaded_in_4bit = settings.weights == "nf4"  # which peft asks
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             peft.inject_adapter_in_model(config, model, adapter_name=NAME)
         except ValueError as error:
             raise ValueError(f"[adapter] targets = {targets!r}: {error}") from error
+    del model.is_loaded_in_4bit
+    for name, p in model.named_parameters():
+        if OWN.search(name):
+            p.data = p.data.to(torch.promote_types(p.dtype, torch.float32))
     for name, layer in adapted(model):
         if not isinstance(layer.base_layer, torch.nn.Linear):
             raise ValueError(
@@ -87,7 +96,7 @@ def plain_weights(
             continue
         owner, base, last = name.rpartition(BASE)
         if not base or owner not in layers:
-            yield name, whole(parameter.detach())
+            yield name, whole(dense(parameter))
         elif last == "weight":
             yield f"{owner}.weight", merged(layers[owner], whole)
         else:
@@ -96,7 +105,7 @@ def plain_weights(
 
 def merged(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """W + s B A, of (O, I); with DoRA its rows have the length that is learnt. In the weight's type; sums in fp32 at least."""
-    weight, a, b = (whole(part.weight.detach()) for part in (layer.base_layer, layer.lora_A[NAME], layer.lora_B[NAME]))
+    weight, a, b = (whole(dense(part.weight)) for part in (layer.base_layer, layer.lora_A[NAME], layer.lora_B[NAME]))
     wide = torch.promote_types(weight.dtype, torch.float32)
     total = weight.to(wide) + layer.scaling[NAME] * (b.to(wide) @ a.to(wide))
     if layer.use_dora.get(NAME):

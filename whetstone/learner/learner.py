@@ -345,10 +345,7 @@ class Learner:
         """
         if copy is self.model:
             return
-        targets = dict(copy.named_parameters())
-        with torch.no_grad():
-            for name, weight in plain_weights(self.model, self.process_group.whole):
-                targets[name].copy_(weight)
+        publish(plain_weights(self.model, self.process_group.whole), copy)
 
     def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""
@@ -363,6 +360,14 @@ class Learner:
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights, temperature)
         self.process_group.wait()
+
+
+@torch.no_grad()
+def publish(weights: Iterable[tuple[str, torch.Tensor]], copy: Any) -> None:
+    """Copy weights into a module, by their names."""
+    targets = dict(copy.named_parameters())
+    for name, weight in weights:
+        targets[name].copy_(weight)
 
 
 class Together:

@@ -15,8 +15,16 @@ from typing import Any
 from whetstone import model as models
 from whetstone.batch import Row
 from whetstone.chat import Chat
-from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
-from whetstone.learner.learner import Learner
+from whetstone.learner.adapter import (
+    add_adapter,
+    has_adapter,
+    own_weights,
+    plain_weights,
+    save_adapter,
+    without_adapter,
+)
+from whetstone.learner.four_bit import is_rounded
+from whetstone.learner.learner import Learner, publish
 from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
@@ -75,7 +83,10 @@ class Student:
         sampled = self.stage.parallel.sampling_dtype(device, dtype)
         if sampled == dtype and not copied and not self.adapts:
             return self.model
-        return _load(self.stage, self.source, sampled, "sampler")[0]
+        copy = _load(self.stage, self.source, sampled, "sampler")[0]
+        if is_rounded(self.model):  # and so is what the learner computes
+            publish(plain_weights(self.model), copy)
+        return copy
 
     def again(self, role: str) -> Any:
         """The model as it was loaded, with weights of its own."""
@@ -119,7 +130,8 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if stage.adapter.rank:
         add_adapter(model, stage.adapter, stage.seed)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained")
+        frozen = ", beside frozen layers in 4 bits" if stage.adapter.weights == "nf4" else ""
+        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained{frozen}")
     if chat.closed:
         say(
             f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, set [prompt] thinking = "
