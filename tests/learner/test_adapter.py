@@ -13,8 +13,12 @@ from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.learner import Learner, publish
 from whetstone.learner.next_token import next_token_loss
-from whetstone.model import load
+from whetstone.learner.student import load as load_student
+from whetstone.model import load, save
+from whetstone.reward_model import with_scalar_head
 from whetstone.rl import loop
+from whetstone.rl.algorithm import CriticSettings
+from whetstone.rl.critic import build_critic
 from whetstone.run.folder import hash_folder
 from whetstone.run.settings import AdapterSettings, ParallelSettings
 
@@ -143,6 +147,17 @@ def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world
     assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
     kl = logged(tmp_path / "r", "kl")
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-6
+
+
+@pytest.mark.parametrize("start", ["policy", "reward_model"])
+def test_a_critic_trains_an_adapter_of_its_own_and_its_head(start, tmp_path, adder):
+    tokenizer = load(adder)[1]
+    room = with_adapter(stage(tmp_path / "r", loop.Settings(kind="rl"), model=adder, reward_model=tmp_path / "judge"))
+    student = load_student(room)
+    save(with_scalar_head(load(adder)[0], student.chat, seed=0), tokenizer, tmp_path / "judge")
+    critic = build_critic(room, student, CriticSettings(start=start))
+    trained = {name for name, _, _ in critic.learner.owned()}
+    assert trained == {name for name in trained if "lora_" in name} | {"score.weight"} and len(trained) > 10
 
 
 # --- QLoRA

@@ -41,8 +41,8 @@ def _peft() -> Any:
 def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
     """Freeze the model and put an adapter beside its linear layers. It changes nothing until it is trained: B is 0.
 
-    The adapter is in fp32 at least, because bf16 loses small updates. With `weights = "nf4"` the frozen layers are rounded first
-    (four_bit.py). Raises ImportError if a package is missing, ValueError if the model has no such layers.
+    The adapter is in fp32 at least, because bf16 loses small updates. With `weights = "nf4"` the frozen layers are rounded
+    first (four_bit.py). Raises ImportError if a package is missing, ValueError if the model has no such layers.
     """
     peft = _peft()
     if settings.weights == "nf4":
