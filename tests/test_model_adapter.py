@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny_models import random_model, tiny
 from whetstone import model as models
-from whetstone.learner.cost import shape_of
+from whetstone.learner.shape import shape_of
 from whetstone.model_folder import check_model, find_model, local_model, provenance
 from whetstone.model_template import check_template
 from whetstone.pipeline.staleness import base_hash
