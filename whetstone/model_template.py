@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,20 @@ def template_source(given: str) -> str:
     return source
 
 
+def new_tokens(name: Path | str, chat_template: str) -> list[str]:
+    """The control tokens of a template that a model's tokenizer lacks; [] if the model is not on this machine yet."""
+    folder = local_model(name)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return []
+    from tokenizers import Tokenizer
+
+    return _lacking(template_source(chat_template), Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab())
+
+
+def _lacking(source: str, vocabulary: Container[str]) -> list[str]:
+    return [token for token in dict.fromkeys(CONTROL.findall(source)) if token not in vocabulary]
+
+
 def template_in(name: Path | str, given: str | None = None) -> str | None:
     """The text of the template that is given, or of a model on this machine ("" if it has none); None if it is not here."""
     if given:
@@ -121,7 +136,7 @@ def _write(base: Path, folder: Path, given: str, source: str, add_tokens: bool) 
             f"note: the tokenizer begins a text with {tokenizer.bos_token}, and the chat template {given} does not write it"
         )
     vocabulary = tokenizer.get_vocab()
-    lacking = [token for token in dict.fromkeys(CONTROL.findall(source)) if token not in vocabulary]
+    lacking = _lacking(source, vocabulary)
     added = lacking if add_tokens else []
     if added:
         model, before = models.read(base, dtype=_dtype(base))[0], max(vocabulary.values()) + 1

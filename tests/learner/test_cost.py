@@ -290,10 +290,10 @@ def test_activations_beside_an_adapter_are_what_autograd_keeps(dtype, compute):
 
 
 def test_memory_of_lora_and_qlora_of_phi_4_mini_on_small_cards():
-    """By hand. A layer's four matrices have 3072 x (5120 + 3072 + 16384 + 8192) = 100.7 M weights, 3.221e9 in 32 layers; rank 16
-    adds 16 x (8192 + 6144 + 19456 + 11264) = 0.721 M to each, 23.1 M in all: 4 bytes for each of adapter, gradient and two
-    moments are 0.37 GB. The base in bf16 is 7.67 GB; in NF4 its layers are 3.221e9 x 0.5159 = 1.66 GB, and the rest, 0.615e9, is
-    1.23 GB. RL's sampler has a copy of 7.67 GB in bf16. The head is frozen: 3 x 0.82 GB of logits."""
+    """By hand. A layer's four matrices have 3072 x (5120 + 3072 + 16384 + 8192) = 100.7 M weights, 3.221e9 in 32 layers; rank
+    16 adds 16 x (8192 + 6144 + 19456 + 11264) = 0.721 M to each, 23.1 M in all: 4 bytes for each of adapter, gradient and two
+    moments are 0.37 GB. The base in bf16 is 7.67 GB; in NF4 its layers are 3.221e9 x 0.5159 = 1.66 GB, and the rest, 0.615e9,
+    is 1.23 GB. RL's sampler has a copy of 7.67 GB in bf16. The head is frozen: 3 x 0.82 GB of logits."""
     shape = shape_of(PHI.path, PHI)
     parallel = ParallelSettings(compute="bfloat16", accelerator="L4", activation_checkpointing=1)
     known = {"samples": True, "reference": True}

@@ -166,7 +166,7 @@ def with_sampling(
     stage: Stage,
     tokens: int,
     longest: int,
-    beside: Beside = Beside(samples=True),  # noqa: B008
+    beside: Beside = Beside(samples=True),
 ) -> Estimate:
     """The estimate, plus the time to sample `tokens` tokens in sequences of up to `longest`.
 

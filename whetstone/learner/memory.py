@@ -83,8 +83,8 @@ def training_memory(
 ) -> dict[str, float]:  # fmt: skip
     """Bytes per device for a micro-batch of `tokens` tokens, by use.
 
-    If the stage `samples`, and the learner keeps only a share of the weights, has them in another type or trains an adapter, the
-    sampler has a copy of its own. `forks` processes share a step on a CPU. `moments` is the optimizer's setting.
+    If the stage `samples`, and the learner keeps only a share of the weights, has them in another type or trains an adapter,
+    the sampler has a copy of its own. `forks` processes share a step on a CPU. `moments` is the optimizer's setting.
     """
     gpu, size, count = on_gpu(parallel), BYTES[dtype], shape.parameters
     shared = parallel.processes if parallel.shard == "fsdp" else 1

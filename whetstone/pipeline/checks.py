@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from whetstone.model_folder import check_model
 from whetstone.model_template import check_template, template_in
+from whetstone.pipeline.base import refuse_new_tokens
 from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.prompting import read_examples
@@ -67,6 +68,7 @@ def _adapter(recipe: Recipe, stage: RecipeStage) -> None:
             f"[adapter] rank = {adapter.rank}: {stage.name} starts from random weights, which an adapter leaves as they are. "
             "Let this stage train them all (adapter = { rank = 0 } in it), or name a [model] path."
         )
+    refuse_new_tokens(recipe, stage)
     if adapter.weights == "nf4" and recipe.parallel.processes > 1 and recipe.parallel.shard == "fsdp":
         raise ValueError(
             '[adapter] weights = "nf4" with [parallel] shard = "fsdp": weights in 4 bits are not divided among processes. '
