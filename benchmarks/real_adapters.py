@@ -1,4 +1,4 @@
-"""Tokens that fine-tuning a pretrained model trains on per CPU second, and its memory: an adapter beside all weights, both ours.
+"""Tokens that fine-tuning a pretrained model trains on per CPU second, and its memory: an adapter beside all weights (ours).
 
     python -m benchmarks real_adapters --json benchmarks/results/real_adapters.json
 

@@ -8,6 +8,7 @@ from tests.tiny_models import random_model
 from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
+from whetstone.dpo import rollout_dpo
 from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
 from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.head import chunked_logprobs
@@ -147,6 +148,40 @@ def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world
     assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
     kl = logged(tmp_path / "r", "kl")
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-6
+
+
+def dpo_room(folder, world, adder):
+    known = {"source": "teacher", "batch_pairs": 4, "checkpoint_every": 1, "optimizer": {"learning_rate": 5e-3}}
+    return stage(folder, rollout_dpo.Settings(kind="dpo", **known), model=adder, pairs=world["pairs"])
+
+
+def ppo_room(folder, world, adder):
+    known = {
+        "algorithm": "ppo",
+        "steps": 2,
+        "prompts_per_step": 2,
+        "samples": 2,
+        "max_tokens": 24,
+        "checkpoint_every": 1,
+    }
+    known |= {
+        "pool": {"samples": 0},
+        "kl": {"coefficient": 0.01, "estimator": "k1"},
+        "optimizer": {"learning_rate": 5e-3},
+    }
+    return stage(folder, loop.Settings(kind="rl", **known), model=adder, prompts=world["prompts"])
+
+
+@pytest.mark.parametrize(("run", "room"), [(rollout_dpo.run, dpo_room), (loop.run, ppo_room)], ids=["dpo", "ppo"])
+def test_dpo_and_ppo_with_its_critic_resume_adapters_to_the_bit(run, room, tmp_path, world, adder, monkeypatch):
+    made = [with_adapter(room(tmp_path / name / "s", world, adder)) for name in ("undisturbed", "killed")]
+    run(made[0])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        run(made[1])
+    run(made[1])
+    for artifact in ("model", "adapter", "checkpoints/step-000002"):
+        assert hash_folder(made[0].folder / artifact) == hash_folder(made[1].folder / artifact)
 
 
 @pytest.mark.parametrize("start", ["policy", "reward_model"])
