@@ -9,10 +9,10 @@ from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
 from whetstone.dpo import rollout_dpo
-from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
+from whetstone.learner.adapter import adapted, add_adapter, plain_weights, publish, without_adapter
 from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.head import chunked_logprobs
-from whetstone.learner.learner import Learner, publish
+from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
 from whetstone.learner.student import load as load_student
 from whetstone.model import load, save

@@ -12,7 +12,7 @@ Letters: O outputs of a layer, I inputs, R rank.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +112,14 @@ def merged(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.T
         length = whole(layer.lora_magnitude_vector[NAME].weight.detach()).to(wide)
         total = total * (length / total.norm(dim=1))[:, None]
     return total.to(weight.dtype)
+
+
+@torch.no_grad()
+def publish(weights: Iterable[tuple[str, torch.Tensor]], copy: Any) -> None:
+    """Copy weights into a module, by their names."""
+    targets = dict(copy.named_parameters())
+    for name, weight in weights:
+        targets[name].copy_(weight)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
-from whetstone.learner.adapter import plain_weights
+from whetstone.learner.adapter import plain_weights, publish
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -360,14 +360,6 @@ class Learner:
         if self.process_group.main:
             models.save(self.model, tokenizer, folder, weights, temperature)
         self.process_group.wait()
-
-
-@torch.no_grad()
-def publish(weights: Iterable[tuple[str, torch.Tensor]], copy: Any) -> None:
-    """Copy weights into a module, by their names."""
-    targets = dict(copy.named_parameters())
-    for name, weight in weights:
-        targets[name].copy_(weight)
 
 
 class Together:

@@ -20,11 +20,12 @@ from whetstone.learner.adapter import (
     has_adapter,
     own_weights,
     plain_weights,
+    publish,
     save_adapter,
     without_adapter,
 )
 from whetstone.learner.four_bit import is_rounded
-from whetstone.learner.learner import Learner, publish
+from whetstone.learner.learner import Learner
 from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
