@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from whetstone.pipeline.checks import check_stages
+from whetstone.pipeline.staleness import fingerprint
 from whetstone.recipe import read_recipe
 
 WALK = """
@@ -140,5 +141,7 @@ def test_a_stage_with_an_adapter_of_its_own_leaves_the_others_as_they_are(recipe
     )
     check_stages(read, read.stages)
     assert [read.adapter_of(read.stage(name)).rank for name in ("midtrain", "rl")] == [0, 2]
+    used = [fingerprint(read, read.stage(name)) for name in ("midtrain", "rl")]
+    assert not any("adapter.rank" in facts["shared"] for facts in used)  # nor do they become stale by that table
     with pytest.raises(ValueError, match=r'weights = "nf4" is for a model that an adapter is trained beside. Set rank'):
         read_recipe(recipe, ["adapter.weights=nf4"])

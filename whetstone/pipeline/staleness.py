@@ -205,7 +205,8 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         template = recipe.model.chat_template
         if template and template not in SHIPPED:
             inputs["[model] chat_template"] = _input("", template, hash_of(Path(template)))
-    uses = [use for use in stage.room.uses if use != "prompt"]
+    apart = {"prompt", *(["adapter"] if getattr(stage.settings, "adapter", None) else [])}  # it has its own
+    uses = [use for use in stage.room.uses if use not in apart]
     asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
     prompt = facts_of(recipe.prompt, recipe.model.path if "prompt" in stage.room.uses else None) if asks else {}
     room_file = file_of(stage.kind)
