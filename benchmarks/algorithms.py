@@ -2,6 +2,7 @@
 
     python -m benchmarks algorithms                        # RL algorithms, Rollout DPO variants, SFT on right rollouts
     python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
+    python -m benchmarks algorithms --table adapters       # LoRA at several ranks, beside all weights
     python -m benchmarks algorithms --only grpo dapo --seeds 0
 
 One run, `runs/algorithms`: the model is made once, by the shortened walk of recipes/dapo.toml; then every variant and seed
@@ -70,7 +71,11 @@ STABILISERS: dict[str, dict[str, Any]] = {
     for count in range(4)
     for chosen in combinations(PAPER, count)
 }
-TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS}
+ADAPTERS: dict[str, dict[str, Any]] = {"grpo": ALGORITHMS["grpo"]} | {
+    f"lora_{rank}": RL | {"algorithm": "grpo", "adapter.rank": rank, "optimizer.learning_rate": 1e-3}
+    for rank in (1, 8, 32)
+}
+TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS}
 
 
 def stage_name(variant: str, seed: int) -> str:

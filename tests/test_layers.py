@@ -16,7 +16,7 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records", "base_templates"),
     (
-        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
+        "model", "model_adapter", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
         "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
         "problems", "prompting",
     ),
@@ -58,6 +58,8 @@ DOORS = {
     "fastapi": ("serve/",),
     "starlette": ("serve/",),
     "uvicorn": ("serve/server.py",),
+    "peft": ("learner/adapter.py", "model_adapter.py"),
+    "bitsandbytes": ("learner/four_bit.py",),
 }
 LOADS_TORCH = (
     "model",

@@ -19,7 +19,7 @@ from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
-from whetstone.learner.adapter import plain_weights
+from whetstone.learner.adapter import plain_weights, publish
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -346,10 +346,7 @@ class Learner:
         """
         if copy is self.model:
             return
-        targets = dict(copy.named_parameters())
-        with torch.no_grad():
-            for name, weight in plain_weights(self.model, self.process_group.whole):
-                targets[name].copy_(weight)
+        publish(plain_weights(self.model, self.process_group.whole), copy)
 
     def save_model(self, tokenizer: Any, folder: Path, sampling: Sampling = models.SAMPLING) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""

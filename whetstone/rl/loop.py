@@ -85,7 +85,7 @@ def train(stage: Stage) -> dict[str, Any]:
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
-        reference = student.reference() if algorithm.reference else None
+        reference = student.reference(learner) if algorithm.reference else None
         critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
         with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
             for step in steps:
@@ -221,7 +221,7 @@ def reads(settings: Settings) -> list[Path]:
 
 def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: how much is sampled, and bounds if that depends on what the model solves."""
-    from whetstone.learner.cost import training_estimate, with_sampling
+    from whetstone.learner.cost import Beside, training_estimate, with_sampling
 
     settings: Settings = stage.settings
     step, most = settings.prompts_per_step * settings.samples, most_rollouts(settings)
@@ -229,6 +229,8 @@ def plan(stage: Stage) -> Estimate:
     candidates = settings.pool.prompts * settings.pool.samples
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
+    reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
+    beside = Beside(samples=True, reference=reference, critic=hasattr(settings.algorithm, "critic"))
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
@@ -243,10 +245,10 @@ def plan(stage: Stage) -> Estimate:
             "rollouts per step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
             "updates per step": f"{updates:,}",
         },
-        samples=True,
+        beside=beside,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
-    return with_sampling(estimate, stage, sampled, settings.max_tokens)
+    return with_sampling(estimate, stage, sampled, settings.max_tokens, beside)
 
 
 def needs_reward_model(settings: Settings) -> bool:

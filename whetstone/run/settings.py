@@ -289,6 +289,17 @@ class AdapterSettings(Settings):
         description="layers that get one: all linear ones below the head, or those of these names (q_proj, …)",
     )
     dora: bool = Field(False, description="the length of each row is learnt apart from its direction")
+    weights: Literal["stored", "nf4"] = Field(
+        "stored", description="of the frozen layers; nf4: rounded to 4 bits (QLoRA, by bitsandbytes)"
+    )
+
+    @model_validator(mode="after")
+    def _only_an_adapter_learns_beside_rounded_weights(self) -> "AdapterSettings":
+        if self.weights == "nf4" and not self.rank:
+            raise ValueError(
+                'weights = "nf4" is for a model that an adapter is trained beside. Set rank, or leave it out'
+            )
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -336,6 +347,9 @@ Spikes = Annotated[SpikeSettings, Field(description="what to do if the loss jump
 class TrainingSettings(StageSettings):
     """What every stage that trains a model has."""
 
+    adapter: Annotated[
+        AdapterSettings | None, Field(description="of this stage, in place of [adapter]; rank 0: all weights")
+    ] = None
     optimizer: Optimizer = OptimizerSettings()
     checkpoint_every: CheckpointEvery = 50
     spikes: Spikes = SpikeSettings()
