@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
+from whetstone.rl.correction import with_correction
 from whetstone.rl.critic import build_critic
 from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
@@ -103,7 +104,10 @@ def train(stage: Stage) -> dict[str, Any]:
                 if critic:
                     kept = critic.valued(kept)
                 trained = credited(algorithm, kept, groups)
-                if settings.old_policy == "learner":
+                if settings.correction.kind != "none":
+                    trained, corrections = with_correction(learner, trained, settings.correction)
+                    metrics |= corrections
+                elif settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate, critic)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from whetstone.pool import PoolSettings, StudentSettings
+from whetstone.rl.correction import CorrectionSettings
 from whetstone.rl.kl import KLSettings
 from whetstone.rl.registry import STABILISERS, AnyAlgorithm, AnyStabiliser
 from whetstone.rl.reward import file_of
@@ -46,6 +47,9 @@ class Settings(StudentSettings):
     passes: int = Field(1, gt=0, le=10**4, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
         "sampler", description="the denominator of the ratio (rl/update.py)"
+    )
+    correction: CorrectionSettings = Field(
+        CorrectionSettings(), description="importance weights against a sampler that differs from the learner"
     )
     reward: str | dict[str, float] = Field(
         "plus_minus_one",
@@ -109,6 +113,15 @@ class Settings(StudentSettings):
             raise ValueError(
                 f"random_verdicts = {self.random_verdicts} with reward = {self.reward!r}: other rewards read the answer. Leave "
                 "reward out for plus_minus_one, or set zero_one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_correction_is_to_the_learner(self) -> "Settings":
+        if self.correction.kind != "none" and self.old_policy == "sampler" and "old_policy" in self.model_fields_set:
+            raise ValueError(
+                f'old_policy = "sampler" with correction.kind = "{self.correction.kind}": the ratio to the sampler corrects '
+                "already, and would count twice. Leave old_policy out"
             )
         return self
 
