@@ -14,6 +14,7 @@ from whetstone.report.curves import curves
 from whetstone.report.head import head
 from whetstone.report.provenance import data, reproduce
 from whetstone.report.read import RunRecord, read_run
+from whetstone.report.reward_models import reward_models
 from whetstone.report.rollouts import rollouts
 from whetstone.report.stages import groups, ladder, scores
 from whetstone.run.folder import Stage, write_text
@@ -27,6 +28,7 @@ SECTIONS = (
     ("scores", "Scores", scores),
     ("controls", "Controls", controls),
     ("curves", "Curves", curves),
+    ("reward_models", "Reward models", reward_models),
     ("levels", "Levels and domains", groups),
     ("rollouts", "Rollouts", rollouts),
     ("data", "Data", data),
