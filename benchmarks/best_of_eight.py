@@ -1,12 +1,12 @@
 """Promise: a reward model picks a better one of eight answers than the majority does, or the honest null.
 
-    python -m benchmarks algorithms --table feedback --only ppo_reward_model --seeds 0     # makes the model and its reward model
+    python -m benchmarks algorithms --table feedback --only ppo_reward_model --seeds 0   # makes the model and reward-0
     python -m benchmarks best_of_eight runs/feedback --reward-model reward-0 --json FILE
 
-Nothing is sampled: the saved answers of a scored stage (default: sft) to the held-out problems are taken, which the reward model
-was not trained on. `mean` is the share of right answers, `majority` that of problems whose most frequent answer is right, `length`
-takes the shortest answer, `best` the one with the highest reward, `any` counts a problem with one right answer. Differences are
-paired by problem, with the 95 % interval of a bootstrap over problems.
+Nothing is sampled: the saved answers of a scored stage (default: sft) to the held-out problems are taken, on which the reward
+model was not trained. `mean` is the share of right answers, `majority` that of problems whose most frequent answer is right,
+`length` takes the shortest answer, `best` the one with the highest reward, `any` counts a problem with one right answer.
+Differences are paired by problem, with the 95 % interval of a bootstrap over problems.
 """
 
 import argparse

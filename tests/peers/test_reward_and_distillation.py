@@ -78,7 +78,8 @@ def test_the_loss_of_a_reward_model_is_that_of_reward_trainer(margin, centring):
     trainer = MagicMock()
     trainer.args = SimpleNamespace(center_rewards_coefficient=centring or None)
     logits = torch.cat([rewards[0::2], rewards[1::2]])[:, None]
-    inputs = {"attention_mask": torch.ones(8, 3)} | ({"margin": torch.full((4,), margin, dtype=torch.float64)} if margin else {})
+    inputs = {"attention_mask": torch.ones(8, 3)}
+    inputs |= {"margin": torch.full((4,), margin, dtype=torch.float64)} if margin else {}
     theirs = RewardTrainer.compute_loss(trainer, lambda **_: SimpleNamespace(logits=logits), inputs)
     close(ours, theirs, (rewards,))
 

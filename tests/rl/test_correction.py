@@ -139,9 +139,10 @@ def test_options_that_have_no_effect_are_refused(table, message):
         CorrectionSettings(**table)
 
 
-def test_a_correction_and_the_sampler_as_old_policy_are_refused():
-    with pytest.raises(ValueError, match="would count twice"):
-        Settings(kind="rl", old_policy="sampler", correction={"kind": "truncate"})
+def test_a_table_with_defaults_alone_is_no_mistake():
+    for table in ({"kind": "none"}, {"kind": "mask", "limit": 3.0}):
+        read = Settings(kind="rl", correction=table)
+        assert Settings.model_validate(read.model_dump(mode="json")) == read
 
 
 def test_a_stage_logs_its_weights_which_are_1_where_sampler_and_learner_agree(tmp_path, world, adder):

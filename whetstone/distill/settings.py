@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from whetstone.decode.server_settings import ScoringServer
 from whetstone.pool import PoolSettings, StudentSettings
-from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings
+from whetstone.run.settings import CheckpointEvery, Optimizer, OptimizerSettings, changed
 
 
 class Settings(StudentSettings):
@@ -47,7 +47,7 @@ class Settings(StudentSettings):
     def _what_is_set_is_used(self) -> "Settings":
         if "beta" in self.model_fields_set and self.divergence != "jensen_shannon":
             raise ValueError(f'beta = {self.beta} belongs to divergence = "jensen_shannon". Leave it out')
-        if "text" in self.model_fields_set and self.on_policy == 1:
+        if self.text != "data" and self.on_policy == 1:
             raise ValueError(
                 f'text = "{self.text}" is of steps that are not on the student\'s own text: set on_policy below 1'
             )
@@ -67,12 +67,11 @@ class Settings(StudentSettings):
     @model_validator(mode="after")
     def _a_majority_is_of_several_and_has_no_teacher(self) -> "Settings":
         if self.target == "teacher":
-            if "agreement" in self.model_fields_set:
+            if "agreement" in changed(self):
                 raise ValueError(f'agreement = {self.agreement} belongs to target = "majority". Leave it out')
             return self
-        of_teacher = {"teacher_model", "teacher_server", "divergence", "on_policy", "text"} & self.model_fields_set
-        if of_teacher:
-            name = sorted(of_teacher)[0]
+        of_teacher = {"teacher_model", "teacher_server", "divergence", "on_policy", "text"}
+        if name := next((name for name in changed(self) if name in of_teacher), ""):
             raise ValueError(
                 f'{name} belongs to target = "teacher": with "majority" the student is its own. Leave it out'
             )

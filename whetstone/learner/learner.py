@@ -19,7 +19,7 @@ from whetstone import model as models
 from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
-from whetstone.learner.adapter import plain_weights
+from whetstone.learner.adapter import VALUE_HEAD, plain_weights
 from whetstone.learner.flops import Flops
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
@@ -67,7 +67,12 @@ class Policy(torch.nn.Module):
 
         The temperature is one number, or (N,).
         """
-        hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
+        return self.of_hidden(last_hidden(self.model, batch)[batch.scored], batch, temperature)
+
+    def of_hidden(
+        self, hidden: torch.Tensor, batch: Batch, temperature: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the scored tokens' hidden states (N, C)."""
         if not torch.is_tensor(temperature):
             temperature = torch.full_like(batch.weights, temperature)
         products = head_products(hidden)
@@ -106,6 +111,28 @@ class Critic(torch.nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
             return (hidden.to(wide) @ self.model.score.weight[0].to(wide),)
+
+
+class PolicyAndValue(Policy):
+    """The root module of a policy that is its own critic: a second head gives the values of states, from the same layers.
+
+    The head `value_head` is trained and in checkpoints with the model, and is no part of what is published or saved as a model.
+    It begins at 0: so does every value, and no gradient of values reaches the layers before the head has learnt.
+    """
+
+    def __init__(self, model: Any, vocabulary: int):
+        super().__init__(model, vocabulary)
+        weight = model.get_output_embeddings().weight
+        model.value_head = torch.nn.Linear(weight.shape[1], 1, bias=False).to(weight.device, weight.dtype)
+        torch.nn.init.zeros_(model.value_head.weight)
+
+    def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, ...]:
+        """Log-probability and entropy of each scored token, and the value of the state it was chosen in: (N,) each."""
+        hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
+        logprobs, entropy = self.of_hidden(hidden, batch, temperature)
+        with torch.autocast(hidden.device.type, enabled=False):
+            values = hidden.to(logprobs.dtype) @ self.model.value_head.weight[0].to(logprobs.dtype)
+        return logprobs, entropy, values
 
 
 def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
@@ -271,15 +298,19 @@ class Learner:
         self.model.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
-        """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch."""
+    def logprobs(
+        self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0, output: int = 0
+    ) -> list[torch.Tensor]:
+        """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch. `output` chooses another of the
+        root's outputs.
+        """
         self.model.eval()
         outputs = []
         for batch, counts in self.process_group.turns(self.root, batches, backward=False):
             with self._compute():
-                output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
+                found = self.root(batch.to(self.device), temperature if counts else 1.0)[output]
             if counts:
-                outputs.append(output)
+                outputs.append(found)
         return outputs
 
     def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
@@ -296,7 +327,10 @@ class Learner:
 
     def state_values(self, rows: list[Row]) -> list[torch.Tensor]:
         """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) each."""
-        return self._by_row(rows, lambda values, batch: values[batch.scored], [row.scored for row in rows])
+        counts = [row.scored for row in rows]
+        if isinstance(self.root, PolicyAndValue):
+            return self._by_row(rows, lambda values, batch: values, counts, output=2)
+        return self._by_row(rows, lambda values, batch: values[batch.scored], counts)
 
     def _by_row(
         self,
@@ -304,8 +338,9 @@ class Learner:
         chosen: Callable[[torch.Tensor, Batch], torch.Tensor],
         counts: Sequence[int],
         temperature: float = 1.0,
+        output: int = 0,
     ) -> list[torch.Tensor]:
-        """What is `chosen` of the root's first output, row after row; (counts[i],) of row i.
+        """What is `chosen` of one of the root's outputs, row after row; (counts[i],) of row i.
 
         Rows that follow one another with the same prompt share its computation.
         """
@@ -317,9 +352,9 @@ class Learner:
         mine = shares[self.process_group.rank]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         by_row: dict[int, torch.Tensor] = {}
-        for part, batch, output in zip(mine, batches, self.logprobs(batches, temperature), strict=True):
+        for part, batch, found in zip(mine, batches, self.logprobs(batches, temperature, output), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
-            values = chosen(output.cpu(), batch).split([counts[row] for row in order])
+            values = chosen(found.cpu(), batch).split([counts[row] for row in order])
             by_row |= dict(zip(order, values, strict=True))
         for of_process in self.process_group.gather(by_row):
             by_row |= of_process
@@ -386,7 +421,7 @@ def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.dim() > 1 and "embed" not in name and "lm_head" not in name
+            decayed = parameter.dim() > 1 and not any(part in name for part in ("embed", "lm_head", VALUE_HEAD))
             (matrices if decayed else others).append(parameter)
     decay = {"weight_decay": settings.weight_decay}
     groups = [{"params": matrices} | decay, {"params": others, "weight_decay": 0.0}]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from whetstone.run.settings import Settings
+from whetstone.run.settings import Settings, changed
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class CorrectionSettings(Settings):
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "CorrectionSettings":
-        if self.kind == "none" and (named := sorted(self.model_fields_set - {"kind"})):
+        if self.kind == "none" and (named := changed(self)):
             raise ValueError(f'{named[0]} = {getattr(self, named[0])!r} has no effect: set kind = "truncate" or "mask"')
         if self.floor and self.kind != "mask":
             raise ValueError(

@@ -46,7 +46,7 @@ class Settings(StudentSettings):
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, le=10**4, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
-        "sampler", description="the denominator of the ratio (rl/update.py)"
+        "sampler", description="the denominator of the ratio (rl/update.py); with a correction, the learner"
     )
     correction: CorrectionSettings = Field(
         CorrectionSettings(), description="importance weights against a sampler that differs from the learner"
@@ -113,15 +113,6 @@ class Settings(StudentSettings):
             raise ValueError(
                 f"random_verdicts = {self.random_verdicts} with reward = {self.reward!r}: other rewards read the answer. Leave "
                 "reward out for plus_minus_one, or set zero_one"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_correction_is_to_the_learner(self) -> "Settings":
-        if self.correction.kind != "none" and self.old_policy == "sampler" and "old_policy" in self.model_fields_set:
-            raise ValueError(
-                f'old_policy = "sampler" with correction.kind = "{self.correction.kind}": the ratio to the sampler corrects '
-                "already, and would count twice. Leave old_policy out"
             )
         return self
 
