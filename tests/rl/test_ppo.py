@@ -11,7 +11,8 @@ from tests.rl.worlds import group
 from tests.scripted import Killed, kill_after, problem, stage
 from tests.tiny_world import logged
 from whetstone.batch import Row, collate
-from whetstone.learner.learner import Learner, PolicyAndValue
+from whetstone.learner.learner import Learner
+from whetstone.learner.roots import PolicyAndValue
 from whetstone.model import load
 from whetstone.rl import loop
 from whetstone.rl.algorithm import CriticSettings, Setup

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 
 from whetstone.learner.head import CHUNK, _Head
+from whetstone.learner.roots import last_hidden
 
 Divergence = Literal["reverse", "forward", "jensen_shannon"]
 NEVER = -1e4  # the log-probability of an outcome that is not there, for both: its terms are 0
@@ -175,8 +176,6 @@ class Distilled(torch.nn.Module):
 
     def forward(self, batch: Any, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, ...]:
         """(divergence, log-probability, entropy) of each scored token, (N,) each."""
-        from whetstone.learner.learner import last_hidden
-
         hidden = last_hidden(self.model, batch)[batch.scored]
         taught = self._taught(batch)
         if not torch.is_tensor(temperature):
@@ -187,8 +186,6 @@ class Distilled(torch.nn.Module):
 
     @torch.no_grad()
     def _taught(self, batch: Any) -> Whole | Listed:
-        from whetstone.learner.learner import last_hidden
-
         if not self._teacher:
             return Listed(batch.token["teacher_ids"].long(), batch.token["teacher_logprobs"])
         (teacher,) = self._teacher

@@ -15,7 +15,8 @@ from typing import Any
 from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.learner.adapter import VALUE_HEAD, add_adapter, has_adapter, own_weights, save_adapter, without_adapter
-from whetstone.learner.learner import Learner, Policy, PolicyAndValue
+from whetstone.learner.learner import Learner
+from whetstone.learner.roots import Policy, PolicyAndValue
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
