@@ -43,7 +43,7 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
     "dpo": "whetstone.dpo.rollout_dpo",
     "reward": "whetstone.reward.train",
     "rl": "whetstone.rl.loop",
-    "distill": "whetstone.distill",
+    "distill": "whetstone.distill.train",
     "evaluate": "whetstone.evaluate.evaluate",
     "report": "whetstone.report.report",
 }

@@ -27,7 +27,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, read_body, read_completion
-from whetstone.decode.server_settings import PATIENCE, Server, chat_address, secrets_of
+from whetstone.decode.server_settings import CHAT, PATIENCE, Server, chat_address, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.secrets import REDACTED, from_environment, redacted
@@ -95,6 +95,8 @@ class ServerGenerator:
     no more prompts are sent, if there is one. Raises ValueError for a `${NAME}` that the environment does not have.
     """
 
+    path = CHAT  # below the server's address
+
     def __init__(self, settings: Server, spent: Spent | None = None):
         self.settings = settings
         self.spent = spent or Spent()
@@ -103,7 +105,7 @@ class ServerGenerator:
         self.name = redacted(settings.server)  # for messages
         self._extra = from_environment(settings.extra)
         server = from_environment(settings.server)
-        self._address = chat_address(server)
+        self._address = chat_address(server, self.path)
         self._secrets = secrets_of(server, self._extra)
         self._in_a_row = 0
         self._answered = False
@@ -245,10 +247,14 @@ class ServerGenerator:
         if status != 200:
             self._raise_for(status, headers, body)
         try:
-            completion = read_completion(prompt, body, self.settings.opens_thinking)
+            completion = self._read(prompt, body)
         except Unusable as error:
             raise _Transient(f"{error}: {self._excerpt(body)}{self._path_hint()}") from error
         return self._counted(prompt, completion)
+
+    def _read(self, prompt: Prompt, body: bytes) -> Completion:
+        """Raises Unusable if the body holds no completion."""
+        return read_completion(prompt, body, self.settings.opens_thinking)
 
     async def _post(self, client: Any, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the answer. An error's body that cannot be read is replaced by the reason."""

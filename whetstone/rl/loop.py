@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
-from whetstone.rl.critic import build_critic
+from whetstone.rl.correction import with_correction
+from whetstone.rl.critic import SharedCritic, build_critic, described_shared
 from whetstone.rl.kept_rollouts import KeptRollouts
 from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
@@ -73,7 +74,7 @@ def train(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage)
-    learner = student.learner()
+    learner = student.learner(values=shares_trunk(settings))
     process_group = learner.process_group
     policy = student.sampler(copied=process_group.sharded)
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
@@ -86,8 +87,10 @@ def train(stage: Stage) -> dict[str, Any]:
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
         reference = student.reference(learner) if algorithm.reference else None
-        critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
-        with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
+        critic = build_critic(stage, student, learner, algorithm.critic) if algorithm.critic else None
+        if isinstance(critic, SharedCritic):
+            loss = critic.joined(loss)
+        with Steps(stage, learner, settings.steps, critic.own if critic else None) as steps:
             for step in steps:
                 steps.phase("publish")
                 learner.publish(policy)
@@ -104,7 +107,10 @@ def train(stage: Stage) -> dict[str, Any]:
                 if critic:
                     kept = critic.valued(kept)
                 trained = credited(algorithm, kept, groups)
-                if settings.old_policy == "learner":
+                if settings.correction.kind != "none":
+                    trained, corrections = with_correction(learner, trained, settings.correction)
+                    metrics |= corrections
+                elif settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate, critic)
@@ -146,7 +152,7 @@ def update(
     done: list[dict[str, float]] = []
     of_critic: list[dict[str, float]] = []
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
-        if critic:
+        if critic and critic.own:
             of_critic.append(critic.update(batch, step))
             if step < critic.settings.pretraining:
                 continue
@@ -158,6 +164,8 @@ def update(
         if norm is None:
             return None
         done.append(sums | {"gradient_norm": norm})
+        if critic and not critic.own:
+            of_critic.append(described_shared(sums))
     metrics = average(of_critic)
     return metrics | mean_of(done) | {"learning_rate": rate} if done else metrics
 
@@ -249,6 +257,12 @@ def plan(stage: Stage) -> Estimate:
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
     return with_sampling(estimate, stage, sampled, settings.max_tokens, beside)
+
+
+def shares_trunk(settings: Settings) -> bool:
+    """Whether the policy has a head for values, as its critic has no layers of its own."""
+    critic = getattr(settings.algorithm, "critic", None)
+    return critic is not None and critic.trunk == "shared"
 
 
 def needs_reward_model(settings: Settings) -> bool:

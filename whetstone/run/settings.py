@@ -136,6 +136,12 @@ class Registered:
         return {"anyOf": [*tables, own]}
 
 
+def changed(settings: Settings) -> list[str]:
+    """The keys whose values are not the defaults, in their order."""
+    fields = type(settings).model_fields.items()
+    return [name for name, field in fields if getattr(settings, name) != field.default]
+
+
 class StageSettings(Settings):
     """What every `[[stage]]` has."""
 
