@@ -1,6 +1,7 @@
 """The settings of an OpenAI-compatible server, its address, and the secrets that are sent to it."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -87,6 +88,12 @@ class Server(Settings):
     def require_variables(self) -> None:
         """Raises ValueError for a `${NAME}` that the environment does not have."""
         from_environment([self.server, self.extra])
+
+
+def request_seed(seed: int, problem_id: str, index: int) -> int:
+    """The seed of a request for one completion: its random stream's name in 31 bits."""
+    name = f"{seed}/{problem_id}/{index}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
 
 
 def chat_address(server: str) -> str:
