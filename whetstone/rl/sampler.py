@@ -14,7 +14,7 @@ from whetstone.records import Completion, Generator
 from whetstone.run.folder import Stage
 
 if TYPE_CHECKING:
-    from whetstone.decode.vllm_sampler import VllmSampler
+    from whetstone.decode.server_sampler import VllmSampler
     from whetstone.learner.learner import Learner
     from whetstone.learner.student import Student
 
@@ -48,7 +48,7 @@ class OnServers:
 
     def publish(self, step: int) -> None:
         """Raises ValueError if a server's log-probabilities are not the learner's, SamplerLost if there is no server."""
-        from whetstone.decode.vllm_sampler import untie
+        from whetstone.decode.server_sampler import untie
 
         group, folder = self.learner.process_group, self.generator.folder
         self.learner.save_model(self.student.tokenizer, folder, self.stage.scores.temperature)
@@ -64,7 +64,7 @@ class OnServers:
 
     def _judge(self, step: int, probe: Completion) -> None:
         from whetstone.batch import answer_row
-        from whetstone.decode.vllm_sampler import PROBE_SAMPLING
+        from whetstone.decode.server_sampler import PROBE_SAMPLING
         from whetstone.pool import stop_on_mismatch
         from whetstone.rl.prompts import WRONG_GRADIENT
 
@@ -85,8 +85,8 @@ def rollout_sampler(stage: Stage, student: "Student", learner: "Learner") -> Ite
     if not stage.sampler.used:
         yield InProcess(stage, student, learner)
         return
-    from whetstone.decode.vllm_sampler import VllmSampler
-    from whetstone.decode.vllm_servers import Fleet
+    from whetstone.decode.server_sampler import VllmSampler
+    from whetstone.decode.server_launch import Fleet
 
     folder = stage.folder / "published"
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from whetstone.decode.vllm_sampler import NAME
+from whetstone.decode.server_sampler import NAME
 from whetstone.run.progress import say
 from whetstone.run.settings import SamplerSettings
 

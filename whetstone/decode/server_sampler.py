@@ -34,6 +34,7 @@ from whetstone.records import Completion, Message, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.settings import SamplerSettings
 
+HEAD = "lm_head.weight"
 NAME = "student"  # what the servers call the model
 PAUSE = 2.0  # seconds between two looks for a lost server
 TRIES = 3  # of a request, before its server is lost
@@ -120,14 +121,18 @@ class VllmSampler:
             if self._ready():
                 break
             if time.monotonic() - began > self.settings.wait:
-                raise SamplerLost(
-                    f"no server can sample: {'; '.join(f'{s.address}: {s.why}' for s in self.servers)}. They were waited for "
-                    f"{self.settings.wait:g} s ([sampler] wait). Start them again and run again: finished steps are kept."
-                )
+                raise self._lost()
             time.sleep(PAUSE)
         for server in self.servers:
             if not server.ready:
                 say(f"warning: the sampler {server.address} is left out until the next weights: {server.why}")
+
+    def _lost(self) -> SamplerLost:
+        reasons = "; ".join(f"{server.address}: {server.why}" for server in self.servers)
+        return SamplerLost(
+            f"no server can sample: {reasons}. They were waited for {self.settings.wait:g} s ([sampler] wait). Start them again "
+            "and run again: finished steps are kept."
+        )
 
     def _load(self, server: _Server) -> None:
         """Has the server load the published weights, and proves it."""
@@ -156,7 +161,7 @@ class VllmSampler:
         names = {name.rpartition(":")[2] for name in answer}
         common = [name for name in self._digests if name in theirs]
         wrong = [name for name in common if theirs[name] != self._digests[name]]
-        if "lm_head.weight" not in names:
+        if HEAD not in names:
             why = "its head and embedding are one tensor, and such a head is not replaced when weights are loaded"
         elif wrong:
             why = (
@@ -183,8 +188,10 @@ class VllmSampler:
         finished: queue.Queue[Completion | Exception] = queue.Queue()
         stopped = threading.Event()
         self._look_again()
+        answered = time.monotonic()
         while left:
-            self._bring_back()
+            if not self._ready():
+                self._bring_back()
             threads = [
                 threading.Thread(target=self._work, args=(server, work, sampling, finished, stopped), daemon=True)
                 for server in self._ready()
@@ -198,11 +205,13 @@ class VllmSampler:
                         item = finished.get(timeout=0.05)
                         if isinstance(item, Exception):
                             raise item
-                        left -= 1
+                        left, answered = left - 1, time.monotonic()
                         yield item
             finally:
                 stopped.set()  # a caller that ends early waits for no answer
             stopped.clear()
+            if left and not self._ready() and time.monotonic() - answered > self.settings.wait:
+                raise self._lost()
 
     def _look_again(self) -> None:
         """A server that was started again since the weights were published has lost them."""
@@ -375,13 +384,16 @@ def untie(folder: Path, embedding: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     if not config.get("tie_word_embeddings"):
         return
-    index = folder / "model.safetensors.index.json"
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            if embedding in weights.keys():  # noqa: SIM118
-                save_file({"lm_head.weight": weights.get_tensor(embedding)}, folder / "lm_head.safetensors")
-    if index.exists():
-        parts = json.loads(index.read_text())
-        parts["weight_map"]["lm_head.weight"] = "lm_head.safetensors"
-        index.write_text(json.dumps(parts))
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.exists():  # a folder of several files needs an index, and is read as one only if they have other names
+        single.rename(folder / "model-1.safetensors")
+        with safe_open(folder / "model-1.safetensors", framework="pt") as weights:
+            files = dict.fromkeys(weights.keys(), "model-1.safetensors")
+    else:
+        files = json.loads(index.read_text())["weight_map"]
+    with safe_open(folder / files[embedding], framework="pt") as weights:
+        head = weights.get_tensor(embedding)
+    save_file({HEAD: head}, folder / "model-head.safetensors", metadata={"format": "pt"})
+    listed = {"metadata": {}, "weight_map": files | {HEAD: "model-head.safetensors"}}
+    index.write_text(json.dumps(listed))
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}, indent=2))
