@@ -142,7 +142,8 @@ def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch, writes):
     assert again == {(t.problem_id, t.index) for t in rollouts(undisturbed)}
     assert len(rollouts(stage)) == len(again), "nothing doubled"
     asked = Counter(body["seed"] for body in world.bodies)
-    paid = {request_seed(stage.seed, row["problem_id"], row["index"]) for row in kept}
+    answers = [(trace["problem_id"], trace["index"]) for row in kept for trace in row["traces"]]
+    paid = {request_seed(stage.seed, *answer) for answer in answers}
     assert {asked[seed] for seed in paid} == {1}, "what is journalled is not asked again"
 
 

@@ -130,8 +130,8 @@ class VllmSampler:
     def _lost(self) -> SamplerLost:
         reasons = "; ".join(f"{server.address}: {server.why}" for server in self.servers)
         return SamplerLost(
-            f"no server can sample: {reasons}. They were waited for {self.settings.wait:g} s ([sampler] wait). Start them again "
-            "and run again: finished steps are kept."
+            f"no server can sample: {reasons}. They were waited for {self.settings.wait:g} s ([sampler] wait). Start them "
+            "again and run again: finished steps are kept."
         )
 
     def _load(self, server: _Server) -> None:

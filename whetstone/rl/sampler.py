@@ -85,8 +85,8 @@ def rollout_sampler(stage: Stage, student: "Student", learner: "Learner") -> Ite
     if not stage.sampler.used:
         yield InProcess(stage, student, learner)
         return
-    from whetstone.decode.server_sampler import VllmSampler
     from whetstone.decode.server_launch import Fleet
+    from whetstone.decode.server_sampler import VllmSampler
 
     folder = stage.folder / "published"
     with ExitStack() as stack:
