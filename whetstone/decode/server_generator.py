@@ -12,7 +12,6 @@ The key is read from the environment for each request, and is in no setting, mes
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import queue
@@ -27,7 +26,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, read_body, read_completion
-from whetstone.decode.server_settings import CHAT, PATIENCE, Server, chat_address, secrets_of
+from whetstone.decode.server_settings import CHAT, PATIENCE, Server, chat_address, request_seed, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.secrets import REDACTED, from_environment, redacted
@@ -281,14 +280,13 @@ class ServerGenerator:
         return replace(completion, text=self._hidden(completion.text, SHORTEST_SECRET))
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        stream = f"{sampling.seed}/{prompt.problem_id}/{prompt.index}"
         return {
             "model": self.settings.model,
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": int.from_bytes(hashlib.sha256(stream.encode(errors="surrogatepass")).digest()[:4], "big") >> 1,
+            "seed": request_seed(sampling.seed, prompt.problem_id, prompt.index),
             **({"top_k": sampling.top_k} if sampling.top_k else {}),
             **self._extra,
         }

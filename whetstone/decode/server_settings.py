@@ -1,6 +1,7 @@
 """The settings of an OpenAI-compatible server, its address, and the secrets that are sent to it."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -107,6 +108,12 @@ class ScoringServer(Server):
         ]:
             raise ValueError(f"extra: {fixed[0]} is not for you to set: see top_logprobs and scores_by")
         return self
+
+
+def request_seed(seed: int, problem_id: str, index: int) -> int:
+    """The seed of a request for one completion: its random stream's name in 31 bits."""
+    name = f"{seed}/{problem_id}/{index}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
 
 
 def chat_address(server: str, path: str = CHAT) -> str:

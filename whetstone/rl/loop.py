@@ -1,9 +1,8 @@
 """RL with verifiable rewards (Phi-4-Mini-Reasoning, stage 4): the loop, in terms of five answers.
 
-Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. The sampler shares the learner's
-weights, or has a copy of them: if a process keeps only a share of the weights, or if a GPU samples in another type. Its
-log-probabilities are compared with the learner's before the first step and in every step, and training stops if they differ.
-Tripwires watch for what goes wrong more slowly.
+Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. What samples is this process, or vLLM
+servers (sampler.py). Its log-probabilities are compared with the learner's before the first step and in every step, and
+training stops if they differ. Tripwires watch for what goes wrong more slowly.
 
 Several processes share a step's rollouts, then its rows. Between the two each has all groups and gives the same answers.
 """
@@ -21,6 +20,7 @@ from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
+from whetstone.rl.sampler import rollout_sampler
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import (
@@ -65,7 +65,6 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
-    from whetstone.decode.forked_generator import sampler
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import load
     from whetstone.rl.groups import describe, sample_step
@@ -76,13 +75,12 @@ def train(stage: Stage) -> dict[str, Any]:
     student = load(stage)
     learner = student.learner(values=shares_trunk(settings))
     process_group = learner.process_group
-    policy = student.sampler(copied=process_group.sharded)
-    engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
+    window = Window(student.chat, student.context, settings.max_tokens, student.prompting)
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
     rollouts = KeptRollouts(stage, process_group, settings.keep_rollouts)
-    with MathVerifier() as verifier:
-        pool, facts = choose_prompts(stage, engine, learner, verifier, window)
+    with MathVerifier() as verifier, rollout_sampler(stage, student, learner) as sampler:
+        sampler.publish(0)
+        pool, facts = choose_prompts(stage, sampler.generator, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
@@ -93,8 +91,8 @@ def train(stage: Stage) -> dict[str, Any]:
         with Steps(stage, learner, settings.steps, critic.own if critic else None) as steps:
             for step in steps:
                 steps.phase("publish")
-                learner.publish(policy)
-                watched, seed = steps.watched(engine), watch.stream(stage.seed)
+                sampler.publish(step)
+                watched, seed = steps.watched(sampler.generator), watch.stream(stage.seed)
                 groups, temperature = sample_step(
                     watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
                     student.prompting, judge,
