@@ -51,7 +51,7 @@ class OnServers:
         from whetstone.decode.server_sampler import untie
 
         group, folder = self.learner.process_group, self.generator.folder
-        self.learner.save_model(self.student.tokenizer, folder, self.stage.scores.temperature)
+        self.learner.save_model(self.student.tokenizer, folder)
         version, probes = f"{self.stage.name}-{step}", []
         if group.main:
             untie(folder, embedding_name(self.student.model))
