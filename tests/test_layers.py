@@ -17,18 +17,19 @@ FLOORS = [
     ("records", "base_templates"),
     (
         "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
-        "prompting", "browser",
+        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
+        "problems", "prompting",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
+    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
     (
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
     (
-        "recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "export", "shipped_recipes",
-        "terminal", "commands", "follow", "watch", "serve", "cli",
+        "recipe", "recipe_stage", "shipped_recipes", "controls", "schema", "pipeline", "worker", "show", "ask", "export",
+        "terminal", "test_runs", "evaluation", "comparing", "commands", "follow",
+        "watch", "serve", "cli",
     ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -40,7 +41,7 @@ DOORS = {
     "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
-    "httpx2": ("decode/server_generator.py",),
+    "httpx2": ("decode/server_generator.py", "decode/served_models.py"),
     "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),

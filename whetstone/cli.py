@@ -11,11 +11,14 @@ from typing import Annotated
 import typer
 
 from whetstone.commands.chat import chat
+from whetstone.commands.compare import compare
 from whetstone.commands.evaluate import evaluate
 from whetstone.commands.exit_status import USER_ERROR
 from whetstone.commands.export import export
 from whetstone.commands.generate import generate
 from whetstone.commands.plan import plan
+from whetstone.commands.published import published
+from whetstone.commands.regrade import regrade
 from whetstone.commands.report import report
 from whetstone.commands.run import run
 from whetstone.commands.schema import schema
@@ -25,7 +28,9 @@ from whetstone.commands.verify import verify
 from whetstone.commands.watch import watch
 from whetstone.run.visible import guard_libraries, write_line
 
-COMMANDS = (run, plan, schema, show, verify, evaluate, generate, chat, serve, watch, report, export)
+COMMANDS = (
+    run, plan, schema, show, verify, evaluate, compare, regrade, published, generate, chat, serve, watch, report, export
+)  # fmt: skip
 
 app = typer.Typer(
     help="Whetstone sharpens a small language model into a maths reasoner.",

@@ -32,7 +32,7 @@ def run_folder(tmp_path_factory) -> Path:
     model, tokenizer = tiny()
     for stage in ("05-sft", "07-rl"):
         shutil.rmtree(folder / stage / "model")
-        models.save(model, tokenizer, folder / stage / "model", temperature=0.6)
+        models.save(model, tokenizer, folder / stage / "model")
         manifest = read_json(folder / stage / "manifest.json")
         write_json(
             folder / stage / "manifest.json", manifest | {"outputs": {"model": content_of(folder / stage / "model")}}

@@ -161,6 +161,16 @@ def test_trackio_gets_each_step_once(tmp_path, monkeypatch):
         rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
     assert [(step, json.loads(metrics)["walk/loss"]) for _, step, metrics in rows] == EACH_STEP_ONCE
     assert len({name for name, *_ in rows}) == 1
+    score = {"benchmark": "b", "mean": 0.5}
+    track_scores(tracked(tmp_path, "trackio").run, tmp_path, 4, [score], {"b": [{"question": "1+1?", "correct": True}]})
+    with sqlite3.connect(path) as database:
+        rows = database.execute(
+            "select step, metrics from metrics where run_name like 'scores-%' order by id"
+        ).fetchall()
+    assert [(step, json.loads(metrics)) for step, metrics in rows] == [
+        (4, {"scores/b/mean": 0.5}),
+        (4, {"scores/b/answers": {"_type": "trackio.table", "_value": [{"question": "1+1?", "correct": "True"}]}}),
+    ]
 
 
 def test_a_tracker_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch):

@@ -145,7 +145,9 @@ holds what it was scored with: {_sampling(card)}."""
 
 def _sampling(card: Card) -> str:
     config = card.generation
-    how = f"temperature {config['temperature']:g}, no top-k and top-p" if config.get("do_sample") else "greedy decoding"
+    cuts = {"top-k": config.get("top_k") or None, "top-p": None if config.get("top_p") == 1.0 else config.get("top_p")}
+    cut = ", ".join(f"{name} {value}" for name, value in cuts.items() if value is not None) or "no top-k and top-p"
+    how = f"temperature {config['temperature']:g}, {cut}" if config.get("do_sample") else "greedy decoding"
     return how + (f", at most {config['max_new_tokens']:,} tokens" if "max_new_tokens" in config else "")
 
 

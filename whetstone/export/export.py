@@ -111,12 +111,14 @@ def generation_config(folder: Path, run: RunRecord, stage: StageRecord) -> dict[
     path = folder / "generation_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     scored = [score for score in run.scores if score["stage"] == stage.name]
+    settings = run.run.get("recipe", {}).get("scores", {})
     if scored and (temperature := scored[0]["temperature"]) > 0:
-        config |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        cut = {"top_k": settings.get("top_k", 0), "top_p": settings.get("top_p", 1.0)}
+        config |= {"do_sample": True, "temperature": temperature, **cut}
     elif scored:
         config = {key: value for key, value in config.items() if key not in ("temperature", "top_k", "top_p")}
         config["do_sample"] = False
-    if scored and (longest := run.run.get("recipe", {}).get("scores", {}).get("max_tokens")):
+    if scored and (longest := settings.get("max_tokens")):
         config["max_new_tokens"] = longest
     write_json(path, config)
     return config

@@ -17,6 +17,7 @@ from whetstone.chat import Chat
 from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
 from whetstone.learner.learner import Learner, Policy
 from whetstone.prompting import Prompting, prompting_of
+from whetstone.records import Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.template import set_thinking
@@ -93,7 +94,9 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
+        scores = self.stage.scores
+        scored = Sampling(scores.temperature, top_k=scores.top_k, top_p=scores.top_p)
+        learner.save_model(self.tokenizer, self.stage.output("model"), scored)
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:

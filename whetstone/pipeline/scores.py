@@ -39,6 +39,7 @@ from whetstone.run.trackers import track_scores
 from whetstone.run.usage import measured
 
 TRACKED = 8  # answers per problem set that trackers get
+OFF = {"top_p": 1.0, "top_k": 0}  # values with which a setting of scores changes nothing
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _model(
     prompt: PromptSettings,
 ) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
+    # Scores of an earlier version, which did not know them, stay those of these settings
+    values = {key: value for key, value in values.items() if OFF.get(key) != value}
     key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
     return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
@@ -225,11 +228,13 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
 
 def _track(recipe: Recipe, model: _Model, scores: list[dict[str, Any]]) -> None:
     """Pass the scores to the recipe's trackers, with the first answers of each problem set."""
+    if not recipe.run.trackers:
+        return
     folder = recipe.folder / "scores"
     names = ("problem_id", "question", "gold", "text", "answer", "correct", "reason")
     answers = {
         score["benchmark"]: [
-            {name: row[name] for name in names}
+            {name: row.get(name) for name in names}
             for row in islice(read_rows(folder / model.name / score["benchmark"]), TRACKED)
         ]
         for score in scores

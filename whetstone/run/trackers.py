@@ -163,11 +163,10 @@ class Trackio:
         self._run.log(values, step=step)
 
     def table(self, name: str, rows: Sequence[dict[str, Any]], step: int) -> None:
-        import pandas
         import trackio
 
-        frame = pandas.DataFrame([{key: _text(value) for key, value in row.items()} for row in rows])
-        self._run.log({name: trackio.Table(dataframe=frame)}, step=step)
+        data = [[_text(value) for value in row.values()] for row in rows]
+        self._run.log({name: trackio.Table(columns=list(rows[0]) if rows else [], data=data)}, step=step)
 
     def finish(self) -> None:
         self._run.finish()
