@@ -16,7 +16,7 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records", "base_templates"),
     (
-        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
+        "model", "model_adapter", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
         "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
         "problems", "prompting",
     ),
@@ -28,8 +28,7 @@ FLOORS = [
     ),
     (
         "recipe", "recipe_stage", "shipped_recipes", "controls", "schema", "pipeline", "worker", "show", "ask", "export",
-        "terminal", "test_runs", "evaluation", "comparing", "commands", "follow",
-        "watch", "serve", "cli",
+        "terminal", "test_runs", "evaluation", "comparing", "commands", "follow", "watch", "serve", "cli",
     ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
@@ -41,7 +40,7 @@ DOORS = {
     "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
-    "httpx2": ("decode/server_generator.py", "decode/served_models.py"),
+    "httpx2": ("decode/server_generator.py", "decode/served_models.py", "decode/server_sampler.py"),
     "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
@@ -59,6 +58,8 @@ DOORS = {
     "fastapi": ("serve/",),
     "starlette": ("serve/",),
     "uvicorn": ("serve/server.py",),
+    "peft": ("learner/adapter.py", "model_adapter.py"),
+    "bitsandbytes": ("learner/four_bit.py",),
 }
 LOADS_TORCH = (
     "model",

@@ -257,12 +257,12 @@ def test_a_head_stored_twice_and_equal_is_tied(tied):
 # --- folders of another kind
 
 
-def test_an_adapter_is_refused_beside_a_base_and_alone(tied):
+def test_an_adapter_is_refused_beside_a_base_and_without_its_settings(tied):
     (tied / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", "peft_type": "LORA"}))
-    for _ in range(2):
-        message = refusal(tied)
-        assert "holds an adapter (adapter_config.json)" in message and "merge_and_unload" in message
-        (tied / "config.json").unlink(missing_ok=True)
+    assert "holds an adapter beside a whole model (adapter_config.json)" in refusal(tied)
+    (tied / "config.json").unlink()
+    (tied / "adapter_config.json").rename(tied / "adapter_model.safetensors")
+    assert "holds an adapter without its adapter_config.json" in refusal(tied)
 
 
 @pytest.mark.parametrize(

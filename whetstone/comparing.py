@@ -1,6 +1,7 @@
 """What `whetstone compare` does: generations that are saved, or made now, compared in pairs and printed."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from whetstone.evaluate.any_model import ModelOptions
@@ -46,4 +47,4 @@ def _require_sets(side: ModelOptions, sets: Sets) -> None:
 
 def _scored(side: ModelOptions, sets: Sets, seed: int, folder: Path) -> Saved:
     score(side, sets, seed, folder)
-    return read_saved(str(folder))
+    return replace(read_saved(str(folder)), name=side.name)

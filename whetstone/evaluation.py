@@ -10,6 +10,7 @@ from whetstone.evaluate.any_model import ModelOptions, Task, evaluate_model
 from whetstone.evaluate.problem_sets import read_problems
 from whetstone.evaluate.protocols import find_protocol, settings_for
 from whetstone.evaluate.published import beside
+from whetstone.model_folder import check_model
 from whetstone.problems.columns import AnswerFrom, read_mapping
 from whetstone.records import Score, to_row
 from whetstone.run.progress import say
@@ -50,6 +51,8 @@ class Sets:
 
 
 def score(options: ModelOptions, sets: Sets, seed: int, output: Path | None) -> list[Score]:
+    if not options.is_server:
+        check_model(options.name)  # before a problem is read; nothing is downloaded for it
     tasks = sets.tasks()
     tests = {id(task) for task, is_test in tasks if is_test}
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whetstone.evaluate.paired import verdict
+from whetstone.evaluate.published import beside
 from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
@@ -18,6 +19,7 @@ from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 from whetstone.run.visible import visible, write_line
 
+FEW = 30  # problems, below which a bootstrap over them is not trusted
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
@@ -204,6 +206,14 @@ def print_published(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[st
         )
 
 
+def say_published(recipe: Recipe) -> None:
+    """Names the command that prints published scores, if there are any on the run's problem sets."""
+    path = recipe.folder / SCORES
+    found = dict.fromkeys(row["benchmark"] for row in beside(read_scores(path))) if path.exists() else {}
+    if found:
+        write_line(f"published scores on {', '.join(found)} beside these: whetstone published {recipe.folder}")
+
+
 def print_comparison(a: str, b: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """What `evaluate/paired.py` found."""
     table = _table("problem set", "problems", "A %", "B %", "B - A [95 %]", "only A", "only B", "")
@@ -214,6 +224,8 @@ def print_comparison(a: str, b: str, rows: Sequence[Mapping[str, Any]]) -> None:
     write_line(f"A: {a}\nB: {b}")
     _console(150).print(table)
     for row in rows:
+        if row["problems"] < FEW:
+            write_line(f"warning: {row['benchmark']}: of {row['problems']} problems a bootstrap interval is too narrow")
         if any(row["left_out"]):
             only = " and ".join(
                 f"{count:,} of {side}" for count, side in zip(row["left_out"], "AB", strict=True) if count

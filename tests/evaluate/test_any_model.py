@@ -19,7 +19,8 @@ from whetstone.evaluate.protocols import protocols, settings_for
 from whetstone.evaluate.published import beside, tables
 from whetstone.evaluation import Sets
 from whetstone.records import Score, to_row
-from whetstone.run.folder import read_json
+from whetstone.run.folder import read_json, write_json
+from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_rows
 
@@ -82,6 +83,13 @@ def test_samples_of_another_way_are_never_mixed_in(folder, tmp_path):
     (tmp_path / "other" / "sums" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"no asked\.json"):
         evaluate_model(ModelOptions(folder), [task(tmp_path)], output=tmp_path / "other")
+
+
+def test_a_way_that_gave_no_samples_may_be_changed(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="none of its 3 problems can be asked"):
+        evaluate_model(ModelOptions(folder), [task(tmp_path, SHORT.model_copy(update={"max_tokens": 999}))], output=out)
+    assert evaluate_model(ModelOptions(folder), [task(tmp_path)], output=out)[0].problems == 3
 
 
 def test_two_files_of_one_name_are_refused(folder, tmp_path):
@@ -161,6 +169,15 @@ def test_answers_that_do_not_come_give_no_score_and_those_that_came_are_not_paid
         assert (score.mean, score.problems, len(world.bodies) - before) == (1.0, 3, 2)
 
 
+def test_a_server_gets_the_thinking_switch_and_what_it_cannot_follow_is_refused(tmp_path):
+    with server(knows) as (address, world):
+        evaluate_model(ModelOptions(address, PromptSettings(thinking=False)), [task(tmp_path)])
+        assert world.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        for given in ({"dtype": "float32"}, {"weights": "int8"}, {"chat_template": "plain"}, {"device": "cpu"}):
+            with pytest.raises(ValueError, match="is for a model in this process"):
+                evaluate_model(ModelOptions(address, **given), [task(tmp_path)])
+
+
 def test_a_server_with_several_models_or_no_list_asks_for_the_name(tmp_path):
     with server(knows, models=("a", "b")) as (address, _):
         with pytest.raises(ValueError, match=r"2 models \(a, b\).*--served NAME"):
@@ -237,6 +254,21 @@ def test_a_published_score_stands_beside_ours_with_what_its_protocol_has_other()
     (row,) = [r for r in beside([to_row(score_of())]) if r["model"] == model and r["table"].endswith("main table")]
     assert row["differs"] == ["not stated: samples, temperature, top_p, max_tokens"] and row["value"] == 0.575
     assert beside([to_row(score_of(benchmark="sums"))]) == []
+
+
+def test_the_command_prints_published_scores_beside_a_runs_and_says_if_there_are_none(tmp_path, monkeypatch, capsys):
+    write_json(tmp_path / "scores.json", {"scores": [to_row(score_of(stage="rl", samples=8))]})
+    assert call(monkeypatch, "published", tmp_path) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "rl (ours)" in printed
+        and "48.13" in printed
+        and "samples 64, ours 8" in printed
+        and "cannot be compared" in printed
+    )
+    write_json(tmp_path / "scores.json", {"scores": [to_row(score_of(benchmark="sums"))]})
+    assert call(monkeypatch, "published", tmp_path) == 0
+    assert "no score on sums was published" in capsys.readouterr().err
 
 
 # --- the list of test runs

@@ -10,6 +10,7 @@ import pytest
 from whetstone.evaluate import evaluate
 from whetstone.evaluate.comparisons import compare, compared, split_groups, starts
 from whetstone.evaluate.problem_sets import read_problems
+from whetstone.evaluate.published import SIZES
 from whetstone.problems.sets import known_sets
 from whetstone.records import Score, to_row
 from whetstone.run.folder import Stage, read_json, write_json
@@ -183,6 +184,7 @@ def test_every_known_problem_set_is_read_whole():
     rows |= {"olympiadbench": 675, "gaokao2023en": 383, "mawps": 2065, "asdiv": 2215, "aqua_rat": 254}
     rows |= {"mmlu_stem": 3018, "gpqa_diamond": 198}
     assert rows.keys() == {name for name, described in known_sets().items() if described.test}
+    assert {name: size for name, size in SIZES.items() if name != "aime25"}.items() <= rows.items()
     for name in rows:
         problems = read_problems(name)
         assert len(problems) == rows[name]

@@ -141,6 +141,12 @@ def test_lm_evals_samples_are_read_once_for_all_filters_with_the_verdict_of_each
     assert (strict["only_ours"], strict["alike"], flexible["alike"]) == (1, 1, 2)
 
 
+def test_several_metrics_of_a_filter_are_told_apart(tmp_path):
+    row = lm_eval_row(0, RIGHT, "none", 0.0, metrics=["exact_match", "math_verify"], math_verify=1)
+    (found,) = read_harness([jsonl(tmp_path / "samples_gsm8k_2026-11-30T05-01-02.1.jsonl", [row])])["gsm8k"]
+    assert found["theirs"] == {"none, exact_match": False, "none, math_verify": True}
+
+
 def test_of_several_dates_the_newest_is_read(tmp_path):
     for date, text in (("2026-11-29", "8"), ("2026-11-30", "The answer is 7.")):
         jsonl(tmp_path / f"samples_gsm8k_{date}T05-01-02.1.jsonl", [lm_eval_row(0, text, "none", 0.0)])
@@ -262,6 +268,7 @@ def test_the_command_compares_a_run_with_another_harness_and_says_what_differs(t
         cli.main()
     assert not done.value.code
     printed = capsys.readouterr().out
+    assert "of 3 problems a bootstrap interval is too narrow" in printed
     assert "-66.7" in printed and "asked differently: how they were asked is not known on one side" in printed
     (row,) = read_json(tmp_path / "c.json")["comparisons"]
     assert row["difference"] == pytest.approx(-2 / 3) and row["only_a"] == 2

@@ -1,9 +1,12 @@
 """`whetstone published`: what others published, beside a run's scores."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from whetstone.run.visible import write_line
 
 
 def published(
@@ -14,8 +17,16 @@ def published(
     from whetstone.evaluate.published import beside, tables
     from whetstone.terminal import print_published
 
+    known = dict.fromkeys(name for table in tables() for values in table.scores.values() for name in values)
     if run is None:
-        names = dict.fromkeys(name for table in tables() for values in table.scores.values() for name in values)
-        print_published(beside({"benchmark": name} for name in names))
+        print_published(beside({"benchmark": name} for name in known))
         return
-    print_published(beside(read_scores(run)), ours=read_scores(run))
+    scores = read_scores(run)
+    found = beside(scores)
+    if not found:
+        names = ", ".join(dict.fromkeys(score["benchmark"] for score in scores))
+        write_line(
+            f"no score on {names} was published, as far as is known here. There are some on {', '.join(known)}.",
+            sys.stderr,
+        )
+    print_published(found, ours=scores)

@@ -31,7 +31,7 @@ def run(
     from whetstone.run.processes import Terminated, terminate_as_interrupt
     from whetstone.run.secrets import redacted
     from whetstone.shipped_recipes import recipe_file
-    from whetstone.terminal import print_results
+    from whetstone.terminal import print_results, say_published
 
     checked = read_recipe(recipe_file(recipe), sets or ())
     try:
@@ -42,3 +42,4 @@ def run(
         write_line(f"\nstopped; finished work is kept in {checked.folder}. Continue with\n    {command}", sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
     print_results(checked)
+    say_published(checked)

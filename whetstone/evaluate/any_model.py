@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from whetstone.candidate import Candidate, local_candidate, served_candidate
 from whetstone.decode.server_settings import Server
+from whetstone.measure import JOURNAL, score_problems
 from whetstone.model_files import check_folder
 from whetstone.model_folder import provenance
 from whetstone.model_template import open_model
@@ -25,9 +27,6 @@ from whetstone.run.progress import say
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.secrets import redacted
 from whetstone.run.settings import ParallelSettings, ScoreSettings
-
-if TYPE_CHECKING:
-    from whetstone.candidate import Candidate
 
 ASKED, SCORES = "asked.json", "scores.json"
 
@@ -51,11 +50,19 @@ class ModelOptions:
         return self.name.startswith(("http://", "https://"))
 
     def server(self) -> Server:
-        """Raises ValueError if the server has several models and none is named."""
+        """Raises ValueError if the server has several models and none is named, or for options that it cannot follow."""
+        local = {"chat_template": None, "device": "auto", "dtype": "", "weights": "stored"}
+        if given := next((name for name, usual in local.items() if getattr(self, name) != usual), None):
+            option = given.replace("_", "-")
+            raise ValueError(
+                f"--{option} is for a model in this process: the server at {redacted(self.name)} decides it."
+            )
         from whetstone.decode.served_models import only_model
 
         model = self.served or only_model(self.name, self.key_variable)
-        given = {"in_flight": self.batch} if self.batch else {}
+        given: dict[str, Any] = {"in_flight": self.batch} if self.batch else {}
+        if self.prompt.thinking is not None:  # as vLLM and SGLang take it
+            given["extra"] = {"chat_template_kwargs": {"enable_thinking": self.prompt.thinking}}
         return Server(server=self.name, model=model, key_variable=self.key_variable, **given)
 
 
@@ -120,9 +127,7 @@ class _Opened:
         self.prompting = say_prompt(options.prompt, self.folder or self.server.server)
 
     @property
-    def candidate(self) -> "Candidate":
-        from whetstone.candidate import local_candidate, served_candidate
-
+    def candidate(self) -> Candidate:
         if self._candidate is None:
             options = self.options
             if self.folder is None:
@@ -137,8 +142,6 @@ class _Opened:
 
 
 def _scored(opened: _Opened, task: Task, seed: int, output: Path, listed: Listed) -> Score:
-    from whetstone.measure import JOURNAL, score_problems
-
     settings = task.settings.model_copy(update={"weights": opened.options.weights})
     refuse_leaks(opened.prompting.examples, task.chosen)
     folder, asked = output / task.benchmark, _asked(opened, task, settings, seed)
@@ -180,6 +183,8 @@ def _earlier(folder: Path, asked: dict[str, Any]) -> bool:
                 "--output, or move the folder away."
             )
         return False
+    if not _has_samples(folder):
+        return False
     before = read_json(folder / ASKED)
     changed = [f"{key} was {before.get(key)!r}, now {asked[key]!r}" for key in asked if before.get(key) != asked[key]]
     if changed:
@@ -188,6 +193,11 @@ def _earlier(folder: Path, asked: dict[str, Any]) -> bool:
             "another --output, or move the folder away."
         )
     return True
+
+
+def _has_samples(folder: Path) -> bool:
+    journal = folder / JOURNAL
+    return any(folder.glob("part-*.parquet")) or (journal.exists() and journal.stat().st_size > 0)
 
 
 def _require_model(output: Path, opened: _Opened) -> None:

@@ -110,11 +110,16 @@ def _lm_eval(path: Path, task: str, rows: list[Row]) -> Iterator[Row]:
             next(iter((first.get("arguments") or {}).values()), {}) if isinstance(first.get("arguments"), dict) else {}
         )
         prompt = asked.get("arg_0", "") if isinstance(asked, dict) else ""
-        theirs = {
-            str(row.get("filter", "none")): _mark(row.get((row.get("metrics") or ["exact_match"])[0])) for row in same
-        }
+        theirs = {name: mark for row in same for name, mark in _lm_eval_marks(row)}
         reading = partial(_reading, task, first["doc"], first["target"], prompt)
         yield from _samples(path, f"{task}-{number}", task, reading, texts, theirs if len(texts) == 1 else {})
+
+
+def _lm_eval_marks(row: Row) -> Iterator[tuple[str, bool | None]]:
+    """The verdicts of a row's filter, one for each metric."""
+    metrics, name = row.get("metrics") or ["exact_match"], str(row.get("filter", "none"))
+    for metric in metrics:
+        yield name if len(metrics) == 1 else f"{name}, {metric}", _mark(row.get(metric))
 
 
 # --- lighteval

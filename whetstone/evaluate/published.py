@@ -36,9 +36,10 @@ def tables() -> tuple[Table, ...]:
 
 def beside(scores: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for every published score on the problem sets of `scores` (rows of a scores.json, or the names of sets alone): its
-    `value` as a fraction, and `differs`, what its protocol has other than the last of `scores` on that problem set.
+    `value` as a fraction, and `differs`, what its protocol has other than the last of `scores` on that problem set. Controls do
+    not count.
     """
-    last = {score["benchmark"]: score for score in scores}
+    last = {score["benchmark"]: score for score in scores if not score.get("control_of")}
     return [row for benchmark, score in last.items() for row in _rows(benchmark, score)]
 
 
@@ -82,4 +83,5 @@ SIZES = {
     "gpqa_diamond": 198,
     "amc23": 40,
     "olympiadbench": 675,
+    "mawps": 2065,
 }

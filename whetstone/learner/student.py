@@ -13,9 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from whetstone import model as models
+from whetstone.batch import Row
 from whetstone.chat import Chat
-from whetstone.learner.adapter import add_adapter, has_adapter, own_weights, save_adapter, without_adapter
-from whetstone.learner.learner import Learner, Policy
+from whetstone.learner.adapter import (
+    VALUE_HEAD,
+    add_adapter,
+    has_adapter,
+    own_weights,
+    plain_weights,
+    publish,
+    save_adapter,
+    without_adapter,
+)
+from whetstone.learner.four_bit import is_rounded
+from whetstone.learner.learner import Learner
+from whetstone.learner.roots import PolicyAndValue
+from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.records import Sampling
 from whetstone.run.folder import Stage
@@ -23,12 +36,15 @@ from whetstone.run.progress import say
 from whetstone.template import set_thinking
 
 
-class Base(Policy):
-    """The root module of the model as it is without its adapter: a reference that costs no memory."""
+@dataclass(frozen=True)
+class Base:
+    """The learner's model as it is without its adapter: a reference that costs no memory."""
 
-    def forward(self, batch: Any, temperature: Any = 1.0) -> Any:
-        with without_adapter(self.model):
-            return super().forward(batch, temperature)
+    learner: Learner
+
+    def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[Any]:
+        with without_adapter(self.learner.model):
+            return self.learner.row_logprobs(rows, temperature)
 
 
 @dataclass(frozen=True)
@@ -49,12 +65,13 @@ class Student:
         """The longest sequence in tokens that the model was made for."""
         return self.model.config.get_text_config().max_position_embeddings
 
-    def learner(self) -> Learner:
-        """A learner of the model, or of an adapter beside it, with the stage's optimizer.
+    def learner(self, values: bool = False) -> Learner:
+        """A learner of the model, or of an adapter beside it, with the stage's optimizer; with a head for `values` on request.
 
         With shard = "fsdp" the process keeps only its share of the model from here on.
         """
-        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer)
+        root = PolicyAndValue(self.model, self.chat.size) if values else None
+        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer, root)
 
     @property
     def adapts(self) -> bool:
@@ -71,17 +88,19 @@ class Student:
         sampled = self.stage.parallel.sampling_dtype(device, dtype)
         if sampled == dtype and not copied and not self.adapts:
             return self.model
-        return _load(self.stage, self.source, sampled, "sampler")[0]
+        copy = _load(self.stage, self.source, sampled, "sampler")[0]
+        if is_rounded(self.model):  # and so is what the learner computes
+            publish(plain_weights(self.model), copy)
+        return copy
 
     def again(self, role: str) -> Any:
         """The model as it was loaded, with weights of its own."""
         return _load(self.stage, self.source, self.stage.model.dtype, role)[0]
 
-    def reference(self) -> Learner:
-        """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
-        if self.adapts and self.stage.parallel.shard != "fsdp":
-            parallel = self.stage.parallel.model_copy(update={"activation_checkpointing": 0, "compile": False})
-            return Learner(self.model, self.chat.size, parallel, root=Base(self.model, self.chat.size))
+    def reference(self, learner: Learner) -> Learner | Base:
+        """The model as it was loaded, for its log-probabilities. It is never updated."""
+        if self.adapts:
+            return Base(learner)
         return Learner(self.again("reference").requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:
@@ -100,7 +119,10 @@ class Student:
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:
-                save_adapter(self.model, weights, self.stage.output("adapter"))
+                folder = self.stage.output("adapter")
+                save_adapter(self.model, weights, folder, local_model(self.source) or self.source)
+                self.tokenizer.save_pretrained(folder)
+                self.prompting.save(folder)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
@@ -115,7 +137,8 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if stage.adapter.rank:
         add_adapter(model, stage.adapter, stage.seed)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained")
+        frozen = ", beside frozen layers in 4 bits" if stage.adapter.weights == "nf4" else ""
+        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained{frozen}")
     if chat.closed:
         say(
             f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, set [prompt] thinking = "
@@ -131,7 +154,7 @@ def bits_of(model: Any) -> int:
     import torch
 
     views = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    weights = (p.detach() for p in model.parameters())
+    weights = (p.detach() for name, p in model.named_parameters() if not name.startswith(VALUE_HEAD))
     return sum(int(w.view(views[w.element_size()]).sum(dtype=torch.int64)) for w in weights)
 
 

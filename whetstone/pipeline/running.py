@@ -176,7 +176,8 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
         longest=recipe.longest,
         wanted=recipe.wanted(stage),
         stream=stage.control.of if stage.control else "",
-        **{name: getattr(recipe, name) for name in SHARED if name != "controls"},
+        **{name: getattr(recipe, name) for name in SHARED if name not in ("controls", "adapter")},
+        adapter=recipe.adapter_of(stage),
     )
 
 
