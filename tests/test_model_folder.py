@@ -19,6 +19,7 @@ from whetstone import model as models
 from whetstone.cli import main
 from whetstone.model_folder import find_model
 from whetstone.model_weights import wrapped
+from whetstone.records import Sampling
 
 IDS = torch.arange(5, 25)[None]
 
@@ -555,13 +556,13 @@ def test_an_exported_folder_holds_what_was_scored_and_nothing_of_the_bases_sampl
     }
     (folder / "generation_config.json").write_text(json.dumps(base | {"eos_token_id": [9], "suppress_tokens": [3]}))
     model, tokenizer = models.load(folder)
-    models.save(model, tokenizer, tmp_path / "out", temperature=0.7)
+    models.save(model, tokenizer, tmp_path / "out", sampling=Sampling(0.7, top_k=40, top_p=0.95))
     written = json.loads((tmp_path / "out/generation_config.json").read_text())
     written.pop("transformers_version")
     end, text = (tokenizer.convert_tokens_to_ids(token) for token in ("<|end|>", "<|endoftext|>"))
     assert written == {
         "bos_token_id": text, "eos_token_id": [end, text, 9], "pad_token_id": text,
-        "do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0,
+        "do_sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.95,
     }  # fmt: skip
     plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()) and plain.config.tie_word_embeddings == (kind == "tied")
@@ -570,7 +571,7 @@ def test_an_exported_folder_holds_what_was_scored_and_nothing_of_the_bases_sampl
 
 
 def test_a_model_that_is_scored_greedily_is_exported_greedy(tied, tmp_path):
-    models.save(*models.load(tied), tmp_path / "out", temperature=0.0)
+    models.save(*models.load(tied), tmp_path / "out", sampling=Sampling(0.0))
     assert GenerationConfig.from_pretrained(tmp_path / "out").do_sample is False
 
 

@@ -27,6 +27,7 @@ from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.model import hidden_states
+from whetstone.records import Sampling
 from whetstone.run.cpu import has_bf16_products
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
@@ -347,7 +348,7 @@ class Learner:
             return
         publish(plain_weights(self.model, self.process_group.whole), copy)
 
-    def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
+    def save_model(self, tokenizer: Any, folder: Path, sampling: Sampling = models.SAMPLING) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""
         kept = {
             name.replace(".base_layer.", ".") for name in self.model.state_dict()
@@ -358,7 +359,7 @@ class Learner:
             if self.process_group.main and name in kept:
                 weights[name] = whole.cpu()
         if self.process_group.main:
-            models.save(self.model, tokenizer, folder, weights, temperature)
+            models.save(self.model, tokenizer, folder, weights, sampling)
         self.process_group.wait()
 
 

@@ -28,6 +28,7 @@ from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.learner import Learner
 from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
+from whetstone.records import Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.template import set_thinking
@@ -109,7 +110,9 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
+        scores = self.stage.scores
+        scored = Sampling(scores.temperature, top_k=scores.top_k, top_p=scores.top_p)
+        learner.save_model(self.tokenizer, self.stage.output("model"), scored)
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:

@@ -41,9 +41,9 @@ from whetstone.run.folder import (
     successor,
 )
 from whetstone.run.manifest import read_manifest, write_manifest
-from whetstone.run.metrics import require_trackers
 from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
+from whetstone.run.trackers import require_trackers
 from whetstone.run.usage import measured
 
 # Artifacts that a stage may write beside those that its kind always gives

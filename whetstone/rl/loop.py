@@ -15,11 +15,11 @@ from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.critic import build_critic
+from whetstone.rl.kept_rollouts import KeptRollouts
 from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
-from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import (
@@ -79,7 +79,8 @@ def train(stage: Stage) -> dict[str, Any]:
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
     window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
-    with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
+    rollouts = KeptRollouts(stage, process_group, settings.keep_rollouts)
+    with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
@@ -95,8 +96,8 @@ def train(stage: Stage) -> dict[str, Any]:
                     watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
                     student.prompting, judge,
                 )  # fmt: skip
-                right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
+                rollouts.add(step, groups, kept)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
                     kept = with_reference(reference, kept)
@@ -118,7 +119,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-        right_rollouts.finish()
+        rollouts.finish(steps.state["steps"])
     if not judge:
         _refuse_untrained(stage.name, steps.state)
     student.save(learner)

@@ -269,6 +269,8 @@ class ScoreSettings(Settings):
         0, ge=0, le=10**6, description="answers per problem of the untrained base; 0: as many as `samples`"
     )
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="share of the probability from which tokens are sampled")
+    top_k: int = Field(0, ge=0, le=2**30, description="sample from so many of the likeliest tokens; 0: from all")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
     sets: tuple[Name, ...] = Field(
