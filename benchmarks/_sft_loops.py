@@ -13,12 +13,15 @@ BY_SEGMENT = "by_segment"
 
 
 def ours(
-    gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, step_tokens: int = STEP_TOKENS
-) -> None:
+    gate: Gate, folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, step_tokens: int = STEP_TOKENS,
+    adapter: Any = None,
+) -> None:  # fmt: skip
     """The whole stage: rows from disk, micro-batches, clipping, schedule, entropy, metrics.jsonl, progress.
 
-    `work` has the model and the rows: `_ragged`, or `Gsm8k`.
+    `work` has the model and the rows: `_ragged`, or `Gsm8k`. `adapter` is an AdapterSettings; None: all weights are trained.
     """
+    from dataclasses import replace
+
     from whetstone import sft
     from whetstone.learner.steps import Steps
     from whetstone.run.folder import Stage
@@ -52,7 +55,8 @@ def ours(
     parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": model, "data": data}
     run = RunSettings(name="run", folder=folder)
-    sft.run(Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings()))
+    stage = Stage("sft", "sft", folder / "sft", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
+    sft.run(replace(stage, adapter=adapter) if adapter else stage)
 
 
 def trl(gate: Gate, folder: Path, attention: str, settings: dict[str, Any], work: Any = ragged) -> None:

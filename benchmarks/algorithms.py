@@ -2,6 +2,7 @@
 
     python -m benchmarks algorithms                        # RL algorithms, Rollout DPO variants, SFT on right rollouts
     python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
+    python -m benchmarks algorithms --table adapters       # LoRA at several ranks, beside all weights
     python -m benchmarks algorithms --table feedback       # PPO by verifier and by reward model, distillation from the RL model
     python -m benchmarks algorithms --table larger         # distillation from a larger tiny model, which is made first
     python -m benchmarks algorithms --only grpo dapo --seeds 0
@@ -73,6 +74,10 @@ STABILISERS: dict[str, dict[str, Any]] = {
     for count in range(4)
     for chosen in combinations(PAPER, count)
 }
+ADAPTERS: dict[str, dict[str, Any]] = {"grpo": ALGORITHMS["grpo"]} | {
+    f"lora_{rank}": RL | {"algorithm": "grpo", "adapter.rank": rank, "optimizer.learning_rate": 1e-3}
+    for rank in (1, 8, 32)
+}
 PPO = RL | {
     "algorithm.name": "ppo", "algorithm.critic.pretraining": 2, "algorithm.critic.clip_value": 0.5,
     "algorithm.critic.optimizer.learning_rate": 1e-3, "prompts_per_step": 32, "samples": 4, "updates": 4,
@@ -90,7 +95,9 @@ FEEDBACK: dict[str, dict[str, Any]] = {
     "self_majority": DISTILL | {"target": "majority", "samples": 8, "prompts_per_step": 16, "divergence": None},
 }
 LARGER: dict[str, dict[str, Any]] = {"distill_larger": DISTILL | {"teacher_model": "{larger}"}}
-TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS, "feedback": FEEDBACK, "larger": LARGER}
+TABLES = {
+    "algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS, "feedback": FEEDBACK, "larger": LARGER,
+}  # fmt: skip
 # Stages that variants of a table read and that give no model to score. What they cost is theirs, and beside the table
 HELPERS: dict[str, dict[str, dict[str, Any]]] = {
     "feedback": {

@@ -1,6 +1,7 @@
-"""Promise: the folder that a stage writes answers greedily as ours in plain transformers, and in vLLM where it is installed.
+"""Promise: the folder that a stage writes answers greedily as ours in plain transformers, and in vLLM where it is installed;
+and its GGUF files (`--gguf`, by llama.cpp's converter) as the folder: read by transformers, and in llama.cpp if it is there.
 
-    python -m benchmarks exported_folder --model runs/smollm2 --vllm .venv-vllm/bin/python --json FILE
+    python -m benchmarks exported_folder --model runs/smollm2 --vllm .venv-vllm/bin/python --gguf F16 --json FILE
 
 Each answers the same questions in fp32 from the exported folder alone. Two orders of the same sums may choose differently
 between two tokens that are equally likely, so for an answer that differs the first differing token is named.
@@ -21,6 +22,8 @@ from benchmarks.base_model import rows_of
 from benchmarks.model_folders import first_difference
 from whetstone import model as models
 from whetstone.decode.engine import Engine
+from whetstone.export.gguf import convert, converter_in
+from whetstone.model_folder import find_model
 from whetstone.records import Message, Prompt, Sampling
 
 VLLM = """if True:
@@ -46,12 +49,33 @@ def by_transformers(folder: Path, prompts: Sequence[list[int]], tokens: int) -> 
     return [model.generate(ids, **plain)[0, ids.shape[1] :].tolist() for ids in asked]
 
 
-def by_vllm(python: str, folder: Path, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+def elsewhere(python: str, script: str, folder: Path, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+    """The answers of a peer, in its own environment."""
     work = json.dumps({"folder": str(folder), "prompts": list(prompts), "tokens": tokens})
-    done = subprocess.run([python, "-c", VLLM], input=work, capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-c", script], input=work, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"error: vLLM ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+        sys.exit(f"error: {python} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
+
+
+LLAMA = """if True:
+    import json, os, sys
+    work, out = json.load(sys.stdin), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from llama_cpp import Llama
+
+    model = Llama(work["folder"], n_ctx=1024, verbose=False, logits_all=False)
+    answers = []
+    for ids in work["prompts"]:
+        model.reset()
+        answer = []
+        for token in model.generate(ids, temp=0, repeat_penalty=1.0):
+            answer.append(token)
+            if token == model.token_eos() or len(answer) == work["tokens"]:
+                break
+        answers.append(answer)
+    out.write(json.dumps(answers))
+"""
 
 
 def compared(ours: Sequence[list[int]], theirs: Sequence[list[int]]) -> dict[str, Any]:
@@ -67,6 +91,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--vllm", metavar="PYTHON", help="of an environment with vLLM (make bench-env)")
+    parser.add_argument("--gguf", action="append", default=[], metavar="TYPE")
+    parser.add_argument("--llama", metavar="PYTHON", help="of an environment with llama-cpp-python (make bench-env)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     questions = [
@@ -80,10 +106,19 @@ def main() -> None:
     result: dict[str, Any] = {"name": "exported_folder", "model": given.model, "tokens": given.tokens}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        models.save(engine.model, engine.chat.tokenizer, folder, temperature=0)
-        result["transformers"] = compared(ours, by_transformers(folder, prompts, given.tokens))
+        models.save(engine.model, engine.chat.tokenizer, folder, sampling=Sampling(0.0))
+        plain = by_transformers(folder, prompts, given.tokens)
+        result["transformers"] = compared(ours, plain)
         if given.vllm:
-            result["vllm"] = compared(ours, by_vllm(given.vllm, folder, prompts, given.tokens))
+            result["vllm"] = compared(ours, elsewhere(given.vllm, VLLM, folder, prompts, given.tokens))
+        for kind in given.gguf:
+            file = folder / f"model-{kind}.gguf"
+            convert(converter_in(), folder, file, kind, "exported")
+            back = by_transformers(find_model(file), prompts, given.tokens)
+            result[f"gguf {kind}, transformers"] = compared(plain, back)
+            if given.llama:
+                theirs = elsewhere(given.llama, LLAMA, file, prompts, given.tokens)
+                result[f"gguf {kind}, llama.cpp"] = compared(back, theirs)
     result |= {"versions": versions(["whetstone", "torch", "transformers"]), "hardware": hardware()}
     write(result | {"date": date.today().isoformat()}, given.json)
     print(json.dumps(result, indent=2))

@@ -4,10 +4,10 @@
     python -m benchmarks final_scores runs/smollm2 --stages base rl
     python -m benchmarks final_scores --list                        # every test run ever made
 
-Settings are chosen on held-out problems (`[scores] sets` of the recipe); this is the only place where its models meet the
-test sets. A line is appended before a model is scored, and one with the result after it, so that a look that was broken off
-is listed, too. Nothing is scored from a checkout with uncommitted changes: the commit with the settings precedes the test
-run. A finished row is not scored again; an interrupted one goes on.
+Settings are chosen on held-out problems (`[scores] sets` of the recipe); this is where its models meet the test sets
+(`whetstone evaluate` on a known test set adds its line to the same list). A line is appended before a model is scored, and one
+with the result after it, so that a look that was broken off is listed, too. Nothing is scored from a checkout with uncommitted
+changes: the commit with the settings precedes the test run. A finished row is not scored again; an interrupted one goes on.
 
 Protocol: GSM8K test greedy on all problems, and four answers at temperature 0.6 to 300 of them, chosen by hash; ASDiv's test
 fold with four answers; the base and the last stage also greedy on MATH-500 and MAWPS.
@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from whetstone.questions.splits import hash_fraction, normalise
 from whetstone.records import Problem, to_row
 from whetstone.run.folder import MANIFEST, read_json
 from whetstone.run.tables import read_records
+from whetstone.test_runs import append as append_to_list
+from whetstone.test_runs import now
 
 LIST = Path(__file__).parent / "results" / "test_runs.jsonl"
 LIMIT = 300  # tokens of an answer
@@ -121,14 +122,8 @@ def evaluate(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "whetstone.cli", *words], check=True)
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def append(entry: dict[str, Any]) -> None:
-    LIST.parent.mkdir(parents=True, exist_ok=True)
-    with LIST.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    append_to_list(entry, LIST)
 
 
 def listed() -> Iterator[str]:

@@ -30,12 +30,17 @@ Answer = Callable[[BaseHTTPRequestHandler, dict, int], None]
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[tuple[str, World]]:
-    """`answer(handler, body, attempt)` writes the response; `attempt` counts requests with this question from 1."""
+def server(answer: Answer, models: tuple[str, ...] = ("mine",)) -> Iterator[tuple[str, World]]:
+    """`answer(handler, body, attempt)` writes the response; `attempt` counts requests with this question from 1. The server
+    lists `models`; none: it has no list.
+    """
     world = World()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            send(self, {"data": [{"id": name} for name in models]}, 200 if models else 404)
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from whetstone.pipeline.checks import check_stages
+from whetstone.pipeline.staleness import fingerprint
 from whetstone.recipe import read_recipe
 
 WALK = """
@@ -112,3 +113,35 @@ def test_a_gpu_that_is_not_there_is_missed_before_the_first_stage(recipe, monkey
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=r'device = "cuda": torch sees no GPU here'):
         check(recipe, WALK, "parallel.device=cuda")
+
+
+@pytest.mark.parametrize(
+    ("sets", "missing", "said"),
+    [
+        (["adapter.rank=4"], "", "midtrain starts from random weights, which an adapter leaves as they are"),
+        (["rl.adapter={rank = 4}"], "peft", r'rl needs the package peft: pip install "whetstone-reasoner\[lora\]"'),
+        (["rl.adapter={rank = 4, weights = 'nf4'}"], "bitsandbytes", r'bitsandbytes: pip install .*\[qlora\]"'),
+        (
+            ["rl.adapter={rank = 4, weights = 'nf4'}", "parallel.processes=2", "parallel.shard=fsdp"], "",
+            'weights in 4 bits are not divided among processes',
+        ),
+    ],
+)  # fmt: skip
+def test_an_adapter_that_cannot_be_trained_is_refused(sets, missing, said, recipe, monkeypatch):
+    monkeypatch.setattr("whetstone.pipeline.checks.find_spec", lambda package: None if package == missing else True)
+    with pytest.raises((ValueError, ImportError), match=said):
+        check(recipe, WALK, *sets)
+
+
+def test_a_stage_with_an_adapter_of_its_own_leaves_the_others_as_they_are(recipe, monkeypatch):
+    monkeypatch.setattr("whetstone.pipeline.checks.find_spec", lambda package: True)
+    recipe.write_text(WALK)
+    read = read_recipe(
+        recipe, ["adapter.rank=4", "midtrain.adapter={rank = 0}", "rl.adapter.dora=true", "rl.adapter.rank=2"]
+    )
+    check_stages(read, read.stages)
+    assert [read.adapter_of(read.stage(name)).rank for name in ("midtrain", "rl")] == [0, 2]
+    used = [fingerprint(read, read.stage(name)) for name in ("midtrain", "rl")]
+    assert not any("adapter.rank" in facts["shared"] for facts in used)  # nor do they become stale by that table
+    with pytest.raises(ValueError, match=r'weights = "nf4" is for a model that an adapter is trained beside. Set rank'):
+        read_recipe(recipe, ["adapter.weights=nf4"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whetstone.evaluate.evaluate import read_problems
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.run.folder import read_json
 from whetstone.run.tables import read_rows
 

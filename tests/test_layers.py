@@ -16,17 +16,20 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records", "base_templates"),
     (
-        "model", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run", "problems",
-        "prompting",
+        "model", "model_adapter", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
+        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
+        "problems", "prompting",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "measure"),
+    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
     (
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
     ),
-    ("recipe", "recipe_stage", "controls", "schema", "pipeline", "worker", "show", "ask", "terminal", "prompt_options", "cli"),
+    (
+        "recipe", "recipe_stage", "shipped_recipes", "controls", "schema", "pipeline", "worker", "show", "ask", "export",
+        "terminal", "test_runs", "evaluation", "comparing", "commands", "follow", "watch", "serve", "cli",
+    ),
 ]  # fmt: skip
 ROOMS = FLOORS[4]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -37,7 +40,7 @@ DOORS = {
     "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
-    "httpx2": ("decode/server_generator.py",),
+    "httpx2": ("decode/server_generator.py", "decode/served_models.py"),
     "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
@@ -46,12 +49,17 @@ DOORS = {
     "urllib.request": (),
     "datasets": ("questions/sources/published.py",),
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
-    "typer": ("cli.py", "prompt_options.py"),
-    "rich": ("terminal.py", "run/progress.py"),
-    "tensorboard": ("run/metrics.py",),
-    "wandb": ("run/metrics.py",),
-    "trackio": ("run/metrics.py",),
+    "typer": ("cli.py", "commands/"),
+    "rich": ("terminal.py", "watch.py", "run/progress.py"),
+    "tensorboard": ("run/trackers.py",),
+    "wandb": ("run/trackers.py",),
+    "trackio": ("run/trackers.py",),
     "pickle": (),
+    "fastapi": ("serve/",),
+    "starlette": ("serve/",),
+    "uvicorn": ("serve/server.py",),
+    "peft": ("learner/adapter.py", "model_adapter.py"),
+    "bitsandbytes": ("learner/four_bit.py",),
 }
 LOADS_TORCH = (
     "model",

@@ -214,7 +214,7 @@ def test_a_scored_model_leaves_its_generations_and_a_score_for_each_problem_set(
         ]
         assert all(r["tokens"] <= 12 and r["gold"] == str(int(r["problem_id"][4:]) + 1) for r in rows)
         summed = summarise(rows, Grader(), "sft", score.benchmark, score.main, 0.6)
-        assert replace(summed, prompt=score.prompt) == score and score.prompt["after"] == ""
+        assert replace(summed, prompt=score.prompt, max_tokens=12) == score and score.prompt["after"] == ""
         assert not (tmp_path / score.benchmark / "journal.jsonl").exists()
 
 

@@ -19,6 +19,7 @@ from whetstone import model as models
 from whetstone.cli import main
 from whetstone.model_folder import find_model
 from whetstone.model_weights import wrapped
+from whetstone.records import Sampling
 
 IDS = torch.arange(5, 25)[None]
 
@@ -256,12 +257,12 @@ def test_a_head_stored_twice_and_equal_is_tied(tied):
 # --- folders of another kind
 
 
-def test_an_adapter_is_refused_beside_a_base_and_alone(tied):
+def test_an_adapter_is_refused_beside_a_base_and_without_its_settings(tied):
     (tied / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", "peft_type": "LORA"}))
-    for _ in range(2):
-        message = refusal(tied)
-        assert "holds an adapter (adapter_config.json)" in message and "merge_and_unload" in message
-        (tied / "config.json").unlink(missing_ok=True)
+    assert "holds an adapter beside a whole model (adapter_config.json)" in refusal(tied)
+    (tied / "config.json").unlink()
+    (tied / "adapter_config.json").rename(tied / "adapter_model.safetensors")
+    assert "holds an adapter without its adapter_config.json" in refusal(tied)
 
 
 @pytest.mark.parametrize(
@@ -555,13 +556,13 @@ def test_an_exported_folder_holds_what_was_scored_and_nothing_of_the_bases_sampl
     }
     (folder / "generation_config.json").write_text(json.dumps(base | {"eos_token_id": [9], "suppress_tokens": [3]}))
     model, tokenizer = models.load(folder)
-    models.save(model, tokenizer, tmp_path / "out", temperature=0.7)
+    models.save(model, tokenizer, tmp_path / "out", sampling=Sampling(0.7, top_k=40, top_p=0.95))
     written = json.loads((tmp_path / "out/generation_config.json").read_text())
     written.pop("transformers_version")
     end, text = (tokenizer.convert_tokens_to_ids(token) for token in ("<|end|>", "<|endoftext|>"))
     assert written == {
         "bos_token_id": text, "eos_token_id": [end, text, 9], "pad_token_id": text,
-        "do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0,
+        "do_sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.95,
     }  # fmt: skip
     plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()) and plain.config.tie_word_embeddings == (kind == "tied")
@@ -570,7 +571,7 @@ def test_an_exported_folder_holds_what_was_scored_and_nothing_of_the_bases_sampl
 
 
 def test_a_model_that_is_scored_greedily_is_exported_greedy(tied, tmp_path):
-    models.save(*models.load(tied), tmp_path / "out", temperature=0.0)
+    models.save(*models.load(tied), tmp_path / "out", sampling=Sampling(0.0))
     assert GenerationConfig.from_pretrained(tmp_path / "out").do_sample is False
 
 

@@ -208,6 +208,17 @@ def test_a_recipe_says_at_once_that_its_template_is_unknown_or_missing(
     assert not list((tmp_path / "r").glob("0*"))
 
 
+def test_an_adapter_is_not_trained_beside_new_tokens(base, tmp_path, monkeypatch, capsys):
+    """It leaves embeddings as they are. As text, or with tokens that the tokenizer has, there is nothing new."""
+    pytest.importorskip("peft")
+    path = recipe(tmp_path, base, ', chat_template = "chatml"')
+    adapter = "--set", "adapter.rank=2"
+    assert command(monkeypatch, "plan", path, *adapter) == 2
+    assert "adds <|im_start|>, <|im_end|> to the tokenizer" in capsys.readouterr().err
+    assert command(monkeypatch, "plan", path, *adapter, "--set", "model.template_tokens=text") == 0
+    assert command(monkeypatch, "plan", path, *adapter, "--set", "sft.adapter={rank = 0}") == 0
+
+
 def test_a_command_takes_a_template(base, monkeypatch, capsys):
     asked = "generate", "-m", base, "1 + 1?", "--max-tokens", 3
     assert command(monkeypatch, *asked) == 2

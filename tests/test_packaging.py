@@ -3,7 +3,9 @@
 import math
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from whetstone.run.mistakes import DISTRIBUTION, install_hint
+from whetstone.shipped_recipes import recipe_file
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -144,3 +147,45 @@ def test_a_placeholder_is_no_key():
     assert not secrets_in(
         'api_key = "xxxxxxxxxxxxxxxxxxxxxxxx"\napi_key_env = "OPENAI_API_KEY"\nsk-0000000000000000000000000000000000'
     )
+
+
+# --- what a wheel has beside the code
+
+
+def test_an_installed_recipe_is_named_by_its_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "recipes/tiny.toml"):
+        assert recipe_file(Path(name)).read_text() == (ROOT / "recipes" / "tiny.toml").read_text()
+    (tmp_path / "tiny").write_text("mine")
+    assert recipe_file(Path("tiny")) == Path("tiny"), "the user's own file is first"
+    assert recipe_file(Path("other/tiny.toml")) == Path("other/tiny.toml"), "which read_recipe then misses"
+    with pytest.raises(FileNotFoundError, match=r"no recipe tinny.*tiny.* installed recipe: dapo, "):
+        recipe_file(Path("tinny"))
+
+
+@pytest.mark.slow
+def test_a_wheel_has_all_recipes_and_the_files_of_its_pages(tmp_path):
+    command = [sys.executable, "-c", WHEEL, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        files = set(packed.namelist())
+    assert {f"whetstone/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.toml")} <= files
+    ours = [path for path in (ROOT / "whetstone").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {str(path.relative_to(ROOT)) for path in ours if "recipes" not in path.parts} <= files
+
+
+# setuptools as it stands here: building in isolation would download it
+WHEEL = """if True:
+    import os, shutil, sys, tempfile
+    from pathlib import Path
+    from setuptools import build_meta
+
+    copy = Path(tempfile.mkdtemp()) / "copy"
+    ignored = shutil.ignore_patterns(".*", "tests", "benchmarks", "build", "*.egg-info", "__pycache__", "runs", "models")
+    shutil.copytree(".", copy, ignore=ignored, symlinks=True)
+    os.chdir(copy)
+    build_meta.build_wheel(sys.argv[1])
+    shutil.rmtree(copy)
+"""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from whetstone import __version__
+from whetstone.pipeline import scores as scoring
 from whetstone.pipeline.running import lock, run_recipe
 from whetstone.pipeline.staleness import differences, plan_recipe
 from whetstone.recipe import read_recipe
@@ -358,3 +359,12 @@ def test_the_inputs_of_a_stage_are_hashed_a_few_times_however_long_the_recipe(wa
     edit(walk, "count = 4", f'count = 4\nfile = "{mine}"')
     run(walk)
     assert sum(path == mine for path in asked) <= 3
+
+
+def test_scores_of_a_version_without_top_p_stay_valid_and_another_top_p_scores_again(walk, rooms):
+    def key(*sets: str) -> dict:
+        recipe = read_recipe(walk, sets)
+        return scoring._model(recipe, "sft", None, "model", "problems", recipe.scores, recipe.prompt).key
+
+    assert not {"top_p", "top_k"} & key().keys()
+    assert key("scores.top_p=0.9")["top_p"] == 0.9 and key("scores.top_k=20")["top_k"] == 20

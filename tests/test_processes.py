@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.learner.group import in_group
 from tests.scripted import stage
@@ -18,7 +20,7 @@ from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.learner.steps import Steps
 from whetstone.run.folder import Stage, hash_folder
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings
 from whetstone.run.torchrun import run_processes
 from whetstone.worker import read_stage, run_in_processes, to_json
 
@@ -122,13 +124,18 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
-def test_two_processes_train_like_one(shard, tmp_path, world):
-    result = sft.run(room(tmp_path / "one", world))
-    given = room(tmp_path / "two" / "one", world, processes=2, shard=shard)
+@pytest.mark.parametrize(("shard", "rank"), [("ddp", 0), ("fsdp", 0), ("fsdp", 4)])
+def test_two_processes_train_like_one(shard, rank, tmp_path, world):
+    adapter = AdapterSettings(rank=rank)
+    result = sft.run(replace(room(tmp_path / "one", world), adapter=adapter))
+    given = replace(room(tmp_path / "two" / "one", world, processes=2, shard=shard), adapter=adapter)
     assert in_group(tmp_path, 2, sft.run, given)[0] == result
     for name in ("loss", "gradient_norm", "entropy", "tokens"):
         assert logged(given.folder, name) == pytest.approx(logged(tmp_path / "one", name), rel=1e-4), name
+    for path in (tmp_path / "one").glob("*/*.safetensors"):  # the model, and the adapter
+        theirs = load_file(given.folder / path.parent.name / path.name)
+        assert all(torch.allclose(theirs.pop(name), ours, atol=1e-4) for name, ours in load_file(path).items())
+        assert not theirs
 
 
 def stopped_in_process(given: Stage) -> str:

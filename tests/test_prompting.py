@@ -19,7 +19,8 @@ from whetstone import sft
 from whetstone.chat import Chat
 from whetstone.decode.engine import Engine
 from whetstone.dpo import rollout_dpo
-from whetstone.evaluate.evaluate import evaluate_model, read_problems
+from whetstone.evaluate.any_model import ModelOptions, Task, evaluate_model
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.measure import summarise, with_flexible
 from whetstone.pipeline.checks import check_stages
 from whetstone.pipeline.staleness import fingerprint
@@ -41,6 +42,7 @@ from whetstone.rl import loop as rl
 from whetstone.rollouts import collect
 from whetstone.run.folder import DamagedFile, read_json
 from whetstone.run.prompt_settings import AS_TRAINED, ExampleFile, PromptSettings
+from whetstone.run.settings import ScoreSettings
 from whetstone.run.tables import read_rows
 from whetstone.sample import sample_groups
 from whetstone.template import TemplateError, set_thinking
@@ -332,7 +334,9 @@ def test_scores_say_their_prompt_and_an_evaluated_model_is_asked_as_it_was_train
     model.prompting = WHOLE
     models.save(model, tokenizer, tmp_path / "m")
     rows = [{"question": "3 + 3?", "answer": "6"}]
-    (score,) = evaluate_model(str(tmp_path / "m"), write(tmp_path, rows), 1, 0.0, 3, tmp_path / "out")
+    greedy = ScoreSettings(samples=1, temperature=0.0, max_tokens=3)
+    asked_for = Task(read_problems(write(tmp_path, rows)), greedy)
+    (score,) = evaluate_model(ModelOptions(str(tmp_path / "m")), [asked_for], output=tmp_path / "out")
     assert asked == [[*TURNS, ("user", "Q: 3 + 3?\nA:")]]
     assert score.prompt["system"] == "Be brief." and score.prompt["examples"] == 2
     said_so = capsys.readouterr().err
@@ -341,7 +345,8 @@ def test_scores_say_their_prompt_and_an_evaluated_model_is_asked_as_it_was_train
     assert read_json(tmp_path / "out" / "shots" / "prompt.json") == WHOLE.to_json()
     with pytest.raises(ValueError, match="example 1 holds"):
         leaking = PromptSettings(examples={"file": str(tmp_path / "shots.jsonl")})
-        evaluate_model(str(tmp_path / "m"), str(tmp_path / "shots.jsonl"), 1, 0.0, 3, prompt=leaking)
+        told = Task(read_problems(str(tmp_path / "shots.jsonl")), greedy)
+        evaluate_model(ModelOptions(str(tmp_path / "m"), leaking), [told])
 
 
 def test_a_teacher_behind_a_server_is_asked_as_the_prompt_says(tmp_path, world):

@@ -146,10 +146,14 @@ def _rejection(stage: RecipeStage, known: Known) -> RecipeStage:
 def _next_token(
     stage: RecipeStage, name: str, room: Room, settings: Any, sources: dict[str, Source], table: ControlSettings
 ) -> RecipeStage:
-    """A control that spends the stage's tokens in its number of optimizer steps, with its optimizer."""
+    """A control that spends the stage's tokens in its number of optimizer steps, with its optimizer and adapter."""
     own: Any = stage.settings
     rate = {"learning_rate": table.learning_rate[name]} if name in table.learning_rate else {}
-    same = {"optimizer": own.optimizer.model_copy(update=rate), "checkpoint_every": own.checkpoint_every}
+    same = {
+        "optimizer": own.optimizer.model_copy(update=rate),
+        "checkpoint_every": own.checkpoint_every,
+        "adapter": own.adapter,
+    }
     settings = settings.model_copy(update={**same, "epochs": MOST_EPOCHS, "tokens": 0, "steps": 0})
     return _control(stage, name, room, settings, sources, tokens="tokens", steps=STEPS.get(stage.kind, "steps"))
 

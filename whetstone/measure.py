@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.answer import boxed, count_votes
+from whetstone.candidate import Candidate, local_candidate
 from whetstone.prompting import prompting_of, refuse_leaks
 from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
-from whetstone.template import set_thinking
+from whetstone.sample import shown_row
 from whetstone.verify import extract, get_policy
 from whetstone.verify.flexible import last_answer
-from whetstone.window import Window
 
 Z = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 RESAMPLES = 10_000  # of the bootstrap
 STATED = ("stated", "formula", "bare")  # how an answer is found that stands in no box (verify/extract.py)
+JOURNAL = "journal.jsonl"  # of samples, until their score is kept
 NOT_ASKED = "not asked"  # why a sample ended that never began (window.py)
 
 
@@ -35,43 +36,45 @@ def score_model(
 
     `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).
     """
-    from whetstone import model as models
-    from whetstone.decode.forked_generator import sampler
-    from whetstone.sample import sample_journalled
+    refuse_leaks(prompting_of(prompt, model).examples, problems)
+    candidate = local_candidate(model, parallel, longest, prompt, scores.weights)
+    results = []
+    for benchmark in dict.fromkeys(problem.benchmark for problem in problems):
+        chosen = [problem for problem in problems if problem.benchmark == benchmark]
+        results.append(score_problems(candidate, chosen, scores, seed, out_folder, stage))
+    for score in results:  # only now: until all are scored a kill may come
+        (out_folder / score.benchmark / JOURNAL).unlink()
+    return results
+
+
+def score_problems(
+    candidate: Candidate, problems: Sequence[Problem], scores: ScoreSettings, seed: int, out_folder: Path, stage: str
+) -> Score:
+    """Score a model on the problems of one benchmark, `scores.problems` of them; generations go to out_folder/BENCHMARK/.
+
+    The journal stays beside them: who calls removes it once the score is kept.
+    """
     from whetstone.verify import MathVerifier
 
-    prompting = prompting_of(prompt, model)
-    refuse_leaks(prompting.examples, problems)
-    device = models.choose_device(parallel.device)
-    loaded = models.load(model, device, parallel.sampling_dtype(device, "float32"), longest)
-    set_thinking(loaded[1], prompting.thinking)
-    engine = sampler(*loaded, parallel, int8=scores.weights == "int8")
-    window = Window(engine.engine.chat, loaded[0].config.max_position_embeddings, scores.max_tokens, prompting)
-    sampling = Sampling(temperature=scores.temperature, max_tokens=scores.max_tokens, seed=seed)
+    chosen = problems[: scores.problems] if scores.problems else problems
+    benchmark = chosen[0].benchmark
+    folder, label = out_folder / benchmark, f"scoring {stage} on {benchmark}"
     samples = scores.samples if scores.temperature > 0 else 1
-    results = []
+    sampling = Sampling(scores.temperature, scores.max_tokens, scores.top_k, scores.top_p, seed)
+    unaskable = candidate.unaskable(chosen, scores.max_tokens, label)
+    asked = [problem for problem in chosen if problem.id not in unaskable]
     with MathVerifier() as verifier:
-        for benchmark in dict.fromkeys(p.benchmark for p in problems):
-            chosen = [p for p in problems if p.benchmark == benchmark]
-            chosen = chosen[: scores.problems] if scores.problems else chosen
-            label, journal = f"scoring {stage} on {benchmark}", out_folder / benchmark / "journal.jsonl"
-            unaskable = window.report(label, chosen, "count as not solved")
-            asked = [problem for problem in chosen if problem.id not in unaskable]
-            sampled = sample_journalled(
-                engine, asked, samples, sampling, verifier, journal, label, block=2048, prompting=prompting
-            )
-            groups = {problem.id: group for problem, group in zip(asked, sampled, strict=True)}
-            groups |= {name: unasked(name, samples, why) for name, why in unaskable.items()}
-            rows = [as_row(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
-            rows = with_flexible(rows, verifier)
-            write_rows(journal.parent, rows)
-            prompting.save(journal.parent)
-            main = benchmark == scores.main
-            score = summarise(rows, verifier, stage, benchmark, main, scores.temperature)
-            results.append(replace(score, prompt=prompting.summary(chosen[0].policy), weights=scores.weights))
-    for score in results:  # only now: until all are scored a kill may come
-        (out_folder / score.benchmark / "journal.jsonl").unlink()
-    return results
+        answers = candidate.answers(asked, samples, sampling, verifier, folder / JOURNAL, label)
+        groups = {problem.id: group for problem, group in zip(asked, answers.groups_PG, strict=True)}
+        groups |= {name: unasked(name, samples, why) for name, why in unaskable.items()}
+        pairs = [(problem, rollout) for problem in chosen for rollout in groups[problem.id]]
+        rows = [as_row(p, r, answers.tokens.get((p.id, r.index))) for p, r in pairs]
+        rows = with_flexible(rows, verifier)
+        write_rows(folder, rows)
+        candidate.prompting.save(folder)
+        score = summarise(rows, verifier, stage, benchmark, benchmark == scores.main, scores.temperature)
+    how = {"top_p": scores.top_p, "top_k": scores.top_k, "max_tokens": scores.max_tokens}
+    return replace(score, prompt=candidate.prompting.summary(chosen[0].policy), weights=candidate.weights, **how)
 
 
 def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:
@@ -80,23 +83,10 @@ def unasked(problem_id: str, samples: int, why: str) -> list[Rollout]:
     return [Rollout(problem_id, g, [], [], [], 0.0, NOT_ASKED, "", False, reason) for g in range(samples)]
 
 
-def as_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
-    return {
-        "problem_id": problem.id,
-        "index": rollout.index,
-        "question": problem.question,
-        "gold": problem.answer,
-        "policy": problem.policy,
-        "level": problem.level,
-        "domain": problem.domain,
-        "text": rollout.text,
-        "answer": rollout.answer,
-        "correct": rollout.correct,
-        "reason": rollout.reason,
-        "stop": rollout.stop,
-        "tokens": len(rollout.ids),
-        "form": form_of(rollout.text, problem.policy),
-    }
+def as_row(problem: Problem, rollout: Rollout, tokens: int | None = None) -> dict[str, Any]:
+    """A sample as scores keep it. `tokens`: as a server counted them, which gives no ids."""
+    row = shown_row(problem, rollout) | {"form": form_of(rollout.text, problem.policy)}
+    return row if tokens is None else row | {"tokens": tokens}
 
 
 def form_of(text: str, policy: str) -> str:

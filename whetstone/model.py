@@ -25,6 +25,7 @@ from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, 
 from whetstone.model_folder import find_model
 from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
 from whetstone.prompting import BARE, Prompting
+from whetstone.records import Sampling
 from whetstone.run.cpu import bound_kernel_caches
 from whetstone.run.disk import room_for
 from whetstone.run.folder import write_text
@@ -42,7 +43,7 @@ bound_kernel_caches()
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>", "<|system|>")
 
 USUAL = "Phi-3, Qwen 2 or 3, or Llama"
-TEMPERATURE = 0.6  # of a model's answers, if no score says another
+SAMPLING = Sampling(temperature=0.6)  # of a model's answers, if no score says another
 
 # Of a tiny model. Phi-4-mini has 0.75 and 10,000, which is meant for contexts of thousands of tokens.
 PARTIAL_ROTARY = 0.5  # share of a head's dimensions that are rotated
@@ -282,16 +283,16 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def save(
     model: "PreTrainedModel", tokenizer: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None,
-    temperature: float = TEMPERATURE,
+    sampling: Sampling = SAMPLING,
 ) -> None:  # fmt: skip
     """Write a plain Hugging Face folder: safetensors, config, tokenizer, chat template, generation config, model card; and
     prompt.json, if the model has a `prompting`, which `build_tiny` and training set.
 
-    `weights` are written instead of the model's own, for a process that has only a share of these. `temperature` is that of
-    the model's scores.
+    `weights` are written instead of the model's own, for a process that has only a share of these. `sampling` is that of the
+    model's scores.
     """
     if model.can_generate():  # a reward model does not
-        model.generation_config = generation_config(model.generation_config.eos_token_id, tokenizer, temperature)
+        model.generation_config = generation_config(model.generation_config.eos_token_id, tokenizer, sampling)
     with room_for("the model", sum(weight.nbytes for weight in model.parameters()), folder):
         model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
         tokenizer.save_pretrained(folder)
@@ -305,19 +306,19 @@ def save(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def generation_config(ends: Any, tokenizer: Any, temperature: float = TEMPERATURE) -> "GenerationConfig":
-    """How the model was sampled here: what ends an answer, the temperature, and nothing else.
+def generation_config(ends: Any, tokenizer: Any, sampling: Sampling = SAMPLING) -> "GenerationConfig":
+    """How the model was sampled here: what ends an answer, temperature, top-k and top-p, and nothing else.
 
     A base's own top-k, penalties and forced tokens are left out, because no training or score used them.
     """
     from transformers import GenerationConfig
 
-    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    sampled = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=list(Chat(tokenizer, ends).stops),
         pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        **(sampled if temperature > 0 else {"do_sample": False}),
+        **({"do_sample": True} | sampled if sampling.temperature > 0 else {"do_sample": False}),
     )
 
 

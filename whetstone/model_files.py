@@ -15,6 +15,7 @@ from whetstone.base_templates import CHOICE
 from whetstone.run.mistakes import first_few
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+PROMPT = "prompt.json"  # of a model that was trained here (prompting.py)
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = (
@@ -31,8 +32,9 @@ SHOWN, LONGEST = 3, 100  # names in an error, and characters of each
 MOST = {"layer": 4096, "label": 65_536}  # in a configuration, of what takes time or memory for each
 ORIGINAL = "Take this file from where the model came from"
 ACCEPTED = (
-    "Name a Hugging Face folder (config.json, safetensors, tokenizer), a GGUF file, a run or a stage that trained a model, or "
-    "the name of a model on the Hugging Face Hub, OWNER/NAME. docs/your_model.md says what a folder must hold"
+    "Name a Hugging Face folder (config.json, safetensors, tokenizer), an adapter's folder (adapter_config.json), a GGUF file, "
+    "a run or a stage that trained a model, or the name of a model on the Hugging Face Hub, OWNER/NAME. docs/your_model.md "
+    "says what a folder must hold"
 )
 PLAIN = "AutoModelForCausalLM.from_pretrained"  # how transformers reads what we refuse, in remedies
 MERGE = (
@@ -102,9 +104,10 @@ def _refuse_other_formats(folder: Path) -> None:
         )
     adapters = [path.name for path in files if path.name.startswith("adapter_")]
     if adapters:
+        what = "beside a whole model" if (folder / CONFIG).exists() else "without its adapter_config.json"
         raise Unfit(
-            f"{folder} holds an adapter ({listed(adapters)}), and only whole models are read: the base alone would be another "
-            f"model. {MERGE}"
+            f"{folder} holds an adapter {what} ({listed(adapters)}): the base alone would be another model. Put all files of "
+            "the adapter into a folder of their own, and name that."
         )
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}, so it is no model. {ACCEPTED}.")
@@ -202,19 +205,25 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
 
     A tied head is stored once. Raises ValueError or FileNotFoundError if a file is damaged or missing.
     """
-    from safetensors import SafetensorError, safe_open
-
     stored: dict[str, Stored] = {}
     for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="np") as file:
-                parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-                if twice := sorted(parts.keys() & stored.keys()):
-                    raise Unfit(f"{folder}: {listed(twice)} stands in two files. Copy or download the folder again.")
-                stored |= {n: Stored(path.name, tuple(p.get_shape()), p.get_dtype()) for n, p in parts.items()}
-        except SafetensorError as error:
-            raise Unfit(f"{path} is damaged or cut off ({error}). {_again(path)}") from error
+        parts = stored_in(path)
+        if twice := sorted(parts.keys() & stored.keys()):
+            raise Unfit(f"{folder}: {listed(twice)} stands in two files. Copy or download the folder again.")
+        stored |= parts
     return stored
+
+
+def stored_in(path: Path) -> dict[str, Stored]:
+    """The same of one file. Raises Unfit if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            return {n: Stored(path.name, tuple(p.get_shape()), p.get_dtype()) for n, p in parts.items()}
+    except SafetensorError as error:
+        raise Unfit(f"{path} is damaged or cut off ({error}). {_again(path)}") from error
 
 
 def _again(path: Path) -> str:

@@ -1,14 +1,18 @@
 """The one door for models: the plain folder that a name stands for, whatever a user has.
 
 A name is a Hugging Face folder, a run (its last trained model) or a stage, a GGUF file or a folder that holds one
-(model_gguf.py), or a model on the Hub (model_hub.py). Everything behind this door knows plain folders only. This file needs
-neither torch nor transformers, unless a GGUF file is converted, so `plan` can use it.
+(model_gguf.py), an adapter's folder (model_adapter.py), or a model on the Hub (model_hub.py). Everything behind this door knows
+plain folders only. This file needs neither torch nor transformers, unless a GGUF file is converted or an adapter merged, so
+`plan` can use it.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whetstone.model_adapter import Adapter, adapter_in, merge, merged, read_adapter
 from whetstone.model_files import ACCEPTED, CONFIG, Unfit, check_folder
 from whetstone.model_gguf import check_gguf, content_hash, convert, converted, gguf_in, origin
 from whetstone.model_hub import commit_of, download, hub_name, snapshot
@@ -17,8 +21,8 @@ from whetstone.run.folder import MANIFEST
 
 
 def find_model(name: Path | str) -> Path:
-    """The plain folder that a name stands for. A hub model that is not on this machine is downloaded, and a GGUF file is
-    converted, once.
+    """The plain folder that a name stands for. A hub model that is not on this machine is downloaded, a GGUF file is
+    converted and an adapter merged into its base, once.
 
     Raises FileNotFoundError or ValueError if the name stands for none, ImportError if a package is missing.
     """
@@ -27,6 +31,8 @@ def find_model(name: Path | str) -> Path:
         return local
     if gguf := gguf_of(name):
         return convert(gguf)
+    if adapter := adapter_of(name):
+        return _merged(adapter)
     if path.is_file():
         raise Unfit(f"{name} is a file. {ACCEPTED}.")
     if path.is_dir():
@@ -36,15 +42,28 @@ def find_model(name: Path | str) -> Path:
     if (on_hub := hub_name(name)) is None:
         raise FileNotFoundError(f"There is no folder {name}. {ACCEPTED}.")
     folder = download(on_hub)
-    gguf = gguf_in(folder / on_hub.file)
-    return convert(gguf) if gguf else folder
+    if gguf := gguf_in(folder / on_hub.file):
+        return convert(gguf)
+    return _merged(folder) if adapter_in(folder) else folder
+
+
+def _merged(folder: Path) -> Path:
+    adapter = read_adapter(folder)
+    with _base_of(adapter):
+        base = find_model(adapter.base)
+        check_folder(base)
+    return merge(adapter, base)
 
 
 def check_model(name: Path | str) -> None:
     """Raises FileNotFoundError or ValueError if a name stands for nothing that can be used. Nothing is downloaded or converted
     for it.
     """
-    if local_model(name) is None and (gguf := gguf_of(name)):
+    if folder := adapter_of(name):
+        adapter = read_adapter(folder)
+        with _base_of(adapter):
+            check_model(adapter.base)
+    elif local_model(name) is None and (gguf := gguf_of(name)):
         check_gguf(gguf)
     elif local_model(name) is not None or os.path.lexists(name) or hub_name(name) is None:
         check_folder(find_model(name))
@@ -52,15 +71,47 @@ def check_model(name: Path | str) -> None:
 
 def local_model(name: Path | str) -> Path | None:
     """The plain folder on this machine: `name` itself, a stage's, the last one trained in a run, what a GGUF file was
-    converted into, a downloaded hub model.
+    converted or an adapter merged into, a downloaded hub model.
     """
     path = Path(name)
     if (trained := _trained_in(path)) is not None:
         return trained
     if gguf := gguf_of(name):
         return converted(gguf)
+    if adapter := adapter_of(name):
+        return _merged_before(adapter)
     folder = path if path.exists() else _downloaded(name)
     return folder if folder is not None and (folder / CONFIG).is_file() else None
+
+
+def adapter_of(name: Path | str) -> Path | None:
+    """The folder of the adapter that a name stands for, if it is on this machine."""
+    folder = Path(name) if Path(name).exists() else _downloaded(name)
+    return adapter_in(folder) if folder else None
+
+
+def base_of(name: Path | str) -> str | None:
+    """The name of the base that an adapter names; None for what is no adapter. Raises Unfit for one that cannot be used."""
+    folder = adapter_of(name)
+    return read_adapter(folder).base if folder else None
+
+
+def _merged_before(folder: Path) -> Path | None:
+    adapter = read_adapter(folder)
+    base = local_model(adapter.base)
+    return merged(adapter, base) if base else None
+
+
+@contextmanager
+def _base_of(adapter: Adapter) -> Iterator[None]:
+    """What is wrong with a base is said of the adapter that names it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise Unfit(
+            f"{adapter.folder} is an adapter of {adapter.base}, which cannot be used: {error} If the base lies elsewhere, "
+            "write its place as base_model_name_or_path into adapter_config.json."
+        ) from error
 
 
 def gguf_of(name: Path | str) -> Path | None:
@@ -97,6 +148,8 @@ def provenance(name: Path | str) -> dict[str, Any]:
     known: dict[str, Any] = {"name": str(name)}
     if not Path(name).exists() and (on_hub := hub_name(name)):
         known |= {"revision": on_hub.revision, "commit": commit_of(on_hub)}
+    if base := base_of(name):
+        known["adapter_of"] = provenance(base)
     if (folder := local_model(name)) is not None and (source := origin(folder)):
         known["converted_from"] = source
     return known

@@ -43,6 +43,16 @@ def snapshot(name: HubName) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def downloaded_as(folder: Path) -> tuple[str, str] | None:
+    """(OWNER/NAME, commit) of a downloaded folder; None for any other.
+
+    >>> downloaded_as(Path("hub/models--some--model/snapshots/1ca3"))
+    ('some/model', '1ca3')
+    """
+    kind, _, name = folder.parent.parent.name.partition("--")
+    return (name.replace("--", "/"), folder.name) if (folder.parent.name, kind) == ("snapshots", "models") else None
+
+
 def commit_of(name: HubName) -> str:
     """The commit of what was downloaded; "" if nothing was."""
     folder = snapshot(name)

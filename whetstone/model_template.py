@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whetstone.base_templates import CHOICE, SHIPPED
 from whetstone.model_files import CONFIG, GENERATION, READ, check_folder, has_template, read_object, without_template
-from whetstone.model_folder import find_model, gguf_of, local_model
+from whetstone.model_folder import base_of, find_model, gguf_of, local_model
 from whetstone.model_gguf import cache, origin, read_header
 from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, published
@@ -60,6 +61,9 @@ def check_template(name: Path | str, chat_template: str | None) -> None:
     elif (folder := local_model(name)) is not None:
         if not has_template(folder):
             raise without_template(name)
+    elif base := base_of(name):  # an adapter that is not merged yet
+        if not has_template(Path(name)):
+            check_template(base, None)
     elif (gguf := gguf_of(name)) is not None and "tokenizer.chat_template" not in read_header(gguf).settings:
         raise without_template(name)
 
@@ -81,6 +85,20 @@ def template_source(given: str) -> str:
     if not source.strip():
         raise ValueError(f"chat_template: {path} is empty. Write a template, or use {CHOICE}.")
     return source
+
+
+def new_tokens(name: Path | str, chat_template: str) -> list[str]:
+    """The control tokens of a template that a model's tokenizer lacks; [] if the model is not on this machine yet."""
+    folder = local_model(name)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return []
+    from tokenizers import Tokenizer
+
+    return _lacking(template_source(chat_template), Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab())
+
+
+def _lacking(source: str, vocabulary: Container[str]) -> list[str]:
+    return [token for token in dict.fromkeys(CONTROL.findall(source)) if token not in vocabulary]
 
 
 def template_in(name: Path | str, given: str | None = None) -> str | None:
@@ -118,7 +136,7 @@ def _write(base: Path, folder: Path, given: str, source: str, add_tokens: bool) 
             f"note: the tokenizer begins a text with {tokenizer.bos_token}, and the chat template {given} does not write it"
         )
     vocabulary = tokenizer.get_vocab()
-    lacking = [token for token in dict.fromkeys(CONTROL.findall(source)) if token not in vocabulary]
+    lacking = _lacking(source, vocabulary)
     added = lacking if add_tokens else []
     if added:
         model, before = models.read(base, dtype=_dtype(base))[0], max(vocabulary.values()) + 1

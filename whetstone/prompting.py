@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from whetstone.model_files import PROMPT
 from whetstone.model_folder import local_model
 from whetstone.problems.columns import Columns
 from whetstone.problems.files import find_files
@@ -35,7 +36,6 @@ from whetstone.run.progress import say
 from whetstone.run.prompt_settings import MOST_EXAMPLES, Example, ExampleFile, PromptSettings
 from whetstone.verify.policy import get_policy
 
-PROMPT = "prompt.json"  # in the folder of a model that was trained here, and beside generations
 BOX_REQUEST = "Please reason step by step, and put your final answer within \\boxed{}."
 LETTER_REQUEST = "Please reason step by step, and put the letter of your choice within \\boxed{}."
 # A text that says itself how to answer. A box with something in it is an answer, not a request.

@@ -93,6 +93,10 @@ class Recipe:
             f"{self.path} has no stage {name!r}{suggestion(name, names)} Its stages are {', '.join(names)}."
         )
 
+    def adapter_of(self, stage: RecipeStage) -> AdapterSettings:
+        """What a stage trains beside the weights: its own `adapter`, or [adapter]."""
+        return getattr(stage.settings, "adapter", None) or self.adapter
+
     def above(self, stage: RecipeStage) -> tuple[RecipeStage, ...]:
         """The stages that run before a stage."""
         return self.stages[: [other.name for other in self.stages].index(stage.name)]

@@ -117,6 +117,9 @@ class Score:
     prompt: dict[str, Any] = field(default_factory=dict)  # `Prompting.summary`
     control_of: str = ""  # the stage that this one, a control, questions
     weights: str = "stored"  # "int8" if the model that answered was rounded to 8 bits
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 0  # 0: an older version did not write it
 
 
 @dataclass(frozen=True, slots=True)

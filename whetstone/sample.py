@@ -23,6 +23,7 @@ from whetstone.run.progress import progress
 from whetstone.run.tables import Journal
 
 if TYPE_CHECKING:
+    from whetstone.decode.server_generator import ServerGenerator
     from whetstone.learner.parallel import ProcessGroup
 
 T = TypeVar("T")
@@ -137,16 +138,78 @@ def sample_journalled(
     return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
 
 
+def sample_one_by_one(
+    generator: "ServerGenerator", problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier,
+    journal: Path, label: str, prompting: Prompting = BARE,
+) -> tuple[list[list[Rollout]], dict[tuple[str, int], int]]:  # fmt: skip
+    """P lists of G graded samples of a server, and the tokens of each by its count. Each answer is synced as it comes, because
+    it may have been paid for; a call after a kill asks for the missing ones.
+
+    Raises ServerError if some stay unanswered: a score without them would be of other problems.
+    """
+    from whetstone.decode.server_generator import ServerError
+
+    by_id = {problem.id: problem for problem in problems}
+    with Journal(journal, keep=_counted) as own, progress(len(problems) * samples, label, unit="answers") as bar:
+        rows = {(row["problem_id"], row["index"]): row for row in own.rows if row["problem_id"] in by_id}
+        bar.advance(len(rows))
+        missing = [(p, i) for p in problems for i in range(samples) if (p.id, i) not in rows]
+        for completion in generator.generate([prompting.prompt(p, i) for p, i in missing], sampling):
+            problem = by_id[completion.problem_id]
+            verdict = verifier.check(completion.text, problem.answer, problem.policy)
+            row = to_row(as_rollout(completion, verdict, sampling.temperature)) | {"tokens": completion.usage[1]}
+            own.append([row])
+            rows[completion.problem_id, completion.index] = row
+            bar.advance(1)
+    if generator.failed:
+        raise ServerError(
+            f"{label}: {len(generator.failed):,} of {len(problems) * samples:,} answers did not come, the first because "
+            f"{generator.failed[0][1]}. What was answered is kept in {journal.parent}: run the same command again to ask for "
+            "the others."
+        )
+    groups = [[from_row(Rollout, rows[p.id, i]) for i in range(samples)] for p in problems]
+    return groups, {key: row["tokens"] for key, row in rows.items()}
+
+
+def _counted(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a journal of a server's answers. Raises KeyError or TypeError if it is none."""
+    from_row(Rollout, row)
+    return row | {"tokens": int(row["tokens"])}
+
+
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
     """The row of a journal. Raises TypeError if no rollout can be made of it."""
     from_row(Rollout, row)
     return row
 
 
+def ended_right(rollout: Rollout) -> bool:
+    return rollout.correct is True and rollout.stop == "end"
+
+
+def shown_row(problem: Problem, rollout: Rollout) -> dict[str, Any]:
+    """A rollout as people read it, with its problem and verdict and without its ids."""
+    return {
+        "problem_id": problem.id,
+        "index": rollout.index,
+        "question": problem.question,
+        "gold": problem.answer,
+        "policy": problem.policy,
+        "level": problem.level,
+        "domain": problem.domain,
+        "text": rollout.text,
+        "answer": rollout.answer,
+        "correct": rollout.correct,
+        "reason": rollout.reason,
+        "stop": rollout.stop,
+        "tokens": len(rollout.ids),
+    }
+
+
 def right_rows(rollouts: Iterable[Rollout]) -> Iterator[dict[str, Any]]:
     """The right ones that ended by themselves, as `learner/conversation.py` reads them: for rejection fine-tuning."""
     for r in rollouts:
-        if r.correct is True and r.stop == "end":
+        if ended_right(r):
             yield {
                 "problem_id": r.problem_id,
                 "index": r.index,

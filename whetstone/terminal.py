@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from whetstone.evaluate.paired import verdict
+from whetstone.evaluate.published import beside
 from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text, clock, count_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
@@ -17,6 +19,7 @@ from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 from whetstone.run.visible import visible, write_line
 
+FEW = 30  # problems, below which a bootstrap over them is not trusted
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
@@ -175,6 +178,85 @@ def print_scores(scores: Sequence[Score]) -> None:
                 "If the last number or expression of the others is taken as their answer (flexible extraction): "
                 f"{100 * score.flexible:.1f} % [{100 * score.flexible_low:.1f}, {100 * score.flexible_high:.1f}]"
             )
+
+
+def print_published(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Published scores (`evaluate/published.py`) by problem set, after `ours`; then their tables, with how they differ."""
+    if not rows:
+        return
+    table = _table("problem set", "model", "%", "published in", "measured as, or differs from ours in")
+    for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
+        for row in (row for row in ours if row["benchmark"] == benchmark):
+            _add(table, benchmark, f"{row['stage']} (ours)", f"{100 * row['mean']:.1f}", "", "")
+        for row in (row for row in rows if row["benchmark"] == benchmark):
+            copied = " (from a copy)" * (row["read"] == "secondary")
+            cells = (
+                row["model"],
+                f"{100 * row['value']:.2f}",
+                f"{row['table']}{copied}",
+                "; ".join(row["differs"]) or row["measure"],
+            )
+            _add(table, benchmark, *cells)
+    _console(150).print(table)
+    for name, source in dict.fromkeys((row["table"], row["source"]) for row in rows):
+        write_line(f"{name}: {source}")
+    if any(row["differs"] for row in rows):
+        write_line(
+            "warning: where a protocol differs or is not stated, the published number and ours cannot be compared."
+        )
+
+
+def say_published(recipe: Recipe) -> None:
+    """Names the command that prints published scores, if there are any on the run's problem sets."""
+    path = recipe.folder / SCORES
+    found = dict.fromkeys(row["benchmark"] for row in beside(read_scores(path))) if path.exists() else {}
+    if found:
+        write_line(f"published scores on {', '.join(found)} beside these: whetstone published {recipe.folder}")
+
+
+def print_comparison(a: str, b: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What `evaluate/paired.py` found."""
+    table = _table("problem set", "problems", "A %", "B %", "B - A [95 %]", "only A", "only B", "")
+    for row in rows:
+        means = (f"{100 * row[side][0]:.1f} [{100 * row[side][1]:.1f}, {100 * row[side][2]:.1f}]" for side in "ab")
+        solved = f"{row['only_a']}", f"{row['only_b']}"
+        _add(table, row["benchmark"], f"{row['problems']:,}", *means, points(row), *solved, verdict(row, "A", "B"))
+    write_line(f"A: {a}\nB: {b}")
+    _console(150).print(table)
+    for row in rows:
+        if row["problems"] < FEW:
+            write_line(f"warning: {row['benchmark']}: of {row['problems']} problems a bootstrap interval is too narrow")
+        if any(row["left_out"]):
+            only = " and ".join(
+                f"{count:,} of {side}" for count, side in zip(row["left_out"], "AB", strict=True) if count
+            )
+            write_line(f"{row['benchmark']}: {only} are not in the other and are left out")
+        if row["asked_differently"]:
+            write_line(f"warning: {row['benchmark']}: asked differently: {'; '.join(row['asked_differently'])}")
+
+
+def print_regraded(results: Sequence[Mapping[str, Any]]) -> None:
+    """What `evaluate/regrade.py` found."""
+    table = _table(
+        "problem set", "problems", "samples", "% now [95 %]", "before", "% before", "alike", "only before", "only now"
+    )
+    for row in results:
+        now = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * row[name] for name in ("mean", "low", "high")))
+        first = row["benchmark"], f"{row['problems']:,}", f"{row['samples']:,}", now
+        for name, found in row["compared"].items():
+            share = f"{100 * found['right'] / max(1, found['verdicts']):.1f}"
+            counts = (f"{found[key]:,}" for key in ("alike", "only_theirs", "only_ours"))
+            _add(table, *first, name, share, *counts)
+        if not row["compared"]:
+            _add(table, *first, "no verdicts", "", "", "", "")
+    _console(150).print(table)
+    for row in results:
+        for name, found in row["compared"].items():
+            if found["reasons"]:
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in found["reasons"].items())
+                write_line(f"{row['benchmark']}, where {name} differs, ours says: {reasons}")
+        if row["undecided"]:
+            write_line(f"{row['benchmark']}: {row['undecided']:,} undecided, which count as wrong")
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -13,6 +13,7 @@ from benchmarks._piped import Piped
 from benchmarks._real_work import Gsm8k, answer_share, products
 from benchmarks.real_evaluate import agreement
 from benchmarks.sft_vs_trl import flops
+from benchmarks.verdicts_beside_lm_eval import differences
 from whetstone.decode.engine import Engine
 from whetstone.model import load
 
@@ -148,3 +149,21 @@ def test_time_that_a_part_leaves_goes_to_those_after_it():
     parts = [SimpleNamespace(name="a", share=0.5), SimpleNamespace(name="b", share=0.25)]
     assert gpu_all.limits(parts, 60) == {"a": 40, "b": 20}
     assert gpu_all.limits(parts[1:], 55) == {"b": 55}
+
+
+def test_a_verdict_that_differs_from_lm_evals_on_the_same_text_is_kept_with_its_reason():
+    def row(text: str, answer: str, correct: bool, reason: str) -> dict:
+        return {"question": "?", "gold": "7", "text": text, "answer": answer, "correct": correct, "reason": reason}
+
+    ours = [
+        row("The answer is 7.", "7", True, "equal"),
+        row("7", "", False, "no answer"),
+        row("8", "8", False, "different"),
+    ]
+    strict = {str(i): {"text": r["text"], "correct": False} for i, r in enumerate(ours)}
+    flexible = strict | {"1": {"text": "7", "correct": True}, "2": {"text": "another text", "correct": True}}
+    found = list(differences(ours, {"by_filter": {"strict-match": strict, "flexible-extract": flexible}}))
+    assert [(d["filter"], d["ours"], d["theirs"]) for d in found] == [
+        ("strict-match", True, False), ("flexible-extract", True, False), ("flexible-extract", False, True),
+    ]  # fmt: skip
+    assert "no ####" in found[0]["why"] and found[2]["why"].startswith("ours: no answer")

@@ -9,6 +9,8 @@ import pytest
 
 from whetstone.evaluate import evaluate
 from whetstone.evaluate.comparisons import compare, compared, split_groups, starts
+from whetstone.evaluate.problem_sets import read_problems
+from whetstone.evaluate.published import SIZES
 from whetstone.problems.sets import known_sets
 from whetstone.records import Score, to_row
 from whetstone.run.folder import Stage, read_json, write_json
@@ -109,7 +111,7 @@ def write_file(path: Path, rows: list[dict]) -> Path:
 
 def test_a_file_is_read_through_a_column_mapping(tmp_path):
     path = write_file(tmp_path / "mine.jsonl.gz", [{"prompt": "1+1?", "gold": 2, "level": "3"}])
-    (problem,) = evaluate.read_problems(str(path), "integer", {"question": "prompt", "answer": "gold"})
+    (problem,) = read_problems(str(path), "integer", {"question": "prompt", "answer": "gold"})
     assert (problem.question, problem.answer, problem.level, problem.policy) == ("1+1?", "2", 3, "integer")
     assert (problem.id, problem.split, problem.benchmark) == ("mine-1", "test", "mine")
 
@@ -118,7 +120,7 @@ def test_a_file_is_read_through_a_column_mapping(tmp_path):
     ("file", "name"), [("my set!.jsonl", "my set_"), ("[red]\x1b[2J.jsonl", "_red___2J"), ("nul.json", "_nul")]
 )
 def test_a_file_of_any_name_is_a_problem_set(tmp_path, file, name):
-    (problem,) = evaluate.read_problems(str(write_file(tmp_path / file, [{"question": "1+1?", "answer": "2"}])))
+    (problem,) = read_problems(str(write_file(tmp_path / file, [{"question": "1+1?", "answer": "2"}])))
     assert ScoreSettings(main=problem.benchmark).main == problem.benchmark == name
 
 
@@ -126,7 +128,7 @@ def test_csv_and_parquet_hold_the_same_problems(tmp_path):
     rows = [{"question": "1+1?", "answer": "2", "level": 1}, {"question": "2+2?", "answer": "4", "level": 2}]
     (tmp_path / "p.csv").write_text("question,answer,level\n1+1?,2,Level 1\n2+2?,4,2\n")
     write_rows(tmp_path / "t", rows)
-    read = [evaluate.read_problems(str(path)) for path in (tmp_path / "p.csv", tmp_path / "t" / "part-00000.parquet")]
+    read = [read_problems(str(path)) for path in (tmp_path / "p.csv", tmp_path / "t" / "part-00000.parquet")]
     asked = [("1+1?", "2", 1), ("2+2?", "4", 2)]
     assert [[(p.question, p.answer, p.level) for p in problems] for problems in read] == [asked] * 2
 
@@ -148,24 +150,24 @@ def test_csv_and_parquet_hold_the_same_problems(tmp_path):
 def test_an_unusable_file_is_a_clear_error(tmp_path, content, complaint):
     (tmp_path / "p.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=complaint):
-        evaluate.read_problems(str(tmp_path / "p.jsonl"))
+        read_problems(str(tmp_path / "p.jsonl"))
 
 
 def test_an_unknown_column_or_benchmark_is_refused_with_the_known_ones(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"'querstion' is not one.*question"):
-        evaluate.read_problems("gsm8k", columns={"querstion": "q"})
+        read_problems("gsm8k", columns={"querstion": "q"})
     with pytest.raises(ValueError, match=r"neither a file nor a published set.*did you mean 'gsm8k'"):
-        evaluate.read_problems("gsm9k")
+        read_problems("gsm9k")
     with pytest.raises(ValueError, match="'chat' is a published set without a test file"):
-        evaluate.read_problems("chat")
+        read_problems("chat")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl is missing"):
-        evaluate.read_problems("nowhere.jsonl")
+        read_problems("nowhere.jsonl")
     monkeypatch.delenv("WHETSTONE_DATA", raising=False)
     with pytest.raises(ValueError, match="WHETSTONE_DATA, which is not set"):
-        evaluate.read_problems("gsm8k")
+        read_problems("gsm8k")
     monkeypatch.setenv("WHETSTONE_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"gsm8k/test\.jsonl\.gz is missing"):
-        evaluate.read_problems("gsm8k")
+        read_problems("gsm8k")
 
 
 @pytest.mark.skipif("WHETSTONE_DATA" not in os.environ, reason="WHETSTONE_DATA names no folder of public data files")
@@ -182,8 +184,9 @@ def test_every_known_problem_set_is_read_whole():
     rows |= {"olympiadbench": 675, "gaokao2023en": 383, "mawps": 2065, "asdiv": 2215, "aqua_rat": 254}
     rows |= {"mmlu_stem": 3018, "gpqa_diamond": 198}
     assert rows.keys() == {name for name, described in known_sets().items() if described.test}
+    assert {name: size for name, size in SIZES.items() if name != "aime25"}.items() <= rows.items()
     for name in rows:
-        problems = evaluate.read_problems(name)
+        problems = read_problems(name)
         assert len(problems) == rows[name]
         assert all(problem.question and problem.answer and problem.split == "test" for problem in problems)
 
@@ -197,7 +200,7 @@ def test_a_column_that_only_happens_to_have_our_name_is_left_aside(tmp_path):
         "id": {"n": 1},
         "system": "Be brief.",
     }
-    (problem,) = evaluate.read_problems(str(write_file(tmp_path / "p.jsonl", [row])))
+    (problem,) = read_problems(str(write_file(tmp_path / "p.jsonl", [row])))
     assert (problem.id, problem.level, problem.domain, problem.system) == ("p-1", None, "", "Be brief.")
     with pytest.raises(ValueError, match="not text: 'domain' holds a list"):
-        evaluate.read_problems(str(tmp_path / "p.jsonl"), columns={"domain": "domain"})
+        read_problems(str(tmp_path / "p.jsonl"), columns={"domain": "domain"})

@@ -8,12 +8,18 @@ from tests.tiny_models import random_model
 from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
-from whetstone.learner.adapter import adapted, add_adapter, plain_weights, without_adapter
+from whetstone.dpo import rollout_dpo
+from whetstone.learner.adapter import adapted, add_adapter, plain_weights, publish, without_adapter
+from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
-from whetstone.model import load
+from whetstone.learner.student import load as load_student
+from whetstone.model import load, save
+from whetstone.reward_model import with_scalar_head
 from whetstone.rl import loop
+from whetstone.rl.algorithm import CriticSettings
+from whetstone.rl.critic import build_critic
 from whetstone.run.folder import hash_folder
 from whetstone.run.settings import AdapterSettings, ParallelSettings
 
@@ -127,8 +133,11 @@ def test_a_stage_trains_an_adapter_saves_both_and_resumes_to_the_bit(tmp_path, w
     merged, _ = load(tmp_path / "one" / "model")
     base, _ = load(adder)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "one" / "adapter").merge_and_unload()
-    for (name, ours), (_, other) in zip(merged.named_parameters(), theirs.named_parameters(), strict=True):
-        assert torch.allclose(ours, other, atol=1e-6), name
+    monkeypatch.setenv("WHETSTONE_CACHE", str(tmp_path / "cache"))
+    alone, _ = load(tmp_path / "one" / "adapter")
+    of_all = (model.named_parameters() for model in (merged, theirs, alone))
+    for (name, ours), (_, other), (_, named) in zip(*of_all, strict=True):
+        assert torch.allclose(ours, other, atol=1e-6) and torch.allclose(ours, named, atol=1e-6), name
 
 
 def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world, adder):
@@ -139,3 +148,111 @@ def test_rl_samples_merged_weights_and_its_reference_is_the_base(tmp_path, world
     assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
     kl = logged(tmp_path / "r", "kl")
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-6
+
+
+def dpo_room(folder, world, adder):
+    known = {"source": "teacher", "batch_pairs": 4, "checkpoint_every": 1, "optimizer": {"learning_rate": 5e-3}}
+    return stage(folder, rollout_dpo.Settings(kind="dpo", **known), model=adder, pairs=world["pairs"])
+
+
+def ppo_room(folder, world, adder):
+    known = {
+        "algorithm": "ppo",
+        "steps": 2,
+        "prompts_per_step": 2,
+        "samples": 2,
+        "max_tokens": 24,
+        "checkpoint_every": 1,
+    }
+    known |= {
+        "pool": {"samples": 0},
+        "kl": {"coefficient": 0.01, "estimator": "k1"},
+        "optimizer": {"learning_rate": 5e-3},
+    }
+    return stage(folder, loop.Settings(kind="rl", **known), model=adder, prompts=world["prompts"])
+
+
+@pytest.mark.parametrize(("run", "room"), [(rollout_dpo.run, dpo_room), (loop.run, ppo_room)], ids=["dpo", "ppo"])
+def test_dpo_and_ppo_with_its_critic_resume_adapters_to_the_bit(run, room, tmp_path, world, adder, monkeypatch):
+    made = [with_adapter(room(tmp_path / name / "s", world, adder)) for name in ("undisturbed", "killed")]
+    run(made[0])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        run(made[1])
+    run(made[1])
+    for artifact in ("model", "adapter", "checkpoints/step-000002"):
+        assert hash_folder(made[0].folder / artifact) == hash_folder(made[1].folder / artifact)
+
+
+@pytest.mark.parametrize("start", ["policy", "reward_model"])
+def test_a_critic_trains_an_adapter_of_its_own_and_its_head(start, tmp_path, adder):
+    tokenizer = load(adder)[1]
+    room = with_adapter(stage(tmp_path / "r", loop.Settings(kind="rl"), model=adder, reward_model=tmp_path / "judge"))
+    student = load_student(room)
+    save(with_scalar_head(load(adder)[0], student.chat, seed=0), tokenizer, tmp_path / "judge")
+    critic = build_critic(room, student, CriticSettings(start=start))
+    trained = {name for name, _, _ in critic.learner.owned()}
+    assert trained == {name for name in trained if "lora_" in name} | {"score.weight"} and len(trained) > 10
+
+
+# --- QLoRA
+
+
+def rounded_to_nf4(weight: torch.Tensor) -> torch.Tensor:
+    """Each number becomes the nearest of 16 quantiles of the normal distribution, times the largest of its block of 64."""
+    from bitsandbytes.functional import get_4bit_type
+
+    levels = get_4bit_type("nf4", device="cpu")
+    blocks = weight.reshape(-1, 64)
+    largest = blocks.abs().amax(1, keepdim=True)
+    nearest = (blocks / largest)[..., None].sub(levels).abs().argmin(-1)
+    return (levels[nearest] * largest).reshape(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_beside_weights_in_4_bits_learns_from_the_rounded_ones(dtype):
+    """Gradient and merged weights are those of a plain model with the rounded weights; the adapter is in fp32."""
+    pytest.importorskip("bitsandbytes")
+    model = random_model("llama", VOCABULARY, dtype)
+    stored = {name: p.detach().clone() for name, p in model.named_parameters()}
+    add_adapter(model, AdapterSettings(rank=2, weights="nf4"), seed=0)
+    assert is_rounded(model) and all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    plain_model = random_model("llama", VOCABULARY, dtype)
+    publish(plain_weights(model), plain_model)
+    changed = 0
+    for name, p in plain_model.named_parameters():
+        if "proj" in name:
+            wanted = rounded_to_nf4(stored[name].float())
+            assert (p.float() - wanted).abs().max() < 0.02 * wanted.abs().max()  # the scales are rounded too
+            changed += 1
+        else:
+            assert torch.equal(p, stored[name])
+    assert changed == 14
+    add_adapter(plain_model, AdapterSettings(rank=2), seed=0)
+    losses, gradients = zip(*(gradient_in_fp32(m) for m in (model, plain_model)), strict=True)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6 if dtype == torch.float32 else 2e-2)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, wanted in gradients[1].items():
+        bound = 1e-5 if dtype == torch.float32 else 5e-2
+        assert (gradients[0][name] - wanted).abs().max() <= bound * wanted.abs().max(), name
+
+
+def gradient_in_fp32(model) -> tuple[float, dict[str, torch.Tensor]]:
+    sums = Learner(model, VOCABULARY, CPU).forward_backward([collate(ROWS)], next_token_loss)
+    return sums["loss"], {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_stage_beside_weights_in_4_bits_samples_and_saves_what_it_trained(tmp_path, world, adder):
+    """Its reference is the rounded base: the divergence from it begins at 0."""
+    pytest.importorskip("bitsandbytes")
+    known = {"steps": 2, "prompts_per_step": 2, "samples": 4, "max_tokens": 24, "pool": {"samples": 0}}
+    known |= {"stabilisers": [], "kl": {"coefficient": 0.01}, "optimizer": {"learning_rate": 5e-3}}
+    room = stage(tmp_path / "r", loop.Settings(kind="rl", **known), model=adder, prompts=world["prompts"])
+    loop.run(with_adapter(room, weights="nf4"))
+    assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    assert logged(tmp_path / "r", "kl")[0] == pytest.approx(0, abs=1e-6)
+    assert "quantization_config" not in (tmp_path / "r" / "model" / "config.json").read_text()
+    saved, base = load(tmp_path / "r" / "model")[0], load(adder)[0]
+    name = "model.layers.0.mlp.down_proj.weight"
+    a, b = saved.get_parameter(name), base.get_parameter(name)
+    assert 0.02 < (a - b).norm() / b.norm() < 0.3  # rounded, and trained

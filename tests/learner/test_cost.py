@@ -17,22 +17,23 @@ from whetstone import model as models
 from whetstone.batch import Row, collate
 from whetstone.dpo import rollout_dpo
 from whetstone.learner.accelerators import ACCELERATORS
-from whetstone.learner.cost import (
-    Shape,
-    activation_bytes,
-    fitting_tokens,
-    shape_in_settings,
-    shape_of,
-    training_estimate,
-    training_memory,
-    with_sampling,
-)
+from whetstone.learner.adapter import add_adapter
+from whetstone.learner.cost import training_estimate, with_sampling
 from whetstone.learner.learner import Learner
+from whetstone.learner.memory import activation_bytes, adapter_size, fitting_tokens, training_memory
+from whetstone.learner.shape import Shape, shape_in_settings, shape_of
 from whetstone.recipe import read_recipe
 from whetstone.rl import loop
 from whetstone.run.cpu import cpu_name
 from whetstone.run.folder import Stage, write_text
-from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings, StageSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    ScoreSettings,
+    StageSettings,
+)
 from whetstone.run.speed import Speed, cache_folder, measured_speed
 
 TEXTS = [f"Compute {a} + {b}. word{a} words{b}" for a in range(40) for b in range(40)]
@@ -79,9 +80,13 @@ def test_an_untied_embedding_is_looked_up_and_not_multiplied():
     assert tied.training_flops(10) == untied.training_flops(10)
 
 
-def kept_bytes(compute: str, lengths: list[int], every: int) -> int:
+def kept_bytes(
+    compute: str, lengths: list[int], every: int, dtype: str = "float32", adapter: AdapterSettings | None = None
+) -> int:
     """Bytes that autograd keeps of a forward pass through the layers, besides the weights; each storage counts once."""
-    model = random_model("phi3", 50, intermediate_size=160)
+    model = random_model("phi3", 50, getattr(torch, dtype), intermediate_size=160)
+    if adapter:
+        add_adapter(model, adapter, seed=0)
     learner = Learner(model, 50, ParallelSettings(device="cpu", compute=compute, activation_checkpointing=every))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages: dict[int, torch.UntypedStorage] = {}
@@ -252,3 +257,68 @@ def test_the_students_pairs_stay_below_the_bound(tmp_path, world, adder):
 def test_a_model_that_does_not_exist_yet_has_the_shape_of_the_settings():
     estimate = training_estimate(untrained(TINY), step_tokens=512, row_tokens=64)
     assert estimate.lines["model"] == f"at most {shape_in_settings(TINY).parameters:,} parameters"
+
+
+# --- adapters, references, critics
+
+LORA = AdapterSettings(rank=16)
+QLORA = AdapterSettings(rank=16, weights="nf4")
+
+
+def test_the_size_of_an_adapter_is_that_of_the_one_peft_makes():
+    pytest.importorskip("peft")
+    for kind in ("phi3", "llama"):
+        for settings in ({"rank": 3}, {"rank": 2, "dora": True, "targets": ["o_proj", "down_proj"]}):
+            model = random_model(kind, 50)
+            adapter = AdapterSettings(**settings)
+            add_adapter(model, adapter, seed=0)
+            shape = Shape(2, 64, 96, 64, 32, 50, 0, fused=kind == "phi3")
+            trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            assert adapter_size(shape, adapter) == trained, (kind, settings)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compute"), [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
+)
+def test_activations_beside_an_adapter_are_what_autograd_keeps(dtype, compute):
+    pytest.importorskip("peft")
+    kept = kept_bytes(compute, [700], every=0, dtype=dtype, adapter=AdapterSettings(rank=8))
+    expected = 2 * 700 * activation_bytes(
+        Shape(2, 64, 160, 64, 32, 50, 0, fused=True), dtype, compute, False, AdapterSettings(rank=8)
+    )  # fmt: skip
+    assert expected == pytest.approx(kept, rel=0.2)
+
+
+def test_memory_of_lora_and_qlora_of_phi_4_mini_on_small_cards():
+    """By hand. A layer's four matrices have 3072 x (5120 + 3072 + 16384 + 8192) = 100.7 M weights, 3.221e9 in 32 layers; rank
+    16 adds 16 x (8192 + 6144 + 19456 + 11264) = 0.721 M to each, 23.1 M in all: 4 bytes for each of adapter, gradient and two
+    moments are 0.37 GB. The base in bf16 is 7.67 GB; in NF4 its layers are 3.221e9 x 0.5159 = 1.66 GB, and the rest, 0.615e9,
+    is 1.23 GB. RL's sampler has a copy of 7.67 GB in bf16. The head is frozen: 3 x 0.82 GB of logits."""
+    shape = shape_of(PHI.path, PHI)
+    parallel = ParallelSettings(compute="bfloat16", accelerator="L4", activation_checkpointing=1)
+    known = {"samples": True, "reference": True}
+    lora, qlora = (training_memory(shape, "bfloat16", parallel, 4096, adapter=a, **known) for a in (LORA, QLORA))
+    assert adapter_size(shape, LORA) == pytest.approx(23.07e6, rel=1e-3)
+    for memory in (lora, qlora):
+        assert sum(memory[name] for name in ("adapter", "gradients", "moments")) == pytest.approx(0.369e9, rel=1e-2)
+        assert memory["sampler's copy"] == pytest.approx(7.67e9, rel=1e-3) and not memory["reference"]
+        assert memory["head"] == pytest.approx(3 * 0.8195e9, rel=1e-3)
+    assert lora["weights"] == pytest.approx(7.67e9, rel=1e-3)
+    assert qlora["weights"] == pytest.approx(1.66e9 + 1.23e9, rel=3e-3)
+    critic = training_memory(shape, "bfloat16", parallel, 4096, adapter=QLORA, critic=True, **known)["critic"]
+    assert critic == pytest.approx(2.89e9 + 0.369e9, rel=1e-2)
+    full = training_memory(shape, "bfloat16", parallel, 4096, critic=True, **known)
+    assert full["reference"] == pytest.approx(7.67e9, rel=1e-3) and full["critic"] == pytest.approx(
+        4 * 7.67e9, rel=1e-3
+    )
+
+
+def test_a_plan_says_what_an_adapter_saves(tmp_path):
+    room = replace(untrained(PHI, ParallelSettings(accelerator="L4", compute="bfloat16")), adapter=LORA)
+    whole, beside = (training_estimate(stage, step_tokens=64, row_tokens=64) for stage in (untrained(PHI), room))
+    assert beside.lines["adapter"] == "23,068,672 parameters, of rank 16"
+    assert "12 bytes" not in beside.lines["disk"] and beside.disk < whole.disk / 2
+    ppo = loop.Settings(kind="rl", algorithm="ppo", kl={"coefficient": 0.1}, max_tokens=64)
+    lines = loop.plan(replace(room, settings=ppo)).lines["memory"]
+    assert "critic" in lines and "sampler's copy" in lines and "reference" not in lines
+    assert "reference" in loop.plan(replace(untrained(PHI), settings=ppo)).lines["memory"]

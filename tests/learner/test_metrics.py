@@ -14,8 +14,9 @@ import pytest
 from tests.scripted import stage
 from whetstone.run.disk import DiskFull
 from whetstone.run.folder import Stage
-from whetstone.run.metrics import Metrics, open_trackers, read_metrics
+from whetstone.run.metrics import Metrics, read_metrics
 from whetstone.run.settings import StageSettings
+from whetstone.run.trackers import open_trackers, track_scores
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
@@ -101,8 +102,8 @@ def test_tensorboard_shows_each_step_once(tmp_path):
     one = tracked(tmp_path / "walk", "tensorboard")
     killed_and_resumed(one)
     shown = EventAccumulator(str(one.folder / "tensorboard")).Reload()
-    assert shown.Tags()["scalars"] == ["loss"]
-    assert [(event.step, event.value) for event in shown.Scalars("loss")] == [
+    assert shown.Tags()["scalars"] == ["walk/loss"], "a metric bears the name of its stage"
+    assert [(event.step, event.value) for event in shown.Scalars("walk/loss")] == [
         (step, pytest.approx(loss, rel=1e-6)) for step, loss in EACH_STEP_ONCE
     ]
 
@@ -125,8 +126,8 @@ def test_wandb_gets_each_step_once(tmp_path, monkeypatch):
     for record in chain.from_iterable(written):
         runs |= {record.run.run_id} - {""}
         items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        if "loss" in items:
-            sent.append((items["_step"], items["loss"]))
+        if "walk/loss" in items:
+            sent.append((items["_step"], items["walk/loss"]))
     assert sent == EACH_STEP_ONCE
     assert len(runs) == 1 and runs.pop().startswith("walk-")
 
@@ -158,8 +159,18 @@ def test_trackio_gets_each_step_once(tmp_path, monkeypatch):
     (path,) = (tmp_path / "trackio").glob("test*.db")
     with sqlite3.connect(path) as database:
         rows = database.execute("select run_name, step, metrics from metrics order by id").fetchall()
-    assert [(step, json.loads(metrics)["loss"]) for _, step, metrics in rows] == EACH_STEP_ONCE
+    assert [(step, json.loads(metrics)["walk/loss"]) for _, step, metrics in rows] == EACH_STEP_ONCE
     assert len({name for name, *_ in rows}) == 1
+    score = {"benchmark": "b", "mean": 0.5}
+    track_scores(tracked(tmp_path, "trackio").run, tmp_path, 4, [score], {"b": [{"question": "1+1?", "correct": True}]})
+    with sqlite3.connect(path) as database:
+        rows = database.execute(
+            "select step, metrics from metrics where run_name like 'scores-%' order by id"
+        ).fetchall()
+    assert [(step, json.loads(metrics)) for step, metrics in rows] == [
+        (4, {"scores/b/mean": 0.5}),
+        (4, {"scores/b/answers": {"_type": "trackio.table", "_value": [{"question": "1+1?", "correct": "True"}]}}),
+    ]
 
 
 def test_a_tracker_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch):
@@ -177,3 +188,18 @@ def test_a_stage_made_again_is_another_run_of_its_trackers(tmp_path):
         open_trackers(tracked(tmp_path / name, "tensorboard"))
         ids.add((tmp_path / name / "trackers.json").read_text())
     assert len(ids) == 2
+
+
+def test_trackers_get_the_scores_of_each_stage_and_answers_to_read(tmp_path):
+    pytest.importorskip("tensorboard", reason="an extra: pip install whetstone-reasoner[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tracked(tmp_path, "tensorboard").run
+    for place, mean in ((0, 0.1), (4, 0.6)):
+        score = {"benchmark": "b", "stage": "sft", "main": True, "mean": mean, "low": 0.0, "pass_at_k": {}}
+        track_scores(run, tmp_path, place, [score], {"b": [{"question": "<b>1+1?\x1b[2J", "text": "2"}]})
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert shown.Tags()["scalars"] == ["scores/b/mean", "scores/b/low"]
+    assert [(event.step, round(event.value, 3)) for event in shown.Scalars("scores/b/mean")] == [(0, 0.1), (4, 0.6)]
+    (text, *_) = (event.tensor_proto.string_val[0].decode() for event in shown.Tensors("scores/b/answers/text_summary"))
+    assert "&lt;b&gt;1+1?\\x1b[2J" in text, "a model's text is no markup"

@@ -16,18 +16,30 @@ from tests.tiny_models import random_model, tiny
 from whetstone import model as models
 from whetstone.batch import collate
 from whetstone.learner import checkpoint
+from whetstone.learner.adapter import add_adapter, plain_weights, without_adapter
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
 from whetstone.learner.parallel import ProcessGroup, join
-from whetstone.run.settings import OptimizerSettings, ParallelSettings
+from whetstone.run.settings import AdapterSettings, OptimizerSettings, ParallelSettings
 
-KINDS = [("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon"), ("fsdp", "muon")]
+KINDS = [
+    ("ddp", "adamw"),
+    ("fsdp", "adamw"),
+    ("ddp", "muon"),
+    ("fsdp", "muon"),
+    ("ddp", "adamw", {"rank": 2}),
+    ("fsdp", "adamw", {"rank": 2, "dora": True}),
+    ("fsdp", "muon", {"rank": 2}),
+]
 
 
-def make_learner(optimizer: str = "adamw", **parallel: object) -> Learner:
+def make_learner(optimizer: str = "adamw", adapter: dict[str, Any] | None = None, **parallel: object) -> Learner:
     settings = ParallelSettings(**{"device": "cpu", "forks": 1, "micro_batch_tokens": 60} | parallel)
     chosen = OptimizerSettings(name=optimizer, weight_decay=0.1)
-    return Learner(random_model("phi3", V, torch.float64), USED, settings, chosen)
+    model = random_model("phi3", V, torch.float64)
+    if adapter:
+        add_adapter(model, AdapterSettings(**adapter), seed=0)
+    return Learner(model, USED, settings, chosen)
 
 
 def train(trained: Learner, first: int, last: int) -> list[float]:
@@ -39,21 +51,26 @@ def train(trained: Learner, first: int, last: int) -> list[float]:
         numbers.append(float(trained.row_logprobs([groups[0][0]])[0].sum()))
         numbers.append(trained.step(3e-3))
         numbers.append(float(sum(part.sum() for part in trained.logprobs(map(collate, groups)))))
+        with without_adapter(trained.model):  # a reference
+            numbers.append(float(trained.row_logprobs([groups[0][0]])[0].sum()))
     return numbers
 
 
 def weights(trained: Learner) -> dict[str, torch.Tensor]:
-    return {name: trained.process_group.whole(tensor).clone() for name, tensor in checkpoint.tensors(trained)}
+    """What is trained, the optimizer's state, and the weights that a sampler gets."""
+    whole = trained.process_group.whole
+    found = {name: whole(tensor).clone() for name, tensor in checkpoint.tensors(trained)}
+    return found | {f"plain/{name}": weight.clone() for name, weight in plain_weights(trained.model, whole)}
 
 
 def trained_in_process(folder: Path) -> list:
     results = []
-    for shard, optimizer in KINDS:
-        trained = make_learner(optimizer, processes=2, shard=shard)
-        place = folder / f"{shard}-{optimizer}"
+    for number, (shard, *kind) in enumerate(KINDS):
+        trained = make_learner(*kind, processes=2, shard=shard)
+        place = folder / str(number)
         numbers = train(trained, 0, 3)
         checkpoint.save(place, 3, trained, {"seen": 3})
-        trained = make_learner(optimizer, processes=2, shard=shard)
+        trained = make_learner(*kind, processes=2, shard=shard)
         assert checkpoint.load_newest(place, trained) == (3, {"seen": 3})
         results.append((numbers + train(trained, 3, 5), weights(trained)))
     return results
@@ -61,20 +78,21 @@ def trained_in_process(folder: Path) -> list:
 
 @pytest.mark.slow
 def test_two_processes_train_resume_and_measure_as_one_does(tmp_path):
-    """Updates by AdamW and Muon, clipping, validation and log-probabilities; one process resumes what two saved."""
+    """Updates by AdamW and Muon, clipping, validation and log-probabilities, of all weights and of an adapter, and the
+    reference that is the model without it; one process resumes what two saved."""
     first, second = in_group(tmp_path, 2, trained_in_process, tmp_path)
-    for (shard, optimizer), (numbers, state), (numbers_too, state_too) in zip(KINDS, first, second, strict=True):
-        what = f"{shard} {optimizer}"
-        alone = make_learner(optimizer)
+    for at, (kind, (numbers, state), (numbers_too, state_too)) in enumerate(zip(KINDS, first, second, strict=True)):
+        what = str(kind)
+        alone = make_learner(*kind[1:])
         expected = train(alone, 0, 5)
         assert numbers == pytest.approx(expected, rel=1e-9), what
         assert numbers == numbers_too, what
         for name, tensor in weights(alone).items():
             assert torch.equal(state[name], state_too[name]), (what, name)
             torch.testing.assert_close(state[name], tensor, rtol=1e-7, atol=1e-8)
-        fewer = make_learner(optimizer)
-        assert checkpoint.load_newest(tmp_path / f"{shard}-{optimizer}", fewer) == (3, {"seen": 3})
-        assert train(fewer, 3, 5) == pytest.approx(expected[12:], rel=1e-9), what
+        fewer = make_learner(*kind[1:])
+        assert checkpoint.load_newest(tmp_path / str(at), fewer) == (3, {"seen": 3})
+        assert train(fewer, 3, 5) == pytest.approx(expected[15:], rel=1e-9), what
 
 
 def resumed_in_process(folder: Path) -> list[float]:

@@ -38,7 +38,8 @@ def test_the_sampler_shares_the_weights_unless_a_copy_or_another_type_is_wanted(
 
 
 def test_the_reference_stays_as_the_model_was_loaded(student):
-    learner, reference = student.learner(), student.reference()
+    learner = student.learner()
+    reference = student.reference(learner)
     with torch.no_grad():
         for weight in learner.model.parameters():
             weight.add_(1.0)

@@ -14,7 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from whetstone.evaluate.evaluate import read_problems
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.problems.files import find_files, read_paths
 from whetstone.problems.reading import Drop
 from whetstone.problems.row import BrokenRow, Unreadable

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripted import stage
-from whetstone.evaluate.evaluate import read_problems
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.problems import sets
 from whetstone.questions import source, sources
 from whetstone.questions.gather import Settings, reads, run

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from whetstone.evaluate.evaluate import read_problems
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.problems.columns import Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.problems.table import BrokenRow, cell, read_table

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.scripted import stage
-from whetstone.evaluate.evaluate import read_problems
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.problems.columns import Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.problems.row import BrokenRow

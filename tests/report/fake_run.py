@@ -75,6 +75,7 @@ def make(folder: Path) -> Path:
             "history": [{"threads": 2, "matmul_gflops": {"before": 61.2, "after": 58.9}}],
         },
     )
+    write_rows(folder / "07-rl" / "rollouts", _rl_rollouts())
     _comparisons(folder, {(s["stage"], s["benchmark"]): s["mean"] for s in scores})
     return folder
 
@@ -234,6 +235,34 @@ def _generations(folder: Path, stage: str, benchmark: str, rng: random.Random) -
         "mean_tokens": 512.0 if stage == "base" else 160.0 - 20 * mean,
         "temperature": 0.6,
     }
+
+
+RL_ROLLOUTS = 40
+
+
+def _rl_rollouts() -> list[dict[str, Any]]:
+    """As RL keeps them: right ones by turns, the first of a step trained on."""
+    return [
+        {
+            "step": 1 + i // 10,
+            "problem_id": f"train-{i // 10}",
+            "index": i % 10,
+            "question": "What is 1/2 + 1/2?",
+            "gold": "1",
+            "level": 1,
+            "domain": "chain",
+            "text": f"<think>halves</think>\\boxed{{{1 + i % 2}}}",
+            "answer": str(1 + i % 2),
+            "correct": i % 2 == 0,
+            "reason": "different" if i % 2 else "equal",
+            "stop": "end",
+            "tokens": 9,
+            "temperature": 1.0,
+            "reward": -1.0 if i % 2 else 1.0,
+            "trained": i % 10 == 0,
+        }
+        for i in range(RL_ROLLOUTS)
+    ]
 
 
 def _comparisons(folder: Path, means: dict[tuple[str, str], float]) -> None:

@@ -1,16 +1,21 @@
 """The report: one page, from a run folder alone."""
 
+import base64
+import gzip
+import hashlib
 import json
 import math
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import fake_run
 import pytest
 
-from whetstone.report import charts, report
+from whetstone.browser import asset
+from whetstone.report import browse, charts, report
 from whetstone.report.numbers import plus, seconds
 from whetstone.report.read import model_facts, read_run
 from whetstone.report.rollouts import CHARACTERS, choose_problems, split_thinking
@@ -56,12 +61,84 @@ class Page(HTMLParser):
         self.text += data
 
 
+def without_scripts(html: str) -> str:
+    """The page without the scripts that are ours, and without the data that they show."""
+    for name in report.SCRIPTS:
+        assert f"<script>{asset(name)}</script>" in html
+        html = html.replace(f"<script>{asset(name)}</script>", "")
+    return re.sub(r'<script type="text/plain" id="[a-z-]+">[A-Za-z0-9+/=]*</script>', "", html)
+
+
+def stored(html: str, name: str):
+    """What the page's script `name` is given."""
+    return json.loads(gzip.decompress(base64.b64decode(html.partition(f'id="{name}-data">')[2].partition("<")[0])))
+
+
 def test_the_page_is_well_formed_and_loads_nothing_from_the_network(html):
     page = Page(html)
     assert page.open == []
     assert page.addresses and all(address.startswith("#") for address in page.addresses)
-    assert not re.search(r"https?://|@import|url\(|<script", html)
-    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", html.lower())
+    plain = without_scripts(html)
+    assert not re.search(r"https?://|@import|url\(|<script", plain)
+    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", plain.lower())
+
+
+def test_no_script_but_the_pages_own_may_run(html):
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    ours = [base64.b64encode(hashlib.sha256(asset(name).encode()).digest()).decode() for name in report.SCRIPTS]
+    assert (
+        allowed == ours
+        and "default-src 'none'" in policy
+        and "unsafe-inline' " not in policy.partition("script-src")[2]
+    )
+
+
+def test_the_browser_has_every_rollout_and_rls_own_with_their_rewards(html, run_folder):
+    data = stored(html, "rollouts")
+    assert len(data["rows"]["problem"]) == data["total"] == 10 * 2 * 60 * 8 + fake_run.RL_ROLLOUTS
+    assert data["begin"] == ["tiny", "rl"]
+    (rl,) = [place for place, where in enumerate(data["where"]) if where == ["tiny", "rl", "training problems"]]
+    rows = [dict(zip(data["rows"], row, strict=True)) for row in zip(*data["rows"].values(), strict=True)]
+    sampled = [row for row in rows if row["where"] == rl]
+    assert [(row["step"], row["reward"], row["trained"]) for row in sampled[:2]] == [(1, 1.0, True), (1, -1.0, False)]
+    assert data["problems"][sampled[0]["problem"]][2] == "What is 1/2 + 1/2?"
+    assert sampled[0]["thinking"] == "halves" and sampled[0]["final"] == r"\boxed{1}"
+
+
+def test_of_too_many_rollouts_all_those_of_some_problems_are_shown(run_folder, monkeypatch):
+    monkeypatch.setattr(browse, "MOST", 2000)
+    data = browse.as_json(read_run(run_folder))
+    count = len(data["rows"]["problem"])
+    assert 1000 < count < 3000 < data["total"]
+    of_problem = Counter(
+        p for p, where in zip(data["rows"]["problem"], data["rows"]["where"], strict=True) if where < 4
+    )
+    assert {count for p, count in of_problem.items()} == {2 * fake_run.SAMPLES}, "a problem is there with all samples"
+
+
+def test_two_runs_stand_on_one_page_with_the_paired_difference_and_what_was_set_differently(run_folder, tmp_path):
+    other = Path(shutil.copytree(run_folder, tmp_path / "other"))
+    manifest = read_json(other / "07-rl" / "manifest.json")
+    write_json(
+        other / "07-rl" / "manifest.json", manifest | {"settings": manifest["settings"] | {"learning_rate": 0.5}}
+    )
+    rows = list(read_rows(other / "scores" / "rl" / "three_operations"))
+    write_rows(other / "scores" / "rl" / "three_operations", [row | {"correct": False} for row in rows])
+    path = report.write_report(run_folder, other)
+    html = path.read_text(encoding="utf-8")
+    assert path.name == "report_beside_other.html" and Page(html).open == []
+    table = html.partition('id="beside"')[2].partition("</section>")[0]
+    ours = next(
+        s["mean"] for s in read_json(run_folder / "scores.json")["scores"] if (s["stage"], s["main"]) == ("rl", True)
+    )
+    assert f"+{100 * ours:.1f}</span>" in table, "all of the other's answers are wrong"
+    assert "<td>rl.learning_rate</td><td><code>0.004</code></td><td><code>0.5</code></td>" in table
+    lines = [line["name"] for chart in stored(html, "curves") if chart["group"] == "sft" for line in chart["lines"]]
+    assert lines[:2] == ["loss, tiny", "loss, other"]
+    assert {where[0] for where in stored(html, "rollouts")["where"]} == {"tiny", "other"}
+    with pytest.raises(ValueError, match="is the run itself"):
+        report.write_report(run_folder, run_folder)
 
 
 def test_it_shows_the_score_of_every_stage_and_of_the_papers(html, run_folder):
@@ -104,6 +181,9 @@ def test_hostile_text_in_rows_names_and_manifests_is_text_on_the_page(run_folder
     html = report.write_report(folder).read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == [] and all(address.startswith("#") for address in page.addresses)
+    assert HOSTILE.partition("\x1b")[0] in stored(html, "rollouts")["rows"]["final"][0], "its script writes text nodes"
+    assert not re.search("[\x00-\x08\u202a-\u202e]", json.dumps(stored(html, "rollouts"), ensure_ascii=False))
+    html = without_scripts(html)
     assert "<script" not in html and "<img" not in html and "<b>\\x1b" not in html
     assert html.count("&lt;script&gt;alert(1)") > 20
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)

@@ -12,8 +12,8 @@ from tests.tiny_world import logged
 from whetstone.records import Verdict
 from whetstone.rl import groups, loop
 from whetstone.rl.build import build
+from whetstone.rl.kept_rollouts import ROLLOUTS, KeptRollouts
 from whetstone.rl.random_verdicts import random_verdicts
-from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.run.folder import hash_folder
 from whetstone.run.tables import read_rows
 from whetstone.sample import RIGHT_ROLLOUTS
@@ -102,29 +102,46 @@ def test_a_step_that_is_done_again_replaces_what_it_kept(tmp_path, world, adder)
     class Alone:
         main = True
 
-    def of(name: str, count: int) -> list[groups.Group]:
-        return [groups.Group(problem(name), [rollout(name, i) for i in range(count)])]
+    def of(name: str, count: int, step: int = 0) -> list[groups.Group]:
+        return [groups.Group(problem(name), [rollout(name, i) for i in range(count)], step=step)]
 
-    with RightRollouts(stage, Alone()) as kept:
-        kept.add(0, of("a", 1))
-        kept.add(1, of("b", 3))
-    with RightRollouts(stage, Alone()) as kept:
-        kept.add(1, of("c", 2))
-        unfit = groups.Group(problem("e"), [rollout("e", 0, False), rollout("e", 1, True, 3, "length")])
-        kept.add(2, [*of("d", 1), unfit])
-        kept.finish()
+    kept = KeptRollouts(stage, Alone())
+    kept.add(0, of("a", 1), [])
+    kept.add(1, of("b", 3), [])
+    for step in (2, 3):
+        kept.add(step, of("b", 1), [])  # training goes back, and then ends before step 3
+    unsure = replace(rollout("e", 2, None), reward=None)
+    unfit = groups.Group(
+        problem("e"), [rollout("e", 0, False), rollout("e", 1, True, 3, "length")], undecided=[unsure], step=2
+    )
+    kept = KeptRollouts(stage, Alone())
+    kept.add(1, of("c", 2), of("c", 1, 1))
+    kept.add(2, [*of("d", 1), unfit], [unfit])
+    kept.finish(3)
     rows = list(read_rows(stage.folder / RIGHT_ROLLOUTS))
     assert [(row["problem_id"], row["index"]) for row in rows] == [("a", 0), ("c", 0), ("c", 1), ("d", 0)]
+    rows = [
+        (r["step"], r["problem_id"], r["index"], r["correct"], r["trained"]) for r in read_rows(stage.folder / ROLLOUTS)
+    ]
+    assert rows == [
+        (1, "a", 0, True, False),
+        (2, "c", 0, True, True),
+        (2, "c", 1, True, False),
+        (3, "d", 0, True, False),
+        (3, "e", 0, False, True),
+        (3, "e", 1, True, True),
+        (3, "e", 2, None, False),
+    ]
     begun_without = replace(room(tmp_path / "t", world, adder), wanted=(RIGHT_ROLLOUTS,))
-    with (
-        RightRollouts(begun_without, Alone()) as kept,
-        pytest.raises(
-            ValueError, match=r"t was begun without keeping .* first 4 steps are not there\. Leave the control out"
-        ),
+    with pytest.raises(
+        ValueError, match=r"t was begun without keeping .* first 4 steps are not there\. Leave the control out"
     ):
-        kept.add(4, of("a", 1))
+        KeptRollouts(begun_without, Alone()).add(4, of("a", 1), [])
     unwanted = room(tmp_path / "s", world, adder)
-    with RightRollouts(unwanted, Alone()) as kept:
-        kept.add(0, of("a", 1))
-        kept.finish()
-    assert not list((tmp_path / "s").glob("right*")), "nothing is kept if no control asks for it"
+    for keep in (True, False):
+        kept = KeptRollouts(unwanted, Alone(), keep)
+        kept.add(0, of("a", 1), [])
+        kept.finish(1)
+        assert [path.name for path in (tmp_path / "s").iterdir()] == [ROLLOUTS], (
+            "the right ones apart only for a control"
+        )

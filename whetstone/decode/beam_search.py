@@ -74,13 +74,22 @@ def beam_search(engine: Engine, prompts: abc.Iterable[Prompt], settings: Beams) 
 
     Raises ValueError if a prompt leaves no room in the model's context, or in the cache, for `max_tokens`.
     """
+    return (answers for answers in beam_steps(engine, prompts, settings) if answers is not None)
+
+
+def beam_steps(
+    engine: Engine, prompts: abc.Iterable[Prompt], settings: Beams
+) -> abc.Generator[list[Scored] | None, None, None]:
+    """`beam_search`, with a None after each step of the model. Closing it gives its cache back."""
     together = max(1, engine.max_batch // settings.beams)
     waiting = list(prompts)
     for i in range(0, len(waiting), together):
         yield from _search_block(engine, waiting[i : i + together], settings)
 
 
-def _search_block(engine: Engine, prompts: list[Prompt], settings: Beams) -> list[list[Scored]]:
+def _search_block(
+    engine: Engine, prompts: list[Prompt], settings: Beams
+) -> abc.Generator[list[Scored] | None, None, None]:
     sampling = Sampling(temperature=0.0, max_tokens=settings.max_tokens)
     sequences = [engine.sequence(prompt, sampling) for prompt in prompts]
     engine.check_context(sequences)
@@ -93,18 +102,24 @@ def _search_block(engine: Engine, prompts: list[Prompt], settings: Beams) -> lis
     if fitting < len(sequences):  # the cache holds fewer prompts at once
         runner.release(blocks)
         parts = [prompts[i : i + fitting] for i in range(0, len(prompts), fitting)]
-        return [answers for part in parts for answers in _search_block(engine, part, settings)]
+        for part in parts:
+            yield from _search_block(engine, part, settings)
+        return
     searches = [_Search(sequence.prompt, [sequence], [0.0]) for sequence in sequences]
-    logprobs = [_prefill(engine, blocks, sequence) for sequence in sequences]  # (1, V) each
-    while True:
-        for search, own in zip((s for s in searches if s.running), logprobs, strict=True):
-            _extend(engine, blocks, search, own, settings)
-        running = [search for search in searches if search.running]
-        if not running:
-            runner.release(blocks)
-            return [_answers(engine, search, settings) for search in searches]
-        together = _run(engine, blocks, [(beam, 1) for search in running for beam in search.beams])
-        logprobs = list(together.split([len(search.beams) for search in running]))  # (beams, V) each
+    try:
+        logprobs = [_prefill(engine, blocks, sequence) for sequence in sequences]  # (1, V) each
+        while True:
+            for search, own in zip((s for s in searches if s.running), logprobs, strict=True):
+                _extend(engine, blocks, search, own, settings)
+            running = [search for search in searches if search.running]
+            if not running:
+                break
+            together = _run(engine, blocks, [(beam, 1) for search in running for beam in search.beams])
+            logprobs = list(together.split([len(search.beams) for search in running]))  # (beams, V) each
+            yield None
+    finally:
+        runner.release(blocks)
+    yield from (_answers(engine, search, settings) for search in searches)
 
 
 def _prefill(engine: Engine, blocks: BlockManager, sequence: Sequence) -> torch.Tensor:

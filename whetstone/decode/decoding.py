@@ -8,7 +8,7 @@ import torch
 from whetstone.chat import Chat
 from whetstone.decode.continuous_batching import Scheduler
 from whetstone.decode.detokenizer import Detokenizer
-from whetstone.decode.kv_cache import blocks_for
+from whetstone.decode.kv_cache import BLOCK, blocks_for
 from whetstone.decode.runner import ModelRunner
 from whetstone.decode.sampling import pick
 from whetstone.decode.sequence import Edit, Sequence
@@ -26,28 +26,43 @@ class Piece(NamedTuple):
 class Decoding:
     """Decodes `sequences` step by step, at most `max_batch` at once. With `streaming`, `pieces` is the last step's text.
 
-    Raises ValueError if the cache has no room for the longest of them.
+    `longest`: it stays open, until `close`, for sequences of at most so many tokens that are added later.
+
+    Raises ValueError if the cache has no room for the longest of the sequences.
     """
 
     def __init__(
         self, runner: ModelRunner, chat: Chat, sequences: list[Sequence],
-        max_batch: int, prefill_tokens: int, streaming: bool = False,
+        max_batch: int, prefill_tokens: int, streaming: bool = False, longest: int | None = None,
     ):  # fmt: skip
         self.runner, self.chat = runner, chat
-        longest = max((len(sequence.prompt_ids) + sequence.sampling.max_tokens for sequence in sequences), default=1)
-        at_once = max(1, min(max_batch, len(sequences)))
-        each = blocks_for(longest) + 1
-        blocks = runner.allocate(at_once * each, each)
+        self.open = longest is not None
+        at_once = max_batch if self.open else max(1, min(max_batch, len(sequences)))
+        each = blocks_for(longest or max(map(longest_of, sequences), default=1)) + 1
+        blocks = runner.allocate(at_once * each, 2 if self.open else each)
         self.scheduler = Scheduler(blocks, at_once, prefill_tokens, reserve=runner.row_block > 0)
-        self.scheduler.waiting += sequences
         self.streaming = streaming
         self.pieces: list[Piece] = []
-        self._detokenizers = {
-            sequence: Detokenizer(chat, sequence.sampling.stop, sequence.control.removable if sequence.control else ())
-            for sequence in sequences
-            if streaming or sequence.sampling.stop
-        }
+        self._detokenizers: dict[Sequence, Detokenizer] = {}
         self._occurring: dict[Sequence, torch.Tensor] = {}
+        for sequence in sequences:
+            self.add(sequence)
+
+    def add(self, sequence: Sequence) -> None:
+        """The sequence is decoded with the others from the next step on."""
+        if self.streaming or sequence.sampling.stop:
+            removable = sequence.control.removable if sequence.control else ()
+            self._detokenizers[sequence] = Detokenizer(self.chat, sequence.sampling.stop, removable)
+        self.scheduler.waiting.append(sequence)
+
+    @property
+    def room(self) -> int:
+        """Tokens, with the prompt, of the longest sequence that the cache holds."""
+        return (self.scheduler.blocks.capacity - 1) * BLOCK
+
+    def close(self) -> None:
+        """Nothing is decoded any more."""
+        self.runner.release(self.scheduler.blocks)
 
     @property
     def busy(self) -> bool:
@@ -72,8 +87,8 @@ class Decoding:
             stop = self._stop(sequence, token)
             if stop:
                 completions.append(self._finish(sequence, stop))
-        if not self.busy:
-            self.runner.release(self.scheduler.blocks)
+        if not self.busy and not self.open:
+            self.close()
         return completions
 
     def cancel(self, problem_id: str, index: int) -> Completion | None:
@@ -97,6 +112,9 @@ class Decoding:
             if sampling.repetition_penalty != 1:
                 occurring = torch.stack([self._occurring_ids(sequence, logits) for sequence in group])
             tokens, logprobs = pick(own, torch.tensor(numbers, device=logits.device), sampling, occurring)
+            for row, (sequence, token) in enumerate(zip(group, tokens.tolist(), strict=True)):
+                if sequence.alternatives is not None:
+                    sequence.likeliest.append(likeliest(own[row], token, sequence.alternatives))
             yield from zip(group, tokens.tolist(), logprobs.tolist(), strict=True)
 
     def _occurring_ids(self, sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
@@ -134,11 +152,13 @@ class Decoding:
 
     def _apply(self, sequence: Sequence, edit: Edit) -> None:
         if edit.drop:
-            del sequence.ids[-edit.drop :], sequence.logprobs[-edit.drop :]
+            del sequence.ids[-edit.drop :], sequence.logprobs[-edit.drop :], sequence.likeliest[-edit.drop :]
         unchanged = sequence.length
         room = sequence.sampling.max_tokens - len(sequence.ids)
         sequence.ids += list(edit.append)[:room]
         sequence.logprobs += [0.0] * (len(sequence.ids) - len(sequence.logprobs))
+        if sequence.alternatives is not None:
+            sequence.likeliest += [[(i, 0.0)] for i in sequence.ids[len(sequence.likeliest) :]]
         # the last token's logits are needed next: it must run (again)
         self.scheduler.truncate(sequence, min(unchanged, sequence.length - 1))
 
@@ -150,3 +170,15 @@ class Decoding:
         text = detokenizer.text if stopped else self.chat.completion(sequence.ids)
         name = sequence.prompt.problem_id, sequence.prompt.index
         return Completion(*name, text, stop, sequence.prompt_ids, sequence.ids, sequence.logprobs)
+
+
+def longest_of(sequence: Sequence) -> int:
+    """Tokens of the sequence, its prompt included, at most."""
+    return len(sequence.prompt_ids) + sequence.sampling.max_tokens
+
+
+def likeliest(logits: torch.Tensor, token: int, count: int) -> list[tuple[int, float]]:
+    """(id, log-probability) of `token` and of the `count` likeliest tokens, from logits (V,)."""
+    logprobs = logits.log_softmax(-1)
+    best = logprobs.topk(min(count, len(logprobs)))
+    return [(token, logprobs[token].item()), *zip(best.indices.tolist(), best.values.tolist(), strict=True)]

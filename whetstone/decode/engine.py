@@ -79,6 +79,11 @@ class Engine:
         self.check_context(sequences)
         return Decoding(self.runner, self.chat, sequences, self.max_batch, self.prefill_tokens, streaming)
 
+    def open_decoding(self, max_batch: int) -> Decoding:
+        """A decoding to which sequences are added while it runs, at most `max_batch` at once. It streams. Close it."""
+        context = self.model.config.max_position_embeddings
+        return Decoding(self.runner, self.chat, [], max_batch, self.prefill_tokens, streaming=True, longest=context)
+
     def check_context(self, sequences: Iterable[Sequence]) -> None:
         """Raises ValueError if a prompt and `max_tokens` exceed the model's context."""
         context = self.model.config.max_position_embeddings

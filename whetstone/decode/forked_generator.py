@@ -108,10 +108,11 @@ def _new_completions(file: BinaryIO) -> Iterator[Completion]:
 
 
 def sampler(
-    model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1, int8: bool = False
+    model: Any, tokenizer: Any, parallel: ParallelSettings, processes: int = 1, int8: bool = False, max_batch: int = 256
 ) -> ForkedGenerator:
-    """The in-process engine with `[parallel] forks` processes. `int8` is explained at `Engine`.
+    """The in-process engine with `[parallel] forks` processes. `int8` and `max_batch` are explained at `Engine`.
 
     0 means one per core that this process may use, or just this one if several training `processes` sample together.
     """
-    return ForkedGenerator(Engine(model, tokenizer, int8=int8), parallel.forks or (cores() if processes == 1 else 1))
+    engine = Engine(model, tokenizer, max_batch=max_batch, int8=int8)
+    return ForkedGenerator(engine, parallel.forks or (cores() if processes == 1 else 1))

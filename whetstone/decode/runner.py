@@ -24,6 +24,7 @@ from whetstone.decode.sequence import Sequence
 from whetstone.run.kernels import working_kernels
 
 CACHE_BYTES = 1 << 30  # of the key/value cache on a CPU; fewer sequences run at once if they are long
+ROWS = 256  # of logits over a whole vocabulary that are held at once
 CACHE_SHARE = 0.8  # of the free memory of a GPU; a step needs some of the rest
 
 
@@ -135,6 +136,18 @@ class ModelRunner:
         calls = [([prefill], []) for prefill in prefills]
         calls += [([], decodes[i : i + self.row_block]) for i in range(0, len(decodes), self.row_block)]
         return torch.cat([self._run(blocks, *call) for call in calls])
+
+    @torch.no_grad()
+    def prompt_logits(self, ids: list[int]) -> Iterator[torch.Tensor]:
+        """The logits after each of T ids, in blocks (ROWS, V), in fp32 or float64. Nothing is cached.
+
+        Only while `weights_made` holds, or a decoding is open.
+        """
+        device = next(self.model.parameters()).device
+        positions = torch.arange(len(ids), device=device)[None]
+        hidden = models.hidden_states(self.model, torch.tensor([ids], device=device), positions, lengths=[len(ids)])[0]
+        for start in range(0, len(hidden), ROWS):
+            yield self._head(hidden[start : start + ROWS])
 
     def _run(self, blocks: BlockManager, prefills: list[tuple[Sequence, int]], decodes: list[Sequence]) -> torch.Tensor:
         cache = blocks.cache

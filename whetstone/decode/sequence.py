@@ -37,6 +37,11 @@ class Sequence:
     control: Control | None = None
     ids: list[int] = field(default_factory=list)  # of the completion
     logprobs: list[float] = field(default_factory=list)  # of `ids`
+    alternatives: int | None = (
+        None  # how many of the likeliest tokens are noted for each of `ids`; None: `likeliest` is empty
+    )
+    # for each of `ids` (id, log-probability) of itself, then of the likeliest, by the model before temperature and top-p
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
     block_table: list[int] = field(default_factory=list)  # the cache's blocks that hold its tokens, in order
     cached: int = 0  # tokens whose keys and values are in the cache
     # of a group with the same prompt the first is prefilled; `first` is set in the siblings that wait for that

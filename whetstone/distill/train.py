@@ -216,7 +216,7 @@ def text_rows(stage: Stage, student: "Student") -> "Sequence[Row]":
 
 
 def plan(stage: Stage) -> Estimate:
-    from whetstone.learner.cost import training_estimate, with_sampling
+    from whetstone.learner.cost import Beside, training_estimate, with_sampling
 
     settings: Settings = stage.settings
     rollouts = settings.steps * settings.prompts_per_step * settings.samples
@@ -230,7 +230,7 @@ def plan(stage: Stage) -> Estimate:
         bound="at most ",
         steps_bound="",
         lines={"rollouts": f"at most {rollouts:,} of at most {settings.max_tokens:,} tokens"},
-        samples=True,
+        beside=Beside(samples=True),
     )
     return with_sampling(estimate, stage, rollouts * settings.max_tokens, settings.max_tokens)
 

@@ -1,43 +1,20 @@
-"""Comparisons between the stages of a run, and the score of any model on any problem set.
+"""Comparisons between the stages of a run.
 
 The stage reads the generations behind `scores.json` and writes `evaluation/comparisons.json`: the paired difference, with its
 95 % interval, between each training stage and the model it started from, and between stages that started from the same
-model (a stage and its control), on every problem set, overall and by level and domain.
+model (a stage and its control), on every problem set, overall and by level and domain; and what others published on the same
+problem sets.
 """
 
-import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from glob import has_magic
-from itertools import islice
-from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from whetstone.evaluate.comparisons import compare, compared, group_means, read_marks, starts
-from whetstone.model_files import check_folder
-from whetstone.model_folder import provenance
-from whetstone.model_template import open_model
-from whetstone.problems.columns import OPTIONAL, AnswerFrom, Columns
-from whetstone.problems.files import find_files
-from whetstone.problems.published import test_file
-from whetstone.problems.reading import Drop, ProblemSet, read_problem
-from whetstone.problems.row import Row
-from whetstone.problems.sets import find_set
-from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
-from whetstone.problems.text import suffix_of
-from whetstone.prompting import say_prompt
-from whetstone.records import Problem, Score, to_row
+from whetstone.evaluate.published import beside
 from whetstone.run.folder import Stage, write_json
 from whetstone.run.manifest import read_scores as scores_in
-from whetstone.run.names import fitting_name
-from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.room import Input, Room
-from whetstone.run.settings import ParallelSettings, ScoreSettings, StageSettings
-from whetstone.verify.policy import get_policy
-
-SHOWN = 3  # unusable rows named in an error
+from whetstone.run.settings import StageSettings
 
 
 class Settings(StageSettings):
@@ -59,7 +36,7 @@ def run(stage: Stage) -> dict[str, Any]:
         for name, other in compared(started):
             if marks[name] and marks.get(other):
                 comparisons += compare(name, other, benchmark, marks[name], marks[other])
-    results = {"scores": scores, "comparisons": comparisons, "groups": groups}
+    results = {"scores": scores, "comparisons": comparisons, "groups": groups, "published": beside(scores)}
     write_json(stage.output("evaluation") / "comparisons.json", results)
     return {"stages": len(stages), "benchmarks": benchmarks, "comparisons": len(comparisons)}
 
@@ -72,140 +49,6 @@ def read_scores(run_folder: Path) -> list[dict[str, Any]]:
             "stage above it, and test problems with a benchmark into the questions stage."
         )
     return scores_in(path)
-
-
-def evaluate_model(
-    model: str,
-    benchmark: str,
-    samples: int,
-    temperature: float,
-    max_tokens: int,
-    output: Path | None = None,
-    policy: str | None = None,
-    columns: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    answer_from: AnswerFrom = "column",
-    prompt: PromptSettings = AS_TRAINED,
-    chat_template: str | None = None,
-    weights: str = "stored",
-) -> list[Score]:
-    """Score a Hugging Face folder, or a run folder's last model, on a problem file or a known problem set.
-
-    `columns` maps question, answer, id, level, domain and policy to the file's own names, and `answer_from` says where in its
-    column the answer is. `prompt` replaces parts of the prompt that the model was trained with (prompting.py), and
-    `chat_template` is for a base model without one. With `weights` "int8" the model is rounded to 8 bits. `output` keeps the
-    generations and a scores.json; without it they are deleted. Raises ValueError for a model or problems that cannot be used.
-    """
-    from whetstone.measure import score_model
-
-    folder = open_model(model, chat_template)
-    check_folder(folder)  # before the problems are read, and torch is loaded
-    problems = read_problems(benchmark, policy, columns or {}, answer_from)
-    say_prompt(prompt, folder)
-    settings = ScoreSettings(
-        main=problems[0].benchmark, samples=samples, temperature=temperature, max_tokens=max_tokens, weights=weights
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        target = output or Path(temporary)
-        scores = score_model(folder, problems, settings, ParallelSettings(), seed, target, model, prompt=prompt)
-    if output:
-        rows = [to_row(score) for score in scores]
-        write_json(output / "scores.json", {"scores": rows, "model": provenance(model)})
-    return scores
-
-
-def read_problems(
-    benchmark: str,
-    policy: str | None = None,
-    columns: Mapping[str, Any] | None = None,
-    answer_from: AnswerFrom = "column",
-) -> list[Problem]:
-    """The test problems of a file or files, a known set, or a user's own set, "my_sets.py:MINE".
-
-    Raises ValueError for rows that cannot be used: a score on fewer problems would be another problem set's.
-    """
-    unknown = [name for name in columns or {} if name not in Columns.model_fields]
-    if unknown:
-        raise ValueError(f"column {unknown[0]!r} is not one that problems have. Use {', '.join(Columns.model_fields)}.")
-    if policy:
-        get_policy(policy)
-    paths, name, layout = _find_problems(benchmark, columns or {}, answer_from)
-    items = [
-        read_problem(row, line, layout, name, False, file, lambda own, place: own or f"{name}-{place}")
-        for file, line, row in read_tables(paths)
-    ]
-    where = benchmark if len(paths) > 1 else paths[0]
-    unusable = [item for item in items if isinstance(item, Drop)]
-    if len(unusable) != layout.unanswered:
-        raise ValueError(f"{where}: {_unusable(unusable, len(items))}")
-    problems = [
-        replace(item, split="test", benchmark=name, policy=policy or item.policy)
-        for item in items
-        if isinstance(item, Problem)
-    ]
-    if not problems:
-        raise ValueError(f"{where} holds no problem: there is nothing to score. Name a file with one problem per row.")
-    repeated = next((id for id, count in Counter(problem.id for problem in problems).items() if count > 1), None)
-    if repeated is not None:
-        raise ValueError(
-            f"{where}: two rows have the id {repeated!r}, and samples are told apart by it. Make ids differ, or leave the id "
-            "column out: rows are then numbered."
-        )
-    return problems
-
-
-def _unusable(drops: list[Drop], rows: int) -> str:
-    """What is wrong with the rows that give no problem, and the remedy."""
-    shown = [
-        f"{drop.file and drop.file + ', '}line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}"
-        for drop in drops[:SHOWN]
-    ]
-    more = f" (and {len(drops) - SHOWN} more)" if len(drops) > SHOWN else ""
-    return (
-        f"{len(drops)} of {rows} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems would be another "
-        "problem set's: mend or remove the rows, or name the right columns with --column question=THEIRS --column "
-        "answer=THEIRS."
-    )
-
-
-def _find_problems(
-    benchmark: str, columns: Mapping[str, Any], answer_from: AnswerFrom
-) -> tuple[list[Path], str, ProblemSet]:
-    """The files, the name and the description of a problem set. A file may have columns under our own names.
-
-    Raises ValueError for a column of `columns` that no row has.
-    """
-    path = Path(benchmark)
-    if path.exists() or has_magic(benchmark) or suffix_of(path) in FORMATS:
-        paths = find_files(benchmark)  # raises if there is no such file
-        head = [row for _, _, row in islice(read_tables(paths), HEAD) if isinstance(row, dict)]
-        own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
-        layout = Columns(**own | columns).layout(answer_from)
-        require_columns(benchmark, head, Columns(**columns).named if columns else (), "Mend --column.")
-        return paths, fitting_name(_name_of(path, paths)), layout
-    if columns or answer_from != "column":
-        raise ValueError(f"benchmark {benchmark!r} is no file here, and columns and answer_from are for files.")
-    try:
-        described = find_set(benchmark)
-    except ValueError as error:
-        raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
-    return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
-
-
-def _is_ours(key: str, rows: Sequence[Row]) -> bool:
-    """Whether a column of that name, which nobody has named, may be meant: a list of domains is something else.
-
-    A system message is part of the question and never left aside.
-    """
-    values = (row.get(key) for row in rows)
-    return key == "system" or all(value is None or type(value) in (str, int, float) for value in values)
-
-
-def _name_of(path: Path, paths: Sequence[Path]) -> str:
-    """The name of a file, or of the folder that several are in."""
-    shared = Path(commonpath([path.resolve().parent for path in paths]))
-    named = path.resolve() if path.is_dir() else paths[0] if len(paths) == 1 else shared
-    return named.name.split(".")[0] or "problems"
 
 
 ROOM = Room(

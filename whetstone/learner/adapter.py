@@ -1,23 +1,27 @@
 """Adapters: small trained matrices beside frozen weights, by peft (LoRA, Hu et al. 2022, arXiv 2106.09685; DoRA, Liu et al.
-2024, arXiv 2402.09353).
+2024, arXiv 2402.09353), and QLoRA, whose frozen weights are rounded to 4 bits (four_bit.py).
 
     add_adapter(model, settings, seed)         # in place: the base is frozen, the adapter is trained
     for name, weight in plain_weights(model)   # the model without adapters that computes the same: what samplers and files get
 
 A stage that trains an adapter ends with the whole model, the adapter merged (`model/`), and the adapter alone as peft writes it
-(`adapter/`). The next stage starts from the merged model, with a new adapter.
+(`adapter/`), which names its base. The next stage starts from the merged model, with a new adapter.
 
 Letters: O outputs of a layer, I inputs, R rank.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from whetstone.learner.four_bit import dense, quantise
+from whetstone.model_hub import downloaded_as
 from whetstone.run.mistakes import install_hint
 from whetstone.run.settings import AdapterSettings
 
@@ -38,9 +42,12 @@ def _peft() -> Any:
 def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
     """Freeze the model and put an adapter beside its linear layers. It changes nothing until it is trained: B is 0.
 
-    Raises ImportError without peft, ValueError if the model has no such layers.
+    The adapter is in fp32 at least, because bf16 loses small updates. With `weights = "nf4"` the frozen layers are rounded
+    first (four_bit.py). Raises ImportError if a package is missing, ValueError if the model has no such layers.
     """
     peft = _peft()
+    if settings.weights == "nf4":
+        quantise(model)
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = peft.LoraConfig(
         r=settings.rank,
@@ -49,14 +56,18 @@ def add_adapter(model: Any, settings: AdapterSettings, seed: int) -> None:
         lora_dropout=0.0,  # the gradient of a row must not depend on how often it is computed
         use_dora=settings.dora,
         task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else "SEQ_CLS",
-        base_model_name_or_path=model.name_or_path,
     )
+    model.is_loaded_in_4bit = settings.weights == "nf4"  # which peft asks
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             peft.inject_adapter_in_model(config, model, adapter_name=NAME)
         except ValueError as error:
             raise ValueError(f"[adapter] targets = {targets!r}: {error}") from error
+    del model.is_loaded_in_4bit
+    for name, p in model.named_parameters():
+        if OWN.search(name):
+            p.data = p.data.to(torch.promote_types(p.dtype, torch.float32))
     for name, layer in adapted(model):
         if not isinstance(layer.base_layer, torch.nn.Linear):
             raise ValueError(
@@ -86,7 +97,7 @@ def plain_weights(
             continue
         owner, base, last = name.rpartition(BASE)
         if not base or owner not in layers:
-            yield name, whole(parameter.detach())
+            yield name, whole(dense(parameter))
         elif last == "weight":
             yield f"{owner}.weight", merged(layers[owner], whole)
         else:
@@ -95,13 +106,21 @@ def plain_weights(
 
 def merged(layer: Any, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """W + s B A, of (O, I); with DoRA its rows have the length that is learnt. In the weight's type; sums in fp32 at least."""
-    weight, a, b = (whole(part.weight.detach()) for part in (layer.base_layer, layer.lora_A[NAME], layer.lora_B[NAME]))
+    weight, a, b = (whole(dense(part.weight)) for part in (layer.base_layer, layer.lora_A[NAME], layer.lora_B[NAME]))
     wide = torch.promote_types(weight.dtype, torch.float32)
     total = weight.to(wide) + layer.scaling[NAME] * (b.to(wide) @ a.to(wide))
     if layer.use_dora.get(NAME):
         length = whole(layer.lora_magnitude_vector[NAME].weight.detach()).to(wide)
         total = total * (length / total.norm(dim=1))[:, None]
     return total.to(weight.dtype)
+
+
+@torch.no_grad()
+def publish(weights: Iterable[tuple[str, torch.Tensor]], copy: Any) -> None:
+    """Copy weights into a module, by their names."""
+    targets = dict(copy.named_parameters())
+    for name, weight in weights:
+        targets[name].copy_(weight)
 
 
 @contextmanager
@@ -124,17 +143,20 @@ def own_weights(
     return {name: whole(p.detach()) for name, p in model.named_parameters() if OWN.search(name)}
 
 
-def save_adapter(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write the adapter alone: adapter_config.json and adapter_model.safetensors, as peft reads them."""
+def save_adapter(model: Any, weights: dict[str, torch.Tensor], folder: Path, base: Path | str) -> None:
+    """Write the adapter alone: adapter_config.json and adapter_model.safetensors, as peft reads them.
+
+    The configuration names the `base`: by its name on the Hub if it was downloaded, else by its place.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=NAME)
+    state = get_peft_model_state_dict(model, state_dict=weights, adapter_name=NAME, save_embedding_layers=False)
     # peft's own wrapper around a model adds this prefix
     named = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config[NAME]
-    config.inference_mode = True
+    on_hub = downloaded_as(Path(base))
+    name, revision = on_hub or (os.path.abspath(base), None)
+    config = replace(model.peft_config[NAME], base_model_name_or_path=name, revision=revision, inference_mode=True)
     config.save_pretrained(folder)
-    config.inference_mode = False

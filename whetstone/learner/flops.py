@@ -22,6 +22,7 @@ import torch
 
 from whetstone.batch import Batch
 from whetstone.learner.accelerators import known
+from whetstone.learner.four_bit import size
 
 PROBE_SECONDS = 0.1  # of matrix products, if the device's data sheet is not known
 
@@ -54,7 +55,7 @@ def _matrices(model: Any) -> Iterator[torch.nn.Parameter]:
 
 
 def _per_token(weight: torch.nn.Parameter) -> int:
-    return (6 if weight.requires_grad else 4) * weight.numel()
+    return (6 if weight.requires_grad else 4) * size(weight)
 
 
 def peak(device: str, dtype: torch.dtype) -> float:

@@ -18,13 +18,14 @@ import torch
 from whetstone import model as models
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
-from whetstone.learner.adapter import VALUE_HEAD, plain_weights
+from whetstone.learner.adapter import VALUE_HEAD, plain_weights, publish
 from whetstone.learner.flops import Flops
 from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
 from whetstone.learner.roots import Critic, Policy, PolicyAndValue
+from whetstone.records import Sampling
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
 from whetstone.run.usage import give_back_memory
@@ -287,12 +288,9 @@ class Learner:
         """
         if copy is self.model:
             return
-        targets = dict(copy.named_parameters())
-        with torch.no_grad():
-            for name, weight in plain_weights(self.model, self.process_group.whole):
-                targets[name].copy_(weight)
+        publish(plain_weights(self.model, self.process_group.whole), copy)
 
-    def save_model(self, tokenizer: Any, folder: Path, temperature: float = models.TEMPERATURE) -> None:
+    def save_model(self, tokenizer: Any, folder: Path, sampling: Sampling = models.SAMPLING) -> None:
         """`model.save` of the whole model, in the main process. Every process must call it."""
         kept = {
             name.replace(".base_layer.", ".") for name in self.model.state_dict()
@@ -303,7 +301,7 @@ class Learner:
             if self.process_group.main and name in kept:
                 weights[name] = whole.cpu()
         if self.process_group.main:
-            models.save(self.model, tokenizer, folder, weights, temperature)
+            models.save(self.model, tokenizer, folder, weights, sampling)
         self.process_group.wait()
 
 

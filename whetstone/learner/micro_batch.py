@@ -7,8 +7,10 @@ elsewhere, or with less free memory, takes the same.
 
 from dataclasses import replace
 
-from whetstone.learner.cost import bytes_as_text, fitting_tokens, moments_of, shape_of
+from whetstone.learner.cost import bytes_as_text, moments_of
 from whetstone.learner.cpu_hours import forks_of
+from whetstone.learner.memory import fitting_tokens
+from whetstone.learner.shape import shape_of
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import say
 from whetstone.run.usage import free_memory
@@ -34,7 +36,7 @@ def _chosen(stage: Stage, device: str) -> int:
     parallel = stage.parallel.model_copy(update={"device": device})
     room = free_memory() if device == "cpu" else _free_on_gpu()
     forks = forks_of(stage.run, parallel) if device == "cpu" else 1
-    tokens = fitting_tokens(shape, stage.model.dtype, parallel, room, forks, moments_of(stage))
+    tokens = fitting_tokens(shape, stage.model.dtype, parallel, room, forks, moments_of(stage), stage.adapter)
     say(f"{stage.name}: micro-batches of up to {tokens:,} tokens, for {bytes_as_text(room)} of free memory")
     return tokens
 

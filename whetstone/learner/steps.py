@@ -29,10 +29,11 @@ from whetstone.learner.pace import Pace
 from whetstone.learner.spikes import highest_usual
 from whetstone.records import Completion, Generator, Prompt, Sampling
 from whetstone.run.folder import Stage
-from whetstone.run.metrics import Metrics, open_trackers
+from whetstone.run.metrics import Metrics
 from whetstone.run.processes import Terminated
 from whetstone.run.progress import PLAIN_SECONDS, clock, progress, say
 from whetstone.run.settings import TrainingSettings
+from whetstone.run.trackers import open_trackers
 from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}

@@ -13,22 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from whetstone import model as models
+from whetstone.batch import Row
 from whetstone.chat import Chat
-from whetstone.learner.adapter import VALUE_HEAD, add_adapter, has_adapter, own_weights, save_adapter, without_adapter
+from whetstone.learner.adapter import (
+    VALUE_HEAD,
+    add_adapter,
+    has_adapter,
+    own_weights,
+    plain_weights,
+    publish,
+    save_adapter,
+    without_adapter,
+)
+from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.learner import Learner
-from whetstone.learner.roots import Policy, PolicyAndValue
+from whetstone.learner.roots import PolicyAndValue
+from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
+from whetstone.records import Sampling
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.template import set_thinking
 
 
-class Base(Policy):
-    """The root module of the model as it is without its adapter: a reference that costs no memory."""
+@dataclass(frozen=True)
+class Base:
+    """The learner's model as it is without its adapter: a reference that costs no memory."""
 
-    def forward(self, batch: Any, temperature: Any = 1.0) -> Any:
-        with without_adapter(self.model):
-            return super().forward(batch, temperature)
+    learner: Learner
+
+    def row_logprobs(self, rows: list[Row], temperature: float = 1.0) -> list[Any]:
+        with without_adapter(self.learner.model):
+            return self.learner.row_logprobs(rows, temperature)
 
 
 @dataclass(frozen=True)
@@ -72,17 +88,19 @@ class Student:
         sampled = self.stage.parallel.sampling_dtype(device, dtype)
         if sampled == dtype and not copied and not self.adapts:
             return self.model
-        return _load(self.stage, self.source, sampled, "sampler")[0]
+        copy = _load(self.stage, self.source, sampled, "sampler")[0]
+        if is_rounded(self.model):  # and so is what the learner computes
+            publish(plain_weights(self.model), copy)
+        return copy
 
     def again(self, role: str) -> Any:
         """The model as it was loaded, with weights of its own."""
         return _load(self.stage, self.source, self.stage.model.dtype, role)[0]
 
-    def reference(self) -> Learner:
-        """A learner of the model as it was loaded, for its log-probabilities. It is never updated."""
-        if self.adapts and self.stage.parallel.shard != "fsdp":
-            parallel = self.stage.parallel.model_copy(update={"activation_checkpointing": 0, "compile": False})
-            return Learner(self.model, self.chat.size, parallel, root=Base(self.model, self.chat.size))
+    def reference(self, learner: Learner) -> Learner | Base:
+        """The model as it was loaded, for its log-probabilities. It is never updated."""
+        if self.adapts:
+            return Base(learner)
         return Learner(self.again("reference").requires_grad_(False), self.chat.size, self.stage.parallel)
 
     def save(self, learner: Learner) -> None:
@@ -95,11 +113,16 @@ class Student:
                 f"{self.stage.name} has trained nothing: each weight is the one it started from, to the bit. The updates are "
                 'too small for the type of the weights: raise optimizer.learning_rate, or set [model] dtype = "float32".'
             )
-        learner.save_model(self.tokenizer, self.stage.output("model"), self.stage.scores.temperature)
+        scores = self.stage.scores
+        scored = Sampling(scores.temperature, top_k=scores.top_k, top_p=scores.top_p)
+        learner.save_model(self.tokenizer, self.stage.output("model"), scored)
         if self.adapts:
             weights = own_weights(self.model, learner.process_group.whole)
             if learner.process_group.main:
-                save_adapter(self.model, weights, self.stage.output("adapter"))
+                folder = self.stage.output("adapter")
+                save_adapter(self.model, weights, folder, local_model(self.source) or self.source)
+                self.tokenizer.save_pretrained(folder)
+                self.prompting.save(folder)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:
@@ -114,7 +137,8 @@ def load(stage: Stage, source: Path | str | None = None) -> Student:
     if stage.adapter.rank:
         add_adapter(model, stage.adapter, stage.seed)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained")
+        frozen = ", beside frozen layers in 4 bits" if stage.adapter.weights == "nf4" else ""
+        say(f"{stage.name}: an adapter of rank {stage.adapter.rank}: {trained:,} parameters are trained{frozen}")
     if chat.closed:
         say(
             f"{stage.name}: the chat template of {source} tells the model not to think. If it shall, set [prompt] thinking = "

@@ -7,7 +7,7 @@ from typing import Any
 
 from whetstone.model_folder import gguf_of, provenance
 from whetstone.model_gguf import check_gguf
-from whetstone.model_template import open_model, template_source
+from whetstone.model_template import new_tokens, open_model, template_source
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.recipe import Recipe
 from whetstone.recipe_stage import RecipeStage
@@ -24,7 +24,23 @@ def open_first(recipe: Recipe, waiting: Sequence[RecipeStage]) -> str:
     if not any(starts_from_path(recipe, stage) for stage in waiting):
         return ""
     open_base(recipe)
+    for stage in waiting:
+        refuse_new_tokens(recipe, stage)
     return described(recipe)
+
+
+def refuse_new_tokens(recipe: Recipe, stage: RecipeStage) -> None:
+    """Raises ValueError if an adapter is to learn new tokens, whose embeddings it leaves as they are."""
+    path, template = recipe.model.path, recipe.model.chat_template
+    adapts = starts_from_path(recipe, stage) and "adapter" in stage.room.uses and recipe.adapter_of(stage).rank
+    if not (adapts and path and template and recipe.model.template_tokens == "new"):
+        return
+    if lacking := new_tokens(path, template):
+        raise ValueError(
+            f"[adapter]: chat_template = {template!r} adds {', '.join(lacking)} to the tokenizer of {path}, and an adapter "
+            f'leaves their embeddings as they are. Set [model] template_tokens = "text", or let {stage.name} train all weights '
+            "(adapter = { rank = 0 } in it)."
+        )
 
 
 def with_open_base(recipe: Recipe, stage: RecipeStage, prepared: Stage) -> Stage:
@@ -54,6 +70,8 @@ def described(recipe: Recipe) -> str:
     facts = (
         [f"revision {known['revision']}, commit {known['commit'] or 'not downloaded yet'}"] if "commit" in known else []
     )
+    if base := known.get("adapter_of"):
+        facts.append(f"an adapter, merged into {base['name']}")
     if source := known.get("converted_from"):
         facts.append(
             f"converted from {source['file']}, GGUF, {source['quantisation']}: its weights are rounded to that"

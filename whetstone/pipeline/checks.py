@@ -1,16 +1,19 @@
 """What can be known before a run begins: whatever is wrong here is said before anything is made or thrown away."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
 from whetstone.model_folder import check_model
 from whetstone.model_template import check_template, template_in
+from whetstone.pipeline.base import refuse_new_tokens
 from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.prompting import read_examples
 from whetstone.recipe import Recipe
 from whetstone.recipe_stage import RecipeStage
+from whetstone.run.mistakes import install_hint
 from whetstone.template import TemplateError, has_switch, no_switch
 
 Check: TypeAlias = Callable[[Recipe, RecipeStage], None]
@@ -21,7 +24,7 @@ def check_stages(recipe: Recipe, stages: Sequence[RecipeStage]) -> None:
     """Raises the mistake that keeps one of the stages from running, or a ValueError with all of them."""
     mistakes: dict[str, Exception] = {}
     for stage in stages:
-        for check in (_room, _files, _model, _prompt, _device, _benchmarks):
+        for check in (_room, _files, _model, _adapter, _prompt, _device, _benchmarks):
             try:
                 check(recipe, stage)
             except USERS as error:
@@ -50,6 +53,27 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
     if starts_from_path(recipe, stage):
         check_model(str(recipe.model.path))
         check_template(str(recipe.model.path), recipe.model.chat_template)
+
+
+def _adapter(recipe: Recipe, stage: RecipeStage) -> None:
+    """Whether an adapter can be trained here, beside the model that the stage starts from."""
+    adapter = recipe.adapter_of(stage)
+    if "adapter" not in stage.room.uses or not adapter.rank:
+        return
+    for package, extra in ({"peft": "lora"} | ({"bitsandbytes": "qlora"} if adapter.weights == "nf4" else {})).items():
+        if find_spec(package) is None:
+            raise ImportError(f"[adapter]: {stage.name} needs the package {package}: {install_hint(extra)}")
+    if "model" not in stage.sources and recipe.model.path is None:
+        raise ValueError(
+            f"[adapter] rank = {adapter.rank}: {stage.name} starts from random weights, which an adapter leaves as they are. "
+            "Let this stage train them all (adapter = { rank = 0 } in it), or name a [model] path."
+        )
+    refuse_new_tokens(recipe, stage)
+    if adapter.weights == "nf4" and recipe.parallel.processes > 1 and recipe.parallel.shard == "fsdp":
+        raise ValueError(
+            '[adapter] weights = "nf4" with [parallel] shard = "fsdp": weights in 4 bits are not divided among processes. '
+            'Set shard = "ddp": each process holds them all, at half a byte a weight.'
+        )
 
 
 def _prompt(recipe: Recipe, stage: RecipeStage) -> None:

@@ -41,9 +41,9 @@ from whetstone.run.folder import (
     successor,
 )
 from whetstone.run.manifest import read_manifest, write_manifest
-from whetstone.run.metrics import require_trackers
 from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
+from whetstone.run.trackers import require_trackers
 from whetstone.run.usage import measured
 
 # Artifacts that a stage may write beside those that its kind always gives
@@ -176,7 +176,8 @@ def stage_for(recipe: Recipe, stage: RecipeStage, folder: Path | None = None) ->
         longest=recipe.longest,
         wanted=recipe.wanted(stage),
         stream=stage.control.of if stage.control else "",
-        **{name: getattr(recipe, name) for name in SHARED if name != "controls"},
+        **{name: getattr(recipe, name) for name in SHARED if name not in ("controls", "adapter")},
+        adapter=recipe.adapter_of(stage),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ from whetstone.run.names import require_name
 from whetstone.run.progress import say
 from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
-from whetstone.run.tables import read_records
+from whetstone.run.tables import read_records, read_rows
+from whetstone.run.trackers import track_scores
 from whetstone.run.usage import measured
+
+TRACKED = 8  # answers per problem set that trackers get
+OFF = {"top_p": 1.0, "top_k": 0}  # values with which a setting of scores changes nothing
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,8 @@ def _model(
     prompt: PromptSettings,
 ) -> _Model:
     values = settings.model_dump(mode="json", exclude={"main", "base_samples"})
+    # Scores of an earlier version, which did not know them, stay those of these settings
+    values = {key: value for key, value in values.items() if OFF.get(key) != value}
     key = {"model": content, "problems": problems, "seed": recipe.run.seed, **values}
     return _Model(name, path, settings, key | facts_of(prompt, recipe.model.path), prompt)
 
@@ -208,6 +215,7 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
     if old and (kept := replace_folder(complete, keep=_edited(complete))):
         say(f"   the old scores, which were changed after they were made, are in {kept}")
     history.note(f"scores/{model.name}", usage)
+    _track(recipe, model, rows)
     for score in scores:
         say(
             f"   {model.name} on {score.benchmark}: {100 * score.mean:.1f} % [{100 * score.low:.1f}, {100 * score.high:.1f}] "
@@ -216,6 +224,23 @@ def _score(recipe: Recipe, model: _Model, problems: list[Problem], history: Hist
             f"{f', {100 * score.undecided:.1f} % undecided' if score.undecided else ''}"
             f"{f', {score.not_asked} cannot be asked' if score.not_asked else ''})"
         )
+
+
+def _track(recipe: Recipe, model: _Model, scores: list[dict[str, Any]]) -> None:
+    """Pass the scores to the recipe's trackers, with the first answers of each problem set."""
+    if not recipe.run.trackers:
+        return
+    folder = recipe.folder / "scores"
+    names = ("problem_id", "question", "gold", "text", "answer", "correct", "reason")
+    answers = {
+        score["benchmark"]: [
+            {name: row.get(name) for name in names}
+            for row in islice(read_rows(folder / model.name / score["benchmark"]), TRACKED)
+        ]
+        for score in scores
+    }
+    place = next((stage.number for stage in recipe.stages if stage.name == model.name), 0)
+    track_scores(recipe.run, folder, place, scores, answers, model.name if model.control_of else "")
 
 
 def _form_in_words(score: Score) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from whetstone.base_templates import SHIPPED
-from whetstone.model_folder import file_hash, local_model
+from whetstone.model_folder import base_of, file_hash, local_model
 from whetstone.pipeline.outputs import changed, content_of
 from whetstone.prompting import facts_of
 from whetstone.recipe import Recipe
@@ -205,7 +205,8 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         template = recipe.model.chat_template
         if template and template not in SHIPPED:
             inputs["[model] chat_template"] = _input("", template, hash_of(Path(template)))
-    uses = [use for use in stage.room.uses if use != "prompt"]
+    apart = {"prompt", *(["adapter"] if getattr(stage.settings, "adapter", None) else [])}  # it has its own
+    uses = [use for use in stage.room.uses if use not in apart]
     asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
     prompt = facts_of(recipe.prompt, recipe.model.path if "prompt" in stage.room.uses else None) if asks else {}
     room_file = file_of(stage.kind)
@@ -226,7 +227,11 @@ def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
 
 
 def base_hash(path: str) -> str | None:
-    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's."""
+    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's, of an
+    adapter its folder's and its base's.
+    """
+    if Path(path).exists() and (base := base_of(path)):
+        return hashlib.sha256(f"{hash_of(Path(path))} {base_hash(base)}".encode()).hexdigest()
     return (file_hash(path) or hash_of(local_model(path) or Path(path))) if Path(path).exists() else None
 
 

@@ -18,15 +18,19 @@ class Line:
     ys: Sequence[float]
 
 
-def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False) -> str:
-    """Lines over steps. Noisy ones are drawn faint, with their moving mean on top. Infinities are left out."""
+def line_chart(
+    lines: Sequence[Line], percent: bool = False, log: bool = False, steps: tuple[float, float] | None = None
+) -> str:
+    """Lines over steps, from the first of `steps` to the last. Noisy ones are drawn faint, with their moving mean on top.
+    Infinities are left out.
+    """
     lines = [line for line in map(thin, map(finite, lines)) if line.xs]
     if not lines:
         return ""
     log = log and all(y > 0 for line in lines for y in line.ys)
     scale = math.log10 if log else float
     high, left, right, top, bottom = 190, 46, 10, 10, 26
-    low_x, high_x = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)
+    low_x, high_x = steps or (min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines))
     low, high_y = bounds([y for line in lines for y in line.ys], scale, percent)
 
     def x(value: float) -> float:
@@ -48,7 +52,7 @@ def line_chart(lines: Sequence[Line], percent: bool = False, log: bool = False) 
     for place, line in enumerate(lines, start=1):
         if len(line.xs) == 1:
             parts.append(f'<circle class="dot c{place}" cx="{x(line.xs[0]):.1f}" cy="{y(line.ys[0]):.1f}" r="3"/>')
-        elif len(line.xs) > SMOOTH and roughness(line.ys) > 0.2:
+        elif is_noisy(line):
             parts += [polyline(place, line.xs, line.ys, " faint"), polyline(place, line.xs, moving_mean(line.ys))]
         else:
             parts.append(polyline(place, line.xs, line.ys))
@@ -66,11 +70,16 @@ def _x_axis(low: float, high: float, x: Callable[[float], float], y: float, name
     return [*ticks, f'<text x="{WIDTH - 10}" y="{y}" class="end quiet">{escape(name)}</text>']
 
 
+def is_noisy(line: Line) -> bool:
+    return len(line.xs) > SMOOTH and roughness(line.ys) > 0.2
+
+
 def legend(lines: Sequence[Line], percent: bool = False) -> str:
-    """The names of the lines with their last values."""
+    """The names of the lines with their last values; of a noisy line, the mean of its last tenth."""
     spans = []
     for place, line in enumerate([line for line in map(finite, lines) if line.xs], start=1):
-        value = number(line.ys[-1], percent, precise=True)
+        last = line.ys[-max(len(line.ys) // 10, 1) :] if is_noisy(line) else line.ys[-1:]
+        value = number(sum(last) / len(last), percent, precise=True)
         spans.append(f'<span class="key"><i class="c{place}"></i>{escape(line.name)} <b>{value}</b></span>')
     return f'<div class="legend">{"".join(spans)}</div>'
 

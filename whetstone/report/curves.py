@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import count
 from typing import Any
 
-from whetstone.report.charts import Line, legend, line_chart
+from whetstone.report.charts import Line, finite, is_noisy, legend, line_chart, moving_mean, thin
 from whetstone.report.numbers import label, panel, section
-from whetstone.report.read import RunRecord
+from whetstone.report.read import RunRecord, StageRecord
+
+POINTS_TO_ZOOM = 1200  # of a line
 
 # By kind: (title, names of the metrics in the panel, in percent?). Names that a stage did not log are skipped.
 PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
@@ -33,15 +37,106 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
 }
 
 
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    lines: list[Line]
+    percent: bool = False
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The panels of one stage; `steps` is the axis that they share."""
+
+    stage: StageRecord
+    first: list[Panel]
+    more: list[Panel]  # folded
+    steps: tuple[float, float]
+
+
+# Metrics in other units than they are logged in: (title, factor, in percent?)
+UNITS = {
+    "memory": ("memory, GiB", 2**-30, False),
+    "seconds_left": ("time left, minutes", 1 / 60, False),
+    "mfu": ("model FLOPs utilisation", 1.0, True),
+    "padding": ("padding", 1.0, True),
+}
+
+
 def curves(run: RunRecord) -> str:
+    pipeline, parts, number = run.pipeline, [], count()
+    for drawn in stage_curves(run):
+        place = "" if drawn.stage in pipeline else "control"
+        first, more = ([_panel(one, drawn.steps, next(number)) for one in part] for part in (drawn.first, drawn.more))
+        parts += [f"<h3>{label(drawn.stage.name, drawn.stage, place)}</h3>", _grid(first), _folded(more)]
+    hint = '<p class="note interactive">Drag over a chart to zoom, double-click to see all steps again.</p>'
+    return section("curves", "Curves", hint, *parts) if parts else ""
+
+
+def stage_curves(run: RunRecord) -> list[Curves]:
+    """Of each stage that logged something, those of the pipeline first. Beside another run, its stage of the same name has its
+    lines in the same panels.
+    """
     pipeline = run.pipeline
-    parts = []
-    for stage in [*pipeline, *(stage for stage in run.training if stage not in pipeline)]:
-        first, more = _panels(stage.kind, stage.metrics())
-        if first or more:
-            place = "" if stage in pipeline else "control"
-            parts += [f"<h3>{label(stage.name, stage, place)}</h3>", _grid(first), _folded(more)]
-    return section("curves", "Curves", *parts) if parts else ""
+    stages = [*pipeline, *(stage for stage in run.training if stage not in pipeline)]
+    others = {stage.name: stage for stage in run.beside.training} if run.beside else {}
+    return [drawn for stage in stages if (drawn := _stage_curves(run, stage, others.get(stage.name)))]
+
+
+def _stage_curves(run: RunRecord, stage: StageRecord, other: StageRecord | None) -> Curves | None:
+    logged = {run.name: stage.metrics()} | ({run.beside.name: other.metrics()} if run.beside and other else {})
+    names = dict.fromkeys(
+        name for rows in logged.values() for row in rows for name, value in row.items() if _is_number(value)
+    )
+    first, shown = [], {"step"}
+    for heading, keys, percent in PANELS.get(stage.kind, ()):
+        if there := [key for key in keys if key in names]:
+            first.append(_drawn(heading, there, logged, percent))
+            shown.update(there)
+    more = [_alone(name, logged) for name in names if name not in shown]
+    steps = [row["step"] for rows in logged.values() for row in rows if _is_number(row.get("step"))]
+    first, more = ([one for one in part if one.lines] for part in (first, more))
+    return Curves(stage, first, more, (min(steps), max(steps))) if first or more else None
+
+
+def _alone(name: str, logged: dict[str, list[dict[str, Any]]]) -> Panel:
+    title, factor, percent = UNITS.get(name, (_words(name), 1.0, False))
+    drawn = _drawn(title, [name], logged, percent)
+    return replace(drawn, lines=[replace(line, ys=[y * factor for y in line.ys]) for line in drawn.lines])
+
+
+def _drawn(title: str, names: Sequence[str], logged: dict[str, list[dict[str, Any]]], percent: bool = False) -> Panel:
+    several = len(logged) > 1
+    lines = [
+        replace(finite(_line(name, rows)), name=_words(name) + (f", {run}" if several else ""))
+        for name in names
+        for run, rows in logged.items()
+    ]
+    lines = [line for line in lines if line.xs]
+    log = all("loss" in name for name in names) and _spans_decades(lines)
+    return Panel(title, lines, percent, log)
+
+
+def as_json(run: RunRecord) -> list[dict[str, Any]]:
+    """The panels of all stages as the page's script draws them, in the order of their numbers."""
+    return [
+        {
+            "group": drawn.stage.name,
+            "steps": drawn.steps,
+            "percent": one.percent,
+            "log": one.log,
+            "lines": [_line_as_json(line) for line in one.lines],
+        }
+        for drawn in stage_curves(run)
+        for one in (*drawn.first, *drawn.more)
+    ]
+
+
+def _line_as_json(line: Line) -> dict[str, Any]:
+    short = thin(line, POINTS_TO_ZOOM)
+    smooth = [float(f"{y:.6g}") for y in moving_mean(short.ys)] if is_noisy(short) else None
+    return {"name": line.name, "xs": short.xs, "ys": [float(f"{y:.6g}") for y in short.ys], "smooth": smooth}
 
 
 def _grid(panels: list[str]) -> str:
@@ -52,25 +147,11 @@ def _folded(panels: list[str]) -> str:
     return f"<details><summary>{len(panels)} more</summary>{_grid(panels)}</details>" if panels else ""
 
 
-def _panels(kind: str, rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
-    first, shown = [], {"step"}
-    for heading, keys, percent in PANELS.get(kind, ()):
-        if logged := [key for key in keys if key in names]:
-            first.append(_panel(heading, [_line(key, rows) for key in logged], percent))
-            shown.update(logged)
-    more = [_panel(_words(name), [_line(name, rows)], False) for name in names if name not in shown]
-    return [panel for panel in first if panel], [panel for panel in more if panel]
-
-
-def _panel(title: str, lines: list[Line], percent: bool) -> str:
-    log = all("loss" in line.name for line in lines) and _spans_decades(lines)
-    drawn = line_chart(lines, percent=percent, log=log)
-    if not drawn:
-        return ""
-    scale = ' <span class="quiet">log scale</span>' if log else ""
-    named = [Line(_words(line.name), line.xs, line.ys) for line in lines]
-    return panel(f"{escape(title)}{scale}", legend(named, percent) + drawn)
+def _panel(one: Panel, steps: tuple[float, float], number: int) -> str:
+    scale = ' <span class="quiet">log scale</span>' if one.log else ""
+    drawn = line_chart(one.lines, one.percent, one.log, steps)
+    chart = f'<div class="drawn" data-chart="{number}">{drawn}</div>'
+    return panel(f"{escape(one.title)}{scale}", legend(one.lines, one.percent) + chart)
 
 
 def _line(name: str, rows: Sequence[dict[str, Any]]) -> Line:

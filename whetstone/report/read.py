@@ -56,6 +56,7 @@ class RunRecord:
     scores: list[dict[str, Any]]
     run: dict[str, Any] = field(default_factory=dict)  # run.json
     evaluation: dict[str, Any] = field(default_factory=dict)  # comparisons.json
+    beside: "RunRecord | None" = None  # another run on the same page
 
     @property
     def training(self) -> list[StageRecord]:

@@ -11,6 +11,7 @@ from whetstone.report.read import RunRecord
 
 CHARACTERS = 6000  # a longer text is shortened in the middle
 SHOWN = 6  # problems
+LONG = 360  # characters; a longer final text is folded
 
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # an untrained model samples any character
 
@@ -28,7 +29,7 @@ def rollouts(run: RunRecord) -> str:
         "<p>The first sample of every stage on the same problems. They are chosen by the pattern of right and wrong over the "
         "stages (the usual one, never right, lost again), not by how well they read.</p>"
     )
-    return section("rollouts", "Rollouts to read", intro, *(_problem(stages, answers) for answers in problems))
+    return section("rollouts", "Examples", intro, *(_problem(stages, answers) for answers in problems))
 
 
 def choose_problems(
@@ -58,7 +59,7 @@ def _problem(stages: list[str], answers: dict[str, dict[str, Any]]) -> str:
     facts = [f"answer {row['gold']}", f"level {row['level']}" if row.get("level") else "", row.get("domain") or ""]
     details = " · ".join(escape(str(fact)) for fact in facts if fact)
     cards = "".join(_answer(stage, answers[stage]) for stage in stages if stage in answers)
-    question = f'<p>{escape(str(row["question"]))}</p><span class="note">{details}</span>'
+    question = f'<p class="maths">{escape(str(row["question"]))}</p><span class="note">{details}</span>'
     return f'<article>{question}<div class="answers">{cards}</div></article>'
 
 
@@ -70,13 +71,21 @@ def _answer(stage: str, row: dict[str, Any]) -> str:
     folded = ""
     if thinking:
         summary = f"thinking, {len(thinking):,} characters"
-        folded = f'<details><summary>{summary}</summary><pre class="thinking">{escape(thinking)}</pre></details>'
+        folded = f'<details><summary>{summary}</summary><pre class="thinking maths">{escape(thinking)}</pre></details>'
     nothing = "nothing after the thinking" if thinking else "nothing"
-    shown = escape(final) if final else f'<span class="quiet">{nothing}</span>'
+    shown = _final(final) if final else f'<pre><span class="quiet">{nothing}</span></pre>'
     return (
         f'<div class="answer"><div class="who"><b>{escape(stage)}</b><span class="chip {colour}">{verdict}</span>'
-        f'<span class="quiet">{details}</span></div>{folded}<pre>{shown}</pre></div>'
+        f'<span class="quiet">{details}</span></div>{folded}{shown}</div>'
     )
+
+
+def _final(text: str) -> str:
+    """A long one is folded: what an untrained model writes would make a tall card beside empty ones."""
+    whole = f'<pre class="maths">{escape(text)}</pre>'
+    if len(text) <= LONG:
+        return whole
+    return f"<pre>{escape(text[: LONG // 2])}…</pre><details><summary>all {len(text):,} characters</summary>{whole}</details>"
 
 
 def split_thinking(text: str) -> tuple[str, str]:

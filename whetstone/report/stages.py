@@ -38,7 +38,8 @@ def _ours(run: RunRecord) -> str:
             plot = interval(score["mean"], score["low"], score["high"], quiet=kind == "control")
             rows.append(
                 f'<tr class="{kind}"><td>{label(name, stage, kind)}</td><td class="n score">{percent(score["mean"])}'
-                f"<br><small>{percent(score['low'])}–{percent(score['high'])}</small></td><td>{plot}</td>"
+                f"<br><small>{percent(score['low'])}–{percent(score['high'])}</small></td>"
+                f'<td class="plotted">{plot}</td>'
                 f"{n(gain(run, stage, benchmark))}</tr>"
             )
     note = "Small numbers are 95 % intervals; differences are paired over the same problems."
@@ -56,10 +57,11 @@ def _papers() -> str:
         plot = interval(math500 / 100, math500 / 100, math500 / 100, quiet=True)
         rows.append(
             f'<tr class="{kind}"><td class="one">{name}</td>{n(aime)}<td class="n score">{math500}</td>'
-            f"<td>{plot}</td>{n(gpqa)}</tr>"
+            f'<td class="plotted">{plot}</td>{n(gpqa)}</tr>'
         )
     aime, math500, gpqa = LATER
-    rows.append(f'<tr class="control"><td class="one">measured later</td>{n(aime, math500)}<td></td>{n(gpqa)}</tr>')
+    cells = f'{n(aime, math500)}<td class="plotted"></td>{n(gpqa)}'
+    rows.append(f'<tr class="control"><td class="one">measured later</td>{cells}</tr>')
     heads = ["after", ">AIME 24", ">MATH-500", SCALE, ">GPQA-D"]
     note = (
         "Another model at another scale on other problems: the order of the stages compares, the numbers do not. "
@@ -157,7 +159,7 @@ def _group_table(run: RunRecord, rows: list[dict[str, Any]], by: str) -> str:
     lines = []
     for value in values:
         by_stage = {row["stage"]: row for row in rows if row["value"] == value}
-        count = next(iter(by_stage.values()))["problems"]
+        count = max(row["problems"] for row in by_stage.values())
         cells = "".join(_group_cell(by_stage.get(stage)) for stage in stages)
         lines.append(f"<tr><td>{escape(value)} <small>{count:,} problems</small></td>{cells}</tr>")
     return table([by, *(f">{escape(stage)}" for stage in stages)], lines, "heat")

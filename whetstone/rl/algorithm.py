@@ -41,6 +41,7 @@ class Group:
     problem: Problem
     rollouts: list[Rollout]
     left_out: int = 0  # rollouts without a reward (the verifier could not decide); they are not among `rollouts`
+    undecided: list[Rollout] = field(default_factory=list)  # what was left out, in the step that sampled it
     step: int = 0  # whose weights sampled it
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own

@@ -133,13 +133,19 @@ def build_critic(stage: Stage, student: "Student", learner: "Learner", settings:
 
 
 def _from_policy(stage: Stage, student: "Student") -> Any:
-    from whetstone.learner.adapter import add_adapter
     from whetstone.reward_model import with_scalar_head
 
-    model = with_scalar_head(student.again("critic"), student.chat, stage.seed)
-    if stage.adapter.rank:
-        add_adapter(model, stage.adapter, stage.seed + 1)
-        model.score.requires_grad_(True)
+    return _trained(stage, with_scalar_head(student.again("critic"), student.chat, stage.seed))
+
+
+def _trained(stage: Stage, model: Any) -> Any:
+    """The model with what of it is trained: all of it, or the head and an adapter of its own."""
+    from whetstone.learner.adapter import add_adapter
+
+    if not stage.adapter.rank:
+        return model.requires_grad_(True)
+    add_adapter(model, stage.adapter, stage.seed + 1)
+    model.score.requires_grad_(True)
     return model
 
 
@@ -153,4 +159,4 @@ def _from_reward_model(stage: Stage, student: "Student") -> Any:
             f"{stage.name}: the critic cannot start as {folder}: its tokenizer or template is another than the policy's, and a "
             'critic reads the ids that the policy sampled. Set algorithm = { name = "ppo", critic = { start = "policy" } }.'
         )
-    return model.learner.model.requires_grad_(True)
+    return _trained(stage, model.learner.model)

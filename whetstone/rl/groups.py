@@ -61,7 +61,13 @@ def sample_step(
 def grown(group: Group, sampled: Sequence[Rollout]) -> Group:
     """The group with more rollouts; those without a reward are left out and counted."""
     kept = [r for r in sampled if r.reward is not None]
-    return replace(group, rollouts=[*group.rollouts, *kept], left_out=group.left_out + len(sampled) - len(kept))
+    undecided = [*group.undecided, *(r for r in sampled if r.reward is None)]
+    return replace(
+        group,
+        rollouts=[*group.rollouts, *kept],
+        left_out=group.left_out + len(sampled) - len(kept),
+        undecided=undecided,
+    )
 
 
 def describe(groups: Sequence[Group], kept: Sequence[Group], temperature: float, step: int = 0) -> dict[str, float]:

@@ -16,11 +16,11 @@ from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.correction import with_correction
 from whetstone.rl.critic import SharedCritic, build_critic, described_shared
+from whetstone.rl.kept_rollouts import KeptRollouts
 from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
-from whetstone.rl.right_rollouts import RightRollouts
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import (
@@ -80,12 +80,13 @@ def train(stage: Stage) -> dict[str, Any]:
     engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
     window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
-    with MathVerifier() as verifier, RightRollouts(stage, process_group) as right_rollouts:
+    rollouts = KeptRollouts(stage, process_group, settings.keep_rollouts)
+    with MathVerifier() as verifier:
         pool, facts = choose_prompts(stage, engine, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
-        reference = student.reference() if algorithm.reference else None
+        reference = student.reference(learner) if algorithm.reference else None
         critic = build_critic(stage, student, learner, algorithm.critic) if algorithm.critic else None
         if isinstance(critic, SharedCritic):
             loss = critic.joined(loss)
@@ -98,8 +99,8 @@ def train(stage: Stage) -> dict[str, Any]:
                     watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
                     student.prompting, judge,
                 )  # fmt: skip
-                right_rollouts.add(step, groups)
                 kept = algorithm.keep(steps.state, step, groups)
+                rollouts.add(step, groups, kept)
                 metrics = describe(groups, kept, temperature, step)
                 if reference:
                     kept = with_reference(reference, kept)
@@ -124,7 +125,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
-        right_rollouts.finish()
+        rollouts.finish(steps.state["steps"])
     if not judge:
         _refuse_untrained(stage.name, steps.state)
     student.save(learner)
@@ -228,7 +229,7 @@ def reads(settings: Settings) -> list[Path]:
 
 def plan(stage: Stage) -> Estimate:
     """What can be known beforehand: how much is sampled, and bounds if that depends on what the model solves."""
-    from whetstone.learner.cost import training_estimate, with_sampling
+    from whetstone.learner.cost import Beside, training_estimate, with_sampling
 
     settings: Settings = stage.settings
     step, most = settings.prompts_per_step * settings.samples, most_rollouts(settings)
@@ -236,6 +237,8 @@ def plan(stage: Stage) -> Estimate:
     candidates = settings.pool.prompts * settings.pool.samples
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
+    reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
+    beside = Beside(samples=True, reference=reference, critic=hasattr(settings.algorithm, "critic"))
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
@@ -250,10 +253,10 @@ def plan(stage: Stage) -> Estimate:
             "rollouts per step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
             "updates per step": f"{updates:,}",
         },
-        samples=True,
+        beside=beside,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
-    return with_sampling(estimate, stage, sampled, settings.max_tokens)
+    return with_sampling(estimate, stage, sampled, settings.max_tokens, beside)
 
 
 def shares_trunk(settings: Settings) -> bool:

@@ -61,6 +61,9 @@ class Settings(StudentSettings):
     kl: KLSettings = Field(KLSettings(), description="penalty on moving away from the model the stage began with")
     entropy_bonus: float = Field(0.0, ge=0, le=1000, description="reward per nat of a token's entropy")
     pool: RLPoolSettings = Field(RLPoolSettings(), description="which prompts are trained on")
+    keep_rollouts: bool = Field(
+        True, description="keep what is sampled as a table to read: `rollouts/` in the folder of the stage"
+    )
     sampler_tolerance: float = Field(
         0.05, gt=0, description="mean |log-probability gap| to the learner that stops training"
     )

@@ -4,35 +4,25 @@
         metrics.rewind(checkpoint_step)  # after a resume: later lines will be written again
         metrics.log(step, loss=loss, learning_rate=rate)
 
-The same numbers go to the trackers in `[run] trackers`. A tracker gets each step once, however often training is killed or goes
-back: steps that are repeated give the same numbers, to the bit on a CPU.
+The same numbers go to the trackers in `[run] trackers` (run/trackers.py). A tracker gets each step once, however often training
+is killed or goes back: steps that are repeated give the same numbers, to the bit on a CPU.
 """
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import sys
-import uuid
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from whetstone.run.disk import disk_full_explained
-from whetstone.run.folder import Stage, read_json, write_json, write_text
-from whetstone.run.mistakes import install_hint
+from whetstone.run.folder import write_text
+from whetstone.run.trackers import Tracker
 
 FILE_NAME = "metrics.jsonl"
-
-
-class Tracker(Protocol):
-    """As the runs of W&B and trackio are. It is given no step twice."""
-
-    def log(self, values: dict[str, float], step: int) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 class Metrics:
@@ -126,66 +116,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-# --- trackers
-
-
-def require_trackers(names: Iterable[str]) -> None:
-    """Raises ImportError, with the command that installs it, for a tracker that is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(
-                f"[run] trackers names {name}, which is not installed. Install it with\n"
-                f"    {install_hint(name)}\nor leave it out of the recipe."
-            )
-
-
-def open_trackers(stage: Stage) -> list[Tracker]:
-    """The recipe's trackers, open for a stage. The stage has a run of its own in each, which it continues when resumed."""
-    names = stage.run.trackers
-    require_trackers(names)
-    if not names:
-        return []
-    identity = stage.folder / "trackers.json"  # deleted with the folder: a stage that is made again is another run
-    if not identity.exists():
-        write_json(identity, {"id": uuid.uuid4().hex[:8]})
-    name = f"{stage.name}-{read_json(identity, needed=['id'])['id']}"
-    openers = {"tensorboard": TensorBoard, "wandb": open_wandb, "trackio": open_trackio}
-    return [openers[tracker](stage, name) for tracker in names]
-
-
-class TensorBoard:
-    """Writes to `tensorboard/` in the stage's folder. `tensorboard --logdir runs/NAME` shows all stages."""
-
-    def __init__(self, stage: Stage, name: str):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(stage.folder / "tensorboard"))
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # a kill loses no step
-
-    def finish(self) -> None:
-        self._writer.close()
-
-
-def open_wandb(stage: Stage, name: str) -> Tracker:
-    """A run in the project with the recipe's name. `WANDB_MODE=offline` keeps it in the stage's folder."""
-    import wandb
-
-    quiet = wandb.Settings(console="off", silent=True)
-    more = {"name": stage.name, "id": name, "dir": str(stage.folder), "settings": quiet}
-    config = stage.settings.model_dump(mode="json")
-    return wandb.init(project=stage.run.name, resume="allow", config=config, **more)
-
-
-def open_trackio(stage: Stage, name: str) -> Tracker:
-    """A run in the project with the recipe's name, in trackio's own folder (`TRACKIO_DIR`)."""
-    import trackio
-
-    config = stage.settings.model_dump(mode="json")
-    with contextlib.redirect_stdout(sys.stderr):
-        return trackio.init(stage.run.name, name=name, resume="allow", embed=False, config=config)

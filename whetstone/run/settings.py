@@ -275,6 +275,8 @@ class ScoreSettings(Settings):
         0, ge=0, le=10**6, description="answers per problem of the untrained base; 0: as many as `samples`"
     )
     temperature: float = Field(0.6, ge=0, le=100, description="of the answers; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="share of the probability from which tokens are sampled")
+    top_k: int = Field(0, ge=0, le=2**30, description="sample from so many of the likeliest tokens; 0: from all")
     max_tokens: int = Field(512, ge=1, le=2**30, description="longest answer; a longer one counts as truncated")
     problems: int = Field(0, ge=0, description="problems of each set, at most; 0: all")
     sets: tuple[Name, ...] = Field(
@@ -293,6 +295,17 @@ class AdapterSettings(Settings):
         description="layers that get one: all linear ones below the head, or those of these names (q_proj, …)",
     )
     dora: bool = Field(False, description="the length of each row is learnt apart from its direction")
+    weights: Literal["stored", "nf4"] = Field(
+        "stored", description="of the frozen layers; nf4: rounded to 4 bits (QLoRA, by bitsandbytes)"
+    )
+
+    @model_validator(mode="after")
+    def _only_an_adapter_learns_beside_rounded_weights(self) -> "AdapterSettings":
+        if self.weights == "nf4" and not self.rank:
+            raise ValueError(
+                'weights = "nf4" is for a model that an adapter is trained beside. Set rank, or leave it out'
+            )
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -340,6 +353,9 @@ Spikes = Annotated[SpikeSettings, Field(description="what to do if the loss jump
 class TrainingSettings(StageSettings):
     """What every stage that trains a model has."""
 
+    adapter: Annotated[
+        AdapterSettings | None, Field(description="of this stage, in place of [adapter]; rank 0: all weights")
+    ] = None
     optimizer: Optimizer = OptimizerSettings()
     checkpoint_every: CheckpointEvery = 50
     spikes: Spikes = SpikeSettings()

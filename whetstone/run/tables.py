@@ -43,20 +43,7 @@ class TableWriter:
             self._flush()
 
     def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self.folder / f"part-{self._shards:05d}.parquet"
-        beside = path.with_name(path.name + ".tmp")
-        try:
-            with disk_full_explained(path.name, self.folder):
-                pq.write_table(pa.Table.from_pylist(self._buffer), beside, compression="zstd")
-                with beside.open("rb") as written:
-                    os.fsync(written.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_shard(self.folder, self._shards, self._buffer)
         self._shards += 1
         self._characters = 0
         self._buffer.clear()
@@ -64,6 +51,51 @@ class TableWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and (self._buffer or self._shards == 0):
             self._flush()
+
+
+def write_shard(folder: Path, number: int, rows: list[dict[str, Any]]) -> None:
+    """Write one shard of a table, complete or not at all; it replaces the one with its number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _shard(folder, number)
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with disk_full_explained(path.name, folder):
+            pq.write_table(pa.Table.from_pylist(rows), beside, compression="zstd")
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_shard(folder: Path, number: int) -> Iterator[dict[str, Any]]:
+    """The rows of one shard; none if it is not there."""
+    path = _shard(folder, number)
+    if path.exists():
+        yield from _rows(path)
+
+
+def remove_shards(folder: Path, first: int) -> None:
+    """Remove those with this number and above."""
+    for path in folder.glob("part-*.parquet"):
+        if int(path.stem.removeprefix("part-")) >= first:
+            path.unlink()
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
+
+
+def _rows(shard: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(shard) as table:
+        for batch in table.iter_batches(batch_size=READ_ROWS):
+            yield from batch.to_pylist()
 
 
 def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = SHARD_ROWS) -> int:
@@ -76,15 +108,11 @@ def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = S
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """All rows of a sharded table, shard after shard, in constant memory. Raises FileNotFoundError."""
-    import pyarrow.parquet as pq
-
-    shards = sorted(folder.glob("part-*.parquet"))
+    shards = sorted(folder.glob("part-*.parquet"), key=lambda shard: (len(shard.name), shard.name))
     if not shards:
         raise FileNotFoundError(f"{folder} holds no part-*.parquet: the stage that writes it has not finished.")
     for shard in shards:
-        with pq.ParquetFile(shard) as table:
-            for batch in table.iter_batches(batch_size=READ_ROWS):
-                yield from batch.to_pylist()
+        yield from _rows(shard)
 
 
 def count_rows(folder: Path) -> int:
