@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from whetstone.base_templates import CHOICE, SHIPPED
 from whetstone.model_files import CONFIG, GENERATION, READ, check_folder, has_template, read_object, without_template
-from whetstone.model_folder import base_of, find_model, gguf_of, local_model
+from whetstone.model_folder import adapter_of, base_of, find_model, gguf_of, local_model
 from whetstone.model_gguf import cache, origin, read_header
 from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, published
@@ -61,8 +61,8 @@ def check_template(name: Path | str, chat_template: str | None) -> None:
     elif (folder := local_model(name)) is not None:
         if not has_template(folder):
             raise without_template(name)
-    elif base := base_of(name):  # an adapter that is not merged yet
-        if not has_template(Path(name)):
+    elif (adapter := adapter_of(name)) and (base := base_of(name)):  # not merged yet
+        if not has_template(adapter):
             check_template(base, None)
     elif (gguf := gguf_of(name)) is not None and "tokenizer.chat_template" not in read_header(gguf).settings:
         raise without_template(name)
