@@ -47,7 +47,8 @@ def reasons(ours: Mapping[str, Any], theirs: bool, filter_name: str) -> str:
         return f"the text states {ours['answer']!r}, and the filter reads another number after it"
     if not ours["answer"]:
         return f"ours: {ours['reason']}; the filter takes the last number of the text all the same"
-    return f"ours reads {ours['answer']!r} ({ours['reason']}), the filter the last number of the text"
+    taken = "the first number after ####" if filter_name == "strict-match" else "the last number of the text"
+    return f"ours reads {ours['answer']!r} ({ours['reason']}), the filter {taken}"
 
 
 def differences(ours: Sequence[Mapping[str, Any]], theirs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
