@@ -3,6 +3,8 @@
     python -m benchmarks algorithms                        # RL algorithms, Rollout DPO variants, SFT on right rollouts
     python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
     python -m benchmarks algorithms --table adapters       # LoRA at several ranks, beside all weights
+    python -m benchmarks algorithms --table feedback       # PPO by verifier and by reward model, distillation from the RL model
+    python -m benchmarks algorithms --table larger         # distillation from a larger tiny model, which is made first
     python -m benchmarks algorithms --only grpo dapo --seeds 0
 
 One run, `runs/algorithms`: the model is made once, by the shortened walk of recipes/dapo.toml; then every variant and seed
@@ -31,6 +33,7 @@ from whetstone.run.metrics import read_metrics
 
 BASE = Path(__file__).parent.parent / "recipes" / "dapo.toml"
 START = "sft"
+LARGER_RUN = "larger_teacher"
 ROLLOUTS = 4096  # of every variant
 RL = {
     "kind": "rl", "model": START, "steps": 64, "rollouts": ROLLOUTS, "prompts_per_step": 16, "samples": 8, "updates": 2,
@@ -75,7 +78,36 @@ ADAPTERS: dict[str, dict[str, Any]] = {"grpo": ALGORITHMS["grpo"]} | {
     f"lora_{rank}": RL | {"algorithm": "grpo", "adapter.rank": rank, "optimizer.learning_rate": 1e-3}
     for rank in (1, 8, 32)
 }
-TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS}
+PPO = RL | {
+    "algorithm.name": "ppo", "algorithm.critic.pretraining": 2, "algorithm.critic.clip_value": 0.5,
+    "algorithm.critic.optimizer.learning_rate": 1e-3, "prompts_per_step": 32, "samples": 4, "updates": 4,
+    "kl.coefficient": 0.002, "kl.estimator": "k1",
+}  # fmt: skip
+DISTILL = {
+    "kind": "distill", "model": START, "divergence": "reverse", "steps": 24, "prompts_per_step": 32, "max_tokens": 224,
+    "pool.prompts": 800, "pool.levels": [2], "optimizer.learning_rate": 3e-4, "checkpoint_every": 20,
+}  # fmt: skip
+FEEDBACK: dict[str, dict[str, Any]] = {
+    "grpo": RL | {"algorithm": "grpo"},
+    "ppo": PPO,
+    "ppo_reward_model": PPO | {"reward": "reward_model", "reward_model": "reward-{seed}", "kl.coefficient": 0.1},
+    "distill_grpo": DISTILL | {"teacher": "grpo-{seed}"},
+    "self_majority": DISTILL | {"target": "majority", "samples": 8, "prompts_per_step": 16, "divergence": None},
+}
+LARGER: dict[str, dict[str, Any]] = {"distill_larger": DISTILL | {"teacher_model": "{larger}"}}
+TABLES = {
+    "algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS, "feedback": FEEDBACK, "larger": LARGER,
+}  # fmt: skip
+# Stages that variants of a table read and that give no model to score. What they cost is theirs, and beside the table
+HELPERS: dict[str, dict[str, dict[str, Any]]] = {
+    "feedback": {
+        "reward": {
+            "kind": "reward", "model": START, "pool.prompts": 400, "pool.levels": [2], "pool.samples": 8, "max_tokens": 224,
+            "epochs": 2, "optimizer.learning_rate": 3e-4, "optimizer.warmup": 0.1,
+        },
+    },
+}  # fmt: skip
+TEACHER = {"model.layers": 4, "model.hidden": 192, "model.mlp": 576, "midtrain.tokens": 2_300_000}  # twice the text
 
 
 def stage_name(variant: str, seed: int) -> str:
@@ -88,17 +120,19 @@ def recipe(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], name
     assert fine_tuned, f"{BASE} has no RL stage to be left out"
     parts = [walk.replace('name = "dapo"', f'name = "{name}"\nfolder = {json.dumps(str(folder.resolve()))}', 1)]
     for seed in seeds:
-        for variant, settings in variants.items():
-            named = {"kind": settings["kind"], "name": stage_name(variant, seed)}
-            keys = [f"{key} = {toml(value, seed)}" for key, value in (named | settings).items()]
+        for variant, settings in (HELPERS.get(name, {}) | dict(variants)).items():
+            named = {"kind": settings["kind"], "name": stage_name(variant, seed)} | settings
+            keys = [f"{key} = {toml(value, seed, folder)}" for key, value in named.items() if value is not None]
             parts.append("\n".join(["[[stage]]", *keys]))
     return "\n".join(parts) + "\n"
 
 
-def toml(value: Any, seed: int) -> str:
+def toml(value: Any, seed: int, folder: Path) -> str:
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value.format(seed=seed) if isinstance(value, str) else value)
+    return json.dumps(
+        value.format(seed=seed, larger=folder.resolve() / LARGER_RUN) if isinstance(value, str) else value
+    )
 
 
 def read_variant(run: Path, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -130,6 +164,15 @@ def read_variant(run: Path, variant: str, seeds: Sequence[int]) -> dict[str, Any
         "norm_variance": statistics.pvariance(norms) / statistics.fmean(norms) ** 2 if norms else None,
         "length_spread": statistics.pstdev(lengths) / statistics.fmean(lengths) if lengths else None,
     }
+
+
+def make_larger(folder: Path) -> None:
+    """The walk of the base recipe with a larger model. Its tokenizer is the same, as it is made from the same corpus."""
+    path = folder / f"{LARGER_RUN}.toml"
+    path.write_text(recipe({}, [], LARGER_RUN, folder), encoding="utf-8")
+    command = [sys.executable, "-m", "whetstone.cli", "run", str(path), "--to", START]
+    command += [word for key, value in TEACHER.items() for word in ("--set", f"{key}={value}")]
+    subprocess.run(command, stdout=sys.stderr, check=True)
 
 
 def last(metrics: Sequence[Sequence[Mapping[str, Any]]], name: str, steps: int = 3) -> float | None:
@@ -194,9 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = chosen.folder / f"{chosen.table}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(recipe(variants, range(max(chosen.seeds) + 1), chosen.table, chosen.folder), encoding="utf-8")
+    if chosen.table == "larger":
+        make_larger(chosen.folder)
     command = [sys.executable, "-m", "whetstone.cli", "run", str(path)]
     command += [word for value in chosen.set for word in ("--set", value)]
-    selections = [["--to", START], *(["--only", stage_name(name, seed)] for seed in chosen.seeds for name in names)]
+    helpers = list(HELPERS.get(chosen.table, {})) if any("reward_model" in variants[name] for name in names) else []
+    stages = [stage_name(name, seed) for seed in chosen.seeds for name in (*helpers, *names)]
+    selections = [["--to", START], *(["--only", stage] for stage in stages)]
     for selection in selections:
         status = subprocess.run([*command, *selection], stdout=sys.stderr, check=False).returncode
         if status:

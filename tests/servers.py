@@ -44,7 +44,7 @@ def server(answer: Answer, models: tuple[str, ...] = ("mine",)) -> Iterator[tupl
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            question = body["messages"][-1]["content"]
+            question = body["messages"][-1]["content"] if "messages" in body else str(body["prompt"])
             with world.lock:
                 world.bodies.append(body)
                 world.headers.append(dict(self.headers))

@@ -1,11 +1,17 @@
 """The distillation room: the student comes nearer to its teacher, on its own text or a corpus's, and resumes to the bit."""
 
-import pytest
+from dataclasses import replace
 
-from tests.scripted import Killed, kill_after, stage
+import pytest
+import torch
+
+from tests.scripted import Killed, kill_after, problem, rollout, stage
 from tests.tiny_world import logged, teach
-from whetstone import distill
+from whetstone.batch import Row, collate
+from whetstone.distill import majority
+from whetstone.distill import train as distill
 from whetstone.model import build_tiny, load, save
+from whetstone.records import Verdict
 from whetstone.run.folder import hash_folder
 from whetstone.run.settings import ModelSettings
 
@@ -57,7 +63,7 @@ def test_a_teacher_with_another_vocabulary_is_refused_with_what_to_do(tmp_path, 
 
 
 def test_a_stage_without_a_teacher_says_how_to_name_one(tmp_path, world, adder):
-    with pytest.raises(ValueError, match=r'has no teacher: set teacher_model = "FOLDER", or teacher = "STAGE"'):
+    with pytest.raises(ValueError, match=r'has no teacher: set teacher_model = "FOLDER", teacher = "STAGE"'):
         distill.run(room(tmp_path / "d", world, adder, ""))
     with pytest.raises(FileNotFoundError):
         distill.check(distill.Settings(kind="distill", teacher_model="nowhere/at/all"))
@@ -76,3 +82,65 @@ def test_the_teacher_is_neither_trained_nor_saved(tmp_path, world, adder, pupil)
     assert hash_folder(adder) == before
     names = {name for name, _ in load(tmp_path / "d" / "model")[0].named_parameters()}
     assert names == {name for name, _ in load(adder)[0].named_parameters()}
+
+
+class Votes:
+    """A verifier for which equal texts in a box are the same answer."""
+
+    def check_many(self, items):
+        return [Verdict(text == f"\\boxed{{{gold}}}", "", text) for text, gold, _ in items]
+
+
+def test_only_rollouts_of_a_majority_that_agrees_enough_are_learnt():
+    """Of six: three say 3, one says 4, one is cut off, one has no answer. The agreement is 3/6: what is cut off counts."""
+    texts = ["3", "4", "3", None, "3", "3"]
+    group = [
+        replace(
+            rollout("a", i, text == "4", stop="length" if i == 4 else "end"),
+            text=f"so \\boxed{{{text}}}" if text else "no idea",
+        )
+        for i, text in enumerate(texts)
+    ]
+    found = majority.elect([problem("a")], [group], Votes(), agreement=0.5)
+    assert [r.index for r in found.rollouts] == [0, 2, 5]
+    assert found.metrics == {"agreement": 0.5, "elected": 1.0, "majority_right": 0.0}
+    assert majority.elect([problem("a")], [group], Votes(), agreement=0.6).rollouts == []
+    alone = majority.elect([problem("a")], [group[1:2]], Votes(), agreement=0.1)
+    assert alone.rollouts == [] and "majority_right" not in alone.metrics
+
+
+def test_the_majoritys_loss_is_the_cross_entropy_of_its_rollouts():
+    rows = [Row([1, 2, 3], 1, 0.25, {"sampler": [-1.0, -2.0]}), Row([1, 4, 5], 1, 0.25, {"sampler": [-1.0, -1.0]})]
+    logprobs = torch.tensor([-1.0, -2.5, -0.5, -1.0], requires_grad=True)
+    loss, sums = majority.loss(logprobs, torch.ones(4), collate(rows))
+    assert loss.item() == pytest.approx(5.0 / 4) and sums["sampler_gap"] == pytest.approx(1.0 / 4)
+    loss.backward()
+    assert logprobs.grad.tolist() == [-0.25] * 4
+
+
+def test_the_student_learns_what_most_of_its_answers_say(tmp_path, world, adder):
+    settings = {
+        "target": "majority",
+        "samples": 8,
+        "prompts_per_step": 8,
+        "agreement": 0.4,
+        "steps": 3,
+        "temperature": 0.8,
+    }
+    known = {"optimizer": {"learning_rate": 2e-3, "warmup": 0}, "max_tokens": 40, "checkpoint_every": 2} | settings
+    made = stage(tmp_path / "d", distill.Settings(kind="distill", **known), model=adder, prompts=world["prompts"])
+    summary = distill.run(made)
+    agreement = logged(tmp_path / "d", "agreement")
+    assert len(agreement) == 3 and agreement[-1] > agreement[0]
+    assert summary["loss_at_last"] > 0 and max(logged(tmp_path / "d", "sampler_gap")) < 1e-4
+
+
+def test_a_student_that_never_agrees_with_itself_is_told_what_to_change(tmp_path, world):
+    known = {"target": "majority", "samples": 3, "prompts_per_step": 2, "steps": 2, "max_tokens": 8}
+    made = stage(
+        tmp_path / "d", distill.Settings(kind="distill", **known), model=world["model"], prompts=world["prompts"]
+    )
+    with pytest.raises(ValueError, match=r"no prompt had an answer that 50% of its 3 rollouts gave. Lower agreement"):
+        distill.run(made)
+    with pytest.raises(ValueError, match="at least 3 rollouts"):
+        distill.Settings(kind="distill", target="majority", samples=2)

@@ -40,7 +40,7 @@ DOORS = {
     "ray": (),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
-    "httpx2": ("decode/server_generator.py", "decode/served_models.py"),
+    "httpx2": ("decode/server_generator.py", "decode/served_models.py", "decode/server_sampler.py"),
     "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
@@ -55,11 +55,11 @@ DOORS = {
     "wandb": ("run/trackers.py",),
     "trackio": ("run/trackers.py",),
     "pickle": (),
-    "peft": ("learner/adapter.py", "model_adapter.py"),
-    "bitsandbytes": ("learner/four_bit.py",),
     "fastapi": ("serve/",),
     "starlette": ("serve/",),
     "uvicorn": ("serve/server.py",),
+    "peft": ("learner/adapter.py", "model_adapter.py"),
+    "bitsandbytes": ("learner/four_bit.py",),
 }
 LOADS_TORCH = (
     "model",

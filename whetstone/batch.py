@@ -34,7 +34,7 @@ class Row:
     ids: list[int]
     prompt: int = 1
     weights: float | list[float] = 1.0  # per scored token, or the same for all
-    token: dict[str, list[float]] = field(default_factory=dict)  # name -> one number per scored token
+    token: dict[str, list[Any]] = field(default_factory=dict)  # name -> per scored token a number, or K numbers
     segment: dict[str, float] = field(default_factory=dict)  # name -> one number for the row
 
     @property
@@ -44,7 +44,7 @@ class Row:
 
 def answer_row(
     prompt: Sequence[int], answer: Sequence[int], weights: float | list[float] = 1.0,
-    token: Mapping[str, list[float]] = MappingProxyType({}), segment: Mapping[str, float] = MappingProxyType({}),
+    token: Mapping[str, list[Any]] = MappingProxyType({}), segment: Mapping[str, float] = MappingProxyType({}),
 ) -> Row:  # fmt: skip
     """The row of an answer (for instance a rollout) after its prompt. Only the answer is scored."""
     return Row([*prompt, *answer], len(prompt), weights, dict(token), dict(segment))
@@ -62,7 +62,7 @@ class Batch:
     targets: torch.Tensor  # (N,)
     weights: torch.Tensor  # (N,)
     segments: torch.Tensor  # (N,) index of the token's row
-    token: dict[str, torch.Tensor]  # (N,) each
+    token: dict[str, torch.Tensor]  # (N,) each, or (N, K)
     segment: dict[str, torch.Tensor]  # (S,) each
 
     @property

@@ -146,5 +146,5 @@ def stop_on_mismatch(step: int, gap: float, allowed: float, consequence: str) ->
         raise ValueError(
             f"step {step}: the sampler's and the learner's log-probabilities differ by {gap:.3g} nats per token on average "
             f"(allowed: {allowed}): {consequence}. Use the same dtype for both ([parallel] compute, [model] dtype), or raise "
-            "sampler_tolerance."
+            "sampler_tolerance, in rl with a correction (correction.kind)."
         )

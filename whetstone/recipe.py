@@ -30,7 +30,14 @@ from whetstone.run.names import require_stage_name
 from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
 from whetstone.run.secrets import literal_secrets, redacted
-from whetstone.run.settings import AdapterSettings, ModelSettings, ParallelSettings, RunSettings, ScoreSettings
+from whetstone.run.settings import (
+    AdapterSettings,
+    ModelSettings,
+    ParallelSettings,
+    RunSettings,
+    SamplerSettings,
+    ScoreSettings,
+)
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place, put
 from whetstone.run.user_file import file_of, load
 
@@ -43,7 +50,7 @@ KINDS: dict[str, str] = {  # kind of stage -> the module whose ROOM does it
     "dpo": "whetstone.dpo.rollout_dpo",
     "reward": "whetstone.reward.train",
     "rl": "whetstone.rl.loop",
-    "distill": "whetstone.distill",
+    "distill": "whetstone.distill.train",
     "evaluate": "whetstone.evaluate.evaluate",
     "report": "whetstone.report.report",
 }
@@ -52,6 +59,7 @@ SHARED: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "model": ModelSettings,
     "adapter": AdapterSettings,
+    "sampler": SamplerSettings,
     "parallel": ParallelSettings,
     "scores": ScoreSettings,
     "prompt": PromptSettings,
@@ -67,6 +75,7 @@ class Recipe:
     run: RunSettings
     model: ModelSettings
     adapter: AdapterSettings
+    sampler: SamplerSettings
     parallel: ParallelSettings
     scores: ScoreSettings
     prompt: PromptSettings

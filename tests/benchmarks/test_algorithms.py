@@ -5,6 +5,7 @@ from whetstone.recipe import read_recipe
 
 
 def written(tmp_path, name, seeds=(0, 1)):
+    """The recipe, as it is read; the larger teacher need not be there."""
     path = tmp_path / f"{name}.toml"
     path.write_text(recipe(TABLES[name], seeds, name, tmp_path))
     return read_recipe(path)

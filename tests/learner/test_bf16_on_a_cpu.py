@@ -7,8 +7,9 @@ import torch
 
 from tests.tiny_models import random_model
 from whetstone.batch import Row
-from whetstone.learner.learner import Learner, head_products
+from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss, token_mean
+from whetstone.learner.roots import head_products
 from whetstone.run.settings import ParallelSettings
 
 V, STEPS = 50, 100

@@ -8,7 +8,8 @@ from transformers import LlamaForSequenceClassification
 from tests.tiny_models import CLASSES, random_model
 from whetstone.batch import Row, collate
 from whetstone.learner.head import CHUNK, chunked_logprobs
-from whetstone.learner.learner import Critic, Learner, Policy
+from whetstone.learner.learner import Learner
+from whetstone.learner.roots import Critic, Policy
 from whetstone.run.settings import ParallelSettings
 
 V, USED, C, N = 50, 43, 8, 17

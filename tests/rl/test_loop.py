@@ -1,11 +1,14 @@
 """The RL room: what is sampled and counted, when it stops, and resuming to the bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.rl.worlds import group
 from tests.scripted import Grader, Killed, Scripted, kill_after, problem, stage
 from tests.tiny_world import logged
+from tests.vllm_like import vllm
 from whetstone.learner.learner import Learner
 from whetstone.records import Verdict
 from whetstone.rl import groups, loop, prompts
@@ -13,7 +16,7 @@ from whetstone.rl.algorithm import Group
 from whetstone.rl.build import build
 from whetstone.rl.tripwires import Paused
 from whetstone.run.folder import hash_folder, read_json
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import ParallelSettings, SamplerSettings
 from whetstone.run.tables import read_rows
 
 # The paper's, for prompts and groups of which up to four in five rollouts are right
@@ -286,3 +289,20 @@ def test_what_samples_in_another_type_is_a_copy_that_follows_the_learner(tmp_pat
     weights = dict(policy.named_parameters())
     assert all(torch.equal(weights[name], published[name]) for name in before), "those of the last step, rounded"
     assert not all(torch.equal(weights[name], before[name].bfloat16()) for name in before), "and not those of the start"
+
+
+def test_servers_sample_what_the_learner_trains_on_and_are_given_every_update(tmp_path, world, adder):
+    """A server that shifts its log-probabilities stops training before the first step."""
+    with vllm(adder) as (address, served):
+        on_servers = replace(room(tmp_path / "r", world, adder, steps=2), sampler=SamplerSettings(servers=[address]))
+        summary = loop.run(on_servers)
+    assert summary["probe_gap"] < 1e-4 and max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
+    assert served.calls["/collective_rpc"] == 3 and served.version == "r-1"
+    assert not (tmp_path / "r" / "published").exists()
+
+    def shifted(choice, count):
+        logprobs = choice["logprobs"]["token_logprobs"]
+        return choice | {"logprobs": {"token_logprobs": [x - 0.2 for x in logprobs]}}
+
+    with vllm(adder, answer=shifted) as (address, served), pytest.raises(ValueError, match=r"differ by 0\.2 nats"):
+        loop.run(replace(room(tmp_path / "s", world, adder), sampler=SamplerSettings(servers=[address])))

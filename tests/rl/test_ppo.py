@@ -11,12 +11,16 @@ from tests.rl.worlds import group
 from tests.scripted import Killed, kill_after, problem, stage
 from tests.tiny_world import logged
 from whetstone.batch import Row, collate
+from whetstone.learner.learner import Learner
+from whetstone.learner.roots import PolicyAndValue
+from whetstone.model import load
 from whetstone.rl import loop
 from whetstone.rl.algorithm import CriticSettings, Setup
 from whetstone.rl.algorithms.ppo import Settings, gae, ppo
 from whetstone.rl.credit import whitened
-from whetstone.rl.critic import Critic
+from whetstone.rl.critic import Critic, SharedCritic
 from whetstone.run.folder import hash_folder, read_json
+from whetstone.run.settings import ParallelSettings
 
 
 @pytest.mark.parametrize(("discount", "lam"), [(1.0, 0.95), (0.9, 0.8), (1.0, 1.0), (1.0, 0.0)])
@@ -114,3 +118,68 @@ def test_while_the_critic_is_pretrained_the_policy_does_not_move(tmp_path, world
     assert len(losses) == 3 and losses[-1] < losses[0] and logged(tmp_path / "r", "gradient_norm") == []
     state = read_json(tmp_path / "r" / "checkpoints" / "step-000003" / "state.json")["state"]
     assert state["steps_without_signal"] == 0
+
+
+def test_a_shared_critics_loss_is_the_sum_of_both_and_so_is_its_gradient():
+    tokens = {"value": [0.5, 0.5], "return": [0.9, -2.0], "advantage": [1.0, -1.0], "old": [-1.0, -2.0]}
+    batch = collate([Row([4, 5, 6], 1, weights=[0.5, 0.3], token=tokens)], torch.float64)
+    critic = SharedCritic(None, CriticSettings(trunk="shared", coefficient=0.3, clip_value=0.2), steps=1)
+    policy = known().loss
+    made = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ([-1.1, -1.9], [0.6, 0.1]))
+    logprobs, values = made
+    loss, sums = critic.joined(policy)(logprobs, torch.zeros(2), values, batch)
+    alone = policy(logprobs, torch.zeros(2), batch)[0]
+    # 0.6 is within the bounds; 0.1 is clipped to 0.3, which is farther from -2
+    of_values = 0.5 * (0.5 * (0.6 - 0.9) ** 2 + 0.3 * (0.3 + 2.0) ** 2)
+    assert loss.item() == pytest.approx(alone.item() + 0.3 * of_values) and sums["value_loss"] == pytest.approx(
+        of_values
+    )
+    gradients = torch.autograd.grad(loss, (logprobs, values))
+    assert torch.equal(gradients[0], torch.autograd.grad(alone, logprobs)[0])
+    assert gradients[1].tolist() == pytest.approx([0.3 * 0.5 * (0.6 - 0.9), 0.0])
+
+
+def test_a_shared_critic_resumes_to_the_bit_and_is_no_part_of_the_model(tmp_path, world, adder, monkeypatch):
+    shared = {"name": "ppo", "critic": {"trunk": "shared", "clip_value": 0.5}}
+    settings = {"algorithm": shared, "optimizer": {"learning_rate": 1e-3}, "prompts_per_step": 4}
+    summary = loop.run(room(tmp_path / "one", world, adder, **settings))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        loop.run(room(tmp_path / "two" / "one", world, adder, **settings))
+    assert loop.run(room(tmp_path / "two" / "one", world, adder, **settings)) == summary
+    assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+    assert len(set(logged(tmp_path / "one", "value_loss"))) == 3 and logged(tmp_path / "one", "value_norm") == []
+    assert logged(tmp_path / "two" / "one", "explained_variance") == logged(tmp_path / "one", "explained_variance")
+    assert max(logged(tmp_path / "one", "sampler_gap")) < 1e-4
+    names = {name for name, _ in load(tmp_path / "one" / "model")[0].state_dict().items()}
+    assert names == {name for name, _ in load(adder)[0].state_dict().items()}
+
+
+def test_a_shared_critic_learns_its_returns_and_its_values_are_those_of_its_head(adder):
+    model, tokenizer = load(adder)
+    root = PolicyAndValue(model, len(tokenizer))
+    learner = Learner(model, len(tokenizer), ParallelSettings(device="cpu", forks=1), root=root)
+    critic = SharedCritic(learner, CriticSettings(trunk="shared", coefficient=1.0, clip_value=0), steps=1)
+    given = {"advantage": [0.0, 0.0], "old": [-1.0, -1.0], "value": [0.0, 0.0]}
+    rows = [
+        Row([5, 6, 7], 1, 0.25, given | {"return": [1.0, 1.0]}),
+        Row([5, 9, 8], 1, 0.25, given | {"return": [1.0, -1.0]}),
+    ]
+    loss = critic.joined(known().loss)
+    losses = []
+    for _ in range(12):
+        losses.append(learner.gradient([[row] for row in rows], loss)["value_loss"])
+        learner.step(3e-3)
+    assert losses[0] == pytest.approx(0.5) and losses[-1] < 0.2
+    values = [value for row in learner.state_values(rows) for value in row.tolist()]
+    hidden = torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0] for ids in ([5, 6], [5, 9])])
+    assert values == pytest.approx((hidden @ model.value_head.weight[0]).flatten().tolist(), abs=1e-5)
+
+
+def test_options_of_the_other_trunk_are_refused():
+    with pytest.raises(ValueError, match='pretraining belongs to trunk = "own"'):
+        CriticSettings(trunk="shared", pretraining=2)
+    with pytest.raises(ValueError, match='belongs to trunk = "shared"'):
+        CriticSettings(coefficient=1.0)
+    shared = loop.Settings(kind="rl", algorithm={"name": "ppo", "critic": {"trunk": "shared"}})
+    assert loop.Settings.model_validate(shared.model_dump(mode="json")) == shared

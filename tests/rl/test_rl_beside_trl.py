@@ -27,7 +27,7 @@ def padded(parts) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(p, dtype=torch.float64) for p in parts], batch_first=True)
 
 
-def trl_loss(kind, level, groups, logprobs, advantages, low, high, beta=0.0, corrected=False) -> torch.Tensor:
+def trl_loss(kind, level, groups, logprobs, advantages, low, high, beta=0.0, corrected=False, importance=None):
     """`GRPOTrainer._compute_loss` of a model that gives these log-probabilities, in one batch."""
     from trl import GRPOTrainer
 
@@ -41,7 +41,7 @@ def trl_loss(kind, level, groups, logprobs, advantages, low, high, beta=0.0, cor
     trainer.accelerator.num_processes, trainer.model.training = 1, True
     trainer.configure_mock(
         loss_type=kind, importance_sampling_level=level, epsilon_low=low, epsilon_high=high, beta=beta,
-        top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=False, aux_loss_enabled=False,
+        top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=importance is not None, aux_loss_enabled=False,
         current_gradient_accumulation_steps=1, max_completion_length=LONGEST, _entropy_bonus_enabled=False,
         args=SimpleNamespace(delta=None, use_bias_correction_kl=corrected, steps_per_generation=1),
     )  # fmt: skip
@@ -51,6 +51,8 @@ def trl_loss(kind, level, groups, logprobs, advantages, low, high, beta=0.0, cor
         "old_per_token_logps": padded([r.logprobs for r in rollouts]),
         "ref_per_token_logps": padded([values for g in groups for values in g.reference]),
     }  # fmt: skip
+    if importance is not None:
+        inputs["importance_sampling_ratio"] = importance
     return GRPOTrainer._compute_loss(trainer, None, inputs)
 
 

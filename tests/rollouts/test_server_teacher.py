@@ -2,11 +2,13 @@
 
 import doctest
 import json
+from collections import Counter
 
 import pytest
 
 from tests.servers import said, send, server
 from whetstone.decode.server_generator import ServerError
+from whetstone.decode.server_settings import request_seed
 from whetstone.records import Problem, Trace, from_row
 from whetstone.rollouts import collect, rounds
 from whetstone.run.folder import Stage
@@ -135,12 +137,14 @@ def test_a_killed_stage_pays_for_nothing_twice(tmp_path, monkeypatch, writes):
         monkeypatch.setattr(collect.Journal, "append", appended)
         kept = [json.loads(line) for line in (stage.folder / "journal.jsonl").read_text().splitlines()]
         assert 0 < len(kept) < asked_whole
-        before = len(world.bodies)
         collect.run(stage)
     again = {(t.problem_id, t.index) for t in rollouts(stage)}
     assert again == {(t.problem_id, t.index) for t in rollouts(undisturbed)}
     assert len(rollouts(stage)) == len(again), "nothing doubled"
-    assert len(world.bodies) - before <= asked_whole - len(kept), "what is journalled is not asked again"
+    asked = Counter(body["seed"] for body in world.bodies)
+    answers = [(trace["problem_id"], trace["index"]) for row in kept for trace in row["traces"]]
+    paid = {request_seed(stage.seed, *answer) for answer in answers}
+    assert {asked[seed] for seed in paid} == {1}, "what is journalled is not asked again"
 
 
 def test_a_prompt_that_fails_to_the_end_is_dropped_with_its_reason(tmp_path):

@@ -2,7 +2,7 @@
 
 An answer has at most LARGEST bytes, compressed and uncompressed. It is one JSON object with one choice, whose text is a string,
 or parts of text, and whose `finish_reason` is a known one. A number of tokens that cannot be right is no number: the caller
-estimates it. Log-probabilities and ids of tokens are not asked for and not read.
+estimates it. Log-probabilities and ids of tokens are not asked for and not read here (server_scorer.py).
 """
 
 import json
@@ -70,7 +70,7 @@ def read_completion(prompt: Prompt, body: bytes, opened: bool = False) -> Comple
 
     Its usage is (-1, -1) if the server's numbers of tokens cannot be right.
     """
-    answer = _json(body)
+    answer = read_json(body)
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not choices:
         raise Unusable("no choices")
@@ -97,7 +97,7 @@ def _with_thinking(text: str, thinking: str, stop: str, opened: bool) -> str:
     return f"<think>\n{text.lstrip()}" if begun and "<think>" not in before else text
 
 
-def _json(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
     """JSON is UTF-8, UTF-16 or UTF-32, with or without a byte order mark, whatever a header says."""
     try:
         return json.loads(body)

@@ -12,7 +12,6 @@ The key is read from the environment for each request, and is in no setting, mes
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import queue
@@ -27,7 +26,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, read_body, read_completion
-from whetstone.decode.server_settings import PATIENCE, Server, chat_address, secrets_of
+from whetstone.decode.server_settings import CHAT, PATIENCE, Server, chat_address, request_seed, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.secrets import REDACTED, from_environment, redacted
@@ -95,6 +94,8 @@ class ServerGenerator:
     no more prompts are sent, if there is one. Raises ValueError for a `${NAME}` that the environment does not have.
     """
 
+    path = CHAT  # below the server's address
+
     def __init__(self, settings: Server, spent: Spent | None = None):
         self.settings = settings
         self.spent = spent or Spent()
@@ -103,7 +104,7 @@ class ServerGenerator:
         self.name = redacted(settings.server)  # for messages
         self._extra = from_environment(settings.extra)
         server = from_environment(settings.server)
-        self._address = chat_address(server)
+        self._address = chat_address(server, self.path)
         self._secrets = secrets_of(server, self._extra)
         self._in_a_row = 0
         self._answered = False
@@ -245,10 +246,14 @@ class ServerGenerator:
         if status != 200:
             self._raise_for(status, headers, body)
         try:
-            completion = read_completion(prompt, body, self.settings.opens_thinking)
+            completion = self._read(prompt, body)
         except Unusable as error:
             raise _Transient(f"{error}: {self._excerpt(body)}{self._path_hint()}") from error
         return self._counted(prompt, completion)
+
+    def _read(self, prompt: Prompt, body: bytes) -> Completion:
+        """Raises Unusable if the body holds no completion."""
+        return read_completion(prompt, body, self.settings.opens_thinking)
 
     async def _post(self, client: Any, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the answer. An error's body that cannot be read is replaced by the reason."""
@@ -275,14 +280,13 @@ class ServerGenerator:
         return replace(completion, text=self._hidden(completion.text, SHORTEST_SECRET))
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        stream = f"{sampling.seed}/{prompt.problem_id}/{prompt.index}"
         return {
             "model": self.settings.model,
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": int.from_bytes(hashlib.sha256(stream.encode(errors="surrogatepass")).digest()[:4], "big") >> 1,
+            "seed": request_seed(sampling.seed, prompt.problem_id, prompt.index),
             **({"top_k": sampling.top_k} if sampling.top_k else {}),
             **self._extra,
         }

@@ -1,18 +1,20 @@
 """The settings of an OpenAI-compatible server, its address, and the secrets that are sent to it."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, field_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
 from whetstone.run.secrets import VARIABLE, from_environment, is_secret, redacted
 from whetstone.run.settings import Operational, Settings
 
 PATIENCE = 8  # prompts in a row that may fail for good before the server is given up
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
 OURS = ("messages", "n", "stream")  # of a request: `extra` may not change them
 
 
@@ -89,7 +91,32 @@ class Server(Settings):
         from_environment([self.server, self.extra])
 
 
-def chat_address(server: str) -> str:
+class ScoringServer(Server):
+    """A server that scores the student's tokens. Sampling settings are those of text that it writes (`text = "teacher"`)."""
+
+    top_logprobs: int = Field(
+        20, ge=1, le=1000, description="tokens that it lists at each position; most servers allow 20"
+    )
+    scores_by: Literal["prompt_logprobs", "echo"] = Field(
+        "prompt_logprobs", description="how it is asked: vLLM's parameter, or OpenAI's `echo` with `logprobs`"
+    )
+
+    @model_validator(mode="after")
+    def _scoring_is_asked_for_here(self) -> "ScoringServer":
+        if fixed := [
+            name for name in ("prompt", "prompt_logprobs", "logprobs", "echo", "max_tokens") if name in self.extra
+        ]:
+            raise ValueError(f"extra: {fixed[0]} is not for you to set: see top_logprobs and scores_by")
+        return self
+
+
+def request_seed(seed: int, problem_id: str, index: int) -> int:
+    """The seed of a request for one completion: its random stream's name in 31 bits."""
+    name = f"{seed}/{problem_id}/{index}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+def chat_address(server: str, path: str = CHAT) -> str:
     """Where requests are sent. Raises ValueError if `server` is no address."""
     try:
         parts = urlsplit(server)
@@ -98,10 +125,11 @@ def chat_address(server: str) -> str:
         valid = False
     if not valid or any(not c.isprintable() or c == " " for c in server):
         raise ValueError(f"server = {redacted(server)!r} is not an address: write it as in http://127.0.0.1:8000/v1")
-    path = parts.path.rstrip("/")
-    if path.endswith("/chat/completions"):
-        raise ValueError(f"server = {redacted(server)!r}: leave out /chat/completions, which is added")
-    return urlunsplit(parts._replace(path=f"{path}/chat/completions", fragment=""))
+    base = parts.path.rstrip("/")
+    if base.endswith("/completions"):
+        extra = CHAT if base.endswith(CHAT) else COMPLETIONS
+        raise ValueError(f"server = {redacted(server)!r}: leave out {extra}, which is added")
+    return urlunsplit(parts._replace(path=base + path, fragment=""))
 
 
 def secrets_of(server: str, extra: dict[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from whetstone.run.settings import AdapterSettings
 NAME = "default"  # peft's name of the only adapter
 OWN = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B)\.")
 BASE = ".base_layer."
+VALUE_HEAD = "value_head"  # beside a model that is its own critic (learner.py), and no part of the model
 
 
 def _peft() -> Any:
@@ -92,7 +93,7 @@ def plain_weights(
     """
     layers = dict(adapted(model))
     for name, parameter in model.named_parameters():
-        if layers and OWN.search(name):
+        if (layers and OWN.search(name)) or name.startswith(VALUE_HEAD):
             continue
         owner, base, last = name.rpartition(BASE)
         if not base or owner not in layers:

@@ -16,19 +16,16 @@ from typing import Any, NamedTuple
 import torch
 
 from whetstone import model as models
-from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch, Row, by_prompt, collate_groups, split, tokens_of
 from whetstone.learner.adamw import AdamWInBfloat16
-from whetstone.learner.adapter import plain_weights, publish
+from whetstone.learner.adapter import VALUE_HEAD, plain_weights, publish
 from whetstone.learner.flops import Flops
-from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.layers import prepare
 from whetstone.learner.muon import Muon
 from whetstone.learner.parallel import join
 from whetstone.learner.replicas import Groups, Replicas
-from whetstone.model import hidden_states
+from whetstone.learner.roots import Critic, Policy, PolicyAndValue
 from whetstone.records import Sampling
-from whetstone.run.cpu import has_bf16_products
 from whetstone.run.processes import cores, may_fork
 from whetstone.run.settings import OptimizerSettings, ParallelSettings
 from whetstone.run.usage import give_back_memory
@@ -50,69 +47,6 @@ class Part(NamedTuple):
     done: float  # share of this process's tokens
     tokens: int  # of the step, in all processes
     flops: float
-
-
-class Policy(torch.nn.Module):
-    """The root module: a causal model whose forward returns log-probabilities of given tokens, never logits.
-
-    The head is used inside this forward, chunk by chunk, so that a wrapper around the root (FSDP2) sees one call.
-    """
-
-    def __init__(self, model: Any, vocabulary: int):
-        super().__init__()
-        self.model = model
-        self.vocabulary = vocabulary  # ids from here on are unused slots: neither sampled nor counted
-
-    def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability and entropy of each scored token, (N,) each, at the temperature it is or was sampled with.
-
-        The temperature is one number, or (N,).
-        """
-        hidden = last_hidden(self.model, batch)[batch.scored]  # (N, C)
-        if not torch.is_tensor(temperature):
-            temperature = torch.full_like(batch.weights, temperature)
-        products = head_products(hidden)
-        with torch.autocast(hidden.device.type, enabled=False):
-            weight = self.model.get_output_embeddings().weight
-            if self.vocabulary < len(weight):  # a slice's gradient costs a copy
-                weight = weight[: self.vocabulary]  # (V, C)
-            return chunked_logprobs(hidden, weight, batch.targets, temperature, products=products)
-
-
-def head_products(hidden: torch.Tensor) -> torch.dtype | None:
-    """bfloat16 if the head's products are computed in it; float16's range would lose gradients."""
-    if hidden.is_cuda:
-        return torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None
-    wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return torch.bfloat16 if wanted and has_bf16_products() else None
-
-
-class Critic(torch.nn.Module):
-    """The root module with a scalar head: a transformers model for sequence classification with one label.
-
-    It gives a value per position, of the text up to and including that token. `values[batch.scored]` are the values of the
-    states in which scored tokens were chosen (PPO's critic); `values[batch.ends]` judge whole texts (a reward model).
-    """
-
-    def __init__(self, model: Any, vocabulary: int = 0):
-        super().__init__()
-        if getattr(model, "score", None) is None or model.score.weight.shape[0] != 1:
-            name = type(model).__name__
-            raise ValueError(f"{name} has no scalar head: use a model for sequence classification with num_labels = 1.")
-        self.model = model
-
-    def forward(self, batch: Batch, temperature: float | torch.Tensor = 1.0) -> tuple[torch.Tensor]:
-        """The value at each position, in fp32 at least: (T,). The temperature is not used."""
-        hidden = last_hidden(self.model, batch)  # (T, C)
-        with torch.autocast(hidden.device.type, enabled=False):
-            wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-            return (hidden.to(wide) @ self.model.score.weight[0].to(wide),)
-
-
-def last_hidden(model: Any, batch: Batch) -> torch.Tensor:
-    """The hidden states below the head: (T, C)."""
-    segments = Segments(batch.lengths, batch.ids.device, batch.shared)
-    return hidden_states(model, batch.ids, batch.positions, lengths=segments)[0]
 
 
 class Learner:
@@ -272,15 +206,19 @@ class Learner:
         self.model.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def logprobs(self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0) -> list[torch.Tensor]:
-        """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch."""
+    def logprobs(
+        self, batches: Iterable[Batch], temperature: float | torch.Tensor = 1.0, output: int = 0
+    ) -> list[torch.Tensor]:
+        """Log-probabilities of the scored tokens, without gradient: (N,) per micro-batch. `output` chooses another of the
+        root's outputs.
+        """
         self.model.eval()
         outputs = []
         for batch, counts in self.process_group.turns(self.root, batches, backward=False):
             with self._compute():
-                output = self.root(batch.to(self.device), temperature if counts else 1.0)[0]
+                found = self.root(batch.to(self.device), temperature if counts else 1.0)[output]
             if counts:
-                outputs.append(output)
+                outputs.append(found)
         return outputs
 
     def values(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
@@ -297,7 +235,10 @@ class Learner:
 
     def state_values(self, rows: list[Row]) -> list[torch.Tensor]:
         """The scalar head's values of the states in which scored tokens were chosen, without gradient: (row.scored,) each."""
-        return self._by_row(rows, lambda values, batch: values[batch.scored], [row.scored for row in rows])
+        counts = [row.scored for row in rows]
+        if isinstance(self.root, PolicyAndValue):
+            return self._by_row(rows, lambda values, batch: values, counts, output=2)
+        return self._by_row(rows, lambda values, batch: values[batch.scored], counts)
 
     def _by_row(
         self,
@@ -305,8 +246,9 @@ class Learner:
         chosen: Callable[[torch.Tensor, Batch], torch.Tensor],
         counts: Sequence[int],
         temperature: float = 1.0,
+        output: int = 0,
     ) -> list[torch.Tensor]:
-        """What is `chosen` of the root's first output, row after row; (counts[i],) of row i.
+        """What is `chosen` of one of the root's outputs, row after row; (counts[i],) of row i.
 
         Rows that follow one another with the same prompt share its computation.
         """
@@ -318,9 +260,9 @@ class Learner:
         mine = shares[self.process_group.rank]
         batches = [collate_groups([groups[i] for i in part]) for part in mine]
         by_row: dict[int, torch.Tensor] = {}
-        for part, batch, output in zip(mine, batches, self.logprobs(batches, temperature), strict=True):
+        for part, batch, found in zip(mine, batches, self.logprobs(batches, temperature, output), strict=True):
             order = [row for i in part for row in range(ends[i], ends[i + 1])]
-            values = chosen(output.cpu(), batch).split([counts[row] for row in order])
+            values = chosen(found.cpu(), batch).split([counts[row] for row in order])
             by_row |= dict(zip(order, values, strict=True))
         for of_process in self.process_group.gather(by_row):
             by_row |= of_process
@@ -384,7 +326,7 @@ def make_optimizers(model: Any, settings: OptimizerSettings) -> tuple[list[torch
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.dim() > 1 and "embed" not in name and "lm_head" not in name
+            decayed = parameter.dim() > 1 and not any(part in name for part in ("embed", "lm_head", VALUE_HEAD))
             (matrices if decayed else others).append(parameter)
     decay = {"weight_decay": settings.weight_decay}
     groups = [{"params": matrices} | decay, {"params": others, "weight_decay": 0.0}]

@@ -16,6 +16,7 @@ from whetstone import model as models
 from whetstone.batch import Row
 from whetstone.chat import Chat
 from whetstone.learner.adapter import (
+    VALUE_HEAD,
     add_adapter,
     has_adapter,
     own_weights,
@@ -26,6 +27,7 @@ from whetstone.learner.adapter import (
 )
 from whetstone.learner.four_bit import is_rounded
 from whetstone.learner.learner import Learner
+from whetstone.learner.roots import PolicyAndValue
 from whetstone.model_folder import local_model
 from whetstone.prompting import Prompting, prompting_of
 from whetstone.records import Sampling
@@ -63,12 +65,13 @@ class Student:
         """The longest sequence in tokens that the model was made for."""
         return self.model.config.get_text_config().max_position_embeddings
 
-    def learner(self) -> Learner:
-        """A learner of the model, or of an adapter beside it, with the stage's optimizer.
+    def learner(self, values: bool = False) -> Learner:
+        """A learner of the model, or of an adapter beside it, with the stage's optimizer; with a head for `values` on request.
 
         With shard = "fsdp" the process keeps only its share of the model from here on.
         """
-        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer)
+        root = PolicyAndValue(self.model, self.chat.size) if values else None
+        return Learner(self.model, self.chat.size, self.stage.parallel, self.stage.settings.optimizer, root)
 
     @property
     def adapts(self) -> bool:
@@ -151,7 +154,7 @@ def bits_of(model: Any) -> int:
     import torch
 
     views = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    weights = (p.detach() for p in model.parameters())
+    weights = (p.detach() for name, p in model.named_parameters() if not name.startswith(VALUE_HEAD))
     return sum(int(w.view(views[w.element_size()]).sum(dtype=torch.int64)) for w in weights)
 
 

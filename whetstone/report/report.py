@@ -18,6 +18,7 @@ from whetstone.report.controls import controls
 from whetstone.report.head import head
 from whetstone.report.provenance import data, reproduce
 from whetstone.report.read import RunRecord, read_run
+from whetstone.report.reward_models import reward_models
 from whetstone.report.rollouts import rollouts
 from whetstone.report.stages import groups, ladder, scores
 from whetstone.run.folder import Stage, write_text
@@ -33,6 +34,7 @@ SECTIONS = (
     ("scores", "Scores", scores),
     ("controls", "Controls", controls),
     ("curves", "Curves", curves.curves),
+    ("reward_models", "Reward models", reward_models),
     ("levels", "Levels and domains", groups),
     ("browser", "Browse", browse.browser),
     ("rollouts", "Examples", rollouts),

@@ -1,8 +1,8 @@
 """What the report relies on in the files of a run, so that an edited file is an error with its name."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 Counts = dict[str, int]
 
@@ -24,6 +24,39 @@ class Card(BaseModel):
     characters_bin: int = 1
     pass_rates: dict[float, int] = {}
     contamination: Contamination = Contamination()
+
+
+class Share(BaseModel):
+    mean: float
+    low: float
+    high: float
+
+
+class Bin(BaseModel):
+    count: int
+    probability: float
+    accuracy: float
+
+
+class Assessed(BaseModel):
+    judged: int
+    accuracy: Share
+    length_correlation: float
+    calibration: list[Bin]
+    calibration_error: float
+    length_only: Share | None = None
+    shorter: Share | None = None
+    longer: Share | None = None
+
+
+Nothing = Annotated[dict[str, Any], Field(max_length=0)]
+
+
+class Assessment(BaseModel):
+    """assessment.json of a reward stage; {} if nothing was held out."""
+
+    before: Assessed | Nothing = {}
+    after: Assessed | Nothing = {}
 
 
 class Comparison(BaseModel):

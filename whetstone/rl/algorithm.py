@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from whetstone.records import Problem, Rollout, from_row, to_row
-from whetstone.run.settings import Optimizer, OptimizerSettings, Settings
+from whetstone.run.settings import Optimizer, OptimizerSettings, Settings, changed
 from whetstone.sample import share_right
 
 if TYPE_CHECKING:
@@ -136,12 +136,30 @@ class ClippedSettings(AlgorithmSettings):
 class CriticSettings(Settings):
     """The second model of an algorithm with a critic (rl/critic.py)."""
 
+    trunk: Literal["own", "shared"] = Field(
+        "own", description="whether its layers are its own, or the policy's below a second head"
+    )
+    coefficient: float = Field(0.5, gt=0, le=1000, description="shared trunk: of the value loss beside the policy's")
     start: Literal["policy", "reward_model"] = Field(
         "policy", description="where its layers come from; a reward model brings its head too"
     )
     pretraining: int = Field(0, ge=0, description="first steps in which only the critic learns")
     clip_value: float = Field(0.2, ge=0, description="how far a value may move from that at sampling; 0: not clipped")
     optimizer: Optimizer = OptimizerSettings(learning_rate=1e-4)
+
+    @model_validator(mode="after")
+    def _options_fit_the_trunk(self) -> "CriticSettings":
+        if self.trunk == "own" and "coefficient" in changed(self):
+            raise ValueError(
+                f'coefficient = {self.coefficient} belongs to trunk = "shared": an own critic has its own loss'
+            )
+        own = ("start", "pretraining", "optimizer")
+        if self.trunk == "shared" and (unused := [name for name in changed(self) if name in own]):
+            raise ValueError(
+                f'{unused[0]} belongs to trunk = "own": a shared one starts and moves with the policy, by its optimizer. '
+                "Leave it out"
+            )
+        return self
 
 
 class StabiliserSettings(Options):

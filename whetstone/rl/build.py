@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from whetstone.records import Problem
 from whetstone.rl.algorithm import Algorithm, Reward, Setup
+from whetstone.rl.correction import corrected
 from whetstone.rl.kl import with_kl
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import build_reward
@@ -25,6 +26,8 @@ def build(settings: Settings, problems: Sequence[Problem], seed: int, reward_mod
     algorithm = ALGORITHMS.function_of(settings.algorithm.name)(setup, settings.algorithm)
     for stabiliser in settings.chosen_stabilisers:
         algorithm = STABILISERS.function_of(stabiliser.name)(algorithm, setup, stabiliser)
+    if settings.correction.kind != "none":
+        algorithm = replace(algorithm, loss=corrected(algorithm.loss))
     if settings.kl.coefficient:
         algorithm = with_kl(algorithm, settings.kl)
     if settings.entropy_bonus:

@@ -1,9 +1,8 @@
 """RL with verifiable rewards (Phi-4-Mini-Reasoning, stage 4): the loop, in terms of five answers.
 
-Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. The sampler shares the learner's
-weights, or has a copy of them: if a process keeps only a share of the weights, or if a GPU samples in another type. Its
-log-probabilities are compared with the learner's before the first step and in every step, and training stops if they differ.
-Tripwires watch for what goes wrong more slowly.
+Each step: draw prompts, sample and grade, keep the groups with signal, credit, update. What samples is this process, or vLLM
+servers (sampler.py). Its log-probabilities are compared with the learner's before the first step and in every step, and
+training stops if they differ. Tripwires watch for what goes wrong more slowly.
 
 Several processes share a step's rollouts, then its rows. Between the two each has all groups and gives the same answers.
 """
@@ -14,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
 from whetstone.rl.build import build, most_rollouts
-from whetstone.rl.critic import build_critic
+from whetstone.rl.correction import with_correction
+from whetstone.rl.critic import SharedCritic, build_critic, described_shared
 from whetstone.rl.kept_rollouts import KeptRollouts
 from whetstone.rl.prompts import WRONG_GRADIENT, choose_prompts
 from whetstone.rl.random_verdicts import random_verdicts
 from whetstone.rl.registry import ALGORITHMS, STABILISERS
 from whetstone.rl.reward import REWARD_MODEL, build_reward
+from whetstone.rl.sampler import rollout_sampler
 from whetstone.rl.settings import Settings
 from whetstone.rl.tripwires import RolledBack, Watch
 from whetstone.rl.update import (
@@ -64,7 +65,6 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
-    from whetstone.decode.forked_generator import sampler
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import load
     from whetstone.rl.groups import describe, sample_step
@@ -73,25 +73,26 @@ def train(stage: Stage) -> dict[str, Any]:
 
     settings: Settings = stage.settings
     student = load(stage)
-    learner = student.learner()
+    learner = student.learner(values=shares_trunk(settings))
     process_group = learner.process_group
-    policy = student.sampler(copied=process_group.sharded)
-    engine = sampler(policy, student.tokenizer, stage.parallel, process_group.count)
-    window = Window(student.chat, policy.config.max_position_embeddings, settings.max_tokens, student.prompting)
+    window = Window(student.chat, student.context, settings.max_tokens, student.prompting)
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
     rollouts = KeptRollouts(stage, process_group, settings.keep_rollouts)
-    with MathVerifier() as verifier:
-        pool, facts = choose_prompts(stage, engine, learner, verifier, window)
+    with MathVerifier() as verifier, rollout_sampler(stage, student, learner) as sampler:
+        sampler.publish(0)
+        pool, facts = choose_prompts(stage, sampler.generator, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))
         loss = observed(algorithm.loss)
         reference = student.reference(learner) if algorithm.reference else None
-        critic = build_critic(stage, student, algorithm.critic) if algorithm.critic else None
-        with Steps(stage, learner, settings.steps, critic.learner if critic else None) as steps:
+        critic = build_critic(stage, student, learner, algorithm.critic) if algorithm.critic else None
+        if isinstance(critic, SharedCritic):
+            loss = critic.joined(loss)
+        with Steps(stage, learner, settings.steps, critic.own if critic else None) as steps:
             for step in steps:
                 steps.phase("publish")
-                learner.publish(policy)
-                watched, seed = steps.watched(engine), watch.stream(stage.seed)
+                sampler.publish(step)
+                watched, seed = steps.watched(sampler.generator), watch.stream(stage.seed)
                 groups, temperature = sample_step(
                     watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
                     student.prompting, judge,
@@ -104,7 +105,10 @@ def train(stage: Stage) -> dict[str, Any]:
                 if critic:
                     kept = critic.valued(kept)
                 trained = credited(algorithm, kept, groups)
-                if settings.old_policy == "learner":
+                if settings.correction.kind != "none":
+                    trained, corrections = with_correction(learner, trained, settings.correction)
+                    metrics |= corrections
+                elif settings.old_policy == "learner":
                     trained = with_old_policy(learner, trained, step)
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate, critic)
@@ -146,7 +150,7 @@ def update(
     done: list[dict[str, float]] = []
     of_critic: list[dict[str, float]] = []
     for batch in batches_of(groups, step, settings.updates, settings.passes, f"{stage.seed}/{step}"):
-        if critic:
+        if critic and critic.own:
             of_critic.append(critic.update(batch, step))
             if step < critic.settings.pretraining:
                 continue
@@ -158,6 +162,8 @@ def update(
         if norm is None:
             return None
         done.append(sums | {"gradient_norm": norm})
+        if critic and not critic.own:
+            of_critic.append(described_shared(sums))
     metrics = average(of_critic)
     return metrics | mean_of(done) | {"learning_rate": rate} if done else metrics
 
@@ -230,7 +236,8 @@ def plan(stage: Stage) -> Estimate:
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
     reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
-    beside = Beside(samples=True, reference=reference, critic=hasattr(settings.algorithm, "critic"))
+    own_critic = hasattr(settings.algorithm, "critic") and not shares_trunk(settings)
+    beside = Beside(samples=True, reference=reference, critic=own_critic)
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
@@ -249,6 +256,12 @@ def plan(stage: Stage) -> Estimate:
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
     return with_sampling(estimate, stage, sampled, settings.max_tokens, beside)
+
+
+def shares_trunk(settings: Settings) -> bool:
+    """Whether the policy has a head for values, as its critic has no layers of its own."""
+    critic = getattr(settings.algorithm, "critic", None)
+    return critic is not None and critic.trunk == "shared"
 
 
 def needs_reward_model(settings: Settings) -> bool:

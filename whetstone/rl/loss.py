@@ -17,9 +17,9 @@ import torch
 
 from whetstone.batch import Batch
 from whetstone.learner.learner import Loss
+from whetstone.rl.correction import FURTHEST
 
 Ratio = Callable[[torch.Tensor, Batch], torch.Tensor]  # (log pi - log pi_old (N,), batch) -> r (N,)
-FURTHEST = 20.0  # nats at which a log-ratio is cut: the exp of a large one overflows
 
 
 def token_ratio(log_ratio: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -109,7 +109,8 @@ def observed(loss: Loss) -> Loss:
     """The loss, with the sums that every algorithm logs.
 
     `sampler_gap` is |log pi - the sampler's| over rows marked `fresh`. The present weights sampled these, so that only two
-    programs can differ. `kl` is the k3 estimate to the reference, if there is one.
+    programs can differ. `sampler_kl` is the k3 estimate of KL(sampler || pi) on them, and `importance` sums the ratios of whole
+    rollouts, whose spread gives the effective number of samples. `kl` is the k3 estimate to the reference, if there is one.
     """
 
     def with_sums(logprobs: torch.Tensor, entropy: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
@@ -118,11 +119,17 @@ def observed(loss: Loss) -> Loss:
             weights = batch.weights
             fresh = weights * batch.segment["fresh"][batch.segments]  # (N,)
             sampler = batch.token.get("sampler", batch.token["old"])
+            counted = batch.segment["fresh"]  # (S,)
+            ratios = counted * batch.sum_by_segment(logprobs - sampler).clamp(-FURTHEST, FURTHEST).exp()  # (S,)
             sums |= {
                 "weight": float(weights.sum()),
                 "entropy": float((weights * entropy).sum()),
                 "fresh": float(fresh.sum()),
                 "sampler_gap": float((fresh * (logprobs - sampler).abs()).sum()),
+                "sampler_kl": float((fresh * k3(sampler, logprobs)).sum()),
+                "fresh_rollouts": float(counted.sum()),
+                "importance": float(ratios.sum()),
+                "importance_squares": float(ratios.square().sum()),
             }
             if "reference" in batch.token:
                 sums["kl"] = float((weights * k3(logprobs, batch.token["reference"])).sum())

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from whetstone.pool import PoolSettings, StudentSettings
+from whetstone.rl.correction import CorrectionSettings
 from whetstone.rl.kl import KLSettings
 from whetstone.rl.registry import STABILISERS, AnyAlgorithm, AnyStabiliser
 from whetstone.rl.reward import file_of
@@ -45,7 +46,10 @@ class Settings(StudentSettings):
     updates: int = Field(1, gt=0, description="optimizer updates that the groups of a step are divided into")
     passes: int = Field(1, gt=0, le=10**4, description="times that each rollout is trained on")
     old_policy: Literal["sampler", "learner"] = Field(
-        "sampler", description="the denominator of the ratio (rl/update.py)"
+        "sampler", description="the denominator of the ratio (rl/update.py); with a correction, the learner"
+    )
+    correction: CorrectionSettings = Field(
+        CorrectionSettings(), description="importance weights against a sampler that differs from the learner"
     )
     reward: str | dict[str, float] = Field(
         "plus_minus_one",

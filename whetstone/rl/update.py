@@ -105,13 +105,22 @@ def gradient(learner: "Learner", loss: "Loss", groups: "Sequence[Credited]") -> 
 
 
 def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The metrics of a step: means over its updates, of which each has its sums and `gradient_norm`. The sampler's gap is that
-    of the fresh rows, in nats per token.
+    """The metrics of a step: means over its updates, of which each has its sums and `gradient_norm`.
+
+    Of the fresh rows alone: the sampler's gap and KL, in nats per token, and the share of its rollouts that they are worth as
+    samples of the learner's policy, (Σ w)² / (n Σ w²) with w the ratio of a whole rollout (Kish's effective sample size).
     """
     totals = {name: sum(sums[name] for sums in updates) for name in updates[0]}
     means = {name: totals[name] / totals["weight"] for name in ("entropy", "clipped", "kl") if name in totals}
     means |= {name: totals[name] / len(updates) for name in ("loss", "gradient_norm")}
-    return means | ({"sampler_gap": totals["sampler_gap"] / totals["fresh"]} if totals["fresh"] else {})
+    if not totals["fresh"]:
+        return means
+    worth = totals["importance"] ** 2 / (totals["fresh_rollouts"] * totals["importance_squares"])
+    return (
+        means
+        | {name: totals[name] / totals["fresh"] for name in ("sampler_gap", "sampler_kl")}
+        | {"sample_size": worth}
+    )
 
 
 def average(updates: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from whetstone.run.settings import (
     ModelSettings,
     ParallelSettings,
     RunSettings,
+    SamplerSettings,
     ScoreSettings,
     StageSettings,
 )
@@ -54,6 +55,7 @@ class Stage:
     parallel: ParallelSettings
     scores: ScoreSettings
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
     prompt: PromptSettings = AS_TRAINED  # as it is given; `prompting.prompting_of` completes it for a model
     longest: int = 0  # tokens of the longest sequence of the whole run; 0: unknown
     wanted: tuple[str, ...] = ()  # its artifacts that stages below cannot do without
