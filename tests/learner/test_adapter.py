@@ -190,7 +190,7 @@ def test_a_critic_trains_an_adapter_of_its_own_and_its_head(start, tmp_path, add
     room = with_adapter(stage(tmp_path / "r", loop.Settings(kind="rl"), model=adder, reward_model=tmp_path / "judge"))
     student = load_student(room)
     save(with_scalar_head(load(adder)[0], student.chat, seed=0), tokenizer, tmp_path / "judge")
-    critic = build_critic(room, student, CriticSettings(start=start))
+    critic = build_critic(room, student, student.learner(), CriticSettings(start=start))
     trained = {name for name, _, _ in critic.learner.owned()}
     assert trained == {name for name in trained if "lora_" in name} | {"score.weight"} and len(trained) > 10
 

@@ -236,7 +236,8 @@ def plan(stage: Stage) -> Estimate:
     updates = settings.updates * settings.passes
     names = [options.name for options in (settings.algorithm, *settings.chosen_stabilisers)]
     reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
-    beside = Beside(samples=True, reference=reference, critic=hasattr(settings.algorithm, "critic"))
+    own_critic = hasattr(settings.algorithm, "critic") and not shares_trunk(settings)
+    beside = Beside(samples=True, reference=reference, critic=own_critic)
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
