@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from tests.servers import send
 from whetstone import model as models
@@ -45,7 +44,7 @@ class Vllm:
 
     def load(self, folder: Path) -> None:
         model, tokenizer = models.load(folder, "cpu")
-        self.engine, self.weights = Engine(model, tokenizer), AutoModelForCausalLM.from_pretrained(folder)
+        self.engine, self.weights = Engine(model, tokenizer), model
 
     def reply(self, path: str, body: dict) -> dict[str, Any]:
         self.calls[path] += 1

@@ -23,7 +23,7 @@ from whetstone.longrope import fix_table
 from whetstone.model_card import CARD, model_card
 from whetstone.model_files import GENERATION, Unfit, check_folder, read_object, without_template
 from whetstone.model_folder import find_model
-from whetstone.model_weights import SCALAR, read_config, read_weights, reading, refuse_not_finite
+from whetstone.model_weights import MAKING, SCALAR, read_config, read_weights, reading, refuse_not_finite
 from whetstone.prompting import BARE, Prompting
 from whetstone.records import Sampling
 from whetstone.run.cpu import bound_kernel_caches
@@ -110,7 +110,7 @@ def build_tiny(settings: ModelSettings, texts: Iterable[str], seed: int) -> tupl
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attention_dropout"), 0.0),
         **ids,
     )
-    with torch.random.fork_rng():
+    with MAKING, torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Phi3ForCausalLM(config)
         initialise(model, settings.layers)

@@ -6,6 +6,7 @@ so that sizes are compared before anything is allocated, and then every weight m
 
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from transformers.utils import logging as transformers_logging
 from whetstone.attention import ATTENTION
 from whetstone.model_files import CONFIG, FLOATS, MERGE, Stored, Unfit, listed, read_object
 from whetstone.run.progress import say
+
+# transformers replaces functions of its classes while it makes a model (that which ties the head, for one): what another thread
+# makes meanwhile would lack them, and after two at once they would be gone for good
+MAKING = threading.RLock()
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,7 +114,7 @@ def read_weights(
     """The model, on the CPU, with every weight from the folder's files. Raises Unfit if the files do not hold exactly these."""
     config.dtype = dtype  # the folder may name one that no weight has
     config.update({"return_dict": True, "output_hidden_states": False, "output_attentions": False})
-    with torch.device("meta"):
+    with MAKING, torch.device("meta"):
         blueprint = wanted.auto.from_config(config, attn_implementation=ATTENTION)
     _refuse_size_and_types(folder, stored, blueprint)
     needed = blueprint.state_dict()
@@ -117,10 +122,12 @@ def read_weights(
     if renamed:
         name = next(name for name in stored if name not in needed)
         say(f"{folder}: the weights have a wrapped model's names ({listed([name])}), and are read without the wrapper")
-    model, report = wanted.auto.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False, use_safetensors=True,
-        key_mapping={pattern: "" for pattern in renamed} or None, output_loading_info=True, ignore_mismatched_sizes=True,
-    )  # fmt: skip
+    options = {"dtype": dtype, "attn_implementation": ATTENTION, "trust_remote_code": False, "use_safetensors": True}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    with MAKING:
+        model, report = wanted.auto.from_pretrained(
+            folder, config=config, key_mapping={pattern: "" for pattern in renamed} or None, **options
+        )
     _refuse_another_models(folder, model, report)
     if wanted is CAUSAL:
         _correct_tie(folder, model)
