@@ -371,8 +371,8 @@ def test_groups_are_sampled_with_the_prompt_that_is_given():
 
 
 def test_only_the_prompt_puts_problems_into_turns():
-    """Others that write turns: the chat's probes, a conversation that goes on, prompts about problems (judge, rephrase), and
-    the dialogues of preference files, which are data.
+    """Others that write turns: the chat's probes, a conversation that goes on, prompts about problems (judge, rephrase), the
+    dialogues of preference files, which are data, and the requests of a served model's clients.
     """
     makers = set()
     for path in Path(whetstone.__file__).parent.rglob("*.py"):
@@ -381,7 +381,7 @@ def test_only_the_prompt_puts_problems_into_turns():
             imported = isinstance(node, ast.ImportFrom) and "ask" in [alias.name for alias in node.names]
             if called or (imported and node.module == "whetstone.chat"):
                 makers.add(path.name)
-    assert makers == {"prompting.py", "chat.py", "judge.py", "ask.py", "rephrase.py", "preferences.py"}
+    assert makers == {"prompting.py", "chat.py", "judge.py", "ask.py", "rephrase.py", "preferences.py", "requests.py"}
 
 
 # --- the form of the answer

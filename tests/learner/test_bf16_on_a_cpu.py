@@ -18,7 +18,7 @@ V, STEPS = 50, 100
 @pytest.fixture
 def has_bf16(monkeypatch):
     """A processor with products in bf16, and a head in blocks of ids although the vocabulary is small."""
-    monkeypatch.setattr("whetstone.learner.learner.has_bf16_products", lambda: True)
+    monkeypatch.setattr("whetstone.learner.roots.has_bf16_products", lambda: True)
     monkeypatch.setattr("whetstone.learner.head.FROM", 1)
     monkeypatch.setattr("whetstone.learner.wide_head.BLOCK", 0)
     monkeypatch.setattr("whetstone.learner.wide_head.LEAST", 32)
@@ -44,7 +44,7 @@ def test_the_loss_after_100_steps_is_that_of_fp32(has_bf16):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_the_heads_products_are_in_bf16_only_where_the_processor_has_them(there, monkeypatch):
-    monkeypatch.setattr("whetstone.learner.learner.has_bf16_products", lambda: there)
+    monkeypatch.setattr("whetstone.learner.roots.has_bf16_products", lambda: there)
     hidden = torch.ones(1)
     assert head_products(hidden) is None
     with torch.autocast("cpu", torch.bfloat16):

@@ -30,7 +30,8 @@ from typing import Any
 
 from whetstone.chat import Chat
 from whetstone.decode.server_settings import request_seed
-from whetstone.records import Completion, Message, Prompt, Sampling
+from whetstone.prompting import BARE
+from whetstone.records import Completion, Problem, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.settings import SamplerSettings
 
@@ -38,7 +39,7 @@ HEAD = "lm_head.weight"
 NAME = "student"  # what the servers call the model
 PAUSE = 2.0  # seconds between two looks for a lost server
 TRIES = 3  # of a request, before its server is lost
-PROBE = Prompt("probe", 0, (Message("user", "What is 12 + 30 - 7?"),))
+PROBE = BARE.prompt(Problem("probe", "What is 12 + 30 - 7?", "35"), 0)
 PROBE_SAMPLING = Sampling(temperature=0.7, max_tokens=16)
 NOTHING = hashlib.sha256(b"").hexdigest()  # the digest of a weight that a server has packed in another form
 START = (
