@@ -41,7 +41,6 @@ class Group:
     problem: Problem
     rollouts: list[Rollout]
     left_out: int = 0  # rollouts without a reward (the verifier could not decide); they are not among `rollouts`
-    undecided: list[Rollout] = field(default_factory=list)  # what was left out, in the step that sampled it
     step: int = 0  # whose weights sampled it
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
@@ -49,6 +48,7 @@ class Group:
         default_factory=list
     )  # of the states in which tokens were chosen, if there is a critic
     verified: int | None = None  # right rollouts by the verifier, if the verdicts of `rollouts` are drawn at random
+    undecided: list[Rollout] = field(default_factory=list)  # what was left out, in the step that sampled it
 
     @property
     def sampled(self) -> int:
@@ -77,7 +77,7 @@ class Group:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Group":
         rollouts = [from_row(Rollout, r) for r in row["rollouts"]]
-        return cls(from_row(Problem, row["problem"]), rollouts, row["left_out"], row["step"])
+        return cls(from_row(Problem, row["problem"]), rollouts, left_out=row["left_out"], step=row["step"])
 
 
 @dataclass(frozen=True)
