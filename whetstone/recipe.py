@@ -29,13 +29,13 @@ from whetstone.run.mistakes import shown, suggestion, validated
 from whetstone.run.names import require_stage_name
 from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.room import PROMPT_TOKENS, Input, Room
+from whetstone.run.sampler_settings import SamplerSettings
 from whetstone.run.secrets import literal_secrets, redacted
 from whetstone.run.settings import (
     AdapterSettings,
     ModelSettings,
     ParallelSettings,
     RunSettings,
-    SamplerSettings,
     ScoreSettings,
 )
 from whetstone.run.toml import DEEPEST, Keys, Table, parse, parse_value, place, put

@@ -14,7 +14,8 @@ from whetstone.chat import Chat
 from whetstone.decode.server_sampler import SamplerLost, VllmSampler, digests, untie
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
-from whetstone.run.settings import ParallelSettings, SamplerSettings
+from whetstone.run.sampler_settings import SamplerSettings
+from whetstone.run.settings import ParallelSettings
 
 PROMPTS = [Prompt(f"p{n}", i, (Message("user", f"Compute {n} + 1."),)) for n in range(4) for i in range(3)]
 SAMPLING = Sampling(temperature=0.8, max_tokens=6, seed=3)

@@ -16,7 +16,8 @@ from whetstone.rl.algorithm import Group
 from whetstone.rl.build import build
 from whetstone.rl.tripwires import Paused
 from whetstone.run.folder import hash_folder, read_json
-from whetstone.run.settings import ParallelSettings, SamplerSettings
+from whetstone.run.sampler_settings import SamplerSettings
+from whetstone.run.settings import ParallelSettings
 from whetstone.run.tables import read_rows
 
 # The paper's, for prompts and groups of which up to four in five rollouts are right

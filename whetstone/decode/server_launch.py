@@ -18,7 +18,7 @@ from pathlib import Path
 
 from whetstone.decode.server_sampler import NAME
 from whetstone.run.progress import say
-from whetstone.run.settings import SamplerSettings
+from whetstone.run.sampler_settings import SamplerSettings
 
 GRACE = 10.0  # seconds between asking a server to end and killing it
 SHOWN = 12  # lines of its log in a message

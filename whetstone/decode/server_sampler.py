@@ -33,7 +33,7 @@ from whetstone.decode.server_settings import request_seed
 from whetstone.prompting import BARE
 from whetstone.records import Completion, Problem, Prompt, Sampling
 from whetstone.run.progress import say
-from whetstone.run.settings import SamplerSettings
+from whetstone.run.sampler_settings import SamplerSettings
 
 HEAD = "lm_head.weight"
 NAME = "student"  # what the servers call the model

@@ -18,12 +18,12 @@ from typing import Any, TextIO
 
 from whetstone.run.disk import disk_full_explained
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
+from whetstone.run.sampler_settings import SamplerSettings
 from whetstone.run.settings import (
     AdapterSettings,
     ModelSettings,
     ParallelSettings,
     RunSettings,
-    SamplerSettings,
     ScoreSettings,
     StageSettings,
 )

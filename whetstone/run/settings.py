@@ -308,42 +308,6 @@ class AdapterSettings(Settings):
         return self
 
 
-class SamplerSettings(Settings):
-    """vLLM servers that sample RL's rollouts instead of this process (docs/rollout_servers.md): named or launched."""
-
-    servers: Annotated[tuple[str, ...], Operational] = Field(
-        (), description="their addresses, up to and including /v1; all must read the run's folder under the same path"
-    )
-    launch: Annotated[int, Operational] = Field(
-        0, ge=0, le=1024, description="servers to start and to end: one for each GPU that is seen, or on a CPU"
-    )
-    command: Annotated[tuple[str, ...], Operational] = Field(
-        ("vllm", "serve"), min_length=1, description="what starts a server; the model's folder follows"
-    )
-    options: Annotated[tuple[str, ...], Operational] = Field((), description="further arguments of the command")
-    in_flight: Annotated[int, Operational] = Field(
-        64, ge=1, le=4096, description="requests at once, of each server; each is for one completion"
-    )
-    timeout: Annotated[float, Operational] = Field(
-        600, gt=0, le=1e6, description="seconds without a byte until a server counts as lost"
-    )
-    wait: Annotated[float, Operational] = Field(
-        600, ge=0, le=1e6, description="seconds that a server is waited for when none is left, or one starts"
-    )
-
-    @model_validator(mode="after")
-    def _named_or_launched(self) -> "SamplerSettings":
-        if self.servers and self.launch:
-            raise ValueError(
-                "servers and launch are both set: name the servers that run, or have them started, not both"
-            )
-        return self
-
-    @property
-    def used(self) -> bool:
-        return bool(self.servers or self.launch)
-
-
 class OptimizerSettings(Settings):
     """The optimizer of a training stage and its learning rate. A plain string sets `name` and keeps the other values. Muon is
     for the hidden layers' matrices, with AdamW for the other parameters. The rate rises to its peak during `warmup`, then stays
