@@ -62,11 +62,18 @@ def server(answer: Answer, models: tuple[str, ...] = ("mine",)) -> Iterator[tupl
         def log_message(self, *_):
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with listening(Handler) as address:
+        yield address, world
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address, up to /v1, at which this handler answers."""
+    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{running.server_port}/v1", world
+        yield f"http://127.0.0.1:{running.server_port}/v1"
     finally:
         running.shutdown()
         running.server_close()

@@ -6,13 +6,13 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.servers import send
+from tests.servers import listening, send
 from whetstone import model as models
 from whetstone.decode.engine import Engine
 from whetstone.decode.sampling import draws
@@ -113,16 +113,8 @@ def vllm(folder: Path, **faults):
         def log_message(self, *_):
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.daemon_threads = True
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}/v1", served
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
+    with listening(Handler) as address:
+        yield address, served
 
 
 def dies(*counts: int):

@@ -99,9 +99,9 @@ def test_the_probe_measures_the_gap(world, adder):
     engine = load_engine(adder, "cpu")
     (sampled,) = sample_groups(engine, [problem("Compute 1 + 2", "3")], 3, Sampling(0.7, 30), Grader())
     learner = Learner(engine.model, engine.chat.size, ParallelSettings(device="cpu"))
-    assert prompts.sampler_gap(sampled, learner) < 1e-5
+    assert prompts.sampler_gap(sampled, learner, sampled[0].temperature) < 1e-5
     shifted = [replace(r, logprobs=[x - 0.25 for x in r.logprobs]) for r in sampled]
-    assert prompts.sampler_gap(shifted, learner) == pytest.approx(0.25, abs=1e-5)
+    assert prompts.sampler_gap(shifted, learner, shifted[0].temperature) == pytest.approx(0.25, abs=1e-5)
 
 
 def test_prompts_that_nothing_can_be_learnt_from_are_an_error(tmp_path, world):

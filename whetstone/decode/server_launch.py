@@ -7,18 +7,19 @@ A server that dies is started again when it is next needed (`Fleet.again`). They
 that is killed.
 """
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from whetstone.decode.server_sampler import NAME
 from whetstone.run.progress import say
 from whetstone.run.sampler_settings import SamplerSettings
+from whetstone.verify.isolation.kernel import die_with_parent
 
 GRACE = 10.0  # seconds between asking a server to end and killing it
 SHOWN = 12  # lines of its log in a message
@@ -64,11 +65,12 @@ class Fleet:
         environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         if self.first_gpu is not None:
             environment |= {"CUDA_VISIBLE_DEVICES": str(self.first_gpu + number)}
+        ends = partial(die_with_parent, signal.SIGTERM)
         with log.open("ab") as out:
             try:
                 self._processes[number] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment,
-                    start_new_session=True, preexec_fn=_ends_with_parent if sys.platform == "linux" else None,
+                    start_new_session=True, preexec_fn=ends if sys.platform == "linux" else None,
                 )  # fmt: skip
             except OSError as error:
                 raise FileNotFoundError(
@@ -112,8 +114,3 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """To the server and the processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _ends_with_parent() -> None:
-    """In the child: it is asked to end when this process ends, however that happens (Linux)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

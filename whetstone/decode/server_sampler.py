@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.chat import Chat
+from whetstone.decode.server_answer import Unusable, read_json
 from whetstone.decode.server_settings import request_seed
 from whetstone.prompting import BARE
 from whetstone.records import Completion, Problem, Prompt, Sampling
@@ -62,7 +63,6 @@ class _Server:
     model: str = NAME
     ready: bool = False  # it holds the published weights
     why: str = "it holds no weights of this run yet"
-    answered: int = 0
     lost: int = 0  # how often
     waiting: list[Prompt] = field(default_factory=list)  # of a problem that it has begun
     asked: dict[int, Prompt] = field(default_factory=dict)  # in flight, by thread
@@ -245,7 +245,6 @@ class VllmSampler:
             with self._lock:
                 if server.asked.pop(me, None) is None:  # it was lost meanwhile, and this prompt is another's now
                     return
-                server.answered += 1
             finished.put(completion)
 
     def _patiently(self, server: _Server, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -319,9 +318,9 @@ class VllmSampler:
         if response.status_code >= 400:
             raise _Failed(f"status {response.status_code} for {path}: {response.text[:200]}")
         try:
-            answer = json.loads(response.content or b"{}")
-        except ValueError as error:
-            raise _Failed(f"no JSON for {path}") from error
+            answer = read_json(response.content or b"{}")
+        except Unusable as error:
+            raise _Failed(f"{error} for {path}") from error
         if not isinstance(answer, dict):
             raise _Failed(f"a JSON {type(answer).__name__} for {path}")
         return answer

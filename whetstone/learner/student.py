@@ -78,17 +78,24 @@ class Student:
         """Whether an adapter is trained, and not the model's own weights."""
         return has_adapter(self.model)
 
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def sampling_dtype(self) -> str:
+        """The type that its rollouts are sampled in."""
+        return self.stage.parallel.sampling_dtype(self.model.device.type, self.dtype)
+
     def sampler(self, copied: bool = False) -> Any:
         """The model that samples: the student's own, or a copy of what was loaded.
 
         A copy is made if it is asked for, if sampling uses another type than training (`ParallelSettings.sampling_dtype`), or
         if an adapter is trained: samplers know none, and get merged weights.
         """
-        device, dtype = self.model.device.type, str(self.model.dtype).removeprefix("torch.")
-        sampled = self.stage.parallel.sampling_dtype(device, dtype)
-        if sampled == dtype and not copied and not self.adapts:
+        if self.sampling_dtype == self.dtype and not copied and not self.adapts:
             return self.model
-        copy = _load(self.stage, self.source, sampled, "sampler")[0]
+        copy = _load(self.stage, self.source, self.sampling_dtype, "sampler")[0]
         if is_rounded(self.model):  # and so is what the learner computes
             publish(plain_weights(self.model), copy)
         return copy

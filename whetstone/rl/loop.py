@@ -79,7 +79,6 @@ def train(stage: Stage) -> dict[str, Any]:
     judge = random_verdicts(settings.random_verdicts, stage.seed) if settings.random_verdicts else None
     rollouts = KeptRollouts(stage, process_group, settings.keep_rollouts)
     with MathVerifier() as verifier, rollout_sampler(stage, student, learner) as sampler:
-        sampler.publish(0)
         pool, facts = choose_prompts(stage, sampler.generator, learner, verifier, window)
         watch = Watch(stage.folder, settings.tripwires, process_group, facts.get("shortcomings", ()))
         algorithm = build(settings, pool, stage.seed, reward_model(stage, student))

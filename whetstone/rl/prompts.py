@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from whetstone.pool import pool_of, stop_on_mismatch
 from whetstone.prompting import Prompting
-from whetstone.records import Generator, Problem, Rollout, Sampling, Verifier
+from whetstone.records import Completion, Generator, Problem, Rollout, Sampling, Verifier
 from whetstone.rl.settings import Settings
 from whetstone.rl.stabilisers.prompt_optimization import length_spread
 from whetstone.run.folder import Stage, read_json, write_json
@@ -45,7 +45,8 @@ def choose_prompts(
     pool, counts, unfit_ones = candidates, {"untried": len(candidates)}, []
     if settings.pool.samples:
         pool, counts, unfit_ones = chosen(stage, candidates, groups)
-    gap = sampler_gap([r for group in groups[:PROBE] for r in group], learner)
+    probed = [r for group in groups[:PROBE] for r in group]
+    gap = sampler_gap(probed, learner, probed[0].temperature)
     stop_on_mismatch(0, gap, settings.sampler_tolerance, WRONG_GRADIENT)
     if unaskable:
         counts |= {UNASKABLE: len(unaskable)}
@@ -111,15 +112,15 @@ def unfit(settings: Settings, rollouts: Sequence[Rollout]) -> str:
     return next((why for s in settings.chosen_stabilisers if (why := s.unfit(rollouts))), "")
 
 
-def sampler_gap(rollouts: Sequence[Rollout], learner: "Learner") -> float:
+def sampler_gap(sampled: Sequence[Rollout | Completion], learner: "Learner", temperature: float) -> float:
     """Mean absolute difference between the sampler's and the learner's log-probabilities, in nats per token."""
     from whetstone.batch import answer_row
 
-    rows = [answer_row(r.prompt_ids, r.ids) for r in rollouts]
-    scored = learner.row_logprobs(rows, rollouts[0].temperature)
+    rows = [answer_row(r.prompt_ids, r.ids) for r in sampled]
+    scored = learner.row_logprobs(rows, temperature)
     gaps = [
         abs(float(a) - b)
-        for values, r in zip(scored, rollouts, strict=True)
+        for values, r in zip(scored, sampled, strict=True)
         for a, b in zip(values, r.logprobs, strict=True)
     ]
     return sum(gaps) / max(1, len(gaps))

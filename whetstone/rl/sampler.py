@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from whetstone.records import Completion, Generator
+from whetstone.pool import stop_on_mismatch
+from whetstone.records import Generator
+from whetstone.rl.prompts import WRONG_GRADIENT, sampler_gap
 from whetstone.run.folder import Stage
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class OnServers:
 
     def publish(self, step: int) -> None:
         """Raises ValueError if a server's log-probabilities are not the learner's, SamplerLost if there is no server."""
-        from whetstone.decode.server_sampler import untie
+        from whetstone.decode.server_sampler import PROBE_SAMPLING, untie
 
         group, folder = self.learner.process_group, self.generator.folder
         self.learner.save_model(self.student.tokenizer, folder)
@@ -60,17 +62,8 @@ class OnServers:
         if not group.main:
             self.generator.adopt(version)
         for completion in probes:
-            self._judge(step, completion)
-
-    def _judge(self, step: int, probe: Completion) -> None:
-        from whetstone.batch import answer_row
-        from whetstone.decode.server_sampler import PROBE_SAMPLING
-        from whetstone.pool import stop_on_mismatch
-        from whetstone.rl.prompts import WRONG_GRADIENT
-
-        [scored] = self.learner.row_logprobs([answer_row(probe.prompt_ids, probe.ids)], PROBE_SAMPLING.temperature)
-        gap = sum(abs(float(a) - b) for a, b in zip(scored, probe.logprobs, strict=True)) / len(probe.ids)
-        stop_on_mismatch(step, gap, self.stage.settings.sampler_tolerance, WRONG_GRADIENT)
+            gap = sampler_gap([completion], self.learner, PROBE_SAMPLING.temperature)
+            stop_on_mismatch(step, gap, self.stage.settings.sampler_tolerance, WRONG_GRADIENT)
 
 
 def embedding_name(model: object) -> str:
@@ -92,27 +85,28 @@ def rollout_sampler(stage: Stage, student: "Student", learner: "Learner") -> Ite
     with ExitStack() as stack:
         addresses, again = stage.sampler.servers, None
         if stage.sampler.launch:
-            fleet = Fleet(stage.sampler, folder, stage.folder, *_dtype_and_gpu(stage, student))
+            fleet = Fleet(stage.sampler, folder, stage.folder, student.sampling_dtype, _first_gpu(stage, student))
             stack.callback(fleet.close)
             addresses, again = learner.process_group.first(fleet.addresses), fleet.again
         if learner.process_group.main:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         generator = VllmSampler(stage.sampler, addresses, student.chat, folder, *([again] if again else []))
         stack.callback(generator.close)
-        yield OnServers(stage, student, learner, generator)
+        sampler = OnServers(stage, student, learner, generator)
+        sampler.publish(0)  # candidate prompts are tried before the first step
+        yield sampler
 
 
-def _dtype_and_gpu(stage: Stage, student: "Student") -> tuple[str, int | None]:
-    """(the type that a launched server samples in, its GPU: the first one that does not train; None on a CPU)."""
+def _first_gpu(stage: Stage, student: "Student") -> int | None:
+    """Of the launched servers: the first one that does not train. None on a CPU."""
     import torch
 
-    device, dtype = student.model.device.type, str(student.model.dtype).removeprefix("torch.")
-    if device == "cpu":
-        return stage.parallel.sampling_dtype(device, dtype), None
+    if student.model.device.type == "cpu":
+        return None
     there, needed = torch.cuda.device_count(), stage.parallel.processes + stage.sampler.launch
     if there < needed:
         raise ValueError(
             f"[sampler] launch = {stage.sampler.launch} and [parallel] processes = {stage.parallel.processes} need {needed} "
             f"GPUs, and there are {there}. Lower one of them."
         )
-    return stage.parallel.sampling_dtype(device, dtype), stage.parallel.processes
+    return stage.parallel.processes

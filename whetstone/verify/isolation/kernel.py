@@ -89,9 +89,9 @@ def _prctl(what: str, *arguments: int) -> None:
     _call(f"prctl({what})", _libc.prctl, *padded)
 
 
-def die_with_parent() -> None:
-    """The kernel kills this process when its parent ends."""
-    _prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """The kernel sends this process a signal when its parent ends (the parent's thread that made it)."""
+    _prctl("PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, by)
 
 
 def leave_root() -> None:
