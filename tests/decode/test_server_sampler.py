@@ -161,3 +161,12 @@ def test_a_server_without_the_endpoints_is_refused_with_the_way_to_start_it(fold
 def test_only_a_temperature_can_be_asked_for(folders):
     with pytest.raises(ValueError, match="more than a temperature"):
         list(sampler(folders[1], "http://127.0.0.1:9").generate(PROMPTS, Sampling(top_p=0.9)))
+
+
+def test_a_secret_in_an_address_stands_in_no_message(folders, monkeypatch):
+    monkeypatch.setenv("STUDENT_KEY", "swordfish")
+    servers = sampler(folders[1], "http://me:${STUDENT_KEY}@127.0.0.1:9/v1")
+    assert servers.servers[0].address == "http://me:swordfish@127.0.0.1:9"
+    with pytest.raises(SamplerLost, match="no server can sample") as lost:
+        servers.publish("v1")
+    assert "swordfish" not in str(lost.value)

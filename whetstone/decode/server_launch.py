@@ -66,7 +66,7 @@ class Fleet:
         if self.first_gpu is not None:
             environment |= {"CUDA_VISIBLE_DEVICES": str(self.first_gpu + number)}
         ends = partial(die_with_parent, signal.SIGTERM)
-        with log.open("ab") as out:
+        with log.open("wb" if process is None else "ab") as out:
             try:
                 self._processes[number] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment,

@@ -35,6 +35,7 @@ from whetstone.prompting import BARE
 from whetstone.records import Completion, Problem, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.sampler_settings import SamplerSettings
+from whetstone.run.secrets import from_environment, redacted
 
 HEAD = "lm_head.weight"
 NAME = "student"  # what the servers call the model
@@ -67,6 +68,11 @@ class _Server:
     waiting: list[Prompt] = field(default_factory=list)  # of a problem that it has begun
     asked: dict[int, Prompt] = field(default_factory=dict)  # in flight, by thread
 
+    @property
+    def name(self) -> str:
+        """For messages: its address without secrets."""
+        return redacted(self.address)
+
 
 class VllmSampler:
     """Raises ValueError for an address that is none."""
@@ -79,7 +85,7 @@ class VllmSampler:
         import httpx2
 
         self.settings, self.chat, self.folder, self._again = settings, chat, folder, again
-        self.servers = [_Server(address.rstrip("/").removesuffix("/v1")) for address in addresses]
+        self.servers = [_Server(from_environment(address).rstrip("/").removesuffix("/v1")) for address in addresses]
         limits = httpx2.Limits(max_connections=settings.in_flight * max(1, len(self.servers)) + 8)
         self._client = httpx2.Client(timeout=httpx2.Timeout(settings.timeout, connect=10.0), limits=limits)
         self.version = ""
@@ -126,10 +132,10 @@ class VllmSampler:
             time.sleep(PAUSE)
         for server in self.servers:
             if not server.ready:
-                say(f"warning: the sampler {server.address} is left out until the next weights: {server.why}")
+                say(f"warning: the sampler {server.name} is left out until the next weights: {server.why}")
 
     def _lost(self) -> SamplerLost:
-        reasons = "; ".join(f"{server.address}: {server.why}" for server in self.servers)
+        reasons = "; ".join(f"{server.name}: {server.why}" for server in self.servers)
         return SamplerLost(
             f"no server can sample: {reasons}. They were waited for {self.settings.wait:g} s ([sampler] wait). Start them "
             "again and run again: finished steps are kept."
@@ -173,7 +179,7 @@ class VllmSampler:
         else:
             return
         raise ValueError(
-            f"the sampler {server.address} does not hold the student's weights: {why}. {START.format(name=NAME)}"
+            f"the sampler {server.name} does not hold the student's weights: {why}. {START.format(name=NAME)}"
         )
 
     # --- completions
@@ -273,7 +279,7 @@ class VllmSampler:
             server.asked, server.waiting = {}, []
             if back:
                 work.appendleft(back)
-        say(f"warning: the sampler {server.address} is lost: {why}; {len(back)} prompts go to the others")
+        say(f"warning: the sampler {server.name} is lost: {why}; {len(back)} prompts go to the others")
 
     def _sample(self, server: _Server, prompt: Prompt, sampling: Sampling) -> Completion:
         ids = self.chat.prompt_ids(prompt.messages)
@@ -310,11 +316,11 @@ class VllmSampler:
         except (httpx2.TransportError, RuntimeError) as error:
             raise _Failed(f"{type(error).__name__} {error}".strip()) from error
         except httpx2.InvalidURL as error:
-            raise ValueError(f"[sampler] servers: {server.address!r} is not an address: {error}.") from error
+            raise ValueError(f"[sampler] servers: {server.name!r} is not an address: {error}.") from error
         if response.status_code == 404:
-            raise ValueError(f"the sampler {server.address} knows no {path}. {START.format(name=NAME)}")
+            raise ValueError(f"the sampler {server.name} knows no {path}. {START.format(name=NAME)}")
         if 400 <= response.status_code < 500 and response.status_code not in (408, 409, 425, 429):
-            raise ValueError(f"the sampler {server.address} refuses {path}: {response.text[:300]}")
+            raise ValueError(f"the sampler {server.name} refuses {path}: {response.text[:300]}")
         if response.status_code >= 400:
             raise _Failed(f"status {response.status_code} for {path}: {response.text[:200]}")
         try:
