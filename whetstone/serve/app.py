@@ -8,7 +8,7 @@ GET  /                       the page, if it is wanted (page.py)
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -96,28 +96,20 @@ async def _chat(service: Service, request: Request, asked: ChatRequest) -> Respo
     running = Running(service, request, asked, "chatcmpl")
     if asked.stream:
         return await _streamed(running, _chat_chunks(running, asked))
-    done = await _whole(running)
-    if isinstance(done, Response):
-        return done
-    choices = [answers.chat_choice(one, running.tokens) for one in done]
-    body = answers.head(running.name, "chat.completion", running.model)
-    return JSONResponse(body | {"choices": choices, "usage": answers.usage(done, asked.n)})
+    return await _whole(running, "chat.completion", asked.n, lambda one: answers.chat_choice(one, running.tokens))
 
 
 async def _complete(service: Service, request: Request, asked: TextRequest) -> Response:
     running = Running(service, request, asked, "cmpl")
     if asked.stream:
         return await _streamed(running, _text_chunks(running, asked))
-    done = await _whole(running)
-    if isinstance(done, Response):
-        return done
-    choices = []
-    for one in done:
-        echoed, echo = _echoed(running, asked, one.index)
-        text, end = one.completion.text.removeprefix(running.chat.opening), answers.ENDS[one.completion.stop]
-        choices.append(answers.text_choice(one.index, echoed + text, running.tokens, one.notes, 0, end, echo))
-    body = answers.head(running.name, "text_completion", running.model)
-    return JSONResponse(body | {"choices": choices, "usage": answers.usage(done, asked.n)})
+    return await _whole(running, "text_completion", asked.n, lambda one: _text_choice(running, asked, one))
+
+
+def _text_choice(running: Running, asked: TextRequest, one: Finished) -> dict[str, Any]:
+    echoed, echo = _echoed(running, asked, one.index)
+    text, end = one.completion.text.removeprefix(running.chat.opening), answers.ENDS[one.completion.stop]
+    return answers.text_choice(one.index, echoed + text, running.tokens, one.notes, 0, end, echo)
 
 
 def _echoed(running: Running, asked: TextRequest, index: int) -> tuple[str, Echo | None]:
@@ -128,17 +120,19 @@ def _echoed(running: Running, asked: TextRequest, index: int) -> tuple[str, Echo
     return given if isinstance(given, str) else running.chat.tokenizer.decode(given), echo
 
 
-async def _whole(running: Running) -> list[Finished] | Response:
-    """All choices in order; a Response if the request failed."""
+async def _whole(running: Running, kind: str, n: int, choice: Callable[[Finished], dict[str, Any]]) -> Response:
+    """All choices in order; an error if the request failed. `n` are of each prompt."""
     try:
         done = [event async for event in running.events() if isinstance(event, Finished)]
-        return sorted(done, key=lambda one: one.index)
     except ConnectionResetError:
         return Response(status_code=499)  # nobody reads it
     except Exception as error:
         return JSONResponse(answers.error_body(error), answers.status_of(error))
     finally:
         running.close()
+    done.sort(key=lambda one: one.index)
+    body = answers.head(running.name, kind, running.model)
+    return JSONResponse(body | {"choices": list(map(choice, done)), "usage": answers.usage(done, n)})
 
 
 async def _streamed(running: Running, chunks: AsyncIterator[dict[str, Any]]) -> Response:
