@@ -1,17 +1,15 @@
 """The report in headless Chromium: search, keys, hover, zoom, phone, print, hostile text. Skipped without Playwright."""
 
-import shutil
 from pathlib import Path
 
 import fake_run
 import pytest
 
+from tests.chromium import chromium
 from whetstone.report import report
 from whetstone.run.tables import read_rows, write_rows
 
-playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.hit=1><script>window.hit=1</script>\\(\\href{javascript:window.hit=1}{x}\\)"
 
 
@@ -26,10 +24,8 @@ def page_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

@@ -2,23 +2,18 @@
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.chromium import chromium
 from tests.serve.served import exact, served, until
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.run.settings import ModelSettings
 from whetstone.run.tables import write_shard
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not driven")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on this machine: the page is not driven", allow_module_level=True)
 
 ATTACK = "<img src=x onerror='window.attacked=1'><script>window.attacked=1</script>"
 ANSWER = f"<think>\nFirst {ATTACK} \u202e.\n</think>\nThe answer is \\boxed{{35}} and $x^2$ {ATTACK}"
@@ -81,10 +76,8 @@ def site(run):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
