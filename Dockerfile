@@ -1,6 +1,6 @@
 # An image with Whetstone, for CPUs. For NVIDIA GPUs: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 …
 #     docker build -t whetstone .
-#     docker run --rm -v "$PWD/runs:/work/runs" whetstone run tiny
+#     docker run --rm -v "$PWD/runs:/home/whetstone/runs" whetstone run tiny
 FROM python:3.12-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m venv /venv
@@ -10,10 +10,10 @@ RUN /venv/bin/pip install --no-cache-dir "/src[gguf,lora,hub]"
 
 FROM python:3.12-slim
 # numba and PyTorch's inductor compile kernels in the user's cache
-RUN useradd --create-home --uid 1000 whetstone && mkdir /work && chown whetstone /work
+RUN useradd --create-home --uid 1000 whetstone
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH OMP_WAIT_POLICY=passive
 USER whetstone
-WORKDIR /work
+WORKDIR /home/whetstone
 ENTRYPOINT ["whetstone"]
 CMD ["--help"]
