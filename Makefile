@@ -28,9 +28,11 @@ real: $(READY)
 test-real: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m real
 
-# One thread a test process: the tests' models are too small to share
+# One thread a test process: the tests' models are too small to share. A file's tests run in one process
+TEST_PROCESSES ?= 2
 test: $(READY)
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 # The peers of the benchmarks, in environments of their own: their pins are not ours. llama.cpp is compiled for this CPU,
 # which takes minutes; CMAKE_BUILD_PARALLEL_LEVEL=1 leaves the other cores alone

@@ -16,9 +16,9 @@ ROOT = Path(whetstone.__file__).parent
 FLOORS = [
     ("records", "base_templates"),
     (
-        "model", "model_adapter", "model_files", "model_folder", "model_gguf", "model_hub", "model_template", "model_weights",
-        "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify", "run",
-        "problems", "prompting",
+        "model", "model_adapter", "model_files", "model_folder", "model_gguf", "model_hub", "model_remote", "model_template",
+        "model_weights", "model_card", "browser", "attention", "longrope", "chat", "template", "batch", "arithmetic", "verify",
+        "run", "problems", "prompting",
     ),
     ("learner", "decode"),
     ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
@@ -47,6 +47,7 @@ DOORS = {
     "httpx": (),
     "requests": (),
     "urllib.request": (),
+    "fsspec": ("run/remote.py",),
     "datasets": ("questions/sources/published.py",),
     "reasoning_gym": ("questions/sources/reasoning_gym.py",),
     "typer": ("cli.py", "commands/"),

@@ -32,11 +32,12 @@ from whetstone.model_files import (
     read_object,
     stored_in,
 )
-from whetstone.model_gguf import cache, content_hash
+from whetstone.model_gguf import content_hash
 from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, published, write_json
 from whetstone.run.mistakes import install_hint
 from whetstone.run.progress import say
+from whetstone.run.remote import kept_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -149,7 +150,7 @@ def _place(adapter: Adapter, base: Path) -> Path:
     own = [content_hash(path) for path in sorted(adapter.folder.iterdir()) if path.is_file()]
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(base.iterdir())]
     key = hashlib.sha256(json.dumps([own, str(base.resolve()), files]).encode()).hexdigest()
-    return cache() / "models" / f"adapter-{key}"
+    return kept_in() / "models" / f"adapter-{key}"
 
 
 # --- merging

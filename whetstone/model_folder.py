@@ -1,7 +1,8 @@
 """The one door for models: the plain folder that a name stands for, whatever a user has.
 
 A name is a Hugging Face folder, a run (its last trained model) or a stage, a GGUF file or a folder that holds one
-(model_gguf.py), an adapter's folder (model_adapter.py), or a model on the Hub (model_hub.py). Everything behind this door knows
+(model_gguf.py), an adapter's folder (model_adapter.py), the address of one of these (run/remote.py; it is copied), or a model
+on the Hub (model_hub.py). Everything behind this door knows
 plain folders only. This file needs neither torch nor transformers, unless a GGUF file is converted or an adapter merged, so
 `plan` can use it.
 """
@@ -16,8 +17,11 @@ from whetstone.model_adapter import Adapter, adapter_in, merge, merged, read_ada
 from whetstone.model_files import ACCEPTED, CONFIG, Unfit, check_folder
 from whetstone.model_gguf import check_gguf, content_hash, convert, converted, gguf_in, origin
 from whetstone.model_hub import commit_of, download, hub_name, snapshot
+from whetstone.model_remote import place
 from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST
+from whetstone.run.remote import address
+from whetstone.run.secrets import redacted
 
 
 def find_model(name: Path | str) -> Path:
@@ -26,7 +30,7 @@ def find_model(name: Path | str) -> Path:
 
     Raises FileNotFoundError or ValueError if the name stands for none, ImportError if a package is missing.
     """
-    path = Path(name)
+    path = place(name)
     if (local := local_model(name)) is not None and (path.exists() or _is_complete(local)):
         return local
     if gguf := gguf_of(name):
@@ -56,8 +60,8 @@ def _merged(folder: Path) -> Path:
 
 
 def check_model(name: Path | str) -> None:
-    """Raises FileNotFoundError or ValueError if a name stands for nothing that can be used. Nothing is downloaded or converted
-    for it.
+    """Raises FileNotFoundError or ValueError if a name stands for nothing that can be used. Nothing is downloaded from the Hub
+    or converted for it; what an address names is copied.
     """
     if folder := adapter_of(name):
         adapter = read_adapter(folder)
@@ -65,7 +69,7 @@ def check_model(name: Path | str) -> None:
             check_model(adapter.base)
     elif local_model(name) is None and (gguf := gguf_of(name)):
         check_gguf(gguf)
-    elif local_model(name) is not None or os.path.lexists(name) or hub_name(name) is None:
+    elif local_model(name) is not None or os.path.lexists(place(name)) or hub_name(name) is None:
         check_folder(find_model(name))
 
 
@@ -73,7 +77,7 @@ def local_model(name: Path | str) -> Path | None:
     """The plain folder on this machine: `name` itself, a stage's, the last one trained in a run, what a GGUF file was
     converted or an adapter merged into, a downloaded hub model.
     """
-    path = Path(name)
+    path = place(name)
     if (trained := _trained_in(path)) is not None:
         return trained
     if gguf := gguf_of(name):
@@ -86,7 +90,8 @@ def local_model(name: Path | str) -> Path | None:
 
 def adapter_of(name: Path | str) -> Path | None:
     """The folder of the adapter that a name stands for, if it is on this machine."""
-    folder = Path(name) if Path(name).exists() else _downloaded(name)
+    path = place(name)
+    folder = path if path.exists() else _downloaded(name)
     return adapter_in(folder) if folder else None
 
 
@@ -116,7 +121,7 @@ def _base_of(adapter: Adapter) -> Iterator[None]:
 
 def gguf_of(name: Path | str) -> Path | None:
     """The GGUF file that a name stands for, if it is on this machine. Raises Unfit if a folder holds several."""
-    path = Path(name)
+    path = place(name)
     if path.exists():
         return None if _trained_in(path) else gguf_in(path)
     downloaded = _downloaded(name)
@@ -145,8 +150,8 @@ def _downloaded(name: Path | str) -> Path | None:
 
 def provenance(name: Path | str) -> dict[str, Any]:
     """What is known of where a model came from: its name, the commit on the Hub, the GGUF file and its quantisation."""
-    known: dict[str, Any] = {"name": str(name)}
-    if not Path(name).exists() and (on_hub := hub_name(name)):
+    known: dict[str, Any] = {"name": redacted(address(name) or str(name))}
+    if not place(name).exists() and (on_hub := hub_name(name)):
         known |= {"revision": on_hub.revision, "commit": commit_of(on_hub)}
     if base := base_of(name):
         known["adapter_of"] = provenance(base)
@@ -157,7 +162,7 @@ def provenance(name: Path | str) -> dict[str, Any]:
 
 def file_hash(name: Path | str) -> str | None:
     """Of the GGUF file that a path stands for; None if it stands for none."""
-    gguf = gguf_of(name) if Path(name).exists() else None
+    gguf = gguf_of(name) if place(name).exists() else None
     return content_hash(gguf) if gguf else None
 
 

@@ -10,7 +10,6 @@ is compared with what the model has, and settings that transformers does not rea
 
 import json
 import math
-import os
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, hash_file, published, write_json
 from whetstone.run.mistakes import install_hint
 from whetstone.run.progress import say
+from whetstone.run.remote import kept_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -315,12 +315,6 @@ def origin(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def cache() -> Path:
-    """Where converted models are kept."""
-    named = os.environ.get("WHETSTONE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whetstone"
-
-
 def content_hash(path: Path) -> str:
     """Of a file, computed once per state of it in this process."""
     facts = path.stat()
@@ -333,7 +327,7 @@ def _hashed(path: Path, *_: int) -> str:
 
 
 def _place(path: Path) -> Path:
-    return cache() / "models" / f"gguf-{content_hash(path)}"
+    return kept_in() / "models" / f"gguf-{content_hash(path)}"
 
 
 def _write(header: Header, folder: Path) -> None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from whetstone.base_templates import CHOICE, SHIPPED
 from whetstone.model_files import CONFIG, GENERATION, READ, check_folder, has_template, read_object, without_template
 from whetstone.model_folder import adapter_of, base_of, find_model, gguf_of, local_model
-from whetstone.model_gguf import cache, origin, read_header
+from whetstone.model_gguf import origin, read_header
 from whetstone.run.disk import room_for
 from whetstone.run.folder import alone, published
 from whetstone.run.mistakes import suggestion
 from whetstone.run.progress import say
+from whetstone.run.remote import kept_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +45,7 @@ def open_model(name: Path | str, chat_template: str | None = None, template_toke
         return folder
     check_folder(folder)
     source = template_source(chat_template)
-    target = cache() / "models" / f"template-{_key(folder, source, template_tokens)}"
+    target = kept_in() / "models" / f"template-{_key(folder, source, template_tokens)}"
     if not (target / CONFIG).is_file():
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         with room_for("the model with its chat template", size, target.parent), alone(target.with_suffix(".lock")):

@@ -15,11 +15,11 @@ from typing import Any
 
 import whetstone
 from whetstone.evaluate.any_model import Task
-from whetstone.model_gguf import cache
 from whetstone.pipeline.machine import git_revision, hardware
 from whetstone.problems.sets import known_sets
 from whetstone.records import Score, to_row
 from whetstone.run.progress import say
+from whetstone.run.remote import kept_in
 
 LIST = "test_runs.jsonl"
 
@@ -28,7 +28,7 @@ def list_of_runs() -> Path:
     if named := os.environ.get("WHETSTONE_TEST_RUNS"):
         return Path(named)
     results = Path(whetstone.__file__).parent.parent / "benchmarks" / "results"
-    return (results if results.is_dir() else cache()) / LIST
+    return (results if results.is_dir() else kept_in()) / LIST
 
 
 def is_test_set(benchmark: str) -> bool:

@@ -55,7 +55,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("sampling", "processors"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("sampling", "processors"), OPTIONS, ids=["temperature", "top-k", "top-p", "min-p", "all"])
 def test_the_distribution_drawn_from_is_that_of_transformers(sampling, processors):
     for row in logits(10):
         expected = row[None]

@@ -19,6 +19,7 @@ from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
 from whetstone.records import Problem
 from whetstone.run.names import fitting_name
+from whetstone.run.remote import address
 from whetstone.verify.policy import get_policy
 
 SHOWN = 3  # unusable rows named in an error
@@ -86,7 +87,7 @@ def _find_problems(
     Raises ValueError for a column of `columns` that no row has.
     """
     path = Path(benchmark)
-    if path.exists() or has_magic(benchmark) or suffix_of(path) in FORMATS:
+    if path.exists() or address(benchmark) or has_magic(benchmark) or suffix_of(path) in FORMATS:
         paths = find_files(benchmark)  # raises if there is no such file
         head = [row for _, _, row in islice(read_tables(paths), HEAD) if isinstance(row, dict)]
         own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
@@ -113,6 +114,8 @@ def _is_ours(key: str, rows: Sequence[Row]) -> bool:
 
 def _name_of(path: Path, paths: Sequence[Path]) -> str:
     """The name of a file, or of the folder that several are in."""
+    if address(path):
+        return (path.parent if has_magic(path.name) else path).name.split(".")[0] or "problems"
     shared = Path(commonpath([path.resolve().parent for path in paths]))
     named = path.resolve() if path.is_dir() else paths[0] if len(paths) == 1 else shared
     return named.name.split(".")[0] or "problems"

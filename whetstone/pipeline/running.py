@@ -29,6 +29,7 @@ from whetstone.pipeline.staleness import (
 from whetstone.prompting import PROMPT, read_prompt
 from whetstone.recipe import SHARED, Recipe
 from whetstone.recipe_stage import RecipeStage
+from whetstone.run.copying import copied_out
 from whetstone.run.folder import (
     MANIFEST,
     STARTED,
@@ -60,7 +61,7 @@ def run_recipe(
     """
     chosen = select(recipe, first, last, only)
     require_trackers(recipe.run.trackers)
-    with lock(recipe.folder):
+    with lock(recipe.folder), copied_out(recipe.folder, recipe.run.copy_to):
         refuse_links(recipe.folder)
         recover(recipe.folder)
         plan = plan_recipe(recipe)

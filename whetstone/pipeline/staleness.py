@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from whetstone.base_templates import SHIPPED
 from whetstone.model_folder import base_of, file_hash, local_model
+from whetstone.model_remote import place
 from whetstone.pipeline.outputs import changed, content_of
 from whetstone.prompting import facts_of
 from whetstone.recipe import Recipe
@@ -230,9 +231,10 @@ def base_hash(path: str) -> str | None:
     """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's, of an
     adapter its folder's and its base's.
     """
-    if Path(path).exists() and (base := base_of(path)):
-        return hashlib.sha256(f"{hash_of(Path(path))} {base_hash(base)}".encode()).hexdigest()
-    return (file_hash(path) or hash_of(local_model(path) or Path(path))) if Path(path).exists() else None
+    local = place(path)
+    if local.exists() and (base := base_of(path)):
+        return hashlib.sha256(f"{hash_of(local)} {base_hash(base)}".encode()).hexdigest()
+    return (file_hash(path) or hash_of(local_model(path) or local)) if local.exists() else None
 
 
 def _input(stage: str, artifact: str, content: str | None) -> dict[str, Any]:

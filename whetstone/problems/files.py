@@ -1,4 +1,4 @@
-"""Paths as a recipe or a command line writes them, with $VARIABLES and ~, and the files that are meant."""
+"""Paths as a recipe or a command line writes them, with $VARIABLES and ~, or addresses, and the files that are meant."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from whetstone.problems.table import FORMATS
 from whetstone.problems.text import suffix_of
+from whetstone.run import remote
 
 LISTED = 8  # files of a folder that an error names
 NO_ROWS = (
@@ -23,6 +24,10 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 def expand_path(raw: str) -> Path:
     """`raw` with its $VARIABLES and ~ filled in. Raises ValueError for a variable that is not set."""
+    return Path(_expanded(raw)).expanduser()
+
+
+def _expanded(raw: str) -> str:
     path = os.path.expandvars(raw)
     unset = re.search(r"\$\{?(\w+)", path)
     if unset:
@@ -30,16 +35,19 @@ def expand_path(raw: str) -> Path:
             f"source path {raw!r} names ${unset[1]}, which is not set: the file cannot be found. Say where it is with\n"
             f"    export {unset[1]}=/the/folder\nor write the whole path into the recipe."
         )
-    return Path(path).expanduser()
+    return path
 
 
 def find_files(raw: str) -> list[Path]:
-    """The files that `raw` names, in order: a file, a folder with the parts of one table, or a pattern (data/*.parquet).
+    """The files that `raw` names, in order: a file, a folder with the parts of one table, or a pattern (data/*.parquet). Of an
+    address (run/remote.py) they are copied.
 
-    Raises ValueError for an unset variable or a folder that is not one table, FileNotFoundError.
+    Raises ValueError for an unset variable or a folder that is not one table, FileNotFoundError, OSError.
     """
     if Path(raw).is_file():
         return [Path(raw)]
+    if url := _address(raw):
+        return _copies(url, raw)
     path = expand_path(raw)
     if path.is_dir():
         return _parts(path)
@@ -52,7 +60,9 @@ def find_files(raw: str) -> list[Path]:
 
 
 def find_file(raw: str) -> Path:
-    """The one file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError."""
+    """The one file that `raw` names. Raises ValueError for an unset variable or a folder, FileNotFoundError, OSError."""
+    if url := _address(raw):
+        return remote.copy_file(url)
     path = expand_path(raw)
     if path.is_file():
         return path
@@ -84,6 +94,22 @@ def _hint(path: Path, raw: str) -> str:
     return f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
 
 
+# --- addresses ---
+
+
+def _address(raw: str) -> str | None:
+    return remote.address(_expanded(raw))
+
+
+def _copies(url: str, raw: str) -> list[Path]:
+    found = sorted(remote.find(url), key=_by_number)
+    if not found:
+        raise FileNotFoundError(f"no file fits the pattern {raw}.")
+    if found == [url] and remote.is_folder(url):
+        return _parts(remote.copy_folder(url, _is_named_as_table))
+    return [remote.copy_file(one) for one in found]
+
+
 # --- folders ---
 
 
@@ -103,11 +129,15 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    hidden = path.name.startswith((".", "cache-"))  # `datasets` keeps what `map` made beside the set
-    return path.is_file() and not hidden and path.name not in NO_ROWS and suffix_of(path) in FORMATS
+    return path.is_file() and _is_named_as_table(path.name)
 
 
-def _by_number(path: Path) -> list[tuple[int, str]]:
+def _is_named_as_table(name: str) -> bool:
+    hidden = name.startswith((".", "cache-"))  # `datasets` keeps what `map` made beside the set
+    return not hidden and name not in NO_ROWS and suffix_of(Path(name)) in FORMATS
+
+
+def _by_number(path: Path | str) -> list[tuple[int, str]]:
     """Sorts part-2 before part-10."""
     pieces = re.split(r"(\d+)", str(path))
     return [(int(piece) if piece.isdecimal() and len(piece) < 19 else 0, piece) for piece in pieces]

@@ -158,6 +158,11 @@ class RunSettings(Settings):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         (), description="get each step's metrics too"
     )
+    copy_to: str = Field(
+        "",
+        description="an address as s3://BUCKET/RUNS, or a folder: the run's folder is copied there while it goes on; see "
+        "docs/your_data.md for credentials",
+    )
     watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
     on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
 
