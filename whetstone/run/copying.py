@@ -22,6 +22,7 @@ from whetstone.run.secrets import redacted
 EVERY = 60.0  # seconds
 UNFINISHED = (".part", ".tmp")  # ends of names
 COPIED = ".copied.json"
+WITH_FOLDERS = {"file", "local", "sftp", "ssh", "ftp", "smb", "hdfs"}  # elsewhere making a folder may make a bucket
 SHOWN = 3  # files in a message
 
 Facts = tuple[int, int]  # a file's size in bytes and time in ns
@@ -62,7 +63,10 @@ class Copying:
         self.failed: dict[Path, str] = {}
         with remote.explained(self.url):
             self.store, self.place = remote.store_of(self.url)
-            self.store.makedirs(self.place, exist_ok=True)
+            self._make(self.place)
+            self.store.pipe_file(
+                f"{self.place}/{COPIED}", b"{}"
+            )  # whether it can be written shows before the run begins
             self.there = self._copied_before()
 
     def _copied_before(self) -> dict[Path, Facts]:
@@ -101,8 +105,13 @@ class Copying:
 
     def _put(self, path: Path) -> None:
         target = self._at(path)
-        self.store.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._make(target.rpartition("/")[0])
         self.store.put_file(str(self.folder / path), target)
+
+    def _make(self, folder: str) -> None:
+        protocol = self.store.protocol
+        if WITH_FOLDERS & {*((protocol,) if isinstance(protocol, str) else protocol)}:
+            self.store.makedirs(folder, exist_ok=True)
 
     def _at(self, path: Path) -> str:
         return f"{self.place}/{path.as_posix()}"
