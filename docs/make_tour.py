@@ -34,7 +34,8 @@ def rewritten(text: str, folder: Path) -> str:
 
 
 def commands(block: str) -> list[str]:
-    return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    """The lines after `$ `; one that ends in a backslash goes on."""
+    return re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, flags=re.MULTILINE)
 
 
 def answered(command: str, folder: Path) -> str:
