@@ -40,13 +40,13 @@ def on_site(text: str) -> str:
 def _linked(link: re.Match[str]) -> str:
     """
     >>> on_site("[models](docs/models.md#lora), [security](../SECURITY.md), [a recipe](recipes/tiny.toml)")
-    '[models](models.md#lora), [security](security.md), [a recipe]'
+    '[models](models.md#lora), [security](security.md), a recipe'
     """
     words, path, anchor = link.groups()
     path = path.removeprefix("../").removeprefix("docs/")
     path = FROM_ROOT.get(path, path)
     if not path.endswith((".md", *SHOWN)):
-        return words
+        return words[1:-1]
     return f"{words}({path}{anchor or ''})"
 
 
