@@ -55,7 +55,7 @@ docs: $(READY)
 	@echo "The site is build/site. To read it: python3 -m http.server --directory build/site"
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist .cache *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock holds build tools too, so nothing is built with others. The distribution was once called whetstone

@@ -42,7 +42,13 @@ def answered(command: str, folder: Path) -> str:
     """The command and what it prints, without the name of the folder that it runs in."""
     place = os.environ | {"COLUMNS": str(WIDTH), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ["bash", "-c", command],
+        cwd=folder,
+        env=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     lines = [line.rstrip() for line in done.stdout.replace(f"{folder}/", "").splitlines()]
     return "\n".join([f"$ {command}", *lines]) + "\n"

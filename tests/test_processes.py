@@ -60,7 +60,9 @@ def test_a_launcher_starts_the_processes(tmp_path):
 
 
 def test_a_launcher_that_starts_nothing_is_quoted(tmp_path):
-    with pytest.raises(ValueError, match=r"(?s)launch: its command ended.*machines that see this folder.*no nodes left"):
+    with pytest.raises(
+        ValueError, match=r"(?s)launch: its command ended.*machines that see this folder.*no nodes left"
+    ):
         run_processes("tests.processes_worker", tmp_path, 2, tmp_path, ["sh", "-c", "echo no nodes left >&2; exit 3"])
 
 

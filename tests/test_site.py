@@ -1,4 +1,4 @@
-"""The documentation site: every page is in its contents, every link and picture leads somewhere, and it is built without a warning."""
+"""The documentation site: every page is in its contents, links and pictures lead somewhere, it is built without a warning."""
 
 import doctest
 import re

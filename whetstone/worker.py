@@ -1,7 +1,7 @@
 """One of the processes that do a training stage together: `torchrun … --module whetstone.worker STAGE.json`.
 
-`whetstone run` starts them and waits; `[parallel] launch` starts them on several machines. Each runs the room's `run`. The first
-writes the summary to `summary.json` beside the stage.
+`whetstone run` starts them and waits; `[parallel] launch` starts them on several machines. Each runs the room's `run`. The
+first writes the summary to `summary.json` beside the stage.
 """
 
 import os

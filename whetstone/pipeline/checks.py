@@ -92,7 +92,9 @@ def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
 def _device(recipe: Recipe, stage: RecipeStage) -> None:
     launch = recipe.parallel.launch
     if launch and stage.room.trains and not shutil.which(launch[0]):
-        raise ValueError(f"[parallel] launch = {list(launch)}: there is no command {launch[0]!r} here. Name one that PATH finds.")
+        raise ValueError(
+            f"[parallel] launch = {list(launch)}: there is no command {launch[0]!r} here. Name one that PATH finds."
+        )
     if recipe.parallel.device == "cuda" and stage.room.trains:
         import torch
 

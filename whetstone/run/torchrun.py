@@ -32,8 +32,9 @@ def run_processes(module: str, argument: Path, count: int, folder: Path, launch:
     """Run `python -m module argument` in `count` processes under torchrun, until all have ended.
 
     `launch` is a command that starts torchrun with the arguments that are appended, on as many machines as it likes, and that
-    ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the traceback), RuntimeError if one
-    died, and KeyboardInterrupt after they stopped because they were asked to.
+    ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the
+    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped because
+    they were asked to.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
@@ -92,8 +93,9 @@ def _never_began(folder: Path) -> str:
     log = (folder / "torchrun.log").read_text(errors="replace").splitlines()
     return "\n".join(
         [
-            f"[parallel] launch: its command ended, and no training process wrote into {folder}. It must run torchrun with the "
-            f"arguments that it is given, on machines that see this folder. The end of its messages ({folder / 'torchrun.log'}):",
+            f"[parallel] launch: its command ended, and no training process wrote into {folder}. It must run torchrun with "
+            "the arguments that it is given, on machines that see this folder. The end of its messages "
+            f"({folder / 'torchrun.log'}):",
             *(log[-SHOWN:] or ["(none)"]),
         ]
     )
