@@ -33,8 +33,8 @@ def run_processes(module: str, argument: Path, count: int, folder: Path, launch:
 
     `launch` is a command that starts torchrun with the arguments that are appended, on as many machines as it likes, and that
     ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the
-    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped because
-    they were asked to.
+    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
+    because they were asked to.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
