@@ -10,7 +10,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin starve whoever shares the cores
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo real test test-real lint format clean bench-env test-peers lock audit
+.PHONY: demo real test test-real lint format clean bench-env test-peers lock audit docs
 
 demo: $(READY)
 	$(BIN)/whetstone run recipes/tiny.toml
@@ -50,8 +50,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site, without network. Python's own server shows it, and search works there
+docs: $(READY)
+	$(BIN)/python docs/make_site.py build/pages
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
+	@echo "The site is build/site. To read it: python3 -m http.server --directory build/site"
+
 clean:
-	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist .cache *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock holds build tools too, so nothing is built with others. The distribution was once called whetstone

@@ -115,6 +115,13 @@ def test_a_gpu_that_is_not_there_is_missed_before_the_first_stage(recipe, monkey
         check(recipe, WALK, "parallel.device=cuda")
 
 
+def test_a_launcher_must_be_here_and_have_several_processes_to_start(recipe):
+    with pytest.raises(ValueError, match=r"launch = \['srum'\]: there is no command 'srum' here"):
+        check(recipe, WALK, 'parallel.launch=["srum"]', "parallel.processes=2")
+    with pytest.raises(ValueError, match="launch starts the processes that train together, and processes = 1"):
+        check(recipe, WALK, 'parallel.launch=["sh"]')
+
+
 @pytest.mark.parametrize(
     ("sets", "missing", "said"),
     [

@@ -1,4 +1,4 @@
-"""docs/extending.md: each of its files is short, and its recipe runs with all of them."""
+"""docs/extending.md, your_reward.md, your_algorithm.md: each of their files is short, and the recipe runs with all of them."""
 
 import doctest
 import os
@@ -13,8 +13,13 @@ from whetstone.evaluate.problem_sets import read_problems
 from whetstone.run.folder import read_json
 from whetstone.run.tables import read_rows
 
-PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+DOCS = Path(__file__).parent.parent / "docs"
+REWARD, ALGORITHM, PAGE = (
+    (DOCS / name).read_text(encoding="utf-8") for name in ("your_reward.md", "your_algorithm.md", "extending.md")
+)
+FILES = dict(
+    re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", REWARD + ALGORITHM + PAGE, flags=re.MULTILINE | re.DOTALL)
+)
 RECIPE = re.search(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)[1]
 ROWS = '{"ask": "What is half of 10?", "truth": 5}\n{"ask": "Show it.", "truth": "", "kind": "proof"}\n'
 
@@ -38,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_reward_gives_what_the_page_says(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    examples = doctest.DocTestParser().get_doctest(PAGE.partition("## An RL algorithm")[0], {}, "extending.md", None, 0)
+    examples = doctest.DocTestParser().get_doctest(REWARD, {}, "your_reward.md", None, 0)
     assert examples.examples and doctest.DocTestRunner().run(examples).failed == 0
 
 

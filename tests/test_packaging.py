@@ -189,3 +189,10 @@ WHEEL = """if True:
     build_meta.build_wheel(sys.argv[1])
     shutil.rmtree(copy)
 """
+
+
+def test_windows_is_refused_in_one_sentence():
+    code = "import sys; sys.platform = 'win32'; import whetstone.cli"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode and done.stderr.splitlines()[-1].startswith("ImportError: Whetstone does not run on Windows")
+    assert "WSL 2" in done.stderr

@@ -50,6 +50,22 @@ def test_the_failure_of_one_ends_all_and_is_reported(what, error, words, tmp_pat
     assert (tmp_path / "rank-1.log").read_text() == "rank 1 speaks\n"
 
 
+def test_a_launcher_starts_the_processes(tmp_path):
+    """As torchrun on two machines would, but without its seconds: one process each, told its rank."""
+    (tmp_path / "what.txt").write_text("nothing")
+    one = f'LOCAL_RANK=0 WORLD_SIZE=2 {sys.executable} -m "$2" "$3" <&0 & '
+    launch = ["sh", "-c", f"RANK=0 {one} RANK=1 {one} wait", "launch"]
+    run_processes("tests.processes_worker", tmp_path / "what.txt", 2, tmp_path, launch)
+    assert (tmp_path / "rank-0.json").exists() and (tmp_path / "rank-1.log").read_text() == "rank 1 speaks\n"
+
+
+def test_a_launcher_that_starts_nothing_is_quoted(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"(?s)launch: its command ended.*machines that see this folder.*no nodes left"
+    ):
+        run_processes("tests.processes_worker", tmp_path, 2, tmp_path, ["sh", "-c", "echo no nodes left >&2; exit 3"])
+
+
 @pytest.fixture
 def interruptible():
     """SIGINT is ignored in what some job runners start."""

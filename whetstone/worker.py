@@ -1,6 +1,6 @@
 """One of the processes that do a training stage together: `torchrun … --module whetstone.worker STAGE.json`.
 
-`whetstone run` starts them and waits. On several machines the same line starts them by hand. Each runs the room's `run`. The
+`whetstone run` starts them and waits; `[parallel] launch` starts them on several machines. Each runs the room's `run`. The
 first writes the summary to `summary.json` beside the stage.
 """
 
@@ -27,7 +27,7 @@ def run_in_processes(stage: Stage) -> dict[str, Any]:
     folder = stage.folder / "processes"
     write_json(folder / STAGE, to_json(stage))
     (folder / SUMMARY).unlink(missing_ok=True)
-    run_processes("whetstone.worker", folder / STAGE, stage.parallel.processes, folder)
+    run_processes("whetstone.worker", folder / STAGE, stage.parallel.processes, folder, stage.parallel.launch)
     return read_json(folder / SUMMARY)
 
 

@@ -1,5 +1,6 @@
 """What can be known before a run begins: whatever is wrong here is said before anything is made or thrown away."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +90,11 @@ def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
 
 
 def _device(recipe: Recipe, stage: RecipeStage) -> None:
+    launch = recipe.parallel.launch
+    if launch and stage.room.trains and not shutil.which(launch[0]):
+        raise ValueError(
+            f"[parallel] launch = {list(launch)}: there is no command {launch[0]!r} here. Name one that PATH finds."
+        )
     if recipe.parallel.device == "cuda" and stage.room.trains:
         import torch
 

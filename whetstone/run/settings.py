@@ -239,6 +239,9 @@ class ParallelSettings(Settings):
     )
     processes: int = Field(1, ge=1, le=4096, description="processes that train together")
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
+    launch: Annotated[tuple[str, ...], Operational] = Field(
+        (), description="command that starts the `processes`, as of several machines; default: torchrun on this machine"
+    )
     micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         8192,
         description="tokens per forward pass: a number, or as many as the free memory holds; never changes the gradient",
@@ -250,6 +253,15 @@ class ParallelSettings(Settings):
     ] = Field("", description="for the hours that `plan` estimates")
 
     MOVED: ClassVar[Mapping[str, str]] = {"samplers": "forks", "replicas": "forks"}
+
+    @model_validator(mode="after")
+    def only_several_processes_are_launched(self) -> "ParallelSettings":
+        if self.launch and self.processes == 1:
+            raise ValueError(
+                "launch starts the processes that train together, and processes = 1. Set processes to the number on all "
+                "machines, or leave launch out"
+            )
+        return self
 
     def sampling_dtype(self, device: str, dtype: str) -> str:
         """The type of the model that samples if the stored weights are of type `dtype`.

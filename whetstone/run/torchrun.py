@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,21 +24,24 @@ from whetstone.run.folder import read_json, write_json
 
 # Errors whose message is enough for the user, without a traceback
 USERS = {error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)}
+SHOWN = 12  # lines of a launcher's messages
 LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of errors that follow from another process's end
 
 
-def run_processes(module: str, argument: Path, count: int, folder: Path) -> None:
+def run_processes(module: str, argument: Path, count: int, folder: Path, launch: Sequence[str] = ()) -> None:
     """Run `python -m module argument` in `count` processes under torchrun, until all have ended.
 
-    Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the traceback), RuntimeError if one
-    died, and KeyboardInterrupt after they stopped because they were asked to.
+    `launch` is a command that starts torchrun with the arguments that are appended, on as many machines as it likes, and that
+    ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the
+    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
+    because they were asked to.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    alone = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     with (folder / "torchrun.log").open("wb") as log:
         # In a session of its own Ctrl-C does not reach it: the controller asks, once
-        command += ["--module", module, str(argument)]
+        command = [*(launch or alone), "--module", module, str(argument)]
         agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, stderr=log, start_new_session=True)
         try:
             _wait(agent)
@@ -46,7 +49,7 @@ def run_processes(module: str, argument: Path, count: int, folder: Path) -> None
             agent.stdin.close()  # ends processes that are left
             agent.kill()
             agent.wait()
-    _raise_what_failed(folder, count)
+    _raise_what_failed(folder, count, bool(launch))
 
 
 def _wait(agent: subprocess.Popen[bytes]) -> None:
@@ -61,9 +64,11 @@ def _wait(agent: subprocess.Popen[bytes]) -> None:
         raise
 
 
-def _raise_what_failed(folder: Path, count: int) -> None:
+def _raise_what_failed(folder: Path, count: int, launched: bool) -> None:
     """Raise the first error that is a cause, and not a consequence of the end of another process."""
     ends = {rank: _end(folder, rank) for rank in range(count)}
+    if launched and not any(ends.values()):
+        raise ValueError(_never_began(folder))
     failed = sorted((end for end in ends.values() if end.get("error")), key=lambda end: end["time"])
     died = [rank for rank, end in ends.items() if not end]
     causes = [end for end in failed if not any(word in end["message"] for word in LOST)]
@@ -81,6 +86,19 @@ def _raise_what_failed(folder: Path, count: int) -> None:
         _raise(failed[0])
     if any(end["stopped"] for end in ends.values()):
         raise KeyboardInterrupt
+
+
+def _never_began(folder: Path) -> str:
+    """After a launch of which no process wrote how it ended. They may have been killed, or have another disk."""
+    log = (folder / "torchrun.log").read_text(errors="replace").splitlines()
+    return "\n".join(
+        [
+            f"[parallel] launch: its command ended, and no training process wrote into {folder}. It must run torchrun with "
+            "the arguments that it is given, on machines that see this folder. The end of its messages "
+            f"({folder / 'torchrun.log'}):",
+            *(log[-SHOWN:] or ["(none)"]),
+        ]
+    )
 
 
 def _end(folder: Path, rank: int) -> dict[str, Any]:
