@@ -102,6 +102,14 @@ def _find_problems(
     return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
 
 
+def set_name(benchmark: str) -> str:
+    """The name that `read_problems` gives a problem set. Raises FileNotFoundError for a pattern that fits nothing."""
+    path = Path(benchmark)
+    if path.exists() or has_magic(benchmark):
+        return fitting_name(_name_of(path, find_files(benchmark)))
+    return fitting_name(path.name.split(".")[0]) if suffix_of(path) in FORMATS else benchmark.rpartition(":")[2]
+
+
 def _is_ours(key: str, rows: Sequence[Row]) -> bool:
     """Whether a column of that name, which nobody has named, may be meant: a list of domains is something else.
 
