@@ -66,11 +66,15 @@ def read_problems(
 
 def _unusable(drops: list[Drop], rows: int) -> str:
     """What is wrong with the rows that give no problem, and the remedy."""
+    alike = Counter((drop.reason, drop.detail) for drop in drops)
+    first = {(drop.reason, drop.detail): drop for drop in reversed(drops)}
     shown = [
-        f"{drop.file and drop.file + ', '}line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}"
-        for drop in drops[:SHOWN]
+        f"{first[why].file and first[why].file + ', '}line {first[why].line}: {': '.join(filter(None, why))}"
+        + (f" (as in {count - 1:,} more)" if count > 1 else "")
+        for why, count in list(alike.items())[:SHOWN]
     ]
-    more = f" (and {len(drops) - SHOWN} more)" if len(drops) > SHOWN else ""
+    rest = sum(list(alike.values())[SHOWN:])
+    more = f" (and {rest:,} more)" if rest else ""
     return (
         f"{len(drops)} of {rows} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems would be another "
         "problem set's: mend or remove the rows, or name the right columns with --column question=THEIRS --column "
