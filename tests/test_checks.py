@@ -32,7 +32,7 @@ WRONG = {  # name: (settings of rl, what is said)
     "no file": ('reward = "none.py:f"', "'none.py:f': there is no such file"),
     "no function": ('reward = "own.py:missing"', "own.py has no 'missing': it has reward, lonely"),
     "no callable": ('reward = "own.py:number"', "'own.py:number' is 3"),
-    "too few arguments": ('reward = "own.py:lonely"', "takes 1 arguments"),
+    "too few arguments": ('reward = "own.py:lonely"', "takes 1 argument:"),
     "a file with an error": ('reward = "broken.py:f"', r"broken.py:2: this file cannot be used: ZeroDivisionError"),
     "a file that is no Python": ('reward = "syntax.py:f"', r"syntax.py:1: this file cannot be used: SyntaxError"),
     "a file that ends the program": ('reward = "ends.py:f"', r"ends.py:1: this file cannot be used: SystemExit"),
@@ -152,3 +152,14 @@ def test_a_stage_with_an_adapter_of_its_own_leaves_the_others_as_they_are(recipe
     assert not any("adapter.rank" in facts["shared"] for facts in used)  # nor do they become stale by that table
     with pytest.raises(ValueError, match=r'weights = "nf4" is for a model that an adapter is trained beside. Set rank'):
         read_recipe(recipe, ["adapter.weights=nf4"])
+
+
+def test_servers_for_rl_in_a_recipe_without_rl_are_refused(tmp_path):
+    recipe = tmp_path / "a.toml"
+    servers = '[sampler]\nservers = ["http://127.0.0.1:9/v1"]\n'
+    recipe.write_text(servers + WALK.replace('"rl"', '"dpo"'))
+    dpo = read_recipe(recipe)
+    with pytest.raises(ValueError, match="servers for the rollouts of rl, and the recipe has no stage of this kind"):
+        check_stages(dpo, dpo.stages)
+    recipe.write_text(servers + WALK)
+    check_stages(found := read_recipe(recipe), found.stages)

@@ -14,8 +14,9 @@ from whetstone.pipeline.running import estimate, run_recipe, select
 from whetstone.pipeline.staleness import plan_recipe
 from whetstone.recipe import Recipe, read_recipe
 from whetstone.records import Problem
+from whetstone.report.numbers import signed
 from whetstone.rl.tripwires import beyond_limits
-from whetstone.run.control import is_control
+from whetstone.run.control import conclusion, is_control
 from whetstone.run.folder import Stage, hash_folder, read_json
 from whetstone.run.prompt_settings import PromptSettings
 from whetstone.run.settings import ScoreSettings
@@ -341,3 +342,10 @@ def test_plan_tells_what_a_control_costs_before_its_stage_has_run(tmp_path, adde
     assert (control.tokens, control.steps) == (rl.tokens, rl.steps) and control.bound == rl.bound
     assert estimate(of, of.stage("rl-control-random_reward")).tokens == rl.tokens
     assert json.dumps(of.resolved(), default=str)
+
+
+def test_few_problems_are_named_beside_a_difference_and_enough_are_not():
+    found = {"difference": 0.1, "low": 0.01, "high": 0.2}
+    words = "of 29 problems a bootstrap interval is too narrow"
+    assert conclusion(found | {"problems": 29}).endswith(f"; {words}") and words in signed(**found, problems=29)
+    assert all("narrow" not in said for said in (conclusion(found | {"problems": 30}), signed(**found, problems=30)))

@@ -210,3 +210,9 @@ def test_models_that_several_threads_read_at_once_are_whole(tmp_path):
     for loaded in [*read, tiny()[0]]:
         assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
         assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("device", ["meta", "no such device", "cuda:99"])
+def test_a_device_that_cannot_compute_is_refused(device):
+    with pytest.raises(ValueError, match="torch cannot use it here"):
+        models.choose_device(device)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from whetstone.cli import app
 from whetstone.follow import POINTS, curves, last_groups, read_run
 from whetstone.run.tables import write_shard
-from whetstone.watch import watch
+from whetstone.watch import described, watch
 
 
 @pytest.fixture
@@ -41,6 +41,19 @@ def test_stages_are_done_running_interrupted_or_to_do(run):
     assert view.current.name == "rl" and view.running and not view.complete
     (run / ".lock").write_text("0999999999")
     assert read_run(run).stages[1].status == "interrupted"
+
+
+@pytest.mark.parametrize("scored", ["sft", "new+sft", "base"])
+def test_a_stage_is_not_done_while_it_or_its_base_is_scored(run, scored):
+    (run / "scores" / scored).mkdir(parents=True)
+    (run / "scores" / scored / "started.json").write_text("{}")
+    (run / "01-sft" / "model").mkdir()
+    (run / "02-rl" / "started.json").unlink()
+    view = read_run(run)
+    assert [(s.status, described(s)) for s in view.stages[:1]] == [("scoring", "scoring, 1:01")]
+    assert view.current.name == "sft"
+    (run / ".lock").write_text("0999999999")
+    assert read_run(run).stages[0].status == "interrupted"
 
 
 def test_work_that_is_redone_stands_in_the_place_of_the_old(run):

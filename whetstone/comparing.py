@@ -1,11 +1,14 @@
 """What `whetstone compare` does: generations that are saved, or made now, compared in pairs and printed."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from whetstone.evaluate.any_model import ModelOptions
 from whetstone.evaluate.paired import compare_saved
+from whetstone.evaluate.problem_sets import set_name
+from whetstone.evaluate.protocols import find_protocol
 from whetstone.evaluate.regrade import graded_by_us
 from whetstone.evaluate.saved import KINDS, Saved, find_saved, read_saved
 from whetstone.evaluation import Sets, score
@@ -20,7 +23,8 @@ def compare_and_print(
 ) -> None:  # fmt: skip
     """Raises ValueError for a model without saved generations if no problem set is named to score it on."""
     with tempfile.TemporaryDirectory() as temporary:
-        found = [(side, find_saved(side.name)) for side in (a, b)]
+        wanted = _wanted(sets)
+        found = [(side, _saved(side, wanted)) for side in (a, b)]
         for side, saved in found:
             if saved is None:
                 _require_sets(side, sets)
@@ -28,11 +32,28 @@ def compare_and_print(
         sides = [
             saved or _scored(side, sets, seed, place / fitting_name(side.name.strip("/"))) for side, saved in found
         ]
-    wanted = [name for name in sides[0].rows if name in sides[1].rows] if sets.names or sets.protocol else ()
     rows = compare_saved(*map(graded_by_us, sides), benchmarks=wanted)
     print_comparison(sides[0].name, sides[1].name, rows)
     if json:
         write_json(json, {"a": sides[0].name, "b": sides[1].name, "comparisons": rows})
+
+
+def _wanted(sets: Sets) -> list[str]:
+    """The names of the problem sets that are compared; none: all that both sides have."""
+    names = sets.names or (list(find_protocol(sets.protocol).sets) if sets.protocol else ())
+    return list(dict.fromkeys(map(set_name, names)))
+
+
+def _saved(side: ModelOptions, wanted: Sequence[str]) -> Saved | None:
+    """None if there are no saved generations, or if a model has none of a set that is wanted: it is scored then."""
+    saved = find_saved(side.name)
+    if saved is None or all(name in saved.rows for name in wanted):
+        return saved
+    try:
+        check_model(side.name)
+    except (ValueError, OSError):  # a file of generations
+        return saved
+    return None
 
 
 def _require_sets(side: ModelOptions, sets: Sets) -> None:

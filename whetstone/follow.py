@@ -6,7 +6,7 @@ Nothing is locked and nothing is written. A file that is being written, or that 
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ UNCHARTED = frozenset({"step", "tokens", "seconds_left", "memory", "mfu", "paddi
 
 @dataclass(frozen=True)
 class StageView:
-    """A stage. `status`: done, running, interrupted or to do; `steps` is 0 if it is not known."""
+    """A stage. `status`: done, running, scoring, interrupted or to do; `steps` is 0 if it is not known."""
 
     name: str
     kind: str
@@ -33,6 +33,7 @@ class StageView:
     steps: int = 0
     seconds: float = 0.0  # of wall time; of a stage under way that are left, as it estimates them
     numbers: dict[str, float] = field(default_factory=dict)  # of its last step
+    finished: bool = False  # its own work is; it may still be scored
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RunView:
         """The one under way, or else the last that trained."""
         begun = sorted((stage for stage in self.stages if stage.folder is not None), key=lambda stage: stage.step > 0)
         return next(
-            (stage for stage in begun if stage.status in ("running", "interrupted")), begun[-1] if begun else None
+            (stage for stage in begun if stage.status in ("running", "scoring", "interrupted")), begun[-1] if begun else None
         )
 
     @property
@@ -63,7 +64,8 @@ def read_run(folder: Path) -> RunView:
         )
     run = read_json(folder / "run.json")
     running = _is_running(folder)
-    found = [_stage(path, running) for path in _folders(folder)]
+    scoring = _being_scored(folder)
+    found = [_stage(path, running, scoring) for path in _folders(folder)]
     names = {stage.name for stage in found}
     listed = run.get("recipe", {}).get("stage", [])
     todo = [StageView(row["name"], row["kind"], "to do") for row in listed if row["name"] not in names]
@@ -79,19 +81,28 @@ def _folders(run: Path) -> list[Path]:
     return sorted(begun, key=lambda path: int(path.name.removeprefix(NEW).partition("-")[0]))
 
 
-def _stage(folder: Path, running: bool) -> StageView:
+def _being_scored(run: Path) -> set[str]:
+    """The stages whose scores have begun and are not complete. The base is scored after the first stage that trains."""
+    return {path.parent.name.removeprefix(NEW) for path in (run / "scores").glob(f"*/{STARTED}")}
+
+
+def _stage(folder: Path, running: bool, scoring: Collection[str] = ()) -> StageView:
     done = (folder / MANIFEST).exists()
+    name = folder.name.removeprefix(NEW).partition("-")[2]
+    unscored = name in scoring or "base" in scoring and (folder / "model").is_dir()
+    under_way = ("scoring" if done else "running") if running else "interrupted"
     facts = read_manifest(folder / (MANIFEST if done else STARTED))
     last = _last_row(folder / FILE_NAME)
     return StageView(
-        name=folder.name.removeprefix(NEW).partition("-")[2],
+        name=name,
         kind=facts["kind"],
-        status="done" if done else "running" if running else "interrupted",
+        status="done" if done and not unscored else under_way,
         folder=folder,
         step=int(last.get("step", 0)),
         steps=int(last.get("step", 0)) if done else int(facts["settings"].get("steps") or 0),
         seconds=facts["wall_seconds"] if done else float(last.get("seconds_left") or 0),
         numbers={name: value for name, value in last.items() if _is_number(value)},
+        finished=done,
     )
 
 
@@ -210,6 +221,7 @@ def as_json(view: RunView) -> dict[str, Any]:
             "name": stage.name,
             "kind": stage.kind,
             "status": stage.status,
+            "finished": stage.finished,
             "step": stage.step,
             "steps": stage.steps,
             "seconds": stage.seconds,

@@ -328,7 +328,14 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def choose_device(device: str) -> str:
-    """`auto` is a GPU if there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """`auto` is a GPU if there is one. Raises ValueError for a device that torch cannot use here."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        why = f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"device = {device!r}: torch cannot use it here ({why}). Take auto, which is a GPU if there is one, or cpu."
+        ) from None
+    return device

@@ -13,13 +13,12 @@ from whetstone.learner.cost import ASSUMED_BANDWIDTH, ASSUMED_MFU, bytes_as_text
 from whetstone.pipeline.history import last_speeds
 from whetstone.recipe import Recipe
 from whetstone.records import Score, from_row
-from whetstone.run.control import BESIDE, TITLES, conclusion, points
+from whetstone.run.control import BESIDE, TITLES, caution, conclusion, points
 from whetstone.run.folder import MANIFEST, SCORES
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.room import Estimate
 from whetstone.run.visible import visible, write_line
 
-FEW = 30  # problems, below which a bootstrap over them is not trusted
 BOUNDS = {"at most ": "≤ ", "about ": "~ ", "": ""}  # an estimate's bound as a sign
 
 
@@ -224,8 +223,8 @@ def print_comparison(a: str, b: str, rows: Sequence[Mapping[str, Any]]) -> None:
     write_line(f"A: {a}\nB: {b}")
     _console(150).print(table)
     for row in rows:
-        if row["problems"] < FEW:
-            write_line(f"warning: {row['benchmark']}: of {row['problems']} problems a bootstrap interval is too narrow")
+        if few := caution(row["problems"]):
+            write_line(f"warning: {row['benchmark']}: {few}")
         if any(row["left_out"]):
             only = " and ".join(
                 f"{count:,} of {side}" for count, side in zip(row["left_out"], "AB", strict=True) if count

@@ -20,7 +20,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # of a small curve
 FIRST = ("reward", "accuracy", "loss", "validation_loss", "margin", "response_length", "entropy", "tokens_per_second")
 CURVES, ANSWERS, LINES = 6, 3, 4
-COLOURS = {"done": "green", "running": "bold", "interrupted": "yellow", "to do": "dim"}
+COLOURS = {"done": "green", "running": "bold", "scoring": "bold", "interrupted": "yellow", "to do": "dim"}
 
 
 def watch(folder: Path, seconds: float, once: bool, out: TextIO | None = None) -> None:
@@ -89,11 +89,11 @@ def described(stage: StageView) -> str:
     parts = [stage.status]
     if stage.step:
         parts.append(
-            f"step {stage.step:,}" + (f" of {stage.steps:,}" if stage.steps and stage.status != "done" else "")
+            f"step {stage.step:,}" + (f" of {stage.steps:,}" if stage.steps and not stage.finished else "")
         )
     if stage.seconds:
-        parts.append(clock(stage.seconds) + ("" if stage.status == "done" else " left"))
-    if stage.status != "done":
+        parts.append(clock(stage.seconds) + ("" if stage.finished else " left"))
+    if not stage.finished:
         parts += [f"{name} {_short(stage.numbers[name])}" for name in FIRST[:4] if name in stage.numbers]
     return ", ".join(parts)
 
@@ -121,8 +121,8 @@ def _stages(view: RunView) -> Table:
     scores = {row["stage"]: _percent(row) for row in view.scores if row["main"]}
     for stage in view.stages:
         step = f"{stage.step:,}" if stage.step else ""
-        step += f"/{stage.steps:,}" if step and stage.steps and stage.status != "done" else ""
-        left = "" if stage.status == "done" else " left"
+        step += f"/{stage.steps:,}" if step and stage.steps and not stage.finished else ""
+        left = "" if stage.finished else " left"
         took = f"{clock(stage.seconds)}{left}" if stage.seconds else ""
         cells = stage.name, stage.status, step, took, scores.get(stage.name, "")
         table.add_row(*(visible(cell, one_line=True) for cell in cells), style=COLOURS[stage.status])

@@ -274,6 +274,15 @@ def test_the_command_compares_a_run_with_another_harness_and_says_what_differs(t
     assert row["difference"] == pytest.approx(-2 / 3) and row["only_a"] == 2
 
 
+def test_generations_of_other_problems_than_those_that_are_named_are_not_compared(tmp_path, monkeypatch, capsys):
+    sides = [evaluated(tmp_path / name, [sample(1, RIGHT, True)]) for name in "ab"]
+    for named in ("other", str(jsonl(tmp_path / "other.jsonl", [{"question": "1 + 1?", "answer": 2}]))):
+        monkeypatch.setattr(sys, "argv", ["whetstone", "compare", *sides, "--benchmark", named])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        assert done.value.code == 2 and "both need other" in capsys.readouterr().err
+
+
 def test_a_model_without_generations_needs_a_problem_set(tmp_path, monkeypatch, capsys):
     out = evaluated(tmp_path / "a", [sample(1, RIGHT, True)])
     monkeypatch.setattr(sys, "argv", ["whetstone", "compare", out, "http://127.0.0.1:9/v1"])

@@ -13,7 +13,7 @@ import pytest
 
 from whetstone.problems import columns, reading, table
 from whetstone.problems.columns import Columns
-from whetstone.problems.reading import Drop, read_problem
+from whetstone.problems.reading import Drop, Shipped, read_problem
 from whetstone.questions import splits
 from whetstone.questions.sources.file import FileSource
 from whetstone.questions.splits import normalise, template
@@ -25,7 +25,7 @@ ROWS = [
 ]
 
 
-def read(path: Path, **settings: Any) -> list[Problem | Drop]:
+def read(path: Path, **settings: Any) -> list[Problem | Shipped | Drop]:
     return list(FileSource(kind="file", path=str(path), **settings).problems("set", "train", 0))
 
 
@@ -80,6 +80,19 @@ def test_question_columns_are_joined_in_order(tmp_path: Path):
     path.write_text(json.dumps({"body": "Tom has 2 pens. ", "ask": "How many?", "answer": 2}))
     (problem,) = read(path, columns={"question": ["body", "ask"]})
     assert problem.question == "Tom has 2 pens. How many?"
+
+
+def test_a_column_of_worked_solutions_is_taught_with_the_answer_in_a_box(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    chat = [{"role": "assistant", "content": "So it is \\boxed{3}."}]
+    worked = ["1 + 1 makes 2.", chat, "", None]
+    rows = ({"question": f"What is 1 + {n}?", "answer": n + 1, "steps": steps} for n, steps in enumerate(worked, 1))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, *without = read(path, columns={"solution": "steps"})
+    assert isinstance(first, Shipped) and first.traces == ("1 + 1 makes 2.\n\nThe answer is $\\boxed{2}$.",)
+    assert isinstance(second, Shipped) and second.traces == ("So it is \\boxed{3}.",)
+    assert [type(problem) for problem in without] == [Problem, Problem]
+    assert FileSource(kind="file", path=str(path), columns={"solution": "steps"}).ships_solutions
 
 
 def test_limit_reads_the_first_rows(tmp_path: Path):

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+import transformers
 
 from tests.serve.served import exact, openai, served, until
 from tests.tiny_models import TEXTS
@@ -173,7 +174,29 @@ def test_thinking_ends_at_its_budget(client):
     assert len(answer.choices[0].logprobs.content) == 60, "tokens that were not sampled are noted, too"
 
 
+def test_a_request_switches_thinking_as_transformers_renders_it(folder, tmp_path):
+    """Its prompt is transformers' with `enable_thinking`, and thinking that the prompt opens is not in the answer."""
+    shutil.copytree(folder, path := tmp_path / "tiny")
+    switch = "{% if add_generation_prompt and enable_thinking %}{{ '<think>\\n' }}{% endif %}"
+    with (path / "chat_template.jinja").open("a") as template:
+        template.write(switch)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    with served(path, batch=8, queue=9) as running:
+        client, thought = running.client(), {}
+        for thinking in (None, True, False):
+            kwargs = {} if thinking is None else {"enable_thinking": thinking}
+            for more in ({}, {"beams": 2}):
+                answer = chat(client, max_tokens=6, extra_body={"chat_template_kwargs": kwargs} | more)
+                ids = tokenizer.apply_chat_template(ASKED, add_generation_prompt=True, **kwargs)["input_ids"]
+                assert answer.usage.prompt_tokens == len(ids)
+                thought[thinking] = bool(getattr(answer.choices[0].message, "reasoning_content", None))
+    assert thought == {None: False, True: True, False: False}
+
+
 REFUSED = [
+    ({"chat_template_kwargs": {"enable_thinking": True}}, 400, "chat_template_kwargs", "has no switch for thinking"),
+    ({"chat_template_kwargs": {"enable_thinking": 1}}, 400, "chat_template_kwargs", "true or false"),
+    ({"chat_template_kwargs": {"date": True}}, 400, "chat_template_kwargs", "date"),
     ({"temprature": 1}, 400, "temprature", "did you mean 'temperature'"),
     ({"temperature": -1}, 400, "temperature", "greater than or equal to 0"),
     ({"temperature": "hot"}, 400, "temperature", "'hot'"),

@@ -52,7 +52,7 @@ class Decoding:
         """The sequence is decoded with the others from the next step on."""
         if self.streaming or sequence.sampling.stop:
             removable = sequence.control.removable if sequence.control else ()
-            self._detokenizers[sequence] = Detokenizer(self.chat, sequence.sampling.stop, removable)
+            self._detokenizers[sequence] = Detokenizer(sequence.chat or self.chat, sequence.sampling.stop, removable)
         self.scheduler.waiting.append(sequence)
 
     @property
@@ -167,7 +167,7 @@ class Decoding:
         self._occurring.pop(sequence, None)
         detokenizer = self._detokenizers.pop(sequence, None)
         stopped = detokenizer is not None and detokenizer.stopped
-        text = detokenizer.text if stopped else self.chat.completion(sequence.ids)
+        text = detokenizer.text if stopped else (sequence.chat or self.chat).completion(sequence.ids)
         name = sequence.prompt.problem_id, sequence.prompt.index
         return Completion(*name, text, stop, sequence.prompt_ids, sequence.ids, sequence.logprobs)
 

@@ -4,6 +4,7 @@ import collections.abc as abc
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from whetstone.chat import Chat
 from whetstone.records import Prompt, Sampling
 
 
@@ -47,6 +48,7 @@ class Sequence:
     # of a group with the same prompt the first is prefilled; `first` is set in the siblings that wait for that
     first: "Sequence | None" = None
     siblings: "list[Sequence]" = field(default_factory=list)
+    chat: Chat | None = None  # that wrote its prompt, if it is not the decoding's
 
     @property
     def length(self) -> int:

@@ -97,6 +97,8 @@ def evaluate_model(
         raise ValueError(
             f"two problem sets are called {twice!r}: their generations would share a folder. Rename a file."
         )
+    if output is not None and output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file, and generations need a folder: name another --output.")
     with tempfile.TemporaryDirectory() as temporary:
         opened = _Opened(options)
         scores = [_scored(opened, task, seed, output or Path(temporary), listed) for task in tasks]

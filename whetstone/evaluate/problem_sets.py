@@ -67,11 +67,15 @@ def read_problems(
 
 def _unusable(drops: list[Drop], rows: int) -> str:
     """What is wrong with the rows that give no problem, and the remedy."""
+    alike = Counter((drop.reason, drop.detail) for drop in drops)
+    first = {(drop.reason, drop.detail): drop for drop in reversed(drops)}
     shown = [
-        f"{drop.file and drop.file + ', '}line {drop.line}: {drop.reason}{drop.detail and ': '}{drop.detail}"
-        for drop in drops[:SHOWN]
+        f"{first[why].file and first[why].file + ', '}line {first[why].line}: {': '.join(filter(None, why))}"
+        + (f" (as in {count - 1:,} more)" if count > 1 else "")
+        for why, count in list(alike.items())[:SHOWN]
     ]
-    more = f" (and {len(drops) - SHOWN} more)" if len(drops) > SHOWN else ""
+    rest = sum(list(alike.values())[SHOWN:])
+    more = f" (and {rest:,} more)" if rest else ""
     return (
         f"{len(drops)} of {rows} rows cannot be used: {'; '.join(shown)}{more}. A score on fewer problems would be another "
         "problem set's: mend or remove the rows, or name the right columns with --column question=THEIRS --column "
@@ -101,6 +105,14 @@ def _find_problems(
     except ValueError as error:
         raise ValueError(f"benchmark {benchmark!r} is neither a file nor a published set: {error}") from error
     return [test_file(benchmark, described)], benchmark.rpartition(":")[2], described
+
+
+def set_name(benchmark: str) -> str:
+    """The name that `read_problems` gives a problem set. Raises FileNotFoundError for a pattern that fits nothing."""
+    path = Path(benchmark)
+    if path.exists() or has_magic(benchmark):
+        return fitting_name(_name_of(path, find_files(benchmark)))
+    return fitting_name(path.name.split(".")[0]) if suffix_of(path) in FORMATS else benchmark.rpartition(":")[2]
 
 
 def _is_ours(key: str, rows: Sequence[Row]) -> bool:

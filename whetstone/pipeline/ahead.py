@@ -48,7 +48,8 @@ def _of_rollouts(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
         yield (
             f"there will be no rollouts for {'its' if len(without) == len(asked) else 'some'} problems: {', '.join(without)} "
             f"gives neither formulas nor worked solutions, and {why}. Name a server, as in teacher = {{ server = "
-            '"http://localhost:8000/v1", model = "name" }, or the column of the formula (columns = { formula = "…" }).'
+            '"http://localhost:8000/v1", model = "name" }, or a column of your file: columns = { solution = "…" } for worked '
+            'solutions, columns = { formula = "…" } for formulas.'
         )
 
 

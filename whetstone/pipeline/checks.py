@@ -12,7 +12,7 @@ from whetstone.pipeline.base import refuse_new_tokens
 from whetstone.pipeline.scores import headline, scored_sets
 from whetstone.pipeline.staleness import starts_from_path
 from whetstone.prompting import read_examples
-from whetstone.recipe import Recipe
+from whetstone.recipe import KINDS, Recipe
 from whetstone.recipe_stage import RecipeStage
 from whetstone.run.mistakes import install_hint
 from whetstone.template import TemplateError, has_switch, no_switch
@@ -25,7 +25,7 @@ def check_stages(recipe: Recipe, stages: Sequence[RecipeStage]) -> None:
     """Raises the mistake that keeps one of the stages from running, or a ValueError with all of them."""
     mistakes: dict[str, Exception] = {}
     for stage in stages:
-        for check in (_room, _files, _model, _adapter, _prompt, _device, _benchmarks):
+        for check in (_room, _files, _model, _adapter, _prompt, _device, _sampler, _benchmarks):
             try:
                 check(recipe, stage)
             except USERS as error:
@@ -102,6 +102,15 @@ def _device(recipe: Recipe, stage: RecipeStage) -> None:
             raise ValueError(
                 '[parallel] device = "cuda": torch sees no GPU here. Use another machine, or device = "auto" for a CPU.'
             )
+
+
+def _sampler(recipe: Recipe, stage: RecipeStage) -> None:
+    """A kind of stage of the user's own may use the servers, too."""
+    if recipe.sampler.used and all(other.kind in KINDS and other.kind != "rl" for other in recipe.stages):
+        raise ValueError(
+            "[sampler] names servers for the rollouts of rl, and the recipe has no stage of this kind: all others sample in "
+            "their own process. Leave the table out."
+        )
 
 
 def _benchmarks(recipe: Recipe, stage: RecipeStage) -> None:

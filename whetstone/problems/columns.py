@@ -5,14 +5,15 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from whetstone.problems.chats import asked, one_system
+from whetstone.problems.chats import asked, completion_of, one_system
 from whetstone.problems.reading import (
     ProblemSet,
     Reading,
     after_hashes,
     last_box,
+    with_box,
 )
-from whetstone.problems.row import EXCERPT, Row, cell, excerpt
+from whetstone.problems.row import EXCERPT, Row, cell, excerpt, has_cell
 from whetstone.problems.values import answer_of, level_of, optional
 from whetstone.run.settings import Settings
 
@@ -63,6 +64,9 @@ class Columns(Settings):
     policy: str | None = Field(None, description="the answer policy of the row; None: the source's")
     formula: str | None = Field(None, description="an arithmetic expression that the procedural teacher can explain")
     system: str | None = Field(None, description="a system message before the question")
+    solution: str | None = Field(
+        None, description="a worked solution, which is verified and taught; the answer is put in a box if it is in none"
+    )
 
     @field_validator("question")
     @classmethod
@@ -78,7 +82,7 @@ class Columns(Settings):
     @property
     def named(self) -> tuple[str, ...]:
         """Every column that is named, once."""
-        optional = (getattr(self, field) for field in OPTIONAL)
+        optional = (getattr(self, field) for field in (*OPTIONAL, "solution"))
         return tuple(dict.fromkeys((*self.questions, self.answer, *(name for name in optional if name is not None))))
 
     def layout(self, answer_from: AnswerFrom = "column") -> ProblemSet:
@@ -91,6 +95,15 @@ class Columns(Settings):
             fields = {field: optional(row, getattr(self, field)) for field in OPTIONAL}
             fields["system"] = one_system(fields["system"], *(system for system, _ in parts))
             question = " ".join(filter(None, (question for _, question in parts)))
-            return Reading(question, answer, **fields | {"level": level_of(fields["level"])})
+            fields["level"] = level_of(fields["level"])
+            return Reading(question, answer, _worked(row, self.solution, answer), **fields)
 
         return ProblemSet(read, licence="")
+
+
+def _worked(row: Row, column: str | None, answer: str) -> tuple[str, ...]:
+    """The worked solution of a row as a completion, if it has one. Raises ValueError."""
+    if column is None or not has_cell(row, column):
+        return ()
+    solution = completion_of(cell(row, column), repr(column))
+    return (with_box(solution, answer) if answer else solution,) if solution else ()

@@ -50,7 +50,7 @@ def _difference(run: RunRecord, other: RunRecord, stage: str, benchmark: str) ->
     if not shared:
         return "0", "–"
     alike = [[row for row in rows if (row["problem_id"], row["question"]) in shared] for rows in (ours, theirs)]
-    return f"{len(shared):,}", signed(*paired_bootstrap(*alike))
+    return f"{len(shared):,}", signed(*paired_bootstrap(*alike), problems=len(shared))
 
 
 def _marks(run: RunRecord, stage: str, benchmark: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from whetstone.report.read import RunRecord, StageRecord
+from whetstone.run.control import FEW, caution
 from whetstone.run.control import TITLES as CONTROL_TITLES
 
 TITLES = {
@@ -67,10 +68,11 @@ def plus(fraction: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def signed(difference: float, low: float, high: float) -> str:
-    """A difference above its interval, in colour if the interval excludes 0."""
+def signed(difference: float, low: float, high: float, problems: int = FEW) -> str:
+    """A difference above its interval, in colour if the interval excludes 0; of few problems with a caution."""
     colour = "up" if low > 0 else "down" if high < 0 else ""
-    return f'<span class="{colour}">{plus(difference)}</span><br><small>{plus(low)} to {plus(high)}</small>'
+    few = f"<br><small>{caution(problems)}</small>" if caution(problems) else ""
+    return f'<span class="{colour}">{plus(difference)}</span><br><small>{plus(low)} to {plus(high)}</small>{few}'
 
 
 def gain(run: RunRecord, stage: StageRecord | None, benchmark: str) -> str:
@@ -78,7 +80,7 @@ def gain(run: RunRecord, stage: StageRecord | None, benchmark: str) -> str:
     if stage is None:
         return ""
     row = run.difference(stage.name, stage.start, benchmark)
-    return signed(row["difference"], row["low"], row["high"]) if row else "–"
+    return signed(row["difference"], row["low"], row["high"], row.get("problems", FEW)) if row else "–"
 
 
 def table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:

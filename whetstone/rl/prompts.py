@@ -92,9 +92,10 @@ def chosen(
         else:
             pool.append(problem)
     if len(pool) < 2:
+        of_each = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         lacks = shortcomings([rollout for group in groups for rollout in group], stage.settings.max_tokens)
         raise ValueError(
-            f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({dict(counts)}): RL needs two or "
+            f"{stage.name}: {len(pool)} of {len(candidates)} candidate prompts are left ({of_each}): RL needs two or "
             "more prompts that the model solves sometimes, but not nearly always. "
             + "".join(f"{words} " for words in lacks.values())
             + "Choose pool.levels nearer to what it can do, more prompts (pool.prompts) or rollouts of each (pool.samples), "

@@ -75,13 +75,15 @@ def embedding_name(model: object) -> str:
 @contextmanager
 def rollout_sampler(stage: Stage, student: "Student", learner: "Learner") -> Iterator[RolloutSampler]:
     """Servers that are launched end with it, and what was published for them is removed."""
+    folder = stage.folder / "published"
     if not stage.sampler.used:
+        if learner.process_group.main:
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt with servers, which was killed
         yield InProcess(stage, student, learner)
         return
     from whetstone.decode.server_launch import Fleet
     from whetstone.decode.server_sampler import VllmSampler
 
-    folder = stage.folder / "published"
     with ExitStack() as stack:
         addresses, again = stage.sampler.servers, None
         if stage.sampler.launch:

@@ -6,6 +6,7 @@ from typing import Any
 MARK = "-control-"  # in the names of control stages, and of no other stage
 
 CHOICE = "choice.json"  # of the prompts that the control `prompt` tried
+FEW = 30  # problems, below which a bootstrap over them is not trusted
 BESIDE = ("stage_minus_control", "last_minus_control")  # keys of a control's score (pipeline/beside.py)
 
 # Control -> what it does instead of its stage
@@ -49,10 +50,19 @@ def conclusion(found: Mapping[str, Any]) -> str:
     'outside the interval of its control; by flexible extraction +1.0 [-2.0, +4.0], inside the interval of its control'
     """
     said = reading(found["low"], found["high"])
-    if found.get("flexible_difference") is None:
-        return said
-    granted = reading(found["flexible_low"], found["flexible_high"])
-    return said if granted == said else f"{said}; by flexible extraction {points(found, 'flexible_')}, {granted}"
+    if found.get("flexible_difference") is not None:
+        granted = reading(found["flexible_low"], found["flexible_high"])
+        said += f"; by flexible extraction {points(found, 'flexible_')}, {granted}" if granted != said else ""
+    return "; ".join(filter(None, (said, caution(found.get("problems", FEW)))))
+
+
+def caution(problems: int) -> str:
+    """About a paired interval over so many problems; "" if they are enough.
+
+    >>> caution(12)
+    'of 12 problems a bootstrap interval is too narrow'
+    """
+    return f"of {problems} problems a bootstrap interval is too narrow" if 0 < problems < FEW else ""
 
 
 def reading(low: float, high: float) -> str:

@@ -8,7 +8,9 @@ from whetstone.run.settings import Operational, Settings
 
 
 class SamplerSettings(Settings):
-    """vLLM servers that sample RL's rollouts instead of this process (docs/rollout_servers.md): named or launched."""
+    """vLLM servers that sample RL's rollouts instead of this process (docs/rollout_servers.md): named or launched. Other kinds
+    of stage sample in their own process.
+    """
 
     servers: Annotated[tuple[str, ...], Operational] = Field(
         (), description="their addresses, up to and including /v1; all must read the run's folder under the same path"

@@ -8,15 +8,18 @@ import queue
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from whetstone.chat import Chat
 from whetstone.decode.beam_search import Beams, Scored, beam_steps
 from whetstone.decode.decoding import Decoding, Piece
 from whetstone.decode.engine import Engine
 from whetstone.decode.sequence import Sequence as Decoded
 from whetstone.records import Completion, Prompt
 from whetstone.run.progress import say
+from whetstone.template import set_thinking
 
 STOPS = "the server stops"
 Notes = list[list[tuple[int, float]]]  # `Sequence.likeliest`
@@ -50,6 +53,7 @@ class Search(NamedTuple):
 
     prompt: Prompt
     settings: Beams
+    chat: Chat
 
 
 Work = list[Decoded] | Search
@@ -78,11 +82,23 @@ class Lane:
         self._kept.__enter__()
         self.decoding: Decoding = engine.open_decoding(max_batch)
         self.jobs: dict[str, Job] = {}
+        self._chats: dict[bool | None, Chat] = {None: engine.chat}
+
+    def chat(self, thinking: bool | None) -> Chat:
+        """The model's, with its template's switch for thinking set. Raises TemplateError if it has none."""
+        if thinking not in self._chats:
+            own = self.engine.chat
+            tokenizer = deepcopy(own.tokenizer)
+            set_thinking(tokenizer, thinking)
+            self._chats[thinking] = Chat(tokenizer, own.stops)
+        return self._chats[thinking]
 
     def add(self, job: Job) -> None:
         work = job.prepare(self)
         if isinstance(work, Search):
-            job.search = beam_steps(self.engine, [work.prompt], work.settings)
+            engine = copy(self.engine)
+            engine.chat = work.chat
+            job.search = beam_steps(engine, [work.prompt], work.settings)
         else:
             job.sequences = {sequence.prompt.index: sequence for sequence in work}
             for sequence in work:

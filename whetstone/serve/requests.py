@@ -4,7 +4,7 @@ A parameter that would change the answer and that this server does not know is r
 (`user`, `metadata`, `store`, …) and those at their neutral value (`tools: []`, `presence_penalty: 0`) are accepted. A null is
 a parameter that is not given.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty` and `stop_token_ids` as in vLLM; `think_most` and `think_least` (tokens
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `chat_template_kwargs` as in vLLM; `think_most` and `think_least` (tokens
 of thinking), `beams` (beam search) and `as_trained` (the prompt of training is put around what the user says).
 """
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from whetstone.records import Message, Sampling
 from whetstone.run.mistakes import shown, suggestion
+from whetstone.template import SWITCHES
 
 MOST_CHOICES = 64  # of a request: its prompts times n
 MOST_LIKELIEST = 20  # alternatives per token
@@ -40,11 +41,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {  # what this server cannot do, and the v
     "audio": (),
     "reasoning_effort": (),
     "verbosity": ("medium",),
-    "chat_template_kwargs": ({},),
+    "chat_template_kwargs": ({},),  # of completions: a chat takes them
 }
 REMEDY = {
     "reasoning_effort": "Use think_most and think_least, the bounds of its thinking in tokens.",
-    "chat_template_kwargs": "Start the server with --think or --no-think.",
+    "chat_template_kwargs": "Ask for a chat completion: a completion's prompt has no template.",
     "frequency_penalty": "Use repetition_penalty.",
     "presence_penalty": "Use repetition_penalty.",
 }
@@ -126,6 +127,20 @@ class ChatRequest(Request):
     think_least: int = Field(0, ge=0)
     beams: int = Field(1, ge=1, le=MOST_CHOICES)
     as_trained: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
+
+    @property
+    def thinking(self) -> bool | None:
+        """The chat template's switch; None: as the server was started. Raises BadRequest."""
+        values = set()
+        for name, value in self.chat_template_kwargs.items():
+            if name not in SWITCHES or not isinstance(value, bool):
+                why = f"chat_template_kwargs: {name} = {shown(value)}: it takes {SWITCHES[0]}, true or false."
+                raise BadRequest(why, "chat_template_kwargs")
+            values.add(value)
+        if len(values) > 1:
+            raise BadRequest(f"chat_template_kwargs: {' and '.join(SWITCHES)} differ: give one.", "chat_template_kwargs")
+        return next(iter(values), None)
 
     @property
     def alternatives(self) -> int | None:
@@ -163,7 +178,7 @@ def read_request(kind: type[R], body: bytes) -> R:
     if not isinstance(given, dict):
         raise BadRequest("The body is not a JSON object.")
     given = {name: value for name, value in given.items() if value is not None and name not in IGNORED}
-    for name in NEUTRAL.keys() & given.keys():
+    for name in (NEUTRAL.keys() - kind.model_fields.keys()) & given.keys():
         if given.pop(name) not in NEUTRAL[name]:
             raise BadRequest(f"{name} is not supported by this server. {REMEDY.get(name, 'Leave it out.')}", name)
     try:
@@ -190,6 +205,7 @@ def _check(request: Request) -> None:
     if any(math.isnan(value) for _, value in request.biases):
         raise BadRequest("logit_bias holds a value that is not a number.", "logit_bias")
     if isinstance(request, ChatRequest):
+        _ = request.thinking
         if request.top_logprobs is not None and not request.logprobs:
             raise BadRequest("top_logprobs is given without logprobs: set logprobs to true.", "top_logprobs")
         if request.beams > 1:

@@ -25,11 +25,11 @@ function drawStages(run) {
   const scores = new Map(run.scores.filter((score) => score.main).map((score) => [score.stage, score]));
   const percent = (share) => (100 * share).toFixed(1);
   const rows = run.stages.map((stage) => {
-    const of = stage.status !== "done" && stage.steps ? ` of ${short(stage.steps)}` : "";
+    const of = !stage.finished && stage.steps ? ` of ${short(stage.steps)}` : "";
     const score = scores.get(stage.name);
     const cells = [
       stage.name, stage.status, stage.step ? short(stage.step) + of : "",
-      stage.seconds ? clock(stage.seconds) + (stage.status === "done" ? "" : " left") : "",
+      stage.seconds ? clock(stage.seconds) + (stage.finished ? "" : " left") : "",
       stage.numbers.tokens_per_second ? short(stage.numbers.tokens_per_second) : "",
       score ? `${percent(score.mean)} [${percent(score.low)}, ${percent(score.high)}]` : "",
     ];

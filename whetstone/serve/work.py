@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from whetstone.chat import Chat
 from whetstone.decode.beam_search import Beams
 from whetstone.decode.budget_forcing import BudgetForcing
 from whetstone.decode.decoding import likeliest
@@ -12,6 +13,7 @@ from whetstone.prompting import Prompting
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.serve.decoder import Echo, Lane, Notes, Search, Work
 from whetstone.serve.requests import BadRequest, ChatRequest, Request, TextRequest
+from whetstone.template import TemplateError, no_switch
 
 DEFAULT_TOKENS = 16  # of a completion without max_tokens, OpenAI's number
 
@@ -23,17 +25,18 @@ def chat_work(request: ChatRequest, name: str, seed: int, trained: Callable[[], 
         turns = request.turns()
         if request.as_trained:
             turns = as_trained(turns, trained())
-        ids = lane.engine.chat.prompt_ids(turns)
+        chat = _chat(request, lane)
+        ids = chat.prompt_ids(turns)
         most = request.max_completion_tokens or request.max_tokens
         sampling = _sampling(request.model_copy(update={"max_tokens": most}), lane, ids)
         if request.beams > 1:
             beams = Beams(request.beams, sampling.max_tokens, best=request.n)
-            return Search(Prompt(name, 0, turns), beams)
+            return Search(Prompt(name, 0, turns), beams, chat)
         control = None
         if request.think_most is not None or request.think_least:
-            control = BudgetForcing(lane.engine.chat, request.think_most, request.think_least)
+            control = BudgetForcing(chat, request.think_most, request.think_least)
         prompts = [Prompt(name, index, turns) for index in range(request.n)]
-        return [_sequence(request, prompt, ids, sampling, seed, control) for prompt in prompts]
+        return [_sequence(request, prompt, ids, sampling, seed, control, chat) for prompt in prompts]
 
     return prepare
 
@@ -83,6 +86,16 @@ def as_trained(turns: tuple[Message, ...], prompting: Prompting) -> tuple[Messag
     return (*start, *around)
 
 
+def _chat(request: ChatRequest, lane: Lane) -> Chat:
+    """Raises BadRequest if the template has no switch for thinking."""
+    thinking = request.thinking
+    try:
+        return lane.chat(thinking)
+    except TemplateError as error:
+        why = no_switch("this model", bool(thinking)).partition(": ")[2]
+        raise BadRequest(f"chat_template_kwargs: {why}", "chat_template_kwargs") from error
+
+
 def own_sampling(lane: Lane) -> Sampling:
     """What the model's generation_config.json says, and OpenAI's defaults for the rest."""
     config = lane.engine.model.generation_config
@@ -115,8 +128,9 @@ def _sampling(request: Request, lane: Lane, ids: list[int]) -> Sampling:
 
 
 def _sequence(
-    request: Request, prompt: Prompt, ids: list[int], sampling: Sampling, seed: int, control: BudgetForcing | None
+    request: Request, prompt: Prompt, ids: list[int], sampling: Sampling, seed: int, control: BudgetForcing | None,
+    chat: Chat | None = None,
 ) -> Sequence:
     stream = draws(seed, "", prompt.index)
     steered = control(prompt) if control else None
-    return Sequence(prompt, ids, sampling, stream, steered, alternatives=request.alternatives)
+    return Sequence(prompt, ids, sampling, stream, steered, alternatives=request.alternatives, chat=chat)

@@ -39,6 +39,10 @@ class FileSource(RowSource):
     def has_formulas(self) -> bool:
         return self.columns.formula is not None
 
+    @property
+    def ships_solutions(self) -> bool:
+        return self.columns.solution is not None
+
     def placed_rows(self) -> Iterator[tuple[str, int, Row | BrokenRow]]:
         return read_tables(find_files(self.path), self.columns.named)
 
