@@ -70,7 +70,14 @@ class Vllm:
                 content = weight.detach().numpy().tobytes() if weight.ndim == 1 else b""
                 yield f"dp0:pp0:pcp0:tp0:{name}", hashlib.sha256(content).hexdigest()
 
+    def score(self, ids: list[int]) -> list[dict | None]:
+        with torch.no_grad():
+            logprobs = self.weights(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        return [None, *({str(i): {"logprob": float(row[i])}} for i, row in zip(ids[1:], logprobs, strict=True))]
+
     def complete(self, body: dict) -> dict[str, Any]:
+        if "prompt_logprobs" in body:
+            return {"choices": [{"prompt_logprobs": self.score(body["prompt"])}]}
         self.asked.append(body["prompt"])
         sampling = Sampling(body["temperature"], body["max_tokens"])
         prompt = Prompt("x", 0, (Message("user", "x"),))

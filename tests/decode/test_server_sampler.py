@@ -11,7 +11,8 @@ from tests.vllm_like import dies, sleeps, vllm
 from whetstone import model as models
 from whetstone.batch import answer_row
 from whetstone.chat import Chat
-from whetstone.decode.server_sampler import SamplerLost, VllmSampler, digests, untie
+from whetstone.decode.published import Published, digests, untie
+from whetstone.decode.server_sampler import SamplerLost, VllmSampler
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.sampler_settings import SamplerSettings
@@ -40,8 +41,10 @@ def folders(tmp_path_factory):
 
 
 def sampler(published, *addresses, **settings) -> VllmSampler:
-    chosen = SamplerSettings(servers=addresses, **({"in_flight": 3, "wait": 0.0, "timeout": 20.0} | settings))
-    return VllmSampler(chosen, addresses, Chat(models.load(published, "cpu")[1]), published)
+    chosen = SamplerSettings(servers=addresses, **({"in_flight": 3, "wait": 0.0} | settings))
+    made = VllmSampler(chosen, addresses, Chat(models.load(published, "cpu")[1]))
+    made.give = lambda: made.publish(Published("v1", published))
+    return made
 
 
 def asked(completions) -> Counter:
@@ -56,7 +59,8 @@ def test_rollouts_are_of_the_published_weights_as_the_learner_computes_them(fold
     model, _ = models.load(new, "cpu")
     with vllm(old) as (one, first), vllm(old) as (two, second):
         servers = sampler(new, one, two)
-        [*probes] = servers.publish("v1")
+        servers.give()
+        probes = servers.probes()
         completions = list(servers.generate(PROMPTS, SAMPLING))
     assert len(probes) == 2 and asked(completions) == ONCE
     learner = Learner(model, servers.chat.size, ParallelSettings(device="cpu"))
@@ -86,7 +90,7 @@ def test_a_folder_gets_a_head_of_its_own_with_the_embeddings_numbers(tmp_path):
 )
 def test_a_server_that_does_not_take_the_weights_is_refused(folders, fault, message):
     with vllm(folders[0], **fault) as (address, _), pytest.raises(ValueError, match=message):
-        sampler(folders[1], address).publish("v1")
+        sampler(folders[1], address).give()
 
 
 def lies(**wrong):
@@ -110,7 +114,7 @@ def test_what_a_lost_server_has_not_answered_the_others_answer(folders, fault, c
     old, new = folders
     with vllm(old, answer=fault) as (bad, _), vllm(old) as (good, _):
         servers = sampler(new, bad, good, in_flight=1)
-        servers.publish("v1")
+        servers.give()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
     assert "is lost" in capfd.readouterr().err and [s.lost for s in servers.servers] == [1, 0]
 
@@ -119,7 +123,7 @@ def test_a_server_that_is_too_slow_is_lost(folders):
     old, new = folders
     with vllm(old, answer=sleeps(3)) as (slow, _), vllm(old) as (good, _):
         servers = sampler(new, slow, good, in_flight=1, timeout=0.5)
-        servers.publish("v1")
+        servers.give()
         for server in servers.servers:
             server.ready = True  # also if this machine is so slow that a probe took half a second
         assert asked(servers.generate(PROMPTS[:6], SAMPLING)) == Counter(asked(PROMPTS[:6]))
@@ -129,7 +133,7 @@ def test_a_server_that_was_started_again_samples_only_after_it_got_the_weights(f
     old, new = folders
     with vllm(old) as (address, served):
         servers = sampler(new, address)
-        servers.publish("v1")
+        servers.give()
         served.start()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
         assert served.version == "v1" and served.calls["/collective_rpc"] == 2
@@ -139,7 +143,7 @@ def test_a_server_that_was_started_again_samples_only_after_it_got_the_weights(f
 def test_a_server_that_comes_back_within_the_wait_goes_on(folders):
     with vllm(folders[0], answer=dies(4, 7)) as (address, served):
         servers = sampler(folders[1], address, in_flight=1, wait=600.0)
-        servers.publish("v1")
+        servers.give()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
     assert served.calls["/collective_rpc"] >= 2
 
@@ -147,7 +151,7 @@ def test_a_server_that_comes_back_within_the_wait_goes_on(folders):
 def test_without_a_server_the_run_ends_and_says_what_to_do(folders):
     with vllm(folders[0], answer=dies(3)) as (address, _):
         servers = sampler(folders[1], address)
-        servers.publish("v1")
+        servers.give()
     with pytest.raises(SamplerLost, match=r"no server can sample: http.*finished steps are kept"):
         list(servers.generate(PROMPTS, SAMPLING))
 
@@ -155,7 +159,7 @@ def test_without_a_server_the_run_ends_and_says_what_to_do(folders):
 def test_a_server_without_the_endpoints_is_refused_with_the_way_to_start_it(folders):
     lacks = vllm(folders[0], lacks="/collective_rpc")
     with lacks as (address, _), pytest.raises(ValueError, match=r"knows no /collective_rpc.* VLLM_SERVER_DEV_MODE=1"):
-        sampler(folders[1], address).publish("v1")
+        sampler(folders[1], address).give()
 
 
 def test_only_a_temperature_can_be_asked_for(folders):
@@ -168,5 +172,5 @@ def test_a_secret_in_an_address_stands_in_no_message(folders, monkeypatch):
     servers = sampler(folders[1], "http://me:${STUDENT_KEY}@127.0.0.1:9/v1")
     assert servers.servers[0].address == "http://me:swordfish@127.0.0.1:9"
     with pytest.raises(SamplerLost, match="no server can sample") as lost:
-        servers.publish("v1")
+        servers.give()
     assert "swordfish" not in str(lost.value)

@@ -20,6 +20,9 @@ class SamplerSettings(Settings):
         ("vllm", "serve"), min_length=1, description="what starts a server; the model's folder follows"
     )
     options: Annotated[tuple[str, ...], Operational] = Field((), description="further arguments of the command")
+    adapter: Annotated[bool, Operational] = Field(
+        False, description="with [adapter]: load the adapter beside the servers' own weights, instead of merged weights"
+    )
     in_flight: Annotated[int, Operational] = Field(
         64, ge=1, le=4096, description="requests at once, of each server; each is for one completion"
     )
