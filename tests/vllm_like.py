@@ -39,17 +39,28 @@ class Vllm:
 
     def start(self) -> None:
         """As after a restart: with the weights and the version that it was started with."""
+        self.adapters: dict[str, Path] = {}
         self.load(self.start_folder)
         self.version = "default"
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, adapter: Path | None = None) -> None:
+        self.adapter = adapter
         model, tokenizer = models.load(folder, "cpu")
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         self.engine, self.weights = Engine(model, tokenizer), model
 
     def reply(self, path: str, body: dict) -> dict[str, Any]:
         self.calls[path] += 1
         if path == "/v1/models":
-            return {"data": [{"id": "student"}]}
+            return {"data": [{"id": name} for name in ("student", *self.adapters)]}
+        if path == "/v1/load_lora_adapter":
+            self.adapters[body["lora_name"]] = Path(body["lora_path"])
+            self.load(self.start_folder, Path(body["lora_path"]))
+        if path == "/v1/unload_lora_adapter":
+            del self.adapters[body["lora_name"]]
         if path == "/weight_info":
             return {"weight_version": self.version}
         if path == "/update_weight_version":
@@ -60,6 +71,8 @@ class Vllm:
         if path == "/weight_checker":
             return {"checksums": dict(self.digests())}
         if path == "/v1/completions":
+            if body["model"] not in ("student", *self.adapters):
+                raise LookupError
             return self.complete(body)
         return {}
 
@@ -114,6 +127,8 @@ def vllm(folder: Path, **faults):
             try:
                 lacks = self.path == served.lacks
                 send(self, {}, 404) if lacks else send(self, served.reply(self.path, body))
+            except LookupError:
+                send(self, {"error": {"message": f"The model {body['model']} does not exist."}}, 404)
             except ConnectionError:
                 self.close_connection = True
 

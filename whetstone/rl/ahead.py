@@ -85,14 +85,15 @@ class Ahead:
         return sampled
 
     def described(self, step: int, sampled: Sampled) -> dict[str, float]:
-        """Metrics, at the end of a step: by how many steps the weights that sampled lag behind, on average over the groups
-        that are trained on; the share of the step's time in which training waited for rollouts.
+        """Metrics, at the end of a step: `staleness` is by how many steps the weights that sampled are older, on average over
+        the groups that are trained on; `waiting` is the share of the step's time in which training waited for rollouts.
         """
         if not self.keeps:
             return {}
-        lags = [step - group.step + group.behind for group in sampled.kept]
+        lags = [step - group.step + group.behind for group in sampled.kept or sampled.groups]
         elapsed = max(1e-9, time.monotonic() - self.began)
         found = {"waiting": self.waited / elapsed, "sampling_seconds": sampled.seconds}
+        found["training_seconds"] = elapsed - self.waited  # and of giving the weights away
         found |= {"staleness": sum(lags) / len(lags)} if lags else {}
         return found if sampled.gap is None else found | {"sampler_gap": sampled.gap}
 
