@@ -37,7 +37,7 @@ class Trainer:
     def __init__(self, recipe: Path, stage: Path):
         self.stage, self.log = stage, recipe.with_suffix(".log")
         with self.log.open("ab") as out:
-            command = [sys.executable, "-m", "whetstone", "run", str(recipe)]
+            command = [sys.executable, "-c", "from whetstone.cli import main; main()", "run", str(recipe)]
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
 
     def wait_for(self, step: int) -> None:
@@ -47,6 +47,13 @@ class Trainer:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the run has ended with status {self.process.returncode}: {self.log}")
             time.sleep(0.2)
+
+    def wait_for_sampling(self) -> None:
+        """Until a step's rollouts have begun to arrive."""
+        before = len(arrived(self.stage))
+        ends = time.monotonic() + TIMEOUT
+        while len(arrived(self.stage)) <= before and time.monotonic() < ends and self.process.poll() is None:
+            time.sleep(0.02)
 
     def servers(self) -> list[int]:
         """The process ids of its API servers, in the order of their ports' numbers in the log."""
@@ -85,9 +92,11 @@ def disturbed(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     events = []
     trainer = Trainer(recipe, stage)
     trainer.wait_for(2)
+    trainer.wait_for_sampling()
     os.kill(trainer.servers()[0], signal.SIGKILL)
     events.append("after step 2, the first server is killed")
     trainer.wait_for(3)
+    trainer.wait_for_sampling()
     stopped = trainer.servers()[-1]
     os.kill(stopped, signal.SIGSTOP)
     events.append("after step 3, the second server is stopped")
@@ -95,6 +104,7 @@ def disturbed(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     os.kill(stopped, signal.SIGCONT)
     events.append("after step 5, it goes on")
     trainer.wait_for(6)
+    trainer.wait_for_sampling()
     trainer.process.kill()
     trainer.process.wait()
     before = arrived(stage)
@@ -114,7 +124,10 @@ def disturbed(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "doubled": sum(count > 1 for count in counts.values()),
         "arrived_before_the_kill": len(before),
         "of_these_lost": sum(after.get(key) != text for key, text in before.items()),
-        "times_that_a_server_was_lost": log.count("is lost:"),
+        "times_that_a_server_was_lost": {
+            "in sampling": log.count("is lost:"),
+            "with new weights": log.count("is left out until"),
+        },
         "times_that_a_server_was_started_again": log.count("is started again"),
         "staleness": [row["staleness"] for row in metrics],
         "sampler_gap": max(row["sampler_gap"] for row in metrics if "sampler_gap" in row),
@@ -137,7 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": date.today().isoformat(),
         "hardware": hardware(),
         "versions": versions(["torch", "transformers"]),
-        "settings": {"steps": STEPS, "prompts": PROMPTS, "samples": SAMPLES, "timeout": TIMEOUT, "adapter": chosen.adapter},
+        "settings": {
+            "steps": STEPS,
+            "prompts": PROMPTS,
+            "samples": SAMPLES,
+            "timeout": TIMEOUT,
+            "adapter": chosen.adapter,
+        },
         **disturbed(chosen, folder),
     }
     print(json.dumps(result, indent=1))

@@ -142,7 +142,9 @@ def test_servers_that_are_lost_while_training_goes_on_end_the_stage_with_their_r
 def test_adapters_are_loaded_beside_the_weights_and_sample_as_the_learner_computes(tmp_path, world, adder):
     with vllm(adder) as (address, served):
         stage = short(tmp_path / "r", world, adder, address, staleness=0, optimizer={"learning_rate": 1e-2})
-        loop.run(replace(stage, adapter=AdapterSettings(rank=4), sampler=stage.sampler.model_copy(update={"adapter": True})))
+        loop.run(
+            replace(stage, adapter=AdapterSettings(rank=4), sampler=stage.sampler.model_copy(update={"adapter": True}))
+        )
     assert served.calls["/collective_rpc"] == 0 and served.calls["/v1/load_lora_adapter"] == 3
     assert max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
 
@@ -163,7 +165,9 @@ def test_kept_completions_are_given_again_and_only_the_missing_ones_are_sampled(
     assert [c.index for c in completions] == [0, 1, 2, 3] and again.oldest == 4
     assert asked(second) == Counter({("p", 2): 1, ("p", 3): 1})
     list(KeptCompletions(second, tmp_path, 5, 5, one_by_one=True).generate(PROMPTS, replace(SAMPLING, seed=4)))
-    assert asked(second) == Counter({("p", 0): 1, ("p", 1): 1, ("p", 2): 2, ("p", 3): 2}), "another stream is sampled anew"
+    assert asked(second) == Counter({("p", 0): 1, ("p", 1): 1, ("p", 2): 2, ("p", 3): 2}), (
+        "another stream is sampled anew"
+    )
 
 
 def test_a_call_of_the_own_engine_that_was_cut_off_is_made_again_as_a_whole(tmp_path):
