@@ -30,8 +30,10 @@ class Vllm:
         reloads: bool = True,
         tied: bool = False,
         lacks: str = "",
+        answer_404: dict[str, str] | None = None,
     ):
         self.start_folder, self.answer, self.reloads, self.tied, self.lacks = folder, answer, reloads, tied, lacks
+        self.answer_404 = answer_404 or {}
         self.lock = threading.Lock()
         self.asked: list[list[int]] = []
         self.calls: Counter[str] = Counter()
@@ -126,7 +128,7 @@ def vllm(folder: Path, **faults):
         def do(self, body):
             try:
                 lacks = self.path == served.lacks
-                send(self, {}, 404) if lacks else send(self, served.reply(self.path, body))
+                send(self, served.answer_404, 404) if lacks else send(self, served.reply(self.path, body))
             except LookupError:
                 send(self, {"error": {"message": f"The model {body['model']} does not exist."}}, 404)
             except ConnectionError:

@@ -1,6 +1,7 @@
 """Rollouts from vLLM servers: the published weights and no others, every prompt answered once, whatever a server does."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from whetstone import model as models
 from whetstone.batch import answer_row
 from whetstone.chat import Chat
 from whetstone.decode.published import Published, digests, untie
-from whetstone.decode.server_sampler import SamplerLost, VllmSampler
+from whetstone.decode.server_sampler import Cancelled, SamplerLost, VllmSampler
+from whetstone.learner.adapter import add_adapter, own_weights, save_adapter
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.sampler_settings import SamplerSettings
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings
 
 PROMPTS = [Prompt(f"p{n}", i, (Message("user", f"Compute {n} + 1."),)) for n in range(4) for i in range(3)]
 SAMPLING = Sampling(temperature=0.8, max_tokens=6, seed=3)
@@ -174,3 +176,72 @@ def test_a_secret_in_an_address_stands_in_no_message(folders, monkeypatch):
     with pytest.raises(SamplerLost, match="no server can sample") as lost:
         servers.give()
     assert "swordfish" not in str(lost.value)
+
+
+def adapters(folder, base, count: int) -> list[Published]:
+    """Random adapters of a model, each with the log-probabilities that the model computes with it."""
+    model, _ = models.load(base, "cpu")
+    add_adapter(model, AdapterSettings(rank=2), seed=0)
+    learner, made = Learner(model, 300, ParallelSettings(device="cpu")), []
+    for number in range(count):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+        save_adapter(model, own_weights(model), folder / str(number), base)
+        ids = [3, 9, 27, 81, 60, 43]
+        (logprobs,) = learner.row_logprobs([answer_row(ids[:2], ids[2:])])
+        made.append(Published(f"v{number}", folder / str(number), number, ids, logprobs.tolist(), adapter=True))
+    return made
+
+
+def test_an_adapter_is_loaded_in_the_place_of_the_one_before(folders, tmp_path):
+    first, second = adapters(tmp_path, folders[0], 2)
+    with vllm(folders[0]) as (address, served):
+        servers = sampler(folders[0], address)
+        for published in (first, second):
+            servers.publish(published)
+            assert servers.gap < 1e-4 and asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
+        assert list(served.adapters) == ["v1"]
+        with pytest.raises(ValueError, match=r"loaded v2, and its log-probabilities differ from the learner's by"):
+            servers.publish(replace(first, version="v2", logprobs=second.logprobs))
+
+
+def test_a_server_that_was_started_again_gets_the_adapter_again(folders, tmp_path, capfd):
+    (published,) = adapters(tmp_path, folders[0], 1)
+
+    def starts_again(choice, count):
+        if count == 5:
+            served.start()
+        return choice
+
+    with vllm(folders[0], answer=starts_again) as (address, served):
+        servers = sampler(folders[0], address, in_flight=1, wait=600.0)
+        servers.publish(published)
+        assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
+    assert "no longer has the adapter" in capfd.readouterr().err and served.calls["/v1/load_lora_adapter"] == 2
+
+
+@pytest.mark.parametrize("answer", [{}, {"error": "rank 2 > 1"}], ids=["knows no", "does not load"])
+def test_a_server_that_does_not_load_an_adapter_is_refused_with_the_way_to_start_it(folders, tmp_path, answer, request):
+    (published,) = adapters(tmp_path, folders[0], 1)
+    path = "/v1/load_lora_adapter"
+    with (
+        vllm(folders[0], lacks=path, answer_404=answer) as (address, _),
+        pytest.raises(ValueError, match="--enable-lora") as refused,
+    ):
+        sampler(folders[0], address).publish(published)
+    assert request.node.callspec.id in str(refused.value) and answer.get("error", path) in str(refused.value)
+
+
+def test_generation_that_is_called_off_ends_and_leaves_nothing_behind(folders):
+    with vllm(folders[0]) as (address, _):
+        servers = sampler(folders[1], address, in_flight=1)
+        servers.give()
+        started = servers.generate(PROMPTS, SAMPLING)
+        next(started)
+        servers.cancelled.set()
+        with pytest.raises(Cancelled):
+            list(started)
+        servers.cancelled.clear()
+        assert asked(servers.generate(PROMPTS[3:6], SAMPLING)) == Counter(asked(PROMPTS[3:6]))

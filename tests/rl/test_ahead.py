@@ -1,6 +1,7 @@
 """Rollouts that are sampled ahead: by which weights, resumed without losing or doubling one, and with what they log."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -111,18 +112,16 @@ def test_no_rollout_of_a_server_is_lost_or_doubled_by_a_kill(tmp_path, world, ad
 
 
 def test_servers_sample_the_next_step_while_this_one_is_trained_on(tmp_path, world, adder, monkeypatch):
-    """Training of step 1 waits until a rollout of step 2 has been sampled: alone, one after the other, it would wait for ever."""
+    """The update of step 1 waits until a rollout of step 2 has been asked for: one after the other, it would wait for ever."""
+    before = 1 + 16 + 6  # a probe, rollouts that compare sampler and learner, those of step 1
     with vllm(adder) as (address, served):
-        plain, seen = Learner.step, []
+        plain = Learner.step
 
         def step(self, rate):
-            if not seen:
-                seen.append(len(served.asked))
-                while len(served.asked) <= first + 6:
-                    pass
+            while len(served.asked) <= before:
+                time.sleep(0.01)
             return plain(self, rate)
 
-        first = 16 + 1
         monkeypatch.setattr(Learner, "step", step)
         loop.run(short(tmp_path / "r", world, adder, address, steps=2))
     assert logged(tmp_path / "r", "staleness") == [0, 1]

@@ -159,7 +159,7 @@ class Ahead:
         return self.process_group.first(future.result() if future else None)
 
     def forget(self, patience: float | None = None) -> None:
-        """Forget what was asked for: training goes back to a checkpoint. A call of a server may take `patience` seconds to end."""
+        """Forget what was asked for: training goes back to a checkpoint. What a server is asked may take `patience` seconds."""
         if thread := self.thread:
             self.sampler.call_off(lambda: thread.end(patience))
             self.thread = None

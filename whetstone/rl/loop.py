@@ -245,6 +245,9 @@ def plan(stage: Stage) -> Estimate:
     reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
     own_critic = hasattr(settings.algorithm, "critic") and not shares_trunk(settings)
     beside = Beside(samples=True, reference=reference, critic=own_critic)
+    ahead = (
+        {"staleness": f"weights that sample are up to {settings.staleness} steps older"} if settings.staleness else {}
+    )
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
@@ -258,7 +261,8 @@ def plan(stage: Stage) -> Estimate:
             "candidate rollouts": f"at most {candidates:,}",
             "rollouts per step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
             "updates per step": f"{updates:,}",
-        },
+        }
+        | ahead,
         beside=beside,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens
