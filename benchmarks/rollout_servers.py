@@ -6,7 +6,8 @@
 The same few steps of GRPO, for each seed once in this process and once with two servers that are launched and ended. The random
 streams differ, so the rewards are compared by their means over all rollouts of all steps, with the interval of the difference
 (a bootstrap over steps, paired by step, which share their prompts). The sampler's gap to the learner is the mean over the
-steps.
+steps. With `--staleness 1` the servers sample a step ahead. The share of a step in which training waits is logged; from the
+seconds of sampling and of training, the gain is computed that servers on devices of their own would give.
 """
 
 import argparse
@@ -55,6 +56,7 @@ stabilisers = []
 steps = {steps}
 prompts_per_step = {prompts}
 samples = 8
+staleness = {staleness}
 max_tokens = 288
 pool = {{ prompts = 64, samples = 0 }}
 optimizer = {{ learning_rate = 1e-4 }}
@@ -73,7 +75,7 @@ def run(chosen: argparse.Namespace, seed: int, servers: bool, folder: Path) -> d
     name = f"{'servers' if servers else 'own'}-{seed}"
     recipe = folder / f"{name}.toml"
     values = {"name": name, "folder": folder, "seed": seed, "model": Path(chosen.model).resolve()}
-    sizes = {"steps": chosen.steps, "prompts": chosen.prompts}
+    sizes = {"steps": chosen.steps, "prompts": chosen.prompts, "staleness": chosen.staleness if servers else 0}
     recipe.write_text(RECIPE.format(**values, **sizes, sampler=sampler if servers else ""))
     began = time.monotonic()
     run_recipe(read_recipe(recipe))
@@ -82,10 +84,25 @@ def run(chosen: argparse.Namespace, seed: int, servers: bool, folder: Path) -> d
         "seed": seed,
         "sampler": "two vLLM servers" if servers else "own process",
         "rewards": [row["reward"] for row in rows],
+        "accuracy_at_the_end": statistics.mean(row["accuracy"] for row in rows[len(rows) // 2 :]),
         "rollouts": sum(row["rollouts"] for row in rows),
         "sampler_gap": statistics.mean(row["sampler_gap"] for row in rows if "sampler_gap" in row),
         "wall_s": round(time.monotonic() - began, 1),
+        **({"staleness": chosen.staleness} | timed(rows) if servers else {}),
     }
+
+
+def timed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the steps. The gain is the time of a step in which sampling and training take turns, over that of one in which
+    each has a device of its own, and the slower one decides.
+    """
+    means = {
+        name: statistics.mean(row[name] for row in rows if name in row)
+        for name in ("waiting", "sampling_seconds", "training_seconds", "staleness", "mismatch")
+        if any(name in row for row in rows)
+    }
+    sampling, training = means["sampling_seconds"], means["training_seconds"]
+    return {"means": means, "computed_gain": (sampling + training) / max(sampling, training)}
 
 
 def difference(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -104,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=8, help="of a step, with eight rollouts each")
+    parser.add_argument("--staleness", type=int, default=0, help="steps that the servers sample ahead")
     parser.add_argument("--folder", type=Path, help="where the runs are kept; default: a temporary folder")
     parser.add_argument("--json", type=Path, help="keep the numbers here")
     chosen = parser.parse_args(arguments)
@@ -118,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "date": date.today().isoformat(),
             "hardware": hardware(),
             "versions": versions(["torch", "transformers"]),
-            "settings": {"steps": chosen.steps, "prompts": chosen.prompts, "samples": 8, "options": chosen.options},
+            "settings": {"steps": chosen.steps, "prompts": chosen.prompts, "samples": 8, "options": chosen.options}
+            | {"staleness": chosen.staleness},
             "runs": runs,
             "difference": difference(
                 [

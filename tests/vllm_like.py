@@ -30,8 +30,10 @@ class Vllm:
         reloads: bool = True,
         tied: bool = False,
         lacks: str = "",
+        answer_404: dict[str, str] | None = None,
     ):
         self.start_folder, self.answer, self.reloads, self.tied, self.lacks = folder, answer, reloads, tied, lacks
+        self.answer_404 = answer_404 or {}
         self.lock = threading.Lock()
         self.asked: list[list[int]] = []
         self.calls: Counter[str] = Counter()
@@ -39,17 +41,28 @@ class Vllm:
 
     def start(self) -> None:
         """As after a restart: with the weights and the version that it was started with."""
+        self.adapters: dict[str, Path] = {}
         self.load(self.start_folder)
         self.version = "default"
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, adapter: Path | None = None) -> None:
+        self.adapter = adapter
         model, tokenizer = models.load(folder, "cpu")
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         self.engine, self.weights = Engine(model, tokenizer), model
 
     def reply(self, path: str, body: dict) -> dict[str, Any]:
         self.calls[path] += 1
         if path == "/v1/models":
-            return {"data": [{"id": "student"}]}
+            return {"data": [{"id": name} for name in ("student", *self.adapters)]}
+        if path == "/v1/load_lora_adapter":
+            self.adapters[body["lora_name"]] = Path(body["lora_path"])
+            self.load(self.start_folder, Path(body["lora_path"]))
+        if path == "/v1/unload_lora_adapter":
+            del self.adapters[body["lora_name"]]
         if path == "/weight_info":
             return {"weight_version": self.version}
         if path == "/update_weight_version":
@@ -60,6 +73,8 @@ class Vllm:
         if path == "/weight_checker":
             return {"checksums": dict(self.digests())}
         if path == "/v1/completions":
+            if body["model"] not in ("student", *self.adapters):
+                raise LookupError
             return self.complete(body)
         return {}
 
@@ -70,7 +85,14 @@ class Vllm:
                 content = weight.detach().numpy().tobytes() if weight.ndim == 1 else b""
                 yield f"dp0:pp0:pcp0:tp0:{name}", hashlib.sha256(content).hexdigest()
 
+    def score(self, ids: list[int]) -> list[dict | None]:
+        with torch.no_grad():
+            logprobs = self.weights(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        return [None, *({str(i): {"logprob": float(row[i])}} for i, row in zip(ids[1:], logprobs, strict=True))]
+
     def complete(self, body: dict) -> dict[str, Any]:
+        if "prompt_logprobs" in body:
+            return {"choices": [{"prompt_logprobs": self.score(body["prompt"])}]}
         self.asked.append(body["prompt"])
         sampling = Sampling(body["temperature"], body["max_tokens"])
         prompt = Prompt("x", 0, (Message("user", "x"),))
@@ -106,7 +128,9 @@ def vllm(folder: Path, **faults):
         def do(self, body):
             try:
                 lacks = self.path == served.lacks
-                send(self, {}, 404) if lacks else send(self, served.reply(self.path, body))
+                send(self, served.answer_404, 404) if lacks else send(self, served.reply(self.path, body))
+            except LookupError:
+                send(self, {"error": {"message": f"The model {body['model']} does not exist."}}, 404)
             except ConnectionError:
                 self.close_connection = True
 

@@ -1,6 +1,7 @@
 """Rollouts from vLLM servers: the published weights and no others, every prompt answered once, whatever a server does."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from tests.vllm_like import dies, sleeps, vllm
 from whetstone import model as models
 from whetstone.batch import answer_row
 from whetstone.chat import Chat
-from whetstone.decode.server_sampler import SamplerLost, VllmSampler, digests, untie
+from whetstone.decode.published import Published, digests, untie
+from whetstone.decode.server_sampler import Cancelled, SamplerLost, VllmSampler
+from whetstone.learner.adapter import add_adapter, own_weights, save_adapter
 from whetstone.learner.learner import Learner
 from whetstone.records import Message, Prompt, Sampling
 from whetstone.run.sampler_settings import SamplerSettings
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings
 
 PROMPTS = [Prompt(f"p{n}", i, (Message("user", f"Compute {n} + 1."),)) for n in range(4) for i in range(3)]
 SAMPLING = Sampling(temperature=0.8, max_tokens=6, seed=3)
@@ -40,8 +43,10 @@ def folders(tmp_path_factory):
 
 
 def sampler(published, *addresses, **settings) -> VllmSampler:
-    chosen = SamplerSettings(servers=addresses, **({"in_flight": 3, "wait": 0.0, "timeout": 20.0} | settings))
-    return VllmSampler(chosen, addresses, Chat(models.load(published, "cpu")[1]), published)
+    chosen = SamplerSettings(servers=addresses, **({"in_flight": 3, "wait": 0.0} | settings))
+    made = VllmSampler(chosen, addresses, Chat(models.load(published, "cpu")[1]))
+    made.give = lambda: made.publish(Published("v1", published))
+    return made
 
 
 def asked(completions) -> Counter:
@@ -56,7 +61,8 @@ def test_rollouts_are_of_the_published_weights_as_the_learner_computes_them(fold
     model, _ = models.load(new, "cpu")
     with vllm(old) as (one, first), vllm(old) as (two, second):
         servers = sampler(new, one, two)
-        [*probes] = servers.publish("v1")
+        servers.give()
+        probes = servers.probes()
         completions = list(servers.generate(PROMPTS, SAMPLING))
     assert len(probes) == 2 and asked(completions) == ONCE
     learner = Learner(model, servers.chat.size, ParallelSettings(device="cpu"))
@@ -86,7 +92,7 @@ def test_a_folder_gets_a_head_of_its_own_with_the_embeddings_numbers(tmp_path):
 )
 def test_a_server_that_does_not_take_the_weights_is_refused(folders, fault, message):
     with vllm(folders[0], **fault) as (address, _), pytest.raises(ValueError, match=message):
-        sampler(folders[1], address).publish("v1")
+        sampler(folders[1], address).give()
 
 
 def lies(**wrong):
@@ -110,7 +116,7 @@ def test_what_a_lost_server_has_not_answered_the_others_answer(folders, fault, c
     old, new = folders
     with vllm(old, answer=fault) as (bad, _), vllm(old) as (good, _):
         servers = sampler(new, bad, good, in_flight=1)
-        servers.publish("v1")
+        servers.give()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
     assert "is lost" in capfd.readouterr().err and [s.lost for s in servers.servers] == [1, 0]
 
@@ -119,7 +125,7 @@ def test_a_server_that_is_too_slow_is_lost(folders):
     old, new = folders
     with vllm(old, answer=sleeps(3)) as (slow, _), vllm(old) as (good, _):
         servers = sampler(new, slow, good, in_flight=1, timeout=0.5)
-        servers.publish("v1")
+        servers.give()
         for server in servers.servers:
             server.ready = True  # also if this machine is so slow that a probe took half a second
         assert asked(servers.generate(PROMPTS[:6], SAMPLING)) == Counter(asked(PROMPTS[:6]))
@@ -129,7 +135,7 @@ def test_a_server_that_was_started_again_samples_only_after_it_got_the_weights(f
     old, new = folders
     with vllm(old) as (address, served):
         servers = sampler(new, address)
-        servers.publish("v1")
+        servers.give()
         served.start()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
         assert served.version == "v1" and served.calls["/collective_rpc"] == 2
@@ -139,7 +145,7 @@ def test_a_server_that_was_started_again_samples_only_after_it_got_the_weights(f
 def test_a_server_that_comes_back_within_the_wait_goes_on(folders):
     with vllm(folders[0], answer=dies(4, 7)) as (address, served):
         servers = sampler(folders[1], address, in_flight=1, wait=600.0)
-        servers.publish("v1")
+        servers.give()
         assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
     assert served.calls["/collective_rpc"] >= 2
 
@@ -147,7 +153,7 @@ def test_a_server_that_comes_back_within_the_wait_goes_on(folders):
 def test_without_a_server_the_run_ends_and_says_what_to_do(folders):
     with vllm(folders[0], answer=dies(3)) as (address, _):
         servers = sampler(folders[1], address)
-        servers.publish("v1")
+        servers.give()
     with pytest.raises(SamplerLost, match=r"no server can sample: http.*finished steps are kept"):
         list(servers.generate(PROMPTS, SAMPLING))
 
@@ -155,7 +161,7 @@ def test_without_a_server_the_run_ends_and_says_what_to_do(folders):
 def test_a_server_without_the_endpoints_is_refused_with_the_way_to_start_it(folders):
     lacks = vllm(folders[0], lacks="/collective_rpc")
     with lacks as (address, _), pytest.raises(ValueError, match=r"knows no /collective_rpc.* VLLM_SERVER_DEV_MODE=1"):
-        sampler(folders[1], address).publish("v1")
+        sampler(folders[1], address).give()
 
 
 def test_only_a_temperature_can_be_asked_for(folders):
@@ -168,5 +174,74 @@ def test_a_secret_in_an_address_stands_in_no_message(folders, monkeypatch):
     servers = sampler(folders[1], "http://me:${STUDENT_KEY}@127.0.0.1:9/v1")
     assert servers.servers[0].address == "http://me:swordfish@127.0.0.1:9"
     with pytest.raises(SamplerLost, match="no server can sample") as lost:
-        servers.publish("v1")
+        servers.give()
     assert "swordfish" not in str(lost.value)
+
+
+def adapters(folder, base, count: int) -> list[Published]:
+    """Random adapters of a model, each with the log-probabilities that the model computes with it."""
+    model, _ = models.load(base, "cpu")
+    add_adapter(model, AdapterSettings(rank=2), seed=0)
+    learner, made = Learner(model, 300, ParallelSettings(device="cpu")), []
+    for number in range(count):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+        save_adapter(model, own_weights(model), folder / str(number), base)
+        ids = [3, 9, 27, 81, 60, 43]
+        (logprobs,) = learner.row_logprobs([answer_row(ids[:2], ids[2:])])
+        made.append(Published(f"v{number}", folder / str(number), number, ids, logprobs.tolist(), adapter=True))
+    return made
+
+
+def test_an_adapter_is_loaded_in_the_place_of_the_one_before(folders, tmp_path):
+    first, second = adapters(tmp_path, folders[0], 2)
+    with vllm(folders[0]) as (address, served):
+        servers = sampler(folders[0], address)
+        for published in (first, second):
+            servers.publish(published)
+            assert servers.gap < 1e-4 and asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
+        assert list(served.adapters) == ["v1"]
+        with pytest.raises(ValueError, match=r"loaded v2, and its log-probabilities differ from the learner's by"):
+            servers.publish(replace(first, version="v2", logprobs=second.logprobs))
+
+
+def test_a_server_that_was_started_again_gets_the_adapter_again(folders, tmp_path, capfd):
+    (published,) = adapters(tmp_path, folders[0], 1)
+
+    def starts_again(choice, count):
+        if count == 5:
+            served.start()
+        return choice
+
+    with vllm(folders[0], answer=starts_again) as (address, served):
+        servers = sampler(folders[0], address, in_flight=1, wait=600.0)
+        servers.publish(published)
+        assert asked(servers.generate(PROMPTS, SAMPLING)) == ONCE
+    assert "no longer has the adapter" in capfd.readouterr().err and served.calls["/v1/load_lora_adapter"] == 2
+
+
+@pytest.mark.parametrize("answer", [{}, {"error": "rank 2 > 1"}], ids=["knows no", "does not load"])
+def test_a_server_that_does_not_load_an_adapter_is_refused_with_the_way_to_start_it(folders, tmp_path, answer, request):
+    (published,) = adapters(tmp_path, folders[0], 1)
+    path = "/v1/load_lora_adapter"
+    with (
+        vllm(folders[0], lacks=path, answer_404=answer) as (address, _),
+        pytest.raises(ValueError, match="--enable-lora") as refused,
+    ):
+        sampler(folders[0], address).publish(published)
+    assert request.node.callspec.id in str(refused.value) and answer.get("error", path) in str(refused.value)
+
+
+def test_generation_that_is_called_off_ends_and_leaves_nothing_behind(folders):
+    with vllm(folders[0]) as (address, _):
+        servers = sampler(folders[1], address, in_flight=1)
+        servers.give()
+        started = servers.generate(PROMPTS, SAMPLING)
+        next(started)
+        servers.cancelled.set()
+        with pytest.raises(Cancelled):
+            list(started)
+        servers.cancelled.clear()
+        assert asked(servers.generate(PROMPTS[3:6], SAMPLING)) == Counter(asked(PROMPTS[3:6]))

@@ -298,7 +298,7 @@ def test_servers_sample_what_the_learner_trains_on_and_are_given_every_update(tm
         on_servers = replace(room(tmp_path / "r", world, adder, steps=2), sampler=SamplerSettings(servers=[address]))
         summary = loop.run(on_servers)
     assert summary["probe_gap"] < 1e-4 and max(logged(tmp_path / "r", "sampler_gap")) < 1e-4
-    assert served.calls["/collective_rpc"] == 3 and served.version == "r-1"
+    assert served.calls["/collective_rpc"] == 3 and served.version.startswith("r-1-")
     assert not (tmp_path / "r" / "published").exists()
 
     def shifted(choice, count):

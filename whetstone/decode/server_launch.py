@@ -26,13 +26,17 @@ SHOWN = 12  # lines of its log in a message
 
 
 class Fleet:
-    """`first_gpu`: of the servers, after those that train; None: they run on a CPU.
+    """`first_gpu`: of the servers, after those that train; None: they run on a CPU. `rank`: the largest of adapters that they
+    load; 0: they load none.
 
     Raises FileNotFoundError if there is no such command, as soon as one is started.
     """
 
-    def __init__(self, settings: SamplerSettings, model: Path, logs: Path, dtype: str, first_gpu: int | None = None):
+    def __init__(
+        self, settings: SamplerSettings, model: Path, logs: Path, dtype: str, first_gpu: int | None = None, rank: int = 0
+    ):  # fmt: skip
         self.settings, self.model, self.logs, self.dtype, self.first_gpu = settings, model, logs, dtype, first_gpu
+        self.rank = rank
         self.ports = [free_port() for _ in range(settings.launch)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -63,6 +67,8 @@ class Fleet:
                 )
         command = self._command(port)
         environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        if self.rank:
+            environment |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
         if self.first_gpu is not None:
             environment |= {"CUDA_VISIBLE_DEVICES": str(self.first_gpu + number)}
         ends = partial(die_with_parent, signal.SIGTERM)
@@ -81,10 +87,12 @@ class Fleet:
 
     def _command(self, port: int) -> list[str]:
         served = ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port), "--dtype", self.dtype]
+        adapters = ["--enable-lora", "--max-lora-rank", str(self.rank)] if self.rank else []
         return [
             *self.settings.command,
             str(self.model),
             *served,
+            *adapters,
             "--logprobs-mode",
             "processed_logprobs",
             *self.settings.options,

@@ -1,9 +1,9 @@
 """A Generator over vLLM servers that hold the weights of a model in training: completions with ids and log-probabilities.
 
-`publish` writes the weights as a folder that all servers can read, and has each server load it in place. A server samples only
-after three proofs: its digests of the weights that it keeps as they are (the vectors: norms) are those of the folder; it keeps
-a head of its own, if the folder has one; and of a completion that it samples, the learner computes the same log-probabilities.
-vLLM keeps the old head on a CPU if head and embedding are tied, so the folder always holds both (`untie`).
+`publish` has each server load a folder that all can read: weights in place, or an adapter beside the server's own weights. A
+server samples only after proofs: of weights, its digests of those that it keeps as they are (the vectors: norms) are those of
+the folder, and it has a head of its own (vLLM keeps the old head on a CPU if head and embedding are tied, so the folder always
+holds both: `untie`); of both, it gives given ids the log-probabilities that the learner gives them.
 
 The samples of a problem go to one server, which prefills their prompt once. A server that fails, answers what cannot be, or was
 started again with other weights is lost: what it had not answered goes to the others. It is looked for again when no other is
@@ -13,9 +13,6 @@ The servers are vLLM's (tested with 0.32), started with VLLM_SERVER_DEV_MODE=1 a
 endpoints change weights: let nobody else reach them.
 """
 
-import hashlib
-import json
-import math
 import queue
 import threading
 import time
@@ -25,28 +22,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from whetstone.chat import Chat
+from whetstone.decode.published import PROBE, PROBE_SAMPLING, Published
 from whetstone.decode.server_answer import Unusable, read_json
+from whetstone.decode.server_rollout import Failed, read_rollout
 from whetstone.decode.server_settings import request_seed
-from whetstone.prompting import BARE
-from whetstone.records import Completion, Problem, Prompt, Sampling
+from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.progress import say
 from whetstone.run.sampler_settings import SamplerSettings
 from whetstone.run.secrets import from_environment, redacted
 
-HEAD = "lm_head.weight"
 NAME = "student"  # what the servers call the model
 PAUSE = 2.0  # seconds between two looks for a lost server
 TRIES = 3  # of a request, before its server is lost
-PROBE = BARE.prompt(Problem("probe", "What is 12 + 30 - 7?", "35"), 0)
-PROBE_SAMPLING = Sampling(temperature=0.7, max_tokens=16)
-NOTHING = hashlib.sha256(b"").hexdigest()  # the digest of a weight that a server has packed in another form
+COMPLETIONS, LOAD_ADAPTER = "/v1/completions", "/v1/load_lora_adapter"
 START = (
     "Start it with VLLM_SERVER_DEV_MODE=1 in its environment, --served-model-name {name}, --logprobs-mode processed_logprobs, "
     "the learner's --dtype, and from a folder that an earlier run published or from the model's own, if its head is not tied."
+)
+START_FOR_ADAPTERS = (
+    "Start it from the model that the stage begins with, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment, "
+    "--enable-lora, a --max-lora-rank that suffices, --logprobs-mode processed_logprobs and the learner's --dtype; or "
+    "leave out [sampler] adapter, so that merged weights are loaded."
 )
 
 
@@ -54,14 +53,14 @@ class SamplerLost(ConnectionError):
     """No server is left that could sample."""
 
 
-class _Failed(Exception):
-    """A server did not do what it was asked to. The message says what it answered."""
+class Cancelled(Exception):
+    """`generate` was called off by another thread."""
 
 
 @dataclass
 class _Server:
     address: str  # without /v1
-    model: str = NAME
+    model: str = NAME  # what is asked for: its model, or an adapter
     ready: bool = False  # it holds the published weights
     why: str = "it holds no weights of this run yet"
     lost: int = 0  # how often
@@ -78,18 +77,21 @@ class VllmSampler:
     """Raises ValueError for an address that is none."""
 
     def __init__(
-        self, settings: SamplerSettings, addresses: Iterable[str], chat: Chat, folder: Path,
+        self, settings: SamplerSettings, addresses: Iterable[str], chat: Chat, tolerance: float = 0.05,
         again: Callable[[str], None] = lambda address: None,
     ):  # fmt: skip
-        """`folder` is where weights are published; `again` starts a server that was launched here, if it has ended."""
+        """`tolerance`: mean difference of a server's log-probabilities to the learner's, in nats, at which it is refused.
+        `again` starts a server that was launched here, if it has ended.
+        """
         import httpx2
 
-        self.settings, self.chat, self.folder, self._again = settings, chat, folder, again
+        self.settings, self.chat, self.tolerance, self._again = settings, chat, tolerance, again
         self.servers = [_Server(from_environment(address).rstrip("/").removesuffix("/v1")) for address in addresses]
         limits = httpx2.Limits(max_connections=settings.in_flight * max(1, len(self.servers)) + 8)
         self._client = httpx2.Client(timeout=httpx2.Timeout(settings.timeout, connect=10.0), limits=limits)
-        self.version = ""
-        self._digests: dict[str, str] = {}
+        self.published: Published | None = None
+        self.gap = 0.0  # the largest of a server that has the published weights, in nats per token
+        self.cancelled = threading.Event()  # set by another thread: `generate` and `publish` raise Cancelled
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -97,21 +99,35 @@ class VllmSampler:
 
     # --- weights
 
-    def publish(self, version: str) -> list[Completion]:
-        """Every server loads what lies in `folder`. A probe of each that did, in the servers' order, for the learner to judge.
-
-        Raises SamplerLost if none did within `wait` seconds.
+    def publish(self, published: Published) -> None:
+        """Every server loads these weights. Raises SamplerLost if none did within `wait` seconds, ValueError if one does not
+        have them afterwards.
         """
-        self.version, self._digests = version, digests(self.folder)
+        self.published, self.gap = published, 0.0
         for server in self.servers:
             server.ready = False
         self._bring_back()
-        return [self._sample(server, PROBE, PROBE_SAMPLING) for server in self._ready()]
 
-    def adopt(self, version: str) -> None:
+    def probes(self) -> list[Completion]:
+        """A completion of each server that has the weights, in the servers' order, for the learner to judge.
+
+        Raises SamplerLost if none gives one.
+        """
+        found = []
+        for server in self._ready():
+            try:
+                found.append(self._patiently(server, PROBE, PROBE_SAMPLING))
+            except Failed as error:
+                self._lose(server, str(error), deque())
+        if not found:
+            raise self._lost()
+        return found
+
+    def adopt(self, published: Published) -> None:
         """In a process that another one publishes for: take the servers that hold these weights."""
-        self.version, self._digests = version, digests(self.folder)
+        self.published = published
         for server in self.servers:
+            server.model = published.version if published.adapter else server.model
             server.ready = self._holds_weights(server)
 
     def _bring_back(self) -> None:
@@ -129,7 +145,8 @@ class VllmSampler:
                 break
             if time.monotonic() - began > self.settings.wait:
                 raise self._lost()
-            time.sleep(PAUSE)
+            if self.cancelled.wait(PAUSE):
+                raise Cancelled
         for server in self.servers:
             if not server.ready:
                 say(f"warning: the sampler {server.name} is left out until the next weights: {server.why}")
@@ -142,45 +159,69 @@ class VllmSampler:
         )
 
     def _load(self, server: _Server) -> None:
-        """Has the server load the published weights, and proves it."""
+        """Has the server load what is published, and proves it."""
+        assert self.published
         try:
-            server.model = self._model(server)
-            path = str(self.folder.resolve())
-            self._post(server, "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
-            self._post(server, "/reset_prefix_cache", {})
-            self._compare(server)
-            self._post(server, "/update_weight_version", {"new_version": self.version})
-        except _Failed as error:
+            if self.published.adapter:
+                self._load_adapter(server, self.published)
+            else:
+                self._load_weights(server, self.published)
+            self._compare_logprobs(server, self.published)
+        except Failed as error:
             server.why = str(error)
         else:
             server.ready, server.why = True, ""
 
-    def _model(self, server: _Server) -> str:
+    def _load_weights(self, server: _Server, published: Published) -> None:
+        server.model = self._models(server)[0]
+        path = str(published.folder.resolve())
+        self._post(server, "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
+        self._post(server, "/reset_prefix_cache", {})
+        answer = self._post(server, "/weight_checker", {"action": "checksum"}).get("checksums", {})
+        if why := published.differs(answer):
+            raise ValueError(
+                f"the sampler {server.name} does not hold the student's weights: {why}. {START.format(name=NAME)}"
+            )
+        self._post(server, "/update_weight_version", {"new_version": published.version})
+
+    def _load_adapter(self, server: _Server, published: Published) -> None:
+        """In the place of the one before. Each has a name of its own, so that no request can reach another one."""
+        models = self._models(server)
+        if published.version in models:
+            return
+        if server.model in models[1:]:
+            self._ask(server, "POST", "/v1/unload_lora_adapter", json={"lora_name": server.model})
+        adapter = {"lora_name": published.version, "lora_path": str(published.folder.resolve())}
+        self._ask(server, "POST", LOAD_ADAPTER, json=adapter)
+        server.model = published.version
+
+    def _models(self, server: _Server) -> list[str]:
+        """What it can be asked for: its own model, then adapters."""
         models = self._get(server, "/v1/models").get("data")
         if not models:
-            raise _Failed("it serves no model")
-        return str(models[0].get("id"))
+            raise Failed("it serves no model")
+        return [str(model.get("id")) for model in models]
 
-    def _compare(self, server: _Server) -> None:
-        """Raises ValueError if the server's weights are not the published ones."""
-        answer = self._post(server, "/weight_checker", {"action": "checksum"}).get("checksums", {})
-        theirs = {name.rpartition(":")[2]: digest for name, digest in answer.items() if digest != NOTHING}
-        names = {name.rpartition(":")[2] for name in answer}
-        common = [name for name in self._digests if name in theirs]
-        wrong = [name for name in common if theirs[name] != self._digests[name]]
-        if HEAD not in names:
-            why = "its head and embedding are one tensor, and such a head is not replaced when weights are loaded"
-        elif wrong:
-            why = (
-                f"after it loaded the weights, {wrong[0]} is not what was published, as is one of {len(wrong)} weights"
-            )
-        elif not common:
-            why = "none of the weights that it names could be compared"
-        else:
+    def _compare_logprobs(self, server: _Server, published: Published) -> None:
+        """Raises ValueError if it gives the published ids other log-probabilities than the learner does."""
+        if not published.logprobs:
             return
-        raise ValueError(
-            f"the sampler {server.name} does not hold the student's weights: {why}. {START.format(name=NAME)}"
-        )
+        body = {"model": server.model, "prompt": published.ids, "max_tokens": 1, "prompt_logprobs": 0}
+        answer = self._post(server, COMPLETIONS, body)
+        scored = published.ids[-len(published.logprobs) :]
+        try:
+            rows = answer["choices"][0]["prompt_logprobs"][-len(scored) :]
+            theirs = [float(row[str(i)]["logprob"]) for row, i in zip(rows, scored, strict=True)]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise Failed(f"an answer without the prompt's log-probabilities ({error!r})") from error
+        gap = sum(abs(a - b) for a, b in zip(theirs, published.logprobs, strict=True)) / len(scored)
+        if not gap <= self.tolerance:
+            raise ValueError(
+                f"the sampler {server.name} has loaded {published.version}, and its log-probabilities differ from the "
+                f"learner's by {gap:.3g} nats per token (allowed: {self.tolerance}): it computes with other weights, or in "
+                f"another type. {START_FOR_ADAPTERS if published.adapter else START.format(name=NAME)}"
+            )
+        self.gap = max(self.gap, gap)
 
     # --- completions
 
@@ -190,6 +231,9 @@ class VllmSampler:
             raise ValueError(
                 f"{sampling} asks for more than a temperature, which is all that these servers are asked for."
             )
+        with self._lock:  # what an earlier call has left behind, that was called off
+            for server in self.servers:
+                server.waiting, server.asked = [], {}
         work = deque(list(group) for _, group in groupby(prompts, key=lambda p: p.problem_id))
         left = sum(map(len, work))
         finished: queue.Queue[Completion | Exception] = queue.Queue()
@@ -208,6 +252,8 @@ class VllmSampler:
                 thread.start()
             try:
                 while any(thread.is_alive() for thread in threads) or not finished.empty():
+                    if self.cancelled.is_set():
+                        raise Cancelled
                     with suppress(queue.Empty):
                         item = finished.get(timeout=0.05)
                         if isinstance(item, Exception):
@@ -224,9 +270,9 @@ class VllmSampler:
         """A server that was started again since the weights were published has lost them."""
         for server in self._ready():
             try:
-                if self._get(server, "/weight_info").get("weight_version") != self.version:
-                    raise _Failed("it was started again")
-            except _Failed as error:
+                if not self._holds(server):
+                    raise Failed("it was started again, or has got other weights")
+            except Failed as error:
                 self._lose(server, str(error), deque())
 
     def _work(
@@ -242,7 +288,7 @@ class VllmSampler:
                 prompt = server.asked[me] = server.waiting.pop()
             try:
                 completion = self._patiently(server, prompt, sampling)
-            except _Failed as error:
+            except Failed as error:
                 self._lose(server, str(error), work)
                 return
             except Exception as error:
@@ -257,7 +303,7 @@ class VllmSampler:
         for attempt in range(TRIES):
             try:
                 return self._sample(server, prompt, sampling)
-            except _Failed:
+            except Failed:
                 held = self._holds_weights(server)
                 if attempt == TRIES - 1 or not held or not server.ready:
                     raise
@@ -265,9 +311,15 @@ class VllmSampler:
         raise AssertionError
 
     def _holds_weights(self, server: _Server) -> bool:
-        with suppress(_Failed):
-            return self._get(server, "/weight_info").get("weight_version") == self.version
+        with suppress(Failed):
+            return self._holds(server)
         return False
+
+    def _holds(self, server: _Server) -> bool:
+        assert self.published
+        if self.published.adapter:
+            return self.published.version in self._models(server)
+        return self._get(server, "/weight_info").get("weight_version") == self.published.version
 
     def _lose(self, server: _Server, why: str, work: deque[list[Prompt]]) -> None:
         """What it has not answered goes back to the others."""
@@ -294,7 +346,7 @@ class VllmSampler:
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
-        return read_rollout(prompt, ids, self._post(server, "/v1/completions", body), self.chat, sampling)
+        return read_rollout(prompt, ids, self._post(server, COMPLETIONS, body), self.chat, sampling)
 
     def _ready(self) -> list[_Server]:
         return [server for server in self.servers if server.ready]
@@ -302,104 +354,41 @@ class VllmSampler:
     # --- requests
 
     def _get(self, server: _Server, path: str) -> dict[str, Any]:
-        return self._ask(server, "GET", path)
+        return self._table(self._ask(server, "GET", path), path)
 
     def _post(self, server: _Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._ask(server, "POST", path, json=body)
+        return self._table(self._ask(server, "POST", path, json=body), path)
 
-    def _ask(self, server: _Server, method: str, path: str, **more: Any) -> dict[str, Any]:
-        """Raises _Failed for no answer or a broken one, ValueError for a request that the server refuses."""
+    def _table(self, content: bytes, path: str) -> dict[str, Any]:
+        try:
+            answer = read_json(content or b"{}")
+        except Unusable as error:
+            raise Failed(f"{error} for {path}") from error
+        if not isinstance(answer, dict):
+            raise Failed(f"a JSON {type(answer).__name__} for {path}")
+        return answer
+
+    def _ask(self, server: _Server, method: str, path: str, **more: Any) -> bytes:
+        """Raises Failed for no answer or a broken one, ValueError for a request that the server refuses."""
         import httpx2
 
         try:
             response = self._client.request(method, server.address + path, **more)
         except (httpx2.TransportError, RuntimeError) as error:
-            raise _Failed(f"{type(error).__name__} {error}".strip()) from error
+            raise Failed(f"{type(error).__name__} {error}".strip()) from error
         except httpx2.InvalidURL as error:
             raise ValueError(f"[sampler] servers: {server.name!r} is not an address: {error}.") from error
-        if response.status_code == 404:
-            raise ValueError(f"the sampler {server.name} knows no {path}. {START.format(name=NAME)}")
-        if 400 <= response.status_code < 500 and response.status_code not in (408, 409, 425, 429):
-            raise ValueError(f"the sampler {server.name} refuses {path}: {response.text[:300]}")
-        if response.status_code >= 400:
-            raise _Failed(f"status {response.status_code} for {path}: {response.text[:200]}")
-        try:
-            answer = read_json(response.content or b"{}")
-        except Unusable as error:
-            raise _Failed(f"{error} for {path}") from error
-        if not isinstance(answer, dict):
-            raise _Failed(f"a JSON {type(answer).__name__} for {path}")
-        return answer
-
-
-def read_rollout(
-    prompt: Prompt, asked: list[int], answer: dict[str, Any], chat: Chat, sampling: Sampling
-) -> Completion:
-    """The completion in an answer. Raises _Failed if it cannot be one of this prompt."""
-    try:
-        choice = answer["choices"][0]
-        ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
-        echoed, reason = choice.get("prompt_token_ids"), choice["finish_reason"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise _Failed(f"an answer without ids and log-probabilities ({error!r})") from error
-    wrong = (
-        ("the ids of another prompt", echoed is not None and echoed != asked),
-        ("no ids", not isinstance(ids, list) or not ids or len(ids) > sampling.max_tokens),
-        ("ids that the tokenizer does not have", not all(type(i) is int and 0 <= i < chat.size for i in ids or ())),
-        ("another number of log-probabilities than of ids", len(logprobs) != len(ids or ())),
-        (
-            "log-probabilities that are none",
-            not all(isinstance(x, float | int) and math.isfinite(x) and x <= 1e-4 for x in logprobs),
-        ),
-        ("an end that is none", reason not in ("stop", "length")),
-        ("a stop without an id that stops", reason == "stop" and bool(ids) and ids[-1] not in chat.stops),
-    )
-    for what, is_so in wrong:
-        if is_so:
-            raise _Failed(f"an answer with {what}")
-    stop = "end" if reason == "stop" else "length"
-    return Completion(
-        prompt.problem_id, prompt.index, chat.completion(ids), stop, asked, ids, [float(x) for x in logprobs]
-    )
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """sha256 of the bytes of each vector (norm) in a folder's weights: servers join, pad and pack matrices, but not vectors."""
-    from safetensors import safe_open
-
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no dictionary)
-                if len(weights.get_slice(name).get_shape()) == 1 and not name.endswith(".bias"):
-                    found[name] = hashlib.sha256(_bytes(weights.get_tensor(name))).hexdigest()
-    return found
-
-
-def _bytes(tensor: Any) -> bytes:
-    import torch
-
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def untie(folder: Path, embedding: str) -> None:
-    """Give a folder whose head is its embedding a head of its own, with the same numbers. `embedding` is the weight's name."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    config = json.loads((folder / "config.json").read_text())
-    if not config.get("tie_word_embeddings"):
-        return
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if single.exists():  # a folder of several files needs an index, and is read as one only if they have other names
-        single.rename(folder / "model-1.safetensors")
-        with safe_open(folder / "model-1.safetensors", framework="pt") as weights:
-            files = dict.fromkeys(weights.keys(), "model-1.safetensors")
-    else:
-        files = json.loads(index.read_text())["weight_map"]
-    with safe_open(folder / files[embedding], framework="pt") as weights:
-        head = weights.get_tensor(embedding)
-    save_file({HEAD: head}, folder / "model-head.safetensors", metadata={"format": "pt"})
-    listed = {"metadata": {}, "weight_map": files | {HEAD: "model-head.safetensors"}}
-    index.write_text(json.dumps(listed))
-    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}, indent=2))
+        status, text = response.status_code, response.text[:300]
+        if status < 400:
+            return response.content
+        adapter = self.published is not None and self.published.adapter
+        if status == 404 and adapter and path == COMPLETIONS:
+            raise Failed("it no longer has the adapter")
+        if status == 404 and "error" not in text:
+            start = START_FOR_ADAPTERS if adapter else START.format(name=NAME)
+            raise ValueError(f"the sampler {server.name} knows no {path}. {start}")
+        if path == LOAD_ADAPTER and "EngineDead" not in text:  # whatever is wrong with an adapter has the status 500
+            raise ValueError(f"the sampler {server.name} does not load the adapter: {text}. {START_FOR_ADAPTERS}")
+        if status < 500 and status not in (408, 409, 425, 429):
+            raise ValueError(f"the sampler {server.name} refuses {path}: {text}")
+        raise Failed(f"status {status} for {path}: {text}")

@@ -37,7 +37,11 @@ from whetstone.run.trackers import open_trackers
 from whetstone.run.watchdog import Watchdog
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "gradient_norm": "norm", "accuracy": "accuracy", "margin": "margin"}
-SHOWN |= {"reward": "reward", "validation_loss": "validation"}  # metric -> its name in the progress line
+SHOWN |= {
+    "reward": "reward",
+    "waiting": "waiting",
+    "validation_loss": "validation",
+}  # metric -> its name in the progress line
 USUAL_MFU = 0.5  # share of the peak that is guessed before the first step
 GO_BACKS = 3  # times that a stage goes back, at most
 

@@ -124,12 +124,17 @@ class Student:
         scored = Sampling(scores.temperature, top_k=scores.top_k, top_p=scores.top_p)
         learner.save_model(self.tokenizer, self.stage.output("model"), scored)
         if self.adapts:
-            weights = own_weights(self.model, learner.process_group.whole)
+            folder = self.stage.output("adapter")
+            self.save_adapter(learner, folder)
             if learner.process_group.main:
-                folder = self.stage.output("adapter")
-                save_adapter(self.model, weights, folder, local_model(self.source) or self.source)
                 self.tokenizer.save_pretrained(folder)
                 self.prompting.save(folder)
+
+    def save_adapter(self, learner: Learner, folder: Path) -> None:
+        """Write the adapter alone, as peft reads it. Every process of a group must call it."""
+        weights = own_weights(self.model, learner.process_group.whole)
+        if learner.process_group.main:
+            save_adapter(self.model, weights, folder, local_model(self.source) or self.source)
 
 
 def load(stage: Stage, source: Path | str | None = None) -> Student:

@@ -32,7 +32,9 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
         ("Truncated", ("truncated",), True),
         ("Kept for training", ("kept_groups", "kept_rollouts"), True),
         ("Temperature", ("temperature",), False),
-        ("Gap between sampler and trainer, nats", ("sampler_gap",), False),
+        ("Gap between sampler and trainer, nats", ("sampler_gap", "mismatch"), False),
+        ("Time that training waits for rollouts", ("waiting",), True),
+        ("Age of the weights that sampled, steps", ("staleness",), False),
     ],
 }
 

@@ -41,7 +41,8 @@ class Group:
     problem: Problem
     rollouts: list[Rollout]
     left_out: int = 0  # rollouts without a reward (the verifier could not decide); they are not among `rollouts`
-    step: int = 0  # whose weights sampled it
+    step: int = 0  # that drew it
+    behind: int = 0  # by how many steps the weights that sampled it are older
     reference: list[list[float]] = field(default_factory=list)  # log-probabilities under the reference, if one is used
     penalties: list[list[float]] = field(default_factory=list)  # rewards of tokens, in addition to the rollouts' own
     values: list[list[float]] = field(
@@ -72,12 +73,18 @@ class Group:
     def as_row(self) -> dict[str, Any]:
         """JSON for the state; `from_row` is the inverse."""
         rollouts = [to_row(r) for r in self.rollouts]
-        return {"problem": to_row(self.problem), "rollouts": rollouts, "left_out": self.left_out, "step": self.step}
+        own = {"left_out": self.left_out, "step": self.step, "behind": self.behind}
+        return {"problem": to_row(self.problem), "rollouts": rollouts, **own}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Group":
         rollouts = [from_row(Rollout, r) for r in row["rollouts"]]
-        return cls(from_row(Problem, row["problem"]), rollouts, left_out=row["left_out"], step=row["step"])
+        own = {"left_out": row["left_out"], "step": row["step"], "behind": row.get("behind", 0)}
+        return cls(from_row(Problem, row["problem"]), rollouts, **own)
+
+    def fresh(self, step: int) -> bool:
+        """Whether the weights that this step begins with have sampled it."""
+        return self.step == step and not self.behind
 
 
 @dataclass(frozen=True)

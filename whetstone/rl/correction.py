@@ -75,10 +75,11 @@ def with_correction(
 ) -> "tuple[list[Credited], dict[str, float]]":
     """The groups with the learner's score as the old policy and a weight per token, and what the weights were.
 
-    `importance` is the mean weight before its bounds, `corrected` the share of tokens whose weight is out of them.
+    `importance` is the mean weight before its bounds, `corrected` the share of tokens whose weight is out of them, and
+    `mismatch` the mean |log pi_old - log mu|, in nats per token.
     """
     scored: list[Credited] = []
-    tokens = total = changed = 0.0
+    tokens = total = changed = apart = 0.0
     for group, rows in groups:
         weighted = []
         for row, logprobs in zip(rows, learner.row_logprobs(rows, group.temperature), strict=True):
@@ -87,9 +88,11 @@ def with_correction(
             weights = [bounded(weight, settings) for weight in raw]
             tokens, total = tokens + len(raw), total + sum(raw)
             changed += sum(a != b for a, b in zip(raw, weights, strict=True))
+            apart += sum(abs(a - b) for a, b in zip(old, sampler, strict=True))
             weighted.append(replace(row, token=row.token | {"old": old, "sampler": sampler, "correction": weights}))
         scored.append((group, weighted))
-    return scored, {"importance": total / tokens, "corrected": changed / tokens} if tokens else {}
+    sums = {"importance": total, "corrected": changed, "mismatch": apart}
+    return scored, {name: value / tokens for name, value in sums.items()} if tokens else {}
 
 
 def corrected(loss: "Loss") -> "Loss":

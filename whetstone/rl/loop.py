@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
+from whetstone.rl.ahead import Ahead
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.correction import with_correction
 from whetstone.rl.critic import SharedCritic, build_critic, described_shared
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from whetstone.learner.learner import Learner, Loss
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import Student
-    from whetstone.rl.algorithm import Group, Reward
+    from whetstone.records import Generator
+    from whetstone.rl.algorithm import Group, Reward, State
     from whetstone.rl.critic import Critic
     from whetstone.rl.update import Credited
 
@@ -67,7 +69,7 @@ def train(stage: Stage) -> dict[str, Any]:
     """From the last checkpoint, if there is one, to the end."""
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import load
-    from whetstone.rl.groups import describe, sample_step
+    from whetstone.rl import groups as groups_of
     from whetstone.rl.loss import observed
     from whetstone.verify import MathVerifier
 
@@ -87,18 +89,22 @@ def train(stage: Stage) -> dict[str, Any]:
         critic = build_critic(stage, student, learner, algorithm.critic) if algorithm.critic else None
         if isinstance(critic, SharedCritic):
             loss = critic.joined(loss)
-        with Steps(stage, learner, settings.steps, critic.own if critic else None) as steps:
+
+        def sample(generator: "Generator", state: "State", step: int) -> "tuple[list[Group], float]":
+            return groups_of.sample_step(
+                generator, verifier, algorithm, state, step, settings.max_tokens, watch.stream(stage.seed),
+                None if sampler.apart else process_group, student.prompting, judge,
+            )  # fmt: skip
+
+        with (
+            Steps(stage, learner, settings.steps, critic.own if critic else None) as steps,
+            Ahead(stage, sampler, steps, algorithm, sample) as ahead,
+        ):
             for step in steps:
-                steps.phase("publish")
-                sampler.publish(step)
-                watched, seed = steps.watched(sampler.generator), watch.stream(stage.seed)
-                groups, temperature = sample_step(
-                    watched, verifier, algorithm, steps.state, step, settings.max_tokens, seed, process_group,
-                    student.prompting, judge,
-                )  # fmt: skip
-                kept = algorithm.keep(steps.state, step, groups)
+                sampled = ahead.take(step)
+                groups, kept = sampled.groups, sampled.kept
                 rollouts.add(step, groups, kept)
-                metrics = describe(groups, kept, temperature, step)
+                metrics = groups_of.describe(groups, kept, sampled.temperature, step)
                 if reference:
                     kept = with_reference(reference, kept)
                 if critic:
@@ -112,8 +118,9 @@ def train(stage: Stage) -> dict[str, Any]:
                 rate = watch.rate * learning_rate(settings.optimizer, step, settings.steps)
                 updated = update(stage, steps, learner, loss, trained, step, rate, critic)
                 if updated is None:  # training goes back to a checkpoint
+                    ahead.forget()
                     continue
-                metrics |= updated
+                metrics |= ahead.described(step, sampled) | updated
                 tokens = settings.passes * tokens_of(trained)
                 steps.log(step, tokens, **metrics)
                 count(steps.state, steps=1, tokens=tokens, **counts_of(settings, groups, len(trained)))
@@ -122,6 +129,7 @@ def train(stage: Stage) -> dict[str, Any]:
                 watch.check(steps.state, step, metrics)
                 if settings.rollouts and steps.state["rollouts"] >= settings.rollouts:
                     break
+            ahead.finish()
         rollouts.finish(steps.state["steps"])
     if not judge:
         _refuse_untrained(stage.name, steps.state)
@@ -237,6 +245,9 @@ def plan(stage: Stage) -> Estimate:
     reference = settings.kl.coefficient > 0 or settings.tripwires.kl > 0
     own_critic = hasattr(settings.algorithm, "critic") and not shares_trunk(settings)
     beside = Beside(samples=True, reference=reference, critic=own_critic)
+    ahead = (
+        {"staleness": f"weights that sample are up to {settings.staleness} steps older"} if settings.staleness else {}
+    )
     estimate = training_estimate(
         stage,
         step_tokens=step * settings.max_tokens,
@@ -250,7 +261,8 @@ def plan(stage: Stage) -> Estimate:
             "candidate rollouts": f"at most {candidates:,}",
             "rollouts per step": f"{step:,}{more}, each of at most {settings.max_tokens:,} tokens",
             "updates per step": f"{updates:,}",
-        },
+        }
+        | ahead,
         beside=beside,
     )
     sampled = (candidates + settings.steps * step) * settings.max_tokens

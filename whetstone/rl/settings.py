@@ -48,6 +48,10 @@ class Settings(StudentSettings):
     old_policy: Literal["sampler", "learner"] = Field(
         "sampler", description="the denominator of the ratio (rl/update.py); with a correction, the learner"
     )
+    staleness: int = Field(
+        0, ge=0, le=64, description="steps by which the weights that sample are older: with servers, training then does not "
+        'wait for them (rl/ahead.py); above 0, correction is { kind = "truncate" } if it is left out',
+    )  # fmt: skip
     correction: CorrectionSettings = Field(
         CorrectionSettings(), description="importance weights against a sampler that differs from the learner"
     )
@@ -100,6 +104,13 @@ class Settings(StudentSettings):
                 "policy's own distribution. RL would credit it as if it did, and the ratio and the gradient would be biased. "
                 "Leave it out; the sampling of scores is set in [scores]"
             )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_weights_are_corrected(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("staleness") and "correction" not in values:
+            return values | {"correction": {"kind": "truncate"}}
         return values
 
     @model_validator(mode="after")

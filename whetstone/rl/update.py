@@ -48,7 +48,7 @@ def with_old_policy(learner: "Learner", groups: "Sequence[Credited]", step: int)
     rescored = []
     for group, rows in groups:
         tokens = [row.token | {"sampler": row.token["old"]} for row in rows]
-        if group.step == step:
+        if group.fresh(step):
             logprobs = learner.row_logprobs(rows, group.temperature)
             tokens = [token | {"old": values.tolist()} for token, values in zip(tokens, logprobs, strict=True)]
         rescored.append((group, [replace(row, token=token) for row, token in zip(rows, tokens, strict=True)]))
@@ -69,7 +69,7 @@ def batches_of(
         for part in parts:
             chosen = [groups[i] for i in part]
             yield [
-                (group, [_marked(row, len(parts), fresh and group.step == step) for row in rows])
+                (group, [_marked(row, len(parts), fresh and group.fresh(step)) for row in rows])
                 for group, rows in chosen
             ]
             fresh = False

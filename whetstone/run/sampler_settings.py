@@ -1,6 +1,7 @@
 """The settings of the `[sampler]` table."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -22,6 +23,9 @@ class SamplerSettings(Settings):
         ("vllm", "serve"), min_length=1, description="what starts a server; the model's folder follows"
     )
     options: Annotated[tuple[str, ...], Operational] = Field((), description="further arguments of the command")
+    adapter: Annotated[bool, Operational] = Field(
+        False, description="with [adapter]: load the adapter beside the servers' own weights, instead of merged weights"
+    )
     in_flight: Annotated[int, Operational] = Field(
         64, ge=1, le=4096, description="requests at once, of each server; each is for one completion"
     )
@@ -32,12 +36,16 @@ class SamplerSettings(Settings):
         600, ge=0, le=1e6, description="seconds that a server is waited for when none is left, or one starts"
     )
 
+    MOVED: ClassVar[Mapping[str, str]] = {"staleness": "staleness of the rl stage: what is learnt depends on it"}
+
     @model_validator(mode="after")
     def _named_or_launched(self) -> "SamplerSettings":
         if self.servers and self.launch:
             raise ValueError(
                 "servers and launch are both set: name the servers that run, or have them started, not both"
             )
+        if self.adapter and not (self.servers or self.launch):
+            raise ValueError("adapter = true has no effect without servers: set servers or launch, or leave it out")
         return self
 
     @property
