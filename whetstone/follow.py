@@ -48,7 +48,8 @@ class RunView:
         """The one under way, or else the last that trained."""
         begun = sorted((stage for stage in self.stages if stage.folder is not None), key=lambda stage: stage.step > 0)
         return next(
-            (stage for stage in begun if stage.status in ("running", "scoring", "interrupted")), begun[-1] if begun else None
+            (stage for stage in begun if stage.status in ("running", "scoring", "interrupted")),
+            begun[-1] if begun else None,
         )
 
     @property
@@ -89,7 +90,7 @@ def _being_scored(run: Path) -> set[str]:
 def _stage(folder: Path, running: bool, scoring: Collection[str] = ()) -> StageView:
     done = (folder / MANIFEST).exists()
     name = folder.name.removeprefix(NEW).partition("-")[2]
-    unscored = name in scoring or "base" in scoring and (folder / "model").is_dir()
+    unscored = name in scoring or ("base" in scoring and (folder / "model").is_dir())
     under_way = ("scoring" if done else "running") if running else "interrupted"
     facts = read_manifest(folder / (MANIFEST if done else STARTED))
     last = _last_row(folder / FILE_NAME)

@@ -88,9 +88,7 @@ def described(stage: StageView) -> str:
     """
     parts = [stage.status]
     if stage.step:
-        parts.append(
-            f"step {stage.step:,}" + (f" of {stage.steps:,}" if stage.steps and not stage.finished else "")
-        )
+        parts.append(f"step {stage.step:,}" + (f" of {stage.steps:,}" if stage.steps and not stage.finished else ""))
     if stage.seconds:
         parts.append(clock(stage.seconds) + ("" if stage.finished else " left"))
     if not stage.finished:

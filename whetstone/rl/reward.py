@@ -97,8 +97,8 @@ def user_reward(named: str) -> Reward:
     arguments = len(inspect.signature(function).parameters)
     if arguments not in (2, 3):
         raise ValueError(
-            f"reward {named!r} takes {arguments} argument{'s' * (arguments != 1)}: write it as function(problem, completion) or "
-            "function(problem, completion, rollout)."
+            f"reward {named!r} takes {arguments} argument{'s' * (arguments != 1)}: write it as function(problem, completion) "
+            "or function(problem, completion, rollout)."
         )
 
     def reward(problem: Problem, rollout: Rollout) -> float | None:

@@ -128,7 +128,12 @@ def _sampling(request: Request, lane: Lane, ids: list[int]) -> Sampling:
 
 
 def _sequence(
-    request: Request, prompt: Prompt, ids: list[int], sampling: Sampling, seed: int, control: BudgetForcing | None,
+    request: Request,
+    prompt: Prompt,
+    ids: list[int],
+    sampling: Sampling,
+    seed: int,
+    control: BudgetForcing | None,
     chat: Chat | None = None,
 ) -> Sequence:
     stream = draws(seed, "", prompt.index)
