@@ -4,8 +4,9 @@ A parameter that would change the answer and that this server does not know is r
 (`user`, `metadata`, `store`, …) and those at their neutral value (`tools: []`, `presence_penalty: 0`) are accepted. A null is
 a parameter that is not given.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `chat_template_kwargs` as in vLLM; `think_most` and
-`think_least` (tokens of thinking), `beams` (beam search) and `as_trained` (the prompt of training is put around what the user says).
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `chat_template_kwargs` as in vLLM; `think_most`
+and `think_least` (tokens of thinking), `beams` (beam search) and `as_trained` (the prompt of training is put around what the
+user says).
 """
 
 import json
