@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_a_finished_evaluation_is_not_sampled_again_and_another_set_joins_it(fol
     monkeypatch.setattr(models, "load", lambda *_: pytest.fail("loaded"))
     assert evaluate_model(ModelOptions(folder), both, output=out)[0] == first
     assert not list(out.rglob("journal.jsonl"))
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(folder, tmp_path):
+    (out := tmp_path / "out").mkdir()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    words = [sys.executable, "-c", hold, str(out / ".lock")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="another process writes generations to"):
+            evaluate_model(ModelOptions(folder), [task(tmp_path)], output=out)
+        other.communicate(b"\n")
+    evaluate_model(ModelOptions(folder), [task(tmp_path)], output=out)
+    (file := tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file, and generations need a folder"):
+        evaluate_model(ModelOptions(folder), [task(tmp_path)], output=file)
 
 
 def test_samples_of_another_way_are_never_mixed_in(folder, tmp_path):

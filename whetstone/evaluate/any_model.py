@@ -4,11 +4,12 @@ With an output folder a call that was killed goes on where it stopped, and one t
 `OUTPUT/BENCHMARK/asked.json` holds all that its samples depend on.
 """
 
+import fcntl
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from whetstone.model_folder import provenance
 from whetstone.model_template import open_model
 from whetstone.prompting import refuse_leaks, say_prompt
 from whetstone.records import Problem, Score, from_row, to_row
-from whetstone.run.folder import read_json, write_json
+from whetstone.run.folder import open_lock, read_json, write_json
 from whetstone.run.manifest import read_scores
 from whetstone.run.progress import say
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
@@ -97,12 +98,26 @@ def evaluate_model(
         raise ValueError(
             f"two problem sets are called {twice!r}: their generations would share a folder. Rename a file."
         )
-    if output is not None and output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file, and generations need a folder: name another --output.")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, _alone(output or Path(temporary)):
         opened = _Opened(options)
         scores = [_scored(opened, task, seed, output or Path(temporary), listed) for task in tasks]
     return scores
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it. Raises ValueError for a folder in use, and for a file."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file, and generations need a folder: name another --output.")
+    output.mkdir(parents=True, exist_ok=True)
+    with open_lock(output / ".lock") as held:
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another process writes generations to {output}: wait until it ends, or name another --output."
+            ) from error
+        yield
 
 
 def _twice(names: Sequence[str]) -> str:

@@ -4,9 +4,9 @@ A parameter that would change the answer and that this server does not know is r
 (`user`, `metadata`, `store`, …) and those at their neutral value (`tools: []`, `presence_penalty: 0`) are accepted. A null is
 a parameter that is not given.
 
-Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `chat_template_kwargs` as in vLLM; `think_most` and
-`think_least` (tokens of thinking), `beams` (beam search) and `as_trained` (the prompt of training is put around what the user
-says).
+Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids` and `chat_template_kwargs` as in vLLM; `think_most`
+and `think_least` (tokens of thinking), `beams` (beam search) and `as_trained` (the prompt of training is put around what the
+user says).
 """
 
 import json
@@ -208,7 +208,7 @@ def _check(request: Request) -> None:
     if any(math.isnan(value) for _, value in request.biases):
         raise BadRequest("logit_bias holds a value that is not a number.", "logit_bias")
     if isinstance(request, ChatRequest):
-        _ = request.thinking
+        _ = request.thinking  # raises for what is no switch
         if request.top_logprobs is not None and not request.logprobs:
             raise BadRequest("top_logprobs is given without logprobs: set logprobs to true.", "top_logprobs")
         if request.beams > 1:
