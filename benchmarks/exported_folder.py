@@ -37,7 +37,6 @@ from whetstone.model_folder import find_model
 from whetstone.records import Message, Prompt, Sampling
 
 Ids = list[list[int]]
-CONTEXT = 1024
 VLLM = """if True:
     import json, os, sys
     work, out = json.load(sys.stdin), os.fdopen(os.dup(1), "w")
@@ -95,9 +94,15 @@ class Asked:
 
     def by_peer(self, python: str, script: str, model: Path) -> tuple[Ids, Ids]:
         """Its answers, and the prompts' ids as it makes them of the texts, if it does."""
-        work = {"model": str(model), "context": CONTEXT, "prompts": self.prompts, "texts": self.texts}
+        context = max(map(len, self.prompts)) + self.tokens
+        work = {"model": str(model), "context": context, "prompts": self.prompts, "texts": self.texts}
         work |= {"tokens": self.tokens, "stops": self.stops}
-        one = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        one = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
         done = subprocess.run(
             [python, "-c", script],
             input=json.dumps(work),

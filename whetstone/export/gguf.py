@@ -25,8 +25,8 @@ INSTALL = f"pip install --no-deps --target {CACHE} {PACKAGE} && pip install sent
 # before a mark, which stays with it there. No merge of ours holds a mark, so the tokens differ only after a run of spaces
 OWN_CUTS = {"type": "Split", "pattern": {"Regex": r"\d|[^\w\s]"}, "behavior": "Isolated", "invert": False}
 NEAR_CUTS = "smollm"
-# llama.cpp's converter with two additions: it takes a Phi-3-class model for one with a sentencepiece file unless its tokenizer has
-# the class name GPT2Tokenizer, which transformers 5 no longer writes; and it knows a tokenizer by a hash of published ones
+# llama.cpp's converter with two additions. It expects a sentencepiece file of a Phi-3-class model unless its tokenizer has the
+# class name GPT2Tokenizer, which transformers 5 no longer writes; and it knows a tokenizer by a hash of published ones
 ADAPTED = """if True:
     import runpy, sys
     script, cuts = sys.argv[1:3]
@@ -102,7 +102,9 @@ def near_cuts(folder: Path) -> str:
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     theirs.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), by_bytes])
     words = [ours.decode([number]) for number in range(ours.get_vocab_size())]
-    texts = [before + word + after for word in words for before in ("", "x", "=") for after in ("=", " =", "x", " x", "1")]
+    texts = [
+        before + word + after for word in words for before in ("", "x", "=") for after in ("=", " =", "x", " x", "1")
+    ]
     pairs = zip(texts, ours.encode_batch(texts), theirs.encode_batch(texts), strict=True)
     if other := next((text for text, mine, near in pairs if mine.ids != near.ids), None):
         raise ValueError(
