@@ -4,11 +4,11 @@
     python -m benchmarks verdicts_beside_lm_eval --problems 500 --keep runs/mawps.jsonl
     python -m benchmarks verdicts_of_three --generations runs/mawps.jsonl --json benchmarks/results/verdicts_of_three.json
 
-Texts are the generations in the files named, each a group of its own, and the labelled answers of WHETSTONE_DATA (`--labelled N`
-of each group at most, drawn at random with seed 0; 0 leaves them out). The other two run their own metric code, each in its own
-environment. The metrics of their GSM8K tasks are asked only about groups whose references are all numbers. A group without
-labels says how many texts each grader calls right; of one with labels, false positives are wrong answers that it calls right.
-`differences` counts the texts that ours and another judge differently, by reason, with `--shown` of each reason.
+Texts are the generations in the files named, each a group of its own, and the labelled answers of WHETSTONE_DATA (at most
+`--labelled N` of each group, drawn at random with seed 0; 0 leaves them out). The other two run their own metric code, each in
+its own environment. The metrics of their GSM8K tasks are asked only about groups whose references are all numbers. A group
+without labels says how many texts each grader calls right; of one with labels, false positives are wrong answers that it calls
+right. `differences` counts the texts that ours and another judge differently, by reason, with `--shown` of each reason.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks._labelled import PLAIN, SETS, data
 from benchmarks._measure import hardware, own_cpu, versions, write
-from benchmarks._piped import BENCH, installed
+from benchmarks._piped import VLLM, installed
 from whetstone.verify import MathVerifier
 
 PEER = Path(__file__).with_name("_grader_peer.py")
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--generations", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--labelled", type=int, default=500, metavar="N", help="of each labelled group at most")
     parser.add_argument("--shown", type=int, default=3, help="texts of each reason that are kept")
-    parser.add_argument("--lm-eval", type=Path, default=BENCH, metavar="PYTHON")
+    parser.add_argument("--lm-eval", type=Path, default=VLLM, metavar="PYTHON")
     parser.add_argument("--lighteval", type=Path, default=LIGHTEVAL, metavar="PYTHON")
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
