@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Grade = Callable[[str, str], tuple[bool, str]]
+UNKNOWN = "?"
 SHOWN = 60  # characters of what was read
 
 
@@ -60,7 +61,8 @@ def lighteval_metrics() -> dict[str, Grade]:
         def grade(text: str, gold: str) -> tuple[bool, str]:
             document = Doc(query="", choices=[dressed.format(gold)], gold_index=0)
             (mark,) = metric.compute_sample(doc=document, model_response=ModelResponse(text=[text])).values()
-            return bool(mark), ", ".join((document.specific or {}).get("extracted_predictions", [])[:1])
+            read = (document.specific or {}).get("extracted_predictions")  # pass@k keeps none
+            return bool(mark), UNKNOWN if read is None else ", ".join(read[:1])
 
         return grade
 

@@ -95,6 +95,8 @@ def reason(ours: tuple[bool, str], theirs: tuple[bool, str]) -> str:
     """Why two verdicts on one text differ, by what each side read."""
     if ours[1].startswith("nothing"):
         return "ours reads no stated answer; the other takes a number or formula from the text all the same"
+    if theirs[1] == "?":
+        return "the other does not say what it read"
     if theirs[1] in ("", "[invalid]"):
         return "the other reads nothing"
     if theirs[1].startswith("error"):
