@@ -199,3 +199,21 @@ def test_older_weights_are_corrected_unless_the_recipe_says_otherwise():
     assert stale.correction.kind == "truncate" and loop.Settings.model_validate(stale.model_dump(mode="json")) == stale
     assert loop.Settings(kind="rl", staleness=1, correction={"kind": "none"}).correction.kind == "none"
     assert loop.Settings(kind="rl", staleness=1, correction={"kind": "mask"}).correction.kind == "mask"
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [({}, "no adapter is trained"), ({"rank": 4, "dora": True}, "loads no DoRA"), ({"rank": 999}, "vLLM loads is 512")],
+)
+def test_adapters_that_no_server_loads_are_refused(trained, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings(launch=1, adapter=True).check_adapter(AdapterSettings(**trained))
+
+
+def test_settings_of_servers_that_have_no_effect_are_refused():
+    for table, message in (
+        ({"adapter": True}, "no effect without servers"),
+        ({"staleness": 1}, "staleness of the rl stage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SamplerSettings(**table)
