@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.learner.group import in_group
 from tests.rl.test_loop import UNTRIED, room
 from tests.scripted import Killed, Scripted, kill_after
 from tests.tiny_world import logged
@@ -18,7 +19,7 @@ from whetstone.rl import groups, loop, sampler
 from whetstone.rl.completions import KeptCompletions, forget_before, path_of
 from whetstone.run.folder import hash_folder
 from whetstone.run.sampler_settings import SamplerSettings
-from whetstone.run.settings import AdapterSettings, SpikeSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings, SpikeSettings
 from whetstone.run.tables import read_rows
 
 SHORT = UNTRIED | {"stabilisers": [], "steps": 3, "prompts_per_step": 2, "samples": 3, "max_tokens": 24}
@@ -217,3 +218,13 @@ def test_settings_of_servers_that_have_no_effect_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             SamplerSettings(**table)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_asks_the_servers_and_both_train_on_what_it_got(tmp_path, world, adder):
+    with vllm(adder) as (address, served):
+        stage = short(tmp_path / "r", world, adder, address, steps=2)
+        parallel = ParallelSettings(device="cpu", forks=1, processes=2, shard="ddp")
+        one, two = in_group(tmp_path, 2, loop.run, replace(stage, parallel=parallel))
+    assert one == two and one["steps"] == 2 and logged(tmp_path / "r", "staleness") == [0, 1]
+    assert Counter(map(tuple, served.asked)).total() == 1 + 16 + 12, "no rollout is sampled by both"
