@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.learner.group import in_group
 from tests.rl.test_loop import UNTRIED, room
 from tests.scripted import Killed, Scripted, kill_after
 from tests.tiny_world import logged
@@ -18,7 +19,7 @@ from whetstone.rl import groups, loop, sampler
 from whetstone.rl.completions import KeptCompletions, forget_before, path_of
 from whetstone.run.folder import hash_folder
 from whetstone.run.sampler_settings import SamplerSettings
-from whetstone.run.settings import AdapterSettings, SpikeSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings, SpikeSettings
 from whetstone.run.tables import read_rows
 
 SHORT = UNTRIED | {"stabilisers": [], "steps": 3, "prompts_per_step": 2, "samples": 3, "max_tokens": 24}
@@ -97,16 +98,14 @@ def kept(folder) -> list[tuple]:
 
 
 def test_no_rollout_of_a_server_is_lost_or_doubled_by_a_kill(tmp_path, world, adder, monkeypatch):
+    with vllm(adder) as (address, _), monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        loop.run(short(tmp_path / "r", world, adder, address, steps=4))
+    arrived = kept(tmp_path / "r")
+    assert len(arrived) >= 12 and not (tmp_path / "r" / "checkpoints" / "step-000002").exists()
     with vllm(adder) as (address, served):
-        stage = short(tmp_path / "r", world, adder, address, steps=4)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_after(patch, 2)
-            loop.run(stage)
-        arrived, asked = kept(tmp_path / "r"), len(served.asked)
-        assert len(arrived) >= 12 and not (tmp_path / "r" / "checkpoints" / "step-000002").exists()
-        loop.run(stage)
-    again = len(served.asked) - asked - 1  # the probe before the first step
-    assert again == 4 * 2 * 3 - len(arrived), "only what had not arrived is asked for"
+        loop.run(short(tmp_path / "r", world, adder, address, steps=4))
+    assert len(served.asked) - 1 == 4 * 2 * 3 - len(arrived), "beside a probe, only what had not arrived is asked for"
     rows = Counter((row["problem_id"], row["index"], row["step"]) for row in read_rows(tmp_path / "r" / "rollouts"))
     assert len(rows) == 24 and set(rows.values()) == {1}
 
@@ -199,3 +198,31 @@ def test_older_weights_are_corrected_unless_the_recipe_says_otherwise():
     assert stale.correction.kind == "truncate" and loop.Settings.model_validate(stale.model_dump(mode="json")) == stale
     assert loop.Settings(kind="rl", staleness=1, correction={"kind": "none"}).correction.kind == "none"
     assert loop.Settings(kind="rl", staleness=1, correction={"kind": "mask"}).correction.kind == "mask"
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [({}, "no adapter is trained"), ({"rank": 4, "dora": True}, "loads no DoRA"), ({"rank": 999}, "vLLM loads is 512")],
+)
+def test_adapters_that_no_server_loads_are_refused(trained, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerSettings(launch=1, adapter=True).check_adapter(AdapterSettings(**trained))
+
+
+def test_settings_of_servers_that_have_no_effect_are_refused():
+    for table, message in (
+        ({"adapter": True}, "no effect without servers"),
+        ({"staleness": 1}, "staleness of the rl stage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SamplerSettings(**table)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_asks_the_servers_and_both_train_on_what_it_got(tmp_path, world, adder):
+    with vllm(adder) as (address, served):
+        stage = short(tmp_path / "r", world, adder, address, steps=2)
+        parallel = ParallelSettings(device="cpu", forks=1, processes=2, shard="ddp")
+        one, two = in_group(tmp_path, 2, loop.run, replace(stage, parallel=parallel))
+    assert one == two and one["steps"] == 2 and logged(tmp_path / "r", "staleness") == [0, 1]
+    assert Counter(map(tuple, served.asked)).total() == 1 + 16 + 12, "no rollout is sampled by both"

@@ -59,6 +59,8 @@ def _model(recipe: Recipe, stage: RecipeStage) -> None:
 def _adapter(recipe: Recipe, stage: RecipeStage) -> None:
     """Whether an adapter can be trained here, beside the model that the stage starts from."""
     adapter = recipe.adapter_of(stage)
+    if stage.settings.kind == "rl":
+        recipe.sampler.check_adapter(adapter)
     if "adapter" not in stage.room.uses or not adapter.rank:
         return
     for package, extra in ({"peft": "lora"} | ({"bitsandbytes": "qlora"} if adapter.weights == "nf4" else {})).items():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from whetstone.learner.schedule import learning_rate
 from whetstone.pool import stop_on_mismatch
-from whetstone.rl.ahead import Ahead
 from whetstone.rl.build import build, most_rollouts
 from whetstone.rl.correction import with_correction
 from whetstone.rl.critic import SharedCritic, build_critic, described_shared
@@ -70,6 +69,7 @@ def train(stage: Stage) -> dict[str, Any]:
     from whetstone.learner.steps import Steps
     from whetstone.learner.student import load
     from whetstone.rl import groups as groups_of
+    from whetstone.rl.ahead import Ahead
     from whetstone.rl.loss import observed
     from whetstone.verify import MathVerifier
 

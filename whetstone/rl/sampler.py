@@ -18,6 +18,7 @@ from whetstone.pool import stop_on_mismatch
 from whetstone.records import Generator
 from whetstone.rl.prompts import WRONG_GRADIENT, sampler_gap
 from whetstone.run.folder import Stage
+from whetstone.run.sampler_settings import LORA_RANKS
 
 if TYPE_CHECKING:
     from whetstone.decode.published import Published
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from whetstone.learner.student import Student
 
 START = "start"  # the folder of the weights that servers are started with
-LAUNCH_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank can be (above 1)
 
 
 class Weights(Protocol):
@@ -179,7 +179,6 @@ def rollout_sampler(stage: Stage, student: "Student", learner: "Learner") -> Ite
     from whetstone.decode.server_launch import Fleet
     from whetstone.decode.server_sampler import VllmSampler
 
-    refuse_adapter(stage, student)
     with ExitStack() as stack:
         addresses, again = stage.sampler.servers, None
         if stage.sampler.launch:
@@ -203,21 +202,9 @@ def folder_of(stage: Stage) -> Path:
     return stage.folder / "published"
 
 
-def refuse_adapter(stage: Stage, student: "Student") -> None:
-    """Raises ValueError if `[sampler] adapter` is set and there is none that vLLM could load."""
-    if stage.sampler.adapter and not student.adapts:
-        raise ValueError("[sampler] adapter = true: no adapter is trained. Set [adapter] rank, or leave it out.")
-    if stage.sampler.adapter and stage.adapter.dora:
-        raise ValueError("[sampler] adapter = true with [adapter] dora: vLLM loads no DoRA. Leave one of them out.")
-
-
 def _largest_rank(stage: Stage) -> int:
-    """For --max-lora-rank. Raises ValueError if vLLM has none that is large enough."""
-    if fitting := [rank for rank in LAUNCH_RANKS if rank >= stage.adapter.rank]:
-        return fitting[0]
-    raise ValueError(
-        f"[adapter] rank = {stage.adapter.rank}: vLLM's largest is {LAUNCH_RANKS[-1]}. Leave out [sampler] adapter."
-    )
+    """For --max-lora-rank."""
+    return next(rank for rank in LORA_RANKS if rank >= stage.adapter.rank)
 
 
 def _first_gpu(stage: Stage, student: "Student") -> int | None:

@@ -5,7 +5,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from whetstone.run.settings import Operational, Settings
+from whetstone.run.settings import AdapterSettings, Operational, Settings
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank can be, above 1
 
 
 class SamplerSettings(Settings):
@@ -47,6 +49,20 @@ class SamplerSettings(Settings):
         if self.adapter and not (self.servers or self.launch):
             raise ValueError("adapter = true has no effect without servers: set servers or launch, or leave it out")
         return self
+
+    def check_adapter(self, trained: AdapterSettings) -> None:
+        """Raises ValueError if servers are to load adapters, and the one that is trained is none that vLLM loads."""
+        if not self.adapter:
+            return
+        if not trained.rank:
+            raise ValueError("[sampler] adapter = true: no adapter is trained. Set [adapter] rank, or leave it out.")
+        if trained.dora:
+            raise ValueError("[sampler] adapter = true with [adapter] dora: vLLM loads no DoRA. Leave one of them out.")
+        if trained.rank > LORA_RANKS[-1]:
+            raise ValueError(
+                f"[adapter] rank = {trained.rank}: the largest that vLLM loads is {LORA_RANKS[-1]}. Lower it, or leave out "
+                "[sampler] adapter."
+            )
 
     @property
     def used(self) -> bool:
