@@ -3,6 +3,7 @@
     python -m benchmarks tests_under_load --repeat 50 --busy 2 --json benchmarks/results/tests_under_load.json
 
 Runs these tests beside processes that only compute, ten times in one process and so often again, and counts the failures.
+With `--together 5`, five such processes run at once: most of these tests wait, so this takes less time and is more load.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -77,17 +79,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=50, help="how often (default 50)")
     parser.add_argument("--busy", type=int, default=2, help="processes that compute meanwhile (default 2)")
+    parser.add_argument("--together", type=int, default=1, help="processes of tests at once (default 1)")
     parser.add_argument("--test", action="append", help="only this file or test. Repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args()
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     load, begin, done = 0.0, time.monotonic(), 0
-    with busy(chosen.busy):
-        while done < chosen.repeat:
-            times = min(TIMES, chosen.repeat - done)
-            more, failed = round_of(chosen.test or TIMED, times)
-            done += times
+    rounds = [min(TIMES, chosen.repeat - begun) for begun in range(0, chosen.repeat, TIMES)]
+    with busy(chosen.busy), ThreadPoolExecutor(chosen.together) as pool:
+        running = {pool.submit(round_of, chosen.test or TIMED, times): times for times in rounds}
+        for ended in as_completed(running):
+            more, failed = ended.result()
+            done += running[ended]
             counts += more
             failures += failed
             load = max(load, os.getloadavg()[0])
@@ -101,7 +105,12 @@ def main() -> None:
                 "date": str(date.today()),
                 "hardware": hardware(),
                 "versions": versions(["pytest", "torch"]),
-                "settings": {"repeat": chosen.repeat, "busy": chosen.busy, "tests": list(chosen.test or TIMED)},
+                "settings": {
+                    "repeat": chosen.repeat,
+                    "busy": chosen.busy,
+                    "together": chosen.together,
+                    "tests": list(chosen.test or TIMED),
+                },
                 "repeated": done,
                 "counts": dict(counts),
                 "highest_load": load,
