@@ -213,7 +213,7 @@ def measured_file(
     read = asked.by_transformers(held)
     result: dict[str, Any] = {f"transformers, its weights in {kind}": asked.compared(plain, answers, read)}
     try:
-        loaded, _ = models.load(find_model(file))
+        loaded = plain_model(find_model(file))
         told: Any = asked.compared(held, read, asked.by_transformers(loaded))
     except ValueError as refused:
         told = str(refused).removeprefix(f"{file}: ")
