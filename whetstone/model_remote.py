@@ -14,17 +14,21 @@ from whetstone.run.mistakes import first_few
 from whetstone.run.secrets import redacted
 
 STAGE = re.compile(r"\d+-[^/]+/")
+WEB = ("http://", "https://")
 SHOWN = 8
 
 
 def place(name: Path | str) -> Path:
-    """The path that a name is; of an address, its copy. Raises Unfit if it holds no model, and as `remote.copy_file`."""
+    """The path that a name is; of an address in a store, its copy. A web address is no model's: it may be a server's.
+
+    Raises Unfit if the address holds no model, and as `remote.copy_file`.
+    """
     url = remote.address(name)
-    return _copy(url.rstrip("/")) if url else Path(name)
+    return _copy(url.rstrip("/")) if url and not url.startswith(WEB) else Path(name)
 
 
 def _copy(url: str) -> Path:
-    if url.startswith("http") or not remote.is_folder(url):
+    if not remote.is_folder(url):
         return remote.copy_file(url)
     found = _model_in(url)
     if not found:

@@ -80,7 +80,7 @@ def test_several_are_added_with_their_weights_and_none_of_them_may_be_undecided(
     [
         ("broken", r"gave nan for rollout 0 of p: a reward is a finite number"),
         ("words", r"gave 'abc' for rollout 0 of p"),
-        ("lonely", r"takes 1 arguments: write it as function\(problem, completion\)"),
+        ("lonely", r"takes 1 argument: write it as function\(problem, completion\)"),
         ("nothing", r"has no 'nothing': it has brevity, careful, broken, words, lonely"),
     ],
 )
