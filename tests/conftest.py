@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
+import hypothesis
 import pytest
 from pydantic import BeforeValidator, SerializeAsAny, field_validator
 
@@ -22,6 +23,8 @@ from whetstone.run.room import Estimate, Input, Room
 from whetstone.run.settings import Settings, StageSettings
 from whetstone.run.tables import write_records, write_rows
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one stops a test for half a second
+hypothesis.settings.load_profile("any machine")
 os.environ["WHETSTONE_TEST_RUNS"] = os.devnull  # tests are no looks at a test set
 # Some job runners start us with these blocked or ignored, and our children would inherit it
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
