@@ -439,3 +439,11 @@ def test_two_files_of_long_names_are_two_problem_sets(tmp_path):
     for name in names:
         (tmp_path / f"{name}.jsonl").write_text('{"question": "1 + 1?", "answer": 2}')
     assert [read_problems(str(tmp_path / f"{name}.jsonl"))[0].benchmark for name in names] == names
+
+
+@pytest.mark.parametrize("name", ["x\ny.jsonl", "no\nfolder/x.jsonl", "x\n*.jsonl"])
+def test_a_path_with_a_line_end_that_is_missing_is_named_on_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as refused:
+        find_files(name)
+    assert "\n" not in str(refused.value) and r"\n" in str(refused.value)

@@ -54,7 +54,7 @@ def find_files(raw: str) -> list[Path]:
     if has_magic(str(path)) and not path.exists():
         found = sorted(filter(Path.is_file, map(Path, glob(str(path), recursive=True))), key=_by_number)
         if not found:
-            raise FileNotFoundError(f"no file fits the pattern {path}. Relative paths start at {Path.cwd()}.")
+            raise FileNotFoundError(f"no file fits the pattern {_shown(path)}. Relative paths start at {Path.cwd()}.")
         return found
     return [find_file(raw)]
 
@@ -68,7 +68,7 @@ def find_file(raw: str) -> Path:
         return path
     if path.is_dir():
         raise ValueError(f"source path {path} is a folder, and one file is wanted. Name a file in it.")
-    raise FileNotFoundError(f"source file {path} is missing: {_hint(path, raw)}")
+    raise FileNotFoundError(f"source file {_shown(path)} is missing: {_hint(path, raw)}")
 
 
 def read_paths(raw: str) -> list[Path]:
@@ -77,6 +77,11 @@ def read_paths(raw: str) -> list[Path]:
         return find_files(raw)
     except OSError:
         return [expand_path(raw)]
+
+
+def _shown(path: Path) -> str:
+    """On one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def _hint(path: Path, raw: str) -> str:
@@ -91,7 +96,7 @@ def _hint(path: Path, raw: str) -> str:
             f"it looks like a name on the Hugging Face Hub, and a path is a local file. Either {FETCH.format(raw)}; or, in a "
             f'recipe, read a set whose layout is known from the Hub: kind = "published", set = "…", hub = "{raw}".'
         )
-    return f"the folder {path.parent} is not there either. Relative paths start at {Path.cwd()}."
+    return f"the folder {_shown(path.parent)} is not there either. Relative paths start at {Path.cwd()}."
 
 
 # --- addresses ---
