@@ -56,6 +56,7 @@ class Fleet:
             return
         log = self.logs / f"vllm-{number}.log"
         if process is not None:
+            _signal(process, signal.SIGKILL)  # what it started may have outlived it, and holds its memory
             say(
                 f"warning: the launched sampler {number} ended with status {process.returncode} and is started again ({log})"
             )

@@ -135,10 +135,8 @@ class VllmSampler:
         began = time.monotonic()
         while True:
             lacking = [server for server in self.servers if not server.ready]
-            for server in lacking:
-                self._again(
-                    server.address
-                )  # in this thread: a server that was launched ends with its launcher's thread
+            for server in lacking:  # not in the pool: a server that was launched ends with the thread that launched it
+                self._again(server.address)
             with ThreadPoolExecutor(max(1, len(lacking))) as pool:
                 list(pool.map(self._load, lacking))
             if self._ready():
