@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.cli import app
+from whetstone.evaluate.problem_sets import read_problems, set_name
 from whetstone.model_folder import check_model, find_model, provenance
 from whetstone.pipeline.staleness import base_hash
 from whetstone.problems.files import find_file, find_files
@@ -169,3 +170,9 @@ def test_a_model_and_problems_from_a_store_are_evaluated(store, model, tmp_path)
     done = CliRunner().invoke(app, ["evaluate", *named, "--max-tokens", "4", "--output", str(tmp_path / "scores")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "scores" / "test").is_dir()
+
+
+def test_a_set_in_a_store_has_one_name_wherever_it_is_compared(store):
+    store.pipe("/bucket/sums/part-1.jsonl", rows("What is 1 + 2?"))
+    for named in ("memory://bucket/sums", "memory://bucket/sums/part-*.jsonl"):
+        assert {problem.benchmark for problem in read_problems(named)} == {set_name(named)} == {"sums"}

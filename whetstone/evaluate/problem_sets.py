@@ -90,14 +90,13 @@ def _find_problems(
 
     Raises ValueError for a column of `columns` that no row has.
     """
-    path = Path(benchmark)
-    if path.exists() or address(benchmark) or has_magic(benchmark) or suffix_of(path) in FORMATS:
+    if _names_files(benchmark):
         paths = find_files(benchmark)  # raises if there is no such file
         head = [row for _, _, row in islice(read_tables(paths), HEAD) if isinstance(row, dict)]
         own = {key: key for key in OPTIONAL if any(key in row for row in head) and _is_ours(key, head)}
         layout = Columns(**own | columns).layout(answer_from)
         require_columns(benchmark, head, Columns(**columns).named if columns else (), "Mend --column.")
-        return paths, fitting_name(_name_of(path, paths)), layout
+        return paths, fitting_name(_name_of(Path(benchmark), paths)), layout
     if columns or answer_from != "column":
         raise ValueError(f"benchmark {benchmark!r} is no file here, and columns and answer_from are for files.")
     try:
@@ -109,10 +108,17 @@ def _find_problems(
 
 def set_name(benchmark: str) -> str:
     """The name that `read_problems` gives a problem set. Raises FileNotFoundError for a pattern that fits nothing."""
+    if not _names_files(benchmark):
+        return benchmark.rpartition(":")[2]
     path = Path(benchmark)
-    if path.exists() or has_magic(benchmark):
-        return fitting_name(_name_of(path, find_files(benchmark)))
-    return fitting_name(path.name.split(".")[0]) if suffix_of(path) in FORMATS else benchmark.rpartition(":")[2]
+    here = not address(benchmark) and (path.exists() or has_magic(benchmark))
+    return fitting_name(_name_of(path, find_files(benchmark) if here else [path]))
+
+
+def _names_files(benchmark: str) -> bool:
+    """Whether it is a path, a pattern or an address, which need not be there, and not a published set."""
+    path = Path(benchmark)
+    return path.exists() or bool(address(benchmark)) or has_magic(benchmark) or suffix_of(path) in FORMATS
 
 
 def _is_ours(key: str, rows: Sequence[Row]) -> bool:
