@@ -4,7 +4,6 @@ With an output folder a call that was killed goes on where it stopped, and one t
 `OUTPUT/BENCHMARK/asked.json` holds all that its samples depend on.
 """
 
-import fcntl
 import hashlib
 import json
 import tempfile
@@ -22,7 +21,7 @@ from whetstone.model_folder import provenance
 from whetstone.model_template import open_model
 from whetstone.prompting import refuse_leaks, say_prompt
 from whetstone.records import Problem, Score, from_row, to_row
-from whetstone.run.folder import open_lock, read_json, write_json
+from whetstone.run.folder import open_lock, read_json, take, write_json
 from whetstone.run.manifest import read_scores
 from whetstone.run.progress import say
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
@@ -111,12 +110,10 @@ def _alone(output: Path) -> Iterator[None]:
         raise ValueError(f"{output} is a file, and generations need a folder: name another --output.")
     output.mkdir(parents=True, exist_ok=True)
     with open_lock(output / ".lock") as held:
-        try:
-            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not take(held):
             raise ValueError(
                 f"another process writes generations to {output}: wait until it ends, or name another --output."
-            ) from error
+            )
         yield
 
 

@@ -1,6 +1,5 @@
 """Runs the stages of a recipe in order: each once, from its manifest or STARTED file on, and scores what was trained."""
 
-import fcntl
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from whetstone.run.folder import (
     recover,
     replace_folder,
     successor,
+    take,
 )
 from whetstone.run.manifest import read_manifest, write_manifest
 from whetstone.run.progress import say
@@ -359,13 +359,11 @@ def lock(folder: Path) -> Iterator[None]:
             "permission, move away what is there, or use another place: --set run.folder=FOLDER."
         ) from error
     with opened as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not take(handle):
             raise ValueError(
                 f"{folder} is in use by another whetstone run (process {handle.read().strip() or 'unknown'}): two "
                 "would write the same files. Wait for it, stop it, or use another run: --set run.name=NAME."
-            ) from error
+            )
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

@@ -165,6 +165,15 @@ def open_lock(path: Path) -> TextIO:
     return os.fdopen(handle, "r+", encoding="utf-8", errors="replace")
 
 
+def take(lock: TextIO) -> bool:
+    """Hold an open lock file until it is closed or the process ends. False if another process holds it."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """One process at a time. The lock ends with its process."""
