@@ -1,10 +1,9 @@
 """The one door for models: the plain folder that a name stands for, whatever a user has.
 
 A name is a Hugging Face folder, a run (its last trained model) or a stage, a GGUF file or a folder that holds one
-(model_gguf.py), an adapter's folder (model_adapter.py), the address of one of these (run/remote.py; it is copied), or a model
-on the Hub (model_hub.py). Everything behind this door knows
-plain folders only. This file needs neither torch nor transformers, unless a GGUF file is converted or an adapter merged, so
-`plan` can use it.
+(model_gguf.py), an adapter's folder (model_adapter.py), the address of one of these in an object store, which is copied
+(model_remote.py), or a model on the Hub (model_hub.py). Everything behind this door knows plain folders only. This file needs
+neither torch nor transformers, unless a GGUF file is converted or an adapter merged, so `plan` can use it.
 """
 
 import os

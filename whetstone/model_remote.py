@@ -14,7 +14,6 @@ from whetstone.run.mistakes import first_few
 from whetstone.run.secrets import redacted
 
 STAGE = re.compile(r"\d+-[^/]+/")
-WEB = ("http://", "https://")
 SHOWN = 8
 
 
@@ -24,7 +23,7 @@ def place(name: Path | str) -> Path:
     Raises Unfit if the address holds no model, and as `remote.copy_file`.
     """
     url = remote.address(name)
-    return _copy(url.rstrip("/")) if url and not url.startswith(WEB) else Path(name)
+    return _copy(url.rstrip("/")) if url and not remote.on_the_web(url) else Path(name)
 
 
 def _copy(url: str) -> Path:

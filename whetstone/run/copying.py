@@ -64,9 +64,8 @@ class Copying:
         with remote.explained(self.url):
             self.store, self.place = remote.store_of(self.url)
             self._make(self.place)
-            self.store.pipe_file(
-                f"{self.place}/{COPIED}", b"{}"
-            )  # whether it can be written shows before the run begins
+            # Whether it can be written shows before the run begins
+            self.store.pipe_file(f"{self.place}/{COPIED}", b"{}")
             self.there = self._copied_before()
 
     def _copied_before(self) -> dict[Path, Facts]:

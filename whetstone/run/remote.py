@@ -3,7 +3,7 @@
 They are copied into the cache first, and whatever reads them knows local files only. A copy is used again while the store says
 of the file what it said when it was copied (size, checksum, time). In one process each address is looked at once.
 
-    find("s3://bucket/rows-*.jsonl")       # the addresses that fit, in order
+    find("s3://bucket/rows-*.jsonl")       # the addresses that fit
     copy_file("s3://bucket/rows-1.jsonl")  # CACHE/remote/1f3a…/rows-1.jsonl
     copy_folder("s3://bucket/model", keep) # CACHE/remote/77b0…/model, with the files whose names `keep` accepts
 """
@@ -40,13 +40,18 @@ def address(name: Path | str) -> str | None:
     return f"{found[1]}://{str(name)[found.end() :]}" if found else None
 
 
+def on_the_web(url: str) -> bool:
+    """The web has no folders and no patterns."""
+    return url.startswith(("http://", "https://"))
+
+
 def find(url: str) -> list[str]:
-    """The addresses that a pattern fits, sorted; of one without `*`, `?` or `[…]`, and of a web page, itself."""
-    if url.startswith("http") or not has_magic(url):
+    """The addresses that a pattern fits; of one without `*`, `?` or `[…]`, and of one on the web, itself."""
+    if on_the_web(url) or not has_magic(url):
         return [url]
     with explained(url):
         store, place = store_of(url)
-        return sorted(store.unstrip_protocol(found) for found in store.glob(place))
+        return [store.unstrip_protocol(found) for found in store.glob(place)]
 
 
 @cache
