@@ -70,7 +70,7 @@ def test_the_folder_is_the_stages_model_in_plain_transformers(exported, run_fold
 
 def test_the_card_has_scores_with_intervals_data_licences_and_what_the_hub_reads(exported, run_folder):
     card = ModelCard.load(exported / "README.md")
-    assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
+    assert card.data["license"] == "apache-2.0" and card.data["library_name"] == "transformers"
     score = next(s for s in read_json(run_folder / "scores.json")["scores"] if s["stage"] == "rl" and s["main"])
     assert card.data.eval_results[0].metric_value == round(100 * score["mean"], 2)
     assert f"| {100 * score['low']:.1f} to {100 * score['high']:.1f} |" in card.text
