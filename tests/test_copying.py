@@ -122,6 +122,15 @@ def test_a_place_that_is_none_is_refused_before_the_run_begins(run):
         raise AssertionError("the run began")
 
 
+@pytest.mark.parametrize("inside", [".", "tiny", "tiny/04-sft"])
+def test_a_run_is_not_copied_into_itself(run, inside):
+    with (
+        pytest.raises(ValueError, match="into itself: name a folder elsewhere"),
+        copied_out(run, str(run.parent / inside)),
+    ):
+        raise AssertionError("the run began")
+
+
 def test_a_folder_is_a_place_too_and_other_files_there_stay(run, tmp_path):
     backup = tmp_path / "backup"
     (backup / "tiny").mkdir(parents=True)

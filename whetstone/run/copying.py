@@ -31,7 +31,7 @@ Facts = tuple[int, int]  # a file's size in bytes and time in ns
 @contextmanager
 def copied_out(folder: Path, to: str, every: float = EVERY) -> Iterator[None]:
     """Copy the run's folder to `to`/NAME as it grows; an empty `to` copies nothing. Raises OSError or ImportError at once if
-    the place cannot be written, and OSError at the end if something is missing there.
+    the place cannot be written, ValueError if it is the run's own folder, and OSError at the end if something is missing there.
     """
     if not to:
         yield
@@ -58,7 +58,7 @@ class Copying:
     """What of a run's folder lies at the other place."""
 
     def __init__(self, folder: Path, to: str) -> None:
-        url = remote.address(to) or f"file://{Path(to).expanduser().absolute()}"
+        url = remote.address(to) or f"file://{_apart(folder, Path(to).expanduser())}"
         self.folder, self.url = folder, f"{url.rstrip('/')}/{folder.name}"
         self.failed: dict[Path, str] = {}
         with remote.explained(self.url):
@@ -129,6 +129,13 @@ class Copying:
             self.failed[path] = redacted(str(error).partition("\n")[0])
             return False
         return True
+
+
+def _apart(folder: Path, to: Path) -> Path:
+    """The absolute path of `to`. Raises ValueError if the copy would be the run's own folder, or lie in it."""
+    if (to / folder.name).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"[run] copy_to = {str(to)!r} would copy {folder} into itself: name a folder elsewhere.")
+    return to.absolute()
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Facts]]:
