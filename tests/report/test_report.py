@@ -262,6 +262,8 @@ def test_a_folder_without_stages_is_refused_with_a_remedy(tmp_path):
         report.write_report(tmp_path)
     with pytest.raises(ValueError, match=r"is missing.*whetstone run"):
         report.write_report(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is a folder: name the file"):
+        report.write_report(tmp_path, output=tmp_path)
 
 
 def test_the_stage_gives_the_page(run_folder, tmp_path):

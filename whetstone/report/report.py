@@ -55,8 +55,10 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def write_report(run_folder: Path, beside: Path | None = None, output: Path | None = None) -> Path:
     """Write `report.html` into the run folder, or `output`, and return its path. With another run beside it, the default is
-    `report_beside_OTHER.html`. Raises ValueError if no stage of a run is complete.
+    `report_beside_OTHER.html`. Raises ValueError if no stage of a run is complete, or if `output` is a folder.
     """
+    if output is not None and output.is_dir():
+        raise ValueError(f"--output {output} is a folder: name the file that the page is written to.")
     record = read_run(Path(run_folder))
     name = "report.html"
     if beside is not None:
