@@ -3,8 +3,8 @@
     git clone … whetstone && cd whetstone && make .venv/.ready
     .venv/bin/python -m benchmarks first_jobs --json FILE             # or one job: --job "Own reward"
 
-The files are written into the working folder, where the commands run as they stand. A block of code whose first line is a comment
-with a file's name is that file.
+The files are written into the working folder, where the commands run as they stand. A block of code whose first line is a
+comment with a file's name is that file.
 """
 
 import argparse

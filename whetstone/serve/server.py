@@ -72,8 +72,8 @@ def load(serving: Serving, name: str) -> "Engine":
 
 
 def serve(serving: Serving, key: str = "") -> None:
-    """Until Ctrl-C or SIGTERM. Raises ValueError for other machines without a key and for a key that nobody can send, OSError for
-    a port that is taken.
+    """Until Ctrl-C or SIGTERM. Raises ValueError for other machines without a key and for a key that nobody can send, OSError
+    for a port that is taken.
     """
     if not is_loopback(serving.host) and not key:
         raise ValueError(
