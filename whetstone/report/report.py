@@ -17,6 +17,7 @@ from whetstone.report.beside import beside
 from whetstone.report.controls import controls
 from whetstone.report.head import head
 from whetstone.report.provenance import data, reproduce
+from whetstone.report.published import published
 from whetstone.report.read import RunRecord, read_run
 from whetstone.report.reward_models import reward_models
 from whetstone.report.rollouts import rollouts
@@ -32,6 +33,7 @@ SECTIONS = (
     ("stages", "Stages", ladder),
     ("beside", "Two runs", beside),
     ("scores", "Scores", scores),
+    ("published", "Published", published),
     ("controls", "Controls", controls),
     ("curves", "Curves", curves.curves),
     ("reward_models", "Reward models", reward_models),
