@@ -16,13 +16,15 @@ def published(run: RunRecord) -> str:
 
 
 def _beside_ours(run: RunRecord, benchmark: str, rows: list[dict[str, Any]]) -> str:
-    ours = [score for score in run.scores if score["benchmark"] == benchmark and not score.get("control_of")][-1]
-    lines = [
-        f'<tr class="final"><td>{escape(ours["stage"])}, this run</td>{n(percent(ours["mean"]))}<td></td><td></td></tr>'
-    ]
+    scored = [(stage.name, score) for stage in run.pipeline if (score := run.score(stage.name, benchmark))]
+    lines = [_ours(*scored[-1])] if scored else []
     lines += [_row(row) for row in rows]
     heads = ["model", ">mean, %", "published in", "differs in, or is measured as"]
     return f"<h3>{escape(benchmark)}</h3>{table(heads, lines)}"
+
+
+def _ours(stage: str, score: dict[str, Any]) -> str:
+    return f'<tr class="final"><td>{escape(stage)}, this run</td>{n(percent(score["mean"]))}<td></td><td></td></tr>'
 
 
 def _row(row: dict[str, Any]) -> str:
