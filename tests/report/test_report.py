@@ -166,7 +166,7 @@ def test_published_scores_stand_beside_the_runs_last_with_what_their_protocols_h
     row |= {"read": "secondary", "measure": "mean", "differs": ["samples 64, ours 8", "not stated: top_p"]}
     shown = published(replace(run, evaluation=run.evaluation | {"published": [row]}))
     assert shown.index(f">{100 * ours['mean']:.1f}<") < shown.index("48.13") and "&lt;other&gt;" in shown
-    assert "samples 64, ours 8; not stated: top_p" in shown and "their card, read in a copy" in shown
+    assert "samples 64, ours 8; not stated: top_p" in shown and "again (read in a copy): their card." in shown
     assert "cannot be compared" in shown and published(run) == ""
 
 

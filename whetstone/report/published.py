@@ -20,7 +20,8 @@ def _beside_ours(run: RunRecord, benchmark: str, rows: list[dict[str, Any]]) -> 
     lines = [_ours(*scored[-1])] if scored else []
     lines += [_row(row) for row in rows]
     heads = ["model", ">mean, %", "published in", "differs in, or is measured as"]
-    return f"<h3>{escape(benchmark)}</h3>{table(heads, lines)}"
+    sources = dict.fromkeys(f"{_named(row)}: {escape(row['source'])}." for row in rows)
+    return f'<h3>{escape(benchmark)}</h3>{table(heads, lines)}<p class="note">{" ".join(sources)}</p>'
 
 
 def _ours(stage: str, score: dict[str, Any]) -> str:
@@ -28,7 +29,9 @@ def _ours(stage: str, score: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    copied = ", read in a copy" * (row["read"] == "secondary")
-    source = f"{escape(row['table'])}<br><small>{escape(row['source'])}{copied}</small>"
     how = escape("; ".join(row["differs"]) or row["measure"])
-    return f"<tr><td>{escape(row['model'])}</td>{n(percent(row['value'], 2))}<td>{source}</td><td>{how}</td></tr>"
+    return f"<tr><td>{escape(row['model'])}</td>{n(percent(row['value'], 2))}<td>{_named(row)}</td><td>{how}</td></tr>"
+
+
+def _named(row: dict[str, Any]) -> str:
+    return escape(row["table"]) + " (read in a copy)" * (row["read"] == "secondary")
