@@ -229,7 +229,7 @@ class ModelSettings(Settings):
 class ParallelSettings(Settings):
     """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
     of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
-    sample in dpo and rl, each on its own GPU or cores.
+    sample in dpo, rl and scores, each on its own GPU or cores.
     """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
