@@ -26,6 +26,7 @@ from whetstone.run.signs_of_life import Signs, give_signs
 # Errors whose message is enough for the user, without a traceback
 USERS = {error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)}
 SHOWN = 12  # lines of a launcher's messages
+ENDED = r" +rank +: (\d+) \(local_rank: \d+\)\n +exitcode +: (-?\d+)"  # as torchrun lists processes
 LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of errors that follow from another process's end
 
 
@@ -102,11 +103,13 @@ def _raise_what_failed(folder: Path, count: int, launched: bool, signs: Signs) -
 
 
 def _who_died(folder: Path, died: Sequence[int], signs: Signs) -> str:
-    """The first process that an agent of torchrun saw ending; those of a machine that is gone have no such agent."""
+    """The process that an agent of torchrun saw dying first. Those of a machine that is gone were seen by none."""
     log = (folder / "torchrun.log").read_text(errors="replace")
-    seen = re.findall(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)", log)
-    first = next(((int(rank), status) for rank, status in seen if int(rank) in died), None)
-    return f"{signs.named([first[0]])} ended with status {first[1]}" if first else f"{signs.named(died)} is gone"
+    for rank, status in re.findall(rf"Root Cause (?:.*\n)+?{ENDED}", log):
+        if int(rank) in died:
+            return f"{signs.named([int(rank)])} ended with status {status}"
+    seen = [int(rank) for rank, _ in re.findall(ENDED, log)]
+    return f"{signs.named([rank for rank in died if rank not in seen] or died)} is gone"
 
 
 def _never_began(folder: Path) -> str:
