@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from tests.learner.group import in_group
 from tests.scripted import stage
@@ -214,3 +215,30 @@ def test_all_stop_after_the_same_step_if_one_is_asked_and_continue_to_the_same_b
     assert result["summary"]["steps"] == len(losses(given.folder)) and result["peak_memory"] > 1e7
     assert hash_folder(given.folder / "model") == hash_folder(undisturbed.folder / "model")
     assert losses(given.folder) == losses(undisturbed.folder)
+
+
+def killed_in_process(given: Stage, after: int) -> None:
+    """The last of the processes is killed, after so many steps."""
+    plain = Steps.log
+
+    def log(self, step: int, tokens: int, **values: object) -> None:
+        plain(self, step, tokens, **values)
+        if step + 1 == after and os.environ["RANK"] == str(given.parallel.processes - 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steps, "log", log)
+        sft.run(given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_killed_in_two_processes_then_in_one_it_ends_in_two_with_the_losses_of_one(shard, tmp_path, world):
+    sft.run(room(tmp_path / "one" / "s", world))
+    two, one = (room(tmp_path / "s", world, processes=count, shard=shard) for count in (2, 1))
+    for given, after in ((two, 4), (one, 7)):
+        with pytest.raises((ProcessExitedException, ProcessRaisedException)):  # that of the other may come first
+            in_group(tmp_path, given.parallel.processes, killed_in_process, given, after)
+        assert (given.folder / "checkpoints" / f"step-{after - 1:06d}").exists() and len(losses(given.folder)) <= after
+    in_group(tmp_path, 2, sft.run, two)
+    assert losses(two.folder) == pytest.approx(losses(tmp_path / "one" / "s"), abs=1e-6) and len(losses(two.folder)) == 8
