@@ -39,7 +39,7 @@ def start(folder: Path, what: str) -> None:
         ("bug", RuntimeError, r"(?s)process 1 failed:\nTraceback.*AssertionError: this cannot be"),
         (
             "killed",
-            RuntimeError,
+            ChildProcessError,
             r"process 1 of 2 \(node 0, .*, process id \d+\) ended with status -9 without a message .* continues from what",
         ),
     ],
@@ -74,7 +74,7 @@ def test_a_process_that_stands_still_is_named_and_all_are_ended(tmp_path):
     one = f'LOCAL_RANK=0 WORLD_SIZE=2 {sys.executable} -m "$2" "$3" <&0 & '
     launch = ["sh", "-c", f"GROUP_RANK=0 RANK=0 {one} GROUP_RANK=1 RANK=1 {one} wait", "launch"]
     words = r"process(es 0,)? 1 of 2 \((node 0, .*)?node 1, .*, process id \d+\): no sign of life for 2 s.*are ended"
-    with pytest.raises(RuntimeError, match=words):
+    with pytest.raises(ChildProcessError, match=words):
         run_processes("tests.processes_worker", tmp_path / "what.txt", 2, tmp_path, launch, silence=2, end=True)
     until_ended(tmp_path)
 
@@ -241,4 +241,6 @@ def test_killed_in_two_processes_then_in_one_it_ends_in_two_with_the_losses_of_o
             in_group(tmp_path, given.parallel.processes, killed_in_process, given, after)
         assert (given.folder / "checkpoints" / f"step-{after - 1:06d}").exists() and len(losses(given.folder)) <= after
     in_group(tmp_path, 2, sft.run, two)
-    assert losses(two.folder) == pytest.approx(losses(tmp_path / "one" / "s"), abs=1e-6) and len(losses(two.folder)) == 8
+    assert (
+        losses(two.folder) == pytest.approx(losses(tmp_path / "one" / "s"), abs=1e-6) and len(losses(two.folder)) == 8
+    )

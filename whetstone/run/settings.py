@@ -169,7 +169,7 @@ class RunSettings(Settings):
         description="seconds until a phase of a step is reported as hanging, and half of those until one of several processes "
         "that gives no sign of life is named; 0: never",
     )
-    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the run too (status 137 or 1)")
+    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the run too (status 137 or 2)")
 
 
 class ModelSettings(Settings):

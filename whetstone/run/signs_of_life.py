@@ -35,7 +35,7 @@ class Signs:
         write_json(folder / HOW, {"every": self.every})
 
     def look(self) -> None:
-        """Name the processes that have given no sign for too long, once. With `end`, raises RuntimeError for them."""
+        """Name the processes that have given no sign for too long, once. With `end`, raises ChildProcessError for them."""
         now = time.monotonic()
         for rank in range(self.count if self.silence else 0):
             sign = self._sign(rank)
@@ -56,7 +56,7 @@ class Signs:
             "The others wait for it"
         )
         if self.end:
-            raise RuntimeError(f"{told}, and are ended. Run again: it continues from what was saved last.")
+            raise ChildProcessError(f"{told}, and are ended. Run again: it continues from what was saved last.")
         say(f"warning: {told}.")
 
     def named(self, ranks: Iterable[int]) -> str:

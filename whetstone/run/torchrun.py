@@ -37,11 +37,11 @@ def run_processes(
 
     `launch` is a command that starts torchrun with the arguments that are appended, on as many machines as it likes, and that
     ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the
-    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
+    traceback), ChildProcessError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
     because they were asked to.
 
     A process that gives no sign of life for `silence` seconds is named; 0: none is. With `end` all are then ended, and
-    RuntimeError is raised.
+    ChildProcessError is raised.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
@@ -92,7 +92,7 @@ def _raise_what_failed(folder: Path, count: int, launched: bool, signs: Signs) -
     if causes:
         _raise(causes[0])
     if died:
-        raise RuntimeError(
+        raise ChildProcessError(
             f"{_who_died(folder, died, signs)} without a message (-9: killed, or out of memory): the step under way is lost. "
             f"Run again: it continues from what was saved last. The messages of the processes are in {folder}."
         )
