@@ -21,7 +21,9 @@ FLOORS = [
         "run", "problems", "prompting",
     ),
     ("learner", "decode"),
-    ("sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "measure"),
+    (
+        "sample", "window", "pool", "pairing", "answer", "judge", "reward_model", "candidate", "sampling_worker", "measure",
+    ),
     (
         "questions", "rollouts", "corpus", "midtrain", "sft", "choose_prompt", "dpo", "reward", "rl", "distill", "evaluate",
         "report",
