@@ -15,14 +15,12 @@ for each group.
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from whetstone.corpus import text_kernels
-from whetstone.records import Trace
 
 HALF_LENGTH = 200  # words of a text at which the term of its length is 1/2
 HALF_DENSITY = 0.01  # words of a group per word of the text at which its term is 1/2
@@ -34,10 +32,6 @@ class Solved:
 
     weak: int | None = None
     strong: int | None = None
-
-
-def solved(traces: Sequence[Trace]) -> int:
-    return sum(trace.correct is True for trace in traces)
 
 
 def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:

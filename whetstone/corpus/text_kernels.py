@@ -43,8 +43,9 @@ def _mixed(number):
 
 @compiled
 def word_codes(letters, inside, terms, places, out):
-    """Writes the code of each word of bytes to `out`, and returns how many there are. `inside` (256,) says which bytes belong to
-    words; a word's code is the sum of terms[letter] * places[place of the letter % 64].
+    """Writes the code of each word of bytes to `out`, and returns how many there are.
+
+    `inside` (256,) says which bytes belong to words. A code is the sum of terms[letter] * places[its place in the word % 64].
     """
     words, code, place, open_ = 0, np.uint64(0), 0, False
     for letter in letters:
