@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+from whetstone.run.mistakes import install_hint
 from whetstone.run.processes import cores
 from whetstone.run.progress import say
 from whetstone.run.settings import ParallelSettings
@@ -121,4 +122,33 @@ def _do(part: Any) -> Any:
 
 
 def _on_ray(work: Callable[[P], R], parts: Iterator[P], count: int) -> Iterator[R]:
-    raise NotImplementedError
+    """Ray repeats the parts of a worker or machine that it loses. Without RAY_ADDRESS it runs on this machine, meanwhile."""
+    ray = _ray()
+    own = not ray.is_initialized()
+    if own:
+        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": count or cores(), "include_dashboard": False}
+        ray.init(logging_level="warning", log_to_driver=False, **here)
+    try:
+        count = count or int(ray.cluster_resources().get("CPU", 1))
+        begin, held, waiting = ray.remote(max_retries=ATTEMPTS)(_on_worker).remote, ray.put(work), deque[Any]()
+        while True:
+            waiting += (begin(held, part) for part in islice(parts, IN_FLIGHT * count - len(waiting)))
+            if not waiting:
+                return
+            yield ray.get(waiting.popleft())
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _on_worker(work: Callable[[Any], Any], part: Any) -> Any:
+    return work(part)
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f'[parallel] data = "ray" needs Ray: {install_hint("ray")} ({error}).') from error
+    return ray
