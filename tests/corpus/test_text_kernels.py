@@ -14,10 +14,11 @@ from whetstone.records import Trace
 
 WHOLE = 1 << 64
 FACTOR = 0x9E3779B97F4A7C15
-PIECES = (
-    "wait Wait wait! slet let me let  me let\nme Let me. let men which means it follows it\tfollows so Then, check checked "
+_PIECES = (
+    "wait Wait wait! slet me let me let  me let\nme Let me. let men which means it follows it\tfollows so Then, check checked "
     "alternatively alternativelyx verification maybe_ _maybe try9 é İ ſo \u212a 中文 \U0001d7d8 \ud800 \x1c \xa0 \u3000"
-).split(" ")
+)
+PIECES = _PIECES.split(" ")
 
 
 def mixed(number: int) -> int:
