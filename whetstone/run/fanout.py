@@ -39,7 +39,8 @@ def fan_out(work: Callable[[P], R], parts: Iterable[P], parallel: ParallelSettin
     if parallel.data == "ray":
         return _on_ray(work, parts, parallel.forks)
     first = list(islice(parts, FEW))
-    return map(work, first) if count == 1 or len(first) < FEW else _in_processes(work, chain(first, parts), count)
+    every = chain(first, parts)
+    return map(work, every) if count == 1 or len(first) < FEW else _in_processes(work, every, count)
 
 
 def _in_processes(work: Callable[[P], R], parts: Iterator[P], count: int) -> Iterator[R]:
