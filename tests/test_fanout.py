@@ -1,7 +1,6 @@
 """Parts of a table are worked on here, in processes or on Ray with the same results, also if a worker is killed."""
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 from tests.corpus.test_corpus import build_stage, small_world
 from tests.fanout_work import Square, invert, where
 from whetstone.corpus import build
+from whetstone.pipeline import checks
+from whetstone.recipe import read_recipe
 from whetstone.run import fanout
 from whetstone.run.fanout import FEW, IN_FLIGHT, fan_out
 from whetstone.run.folder import hash_folder
@@ -46,7 +47,6 @@ def test_parts_are_taken_as_they_are_needed_and_what_the_work_raises_is_raised()
 @pytest.fixture
 def parts_of_five(monkeypatch):
     monkeypatch.setattr(build, "PART_ROWS", 5)
-    monkeypatch.setattr(build, "MATCHED", 5)
 
 
 def corpus(folder: Path, parallel: ParallelSettings) -> str:
@@ -66,8 +66,9 @@ def test_parts_make_no_difference_to_the_corpus(tmp_path, monkeypatch):
     assert corpus(tmp_path / "parts", ParallelSettings(forks=1)) == whole
 
 
-def test_on_ray_it_is_the_same_also_if_a_worker_is_killed(tmp_path, parts_of_five):
-    pytest.importorskip("ray")
+def test_on_ray_it_is_the_same_also_if_a_worker_is_killed(tmp_path, parts_of_five, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setattr(build, "MATCHED", 5)
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     assert list(fan_out(Square(deaths, deaths=1), range(12), RAY)) == SQUARES
@@ -75,7 +76,12 @@ def test_on_ray_it_is_the_same_also_if_a_worker_is_killed(tmp_path, parts_of_fiv
     assert corpus(tmp_path / "ray", RAY) == corpus(tmp_path / "one", ParallelSettings(forks=1))
 
 
-def test_without_ray_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r'data = "ray" needs Ray: pip install "whetstone-reasoner\[ray\]"'):
-        list(fan_out(where, range(2), RAY))
+def test_a_recipe_that_needs_ray_is_refused_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda package: None)
+    path = tmp_path / "r.toml"
+    path.write_text('[parallel]\ndata = "ray"\n[[stage]]\nkind = "questions"\n[[stage.source]]\nkind = "procedural"\n')
+    recipe = read_recipe(path)
+    with pytest.raises(
+        ImportError, match=r'data = "ray" needs the package ray: pip install "whetstone-reasoner\[ray\]"'
+    ):
+        checks.check_stages(recipe, recipe.stages)

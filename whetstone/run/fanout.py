@@ -18,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from whetstone.run.mistakes import install_hint
 from whetstone.run.processes import cores
 from whetstone.run.progress import say
 from whetstone.run.settings import ParallelSettings
@@ -124,11 +123,13 @@ def _do(part: Any) -> Any:
 
 def _on_ray(work: Callable[[P], R], parts: Iterator[P], count: int) -> Iterator[R]:
     """Ray repeats the parts of a worker or machine that it loses. Without RAY_ADDRESS it runs on this machine, meanwhile."""
-    ray = _ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
     own = not ray.is_initialized()
     if own:
         here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": count or cores(), "include_dashboard": False}
-        ray.init(logging_level="warning", log_to_driver=False, **here)
+        _start(ray, **here)
     try:
         count = count or int(ray.cluster_resources().get("CPU", 1))
         begin, held, waiting = ray.remote(max_retries=ATTEMPTS)(_on_worker).remote, ray.put(work), deque[Any]()
@@ -142,14 +143,15 @@ def _on_ray(work: Callable[[P], R], parts: Iterator[P], count: int) -> Iterator[
             ray.shutdown()
 
 
+def _start(ray: Any, **settings: Any) -> None:
+    try:
+        ray.init(logging_level="error", log_to_driver=False, **settings)
+    except Exception as error:  # Ray gives up after half a minute, as on a busy machine
+        ray.shutdown()
+        raise ChildProcessError(
+            f"Ray did not start: {error} Start it by `ray start --head` and set RAY_ADDRESS=auto, or leave out [parallel] data."
+        ) from error
+
+
 def _on_worker(work: Callable[[Any], Any], part: Any) -> Any:
     return work(part)
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(f'[parallel] data = "ray" needs Ray: {install_hint("ray")} ({error}).') from error
-    return ray
