@@ -79,7 +79,9 @@ def test_on_ray_it_is_the_same_also_if_a_worker_is_killed(tmp_path, parts_of_fiv
 def test_a_recipe_that_needs_ray_is_refused_without_it(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda package: None)
     path = tmp_path / "r.toml"
-    path.write_text('[parallel]\ndata = "ray"\n[[stage]]\nkind = "questions"\n[[stage.source]]\nkind = "procedural"\n')
+    path.write_text(
+        '[parallel]\ndata = "ray"\n[[stage]]\nkind = "questions"\n[[stage.source]]\nkind = "procedural"\ntrain = 4\n'
+    )
     recipe = read_recipe(path)
     with pytest.raises(
         ImportError, match=r'data = "ray" needs the package ray: pip install "whetstone-reasoner\[ray\]"'
