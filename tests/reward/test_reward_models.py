@@ -10,15 +10,16 @@ from tests.scripted import Killed, kill_after, stage
 from tests.tiny_world import answer, problem
 from whetstone.answer import best_of
 from whetstone.chat import Chat
+from whetstone.dpo import rollout_dpo
 from whetstone.model import load
 from whetstone.model_files import Unfit
-from whetstone.records import Completion, Pair, Rollout, Trace
+from whetstone.records import Completion, Pair, Problem, Rollout, Trace
 from whetstone.reward import train
 from whetstone.reward_model import RewardModel, with_scalar_head
 from whetstone.rl import loop
 from whetstone.run.folder import hash_folder, read_json
 from whetstone.run.settings import ParallelSettings
-from whetstone.run.tables import read_rows, write_records
+from whetstone.run.tables import read_records, read_rows, write_records
 
 CPU = ParallelSettings(device="cpu")
 
@@ -179,6 +180,19 @@ def test_rl_takes_the_number_of_a_reward_model_and_resumes_to_the_bit(tmp_path, 
         loop.run(rl(tmp_path / "two" / "one"))
     assert loop.run(rl(tmp_path / "two" / "one")) == summary
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_dpo_learns_which_of_its_rollouts_a_reward_model_likes(tmp_path, world, adder):
+    train.run(room(tmp_path / "r", world, adder))
+    known = {"pairing": "reward_model", "pool": {"samples": 4}, "max_tokens": 40, "pairs_per_problem": 1}
+    inputs = {"model": adder, "prompts": world["prompts"], "reward_model": tmp_path / "r" / "reward_model"}
+    rollout_dpo.run(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", **known), **inputs))
+    score = RewardModel.load(tmp_path / "r" / "reward_model", CPU)
+    pairs = list(read_records(Pair, tmp_path / "d" / "pairs"))
+    assert len(pairs) > 4
+    for pair in pairs:
+        named = Problem(pair.problem_id, pair.question, "")
+        assert score(named, pair.chosen) > score(named, pair.rejected)
 
 
 def test_pairs_are_two_rows_of_one_problem():
