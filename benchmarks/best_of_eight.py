@@ -1,11 +1,12 @@
 """Promise: a reward model picks a better one of eight answers than the majority does, or the honest null.
 
-    python -m benchmarks algorithms --table feedback --only ppo_reward_model   # makes the model, reward-0, reward-1 and reward-2
+    python -m benchmarks algorithms --table feedback --only ppo_reward_model   # makes the model and reward-0, -1, -2
     python -m benchmarks best_of_eight runs/algorithms --reward-model reward-0 reward-1 reward-2 --json FILE
 
 Nothing is sampled: the saved answers of a scored stage (default: sft) to the held-out problems are taken, on which no reward
-model was trained. Several models are judged together, each chooses. `mean` is the share of right answers, `majority` that of problems whose most frequent answer is right,
-`length` takes the shortest answer, `best` the one with the highest reward, `any` counts a problem with one right answer.
+model was trained. Several models are judged together, each chooses. `mean` is the share of right answers, `majority` that of
+problems whose most frequent answer is right, `length` takes the shortest answer, `best` the one with the highest reward, `any`
+counts a problem with one right answer.
 Differences are paired by problem, with the 95 % interval of a bootstrap over problems.
 """
 
