@@ -91,8 +91,9 @@ PPO = RL | {
     "kl.coefficient": 0.002, "kl.estimator": "k1",
 }  # fmt: skip
 DISTILL = {
-    "kind": "distill", "model": START, "divergence": "reverse", "steps": 24, "prompts_per_step": 32, "max_tokens": 224,
-    "pool.prompts": 800, "pool.levels": [2], "optimizer.learning_rate": 3e-4, "checkpoint_every": 20,
+    "kind": "distill", "model": START, "divergence": "reverse", "steps": 32, "prompts_per_step": 16, "max_tokens": 224,
+    "pool.prompts": 800, "pool.levels": [2], "optimizer.learning_rate": 1e-3, "optimizer.schedule": "linear",
+    "checkpoint_every": 20,
 }  # fmt: skip
 FEEDBACK: dict[str, dict[str, Any]] = {
     "grpo": ALGORITHMS["grpo"],
