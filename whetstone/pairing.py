@@ -82,8 +82,12 @@ def ranked_pairs(problem: Problem, group: Sequence[Rollout], rewards: Sequence[f
     """
     finished = [(reward, -r.index, r) for reward, r in zip(rewards, group, strict=True) if r.stop == "end"]
     ranked = sorted(finished, key=lambda one: one[:2], reverse=True)
-    sides = zip(ranked[: len(ranked) // 2], reversed(ranked), strict=False)
-    return [_pair(problem, best, worst) for (high, _, best), (low, _, worst) in islice(sides, most) if high > low]
+    sides = (
+        (best, worst)
+        for (high, _, best), (low, _, worst) in zip(ranked[: len(ranked) // 2], reversed(ranked), strict=False)
+        if high > low and best.ids != worst.ids  # the numbers of equal rollouts may differ by rounding
+    )
+    return [_pair(problem, best, worst) for best, worst in islice(sides, most)]
 
 
 def _pair(problem: Problem, chosen: Rollout, rejected: Rollout) -> Pair:

@@ -90,3 +90,8 @@ def test_a_reward_model_pairs_the_best_with_the_worst_whatever_the_verdicts():
     assert [(p.chosen, p.rejected) for p in pairs] == [("p/1", "p/0"), ("p/3", "p/2")]
     assert ranked_pairs(problem(), group, [1.0, 5.0, 2.0, 4.0, 3.0, 9.0], 1) == pairs[:1]
     assert ranked_pairs(problem(), group, [1.0] * 6, 9) == []
+
+
+def test_equal_rollouts_make_no_pair_however_their_numbers_are_rounded():
+    same = [replace(rollout(index=i), ids=[7, 2]) for i in range(2)]
+    assert ranked_pairs(problem(), same, [0.4, 0.4 + 1e-8], 9) == []
