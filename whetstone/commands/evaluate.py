@@ -65,5 +65,5 @@ def evaluate(
         model, prompt, chat_template, device, "" if dtype == "auto" else dtype, batch, weights, served, key_variable
     )
     given = {"samples": samples, "temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens}
-    sets = Sets(benchmarks or (), protocol, given | {"problems": limit}, policy, columns or (), answer_from)
+    sets = Sets(benchmarks or (), protocol, given | {"problems": limit or None}, policy, columns or (), answer_from)
     score_and_print(how, sets, seed, output)
