@@ -22,6 +22,9 @@ with process(path.parent) as rank:
         raise AssertionError("this cannot be")
     if what == "killed" and other:
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "frozen":
+        os.kill(os.getpid(), signal.SIGSTOP if other else 0)
+        time.sleep(60)
     if what == "stop":
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         (path.parent / f"ready-{rank}").touch()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from tests.learner.group import in_group
 from tests.scripted import stage
@@ -21,6 +22,7 @@ from whetstone import sft
 from whetstone.learner.steps import Steps
 from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import AdapterSettings, ParallelSettings
+from whetstone.run.signs_of_life import Signs
 from whetstone.run.torchrun import run_processes
 from whetstone.worker import read_stage, run_in_processes, to_json
 
@@ -34,11 +36,11 @@ def start(folder: Path, what: str) -> None:
     ("what", "error", "words"),
     [
         ("mistake", OSError, "^there is no corpus$"),
-        ("bug", RuntimeError, r"(?s)training process 1 failed:\nTraceback.*AssertionError: this cannot be"),
+        ("bug", RuntimeError, r"(?s)process 1 failed:\nTraceback.*AssertionError: this cannot be"),
         (
             "killed",
-            RuntimeError,
-            "training process 1 of 2 ended with status -9 without a message .* continues from the last",
+            ChildProcessError,
+            r"process 1 of 2 \(node 0, .*, process id \d+\) ended with status -9 without a message .* continues from what",
         ),
     ],
 )
@@ -64,6 +66,31 @@ def test_a_launcher_that_starts_nothing_is_quoted(tmp_path):
         ValueError, match=r"(?s)launch: its command ended.*machines that see this folder.*no nodes left"
     ):
         run_processes("tests.processes_worker", tmp_path, 2, tmp_path, ["sh", "-c", "echo no nodes left >&2; exit 3"])
+
+
+def test_a_process_that_stands_still_is_named_and_all_are_ended(tmp_path):
+    """On a busy machine the other may have been held up as well."""
+    (tmp_path / "what.txt").write_text("frozen")
+    one = f'LOCAL_RANK=0 WORLD_SIZE=2 {sys.executable} -m "$2" "$3" <&0 & '
+    launch = ["sh", "-c", f"GROUP_RANK=0 RANK=0 {one} GROUP_RANK=1 RANK=1 {one} wait", "launch"]
+    words = r"process(es 0,)? 1 of 2 \((node 0, .*)?node 1, .*, process id \d+\): no sign of life for 2 s.*are ended"
+    with pytest.raises(ChildProcessError, match=words):
+        run_processes("tests.processes_worker", tmp_path / "what.txt", 2, tmp_path, launch, silence=2, end=True)
+    until_ended(tmp_path)
+
+
+def test_a_process_without_signs_is_named_once_and_again_after_it_came_back(tmp_path, monkeypatch, capsys):
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    signs = Signs(tmp_path, 3, silence=10, end=False)
+    (tmp_path / "alive-2").write_text("node 2\n0\n")  # it ends at once
+    for number, gone in enumerate("··11··11·"):  # a look each 6 seconds; 1 is gone twice
+        for rank in "01" if gone == "·" else "0":
+            (tmp_path / f"alive-{rank}").write_text(f"node {rank}\n{number}\n")
+        (tmp_path / "rank-2.json").touch()
+        signs.look()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("process 1 of 3 (node 1): no sign of life for 10 s" in line for line in said)
 
 
 @pytest.fixture
@@ -104,8 +131,12 @@ def test_processes_end_when_their_controller_is_killed(tmp_path):
     controller = subprocess.Popen([*command, str(tmp_path)])
     when(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)), controller.kill).join()
     controller.wait()
+    until_ended(tmp_path)
+
+
+def until_ended(folder: Path) -> None:
     until = time.monotonic() + 60
-    while with_argument(tmp_path / "what.txt"):
+    while with_argument(folder / "what.txt"):
         assert time.monotonic() < until, "processes outlive their controller"
         time.sleep(0.05)
 
@@ -184,3 +215,32 @@ def test_all_stop_after_the_same_step_if_one_is_asked_and_continue_to_the_same_b
     assert result["summary"]["steps"] == len(losses(given.folder)) and result["peak_memory"] > 1e7
     assert hash_folder(given.folder / "model") == hash_folder(undisturbed.folder / "model")
     assert losses(given.folder) == losses(undisturbed.folder)
+
+
+def killed_in_process(given: Stage, after: int) -> None:
+    """The last of the processes is killed, after so many steps."""
+    plain = Steps.log
+
+    def log(self, step: int, tokens: int, **values: object) -> None:
+        plain(self, step, tokens, **values)
+        if step + 1 == after and os.environ["RANK"] == str(given.parallel.processes - 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steps, "log", log)
+        sft.run(given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_killed_in_two_processes_then_in_one_it_ends_in_two_with_the_losses_of_one(shard, tmp_path, world):
+    sft.run(room(tmp_path / "one" / "s", world))
+    two, one = (room(tmp_path / "s", world, processes=count, shard=shard) for count in (2, 1))
+    for given, after in ((two, 4), (one, 7)):
+        with pytest.raises((ProcessExitedException, ProcessRaisedException)):  # that of the other may come first
+            in_group(tmp_path, given.parallel.processes, killed_in_process, given, after)
+        assert (given.folder / "checkpoints" / f"step-{after - 1:06d}").exists() and len(losses(given.folder)) <= after
+    in_group(tmp_path, 2, sft.run, two)
+    assert (
+        losses(two.folder) == pytest.approx(losses(tmp_path / "one" / "s"), abs=1e-6) and len(losses(two.folder)) == 8
+    )

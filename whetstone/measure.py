@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.answer import boxed, count_votes
-from whetstone.candidate import Candidate, local_candidate
+from whetstone.candidate import Candidate, LocalModel
 from whetstone.prompting import prompting_of, refuse_leaks
 from whetstone.records import Problem, Rollout, Sampling, Score, Verifier
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ParallelSettings, ScoreSettings
 from whetstone.run.tables import write_rows
 from whetstone.sample import shown_row
+from whetstone.sampling_worker import open_candidate
 from whetstone.verify import extract, get_policy
 from whetstone.verify.flexible import last_answer
 
@@ -37,7 +38,7 @@ def score_model(
     `longest` is the number of tokens of the run's longest sequence; 0: of the model's context (`model.load`).
     """
     refuse_leaks(prompting_of(prompt, model).examples, problems)
-    candidate = local_candidate(model, parallel, longest, prompt, scores.weights)
+    candidate = open_candidate(LocalModel(model, parallel, longest, prompt, scores.weights))
     results = []
     for benchmark in dict.fromkeys(problem.benchmark for problem in problems):
         chosen = [problem for problem in problems if problem.benchmark == benchmark]

@@ -138,6 +138,15 @@ def sample_journalled(
     return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
 
 
+def finished(journal: Path, problems: Sequence[Problem], samples: int) -> list[list[Rollout]] | None:
+    """What `sample_journalled` has left in its journal: P lists of G rollouts; None if some are missing."""
+    with Journal(journal, keep=_readable) as own:
+        rollouts = _by_key(from_row(Rollout, row) for row in own.rows)
+    if any((p.id, i) not in rollouts for p in problems for i in range(samples)):
+        return None
+    return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
+
+
 def sample_one_by_one(
     generator: "ServerGenerator", problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier,
     journal: Path, label: str, prompting: Prompting = BARE,

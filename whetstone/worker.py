@@ -4,7 +4,6 @@
 first writes the summary to `summary.json` beside the stage.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from pydantic import TypeAdapter
 
 from whetstone.recipe import load_room
 from whetstone.run.folder import Stage, read_json, write_json
-from whetstone.run.processes import cores
 from whetstone.run.secrets import literal_secrets
 from whetstone.run.torchrun import process, run_processes
 from whetstone.run.usage import peak_memory
@@ -27,7 +25,12 @@ def run_in_processes(stage: Stage) -> dict[str, Any]:
     folder = stage.folder / "processes"
     write_json(folder / STAGE, to_json(stage))
     (folder / SUMMARY).unlink(missing_ok=True)
-    run_processes("whetstone.worker", folder / STAGE, stage.parallel.processes, folder, stage.parallel.launch)
+    parallel, run = stage.parallel, stage.run
+    watched = (
+        run.watchdog / 2,
+        run.on_hang == "end",
+    )  # who waits for a process that is gone hangs later than it is named
+    run_processes("whetstone.worker", folder / STAGE, parallel.processes, folder, parallel.launch, *watched)
     return read_json(folder / SUMMARY)
 
 
@@ -51,14 +54,10 @@ def main() -> None:
     guard_libraries()
     path = Path(sys.argv[1])
     with process(path.parent) as rank:
-        import torch
-
         from whetstone.learner import parallel
 
         stage = read_stage(path)
-        torch.set_num_threads(stage.run.threads or max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        parallel.settle(stage.run.threads)
         summary = load_room(stage.kind).run(stage)
         if rank == 0:
             write_json(path.with_name(SUMMARY), {"summary": summary, "peak_memory": peak_memory()})

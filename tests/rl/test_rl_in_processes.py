@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.learner.group import in_group
 from tests.rl.test_loop import EVERY, LOOSE, UNTRIED, room
@@ -15,7 +17,7 @@ from whetstone.model import load
 from whetstone.rl import groups, loop
 from whetstone.rl.tripwires import Paused
 from whetstone.run.folder import Stage, hash_folder, read_json
-from whetstone.run.settings import ParallelSettings
+from whetstone.run.settings import AdapterSettings, ParallelSettings
 from whetstone.run.tables import read_rows
 from whetstone.worker import run_in_processes
 
@@ -118,6 +120,24 @@ def test_after_one_process_is_stopped_the_run_resumes_to_the_bit(tmp_path, world
     assert hash_folder(stage.folder / "model") == hash_folder(undisturbed.folder / "model")
     for name in (*SAMPLED, *COMPUTED):
         assert logged(stage.folder, name) == logged(undisturbed.folder, name), name
+
+
+@pytest.mark.slow
+def test_an_adapter_under_fsdp_learns_through_a_stop_what_one_process_learns(tmp_path, world, adder):
+    settings = {"steps": 4, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 9} | CASES["grpo"]
+    alone, stage = (
+        replace(divided(room(tmp_path / name / "r", world, adder, **settings), count), adapter=AdapterSettings(rank=4))
+        for name, count in (("one", 1), ("two", 2))
+    )
+    summary = loop.run(alone)
+    assert in_group(tmp_path, 2, stopped_in_process, stage) == ["stopped", "stopped"]
+    assert [path.name for path in (stage.folder / "checkpoints").glob("step-*")] == ["step-000002"]
+    for other in in_group(tmp_path, 2, loop.run, stage):
+        assert other == summary | {"probe_gap": other["probe_gap"]}
+    same_but_for_rounding(alone.folder, stage.folder)
+    adapters = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (alone.folder, stage.folder)]
+    assert adapters[0].keys() == adapters[1].keys()
+    assert all(torch.allclose(adapters[1][name], value, atol=2e-4) for name, value in adapters[0].items())
 
 
 def paused_in_process(stage: Stage) -> str:

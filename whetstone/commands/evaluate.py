@@ -7,9 +7,11 @@ from whetstone.commands.evaluate_options import (
     Device,
     Dtype,
     KeyVariable,
+    Launch,
     Limit,
     Output,
     Policy,
+    Processes,
     ProtocolName,
     Samples,
     ScoreMaxTokens,
@@ -37,6 +39,8 @@ def evaluate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch: Batch = 0,
+    processes: Processes = 1,
+    launch: Launch = "",
     served: Served = "",
     key_variable: KeyVariable = "OPENAI_API_KEY",
     output: Output = None,
@@ -56,14 +60,17 @@ def evaluate(
 
     MODEL may be the address of an OpenAI-compatible server, as http://127.0.0.1:8000/v1.
     """
+    import shlex
+
     from whetstone.evaluate.any_model import ModelOptions
     from whetstone.evaluation import Sets, score_and_print
     from whetstone.run.prompt_settings import prompt_given
 
     prompt = prompt_given(system, before, after, examples, thinking)
     how = ModelOptions(
-        model, prompt, chat_template, device, "" if dtype == "auto" else dtype, batch, weights, served, key_variable
-    )
+        model, prompt, chat_template, device, "" if dtype == "auto" else dtype, batch, weights, served, key_variable,
+        processes, tuple(shlex.split(launch)),
+    )  # fmt: skip
     given = {"samples": samples, "temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens}
     sets = Sets(benchmarks or (), protocol, given | {"problems": limit or None}, policy, columns or (), answer_from)
     score_and_print(how, sets, seed, output)

@@ -41,6 +41,13 @@ Dtype = Annotated[
 Batch = Annotated[
     int, typer.Option(min=0, help="Answers sampled at once, or requests in flight at a server; 0: 256, or 32.")
 ]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that sample together, each on its own GPU or cores.")]
+Launch = Annotated[
+    str,
+    typer.Option(
+        help="Command that starts the processes on several machines, as [parallel] launch. Needs --output, which all see."
+    ),
+]
 Served = Annotated[str, typer.Option(help="The model's name at the server; default: the only one that it lists.")]
 KeyVariable = Annotated[str, typer.Option(help="Environment variable with the server's key.")]
 Output = Annotated[

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from whetstone.candidate import Candidate, local_candidate, served_candidate
+from whetstone.candidate import Candidate, LocalModel, served_candidate
 from whetstone.decode.server_settings import Server
 from whetstone.measure import JOURNAL, score_problems
 from whetstone.model_files import check_folder
@@ -27,6 +27,7 @@ from whetstone.run.progress import say
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.secrets import redacted
 from whetstone.run.settings import ParallelSettings, ScoreSettings
+from whetstone.sampling_worker import open_candidate
 
 ASKED, SCORES = "asked.json", "scores.json"
 
@@ -44,6 +45,8 @@ class ModelOptions:
     weights: str = "stored"
     served: str = ""  # the model's name at the server; "": its only one
     key_variable: str = "OPENAI_API_KEY"
+    processes: int = 1  # that sample together
+    launch: tuple[str, ...] = ()  # command that starts them, as [parallel] launch
 
     @property
     def is_server(self) -> bool:
@@ -51,7 +54,7 @@ class ModelOptions:
 
     def server(self) -> Server:
         """Raises ValueError if the server has several models and none is named, or for options that it cannot follow."""
-        local = {"chat_template": None, "device": "auto", "dtype": "", "weights": "stored"}
+        local = {"chat_template": None, "device": "auto", "dtype": "", "weights": "stored", "processes": 1}
         if given := next((name for name, usual in local.items() if getattr(self, name) != usual), None):
             option = given.replace("_", "-")
             raise ValueError(
@@ -96,6 +99,11 @@ def evaluate_model(
     if twice := _twice([task.benchmark for task in tasks]):
         raise ValueError(
             f"two problem sets are called {twice!r}: their generations would share a folder. Rename a file."
+        )
+    if options.launch and (output is None or options.processes == 1):
+        raise ValueError(
+            "--launch starts processes on several machines, which need --processes (their number on all machines) and "
+            "--output, a folder that all of them see."
         )
     with tempfile.TemporaryDirectory() as temporary, _alone(output or Path(temporary)):
         opened = _Opened(options)
@@ -147,11 +155,10 @@ class _Opened:
             if self.folder is None:
                 self._candidate = served_candidate(self.server, options.prompt)
             else:
-                parallel = ParallelSettings(device=options.device)
+                parallel = ParallelSettings(device=options.device, processes=options.processes, launch=options.launch)
                 given = {"batch": options.batch} if options.batch else {}
-                self._candidate = local_candidate(
-                    self.folder, parallel, 0, options.prompt, options.weights, options.dtype, **given
-                )
+                how = {"prompt": options.prompt, "weights": options.weights, "dtype": options.dtype}
+                self._candidate = open_candidate(LocalModel(self.folder, parallel, **how, **given))
         return self._candidate
 
 

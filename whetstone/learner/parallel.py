@@ -26,6 +26,7 @@ from whetstone.batch import Batch, Row, collate
 from whetstone.learner.layers import decoder_layers
 from whetstone.learner.muon import orthogonalise
 from whetstone.learner.replicas import divide
+from whetstone.run.processes import cores
 from whetstone.run.settings import ParallelSettings
 
 PATIENCE = timedelta(hours=1)  # for the other processes, for instance for the one that writes a checkpoint
@@ -217,6 +218,13 @@ def join(settings: ParallelSettings, device: str) -> ProcessGroup:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return {"ddp": Replicated, "fsdp": Sharded}[settings.shard](device)
+
+
+def settle(threads: int = 0) -> None:
+    """Take this process's GPU, if there are some, and `threads` threads; 0: its share of this machine's cores."""
+    torch.set_num_threads(threads or max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def leave() -> None:

@@ -163,8 +163,13 @@ class RunSettings(Settings):
         description="an address as s3://BUCKET/RUNS, or a folder: the run's folder is copied there while it goes on; see "
         "docs/your_data.md for credentials",
     )
-    watchdog: float = Field(1800, ge=0, description="seconds until a phase of a step is reported as hanging; 0: never")
-    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the process too (status 137)")
+    watchdog: float = Field(
+        1800,
+        ge=0,
+        description="seconds until a phase of a step is reported as hanging, and half of those until one of several processes "
+        "that gives no sign of life is named; 0: never",
+    )
+    on_hang: Literal["say", "end"] = Field("say", description="only report it, or end the run too (status 137 or 2)")
 
 
 class ModelSettings(Settings):
@@ -229,7 +234,7 @@ class ModelSettings(Settings):
 class ParallelSettings(Settings):
     """Devices and processes. Only `compute` changes what is learnt, the others up to rounding. `forks` are copies
     of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
-    sample in dpo and rl, each on its own GPU or cores.
+    sample in dpo, rl and scores, each on its own GPU or cores.
     """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
@@ -241,6 +246,9 @@ class ParallelSettings(Settings):
     shard: Literal["ddp", "fsdp"] = Field("ddp", description="each process holds the whole model, or a share of it")
     launch: Annotated[tuple[str, ...], Operational] = Field(
         (), description="command that starts the `processes`, as of several machines; default: torchrun on this machine"
+    )
+    data: Annotated[Literal["processes", "ray"], Operational] = Field(
+        "processes", description="what shares the corpus: `forks` processes of this machine, or Ray (docs/data.md)"
     )
     micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         8192,

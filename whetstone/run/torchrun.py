@@ -1,9 +1,9 @@
 """One controller and the processes that torchrun starts for it.
 
 The standard input of all the processes is one pipe from the controller. A line on it asks them to stop: one of them reads it,
-and they agree on the step. If the pipe is closed, the controller is gone, and they end too. Each process writes how it ended
-to `rank-N.json`. The first writes messages to the controller's standard error, the others to `rank-N.log`, torchrun itself to
-`torchrun.log`.
+and they agree on the step. If the pipe is closed, the controller is gone, and they end too. Each process gives signs of life
+(signs_of_life.py), and writes how it ended to `rank-N.json`. The first writes messages to the controller's standard error, the
+others to `rank-N.log`, torchrun itself to `torchrun.log`.
 """
 
 import os
@@ -21,50 +21,67 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whetstone.run.folder import read_json, write_json
+from whetstone.run.signs_of_life import Signs, give_signs
 
 # Errors whose message is enough for the user, without a traceback
 USERS = {error.__name__: error for error in (ValueError, OSError, ImportError, FloatingPointError)}
 SHOWN = 12  # lines of a launcher's messages
+ENDED = r" +rank +: (\d+) \(local_rank: \d+\)\n +exitcode +: (-?\d+)"  # as torchrun lists processes
 LOST = ("Connection", "connection", "peer", "NCCL", "gloo")  # words of errors that follow from another process's end
 
 
-def run_processes(module: str, argument: Path, count: int, folder: Path, launch: Sequence[str] = ()) -> None:
+def run_processes(
+    module: str, argument: Path, count: int, folder: Path, launch: Sequence[str] = (), silence: float = 0, end: bool = False
+) -> None:  # fmt: skip
     """Run `python -m module argument` in `count` processes under torchrun, until all have ended.
 
     `launch` is a command that starts torchrun with the arguments that are appended, on as many machines as it likes, and that
     ends when all have ended. Raises the error of one of them (a user's mistake as it is, another as RuntimeError with the
-    traceback), RuntimeError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
+    traceback), ChildProcessError if one died, ValueError if a launcher started none, and KeyboardInterrupt after they stopped
     because they were asked to.
+
+    A process that gives no sign of life for `silence` seconds is named; 0: none is. With `end` all are then ended, and
+    ChildProcessError is raised.
     """
     for old in folder.glob("rank-*.json"):
         old.unlink()
+    signs = Signs(folder, count, silence, end)
     alone = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     with (folder / "torchrun.log").open("wb") as log:
         # In a session of its own Ctrl-C does not reach it: the controller asks, once
         command = [*(launch or alone), "--module", module, str(argument)]
         agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, stderr=log, start_new_session=True)
         try:
-            _wait(agent)
+            _wait(agent, signs)
         finally:
             agent.stdin.close()  # ends processes that are left
-            agent.kill()
+            if agent.poll() is None:  # with all that it started on this machine, and with those that are stopped
+                os.killpg(agent.pid, signal.SIGKILL)
             agent.wait()
-    _raise_what_failed(folder, count, bool(launch))
+    _raise_what_failed(folder, count, bool(launch), signs)
 
 
-def _wait(agent: subprocess.Popen[bytes]) -> None:
+def _wait(agent: subprocess.Popen[bytes], signs: Signs) -> None:
     """Until the processes have ended. The first interrupt asks them to stop, a second one is raised at once."""
     try:
-        agent.wait()
+        _watch(agent, signs)
     except KeyboardInterrupt:
         with suppress(OSError):
             agent.stdin.write(b"stop\n")
             agent.stdin.flush()
-        agent.wait()
+        _watch(agent, signs)
         raise
 
 
-def _raise_what_failed(folder: Path, count: int, launched: bool) -> None:
+def _watch(agent: subprocess.Popen[bytes], signs: Signs) -> None:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            agent.wait(signs.every or None)
+            return
+        signs.look()
+
+
+def _raise_what_failed(folder: Path, count: int, launched: bool, signs: Signs) -> None:
     """Raise the first error that is a cause, and not a consequence of the end of another process."""
     ends = {rank: _end(folder, rank) for rank in range(count)}
     if launched and not any(ends.values()):
@@ -75,17 +92,24 @@ def _raise_what_failed(folder: Path, count: int, launched: bool) -> None:
     if causes:
         _raise(causes[0])
     if died:
-        log = (folder / "torchrun.log").read_text(errors="replace")
-        first = re.search(r"exitcode: (-?\d+)\) local_rank: (\d+)", log)
-        who = f"{first[2]} of {count} ended with status {first[1]}" if first else f"{died[0]} of {count} is gone"
-        raise RuntimeError(
-            f"training process {who} without a message (-9: killed, or out of memory): the step under way is lost. Run again: "
-            f"it continues from the last checkpoint. The messages of the processes are in {folder}."
+        raise ChildProcessError(
+            f"{_who_died(folder, died, signs)} without a message (-9: killed, or out of memory): the step under way is lost. "
+            f"Run again: it continues from what was saved last. The messages of the processes are in {folder}."
         )
     if failed:
         _raise(failed[0])
     if any(end["stopped"] for end in ends.values()):
         raise KeyboardInterrupt
+
+
+def _who_died(folder: Path, died: Sequence[int], signs: Signs) -> str:
+    """The process that an agent of torchrun saw dying first. Those of a machine that is gone were seen by none."""
+    log = (folder / "torchrun.log").read_text(errors="replace")
+    for rank, status in re.findall(rf"Root Cause (?:.*\n)+?{ENDED}", log):
+        if int(rank) in died:
+            return f"{signs.named([int(rank)])} ended with status {status}"
+    seen = [int(rank) for rank, _ in re.findall(ENDED, log)]
+    return f"{signs.named([rank for rank in died if rank not in seen] or died)} is gone"
 
 
 def _never_began(folder: Path) -> str:
@@ -110,7 +134,7 @@ def _raise(end: dict[str, Any]) -> NoReturn:
     for kind in end["error"]:
         if kind in USERS:
             raise USERS[kind](end["message"])
-    raise RuntimeError(f"training process {end['rank']} failed:\n{end['traceback']}")
+    raise RuntimeError(f"process {end['rank']} failed:\n{end['traceback']}")
 
 
 # --- in a process that torchrun started
@@ -127,6 +151,7 @@ def process(folder: Path) -> Iterator[int]:
         os.dup2(log, 1)
         os.dup2(log, 2)
     threading.Thread(target=_listen, daemon=True).start()
+    give_signs(folder, rank)
     end: dict[str, Any] = {"rank": rank, "stopped": False, "error": [], "message": ""}
     try:
         yield rank
