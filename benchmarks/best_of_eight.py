@@ -1,11 +1,12 @@
 """Promise: a reward model picks a better one of eight answers than the majority does, or the honest null.
 
-    python -m benchmarks algorithms --table feedback --only ppo_reward_model --seeds 0   # makes the model and reward-0
-    python -m benchmarks best_of_eight runs/feedback --reward-model reward-0 --json FILE
+    python -m benchmarks algorithms --table feedback --only ppo_reward_model   # makes the model and reward-0, -1, -2
+    python -m benchmarks best_of_eight runs/algorithms --reward-model reward-0 reward-1 reward-2 --json FILE
 
-Nothing is sampled: the saved answers of a scored stage (default: sft) to the held-out problems are taken, on which the reward
-model was not trained. `mean` is the share of right answers, `majority` that of problems whose most frequent answer is right,
-`length` takes the shortest answer, `best` the one with the highest reward, `any` counts a problem with one right answer.
+Nothing is sampled: the saved answers of a scored stage (default: sft) to the held-out problems are taken, on which no reward
+model was trained. Several models are judged together, each chooses. `mean` is the share of right answers, `majority` that of
+problems whose most frequent answer is right, `length` takes the shortest answer, `best` the one with the highest reward, `any`
+counts a problem with one right answer.
 Differences are paired by problem, with the 95 % interval of a bootstrap over problems.
 """
 
@@ -68,19 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--stage", default="sft", help="whose answers")
-    parser.add_argument("--reward-model", default="reward", help="the stage that made it")
+    parser.add_argument(
+        "--reward-model", nargs="+", default=["reward"], metavar="STAGE", help="the stages that made them"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
     chosen = parser.parse_args(arguments)
     benchmark = next(s["benchmark"] for s in read_json(chosen.run / "scores.json")["scores"] if s["main"])
     problems: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(chosen.run / "scores" / chosen.stage / benchmark):
         problems[row["problem_id"]].append(row)
-    folder = next(chosen.run.glob(f"[0-9]*-{chosen.reward_model}"))
+    folders = {name: next(chosen.run.glob(f"[0-9]*-{name}")) for name in chosen.reward_model}
     began = time.process_time()
-    rewards = rewards_of(folder / "reward_model", problems)
+    rewards = {name: rewards_of(folder / "reward_model", problems) for name, folder in folders.items()}
     seconds = time.process_time() - began
     with MathVerifier() as verifier:
-        found = by_rule(problems, rewards, verifier)
+        by_model = {name: by_rule(problems, given, verifier) for name, given in rewards.items()}
+    found = dict(next(iter(by_model.values())))
+    found["best"] = [row for rows in by_model.values() for row in rows["best"]]
     results = {
         rule: dict(zip(("mean", "low", "high", "problems"), mean_interval(rows), strict=True))
         for rule, rows in found.items()
@@ -99,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts |= {
             "results": results,
             "best_minus": differences,
-            "assessment": read_json(folder / "assessment.json")["after"],
+            "best_by_model": {name: mean_interval(rows["best"])[0] for name, rows in by_model.items()},
+            "assessments": {name: read_json(f / "assessment.json")["after"] for name, f in folders.items()},
         }
         chosen.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

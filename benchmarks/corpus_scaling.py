@@ -1,11 +1,13 @@
-"""The corpus stage on 10,000 and 100,000 synthetic rollouts of 1,000 to 16,000 tokens: rows/s by step, memory, linearity.
+"""The corpus stage on synthetic rollouts of 1,000 to 16,000 tokens, up to a million: rows/s by step, memory, linearity.
 
     python -m benchmarks corpus_scaling --json benchmarks/results/corpus_scaling.json
+    python -m benchmarks corpus_scaling --rollouts 10000 100000 1000000 --processes 1 2 --folder FOLDER
 
 Eight rollouts per problem with log-uniform lengths; a third are wrong, some repeat themselves, stop in mid-thought, or repeat
-another. The whole stage runs as in a recipe, each case in its own process, from Parquet to Parquet, with a search for near
-duplicates; its steps are timed in CPU seconds. With WHETSTONE_DATA the test questions are those of MATH, GSM8K
-and AIME, else synthetic.
+another. The whole stage runs as in a recipe, each case in a process of its own with `--processes` more (1: none), from Parquet
+to Parquet, with a search for near duplicates; its steps are timed in CPU seconds. The tables' files must be the same for every
+number of processes: exit status 1 if they are not. With WHETSTONE_DATA the test questions are those of MATH, GSM8K and AIME,
+else synthetic. A FOLDER keeps what was made and measured, and another start goes on from there.
 """
 
 import argparse
@@ -13,23 +15,26 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from math import exp, log
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks._measure import hardware, machine_speed, resident_memory, versions, write
-from whetstone.corpus import build, label
+from whetstone.corpus import build, label, part
 from whetstone.corpus.contamination import TestQuestions
 from whetstone.records import Problem, Trace, to_row
-from whetstone.run.folder import Stage
+from whetstone.run import fanout
+from whetstone.run.folder import Stage, hash_folder, read_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import TableWriter, write_records
-from whetstone.run.usage import measured
+from whetstone.run.usage import measured, peak_memory
 
 PER_PROBLEM = 8
 SHORTEST, LONGEST = 1_000, 16_000  # tokens
@@ -121,17 +126,20 @@ class Clock:
 
         return timed
 
+    def add(self, other: dict[str, float]) -> None:
+        for step, seconds in other.items():
+            self.seconds[step] += seconds
+
 
 @contextmanager
 def timed_steps(clock: Clock) -> Iterator[None]:
     places = [
-        (build, "reason_to_drop", "accept", None),
-        (build, "mark_duplicates", "duplicates", list),
-        (build, "near_duplicate_problems", "near duplicate problems", None),
-        (build, "make_pairs", "pairs", None),
+        (part, "reason_to_drop", "accept", None),
+        (part, "mark_duplicates", "duplicates", list),
+        (part, "make_pairs", "pairs", None),
         (TestQuestions, "match", "contamination", None),
         *((label, name, "label", None) for name in ("pass_rate", "level", "domain", "school", "language")),
-        (build, "quality", "label", None),
+        (part, "quality", "label", None),
     ]
     plain = [getattr(owner, name) for owner, name, _, _ in places]
     try:
@@ -143,19 +151,37 @@ def timed_steps(clock: Clock) -> Iterator[None]:
             setattr(owner, name, function)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """`work` with the seconds of its steps, and the peak of memory of the process that did it."""
+
+    work: Callable[[Any], Any]
+
+    def __call__(self, given: Any) -> tuple[Any, dict[str, float], int]:
+        clock = Clock()
+        with timed_steps(clock):
+            made = self.work(given)
+        return made, clock.seconds, peak_memory()
+
+
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
     """The result of the call in a new process, whose memory does not include earlier work."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
 
-def case(count: int, seed: int = 0) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name:
-        characters = alone(prepare, Path(name), count, seed)
-        return alone(measure, Path(name), count, characters)
+def case(count: int, processes: int, folder: Path, seed: int = 0) -> dict[str, Any]:
+    """What was measured, now or before in this folder."""
+    place = folder / f"{count}"
+    made, found = place / "made.json", place / f"measured-{processes}.json"
+    if not made.exists():
+        write({"characters": alone(prepare, place, count, seed)}, made)
+    if not found.exists():
+        write(alone(measure, place, count, read_json(made)["characters"], processes), found)
+    return read_json(found)
 
 
-def measure(folder: Path, count: int, characters: int) -> dict[str, Any]:
+def measure(folder: Path, count: int, characters: int, processes: int) -> dict[str, Any]:
     """The stage on what `prepare` wrote."""
     settings = build.Settings(kind="corpus", near_duplicates=0.8, near_traces=0.8)
     stage = Stage(
@@ -166,11 +192,19 @@ def measure(folder: Path, count: int, characters: int) -> dict[str, Any]:
         {"problems": folder / "problems", "rollouts": folder / "rollouts"},
         RunSettings(name="scaling"),
         ModelSettings(),
-        ParallelSettings(),
+        ParallelSettings(forks=processes),
         ScoreSettings(),
     )
-    clock, at_start = Clock(), resident_memory()
-    with timed_steps(clock), measured() as used:
+    clock, at_start, peaks = Clock(), resident_memory(), [0]
+
+    def fan_out(work: Callable[[Any], Any], parts: Iterable[Any], parallel: ParallelSettings) -> Iterator[Any]:
+        for made, seconds, peak in fanout.fan_out(Timed(work), parts, parallel):
+            clock.add(seconds)
+            peaks.append(peak)
+            yield made
+
+    near = clock.wrap("near duplicate problems", build.near_duplicate_problems)
+    with mock.patch.multiple(build, fan_out=fan_out, near_duplicate_problems=near), measured() as used:
         summary = build.run(stage)
     steps = {
         step: {"cpu_seconds": round(s, 2), "rows_per_cpu_second": round(count / s) if s else None}
@@ -180,24 +214,30 @@ def measure(folder: Path, count: int, characters: int) -> dict[str, Any]:
     steps["reading, writing and the rest"] = {"cpu_seconds": round(rest, 2), "rows_per_cpu_second": round(count / rest)}
     return {
         "rollouts": count,
+        "processes": processes,
         "gigabytes": round(characters / 1e9, 3),
         "cpu_seconds": used["cpu_seconds"],
         "wall_seconds": used["wall_seconds"],
         "rows_per_cpu_second": count / used["cpu_seconds"],
+        "rows_per_wall_second": count / used["wall_seconds"],
         "memory_at_start_mb": at_start / 1e6,
         "peak_memory_mb": used["peak_memory"] / 1e6,
+        "peak_memory_of_others_mb": max(peaks) / 1e6 if processes > 1 else 0.0,
         "steps": steps,
         "rows": {name: summary[name] for name in ("corpus", "subset", "pairs", "prompts", "dropped")},
         "drops": summary["drops"],
+        "sha256": hash_folder(stage.folder),
     }
 
 
-def run(counts: Sequence[int]) -> dict[str, Any]:
+def run(counts: Sequence[int], processes: Sequence[int], folder: Path | None = None) -> dict[str, Any]:
     before = machine_speed()
     cases = []
-    for count in counts:
-        cases.append(case(count))
-        show(cases[-1])
+    with tempfile.TemporaryDirectory() as name:
+        for count in counts:
+            for number in processes:
+                cases.append(case(count, number, folder or Path(name)))
+                show(cases[-1])
     first, last = cases[0], cases[-1]
     ratio = last["rows_per_cpu_second"] / first["rows_per_cpu_second"]
     print(
@@ -209,18 +249,25 @@ def run(counts: Sequence[int]) -> dict[str, Any]:
         "cases": cases,
         "rate_ratio": ratio,
         "memory_ratio": last["peak_memory_mb"] / first["peak_memory_mb"],
-        "versions": versions(["numpy", "pyarrow"]),
+        "same_for_any_number_of_processes": same_files(cases),
+        "versions": versions(["numpy", "numba", "pyarrow"]),
         "hardware": hardware(),
         "machine_speed": {"before": before, "after": machine_speed(), "unit": "million loop steps/CPU s"},
         "date": str(date.today()),
     }
 
 
+def same_files(cases: Sequence[dict[str, Any]]) -> bool:
+    """Whether the cases of as many rollouts left the same files."""
+    return len({(one["rollouts"], one["sha256"]) for one in cases}) == len({one["rollouts"] for one in cases})
+
+
 def show(one: dict[str, Any]) -> None:
     print(
-        f"\n{one['rollouts']:,} rollouts, {one['gigabytes']:.2f} GB of text: {one['cpu_seconds']:.0f} CPU s, "
-        f"{one['rows_per_cpu_second']:,.0f} rows per CPU second, {one['peak_memory_mb']:,.0f} MB at the peak, "
-        f"{one['memory_at_start_mb']:,.0f} of them before the first row"
+        f"\n{one['rollouts']:,} rollouts, {one['gigabytes']:.2f} GB of text, {one['processes']} processes: "
+        f"{one['cpu_seconds']:.0f} CPU s, {one['rows_per_cpu_second']:,.0f} rows per CPU second, {one['wall_seconds']:.0f} s; "
+        f"{one['peak_memory_mb']:,.0f} MB at the peak, {one['memory_at_start_mb']:,.0f} of them before the first row, "
+        f"{one['peak_memory_of_others_mb']:,.0f} MB in each other process"
     )
     for step, cost in one["steps"].items():
         print(f"    {step:30} {cost['cpu_seconds']:>9.1f} CPU s {cost['rows_per_cpu_second'] or 0:>10,} rows/CPU s")
@@ -232,11 +279,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rollouts", type=int, nargs="+", default=[10_000, 100_000], help="default: 10,000 and 100,000"
     )
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="default: 1 and 2")
+    parser.add_argument("--folder", type=Path, help="keep data and results here, and go on from what is there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result here")
     chosen = parser.parse_args(arguments)
     from benchmarks import corpus_scaling  # imported by name, so that the processes can find it
 
-    write(corpus_scaling.run(chosen.rollouts), chosen.json)
+    found = corpus_scaling.run(chosen.rollouts, chosen.processes, chosen.folder)
+    write(found, chosen.json)
+    if not found["same_for_any_number_of_processes"]:
+        parser.exit(1, "error: the files depend on the number of processes.\n")
 
 
 if __name__ == "__main__":

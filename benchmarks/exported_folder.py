@@ -44,7 +44,7 @@ VLLM = """if True:
     from vllm import LLM, SamplingParams
 
     more = {"dtype": "float32", "enforce_eager": True, "disable_log_stats": True}
-    model = LLM(work["model"], max_model_len=work["context"], **more)
+    model = LLM(work["model"], tokenizer=work["folder"], max_model_len=work["context"], **more)
     asked = [{"prompt_token_ids": ids} for ids in work["prompts"]]
     greedy = SamplingParams(temperature=0, max_tokens=work["tokens"], stop_token_ids=work["stops"])
     answers = [list(done.outputs[0].token_ids) for done in model.generate(asked, greedy, use_tqdm=False)]
@@ -92,10 +92,16 @@ class Asked:
         more = {"eos_token_id": self.stops, "pad_token_id": self.stops[0]}
         return [self.cut(model.generate(ids, **plain, **more)[0, ids.shape[1] :].tolist()) for ids in asked]
 
-    def by_peer(self, python: str, script: str, model: Path) -> tuple[Ids, Ids]:
-        """Its answers, and the prompts' ids as it makes them of the texts, if it does."""
+    def by_peer(self, python: str, script: str, model: Path, folder: Path) -> tuple[Ids, Ids]:
+        """Its answers, and the prompts' ids as it makes them of the texts, if it does. The tokenizer is in `folder`."""
         context = max(map(len, self.prompts)) + self.tokens
-        work = {"model": str(model), "context": context, "prompts": self.prompts, "texts": self.texts}
+        work = {
+            "model": str(model),
+            "folder": str(folder),
+            "context": context,
+            "prompts": self.prompts,
+            "texts": self.texts,
+        }
         work |= {"tokens": self.tokens, "stops": self.stops}
         one = {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -199,14 +205,15 @@ def measured(
     answers = asked.by_transformers(plain)
     result["engine, transformers"] = asked.compared(plain, asked.by_engine(engine), answers)
     if vllm:
-        result["transformers, vLLM"] = asked.compared(plain, answers, asked.by_peer(vllm, VLLM, files["folder"])[0])
+        theirs = asked.by_peer(vllm, VLLM, files["folder"], files["folder"])[0]
+        result["transformers, vLLM"] = asked.compared(plain, answers, theirs)
     for kind in (name for name in files if name != "folder"):
-        result |= measured_file(asked, files["folder"], kind, files[kind], llama, plain, answers)
+        result |= measured_file(asked, files["folder"], kind, files[kind], vllm, llama, plain, answers)
     return result
 
 
 def measured_file(
-    asked: Asked, folder: Path, kind: str, file: Path, llama: str | None, plain: Any, answers: Ids
+    asked: Asked, folder: Path, kind: str, file: Path, vllm: str | None, llama: str | None, plain: Any, answers: Ids
 ) -> dict[str, Any]:
     """The comparisons of a GGUF file."""
     held = rounded(folder, kind, inputs=False)
@@ -218,8 +225,14 @@ def measured_file(
     except ValueError as refused:
         told = str(refused).removeprefix(f"{file}: ")
     result[f"{kind} weights, {kind} file in transformers"] = told
+    if vllm:
+        try:
+            told = asked.compared(held, read, asked.by_peer(vllm, VLLM, file, folder)[0])
+        except RuntimeError as refused:
+            told = str(refused).strip().splitlines()[-1]
+        result[f"{kind} weights, {kind} file in vLLM"] = told
     if llama:
-        theirs, prompts = asked.by_peer(llama, LLAMA, file)
+        theirs, prompts = asked.by_peer(llama, LLAMA, file, folder)
         same = sum(a == b for a, b in zip(asked.prompts, prompts, strict=True))
         result[f"{kind}: prompts with the same ids in llama.cpp"] = same
         result[f"{kind} weights, {kind} file in llama.cpp"] = asked.compared(held, read, theirs)

@@ -22,11 +22,11 @@ from typing import Any
 
 from benchmarks._measure import hardware, versions, write
 from whetstone.corpus import label
-from whetstone.corpus.build import with_traces
+from whetstone.corpus.build import with_rows
 from whetstone.pipeline.running import run_recipe, stage_for
 from whetstone.recipe import Recipe, read_recipe
 from whetstone.recipe_stage import RecipeStage
-from whetstone.records import Rollout, from_row
+from whetstone.records import Rollout, Trace, from_row
 from whetstone.rl.stabilisers.prompt_optimization import length_spread
 from whetstone.run.folder import MANIFEST, read_json
 from whetstone.run.tables import read_rows
@@ -86,7 +86,9 @@ def rules(recipe: Recipe) -> dict[str, Any]:
                 part.add(row["problem_id"], row["level"], row["domain"], row["text"])
     pairs = list(read_rows(folder / "pairs"))
     prompts = list(read_rows(folder / "prompts"))
-    teacher = Teacher(with_traces(inputs["problems"], inputs["rollouts"]), {row["problem_id"] for row in pairs})
+    answered = with_rows(inputs["problems"], inputs["rollouts"])
+    traces = ((problem, [from_row(Trace, row) for row in rows]) for problem, rows in answered)
+    teacher = Teacher(traces, {row["problem_id"] for row in pairs})
     drops = Counter(row["reason"] for row in read_rows(folder / "dropped"))
     return {
         "train_problems": teacher.problems,

@@ -10,7 +10,7 @@ from tests.tiny_world import logged, teach
 from whetstone.batch import Row, collate
 from whetstone.distill import majority
 from whetstone.distill import train as distill
-from whetstone.model import build_tiny, load, save
+from whetstone.model import build_tiny, load, parameters, save
 from whetstone.records import Verdict
 from whetstone.run.folder import hash_folder
 from whetstone.run.settings import ModelSettings
@@ -144,3 +144,15 @@ def test_a_student_that_never_agrees_with_itself_is_told_what_to_change(tmp_path
         distill.run(made)
     with pytest.raises(ValueError, match="at least 3 rollouts"):
         distill.Settings(kind="distill", target="majority", samples=2)
+
+
+def test_a_plan_counts_the_teacher_of_this_process(tmp_path, world, pupil):
+    """4 bytes a weight; a forward pass is a third of a training pass of as many weights."""
+    larger = ModelSettings(layers=2, hidden=96, mlp=96, heads=2, kv_heads=1, vocabulary=280, context=256)
+    model, tokenizer = build_tiny(larger, ["a larger one"], seed=0)
+    save(model, tokenizer, tmp_path / "teacher")
+    taught = distill.plan(room(tmp_path / "d", world, pupil, tmp_path / "teacher", samples=3))
+    alone = distill.plan(room(tmp_path / "d", world, pupil, "", target="majority", samples=3))
+    assert taught.memory - alone.memory == 4 * parameters(model)
+    assert f"teacher {4 * parameters(model) / 1e6:.1f} MB" in taught.lines["memory"]
+    assert "teacher" not in alone.lines["memory"]

@@ -39,11 +39,11 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Heavy libraries and their only doors; the rest of the house does not name them
 DOORS = {
     "torch.distributed": ("learner/parallel.py", "learner/checkpoint.py"),
-    "ray": (),
+    "ray": ("run/fanout.py",),
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
     "httpx2": ("decode/server_generator.py", "decode/served_models.py", "decode/server_sampler.py"),
-    "numba": ("decode/cpu_kernels.py", "decode/simd.py"),
+    "numba": ("decode/cpu_kernels.py", "decode/simd.py", "corpus/text_kernels.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
     "httpx": (),

@@ -15,6 +15,7 @@ from whetstone.evaluation import Sets, score
 from whetstone.model_folder import check_model
 from whetstone.run.folder import write_json
 from whetstone.run.names import fitting_name
+from whetstone.run.secrets import redacted
 from whetstone.terminal import print_comparison
 
 
@@ -29,13 +30,20 @@ def compare_and_print(
             if saved is None:
                 _require_sets(side, sets)
         place = output or Path(temporary)
-        sides = [
-            saved or _scored(side, sets, seed, place / fitting_name(side.name.strip("/"))) for side, saved in found
-        ]
+        sides = [saved or _scored(side, sets, seed, place) for side, saved in found]
     rows = compare_saved(*map(graded_by_us, sides), benchmarks=wanted)
     print_comparison(sides[0].name, sides[1].name, rows)
     if json:
         write_json(json, {"a": sides[0].name, "b": sides[1].name, "comparisons": rows})
+
+
+def served_by(sides: Sequence[ModelOptions], served: Sequence[str]) -> list[ModelOptions]:
+    """The sides with the names of their models at servers, in order. Raises ValueError for a name without a server."""
+    names = iter(served)
+    named = [replace(side, served=next(names, "")) if side.is_server else side for side in sides]
+    if left := next(names, None):
+        raise ValueError(f"--served {left}: there is no server for it among {', '.join(side.name for side in sides)}.")
+    return named
 
 
 def _wanted(sets: Sets) -> list[str]:
@@ -66,6 +74,8 @@ def _require_sets(side: ModelOptions, sets: Sets) -> None:
         )
 
 
-def _scored(side: ModelOptions, sets: Sets, seed: int, folder: Path) -> Saved:
+def _scored(side: ModelOptions, sets: Sets, seed: int, place: Path) -> Saved:
+    name = f"{redacted(side.name)} {side.served}".strip()
+    folder = place / fitting_name(name.strip("/"))
     score(side, sets, seed, folder)
-    return replace(read_saved(str(folder)), name=side.name)
+    return replace(read_saved(str(folder)), name=name)

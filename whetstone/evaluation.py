@@ -36,7 +36,7 @@ class Sets:
             known = find_protocol(self.protocol)
             names = names or list(known.sets)
             say(f"protocol {self.protocol}: {known.source}{f' (not said there: {known.open})' if known.open else ''}")
-            changed = [f"{name} = {value}" for name, value in given.items() if value]
+            changed = [f"{name} = {value}" for name, value in given.items() if value is not None]
             if changed:
                 say(f"warning: {', '.join(changed)}: given beside the protocol, whose scores these are then not")
         if not names:

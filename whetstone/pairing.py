@@ -8,6 +8,9 @@ one             one pair per problem, both sides at random
 all             every right rollout with every wrong one
 
 In the first two each rollout is in one pair at most.
+
+`ranked_pairs` asks a reward model in place of the verifier: the rollout that it likes most with the one that it likes least,
+then the second of both, and so on (Dong et al. 2024, RLHF Workflow, arXiv 2405.07863, which takes the first pair).
 """
 
 import random
@@ -69,12 +72,28 @@ def build_pairs(
     wrong = [r for r in group if r.correct is False]
     finished = [r for r in wrong if r.stop == "end"]
     sides = RULES[rule](right, finished or wrong, random.Random(f"{seed}/{problem.id}"))
-    return [
-        Pair(
-            *(problem.id, problem.question, right.text, wrong.text, right.prompt_ids, right.ids, wrong.ids),
-            source="student",
-            system=problem.system,
-            policy=problem.policy,
-        )
-        for right, wrong in islice(sides, most)
-    ]
+    return [_pair(problem, chosen, rejected) for chosen, rejected in islice(sides, most)]
+
+
+def ranked_pairs(problem: Problem, group: Sequence[Rollout], rewards: Sequence[float], most: int) -> list[Pair]:
+    """At most `most` pairs of a problem by the rollouts' rewards, whatever their verdicts.
+
+    Each rollout is in one pair at most, one that was cut off in none, and two sides never have the same reward.
+    """
+    finished = [(reward, -r.index, r) for reward, r in zip(rewards, group, strict=True) if r.stop == "end"]
+    ranked = sorted(finished, key=lambda one: one[:2], reverse=True)
+    sides = (
+        (best, worst)
+        for (high, _, best), (low, _, worst) in zip(ranked[: len(ranked) // 2], reversed(ranked), strict=False)
+        if high > low and best.ids != worst.ids  # the numbers of equal rollouts may differ by rounding
+    )
+    return [_pair(problem, best, worst) for best, worst in islice(sides, most)]
+
+
+def _pair(problem: Problem, chosen: Rollout, rejected: Rollout) -> Pair:
+    return Pair(
+        *(problem.id, problem.question, chosen.text, rejected.text, chosen.prompt_ids, chosen.ids, rejected.ids),
+        source="student",
+        system=problem.system,
+        policy=problem.policy,
+    )

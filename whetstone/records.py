@@ -6,6 +6,7 @@ These are plain data: no torch, and no file formats, which are in `run/tables.py
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from math import inf
 from typing import Any, Protocol, TypeVar
 
@@ -233,5 +234,10 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def from_row(kind: type[R], row: dict[str, Any]) -> R:
     """A record from a row of a table. Columns that the record does not have are ignored."""
-    names = {f.name for f in fields(kind)}
+    names = _names(kind)
     return kind(**{k: v for k, v in row.items() if k in names})
+
+
+@cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(f.name for f in fields(kind))

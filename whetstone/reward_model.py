@@ -93,6 +93,12 @@ class RewardModel:
         """The number of each rollout, from the ids that were sampled. They must be of this model's vocabulary."""
         return self.of_rows([Row([*r.prompt_ids, *r.ids], len(r.prompt_ids)) for r in rollouts])
 
+    def of_group(self, problem: Problem, group: Sequence[Rollout], chat: Chat) -> list[float]:
+        """The number of each rollout of a problem that was sampled in `chat`: from its ids where they are this model's."""
+        if self.fits(chat):
+            return self.of_rollouts(group)
+        return self.of_texts([(problem, rollout.text) for rollout in group])
+
     def of_rows(self, rows: list[Row]) -> list[float]:
         return self.learner.row_values(rows)
 

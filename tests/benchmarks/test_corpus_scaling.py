@@ -3,7 +3,7 @@
 import random
 
 from benchmarks import corpus_scaling
-from whetstone.corpus import build, label
+from whetstone.corpus import label, part
 from whetstone.records import Problem
 
 
@@ -17,11 +17,17 @@ def test_rollouts_are_as_long_as_they_say():
     assert 0.5 < sum(trace.correct for trace in made) / len(made) < 0.8
 
 
-def test_every_rollout_is_kept_or_dropped_and_the_steps_are_put_back(monkeypatch):
+def test_every_rollout_is_kept_or_dropped_and_the_steps_are_put_back(monkeypatch, tmp_path):
     monkeypatch.delenv("WHETSTONE_DATA", raising=False)
-    plain = build.reason_to_drop, build.mark_duplicates, label.level
-    found = corpus_scaling.case(160)
+    plain = part.reason_to_drop, part.mark_duplicates, label.level
+    found = corpus_scaling.case(160, 1, tmp_path)
     assert found["rows"]["corpus"] + sum(found["drops"].values()) == 160
     assert all(found["steps"][step]["cpu_seconds"] >= 0 for step in corpus_scaling.STEPS)
     assert found["peak_memory_mb"] > found["memory_at_start_mb"] > 0
-    assert (build.reason_to_drop, build.mark_duplicates, label.level) == plain
+    assert (part.reason_to_drop, part.mark_duplicates, label.level) == plain
+
+
+def test_files_that_depend_on_the_number_of_processes_are_seen():
+    cases = [{"rollouts": 1, "sha256": "a"}, {"rollouts": 2, "sha256": "b"}, {"rollouts": 2, "sha256": "b"}]
+    assert corpus_scaling.same_files(cases)
+    assert not corpus_scaling.same_files([*cases, {"rollouts": 1, "sha256": "c"}])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted import problem, rollout
-from whetstone.pairing import RULES, build_pairs
+from whetstone.pairing import RULES, build_pairs, ranked_pairs
 
 ROLLOUTS = st.lists(
     st.tuples(st.sampled_from([True, False, None]), st.sampled_from(["end", "length"]), st.integers(1, 40)),
@@ -81,3 +81,17 @@ def test_a_cut_off_rollout_is_rejected_only_if_no_finished_one_is_wrong():
     assert [p.rejected for p in build_pairs(problem(), [rollout(), cut], 2, 0)] == ["p/1"]
     finished = rollout(index=2, correct=False)
     assert [p.rejected for p in build_pairs(problem(), [rollout(), cut, finished], 2, 0)] == ["p/2"]
+
+
+def test_a_reward_model_pairs_the_best_with_the_worst_whatever_the_verdicts():
+    """Rewards 5 and 1, then 4 and 2; the rollout with 9 was cut off, and equal rewards make no pair."""
+    group = [rollout(index=i, correct=i == 0, stop="length" if i == 5 else "end") for i in range(6)]
+    pairs = ranked_pairs(problem(), group, [1.0, 5.0, 2.0, 4.0, 3.0, 9.0], 9)
+    assert [(p.chosen, p.rejected) for p in pairs] == [("p/1", "p/0"), ("p/3", "p/2")]
+    assert ranked_pairs(problem(), group, [1.0, 5.0, 2.0, 4.0, 3.0, 9.0], 1) == pairs[:1]
+    assert ranked_pairs(problem(), group, [1.0] * 6, 9) == []
+
+
+def test_equal_rollouts_make_no_pair_however_their_numbers_are_rounded():
+    same = [replace(rollout(index=i), ids=[7, 2]) for i in range(2)]
+    assert ranked_pairs(problem(), same, [0.4, 0.4 + 1e-8], 9) == []

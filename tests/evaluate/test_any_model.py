@@ -267,6 +267,7 @@ def test_a_published_score_stands_beside_ours_with_what_its_protocol_has_other()
     assert of(score_of(), model) == []
     assert of(score_of(samples=8, top_p=1.0), model) == ["samples 64, ours 8", "top_p 0.95, ours 1.0"]
     assert of(score_of(problems=10), model) == ["all 30 problems, ours 10"]
+    assert of(score_of(top_k=20), model) == ["top_k not stated, ours 20"]
     (row,) = [r for r in beside([to_row(score_of())]) if r["model"] == model and r["table"].endswith("main table")]
     assert row["differs"] == ["not stated: samples, temperature, top_p, max_tokens"] and row["value"] == 0.575
     assert beside([to_row(score_of(benchmark="sums"))]) == []

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from whetstone import cli
+from whetstone.comparing import served_by
 from whetstone.evaluate import harness_files, paired
+from whetstone.evaluate.any_model import ModelOptions
 from whetstone.evaluate.harness_files import read_harness
 from whetstone.evaluate.paired import compare_saved
 from whetstone.evaluate.regrade import graded_by_us, regrade
@@ -97,6 +99,19 @@ def test_generations_are_graded_again_without_a_model_and_changes_are_counted(tm
         regrade(read_saved(str(tmp_path / "a")), policy="mth")
 
 
+def test_what_was_graded_again_is_compared_and_graded_like_any_generations(tmp_path):
+    a = evaluated(tmp_path / "a", [sample(1, RIGHT, False), sample(2, WRONG, False)], temperature=0.2)
+    b = evaluated(tmp_path / "b", [sample(1, WRONG, False), sample(2, WRONG, False)])
+    regrade(read_saved(a), output=tmp_path / "again")
+    again = read_saved(str(tmp_path / "again"))
+    (row,) = compare_saved(again, read_saved(b))
+    assert (row["difference"], row["asked_differently"]) == (-0.5, ["temperature (0.2 and 0.6)"])
+    assert regrade(again)[0]["compared"]["before"]["alike"] == 2
+    path = jsonl(tmp_path / "samples_mine_2026-11-30T05-01-02.1.jsonl", [lm_eval_row(0, "It is 7.", "none", 1.0)])
+    regrade(read_saved(str(path)), output=tmp_path / "theirs")
+    assert regrade(read_saved(str(tmp_path / "theirs")))[0]["compared"]["none"]["alike"] == 1
+
+
 def test_another_policy_gives_other_verdicts(tmp_path):
     saved = read_saved(evaluated(tmp_path / "a", [sample(1, r"\boxed{7.00001}", False)]))
     assert regrade(saved)[0]["mean"] == 0.0
@@ -117,6 +132,7 @@ def lm_eval_row(number: int, text: str, kind: str, right: float, doc: dict = DOC
 
 
 def jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -151,6 +167,20 @@ def test_of_several_dates_the_newest_is_read(tmp_path):
     for date, text in (("2026-11-29", "8"), ("2026-11-30", "The answer is 7.")):
         jsonl(tmp_path / f"samples_gsm8k_{date}T05-01-02.1.jsonl", [lm_eval_row(0, text, "none", 0.0)])
     assert [row["text"] for row in read_saved(str(tmp_path)).rows["gsm8k"]] == ["The answer is 7."]
+
+
+def test_two_tasks_of_one_set_are_both_read_and_two_models_are_not_mixed(tmp_path):
+    for task, text in (("gsm8k", "It is 7."), ("gsm8k_cot", "It is 8."), ("asdiv_cot_llama", "It is 7.")):
+        jsonl(tmp_path / "m" / f"samples_{task}_2026-11-30T05-01-02.1.jsonl", [lm_eval_row(0, text, "none", 1.0)])
+    found = read_saved(str(tmp_path / "m")).rows
+    assert {task: row["text"] for task, (row,) in found.items()} == {
+        "gsm8k": "It is 7.",
+        "gsm8k_cot": "It is 8.",
+        "asdiv": "It is 7.",
+    }
+    jsonl(tmp_path / "other" / "samples_gsm8k_2026-12-01T05-01-02.1.jsonl", [lm_eval_row(0, "7", "none", 1.0)])
+    with pytest.raises(ValueError, match="holds generations in m, other: several models"):
+        read_saved(str(tmp_path))
 
 
 def test_an_own_task_is_read_from_its_target(tmp_path):
@@ -281,6 +311,13 @@ def test_generations_of_other_problems_than_those_that_are_named_are_not_compare
         with pytest.raises(SystemExit) as done:
             cli.main()
         assert done.value.code == 2 and "both need other" in capsys.readouterr().err
+
+
+def test_two_models_of_servers_are_named_in_order():
+    sides = [ModelOptions(name) for name in ("http://a/v1", "runs/x", "http://b/v1")]
+    assert [side.served for side in served_by(sides, ["one", "two"])] == ["one", "", "two"]
+    with pytest.raises(ValueError, match="--served three: there is no server for it"):
+        served_by(sides, ["one", "two", "three"])
 
 
 def test_a_model_without_generations_needs_a_problem_set(tmp_path, monkeypatch, capsys):

@@ -96,6 +96,7 @@ def test_nothing_of_this_machine_or_its_secrets_is_in_it(exported, run_folder):
 def test_a_stage_may_be_named_and_one_without_a_model_is_refused(run_folder, tmp_path):
     folder = export(run_folder, tmp_path / "sft", stage="sft")
     assert {row["stage"] for row in read_json(folder / "scores.json")["scores"]} == {"base", "midtrain", "sft"}
+    assert 'name = "sft"' in (folder / "README.md").read_text()
     with pytest.raises(ValueError, match=r"no finished stage 'slt' .*[Dd]id you mean.*sft"):
         export(run_folder, tmp_path / "x", stage="slt")
 

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from whetstone.browser import asset
 from whetstone.report import browse, charts, report
 from whetstone.report.numbers import plus, seconds
+from whetstone.report.published import published
 from whetstone.report.read import model_facts, read_run
 from whetstone.report.rollouts import CHARACTERS, choose_problems, split_thinking
 from whetstone.run.folder import Stage, read_json, write_json
@@ -151,6 +153,23 @@ def test_it_shows_the_score_of_every_stage_and_of_the_papers(html, run_folder):
     assert "Another model at another scale" in text
 
 
+def test_published_scores_stand_beside_the_runs_last_with_what_their_protocols_have_other(run_folder):
+    run = read_run(run_folder)
+    ours = run.score("rl", run.benchmarks[0])
+    row = {
+        "benchmark": run.benchmarks[0],
+        "model": "<other>",
+        "value": 0.4813,
+        "table": "again",
+        "source": "their card",
+    }
+    row |= {"read": "secondary", "measure": "mean", "differs": ["samples 64, ours 8", "not stated: top_p"]}
+    shown = published(replace(run, evaluation=run.evaluation | {"published": [row]}))
+    assert shown.index(f">{100 * ours['mean']:.1f}<") < shown.index("48.13") and "&lt;other&gt;" in shown
+    assert "samples 64, ours 8; not stated: top_p" in shown and "again (read in a copy): their card." in shown
+    assert "cannot be compared" in shown and published(run) == ""
+
+
 def test_what_a_model_wrote_is_escaped(html):
     assert "&lt;b&gt;Think&lt;/b&gt; &amp; answer." in html
     assert "<b>Think</b>" not in html
@@ -262,6 +281,8 @@ def test_a_folder_without_stages_is_refused_with_a_remedy(tmp_path):
         report.write_report(tmp_path)
     with pytest.raises(ValueError, match=r"is missing.*whetstone run"):
         report.write_report(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is a folder: name the file"):
+        report.write_report(tmp_path, output=tmp_path)
 
 
 def test_the_stage_gives_the_page(run_folder, tmp_path):

@@ -9,7 +9,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests.scripted import Killed, kill_after, stage
 from tests.tiny_world import answer, problem
 from whetstone.answer import best_of
+from whetstone.batch import Row
 from whetstone.chat import Chat
+from whetstone.dpo import rollout_dpo
 from whetstone.model import load
 from whetstone.model_files import Unfit
 from whetstone.records import Completion, Pair, Rollout, Trace
@@ -18,7 +20,7 @@ from whetstone.reward_model import RewardModel, with_scalar_head
 from whetstone.rl import loop
 from whetstone.run.folder import hash_folder, read_json
 from whetstone.run.settings import ParallelSettings
-from whetstone.run.tables import read_rows, write_records
+from whetstone.run.tables import read_records, read_rows, write_records
 
 CPU = ParallelSettings(device="cpu")
 
@@ -125,7 +127,6 @@ def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(tmp_pat
 
 def test_the_head_of_a_pair_sees_what_separate_rows_see(world, adder):
     """Rows of a pair share their prompt's computation; the values are those of each row alone."""
-    from whetstone.batch import Row
     from whetstone.learner.learner import Learner
 
     model, tokenizer = load(adder)
@@ -179,6 +180,18 @@ def test_rl_takes_the_number_of_a_reward_model_and_resumes_to_the_bit(tmp_path, 
         loop.run(rl(tmp_path / "two" / "one"))
     assert loop.run(rl(tmp_path / "two" / "one")) == summary
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_dpo_learns_which_of_its_rollouts_a_reward_model_likes(tmp_path, world, adder):
+    train.run(room(tmp_path / "r", world, adder))
+    known = {"pairing": "reward_model", "pool": {"samples": 4}, "max_tokens": 40, "pairs_per_problem": 1}
+    inputs = {"model": adder, "prompts": world["prompts"], "reward_model": tmp_path / "r" / "reward_model"}
+    rollout_dpo.run(stage(tmp_path / "d", rollout_dpo.Settings(kind="dpo", **known), **inputs))
+    model = RewardModel.load(tmp_path / "r" / "reward_model", CPU)
+    pairs = list(read_records(Pair, tmp_path / "d" / "pairs"))
+    sides = [Row([*p.prompt_ids, *ids], len(p.prompt_ids)) for p in pairs for ids in (p.chosen_ids, p.rejected_ids)]
+    rewards = model.of_rows(sides)
+    assert len(pairs) > 4 and all(best > worst for best, worst in zip(rewards[0::2], rewards[1::2], strict=True))
 
 
 def test_pairs_are_two_rows_of_one_problem():

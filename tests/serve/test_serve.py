@@ -247,7 +247,13 @@ def test_a_message_of_an_answer_can_be_sent_back(client):
 def test_bodies_that_are_no_requests_are_refused(world):
     import httpx2
 
-    for content, words in ((b"{", "not JSON"), (b"[1]", "not a JSON object"), (b"[" * 100_000, "not JSON")):
+    bodies = (
+        (b"{", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"\\ud800": 1}', "be read"),
+    )
+    for content, words in bodies:
         answer = httpx2.post(f"{world.url}/v1/completions", content=content)
         assert answer.status_code == 400 and words in answer.json()["error"]["message"]
     assert httpx2.post(f"{world.url}/v1/completions", content=bytes(9 << 20)).status_code == 413

@@ -43,6 +43,9 @@ def test_a_client_asks_as_in_training_if_it_wants():
 def test_other_machines_need_a_key():
     with pytest.raises(ValueError, match="WHETSTONE_API_KEY"):
         serve(Serving(["nothing"], host="0.0.0.0"))
+    for key in ("s\u00e9cret", "two words", "line\n"):
+        with pytest.raises(ValueError, match="which clients cannot send"):
+            serve(Serving(["nothing"]), key)
 
 
 def test_a_model_that_is_not_there_is_said_at_once():

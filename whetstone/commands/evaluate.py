@@ -72,5 +72,5 @@ def evaluate(
         processes, tuple(shlex.split(launch)),
     )  # fmt: skip
     given = {"samples": samples, "temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens}
-    sets = Sets(benchmarks or (), protocol, given | {"problems": limit}, policy, columns or (), answer_from)
+    sets = Sets(benchmarks or (), protocol, given | {"problems": limit or None}, policy, columns or (), answer_from)
     score_and_print(how, sets, seed, output)

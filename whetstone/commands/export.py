@@ -37,7 +37,7 @@ def export(
     if push is not None and hub_name(push) is None:
         raise ValueError(f"--push {push}: a repository on the Hub is named OWNER/NAME.")
     refuse_links(run)
-    write_line(str(write(run, to, stage, [known(kind) for kind in gguf or ()], converter, licence)))
+    write_line(str(write(run, to, stage, [known(kind) for kind in gguf or ()], converter, licence, push or "")))
     if push is not None:
         from whetstone.export.hub import push as upload
 

@@ -21,6 +21,10 @@ def published(
     if run is None:
         print_published(beside({"benchmark": name} for name in known))
         return
+    if not run.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {run}: name a run, or a folder that whetstone evaluate --output wrote."
+        )
     scores = read_scores(run)
     found = beside(scores)
     if not found:

@@ -11,6 +11,10 @@ from whetstone.records import Pair, Problem
 BIN = 100  # characters in a bin of the length histogram
 EXAMPLES = 5  # contamination matches shown
 COUNTED = ("splits", "sources", "levels", "schools", "domains", "languages", "teachers", "licences")
+MERGED = (
+    "lengths", "pass_rates", "drops", "subset_levels", "prompt_levels", "prompt_rates", "not_in_subset", "not_in_prompts",
+    "matches",
+)  # fmt: skip
 
 
 @dataclass
@@ -66,6 +70,15 @@ class Card:
         self.matches[match.rule] += 1
         if match.contaminated and len(self.examples) < EXAMPLES:
             self.examples.append({"problem": problem.id, "test": match.test_id, "rule": match.rule})
+
+    def merge(self, other: "Card") -> None:
+        """Adds the counts of what comes after."""
+        for name in COUNTED:
+            self.counts[name].update(other.counts[name])
+        for name in MERGED:
+            getattr(self, name).update(getattr(other, name))
+        self.pair_lengths = [one + more for one, more in zip(self.pair_lengths, other.pair_lengths, strict=True)]
+        self.examples = [*self.examples, *other.examples][:EXAMPLES]
 
     def to_json(self) -> dict[str, Any]:
         return {

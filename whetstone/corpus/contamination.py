@@ -31,7 +31,7 @@ from pydantic import Field
 
 from whetstone.arithmetic.number_words import TEENS, TENS, UNITS
 from whetstone.corpus.files import EvaluationSet
-from whetstone.corpus.shingles import growing_runs
+from whetstone.corpus.shingles import distinct, runs
 from whetstone.corpus.spelling import tokens
 from whetstone.records import Problem
 from whetstone.run.settings import Settings
@@ -143,9 +143,9 @@ class _Runs:
         parts, owners = [], []
         for place, codes in enumerate(questions):
             size = min(RUN, len(codes))
-            runs = _run_hashes(codes, {size}) if size >= SHORTEST_RUN else np.empty(0, np.uint64)
-            parts.append(runs)
-            owners.append(np.full(len(runs), place))
+            hashes = _run_hashes(codes, {size}) if size >= SHORTEST_RUN else np.empty(0, np.uint64)
+            parts.append(hashes)
+            owners.append(np.full(len(hashes), place))
         hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._owners = hashes[order], np.concatenate(owners)[order] if parts else hashes
@@ -163,8 +163,7 @@ class _Runs:
 
 def _run_hashes(codes: np.ndarray, sizes: set[int]) -> np.ndarray:
     """The distinct hashes of all runs of these sizes in (T,) codes."""
-    parts = [hashes for size, hashes in growing_runs(codes, max(sizes, default=0)) if size in sizes]
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    return distinct(np.concatenate([np.empty(0, np.uint64), *(runs(codes, size) for size in sizes)]))
 
 
 Element = tuple[str, int]  # a token and how often it came before: a multiset as a set

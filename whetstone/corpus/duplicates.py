@@ -22,6 +22,10 @@ TRACE_RUN = 8  # words in a run of a trace
 # Of a signature. A pair with a Jaccard index of 0.8 is a candidate with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8.
 BANDS, ROWS = 32, 4
 
+OTHER_SPACE = (
+    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+
 _SEEDS = np.arange(1, BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -31,22 +35,31 @@ def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[
     White space makes no difference. With `near`, traces whose runs of words have at least that Jaccard index are near
     duplicates.
     """
-    first: dict[str, int] = {}
+    first: dict[int, list[Trace]] = {}  # by a hash of the words
     sketches: list[tuple[int, np.ndarray]] = []
     for trace in traces:
-        key = " ".join(trace.text.split())
-        if key in first:
-            yield trace, first[key], "duplicate trace"
+        alike = first.setdefault(_hash_of_words(trace.text), [])
+        words = trace.text.split() if alike else []
+        if (same := next((other for other in alike if other.text.split() == words), None)) is not None:
+            yield trace, same.index, "duplicate trace"
             continue
-        first[key] = trace.index
+        alike.append(trace)
         if near:
             own = sketch(word_codes(trace.text), TRACE_RUN)
-            alike = next((index for index, other in sketches if likeness(own, other) >= near), None)
-            if alike is not None:
-                yield trace, alike, "near duplicate trace"
+            alike_one = next((index for index, other in sketches if likeness(own, other) >= near), None)
+            if alike_one is not None:
+                yield trace, alike_one, "near duplicate trace"
                 continue
             sketches.append((trace.index, own))
         yield trace, None, ""
+
+
+def _hash_of_words(text: str) -> int:
+    """Equal for texts that differ in white space alone."""
+    if not text.isascii() and any(map(text.__contains__, OTHER_SPACE)):
+        text = " ".join(text.split())
+    words = word_codes(text)
+    return int(runs(words, len(words))[0]) if len(words) else 0
 
 
 def near_duplicate_problems(problems: Iterable[Problem], near: float) -> dict[str, str]:

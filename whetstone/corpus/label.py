@@ -7,7 +7,7 @@ there are none, the level comes from the teacher's pass rate and the domain from
 import re
 from functools import lru_cache
 
-from whetstone.corpus.shingles import distinct, runs, word_codes
+from whetstone.corpus.shingles import count_distinct, runs, word_codes
 from whetstone.records import PROGRAM, Problem, Trace
 
 WINDOW = 16  # words in a window of `repetition`
@@ -98,4 +98,4 @@ def repetition(text: str) -> float:
     windows = len(words) - WINDOW + 1
     if windows <= 0:
         return 0.0
-    return 1 - len(distinct(runs(words, WINDOW))) / windows
+    return 1 - count_distinct(runs(words, WINDOW)) / windows

@@ -14,12 +14,13 @@ for each group.
 """
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
-from whetstone.records import Trace
+import numpy as np
+
+from whetstone.corpus import text_kernels
 
 HALF_LENGTH = 200  # words of a text at which the term of its length is 1/2
 HALF_DENSITY = 0.01  # words of a group per word of the text at which its term is 1/2
@@ -31,10 +32,6 @@ class Solved:
 
     weak: int | None = None
     strong: int | None = None
-
-
-def solved(traces: Sequence[Trace]) -> int:
-    return sum(trace.correct is True for trace in traces)
 
 
 def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
@@ -53,35 +50,56 @@ def why_not_limo(rated: Solved, wanted: tuple[int, int]) -> str:
     return ""
 
 
-# (single words, phrases) of each group
-_VERIFICATION = ("check checks checked checking verify verifies verified verification confirm confirms confirmed", ())
-_EXPLORATION = ("perhaps might maybe wait alternatively suppose possibly consider try", ("let me",))
-_CONNECTIVES = ("therefore since because thus hence so then", ("which means", "it follows"))
-_WORD = re.compile(r"\w+")
+# single words and phrases of two words
+_GROUPS = (
+    ("check checks checked checking verify verifies verified verification confirm confirms confirmed", ()),
+    ("perhaps might maybe wait alternatively suppose possibly consider try", ("let me",)),
+    ("therefore since because thus hence so then", ("which means", "it follows")),
+)
+_WEIGHTS = 0.20, 0.25, 0.25
+_LENGTH_WEIGHT = 0.30
+_PHRASES = [(*phrase.split(), group) for group, (_, phrases) in enumerate(_GROUPS) for phrase in phrases]
 
 
 @lru_cache(maxsize=256)  # called when traces are ordered and again when their problem is offered
 def quality(text: str) -> float:
     """LIMO's weighted score, 0 to 1."""
-    lowered = text.lower()
-    words = len(lowered.split())
+    counts = np.zeros(len(_GROUPS) + 1, np.int64)  # the last: words that only phrases have
+    words = text_kernels.tally_words(*_points(text.lower()), *_vocabulary(), counts)
     if not words:
         return 0.0
-    counts = Counter(_WORD.findall(lowered))
+    score = _LENGTH_WEIGHT * _saturating(words, HALF_LENGTH)
+    for weight, count in zip(_WEIGHTS, counts.tolist(), strict=False):
+        score += weight * _saturating(count / words, HALF_DENSITY)
+    return score
 
-    def density(group: tuple[str, tuple[str, ...]]) -> float:
-        singles, phrases = group
-        occurrences = sum(counts[word] for word in singles.split())
-        # The left boundary is checked last: a pattern that begins with letters is searched for much faster.
-        occurrences += sum(len(re.findall(rf"{phrase}\b(?<!\w{phrase})", lowered)) for phrase in phrases)
-        return _saturating(occurrences / words, HALF_DENSITY)
 
-    return (
-        0.30 * _saturating(words, HALF_LENGTH)
-        + 0.20 * density(_VERIFICATION)
-        + 0.25 * density(_EXPLORATION)
-        + 0.25 * density(_CONNECTIVES)
-    )
+def _points(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """(code points, the kind of each code point that there may be)."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8), _kinds(128)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), _kinds(sys.maxunicode + 1)
+
+
+@lru_cache
+def _kinds(size: int) -> np.ndarray:
+    """(size,) 1 for white space, 2 for what a word of a regular expression may hold, 0 for the others."""
+    kinds, every = np.zeros(size, np.uint8), "".join(map(chr, range(size)))
+    for kind, pattern in ((1, r"\s+"), (2, r"\w+")):
+        for found in re.finditer(pattern, every):
+            kinds[found.start() : found.end()] = kind
+    return kinds
+
+
+@lru_cache
+def _vocabulary() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(codes, groups, phrases) for `tally_words`."""
+    only = len(_GROUPS)
+    groups = {word: only for first, second, _ in _PHRASES for word in (first, second)}
+    groups |= {word: group for group, (words, _) in enumerate(_GROUPS) for word in words.split()}
+    code = text_kernels.word_code
+    phrases = np.array([(code(first), code(second), group) for first, second, group in _PHRASES], np.uint64)
+    return *text_kernels.vocabulary(groups), phrases
 
 
 def _saturating(value: float, half: float) -> float:

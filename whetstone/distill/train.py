@@ -219,6 +219,8 @@ def plan(stage: Stage) -> Estimate:
     from whetstone.learner.cost import Beside, training_estimate, with_sampling
 
     settings: Settings = stage.settings
+    teacher, student = _parameters(stage)
+    beside = Beside(samples=True, teacher=teacher)
     rollouts = settings.steps * settings.prompts_per_step * settings.samples
     estimate = training_estimate(
         stage,
@@ -226,13 +228,26 @@ def plan(stage: Stage) -> Estimate:
         row_tokens=settings.max_tokens,
         tokens=rollouts * settings.max_tokens,
         steps=settings.steps,
-        passes=1 if settings.teacher_server or settings.target == "majority" else 4 / 3,  # a teacher's forward pass
+        passes=1 + teacher / (3 * student),  # with a teacher's forward pass
         bound="at most ",
         steps_bound="",
         lines={"rollouts": f"at most {rollouts:,} of at most {settings.max_tokens:,} tokens"},
-        beside=Beside(samples=True),
+        beside=beside,
     )
-    return with_sampling(estimate, stage, rollouts * settings.max_tokens, settings.max_tokens)
+    return with_sampling(estimate, stage, rollouts * settings.max_tokens, settings.max_tokens, beside)
+
+
+def _parameters(stage: Stage) -> tuple[int, int]:
+    """(of the teacher in this process, of the student); 0 of no teacher, and as many as the student if it is not known."""
+    from whetstone.learner.shape import shape_of
+
+    settings: Settings = stage.settings
+    student = shape_of(stage.model_source, stage.model)
+    own = student.parameters if student else 1
+    if settings.teacher_server or settings.target == "majority":
+        return 0, own
+    teacher = shape_of(settings.teacher_model or stage.inputs.get("teacher"), stage.model)
+    return teacher.parameters if teacher else own, own
 
 
 def check(settings: Settings) -> None:

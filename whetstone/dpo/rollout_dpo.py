@@ -8,15 +8,15 @@ step, and kept on disk: no epoch and no resumed run computes them again, and no 
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whetstone.chat import Exchange
 from whetstone.dpo.settings import Settings
-from whetstone.pairing import build_pairs
+from whetstone.pairing import build_pairs, ranked_pairs
 from whetstone.pool import try_student
 from whetstone.prompting import BARE, Prompting
-from whetstone.records import Pair, Rollout
+from whetstone.records import Pair, Problem, Rollout
 from whetstone.run.folder import Stage
 from whetstone.run.progress import say
 from whetstone.run.room import PROMPT_TOKENS, TRAINING, Estimate, Input, Room
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CHOSEN_MAY_FALL = 0.05  # nats per token below the reference before there is a warning
 SCORED_AT_ONCE = 4096  # rows whose tokens' log-probabilities are in memory
 WITHOUT_REFERENCE = ("simpo",)
+BY_REWARD = "reward_model"
 Sides: TypeAlias = tuple[list[int], list[int], list[int]]  # ids of the prompt, the chosen and the rejected answer
 
 
@@ -106,15 +107,18 @@ def student_pairs(
     stage: Stage, student: "Student", process_group: "ProcessGroup"
 ) -> tuple[list[Pair], list[dict[str, str]], dict[str, Any]]:
     """(pairs, a row for each prompt that cannot be used, facts for the manifest): the model's right rollouts with its wrong
-    ones, on the prompts of the pool. Raises ValueError if there is no pair.
+    ones, or those that a reward model likes with others, on the prompts of the pool. Raises ValueError if there is no pair.
     """
-    settings: Settings = stage.settings
     tried = try_student(stage, student, process_group)
+    pair_up = pairs_of(stage, student)
     pairs = [
-        pair
-        for problem, group in zip(tried.problems, tried.groups, strict=True)
-        for pair in build_pairs(problem, group, settings.pairs_per_problem, stage.seed, settings.pairing)
+        pair for problem, group in zip(tried.problems, tried.groups, strict=True) for pair in pair_up(problem, group)
     ]
+    if not pairs and stage.settings.pairing == BY_REWARD:
+        raise ValueError(
+            f"{stage.name} has no pair: of none of {len(tried.problems):,} problems are there two finished rollouts with "
+            f"different rewards. {' '.join(tried.lacks.values())} Raise max_tokens or pool.samples."
+        )
     if not pairs:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in Counter(map(one_sided, tried.groups)).most_common())
         raise ValueError(
@@ -127,6 +131,18 @@ def student_pairs(
     if process_group.main:
         write_rows(stage.output(RIGHT_ROLLOUTS), right_rows(rollout for group in tried.groups for rollout in group))
     return pairs, tried.dropped, tried.counts
+
+
+def pairs_of(stage: Stage, student: "Student") -> Callable[[Problem, Sequence[Rollout]], list[Pair]]:
+    """What makes pairs of a problem's rollouts."""
+    settings: Settings = stage.settings
+    most = settings.pairs_per_problem
+    if settings.pairing != BY_REWARD:
+        return lambda problem, group: build_pairs(problem, group, most, stage.seed, settings.pairing)
+    from whetstone.reward_model import RewardModel
+
+    model = RewardModel.load(stage.inputs["reward_model"], stage.parallel, stage.model.dtype)
+    return lambda problem, group: ranked_pairs(problem, group, model.of_group(problem, group, student.chat), most)
 
 
 def one_sided(group: Sequence[Rollout]) -> str:
@@ -251,6 +267,9 @@ ROOM = Room(
         ),
         "pairs": Input(
             ("pairs",), made_by=("corpus",), used=lambda s: s.source == "teacher", description='with source = "teacher"'
+        ),
+        "reward_model": Input(
+            ("reward_model",), used=lambda s: s.pairing == BY_REWARD, description='with pairing = "reward_model"'
         ),
     },
     gives=("model", "pairs"),

@@ -14,7 +14,10 @@ class Settings(StudentSettings, EpochSettings):
     source: Literal["student", "teacher"] = Field("student", description="whose rollouts are paired")
     pool: PoolSettings = Field(PoolSettings(prompts=400), description="which prompts the student tries")
     pairs_per_problem: int = Field(2, gt=0, description="pairs of one problem, at most")
-    pairing: Pairing = Field("length_matched", description="which of the student's rollouts are paired (pairing.py)")
+    pairing: Pairing | Literal["reward_model"] = Field(
+        "length_matched",
+        description="which of the student's rollouts are paired (pairing.py); reward_model: by the model of a reward stage",
+    )
     max_pairs: int = Field(0, ge=0, description="pairs in all, at most; 0: no limit")
     loss: Literal["sigmoid", "sigmoid_norm", "robust", "ipo", "simpo"] = Field(
         "sigmoid", description="DPO's own is sigmoid; sigmoid_norm, ipo and simpo take log-probabilities per token"
@@ -49,6 +52,15 @@ class Settings(StudentSettings, EpochSettings):
             )
         if self.target_margin and self.loss != "simpo":
             raise ValueError(f'target_margin = {self.target_margin} belongs to loss = "simpo". Leave it out')
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_students_rollouts_are_paired_here(self) -> "Settings":
+        if self.pairing == "reward_model" and self.source == "teacher":
+            raise ValueError(
+                'pairing = "reward_model" ranks the student\'s rollouts, and source = "teacher" takes pairs that are made. '
+                'Set source = "student"'
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,13 +4,14 @@ lm-eval      samples_TASK_DATE.jsonl (--log_samples): a row per document and fil
 lighteval    details_TASK_DATE.parquet (--save-details): a row per document, with `model_response` (before 0.11: `predictions`)
 evalchemy    results_DATE.json: `examples` of each task, with `model_outputs` or `model_output`
 
-The reference answer and the question are read as our own description of the set says, if the task's name begins with the
-name of one that is known and its reader fits; else from the target that the harness compared with.
+The reference answer and the question are read as our own description of the set says, if the task is one of a known set and
+its reader fits; else from the target that the harness compared with.
 """
 
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from whetstone.problems.reading import Reading, after_hashes, last_box
 from whetstone.problems.row import BrokenRow
 from whetstone.problems.sets import known_sets
 from whetstone.problems.table import read_table
+from whetstone.run.mistakes import first_few
 from whetstone.run.names import fitting_name
 
 Row = dict[str, Any]
@@ -31,27 +33,49 @@ ALIASES = {
     **dict.fromkeys(("math_500", "hendrycks_math500", "minerva_math500", "MATH500"), "math500"),
     **dict.fromkeys(("aime_2024", "AIME24"), "aime24"),
     **dict.fromkeys(("gpqa:diamond", "GPQADiamond"), "gpqa_diamond"),
+    **dict.fromkeys(("aime_2025", "AIME25"), "aime25"),
     "AMC23": "amc23",
 }
+# Parts of task names that ask the same problems in another way
+WAYS = frozenset(
+    (
+        "cot", "zeroshot", "fewshot", "n", "shot", "llama", "self", "consistency", "generative", "nofigures", "main", "avg",
+        "gpassk",
+    )
+)  # fmt: skip
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The files of a harness in a folder, the newest of each task."""
+    """The files of a harness in a folder, the newest of each task. Raises ValueError if they are of several models."""
     found = [p for pattern in ("samples_*.jsonl", "details_*.parquet") for p in folder.rglob(pattern)]
+    places = sorted({_of_model(path) for path in found})
+    if len(places) > 1:
+        raise ValueError(
+            f"{folder} holds generations in {first_few([str(place.relative_to(folder)) for place in places], 4)}: several "
+            "models, or several runs of one. Name one of these folders."
+        )
     return list({_task(path): path for path in sorted(found, key=lambda path: path.stem)}.values())
 
 
+def _of_model(path: Path) -> Path:
+    """The folder of a file's model: lighteval makes one of each date in it."""
+    return path.parent.parent if DATE.fullmatch(f"_{path.parent.name}") else path.parent
+
+
 def read_harness(paths: Sequence[Path]) -> dict[str, list[Row]]:
-    """Benchmark -> samples. Raises ValueError for a file that no harness wrote, or that holds no text."""
-    found: dict[str, list[Row]] = {}
+    """Benchmark -> samples; two tasks of one known set keep their own names. Raises ValueError for a file that no harness
+    wrote, or that holds no text.
+    """
+    tasks = {}
     for path in paths:
         for task, rows in _tasks(path).items():
             if not rows:
                 raise ValueError(
                     f"{path} holds no generations of {task}: multiple choice by likelihood has no texts to grade."
                 )
-            found[_benchmark(task)] = rows
-    return found
+            tasks[task] = rows
+    names = Counter(map(_benchmark, tasks))
+    return {name if names[name := _benchmark(task)] == 1 else fitting_name(task): rows for task, rows in tasks.items()}
 
 
 def _task(path: Path) -> str:
@@ -69,11 +93,18 @@ def _benchmark(task: str) -> str:
 
     >>> _benchmark("gsm8k_cot"), _benchmark("lighteval|gpqa:diamond"), _benchmark("my_task")
     ('gsm8k', 'gpqa_diamond', 'my_task')
+    >>> _benchmark("gsm8k_platinum_cot"), _benchmark("minerva_math_algebra")  # other problems than gsm8k's, minerva_math's
+    ('gsm8k_platinum_cot', 'minerva_math_algebra')
     """
     name = task.split("|")[1] if task.startswith("lighteval|") else task
     name = ALIASES.get(name, name)
-    fitting = [known for known in known_sets() if name == known or name.startswith(f"{known}_")]
+    fitting = [known for known in known_sets() if name == known or WAYS.issuperset(_rest(name, known))]
     return max(fitting, key=len, default=fitting_name(name))
+
+
+def _rest(name: str, known: str) -> list[str]:
+    """The parts of a task's name behind that of a set; one that is no way of asking if it begins otherwise."""
+    return name.removeprefix(f"{known}_").split("_") if name.startswith(f"{known}_") else [""]
 
 
 def _tasks(path: Path) -> dict[str, list[Row]]:

@@ -65,6 +65,8 @@ def differences(table: Table, benchmark: str, score: Mapping[str, Any]) -> Itera
             name == "top_p" and score["temperature"] == table.stated("temperature", benchmark) == 0
         ):
             yield f"{name} {theirs:g}, ours {ours or 'not known'}"
+    if (top_k := score.get("top_k")) and table.stated("top_k", benchmark) != top_k:
+        yield f"top_k not stated, ours {top_k}"
     shots = (score.get("prompt") or {}).get("examples", 0)
     if (theirs := table.stated("shots", benchmark)) is not None and theirs != shots:
         yield f"{theirs} examples, ours {shots}"

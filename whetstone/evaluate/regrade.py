@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from whetstone.evaluate.saved import Saved
+from whetstone.evaluate.paired import ALIKE
+from whetstone.evaluate.saved import REGRADED, Saved
 from whetstone.measure import NOT_ASKED, form_of, mean_interval, with_flexible
 from whetstone.records import Verifier
 from whetstone.run.folder import write_json
 from whetstone.run.tables import write_rows
 from whetstone.verify.policy import get_policy
 
-REGRADED = "regraded.json"
 Row = dict[str, Any]
 
 
@@ -35,8 +35,15 @@ def regrade(saved: Saved, policy: str | None = None, output: Path | None = None)
             if output:
                 _write(output / benchmark, graded)
     if output:
-        write_json(output / REGRADED, {"of": saved.name, "policy": policy, "results": results})
+        asked = [_asked(saved, result) for result in results]
+        write_json(output / REGRADED, {"of": saved.name, "policy": policy, "results": results, "asked": asked})
     return results
+
+
+def _asked(saved: Saved, result: Mapping[str, Any]) -> dict[str, Any]:
+    """How the samples of a problem set were asked, as far as that was saved."""
+    known = saved.scores.get(result["benchmark"], {})
+    return {"benchmark": result["benchmark"]} | {name: known[name] for name in ALIKE if name in known}
 
 
 def graded_by_us(saved: Saved) -> Saved:

@@ -1,19 +1,22 @@
 """Saved generations: of a run, of one of its stages, of `whetstone evaluate --output`, or of another harness's files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from whetstone.evaluate.harness_files import read_harness, sample_files
 from whetstone.run.control import is_control
-from whetstone.run.folder import MANIFEST, SCORES
-from whetstone.run.manifest import read_manifest, read_scores
+from whetstone.run.folder import MANIFEST, SCORES, read_json
+from whetstone.run.manifest import check_shape, read_manifest, read_scores
 from whetstone.run.tables import read_rows
 
+REGRADED = "regraded.json"  # what `regrade --output` writes
 KINDS = (
-    "a run's folder, a stage's, a folder that `evaluate --output` wrote, or "
-    "a samples file of lm-eval, lighteval or evalchemy"
+    "a run's folder, a stage's, a folder that `evaluate --output` or `regrade --output` wrote, or a samples file of lm-eval, "
+    "lighteval or evalchemy"
 )
 
 
@@ -46,7 +49,7 @@ def find_saved(name: str) -> Saved | None:
         return Saved(name, read_harness([path]))
     if not path.is_dir():
         return None
-    return _of_run(path) or _of_stage(path) or _own(path) or _foreign(path)
+    return _of_run(path) or _of_stage(path) or _own(path) or _regraded(path) or _foreign(path)
 
 
 def _of_run(run: Path) -> Saved | None:
@@ -74,6 +77,18 @@ def _scored(folder: Path, name: str) -> Saved | None:
 
 def _own(folder: Path) -> Saved | None:
     return _tables(folder, str(folder), read_scores(folder / SCORES)) if (folder / SCORES).is_file() else None
+
+
+def _regraded(folder: Path) -> Saved | None:
+    if not (folder / REGRADED).is_file():
+        return None
+    asked = read_json(folder / REGRADED, needed=["asked"])["asked"]
+    saved = _tables(folder, str(folder), check_shape(folder / REGRADED, list[_Asked], asked))
+    return replace(saved, scores={name: row for name, row in saved.scores.items() if len(row) > 1})
+
+
+class _Asked(BaseModel):
+    benchmark: str  # and how its samples were asked, if that is known
 
 
 def _tables(folder: Path, name: str, scores: list[dict[str, Any]]) -> Saved:

@@ -2,6 +2,7 @@
 data and its licences, what it was trained with.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ class Card:
     licence: str  # as the user chose it; "": none chosen
     gguf: tuple[str, ...]
     generation: dict[str, Any]
+    repository: str = ""  # on the Hub, if it is published there
 
     @cached_property
     def trained(self) -> list[StageRecord]:
@@ -132,8 +134,8 @@ def _use(card: Card, folder: Path) -> str:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder = "{card.name}"
-tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+name = {json.dumps(card.repository or card.name)}
+tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)
 messages = {turns!r}
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True{thinking})
 print(tokenizer.decode(model.generate(**prompt)[0, prompt["input_ids"].shape[1] :]))

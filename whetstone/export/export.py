@@ -34,8 +34,10 @@ def export(
     gguf: Sequence[str] = (),
     converter: Path | None = None,
     licence: str = "",
+    repository: str = "",
 ) -> Path:
     """Write the run's last trained model, or a stage's, into the new folder `to`; `gguf` are types of GGUF files beside it.
+    `repository` is where it will be published, for its card.
 
     Raises ValueError or OSError for a run without such a model, files that were changed, a folder that is in use, a converter
     that is missing or refuses the model. Nothing is left then.
@@ -54,7 +56,7 @@ def export(
         for kind in gguf:
             assert script is not None
             convert(script, folder, folder / f"{to.name}-{kind}.gguf", kind, to.name)
-        card = Card(run, made, model, to.name, licence, tuple(gguf), config)
+        card = Card(run, made, model, to.name, licence, tuple(gguf), config, repository)
         write_card(folder, card)
         write_json(folder / "scores.json", {"scores": card.scores})
         write_json(folder / "recipe.json", published(redacted(run.run.get("recipe", {}))))

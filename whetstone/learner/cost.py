@@ -50,6 +50,7 @@ class Beside:
     samples: bool = False  # a sampler, between its steps
     reference: bool = False
     critic: bool = False
+    teacher: int = 0  # parameters of another model, which each process has whole
 
 
 ALONE = Beside()
@@ -117,10 +118,11 @@ def training_estimate(
 
 def _memory(stage: Stage, shape: Shape, tokens: int, beside: Beside, forks: int = 1) -> dict[str, float]:
     """`training_memory` with the stage's settings."""
-    return training_memory(
+    memory = training_memory(
         shape, stage.model.dtype, stage.parallel, tokens, beside.samples, forks, moments_of(stage), stage.adapter,
         beside.reference, beside.critic,
     )  # fmt: skip
+    return memory | {"teacher": BYTES[stage.model.dtype] * beside.teacher}
 
 
 def _checkpoint(stage: Stage, shape: Shape, trained: int) -> float:

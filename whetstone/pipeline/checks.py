@@ -93,6 +93,8 @@ def _prompt(recipe: Recipe, stage: RecipeStage) -> None:
 
 def _device(recipe: Recipe, stage: RecipeStage) -> None:
     launch = recipe.parallel.launch
+    if recipe.parallel.data == "ray" and find_spec("ray") is None:
+        raise ImportError(f'[parallel] data = "ray" needs the package ray: {install_hint("ray")}')
     if launch and stage.room.trains and not shutil.which(launch[0]):
         raise ValueError(
             f"[parallel] launch = {list(launch)}: there is no command {launch[0]!r} here. Name one that PATH finds."

@@ -36,7 +36,21 @@ PANELS: dict[str, list[tuple[str, tuple[str, ...], bool]]] = {
         ("Time that training waits for rollouts", ("waiting",), True),
         ("Age of the weights that sampled, steps", ("staleness",), False),
     ],
+    "distill": [
+        ("Accuracy of the rollouts", ("accuracy",), True),
+        ("Loss", ("loss",), False),
+        ("Entropy, nats per token", ("entropy",), False),
+        ("Response length, tokens", ("response_length",), False),
+        ("Truncated", ("truncated",), True),
+    ],
+    "reward": [
+        ("Pairs in the right order", ("accuracy",), True),
+        ("Reward", ("chosen_reward", "rejected_reward"), False),
+        ("Margin", ("margin",), False),
+        ("Loss", ("loss",), False),
+    ],
 }
+OF_ANY_KIND = [("Loss", ("loss", "validation_loss"), False)]
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def _stage_curves(run: RunRecord, stage: StageRecord, other: StageRecord | None)
         name for rows in logged.values() for row in rows for name, value in row.items() if _is_number(value)
     )
     first, shown = [], {"step"}
-    for heading, keys, percent in PANELS.get(stage.kind, ()):
+    for heading, keys, percent in PANELS.get(stage.kind, OF_ANY_KIND):
         if there := [key for key in keys if key in names]:
             first.append(_drawn(heading, there, logged, percent))
             shown.update(there)

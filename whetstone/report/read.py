@@ -131,7 +131,7 @@ def read_run(folder: Path) -> RunRecord:
             stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
     if not stages:
         raise ValueError(
-            f"{folder} holds no complete stage (no NN-name/manifest.json): there is nothing to report on. Finish a "
+            f"{folder} holds no complete stage (no NN-name/manifest.json), so it is no run to show or export. Finish a "
             "stage with whetstone run RECIPE, or name another run folder."
         )
     stages.sort(key=lambda pair: pair[0])

@@ -17,6 +17,7 @@ from whetstone.report.beside import beside
 from whetstone.report.controls import controls
 from whetstone.report.head import head
 from whetstone.report.provenance import data, reproduce
+from whetstone.report.published import published
 from whetstone.report.read import RunRecord, read_run
 from whetstone.report.reward_models import reward_models
 from whetstone.report.rollouts import rollouts
@@ -32,6 +33,7 @@ SECTIONS = (
     ("stages", "Stages", ladder),
     ("beside", "Two runs", beside),
     ("scores", "Scores", scores),
+    ("published", "Published", published),
     ("controls", "Controls", controls),
     ("curves", "Curves", curves.curves),
     ("reward_models", "Reward models", reward_models),
@@ -55,8 +57,10 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def write_report(run_folder: Path, beside: Path | None = None, output: Path | None = None) -> Path:
     """Write `report.html` into the run folder, or `output`, and return its path. With another run beside it, the default is
-    `report_beside_OTHER.html`. Raises ValueError if no stage of a run is complete.
+    `report_beside_OTHER.html`. Raises ValueError if no stage of a run is complete, or if `output` is a folder.
     """
+    if output is not None and output.is_dir():
+        raise ValueError(f"--output {output} is a folder: name the file that the page is written to.")
     record = read_run(Path(run_folder))
     name = "report.html"
     if beside is not None:

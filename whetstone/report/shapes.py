@@ -73,10 +73,22 @@ class Comparison(BaseModel):
     flexible_high: float | None = None
 
 
+class Published(BaseModel):
+    benchmark: str
+    model: str
+    value: float
+    table: str
+    source: str
+    read: str
+    measure: str
+    differs: list[str] = []
+
+
 class Evaluation(BaseModel):
     """comparisons.json of an evaluate stage."""
 
     comparisons: list[Comparison] = []
+    published: list[Published] = []
 
 
 class Candidate(BaseModel):

@@ -62,7 +62,7 @@ def assess(judged: Sequence[Judged], prefer_longer: bool | None = None) -> dict[
         }
         figures |= {name: accuracy(part) for name, part in pairs.items() if part}
         if prefer_longer is not None:
-            figures["length_only"] = accuracy([_by_length(one, prefer_longer) for one in judged])
+            figures["length_only"] = accuracy([by_length(one, prefer_longer) for one in judged])
     return figures
 
 
@@ -76,7 +76,7 @@ def longer_is_better(lengths: Sequence[tuple[int, int]]) -> bool:
     return sum(chosen > rejected for chosen, rejected in lengths) >= sum(c < r for c, r in lengths)
 
 
-def _by_length(one: Judged, prefer_longer: bool) -> Judged:
+def by_length(one: Judged, prefer_longer: bool) -> Judged:
     sign = 1.0 if prefer_longer else -1.0
     return Judged(one.problem_id, tuple(sign * length for length in one.lengths), one.lengths)
 

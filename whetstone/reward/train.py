@@ -3,9 +3,11 @@
 Preferences: Ouyang et al. 2022, arXiv 2203.02155 (InstructGPT), section 3.5. Outcome verifier: Cobbe et al. 2021, arXiv
 2110.14168. The result is a Scorer (reward_model.py): RL takes it as `reward = "reward_model"`.
 
-A share of the problems is held out and judged before and after training: `assessment.json` (reward/assess.py).
+A share of the problems is held out and judged before and after training: `assessment.json` (reward/assess.py). What the model
+gives each held-out answer in the end is the table `held_out`.
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from whetstone.problems.files import find_files, read_paths
@@ -44,7 +46,7 @@ def run(stage: Stage) -> dict[str, Any]:
     plan = plan_steps([1] * len(groups), settings.batch_pairs, stage.seed, settings.epochs)
     with Steps(stage, learner, len(plan)) as steps:
         if steps.first == 0 and "before" not in steps.state:
-            steps.state["before"] = _assessed(learner, examples)
+            steps.state["before"] = _assessed(_judged(learner, examples), examples)
         for step in steps:
             batch = weighted([groups[i] for i in plan[step]])
             sums = learner.gradient(batch, loss)
@@ -56,7 +58,9 @@ def run(stage: Stage) -> dict[str, Any]:
             steps.state["tokens"] = steps.state.get("tokens", 0) + tokens
             steps.log(step, tokens, learning_rate=rate, gradient_norm=norm, **sums)
         state = dict(steps.state)
-    after = _assessed(learner, examples)
+    judged = _judged(learner, examples)
+    write_rows(stage.folder / "held_out", [asdict(one) for one in judged])
+    after = _assessed(judged, examples)
     write_json(stage.folder / "assessment.json", {"before": state.get("before", {}), "after": after})
     learner.save_model(student.tokenizer, stage.output("reward_model"))
     _say(stage.name, after)
@@ -66,14 +70,17 @@ def run(stage: Stage) -> dict[str, Any]:
     return {**examples.counts, **facts, "steps": len(plan), "tokens": state["tokens"], "accuracy": accuracy}
 
 
-def _assessed(learner: "Learner", examples: "Examples") -> dict[str, Any]:
+def _judged(learner: "Learner", examples: "Examples") -> list[Judged]:
     rewards = iter(learner.row_values([row for group in examples.held_out for row in group]))
-    judged = [
+    return [
         Judged(
             name, tuple(next(rewards) for _ in group), tuple(r.scored for r in group), bool(group[0].segment["right"])
         )
         for name, group in zip(examples.held_out_ids, examples.held_out, strict=True)
     ]
+
+
+def _assessed(judged: list[Judged], examples: "Examples") -> dict[str, Any]:
     lengths = [(group[0].scored, group[1].scored) for group in examples.train if len(group) == 2]
     return assess(judged, longer_is_better(lengths) if lengths else None)
 

@@ -144,8 +144,7 @@ def reward_model(stage: Stage, student: "Student") -> "Reward | None":
     from whetstone.reward_model import RewardModel
 
     model = RewardModel.load(stage.inputs["reward_model"], stage.parallel, stage.model.dtype)
-    same_ids = model.fits(student.chat)
-    return lambda problem, rollout: model.of_rollouts([rollout])[0] if same_ids else model(problem, rollout.text)
+    return lambda problem, rollout: model.of_group(problem, [rollout], student.chat)[0]
 
 
 def update(

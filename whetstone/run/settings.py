@@ -247,6 +247,9 @@ class ParallelSettings(Settings):
     launch: Annotated[tuple[str, ...], Operational] = Field(
         (), description="command that starts the `processes`, as of several machines; default: torchrun on this machine"
     )
+    data: Annotated[Literal["processes", "ray"], Operational] = Field(
+        "processes", description="what shares the corpus: `forks` processes of this machine, or Ray (docs/data.md)"
+    )
     micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         8192,
         description="tokens per forward pass: a number, or as many as the free memory holds; never changes the gradient",

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ R = TypeVar("R")
 
 SHARD_ROWS = 50_000
 SHARD_CHARACTERS = 32 << 20  # of text in a shard: long rollouts make shards of fewer rows
-READ_ROWS = 1024  # held at once in reading
+READ_ROWS = 256  # held at once in reading
 
 
 class TableWriter:
@@ -90,12 +92,15 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _rows(shard: Path) -> Iterator[dict[str, Any]]:
+def _rows(shard: Path, columns: Sequence[str] | None = None, first: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows from number `first`, or these columns of them."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(shard) as table:
-        for batch in table.iter_batches(batch_size=READ_ROWS):
-            yield from batch.to_pylist()
+        for batch in table.iter_batches(batch_size=READ_ROWS, columns=columns):
+            if first < batch.num_rows:
+                yield from batch.slice(first).to_pylist()
+            first = max(0, first - batch.num_rows)
 
 
 def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = SHARD_ROWS) -> int:
@@ -106,13 +111,52 @@ def write_rows(folder: Path, rows: Iterable[dict[str, Any]], shard_rows: int = S
     return table.total
 
 
-def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows of a sharded table, shard after shard, in constant memory. Raises FileNotFoundError."""
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All rows of a sharded table, or these columns of them, in constant memory. Raises FileNotFoundError."""
+    for shard in shards_of(folder):
+        yield from _rows(shard, columns)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """In the order of their rows. Raises FileNotFoundError."""
     shards = sorted(folder.glob("part-*.parquet"), key=lambda shard: (len(shard.name), shard.name))
     if not shards:
         raise FileNotFoundError(f"{folder} holds no part-*.parquet: the stage that writes it has not finished.")
-    for shard in shards:
-        yield from _rows(shard)
+    return shards
+
+
+def read_between(folder: Path, first: int, last: int) -> Iterator[dict[str, Any]]:
+    """The rows from number `first` to before `last`."""
+    shards, starts = shards_of(folder), _starts(folder)
+    place = max(0, bisect_right(starts, first) - 1)
+    rows = chain.from_iterable(_rows(shards[i], first=max(0, first - starts[i])) for i in range(place, len(shards)))
+    return islice(rows, last - first)
+
+
+def shard_of_row(folder: Path) -> Callable[[int], int]:
+    """A function that gives the number of the shard that holds a row."""
+    starts = _starts(folder)
+    return lambda row: bisect_right(starts, row)
+
+
+def _starts(folder: Path) -> list[int]:
+    """The number of each shard's first row, from the shards' footers."""
+    import pyarrow.parquet as pq
+
+    return [0, *accumulate(pq.read_metadata(shard).num_rows for shard in shards_of(folder))][:-1]
+
+
+def read_where(folder: Path, columns: Sequence[str], wanted: Callable[..., bool]) -> Iterator[dict[str, Any]]:
+    """The rows whose values in these columns are wanted. Of the others, nothing else is read row by row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for shard in shards_of(folder):
+        with pq.ParquetFile(shard) as table:
+            keys = table.read(list(columns)).to_pydict() if table.metadata.num_rows else {}
+            mask = [wanted(*values) for values in zip(*(keys[name] for name in keys), strict=True)]
+            if any(mask):
+                yield from table.read().filter(pa.array(mask)).to_pylist()
 
 
 def count_rows(folder: Path) -> int:

@@ -53,7 +53,7 @@ def application(service: Service) -> FastAPI:
         why = BadRequest(f"there is no {request.method} {request.url.path[:100]} here.", status=error.status_code)
         return JSONResponse(answers.error_body(why), error.status_code)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> dict[str, Any]:
         decoder = service.decoder
         return {

@@ -7,9 +7,10 @@ what happens, in the decoder's thread: `Written` text, a `Finished` choice, at l
 import queue
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from whetstone.chat import Chat
@@ -71,6 +72,12 @@ class Job:
     sequences: dict[int, Decoded] = field(default_factory=dict)  # index -> those that are being decoded
     noted: dict[int, int] = field(default_factory=dict)  # index -> tokens whose notes are told
     search: Generator[list[Scored] | None, None, None] | None = None
+    count_out: Callable[[], None] = lambda: None  # set by `Decoder.submit`
+
+    def end(self, error: Exception | None = None) -> None:
+        """The last that is told. The job is counted out first, so that whoever hears of its end finds its place free."""
+        self.count_out()
+        self.tell(error)
 
 
 class Lane:
@@ -134,7 +141,7 @@ class Lane:
         job.tell(Finished(completion.index, completion, sequence.likeliest))
         if not job.sequences:
             del self.jobs[job.name]
-            job.tell(None)
+            job.end()
 
     def _search(self, job: Job) -> None:
         answers = next(job.search)
@@ -142,7 +149,7 @@ class Lane:
             del self.jobs[job.name]
             for scored in answers:
                 job.tell(Finished(scored.completion.index, scored.completion, []))
-            job.tell(None)
+            job.end()
 
     def close(self) -> None:
         self.decoding.close()
@@ -176,8 +183,8 @@ class Decoder:
         self._thread.join()
 
     def submit(self, job: Job) -> None:
-        with self._lock:
-            self.in_flight += job.choices
+        self._count(job.choices)
+        job.count_out = partial(self._count, -job.choices)
         self._orders.put(("add", job))
         if self.stopping and not self._thread.is_alive():
             self._refuse_rest()
@@ -198,7 +205,7 @@ class Decoder:
                     self._step(model, lane)
         for lane in self.lanes.values():
             for job in list(lane.jobs.values()):
-                self._end(job, ConnectionError(STOPS))
+                job.end(ConnectionError(STOPS))
             lane.close()
         self._refuse_rest()
 
@@ -210,7 +217,7 @@ class Decoder:
             except queue.Empty:
                 return
             if order == "add" and job is not None:
-                self._end(job, ConnectionError(STOPS))
+                job.end(ConnectionError(STOPS))
 
     def _obey(self, wait: bool) -> bool:
         """All orders that are there; False for the one to stop."""
@@ -232,7 +239,7 @@ class Decoder:
             else:
                 lane.add(job)
         except Exception as error:  # of this request alone: a bad prompt, a model that cannot be read, no memory for it
-            self._end(job, error)
+            job.end(error)
 
     def _lane(self, model: str) -> Lane | None:
         """The model's, loaded if need be; None while all others are busy."""
@@ -248,30 +255,24 @@ class Decoder:
         return self.lanes[model]
 
     def _step(self, model: str, lane: Lane) -> None:
-        before = list(lane.jobs.values())
         try:
             lane.step()
         except Exception as error:  # the model itself fails (no memory, a device that is lost): its lane is made anew
             say(f"error: {model}: {type(error).__name__}: {error}; its requests end, and it is loaded again")
             del self.lanes[model]
             for job in lane.jobs.values():
-                self._end(job, error)
+                job.end(error)
             lane.close()
-        self._count([job for job in before if job.name not in lane.jobs and model in self.lanes])
 
     def _drop(self, job: Job) -> None:
         if job in self._postponed:
             self._postponed.remove(job)
-            self._count([job])
+            job.count_out()
         for lane in self.lanes.values():
             if lane.jobs.get(job.name) is job:
                 lane.remove(job)
-                self._count([job])
+                job.count_out()
 
-    def _end(self, job: Job, error: Exception) -> None:
-        job.tell(error)
-        self._count([job])
-
-    def _count(self, done: Sequence[Job]) -> None:
+    def _count(self, choices: int) -> None:
         with self._lock:
-            self.in_flight -= sum(job.choices for job in done)
+            self.in_flight += choices

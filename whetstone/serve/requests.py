@@ -194,6 +194,8 @@ def read_request(kind: type[R], body: bytes) -> R:
 
 def _in_words(kind: type[Request], error: ValidationError) -> BadRequest:
     first = error.errors()[0]
+    if not first["loc"]:  # a name that is no text
+        return BadRequest(f"The body cannot be read: {first['msg']}.")
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return BadRequest(f"unknown parameter {name!r}{suggestion(name, kind.model_fields)}", name, "unknown_parameter")

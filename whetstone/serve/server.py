@@ -72,11 +72,17 @@ def load(serving: Serving, name: str) -> "Engine":
 
 
 def serve(serving: Serving, key: str = "") -> None:
-    """Until Ctrl-C or SIGTERM. Raises ValueError for other machines without a key, OSError for a port that is taken."""
+    """Until Ctrl-C or SIGTERM. Raises ValueError for other machines without a key and for a key that nobody can send, OSError
+    for a port that is taken.
+    """
     if not is_loopback(serving.host) and not key:
         raise ValueError(
             f"--host {serving.host} lets other machines ask, and no key is set: anybody in the network could use the models. "
             f"Set the environment's {KEY} to a secret of your choice, or leave --host out."
+        )
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError(
+            f"the environment's {KEY} holds white space or letters outside ASCII, which clients cannot send. Set another."
         )
     app = application_for(serving, key)
     import uvicorn
