@@ -8,7 +8,8 @@
 `--model` is a run, which `whetstone export` exports, or a model's folder, which is saved as a stage saves it. All get the
 same prompt ids (MAWPS's questions without `--questions`) and stop at the same tokens; llama.cpp also makes the ids of each
 prompt's text itself. The folder is computed in fp32 everywhere. For a GGUF file, transformers in fp32 computes on the folder's
-weights rounded to the file's type, and once more with the inputs of all products rounded as llama.cpp rounds them.
+weights rounded to the file's type, and once more with the inputs of all products rounded as llama.cpp rounds them. llama.cpp
+answers with its usual cache and with one in F32: how far it agrees with itself.
 
 Of an answer that differs, `differences` names the first token that does and `gap`, the difference of the two tokens'
 log-probabilities (nats) on the first side's weights: sums in another order may choose differently between tokens that are
@@ -56,18 +57,20 @@ LLAMA = """if True:
     os.dup2(2, 1)
     from llama_cpp import Llama
 
-    model = Llama(work["model"], n_ctx=work["context"], n_threads=1, n_threads_batch=1, verbose=False)
-    answers = []
-    for ids in work["prompts"]:
+    def answer(model, ids):
         model.reset()
         answer = []
         for token in model.generate(ids, temp=0, repeat_penalty=1.0):
             answer.append(token)
             if token in work["stops"] or len(answer) == work["tokens"]:
                 break
-        answers.append(answer)
-    read = [model.tokenize(text.encode(), add_bos=False, special=True) for text in work["texts"]]
-    out.write(json.dumps({"answers": answers, "prompts": read}))
+        return answer
+
+    more = {"n_ctx": work["context"], "n_threads": 1, "n_threads_batch": 1, "verbose": False}
+    usual, exact = Llama(work["model"], **more), Llama(work["model"], type_k=0, type_v=0, **more)  # 0: F32
+    answers, others = ([answer(model, ids) for ids in work["prompts"]] for model in (usual, exact))
+    read = [usual.tokenize(text.encode(), add_bos=False, special=True) for text in work["texts"]]
+    out.write(json.dumps({"answers": answers, "exact": others, "prompts": read}))
 """
 
 
@@ -92,8 +95,8 @@ class Asked:
         more = {"eos_token_id": self.stops, "pad_token_id": self.stops[0]}
         return [self.cut(model.generate(ids, **plain, **more)[0, ids.shape[1] :].tolist()) for ids in asked]
 
-    def by_peer(self, python: str, script: str, model: Path, folder: Path) -> tuple[Ids, Ids]:
-        """Its answers, and the prompts' ids as it makes them of the texts, if it does. The tokenizer is in `folder`."""
+    def by_peer(self, python: str, script: str, model: Path, folder: Path) -> dict[str, Ids]:
+        """Its `answers`, and the `prompts`' ids as it makes them of the texts, if it does. The tokenizer is in `folder`."""
         context = max(map(len, self.prompts)) + self.tokens
         work = {
             "model": str(model),
@@ -120,7 +123,7 @@ class Asked:
         if done.returncode:
             raise RuntimeError(f"{python} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
         told = json.loads(done.stdout)
-        return list(map(self.cut, told["answers"])), told.get("prompts", [])
+        return told | {name: list(map(self.cut, told[name])) for name in ("answers", "exact") if name in told}
 
     def cut(self, ids: Sequence[int]) -> list[int]:
         """Up to the first stop: some sides leave it out of an answer."""
@@ -205,7 +208,7 @@ def measured(
     answers = asked.by_transformers(plain)
     result["engine, transformers"] = asked.compared(plain, asked.by_engine(engine), answers)
     if vllm:
-        theirs = asked.by_peer(vllm, VLLM, files["folder"], files["folder"])[0]
+        theirs = asked.by_peer(vllm, VLLM, files["folder"], files["folder"])["answers"]
         result["transformers, vLLM"] = asked.compared(plain, answers, theirs)
     for kind in (name for name in files if name != "folder"):
         result |= measured_file(asked, files["folder"], kind, files[kind], vllm, llama, plain, answers)
@@ -227,19 +230,21 @@ def measured_file(
     result[f"{kind} weights, {kind} file in transformers"] = told
     if vllm:
         try:
-            told = asked.compared(held, read, asked.by_peer(vllm, VLLM, file, folder)[0])
+            told = asked.compared(held, read, asked.by_peer(vllm, VLLM, file, folder)["answers"])
         except RuntimeError as refused:
             told = str(refused).strip().splitlines()[-1]
         result[f"{kind} weights, {kind} file in vLLM"] = told
     if llama:
-        theirs, prompts = asked.by_peer(llama, LLAMA, file, folder)
-        same = sum(a == b for a, b in zip(asked.prompts, prompts, strict=True))
+        found = asked.by_peer(llama, LLAMA, file, folder)
+        theirs = found["answers"]
+        same = sum(a == b for a, b in zip(asked.prompts, found["prompts"], strict=True))
         result[f"{kind}: prompts with the same ids in llama.cpp"] = same
         result[f"{kind} weights, {kind} file in llama.cpp"] = asked.compared(held, read, theirs)
         held = rounded(folder, kind, inputs=True)
         result[f"{kind} weights and inputs, {kind} file in llama.cpp"] = asked.compared(
             held, asked.by_transformers(held), theirs
         )
+        result[f"{kind} file in llama.cpp, its cache in F16 and in F32"] = asked.compared(held, theirs, found["exact"])
     return result
 
 
