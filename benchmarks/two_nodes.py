@@ -57,7 +57,7 @@ def nodes(folder: Path, shard: str = "ddp") -> list[str]:
     """Settings with which two nodes train; `folder` gets the launcher, and the agents' process ids."""
     script = folder / "two_nodes.sh"
     script.write_text(NODES.format(python=sys.executable, folder=folder))
-    launch = f'parallel.launch=["sh", "{script}"]'
+    launch = f'parallel.launch=["bash", "{script}"]'
     return ["parallel.processes=2", f'parallel.shard="{shard}"', launch]
 
 
