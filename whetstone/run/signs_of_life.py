@@ -80,13 +80,21 @@ def give_signs(folder: Path, rank: int) -> None:
     with suppress(OSError, ValueError):  # started by hand, without a controller
         every = read_json(folder / HOW, needed=["every"])["every"]
         place = f"node {os.environ.get('GROUP_RANK', '0')}, {socket.gethostname()}, process id {os.getpid()}"
-        threading.Thread(target=_give, args=(folder / f"alive-{rank}", place, every), daemon=True).start()
+        path = folder / f"alive-{rank}"
+        _sign(path, place, 0)  # before it does anything else: who never gave a sign is not missed
+        if every:
+            threading.Thread(target=_give, args=(path, place, every), daemon=True).start()
 
 
 def _give(path: Path, place: str, every: float) -> None:
-    for number in numbers():
-        with suppress(OSError):  # a full disk, or a file system that is away for a while
-            path.write_text(f"{place}\n{number}\n")
-        if not every:
-            return
+    for number in numbers(1):
         time.sleep(every)
+        with suppress(OSError):  # a full disk, or a file system that is away for a while
+            _sign(path, place, number)
+
+
+def _sign(path: Path, place: str, number: int) -> None:
+    """Whole or not at all, so that one that is stopped meanwhile leaves the sign before."""
+    part = path.with_name(f".{path.name}")
+    part.write_text(f"{place}\n{number}\n")
+    os.replace(part, path)
