@@ -28,6 +28,7 @@ from typing import Any
 from benchmarks._failing_server import FAILURES, GOOD, ODD_USAGE, RARE
 from benchmarks._measure import hardware, machine_speed, versions, write
 from benchmarks.kill_and_resume import finish, kill_when, start
+from whetstone.decode.server_launch import free_port
 from whetstone.run.folder import hash_folder, read_json
 from whetstone.run.tables import read_rows
 from whetstone.run.usage import measured
@@ -79,7 +80,7 @@ class ServerProcess:
         self.port = 0
 
     def start(self, port: int = 0) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         command = [sys.executable, "-m", "benchmarks._failing_server", str(self.port), str(self.share), str(self.log)]
         self.process = subprocess.Popen(command)
         patience = time.monotonic() + PATIENCE
@@ -92,12 +93,6 @@ class ServerProcess:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def _listens(port: int) -> bool:

@@ -29,7 +29,9 @@ from benchmarks._measure import hardware, versions
 from benchmarks._real import in_bench_environment, model_folder
 from benchmarks.seeds import interval, percent
 from whetstone.measure import paired_bootstrap
+from whetstone.pipeline.running import stage_for
 from whetstone.problems.preferences import Preference, read_preferences
+from whetstone.recipe import read_recipe
 from whetstone.reward.assess import Judged, assess, by_length, longer_is_better
 from whetstone.run.folder import read_json, write_json, write_text
 from whetstone.run.tables import read_rows
@@ -238,7 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not chosen.without_trl:
         kept = folder / "trl.json"
         if not kept.exists():
-            write_json(kept, peer(folder, model_path, held, stage_seed()))
+            recipe_of_ours = read_recipe(folder / "recipe.toml")
+            seed = stage_for(recipe_of_ours, recipe_of_ours.stage("reward")).seed  # which orders the pairs
+            write_json(kept, peer(folder, model_path, held, seed))
         trl = read_json(kept)
         sides["TRL"] = [
             Judged(one.problem_id, tuple(rewards), one.lengths)
@@ -254,13 +258,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts |= {"model": model, "trained_pairs": own["pairs"], "longest": chosen.longest, "learning_rate": RATE}
         facts |= {"before": own["before"], "cpu_seconds": own["cpu_seconds"], "peak_memory": own["peak_memory"]}
         write_text(chosen.json, json.dumps(facts | found, indent=2) + "\n")
-
-
-def stage_seed() -> int:
-    """That of our stage, which orders the pairs."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(b"0/reward").digest()[:4], "big")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from whetstone.prompting import Prompting, prompting_of
 from whetstone.records import Generator, Problem, Rollout, Sampling, Verifier
 from whetstone.run.prompt_settings import AS_TRAINED, PromptSettings
 from whetstone.run.settings import ParallelSettings
-from whetstone.sample import sample_journalled, sample_one_by_one
+from whetstone.sample import Key, sample_journalled, sample_one_by_one
 from whetstone.template import set_thinking
 from whetstone.window import Window
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from whetstone.chat import Chat
     from whetstone.decode.server_settings import Server
     from whetstone.learner.parallel import ProcessGroup
-
-Key = tuple[str, int]  # a problem's id, and the index of one of its samples
 
 
 @dataclass(frozen=True)

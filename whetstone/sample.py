@@ -9,7 +9,7 @@ The processes of a process group sample together: each takes a share of the prom
 result, and the first one keeps the journal. A rollout depends on the process that samples it by rounding at most.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from whetstone.learner.parallel import ProcessGroup
 
 T = TypeVar("T")
+Key = tuple[str, int]  # a problem's id, and the index of one of its samples
 MOSTLY = 0.5  # share of the rollouts above which a shortcoming is said
 RIGHT_ROLLOUTS = "right_rollouts"  # the artifact with the rows of `right_rows`
 AT_STOP = "kept_at_stop"  # marks the journal's rows of a block that Ctrl-C left unfinished
@@ -93,7 +94,7 @@ def as_rollout(c: Completion, v: Verdict, temperature: float) -> Rollout:
     return Rollout(*sampled, v.correct, v.reason, v.answer)
 
 
-def _by_key(rollouts: Iterable[Rollout]) -> dict[tuple[str, int], Rollout]:
+def _by_key(rollouts: Iterable[Rollout]) -> dict[Key, Rollout]:
     return {(rollout.problem_id, rollout.index): rollout for rollout in rollouts}
 
 
@@ -119,7 +120,7 @@ def sample_journalled(
         kept_at_stop = {(row["problem_id"], row["index"]) for row in rows if row.get(AT_STOP)}
         blocks = [problems[i : i + size] for i in range(0, len(problems), size)]
         # A kill during the writing of a block can leave a part of it: the block is sampled again, to the same rollouts.
-        missing = [part for part in blocks if any((p.id, i) not in rollouts for p in part for i in range(samples))]
+        missing = [part for part in blocks if not _complete(rollouts, part, samples)]
         done = len(problems) - sum(map(len, missing))
         with progress(len(problems) * samples, label, unit="rollouts", done=done * samples) as bar:
             for part in missing:
@@ -135,15 +136,22 @@ def sample_journalled(
                     own.append(map(to_row, sampled))
                 rollouts |= _by_key(sampled)
                 bar.advance(len(part) * samples, right=f"{share_right(rollouts.values()):.0%}")
-    return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
+    return _groups(rollouts, problems, samples)
 
 
 def finished(journal: Path, problems: Sequence[Problem], samples: int) -> list[list[Rollout]] | None:
     """What `sample_journalled` has left in its journal: P lists of G rollouts; None if some are missing."""
     with Journal(journal, keep=_readable) as own:
         rollouts = _by_key(from_row(Rollout, row) for row in own.rows)
-    if any((p.id, i) not in rollouts for p in problems for i in range(samples)):
-        return None
+    return _groups(rollouts, problems, samples) if _complete(rollouts, problems, samples) else None
+
+
+def _complete(rollouts: Mapping[Key, Rollout], problems: Sequence[Problem], samples: int) -> bool:
+    return all((p.id, i) in rollouts for p in problems for i in range(samples))
+
+
+def _groups(rollouts: Mapping[Key, Rollout], problems: Sequence[Problem], samples: int) -> list[list[Rollout]]:
+    """P lists of G rollouts."""
     return [[rollouts[p.id, i] for i in range(samples)] for p in problems]
 
 

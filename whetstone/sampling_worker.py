@@ -7,7 +7,7 @@ answers from it, so a call that was killed goes on where it stopped, in any numb
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -41,14 +41,13 @@ class Task:
 class Shared(Candidate):
     """A model folder that `[parallel] processes` processes sample, each a share."""
 
-    model: LocalModel | None = None
+    model: LocalModel = field(kw_only=True)
 
     def answers(
         self, problems: Sequence[Problem], samples: int, sampling: Sampling, verifier: Verifier, journal: Path, label: str
     ) -> Answers:  # fmt: skip
         import torch
 
-        assert self.model is not None
         groups = finished(journal, problems, samples)
         if groups is None:
             task = Task(self.model, list(problems), samples, sampling, journal, label, torch.get_num_threads() == 1)

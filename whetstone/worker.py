@@ -26,10 +26,8 @@ def run_in_processes(stage: Stage) -> dict[str, Any]:
     write_json(folder / STAGE, to_json(stage))
     (folder / SUMMARY).unlink(missing_ok=True)
     parallel, run = stage.parallel, stage.run
-    watched = (
-        run.watchdog / 2,
-        run.on_hang == "end",
-    )  # who waits for a process that is gone hangs later than it is named
+    # A process that is gone is named before those that wait for it are reported as hanging
+    watched = run.watchdog / 2, run.on_hang == "end"
     run_processes("whetstone.worker", folder / STAGE, parallel.processes, folder, parallel.launch, *watched)
     return read_json(folder / SUMMARY)
 

@@ -22,9 +22,7 @@ TRACE_RUN = 8  # words in a run of a trace
 # Of a signature. A pair with a Jaccard index of 0.8 is a candidate with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8.
 BANDS, ROWS = 32, 4
 
-OTHER_SPACE = (
-    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
+OTHER_SPACE = "".join(filter(str.isspace, map(chr, range(0x80, 0x3001))))  # beyond ASCII; there is none further on
 
 _SEEDS = np.arange(1, BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
@@ -46,9 +44,9 @@ def mark_duplicates(traces: Iterable[Trace], near: float = 0) -> Iterator[tuple[
         alike.append(trace)
         if near:
             own = sketch(word_codes(trace.text), TRACE_RUN)
-            alike_one = next((index for index, other in sketches if likeness(own, other) >= near), None)
-            if alike_one is not None:
-                yield trace, alike_one, "near duplicate trace"
+            nearby = next((index for index, other in sketches if likeness(own, other) >= near), None)
+            if nearby is not None:
+                yield trace, nearby, "near duplicate trace"
                 continue
             sketches.append((trace.index, own))
         yield trace, None, ""

@@ -5,10 +5,9 @@ long for a letter as a compiled loop. All numbers are of 64 bits, without sign a
 same. `shingles.py` and `limo.py` say what the results mean.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from whetstone.run.compiled import compiled
 
 SLOTS = 256  # of a vocabulary
 
@@ -22,15 +21,6 @@ _FIRST, _SECOND, _SHIFT, _LAST_SHIFT = (
     np.uint64(29),
 )
 _LETTERS, _BEFORE_A = 26, 96
-
-
-def compiled(function: Any) -> Any:
-    """Compile for this machine at the first call, and cache the result on disk if possible."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable folder for the cache
-        return njit(**options)(function)
 
 
 @compiled

@@ -14,31 +14,22 @@ Letters: B rows, T tokens, H query heads, K key/value heads, D head size, N bloc
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
 from whetstone.decode.simd import LANES, fma, load, prefetch, store, zeros
+from whetstone.run.compiled import compiled as compile_by_numba
 
 BLOCK = 2 * LANES  # tokens per block of the cache
 
 TYPES = {torch.float32: np.float32, torch.bfloat16: np.uint16}
 
 
-def compiled(function: Any, inline: str = "never") -> Any:
-    """Compile for this machine at the first call, and cache the result on disk if possible."""
-    fastmath = {"nnan", "ninf", "nsz", "reassoc", "contract"}
-    options = {"fastmath": fastmath, "nogil": True, "error_model": "numpy", "inline": inline}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable folder for the cache
-        return njit(**options)(function)
-
-
+compiled = partial(compile_by_numba, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract"})
 inlined = partial(compiled, inline="always")  # part of its caller's code
 
 

@@ -81,7 +81,7 @@ def give_signs(folder: Path, rank: int) -> None:
         every = read_json(folder / HOW, needed=["every"])["every"]
         place = f"node {os.environ.get('GROUP_RANK', '0')}, {socket.gethostname()}, process id {os.getpid()}"
         path = folder / f"alive-{rank}"
-        _sign(path, place, 0)  # before it does anything else: who never gave a sign is not missed
+        _write(path, place, 0)  # before it does anything else: who never gave a sign is not missed
         if every:
             threading.Thread(target=_give, args=(path, place, every), daemon=True).start()
 
@@ -90,11 +90,13 @@ def _give(path: Path, place: str, every: float) -> None:
     for number in numbers(1):
         time.sleep(every)
         with suppress(OSError):  # a full disk, or a file system that is away for a while
-            _sign(path, place, number)
+            _write(path, place, number)
 
 
-def _sign(path: Path, place: str, number: int) -> None:
-    """Whole or not at all, so that one that is stopped meanwhile leaves the sign before."""
+def _write(path: Path, place: str, number: int) -> None:
+    """A sign, whole or not at all: a process that is stopped meanwhile leaves the one before. Unlike `folder.write_text` it is
+    not synced, because nobody needs it after a crash.
+    """
     part = path.with_name(f".{path.name}")
     part.write_text(f"{place}\n{number}\n")
     os.replace(part, path)
