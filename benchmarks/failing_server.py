@@ -3,7 +3,7 @@
     python -m benchmarks failing_server --json benchmarks/results/failing_server.json
 
 A recipe's stages `questions` and `rollouts` ask for 8 answers to each of 5,000 questions, twice: a server that never fails
-(undisturbed), then one that fails a quarter of the tries in 36 ways (`_failing_server.py`). Meanwhile the client is killed
+(undisturbed), then one that fails a quarter of the tries in 35 ways (`_failing_server.py`). Meanwhile the client is killed
 (SIGKILL) ten times, at sizes of its journal drawn at random, and started again; the server is killed and started again twice,
 the second time at another address; and once it refuses the client's key. Answers follow from question and seed, so the two
 tables of rollouts must be equal to the byte. The server's log tells how often each answer was given: exit status 1 if a row

@@ -1,4 +1,4 @@
-"""What others published on the run's problem sets, beside its last score, with what their protocols have other."""
+"""What others published on the run's problem sets, beside its last score, and how their protocols differ."""
 
 from html import escape
 from typing import Any
