@@ -4,6 +4,7 @@
     python -m benchmarks algorithms --table stabilisers    # the paper's three stabilisers, one by one and together
     python -m benchmarks algorithms --table adapters       # LoRA at several ranks, beside all weights
     python -m benchmarks algorithms --table feedback       # PPO by verifier and by reward model, distillation, majority
+    python -m benchmarks algorithms --table staleness      # GRPO sampled by older weights, corrected and not
     python -m benchmarks algorithms --only grpo dapo --seeds 0
 
 One run, `runs/algorithms`: the model is made once, by the shortened walk of recipes/dapo.toml; then every variant and seed
@@ -103,7 +104,14 @@ FEEDBACK: dict[str, dict[str, Any]] = {
     "distill_larger": DISTILL | {"teacher_model": "{larger}"},
     "self_majority": DISTILL | {"target": "majority", "samples": 8, "prompts_per_step": 16, "divergence": None},
 }
-TABLES = {"algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS, "feedback": FEEDBACK}
+STALENESS: dict[str, dict[str, Any]] = {"grpo": ALGORITHMS["grpo"]} | {
+    "stale_1": RL | {"algorithm": "grpo", "staleness": 1},
+    "stale_4": RL | {"algorithm": "grpo", "staleness": 4},
+    "stale_4_uncorrected": RL | {"algorithm": "grpo", "staleness": 4, "correction.kind": "none"},
+}
+TABLES = {
+    "algorithms": ALGORITHMS, "stabilisers": STABILISERS, "adapters": ADAPTERS, "feedback": FEEDBACK, "staleness": STALENESS,
+}  # fmt: skip
 # Stages that variants read and that give no model to score
 HELPERS: dict[str, dict[str, Any]] = {
     "reward": {

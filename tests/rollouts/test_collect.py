@@ -1,12 +1,14 @@
 """Collecting rollouts: verified, journalled, resumed without loss or doubling."""
 
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from whetstone.records import Problem, Trace, Verdict, from_row
 from whetstone.rollouts import collect
-from whetstone.run.folder import Stage
+from whetstone.run.folder import Stage, hash_folder
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
 from whetstone.run.tables import read_rows, write_records
 
@@ -130,6 +132,28 @@ def test_a_killed_collection_resumes_without_loss_or_doubling(tmp_path, teacher,
     assert teacher.asked == [f"p{i}" for i in range(8, 13)]
     assert rollouts(stage) == rollouts(undisturbed)
     assert not journal.exists()
+
+
+def collected(folder: Path, parallel: ParallelSettings, problems: list[Problem]) -> str:
+    """What the procedural teacher, two solutions that come with their problems, and a program of each formula give."""
+    stage = replace(build_stage(folder, samples=2, block=2, programs=1), parallel=parallel)
+    write_records(folder / "problems", problems)
+    shipped = [Trace(problem.id, 0, rf"So it is \boxed{{{problem.answer}.0}}.", "book") for problem in problems[3:5]]
+    write_records(folder / "traces", shipped)
+    collect.run(replace(stage, inputs=stage.inputs | {"traces": folder / "traces"}))
+    return hash_folder(stage.folder)
+
+
+def test_processes_and_ray_give_the_rollouts_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "MANY", 1)
+    problems = [
+        Problem(f"s{i}", f"What is {i} + 55?", str(i + 55), formula=f"{i}+55" if i % 3 else "") for i in range(12)
+    ]
+    one = collected(tmp_path / "one", ParallelSettings(forks=1), problems)
+    assert len(list(read_rows(tmp_path / "one" / "02-rollouts" / "rollouts"))) == 24
+    assert collected(tmp_path / "two", ParallelSettings(forks=2), problems) == one
+    if find_spec("ray"):
+        assert collected(tmp_path / "ray", ParallelSettings(forks=2, data="ray"), problems) == one
 
 
 def test_what_was_collected_is_not_collected_again(tmp_path, teacher):

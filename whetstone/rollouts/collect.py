@@ -15,7 +15,7 @@ judge have a journal of their own. Memory holds one block of problems.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from whetstone.decode.server_generator import Server, ServerGenerator, Spent
 from whetstone.judge import JudgedVerifier
 from whetstone.prompting import BOX_REQUEST, prompting_of
-from whetstone.records import CUT_OFF, Problem, Sampling, Verifier, to_row
+from whetstone.records import CUT_OFF, Problem, Sampling, Trace, Verifier, to_row
 from whetstone.rollouts.equations_teacher import EquationsTeacher
 from whetstone.rollouts.journal import Done, Line, in_order, verified_lines
 from whetstone.rollouts.local_teacher import LocalTeacher
@@ -34,10 +34,11 @@ from whetstone.rollouts.procedural_teacher import Procedural, ProceduralTeacher
 from whetstone.rollouts.rounds import Plan, Rounds
 from whetstone.rollouts.server_teacher import ServerTeacher, take_answers, unverified
 from whetstone.rollouts.shipped import shipped_traces
+from whetstone.run.fanout import fan_out
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.progress import Bar, progress, say
 from whetstone.run.room import Estimate, Input, Room
-from whetstone.run.settings import StageSettings
+from whetstone.run.settings import ParallelSettings, StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
@@ -49,6 +50,8 @@ LACKS = {  # what answers lack, and what to change
     "no answer": "See the rollouts table: the instruction asks for a box, and the teacher should end with one.",
 }
 FIRST = 16  # answers after which it may be said
+MANY = 8192  # problems that several processes share; they take seconds to start, and one does 2,000 problems a second
+SYNCED = 8  # answers of a server that are written and synced together
 REMEDIES = {
     "equations": "Take a source whose solutions annotate their equations (gsm8k) or with formulas (asdiv), or leave this stage "
     "out: the corpus gives prompts without it, and dpo and rl try the student itself.",
@@ -212,24 +215,46 @@ class Collection:
                 done.setdefault(row.problem_id, []).append(row)
             journal.rows.clear()
             teacher = self._teacher(stack, verifier, programs, done)
-            settled = {name for name, rows in done.items() if any(row.settled for row in rows)}
             bar = stack.enter_context(progress(self.total, "rollouts", unit="problems", done=len(done)))
-            for block in self.blocks():
-                if teacher.stopped:
-                    break
-                new = [problem for problem in block if problem.id not in done]
-                ready = [(problem, traces, "") for problem in new if (traces := shipped(problem))]
-                if self.settings.beside_shipped:
-                    ready = [teacher.beside(problem, traces) for problem, traces, _ in ready]
-                if ready:
-                    journal.append(verified_lines(ready, verifier, programs))
-                own = settled | {problem.id for problem, _, _ in ready} if ready else settled
-                lines = teacher.lines([problem for problem in block if problem.id not in own], done)
-                self._write(lines, teacher, journal, bar)
-                bar.advance(len(new))
+            if isinstance(teacher, ServerTeacher):
+                self._ask(teacher, shipped, done, journal, bar)
+            else:
+                self._answer(teacher, shipped, done, journal, bar)
             isolation = {"isolation of programs": programs.isolation} if programs else {}
             judged = {"judge": dict(verifier.counts)} if isinstance(verifier, JudgedVerifier) else {}
-            return isolation | judged | teacher.summary()
+            return isolation | judged | (teacher.summary() if isinstance(teacher, ServerTeacher) else {})
+
+    def _answer(
+        self, teacher: LocalTeacher, shipped: Callable[[Problem], list[Trace]], done: Collection[str], journal: Journal,
+        bar: Bar,
+    ) -> None:  # fmt: skip
+        """Several processes share many problems, unless a judge is asked: its opinions have one journal."""
+        new = ((problem, shipped(problem)) for problem in self.problems() if problem.id not in done)
+        blocks = iter(lambda: list(islice(new, self.settings.block)), [])
+        shared = self.total >= MANY and not self.settings.judge
+        for lines in fan_out(teacher, blocks, self.stage.parallel if shared else ParallelSettings(forks=1)):
+            journal.append(lines)
+            for line in lines:
+                self._count(line)
+            bar.advance(len(lines), **self._shown())
+
+    def _ask(
+        self, teacher: ServerTeacher, shipped: Callable[[Problem], list[Trace]], done: Mapping[str, Sequence[Done]],
+        journal: Journal, bar: Bar,
+    ) -> None:  # fmt: skip
+        """Blocks of problems, one after the other: each is asked about in rounds."""
+        settled = {name for name, rows in done.items() if any(row.settled for row in rows)}
+        for block in self.blocks():
+            if teacher.stopped:
+                break
+            new = [problem for problem in block if problem.id not in done]
+            ready = [(problem, traces, "") for problem in new if (traces := shipped(problem))]
+            if ready:
+                journal.append(verified_lines(ready, teacher.rounds.verifier, teacher.programs))
+            own = settled | {problem.id for problem, _, _ in ready} if ready else settled
+            lines = teacher.lines([problem for problem in block if problem.id not in own], done)
+            self._write(lines, teacher, journal, bar)
+            bar.advance(len(new))
 
     def _verifier(self, stack: ExitStack) -> Verifier:
         rules = stack.enter_context(MathVerifier())
@@ -245,7 +270,8 @@ class Collection:
     ) -> LocalTeacher | ServerTeacher:
         settings, server, seed = self.settings, self.settings.teacher, self.stage.seed
         if isinstance(server, str):
-            return LocalTeacher(build_teacher(settings, seed), settings.samples, verifier, programs)
+            teacher = build_teacher(settings, seed)
+            return LocalTeacher(teacher, settings.samples, settings.beside_shipped, verifier, programs)
         rows = [row for rows in done.values() for row in rows]
         spent = Spent()
         for row in rows:
@@ -262,37 +288,40 @@ class Collection:
         rounds = Rounds(generator, verifier, plan, sampling, server.model, prompting, answers)
         return ServerTeacher(rounds, answered, programs)
 
-    def _write(self, lines: Iterable[Line], teacher: LocalTeacher | ServerTeacher, journal: Journal, bar: Bar) -> None:
+    def _write(self, lines: Iterable[Line], teacher: ServerTeacher, journal: Journal, bar: Bar) -> None:
         """Journals the lines, some at a time. Whatever ends it, those that came are kept: they are paid for."""
         waiting: list[Line] = []
         try:
             for line in lines:
                 waiting.append(line)
-                if len(waiting) == teacher.synced:
+                if len(waiting) == SYNCED:
                     ready, waiting = waiting, []  # first: an interrupt during the writing must not write twice
                     journal.append(ready)
-                self._show(line, teacher, bar)
+                self._count(line)
+                self._warn()
+                bar.advance(0, **self._shown(), **teacher.cost())
         finally:
             if waiting:
                 journal.append(waiting)
 
-    def _show(self, line: Line, teacher: LocalTeacher | ServerTeacher, bar: Bar) -> None:
+    def _count(self, line: Line) -> None:
         self.counts["traces"] += len(line["traces"])
         self.counts["right"] += sum(trace["correct"] is True for trace in line["traces"])
         for trace in line["traces"]:
-            lack = CUT_OFF if trace["reason"].endswith(CUT_OFF) else trace["reason"].partition(":")[0]
-            self.counts[lack] += 1
-            if lack in LACKS and self.counts["traces"] >= FIRST and self.counts[lack] > MOSTLY * self.counts["traces"]:
-                self._warn(lack)
-        right = f"{self.counts['right'] / max(1, self.counts['traces']):.0%}"
-        bar.advance(0, traces=self.counts["traces"], right=right, **teacher.cost())
+            self.counts[CUT_OFF if trace["reason"].endswith(CUT_OFF) else trace["reason"].partition(":")[0]] += 1
 
-    def _warn(self, lack: str) -> None:
-        """Once."""
-        if lack not in self.warned:
-            self.warned.add(lack)
-            share = self.counts[lack] / self.counts["traces"]
-            say(f"warning: {self.stage.name}: {share:.0%} of the teacher's answers so far: {lack}. {LACKS[lack]}")
+    def _shown(self) -> dict[str, Any]:
+        traces = self.counts["traces"]
+        return {"traces": traces, "right": f"{self.counts['right'] / max(1, traces):.0%}"}
+
+    def _warn(self) -> None:
+        """Once for each thing that most answers lack."""
+        traces = self.counts["traces"]
+        for lack in LACKS:
+            if lack not in self.warned and traces >= FIRST and self.counts[lack] > MOSTLY * traces:
+                self.warned.add(lack)
+                share = self.counts[lack] / traces
+                say(f"warning: {self.stage.name}: {share:.0%} of the teacher's answers so far: {lack}. {LACKS[lack]}")
 
     def rows(self, counts: Counter[str], dropped: list[dict[str, Any]], stopped: str) -> Iterator[dict[str, Any]]:
         """The rows of the `rollouts` table. Counts their verdicts, and fills `dropped` with the problems that have none."""

@@ -1,8 +1,7 @@
-"""A teacher in this process: asked once per problem, for all its rollouts."""
+"""A teacher that is a program: asked once per problem, for all its rollouts, in any process."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
 
 from whetstone.records import Problem, Trace, Verifier
 from whetstone.rollouts.equations_teacher import EquationsTeacher
@@ -13,26 +12,30 @@ from whetstone.rollouts.procedural_teacher import ProceduralTeacher
 
 @dataclass(frozen=True)
 class LocalTeacher:
-    """The lines of a teacher in this process. Without one, only shipped solutions are kept."""
+    """Problems, each with the solutions that it ships -> a verified line of each (`fan_out`'s work).
 
-    stopped: ClassVar = ""
-    synced: ClassVar = 1 << 30  # lines that are written and synced together: a whole block
+    A problem that ships solutions keeps them; with `beside_shipped` the teacher's come before them. Without a teacher, only
+    shipped solutions are kept.
+    """
 
     teacher: ProceduralTeacher | EquationsTeacher | None
     samples: int
+    beside_shipped: bool
     verifier: Verifier
     programs: ProgramGrader | None
 
-    def lines(self, problems: Sequence[Problem], done: Collection[str]) -> Iterator[Line]:
-        answered = [(problem, *self._ask(problem)) for problem in problems]
-        yield from verified_lines(answered, self.verifier, self.programs)
+    def __call__(self, block: Sequence[tuple[Problem, Sequence[Trace]]]) -> list[Line]:
+        answered = [(problem, *self._answers(problem, shipped)) for problem, shipped in block]
+        return verified_lines(answered, self.verifier, self.programs)
 
-    def beside(self, problem: Problem, shipped: Sequence[Trace]) -> tuple[Problem, list[Trace], str]:
-        """A problem with the teacher's traces and, after them, the solutions that it ships; or why there are only these."""
-        traces, reason = self._ask(problem)
-        return problem, [*traces, *(replace(trace, index=trace.index + len(traces)) for trace in shipped)], reason
+    def _answers(self, problem: Problem, shipped: Sequence[Trace]) -> tuple[list[Trace], str]:
+        """Its traces; and why the teacher gave none, though it was asked."""
+        if shipped and not self.beside_shipped:
+            return list(shipped), ""
+        own, reason = self._asked(problem)
+        return [*own, *(replace(trace, index=trace.index + len(own)) for trace in shipped)], reason
 
-    def _ask(self, problem: Problem) -> tuple[list[Trace], str]:
+    def _asked(self, problem: Problem) -> tuple[list[Trace], str]:
         if self.teacher is None:
             return [], "it ships no worked solution, and no teacher is asked"
         try:
@@ -40,9 +43,3 @@ class LocalTeacher:
         except ValueError as error:
             return [], f"the teacher cannot explain it: {error}"
         return traces, "" if traces else "the teacher cannot explain it"
-
-    def cost(self) -> dict[str, str]:
-        return {}
-
-    def summary(self) -> dict[str, Any]:
-        return {}

@@ -17,8 +17,6 @@ class ServerTeacher:
     `answered` holds, by problem, the completions of an earlier run that were not verified.
     """
 
-    synced = 8  # lines that are written and synced together
-
     def __init__(
         self, rounds: Rounds, answered: Mapping[str, Sequence[Completion]], programs: ProgramGrader | None = None
     ):

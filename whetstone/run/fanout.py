@@ -2,9 +2,9 @@
 
     for made in fan_out(work, parts, stage.parallel):
 
-`work` is called with one part at a time, and keeps nothing for the next: so results do not depend on who does what, or how many
-there are. It and the parts are pickled; results wait in memory, at most IN_FLIGHT a process. A process that is killed, as when
-memory runs out, costs its part, which another does again.
+`work` is called with one part at a time, and no result depends on the parts before it: so it does not matter who does what, or
+how many there are. It is pickled once for each process; parts and results are pickled, and results wait in memory, at most
+IN_FLIGHT a process. A process that is killed, as when memory runs out, costs its part, which another does again.
 """
 
 import multiprocessing
@@ -102,6 +102,7 @@ class _Pool:
 
 
 _work: Callable[[Any], Any]  # of this process
+_held: list[Any] = []  # where Ray has it
 
 
 def _begin(work: Callable[[Any], Any]) -> None:
@@ -132,7 +133,8 @@ def _on_ray(work: Callable[[P], R], parts: Iterator[P], count: int) -> Iterator[
         _start(ray, **here)
     try:
         count = count or int(ray.cluster_resources().get("CPU", 1))
-        begin, held, waiting = ray.remote(max_retries=ATTEMPTS)(_on_worker).remote, ray.put(work), deque[Any]()
+        held = [ray.put(work)]  # in a list: Ray would unpickle a bare reference for each part
+        begin, waiting = ray.remote(max_retries=ATTEMPTS)(_on_worker).remote, deque[Any]()
         while True:
             waiting += (begin(held, part) for part in islice(parts, IN_FLIGHT * count - len(waiting)))
             if not waiting:
@@ -153,5 +155,11 @@ def _start(ray: Any, **settings: Any) -> None:
         ) from error
 
 
-def _on_worker(work: Callable[[Any], Any], part: Any) -> Any:
-    return work(part)
+def _on_worker(held: list[Any], part: Any) -> Any:
+    """In a worker, which other fan-outs use, too: it keeps the work that it did last."""
+    import ray
+
+    global _work, _held
+    if _held != held:
+        _work, _held = ray.get(held[0]), held
+    return _work(part)

@@ -248,7 +248,8 @@ class ParallelSettings(Settings):
         (), description="command that starts the `processes`, as of several machines; default: torchrun on this machine"
     )
     data: Annotated[Literal["processes", "ray"], Operational] = Field(
-        "processes", description="what shares the corpus: `forks` processes of this machine, or Ray (docs/data.md)"
+        "processes",
+        description="what shares rollouts and corpus: `forks` processes of this machine, or Ray (docs/data.md)",
     )
     micro_batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = Field(
         8192,

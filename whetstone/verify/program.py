@@ -167,6 +167,9 @@ class Sandbox(Pool[Process]):
         self._refusal: Refused | None = None  # a refusal is not tried again for every program
         super().__init__(size)
 
+    def __reduce__(self) -> tuple[type["Sandbox"], tuple[object, ...]]:
+        return type(self), (self.size, self.seconds, self.memory_bytes, self.output_bytes, self.levels)
+
     def require(self) -> str:
         """The level of isolation; starts a process to find out. Raises Refused if none can be obtained."""
         if self._level is None:
