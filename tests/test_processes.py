@@ -128,9 +128,40 @@ def test_ctrl_c_asks_all_to_stop_and_waits_for_them(tmp_path, interruptible):
 def test_processes_end_when_their_controller_is_killed(tmp_path):
     command = [sys.executable, "-c", "import sys; from pathlib import Path; from tests.test_processes import start; "]
     command[-1] += "start(Path(sys.argv[1]), 'stop')"
-    controller = subprocess.Popen([*command, str(tmp_path)])
-    when(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)), controller.kill).join()
+    killed_when_ready([*command, str(tmp_path)], tmp_path)
+    until_ended(tmp_path)
+
+
+def killed_when_ready(command: list[str], folder: Path) -> None:
+    controller = subprocess.Popen(command)
+    when(lambda: all((folder / f"ready-{rank}").exists() for rank in (0, 1)), controller.kill).join()
     controller.wait()
+
+
+def start_deaf(folder: Path) -> None:
+    """By a launcher that passes no standard input on, and starts processes that its end does not end."""
+    (folder / "what.txt").write_text("stop")
+    one = f'LOCAL_RANK=0 WORLD_SIZE=2 setsid {sys.executable} -m "$2" "$3" </dev/null & '
+    launch = ["sh", "-c", f"RANK=0 {one} RANK=1 {one} wait", "launch"]
+    run_processes("tests.processes_worker", folder / "what.txt", 2, folder, launch, silence=40)
+
+
+def test_processes_that_get_no_standard_input_are_stopped_by_ctrl_c_all_the_same(tmp_path, interruptible):
+    when(
+        lambda: all((tmp_path / f"ready-{rank}").exists() for rank in (0, 1)),
+        lambda: os.kill(os.getpid(), signal.SIGINT),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        start_deaf(tmp_path)
+    assert (tmp_path / "stopped").exists()
+    until_ended(tmp_path)
+
+
+def test_processes_that_outlived_their_controller_end_when_the_run_begins_again(tmp_path):
+    command = "import sys; from pathlib import Path; from tests.test_processes import start_deaf; start_deaf(Path(sys.argv[1]))"
+    killed_when_ready([sys.executable, "-c", command, str(tmp_path)], tmp_path)
+    assert with_argument(tmp_path / "what.txt")
+    Signs(tmp_path, 2, silence=0, end=False)
     until_ended(tmp_path)
 
 
@@ -143,7 +174,7 @@ def until_ended(folder: Path) -> None:
 
 def with_argument(path: Path) -> list[str]:
     """Living processes that were given this file."""
-    result = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    result = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in result.splitlines() if str(path) in line.split()]
 
 

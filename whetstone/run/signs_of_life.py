@@ -3,21 +3,26 @@
 Each process writes `alive-RANK` again and again, in a folder that all machines see: its node, host and process id, and a
 count. It writes none if it was stopped, if its machine is gone or cut off, or if it holds the interpreter's lock. The
 controller compares texts, not times, because clocks of machines differ.
+
+The controller's own file says how often, and whether to stop. A process that finds it gone, or another controller's, ends: what
+started it may not have told it that its controller is gone, and the next one begins where this one was.
 """
 
 import os
+import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count as numbers
 from pathlib import Path
+from typing import Any
 
 from whetstone.run.folder import read_json, write_json
 from whetstone.run.progress import say
 
-HOW = "alive.json"
+HOW = "alive.json"  # the controller's
 MOST = 10.0  # seconds between two signs, at most
 SIGNS = 20  # of a process in the time after which it is named
 
@@ -27,12 +32,20 @@ class Signs:
 
     def __init__(self, folder: Path, count: int, silence: float, end: bool):
         self.folder, self.count, self.silence, self.end = folder, count, silence, end
-        self.every = min(MOST, silence / SIGNS)
+        self.every = min(MOST, silence / SIGNS) or MOST
         self._last: dict[int, tuple[str, float]] = {}  # rank -> its last sign, and when it was seen
         self._named: set[int] = set()
         for old in folder.glob("alive-*"):
             old.unlink()
-        write_json(folder / HOW, {"every": self.every})
+        self._said = {"every": self.every, "controller": secrets.token_hex(8), "stop": False}
+        write_json(folder / HOW, self._said)
+
+    def ask_to_stop(self) -> None:
+        write_json(self.folder / HOW, self._said | {"stop": True})
+
+    def close(self) -> None:
+        """The controller waits no longer: processes that are left end."""
+        (self.folder / HOW).unlink(missing_ok=True)
 
     def look(self) -> None:
         """Name the processes that have given no sign for too long, once. With `end`, raises ChildProcessError for them."""
@@ -75,22 +88,30 @@ class Signs:
         return self._sign(rank).partition("\n")[0]
 
 
-def give_signs(folder: Path, rank: int) -> None:
-    """Give signs of this process until it ends, as often as the controller asked for."""
+def give_signs(folder: Path, rank: int, stop: Callable[[], None]) -> None:
+    """Give signs of this process until it ends, as often as the controller says. `stop` is called once if it says so."""
     with suppress(OSError, ValueError):  # started by hand, without a controller
-        every = read_json(folder / HOW, needed=["every"])["every"]
+        said = read_json(folder / HOW, needed=["every", "controller"])
         place = f"node {os.environ.get('GROUP_RANK', '0')}, {socket.gethostname()}, process id {os.getpid()}"
         path = folder / f"alive-{rank}"
         _write(path, place, 0)  # before it does anything else: who never gave a sign is not missed
-        if every:
-            threading.Thread(target=_give, args=(path, place, every), daemon=True).start()
+        threading.Thread(target=_give, args=(path, place, said, stop), daemon=True).start()
 
 
-def _give(path: Path, place: str, every: float) -> None:
+def _give(path: Path, place: str, said: dict[str, Any], stop: Callable[[], None]) -> None:
+    asked, gone = False, 0
     for number in numbers(1):
-        time.sleep(every)
-        with suppress(OSError):  # a full disk, or a file system that is away for a while
+        time.sleep(said["every"])
+        with suppress(OSError, ValueError):  # a full disk, or a file system that is away for a while
             _write(path, place, number)
+            now = read_json(path.with_name(HOW)) if path.with_name(HOW).exists() else {}
+            gone = gone + 1 if now.get("controller") != said["controller"] else 0
+            if gone == 2:  # a file system of several machines may err once
+                say("the run that this process belongs to has ended, or begun again: it ends too")
+                os._exit(1)
+            if now.get("stop") and not gone and not asked:
+                asked = True
+                stop()
 
 
 def _write(path: Path, place: str, number: int) -> None:

@@ -2,8 +2,9 @@
 
 The standard input of all the processes is one pipe from the controller. A line on it asks them to stop: one of them reads it,
 and they agree on the step. If the pipe is closed, the controller is gone, and they end too. Each process gives signs of life
-(signs_of_life.py), and writes how it ended to `rank-N.json`. The first writes messages to the controller's standard error, the
-others to `rank-N.log`, torchrun itself to `torchrun.log`.
+(signs_of_life.py), by which those that do not have the pipe hear the same, some seconds later, and writes how it ended to
+`rank-N.json`. The first writes messages to the controller's standard error, the others to `rank-N.log`, torchrun itself to
+`torchrun.log`.
 """
 
 import os
@@ -55,6 +56,7 @@ def run_processes(
             _wait(agent, signs)
         finally:
             agent.stdin.close()  # ends processes that are left
+            signs.close()
             if agent.poll() is None:  # with all that it started on this machine, and with those that are stopped
                 os.killpg(agent.pid, signal.SIGKILL)
             agent.wait()
@@ -69,6 +71,7 @@ def _wait(agent: subprocess.Popen[bytes], signs: Signs) -> None:
         with suppress(OSError):
             agent.stdin.write(b"stop\n")
             agent.stdin.flush()
+        signs.ask_to_stop()
         _watch(agent, signs)
         raise
 
@@ -76,7 +79,7 @@ def _wait(agent: subprocess.Popen[bytes], signs: Signs) -> None:
 def _watch(agent: subprocess.Popen[bytes], signs: Signs) -> None:
     while True:
         with suppress(subprocess.TimeoutExpired):
-            agent.wait(signs.every or None)
+            agent.wait(signs.every)
             return
         signs.look()
 
@@ -150,8 +153,9 @@ def process(folder: Path) -> Iterator[int]:
         log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-    threading.Thread(target=_listen, daemon=True).start()
-    give_signs(folder, rank)
+    asked = _Asked()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    give_signs(folder, rank, asked)
     end: dict[str, Any] = {"rank": rank, "stopped": False, "error": [], "message": ""}
     try:
         yield rank
@@ -167,11 +171,22 @@ def process(folder: Path) -> Iterator[int]:
         os._exit(1)  # exit handlers would wait for the other processes
 
 
-def _listen() -> None:
+class _Asked:
+    """Stops this process as Ctrl-C would, once, however often it is asked."""
+
+    def __init__(self) -> None:
+        self._first = threading.Lock()
+
+    def __call__(self) -> None:
+        if self._first.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _listen(asked: _Asked) -> None:
     if not stat.S_ISFIFO(os.fstat(0).st_mode):
-        return  # started by hand, without a controller
+        return  # started by hand, or by a launcher that does not pass it on
     while os.read(0, 1):
-        os.kill(os.getpid(), signal.SIGTERM)
+        asked()
         while os.read(0, 1) not in (b"\n", b""):
             pass
     os._exit(1)  # the controller is gone
