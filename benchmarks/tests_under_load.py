@@ -27,6 +27,8 @@ TIMED = (  # files, or tests, that hold a deadline or wait for a process, a thre
     "tests/test_cli.py::test_a_stopped_run_says_how_to_continue",
     "tests/test_pipeline.py::test_a_run_folder_is_locked_and_a_kill_frees_it",
     "tests/test_processes.py::test_processes_end_when_their_controller_is_killed",
+    "tests/test_processes.py::test_processes_that_get_no_standard_input_are_stopped_by_ctrl_c_all_the_same",
+    "tests/test_processes.py::test_processes_that_outlived_their_controller_end_when_the_run_begins_again",
     "tests/test_processes.py::test_a_process_that_stands_still_is_named_and_all_are_ended",
     "tests/test_sampling_worker.py",
     "tests/test_fanout.py",
