@@ -102,7 +102,9 @@ FEEDBACK: dict[str, dict[str, Any]] = {
     "ppo_reward_model": PPO | {"reward": "reward_model", "reward_model": "reward-{seed}", "kl.coefficient": 0.1},
     "distill_grpo": DISTILL | {"teacher": "grpo-{seed}"},
     "distill_larger": DISTILL | {"teacher_model": "{larger}"},
-    "self_majority": DISTILL | {"target": "majority", "samples": 8, "prompts_per_step": 16, "divergence": None},
+    # At ten times the rate it makes its own wrong majorities more frequent until none is right
+    "self_majority": DISTILL
+    | {"target": "majority", "samples": 8, "divergence": None, "optimizer.learning_rate": 1e-4},
 }
 STALENESS: dict[str, dict[str, Any]] = {"grpo": ALGORITHMS["grpo"]} | {
     "stale_1": RL | {"algorithm": "grpo", "staleness": 1},
@@ -120,7 +122,9 @@ HELPERS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 VARIANTS = HELPERS | {name: settings for variants in TABLES.values() for name, settings in variants.items()}
-TEACHER = {"model.layers": 4, "model.hidden": 192, "model.mlp": 576, "midtrain.tokens": 1_725_000}
+TEACHER = {
+    "model.layers": 4, "model.hidden": 192, "model.mlp": 576, "midtrain.epochs": 6, "midtrain.tokens": 3_450_000,
+}  # fmt: skip
 # What a variant needs beside its own stage
 NEEDS = {"ppo_reward_model": ("reward",), "distill_grpo": ("grpo",), "distill_larger": (LARGER_RUN,)}
 
