@@ -1,5 +1,6 @@
 """The distillation room: the student comes nearer to its teacher, on its own text or a corpus's, and resumes to the bit."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,8 @@ from whetstone.batch import Row, collate
 from whetstone.distill import majority
 from whetstone.distill import train as distill
 from whetstone.model import build_tiny, load, parameters, save
+from whetstone.pipeline.staleness import differences, fingerprint
+from whetstone.recipe import read_recipe
 from whetstone.records import Verdict
 from whetstone.run.folder import hash_folder
 from whetstone.run.settings import ModelSettings
@@ -53,6 +56,21 @@ def test_after_a_kill_the_model_is_that_of_an_undisturbed_run_to_the_bit(tmp_pat
         distill.run(room(tmp_path / "two" / "one", world, pupil, adder, **settings))
     assert distill.run(room(tmp_path / "two" / "one", world, pupil, adder, **settings)) == summary
     assert hash_folder(tmp_path / "two" / "one" / "model") == hash_folder(tmp_path / "one" / "model")
+
+
+def test_a_stage_is_stale_if_its_teacher_has_other_weights(tmp_path, adder, pupil):
+    teacher, path = tmp_path / "teacher", tmp_path / "r.toml"
+    path.write_text(
+        '[[stage]]\nkind = "questions"\n[[stage.source]]\nkind = "procedural"\ntrain = 4\n'
+        f'[[stage]]\nkind = "corpus"\n[[stage]]\nkind = "midtrain"\n[[stage]]\nkind = "distill"\nteacher_model = "{teacher}"\n'
+    )
+    recipe = read_recipe(path)
+    shutil.copytree(pupil, teacher)
+    then = fingerprint(recipe, recipe.stage("distill"))
+    assert differences(then, fingerprint(recipe, recipe.stage("distill")), recipe.stage("distill").settings) == []
+    shutil.copytree(adder, teacher, dirs_exist_ok=True)
+    (changed,) = differences(then, fingerprint(recipe, recipe.stage("distill")), recipe.stage("distill").settings)
+    assert "teacher) has other content" in changed
 
 
 def test_a_teacher_with_another_vocabulary_is_refused_with_what_to_do(tmp_path, world, adder):

@@ -276,6 +276,7 @@ ROOM = Room(
         ),
     },
     gives=("model",),
+    models=lambda settings: [settings.teacher_model] if settings.teacher_model else [],
     uses=TRAINING,
     trains=True,
     longest=lambda settings: PROMPT_TOKENS + settings.max_tokens,

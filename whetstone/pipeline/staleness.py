@@ -206,6 +206,7 @@ def fingerprint(recipe: Recipe, stage: RecipeStage) -> dict[str, Any]:
         template = recipe.model.chat_template
         if template and template not in SHIPPED:
             inputs["[model] chat_template"] = _input("", template, hash_of(Path(template)))
+    inputs |= {f"model {name}": _input("", name, base_hash(name)) for name in stage.room.models(stage.settings)}
     apart = {"prompt", *(["adapter"] if getattr(stage.settings, "adapter", None) else [])}  # it has its own
     uses = [use for use in stage.room.uses if use not in apart]
     asks = "prompt" in stage.room.uses or stage.room.asks(stage.settings)
@@ -228,7 +229,7 @@ def starts_from_path(recipe: Recipe, stage: RecipeStage) -> bool:
 
 
 def base_hash(path: str) -> str | None:
-    """Of the content of the model that `[model] path` names; None if it is not a path. Of a GGUF file it is the file's, of an
+    """Of the content of the model that a setting names; None if it is not a path. Of a GGUF file it is the file's, of an
     adapter its folder's and its base's.
     """
     local = place(path)

@@ -71,6 +71,8 @@ class Room:
     # Called before any stage runs or old work is thrown away; raises ValueError if the stage cannot be done on this machine
     check: Callable[[Any], None] = lambda settings: None
     reads: Callable[[Any], Iterable[Path]] = lambda settings: ()  # files of the user's that the result depends on
+    # Folders, runs, files or hub names of other models that the result depends on
+    models: Callable[[Any], Iterable[str]] = lambda settings: ()
     # Names of the problem sets that its test problems belong to, as far as the settings say them
     benchmarks: Callable[[Any], Iterable[str]] = lambda settings: ()
     longest: Callable[[Any], int] = lambda settings: 0  # tokens of the longest sequence, prompt included
