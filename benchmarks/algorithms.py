@@ -93,7 +93,7 @@ PPO = RL | {
 }  # fmt: skip
 DISTILL = {
     "kind": "distill", "model": START, "divergence": "reverse", "steps": 32, "prompts_per_step": 16, "max_tokens": 224,
-    "pool.prompts": 800, "pool.levels": [2], "optimizer.learning_rate": 1e-3, "optimizer.schedule": "linear",
+    "pool.prompts": 800, "pool.levels": [2], "optimizer.learning_rate": 3e-4, "optimizer.schedule": "linear",
     "checkpoint_every": 20,
 }  # fmt: skip
 FEEDBACK: dict[str, dict[str, Any]] = {
@@ -102,7 +102,8 @@ FEEDBACK: dict[str, dict[str, Any]] = {
     "ppo_reward_model": PPO | {"reward": "reward_model", "reward_model": "reward-{seed}", "kl.coefficient": 0.1},
     "distill_grpo": DISTILL | {"teacher": "grpo-{seed}"},
     "distill_larger": DISTILL | {"teacher_model": "{larger}"},
-    # At ten times the rate it makes its own wrong majorities more frequent until none is right
+    "distill_larger_96": DISTILL | {"teacher_model": "{larger}", "steps": 96},
+    # At ten times this rate it made its own wrong majorities more frequent until none was right
     "self_majority": DISTILL
     | {"target": "majority", "samples": 8, "divergence": None, "optimizer.learning_rate": 1e-4},
 }
@@ -126,7 +127,12 @@ TEACHER = {
     "model.layers": 4, "model.hidden": 192, "model.mlp": 576, "midtrain.epochs": 6, "midtrain.tokens": 3_450_000,
 }  # fmt: skip
 # What a variant needs beside its own stage
-NEEDS = {"ppo_reward_model": ("reward",), "distill_grpo": ("grpo",), "distill_larger": (LARGER_RUN,)}
+NEEDS = {
+    "ppo_reward_model": ("reward",),
+    "distill_grpo": ("grpo",),
+    "distill_larger": (LARGER_RUN,),
+    "distill_larger_96": (LARGER_RUN,),
+}
 
 
 def stage_name(variant: str, seed: int) -> str:

@@ -14,7 +14,8 @@ from whetstone.pipeline.running import lock, run_recipe
 from whetstone.pipeline.staleness import differences, plan_recipe
 from whetstone.recipe import read_recipe
 from whetstone.rollouts import collect
-from whetstone.run.folder import hash_folder
+from whetstone.run.folder import STARTED, hash_folder
+from whetstone.run.manifest import read_manifest, write_manifest
 
 ALL = ["questions", "corpus", "midtrain", "sft", "report"]
 
@@ -138,10 +139,15 @@ def test_an_interrupted_stage_is_continued(walk, rooms):
     with pytest.raises(KeyboardInterrupt):
         run(walk)
     assert states(walk)["questions"] == "half done"
+    started = walk.parent / "runs" / "walk" / "01-questions" / STARTED
+    before = read_manifest(started)
+    assert before["peak_memory"] > 0
+    write_manifest(started, before | {"cpu_seconds": 1000.0})
     run(walk)
     written = manifest(walk, "01-questions")
     assert written["summary"]["continued_at"] == 2
     assert written["attempts"] == 2
+    assert written["wall_seconds"] > before["wall_seconds"] and written["cpu_seconds"] >= 1000
 
 
 def test_half_done_work_of_other_settings_is_not_continued(walk, rooms):

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from whetstone.run.manifest import read_manifest, write_manifest
 from whetstone.run.progress import say
 from whetstone.run.room import Estimate, Room
 from whetstone.run.trackers import require_trackers
-from whetstone.run.usage import measured
+from whetstone.run.usage import USAGE, measured, together
 
 # Artifacts that a stage may write beside those that its kind always gives
 MAY_GIVE = ("base", "dropped", "right_rollouts")
@@ -261,13 +261,21 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     attempts, machines = then["attempts"] + 1, _machines(recipe, stage, earlier)
     started = now()
     facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
-    write_manifest(folder / STARTED, depends_on | facts)
+    used = {
+        name: then.get(name, 0) for name in USAGE
+    }  # by attempts that stopped; of one that was killed nothing is known
+    write_manifest(folder / STARTED, depends_on | facts | used)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
     prepared = base.with_open_base(recipe, stage, stage_for(recipe, stage, folder))
     check_before_training(recipe, stage, prepared)
-    with measured() as usage:
-        summary, peak = _run_room(prepared, stage.room)
-    usage["peak_memory"] = max(usage["peak_memory"], peak)
+    try:
+        with measured() as usage:
+            summary, peak = _run_room(prepared, stage.room)
+    except BaseException:
+        with suppress(OSError):  # as of a full disk, which may be what ended it
+            write_manifest(folder / STARTED, depends_on | facts | together(used, usage))
+        raise
+    usage = together(used, usage | {"peak_memory": max(usage["peak_memory"], peak)})
     manifest = {
         "name": stage.name,
         "number": stage.number,

@@ -6,10 +6,12 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+USAGE = ("wall_seconds", "cpu_seconds", "peak_memory")
 
 
 @contextmanager
@@ -18,10 +20,18 @@ def measured() -> Iterator[dict[str, Any]]:
     usage: dict[str, Any] = {}
     _reset_peak_memory()
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    yield usage
-    usage["wall_seconds"] = round(time.perf_counter() - wall, 3)
-    usage["cpu_seconds"] = round(_cpu_seconds() - cpu, 3)
-    usage["peak_memory"] = peak_memory()
+    try:
+        yield usage
+    finally:
+        usage["wall_seconds"] = round(time.perf_counter() - wall, 3)
+        usage["cpu_seconds"] = round(_cpu_seconds() - cpu, 3)
+        usage["peak_memory"] = peak_memory()
+
+
+def together(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """What two attempts at the same work used."""
+    times = {name: round(one[name] + other[name], 3) for name in ("wall_seconds", "cpu_seconds")}
+    return times | {"peak_memory": max(one["peak_memory"], other["peak_memory"])}
 
 
 def peak_memory() -> int:
