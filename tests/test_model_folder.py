@@ -17,9 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tests.tiny_models import random_model, tiny
 from whetstone import model as models
 from whetstone.cli import main
-from whetstone.model_folder import find_model
+from whetstone.model_folder import find_model, local_model
 from whetstone.model_weights import wrapped
 from whetstone.records import Sampling
+from whetstone.run.folder import stage_folders
+from whetstone.serve.offered import offered
 
 IDS = torch.arange(5, 25)[None]
 
@@ -601,3 +603,14 @@ def test_other_weight_files_than_the_usual_are_refused(tied):
 def test_control_characters_of_a_file_never_reach_the_terminal_and_long_names_are_cut(tied):
     reweigh(tied, lambda weights: weights | {"\x1b[31mred\n": torch.ones(2), "k" * 9999: torch.ones(2)})
     assert "\\x1b[31mred\\n" in refusal(tied)
+
+
+def test_the_last_stage_of_a_run_is_the_one_with_the_largest_number(tmp_path):
+    for name in ("02-a", "99-b", "100-c", "9x-no", "101-unfinished"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text("{}")
+        if name != "101-unfinished":
+            (tmp_path / name / "manifest.json").write_text("{}")
+    assert [path.name for path in stage_folders(tmp_path)] == ["02-a", "99-b", "100-c", "101-unfinished"]
+    assert local_model(tmp_path) == tmp_path / "100-c" / "model"
+    assert list(offered([str(tmp_path)]))[:2] == ["c", "b"]

@@ -18,7 +18,7 @@ from whetstone.model_gguf import check_gguf, content_hash, convert, converted, g
 from whetstone.model_hub import commit_of, download, hub_name, snapshot
 from whetstone.model_remote import place
 from whetstone.run.control import is_control
-from whetstone.run.folder import MANIFEST
+from whetstone.run.folder import MANIFEST, stage_folders
 from whetstone.run.remote import address
 from whetstone.run.secrets import redacted
 
@@ -133,7 +133,7 @@ def _trained_in(path: Path) -> Path | None:
         return None
     if (path / "model" / CONFIG).is_file():
         return path / "model"
-    trained = [found.parent for found in sorted(path.glob(f"[0-9]*-*/model/{CONFIG}"))]
+    trained = [stage / "model" for stage in stage_folders(path) if (stage / "model" / CONFIG).is_file()]
     own = [model for model in trained if (model.parent / MANIFEST).exists() and not is_control(model.parent.name)]
     return own[-1] if own else None
 

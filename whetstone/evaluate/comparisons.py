@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.measure import mean_interval, paired_bootstrap
+from whetstone.run.folder import MANIFEST, stage_folders
 from whetstone.run.manifest import read_manifest
 
 COLUMNS = ["problem_id", "index", "level", "domain", "correct", "flexible"]
@@ -16,7 +17,7 @@ Row = dict[str, Any]
 
 def starts(run_folder: Path) -> dict[str, str]:
     """Scored stage -> the stage whose model it started from ("base" for the untrained one), in the run's order."""
-    manifests = (read_manifest(path) for path in sorted(run_folder.glob("[0-9]*-*/manifest.json")))
+    manifests = (read_manifest(path / MANIFEST) for path in stage_folders(run_folder) if (path / MANIFEST).exists())
     return {
         manifest["name"]: manifest["inputs"].get("model", {}).get("stage") or "base"
         for manifest in manifests

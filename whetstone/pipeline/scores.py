@@ -25,6 +25,7 @@ from whetstone.run.folder import (
     discard,
     recover,
     replace_folder,
+    stage_folders,
     successor,
     write_json,
 )
@@ -252,7 +253,7 @@ def _form_in_words(score: Score) -> str:
 
 def write_scores(recipe: Recipe) -> None:
     """scores.json from the folders in scores/: base first, then by stage number, those of a longer recipe included."""
-    order = ["base", *(path.name.partition("-")[2] for path in sorted(recipe.folder.glob("[0-9][0-9]-*")))]
+    order = ["base", *(path.name.partition("-")[2] for path in stage_folders(recipe.folder))]
     scores = [score for name in order for score in _scores_in(recipe.folder / "scores" / name / MANIFEST)]
     main = headline(recipe, list(dict.fromkeys(score["benchmark"] for score in scores)))
     last = next((s.name for s in reversed(recipe.stages) if s.room.trains and not s.control), "")

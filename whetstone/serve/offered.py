@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whetstone.model_files import CONFIG
-from whetstone.run.folder import MANIFEST
+from whetstone.run.folder import MANIFEST, stage_folders
 
 BASE = "base"
 
@@ -33,14 +33,14 @@ def offered(given: Sequence[str]) -> dict[str, str]:
 
 def _stages(run: Path) -> dict[str, str]:
     """The last stage first."""
-    trained = sorted(run.glob(f"[0-9]*-*/model/{CONFIG}"), reverse=True)
+    stages = stage_folders(run)
     models = {
-        path.parents[1].name.partition("-")[2]: str(path.parent)
-        for path in trained
-        if (path.parents[1] / MANIFEST).exists()
+        stage.name.partition("-")[2]: str(stage / "model")
+        for stage in reversed(stages)
+        if (stage / "model" / CONFIG).is_file() and (stage / MANIFEST).exists()
     }
-    untrained = sorted(run.glob(f"[0-9]*-*/base/{CONFIG}"))
-    return models | ({BASE: str(untrained[0].parent)} if untrained else {})
+    untrained = [stage / "base" for stage in stages if (stage / "base" / CONFIG).is_file()]
+    return models | ({BASE: str(untrained[0])} if untrained else {})
 
 
 def _short(name: str, given: Sequence[str]) -> str:
