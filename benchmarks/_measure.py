@@ -52,9 +52,9 @@ def own_cpu() -> float:
 
 def descendants(root: int) -> list[int]:
     parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue  # it ended meanwhile
     descendants, queue = [], [root]

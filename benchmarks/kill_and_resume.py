@@ -100,13 +100,13 @@ def not_left_behind(child: "subprocess.Popen[bytes] | Forked") -> Iterator[None]
 def session(leader: int) -> list[int]:
     """Living processes of a session, by /proc."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, _, sid = path.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, sid = (process / "stat").read_text().rpartition(")")[2].split()[:4]
         except (OSError, ValueError):
             continue
         if int(sid) == leader and state != "Z":
-            found.append(int(path.parent.name))
+            found.append(int(process.name))
     return found
 
 

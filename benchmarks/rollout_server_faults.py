@@ -58,13 +58,13 @@ class Trainer:
     def servers(self) -> list[int]:
         """The process ids of its API servers, in the order of their ports' numbers in the log."""
         found = {}
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = path.read_bytes().decode().split("\0")
+                words = (process / "cmdline").read_bytes().decode().split("\0")
             except OSError:
                 continue
             if str(self.stage / "published" / "start") in words and "--port" in words:
-                found[words[words.index("--port") + 1]] = int(path.parent.name)
+                found[words[words.index("--port") + 1]] = int(process.name)
         ports = [line.split("--port ")[1].split()[0] for line in self.log.read_text().splitlines() if "--port " in line]
         return [found[port] for port in dict.fromkeys(ports) if port in found]
 

@@ -49,14 +49,11 @@ def test_a_teacher_whose_answers_are_cut_off_is_warned_of_once_and_counted(tmp_p
     collection.stage, collection.warned = stage(tmp_path / "rollouts", collect.Settings(kind="rollouts")), set()
     collection.counts = collect.Counter()
 
-    class Quiet:
-        advance = staticmethod(lambda *_, **__: None)
-        cost = staticmethod(dict)
-
     for number in range(40):
         reason = f"no answer: neither a box nor a stated answer; {CUT_OFF}" if number % 4 else "equal"
         row = to_row(Trace("p", number, "…", "t", number % 4 == 0, reason))
-        collection._show({"traces": [row]}, Quiet, Quiet)
+        collection._count({"traces": [row]})
+        collection._warn()
     said = capsys.readouterr().err
     assert said.count("warning: rollouts: 75% of the teacher's answers so far: cut off at the token limit. Raise") == 1
 
