@@ -1,7 +1,6 @@
 """Collecting rollouts: verified, journalled, resumed without loss or doubling."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -144,16 +143,21 @@ def collected(folder: Path, parallel: ParallelSettings, problems: list[Problem])
     return hash_folder(stage.folder)
 
 
-def test_processes_and_ray_give_the_rollouts_of_one_process(tmp_path, monkeypatch):
+SUMS = [Problem(f"s{i}", f"What is {i} + 55?", str(i + 55), formula=f"{i}+55" if i % 3 else "") for i in range(12)]
+
+
+def test_two_processes_give_the_rollouts_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(collect, "MANY", 1)
-    problems = [
-        Problem(f"s{i}", f"What is {i} + 55?", str(i + 55), formula=f"{i}+55" if i % 3 else "") for i in range(12)
-    ]
-    one = collected(tmp_path / "one", ParallelSettings(forks=1), problems)
+    one = collected(tmp_path / "one", ParallelSettings(forks=1), SUMS)
     assert len(list(read_rows(tmp_path / "one" / "02-rollouts" / "rollouts"))) == 24
-    assert collected(tmp_path / "two", ParallelSettings(forks=2), problems) == one
-    if find_spec("ray"):
-        assert collected(tmp_path / "ray", ParallelSettings(forks=2, data="ray"), problems) == one
+    assert collected(tmp_path / "two", ParallelSettings(forks=2), SUMS) == one
+
+
+def test_ray_gives_the_rollouts_of_one_process(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setattr(collect, "MANY", 1)
+    one = collected(tmp_path / "one", ParallelSettings(forks=1), SUMS)
+    assert collected(tmp_path / "ray", ParallelSettings(forks=2, data="ray"), SUMS) == one
 
 
 def test_what_was_collected_is_not_collected_again(tmp_path, teacher):

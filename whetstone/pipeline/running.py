@@ -261,9 +261,8 @@ def _run_stage(recipe: Recipe, stage: RecipeStage, folder: Path, state: State, h
     attempts, machines = then["attempts"] + 1, _machines(recipe, stage, earlier)
     started = now()
     facts = {"name": stage.name, "attempts": attempts, "started": started, "computed_on": machines}
-    used = {
-        name: then.get(name, 0) for name in USAGE
-    }  # by attempts that stopped; of one that was killed nothing is known
+    # By attempts that stopped; of one that was killed nothing is known
+    used = {name: then.get(name, 0) for name in USAGE}
     write_manifest(folder / STARTED, depends_on | facts | used)
     say(f"\n== {stage.folder_name} ({stage.kind}{', continued' if state.status == 'half done' else ''})")
     prepared = base.with_open_base(recipe, stage, stage_for(recipe, stage, folder))

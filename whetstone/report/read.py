@@ -10,7 +10,7 @@ from typing import Any
 
 from whetstone.model_files import stored_weights
 from whetstone.report.shapes import Card, Evaluation, Run
-from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json
+from whetstone.run.folder import MANIFEST, NEW, OLD, SCORES, read_json, stage_folders
 from whetstone.run.manifest import check_shape, read_manifest, read_scores
 from whetstone.run.metrics import read_metrics
 from whetstone.run.tables import read_rows
@@ -124,22 +124,20 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder} is missing: a report is made from a run folder. Make one with whetstone run RECIPE."
         )
     stages = []
-    for manifest in folder.glob(f"[0-9]*-*/{MANIFEST}"):
-        number, _, name = manifest.parent.name.partition("-")
-        if number.isdecimal():
-            content = read_manifest(manifest)
-            stages.append((int(number), StageRecord(name, content["kind"], manifest.parent, content)))
+    for stage in stage_folders(folder):
+        if (stage / MANIFEST).exists():
+            content = read_manifest(stage / MANIFEST)
+            stages.append(StageRecord(stage.name.partition("-")[2], content["kind"], stage, content))
     if not stages:
         raise ValueError(
             f"{folder} holds no complete stage (no NN-name/manifest.json), so it is no run to show or export. Finish a "
             "stage with whetstone run RECIPE, or name another run folder."
         )
-    stages.sort(key=lambda pair: pair[0])
     comparisons = sorted(folder.glob("*/evaluation/comparisons.json"))
     return RunRecord(
         folder=folder,
         name=folder.resolve().name,
-        stages=[stage for _, stage in stages],
+        stages=stages,
         scores=read_scores(folder / SCORES) if (folder / SCORES).exists() else [],
         run=_read_if_there(folder / "run.json", Run),
         evaluation=_read_if_there(comparisons[-1], Evaluation) if comparisons else {},

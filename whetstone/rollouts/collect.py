@@ -11,14 +11,14 @@ No teacher is asked about test problems, or about problems that came with a work
 
 Verified traces are lines of a journal, synced as they come: a kill loses nothing, and a resumed run neither repeats nor pays
 for anything again. In the end the journal becomes the `rollouts` table, in the order of the problems. Answers that wait for a
-judge have a journal of their own. Memory holds one block of problems.
+judge have a journal of their own. Memory holds one block of problems, or two for each process that shares them.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,8 @@ from whetstone.run.settings import ParallelSettings, StageSettings
 from whetstone.run.tables import Journal, read_records, write_rows
 from whetstone.verify import MathVerifier
 from whetstone.verify.program import Sandbox, require_isolation
+
+T = TypeVar("T")
 
 SHOWN = 3  # reasons named in an error
 MOSTLY = 0.5  # share of a server's answers above which it is said that they are cut off, or have no answer
@@ -194,8 +196,10 @@ class Collection:
         return (p for p in read_records(Problem, self.stage.inputs["problems"]) if p.split != "test")
 
     def blocks(self) -> Iterator[list[Problem]]:
-        left = self.problems()
-        return iter(lambda: list(islice(left, self.settings.block)), [])
+        return self._in_blocks(self.problems())
+
+    def _in_blocks(self, items: Iterator[T]) -> Iterator[list[T]]:
+        return iter(lambda: list(islice(items, self.settings.block)), [])
 
     def collect(self) -> dict[str, Any]:
         """Asks for what is not journalled yet. Returns what a server took, and why it was asked no more."""
@@ -230,9 +234,9 @@ class Collection:
     ) -> None:  # fmt: skip
         """Several processes share many problems, unless a judge is asked: its opinions have one journal."""
         new = ((problem, shipped(problem)) for problem in self.problems() if problem.id not in done)
-        blocks = iter(lambda: list(islice(new, self.settings.block)), [])
         shared = self.total >= MANY and not self.settings.judge
-        for lines in fan_out(teacher, blocks, self.stage.parallel if shared else ParallelSettings(forks=1)):
+        parallel = self.stage.parallel if shared else ParallelSettings(forks=1)
+        for lines in fan_out(teacher, self._in_blocks(new), parallel):
             journal.append(lines)
             for line in lines:
                 self._count(line)

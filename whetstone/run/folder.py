@@ -224,12 +224,8 @@ def recover(run: Path) -> None:
 
 def stage_folders(run: Path) -> list[Path]:
     """The folders NN-NAME of a run, by number: 100-NAME comes after 99-NAME."""
-    numbered = [(path.name.partition("-")[0], path) for path in run.glob("[0-9]*-*") if path.is_dir()]
-    return sorted((path for number, path in numbered if number.isdecimal()), key=_number)
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.partition("-")[0])
+    found = {path: path.name.partition("-")[0] for path in run.glob("[0-9]*-*") if path.is_dir()}
+    return sorted((path for path, number in found.items() if number.isdecimal()), key=lambda path: int(found[path]))
 
 
 def hash_file(path: Path) -> str:

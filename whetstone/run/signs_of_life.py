@@ -41,11 +41,13 @@ class Signs:
         write_json(folder / HOW, self._said)
 
     def ask_to_stop(self) -> None:
-        write_json(self.folder / HOW, self._said | {"stop": True})
+        with suppress(OSError):  # a full disk: those that have the controller's pipe hear of it all the same
+            write_json(self.folder / HOW, self._said | {"stop": True})
 
     def close(self) -> None:
         """The controller waits no longer: processes that are left end."""
-        (self.folder / HOW).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / HOW).unlink()
 
     def look(self) -> None:
         """Name the processes that have given no sign for too long, once. With `end`, raises ChildProcessError for them."""
@@ -89,7 +91,7 @@ class Signs:
 
 
 def give_signs(folder: Path, rank: int, stop: Callable[[], None]) -> None:
-    """Give signs of this process until it ends, as often as the controller says. `stop` is called once if it says so."""
+    """Give signs of this process until it ends, as often as the controller says; call `stop` at each while it says so."""
     with suppress(OSError, ValueError):  # started by hand, without a controller
         said = read_json(folder / HOW, needed=["every", "controller"])
         place = f"node {os.environ.get('GROUP_RANK', '0')}, {socket.gethostname()}, process id {os.getpid()}"
@@ -99,7 +101,7 @@ def give_signs(folder: Path, rank: int, stop: Callable[[], None]) -> None:
 
 
 def _give(path: Path, place: str, said: dict[str, Any], stop: Callable[[], None]) -> None:
-    asked, gone = False, 0
+    gone = 0
     for number in numbers(1):
         time.sleep(said["every"])
         with suppress(OSError, ValueError):  # a full disk, or a file system that is away for a while
@@ -109,8 +111,7 @@ def _give(path: Path, place: str, said: dict[str, Any], stop: Callable[[], None]
             if gone == 2:  # a file system of several machines may err once
                 say("the run that this process belongs to has ended, or begun again: it ends too")
                 os._exit(1)
-            if now.get("stop") and not gone and not asked:
-                asked = True
+            if now.get("stop") and not gone:
                 stop()
 
 
