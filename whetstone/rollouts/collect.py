@@ -52,7 +52,7 @@ LACKS = {  # what answers lack, and what to change
     "no answer": "See the rollouts table: the instruction asks for a box, and the teacher should end with one.",
 }
 FIRST = 16  # answers after which it may be said
-MANY = 8192  # problems that several processes share; they take seconds to start, and one does 2,000 problems a second
+MANY = 32_768  # problems that several processes share: they take seconds to start, and one does some 7,000 rollouts a second
 SYNCED = 8  # answers of a server that are written and synced together
 REMEDIES = {
     "equations": "Take a source whose solutions annotate their equations (gsm8k) or with formulas (asdiv), or leave this stage "
