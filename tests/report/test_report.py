@@ -19,7 +19,7 @@ from whetstone.browser import asset
 from whetstone.report import browse, charts, report
 from whetstone.report.numbers import plus, seconds
 from whetstone.report.published import published
-from whetstone.report.read import model_facts, read_run
+from whetstone.report.read import RunRecord, StageRecord, model_facts, read_run
 from whetstone.report.rollouts import CHARACTERS, choose_problems, split_thinking
 from whetstone.run.folder import Stage, read_json, write_json
 from whetstone.run.settings import ModelSettings, ParallelSettings, RunSettings, ScoreSettings
@@ -219,6 +219,24 @@ def test_a_stage_that_does_not_follow_the_one_before_is_a_control(run_folder):
         ("more_midtrain", "sft"),
         ("sft_on_chosen", "dpo"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "pipeline", "beside"),
+    [
+        ("teacher", "sft", ["sft", "distill"], ["longer", "teacher"]),  # recipes/distill.toml
+        ("sft", "longer", ["sft", "longer", "teacher"], ["distill"]),  # its own ancestor teaches it
+    ],
+)
+def test_a_stage_that_only_teaches_stands_beside_the_pipeline(teacher, student, pipeline, beside):
+    def trained(name: str, **models: str) -> StageRecord:
+        inputs = {name: {"stage": stage, "artifact": "model"} for name, stage in models.items()}
+        return StageRecord(name, "sft", Path(name), {"inputs": inputs, "outputs": {"model": ""}})
+
+    stages = [trained("sft"), trained("longer", model="sft"), trained("teacher", model="longer")]
+    run = RunRecord(Path(), "r", [*stages, trained("distill", model=student, teacher=teacher)], [])
+    assert [stage.name for stage in run.pipeline] == pipeline
+    assert [stage.name for stage, _ in run.controls] == beside
 
 
 def test_every_stage_stands_beside_its_controls_and_the_text_says_what_the_interval_means(html, run_folder):

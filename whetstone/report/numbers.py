@@ -41,12 +41,12 @@ def places(run: RunRecord) -> list[Place]:
 
 
 def label(name: str, stage: StageRecord | None, place: str = "") -> str:
-    """A stage's title; below it, its own name if that is another, and whether it is a control."""
+    """A stage's title; below it, its own name if that is another, and whether it stands beside the pipeline."""
     if stage and stage.control:
         return f"{CONTROL_TITLES.get(stage.control, escape(stage.control))}<br><small>{escape(name)}</small>"
     kind = stage.kind if stage else "base"
     below = [escape(name)] if name not in (kind, title(kind, name).lower()) else []
-    below += ["control"] if place == "control" else []
+    below += ["beside"] if place == "control" else []
     return title(kind, name) + (f"<br><small>{', '.join(below)}</small>" if below else "")
 
 

@@ -40,6 +40,12 @@ class StageRecord:
         return self.manifest.get("control_of", "")
 
     @property
+    def learns_from(self) -> list[str]:
+        """The stages whose models it reads without starting from them, as a teacher's."""
+        inputs = self.manifest.get("inputs", {})
+        return [read["stage"] for name, read in inputs.items() if name != "model" and read.get("artifact") == "model"]
+
+    @property
     def start(self) -> str:
         """The stage whose model it started from; "base" for a model from outside the run or an untrained one."""
         return self.manifest.get("inputs", {}).get("model", {}).get("stage") or "base"
@@ -66,23 +72,47 @@ class RunRecord:
     def pipeline(self) -> list[StageRecord]:
         """The training stages of which each starts from the one before. The others are controls, or stand beside."""
         pipeline: list[StageRecord] = []
+        teachers = self.teachers
         for stage in self.training:
-            if stage.start == (pipeline[-1].name if pipeline else "base") and not stage.control_of:
+            own = not stage.control_of and stage.name not in teachers
+            if own and stage.start == (pipeline[-1].name if pipeline else "base"):
                 pipeline.append(stage)
         return pipeline
 
     @property
+    def teachers(self) -> set[str]:
+        """The training stages that only teach: another learns from their model and does not descend from it; and those on the
+        way to them alone.
+        """
+        found = {name for stage in self.training for name in stage.learns_from if name not in self._ancestors(stage)}
+        for stage in reversed(self.training):
+            onward = {other.name for other in self.training if other.start == stage.name}
+            if onward and onward <= found:
+                found.add(stage.name)
+        return found
+
+    def _ancestors(self, stage: StageRecord) -> list[str]:
+        found = [stage.start]
+        for other in reversed(self.training):  # a stage starts from one above it
+            if other.name == found[-1]:
+                found.append(other.start)
+        return found
+
+    @property
     def controls(self) -> list[tuple[StageRecord, StageRecord | None]]:
         """(control, the stage that it is compared with): the one that it questions, or, if the recipe's user wrote the control,
-        the pipeline's that starts from the same model.
+        the pipeline's that starts from the same model. A teacher is compared with none.
         """
         pipeline, by_name = self.pipeline, {stage.name: stage for stage in self.training}
         beside = {stage.start: stage for stage in reversed(pipeline)}
-        return [
-            (stage, by_name.get(stage.control_of) if stage.control_of else beside.get(stage.start))
-            for stage in self.training
-            if stage not in pipeline
-        ]
+        teachers = self.teachers
+
+        def compared(stage: StageRecord) -> StageRecord | None:
+            if stage.control_of:
+                return by_name.get(stage.control_of)
+            return None if stage.name in teachers else beside.get(stage.start)
+
+        return [(stage, compared(stage)) for stage in self.training if stage not in pipeline]
 
     @property
     def benchmarks(self) -> list[str]:
