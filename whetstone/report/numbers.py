@@ -14,6 +14,7 @@ TITLES = {
     "sft": "Fine-tuning",
     "dpo": "Rollout DPO",
     "rl": "Reinforcement learning",
+    "distill": "Distillation",
 }
 
 # (name in scores.json, its stage, class of its row): "" for a stage of the pipeline, "final" for its last, "control"
