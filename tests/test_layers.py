@@ -43,7 +43,7 @@ DOORS = {
     "sympy": ("verify/",),
     "math_verify": ("verify/",),
     "httpx2": ("decode/server_generator.py", "decode/served_models.py", "decode/server_sampler.py"),
-    "numba": ("run/compiled.py", "decode/cpu_kernels.py", "decode/simd.py"),
+    "numba": ("run/compiled.py", "decode/cpu_kernels.py", "decode/cpu_step.py", "decode/simd.py"),
     "llvmlite": ("decode/cpu_kernels.py", "decode/simd.py"),
     "triton": ("decode/gpu_kernels.py", "learner/head_kernels.py"),
     "httpx": (),

@@ -7,9 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from whetstone.decode import cpu_kernels, paired_kernels
 from whetstone.decode import cpu_kernels as kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
+from whetstone.run.cpu import has_bf16_vectors
 
+BF16 = pytest.mark.skipif(not has_bf16_vectors(), reason="needs a CPU with AVX512-BF16")
 TYPES = [torch.float32, torch.bfloat16]
 ATOL = {torch.float32: 3e-6, torch.bfloat16: 2e-2}
 
@@ -55,16 +58,22 @@ def test_heads_are_rotated_by_their_own_position_and_the_rest_of_each_is_copied(
     near(out, torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., 2 * half :]], -1))
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize(("kv_heads", "group", "size"), [(1, 1, 16), (2, 3, 32), (3, 1, 80)])
+@pytest.mark.parametrize(
+    ("dtype", "kernels"),
+    [(dtype, cpu_kernels) for dtype in TYPES] + [pytest.param(torch.bfloat16, paired_kernels, marks=BF16)],
+)
+@pytest.mark.parametrize(("kv_heads", "group", "size"), [(1, 1, 16), (2, 3, 32), (3, 1, 80), (1, 6, 64)])
 @pytest.mark.parametrize("window", [1 << 40, 7, 32, 45])
-def test_attention_over_blocks_is_that_over_the_sequence(dtype, kv_heads, group, size, window):
+def test_attention_over_blocks_is_that_over_the_sequence(dtype, kernels, kv_heads, group, size, window):
     """Sequences that end at the first, a middle and the last token of a block, their blocks anywhere."""
     positions = np.array([0, 31, 32, 100, 63, 77])
     counts = positions // BLOCK + 1
     heads = kv_heads * group
-    keys = torch.full((30, kv_heads, size, BLOCK), float("nan"), dtype=dtype)
-    values = torch.full((30, kv_heads, BLOCK, size), float("nan"), dtype=dtype)
+    key_shape, value_shape = (size, BLOCK), (BLOCK, size)
+    if kernels is paired_kernels:
+        key_shape, value_shape = paired_kernels.key_shape(size), paired_kernels.value_shape(size)
+    keys = torch.full((30, kv_heads, *key_shape), float("nan"), dtype=dtype)
+    values = torch.full((30, kv_heads, *value_shape), float("nan"), dtype=dtype)
     tables = np.random.default_rng(0).permutation(30)[: counts.sum()]
     starts = counts.cumsum() - counts
     query = numbers(len(positions), heads + kv_heads, size, dtype=dtype, scale=2.0)
@@ -81,7 +90,6 @@ def test_attention_over_blocks_is_that_over_the_sequence(dtype, kv_heads, group,
         value = qkv[first:, column:].double().unflatten(1, (kv_heads, size)).repeat_interleave(group, 1)
         weights = (torch.einsum("hd,thd->ht", query[i, :heads].double(), key) * 0.2).softmax(-1)
         expected.append(torch.einsum("ht,thd->hd", weights, value))
-    keys, values = keys.nan_to_num(1e9), values.nan_to_num(1e9)  # what a former sequence left
     out = torch.empty(len(positions), heads, size, dtype=dtype)
     scores = np.full((heads, counts.max() * BLOCK), np.nan, np.float32)
     kernels.attend(

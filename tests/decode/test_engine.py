@@ -160,7 +160,7 @@ def test_however_many_threads_sampling_forks_with_one_copy_of_the_packed_weights
     model, tokenizer = tiny()
     monkeypatch.setattr(fused_forward, "TRANSPOSED_BYTES", 0)
     packed, panels = [], packed_product._panels
-    monkeypatch.setattr(packed_product, "_panels", lambda weight: (packed.append(weight), panels(weight))[1])
+    monkeypatch.setattr(packed_product, "_panels", lambda *args: (packed.append(args), panels(*args))[1])
     fork, forked, threads = forked_generator.fork, [], torch.get_num_threads()
     monkeypatch.setattr(forked_generator, "fork", lambda *work: (forked.append(len(packed)), fork(*work))[1])
     torch.set_num_threads(2)

@@ -10,13 +10,38 @@ from whetstone.decode import fused_forward, packed_product
 from whetstone.decode.engine import Engine
 from whetstone.decode.packed_product import FEW, GROUP, PackedProduct, quantised
 from whetstone.records import Sampling
+from whetstone.run.cpu import has_bf16_vectors
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+BF16 = pytest.mark.skipif(not has_bf16_vectors(), reason="needs a CPU with AVX512-BF16")
 LINEARS = [(numbers(37, 70, seed=1), numbers(37, seed=2)), (numbers(64, 70, seed=3), None)]
+
+
+@BF16
+@pytest.mark.parametrize("inputs", [70, 71])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 11, 64, FEW + 1])
+def test_rows_and_weights_of_bf16_are_multiplied_as_in_float64_whatever_rows_are_beside_them(rows, inputs):
+    x, weight, bias = (
+        numbers(rows, inputs).bfloat16(),
+        numbers(37, inputs, seed=1).bfloat16(),
+        numbers(37, seed=2).bfloat16(),
+    )
+    ours = PackedProduct([(weight, bias)])(x)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(
+        ours.double(), F.linear(x.double(), weight.double(), bias.double()), atol=2e-5, rtol=2e-5
+    )
+    assert torch.equal(PackedProduct([(weight, bias)])(x[-1:]), ours[-1:])
+
+
+@pytest.mark.parametrize("width", [3, 16, 37, 64, 100])
+def test_padding_is_never_left_in_a_row(width):
+    weight, x = numbers(width, 8), numbers(9, 8, seed=1)
+    torch.testing.assert_close(PackedProduct([(weight, None)])(x), x @ weight.T)
 
 
 @pytest.mark.parametrize("int8", [False, True])

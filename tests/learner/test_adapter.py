@@ -9,8 +9,9 @@ from tests.tiny_world import logged
 from whetstone import sft
 from whetstone.batch import Row, collate
 from whetstone.dpo import rollout_dpo
+from whetstone.learner import checkpoint
 from whetstone.learner.adapter import adapted, add_adapter, plain_weights, publish, without_adapter
-from whetstone.learner.four_bit import is_rounded
+from whetstone.learner.four_bit import HALVES, is_rounded
 from whetstone.learner.head import chunked_logprobs
 from whetstone.learner.learner import Learner
 from whetstone.learner.next_token import next_token_loss
@@ -115,19 +116,20 @@ def with_adapter(stage, **settings):
     return replace(stage, adapter=AdapterSettings(**({"rank": 4} | settings)))
 
 
-def test_a_stage_trains_an_adapter_saves_both_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch):
-    def room(folder):
-        known = {"epochs": 3, "batch_tokens": 64, "checkpoint_every": 2, "optimizer": {"learning_rate": 5e-3}}
-        inputs = {"model": adder, "data": world["subset"]}
-        return with_adapter(stage(folder, sft.Settings(kind="sft", **known), **inputs))
+def sft_room(folder, world, adder, **settings):
+    known = {"epochs": 3, "batch_tokens": 64, "checkpoint_every": 2, "optimizer": {"learning_rate": 5e-3}}
+    inputs = {"model": adder, "data": world["subset"]}
+    return with_adapter(stage(folder, sft.Settings(kind="sft", **known), **inputs), **settings)
 
-    summary = sft.run(room(tmp_path / "one"))
+
+def test_a_stage_trains_an_adapter_saves_both_and_resumes_to_the_bit(tmp_path, world, adder, monkeypatch):
+    summary = sft.run(sft_room(tmp_path / "one", world, adder))
     losses = logged(tmp_path / "one", "loss")
     assert losses[-1] < losses[0]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 3)
-        sft.run(room(tmp_path / "two" / "one"))
-    assert sft.run(room(tmp_path / "two" / "one")) == summary
+        sft.run(sft_room(tmp_path / "two" / "one", world, adder))
+    assert sft.run(sft_room(tmp_path / "two" / "one", world, adder)) == summary
     for artifact in ("model", "adapter"):
         assert hash_folder(tmp_path / "two" / "one" / artifact) == hash_folder(tmp_path / "one" / artifact)
     merged, _ = load(tmp_path / "one" / "model")
@@ -203,31 +205,76 @@ def rounded_to_nf4(weight: torch.Tensor) -> torch.Tensor:
     from bitsandbytes.functional import get_4bit_type
 
     levels = get_4bit_type("nf4", device="cpu")
-    blocks = weight.reshape(-1, 64)
+    blocks = torch.nn.functional.pad(weight.flatten(), (0, -weight.numel() % 64)).reshape(-1, 64)
     largest = blocks.abs().amax(1, keepdim=True)
     nearest = (blocks / largest)[..., None].sub(levels).abs().argmin(-1)
-    return (levels[nearest] * largest).reshape(weight.shape)
+    return (levels[nearest] * largest).flatten()[: weight.numel()].reshape(weight.shape)
+
+
+def rounded_model(dtype, dora: bool = False, **shape):
+    """A model in 4 bits with an adapter at its start, and a plain one of its plain weights."""
+    pytest.importorskip("bitsandbytes")
+    model, plain_model = (random_model("llama", VOCABULARY, dtype, **shape) for _ in range(2))
+    add_adapter(model, AdapterSettings(rank=2, weights="nf4", dora=dora), seed=0)
+    publish(plain_weights(model), plain_model)
+    return model, plain_model
+
+
+def logprobs(model) -> torch.Tensor:
+    return torch.cat(Learner(model, VOCABULARY, CPU).row_logprobs(ROWS))
+
+
+# rows of whole blocks of 64 numbers; rows of one block and a half; rows of less than one, with a last block that is not full
+SHAPES = [{"intermediate_size": 128}, {"intermediate_size": 96}, {"hidden_size": 16, "intermediate_size": 18}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["whole", "half", "part"])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_plain_weights_are_the_rounded_ones_and_products_are_computed_with_them(dtype, shape):
+    """On CPUs with AVX-512 bitsandbytes reads the scales by another kernel (four_bit.py)."""
+    model, plain_model = rounded_model(dtype, **shape)
+    assert is_rounded(model)
+    stored = random_model("llama", VOCABULARY, dtype, **shape)
+    changed = 0
+    for name, p in stored.named_parameters():
+        plain = plain_model.get_parameter(name)
+        if "proj" in name:
+            wanted = rounded_to_nf4(p.detach().float())
+            assert (plain.float() - wanted).abs().max() < 0.02 * wanted.abs().max(), name  # the scales are rounded too
+            changed += 1
+        else:
+            assert torch.equal(plain, p)
+    assert changed == 14
+    assert torch.allclose(logprobs(model), logprobs(plain_model), atol=1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype", HALVES[:2])
+def test_plain_weights_in_4_bits_stay_the_same_in_passes_and_come_back_with_a_checkpoint(dtype, tmp_path):
+    """On CPUs with AVX-512 for bfloat16 bitsandbytes would repack them in the first pass without gradient."""
+    model, plain_model = rounded_model(dtype)
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    learner = Learner(model, VOCABULARY, CPU)
+    learner.row_logprobs(ROWS)
+    learner.forward_backward([collate(ROWS)], next_token_loss)
+    for name, weight in plain_weights(model):
+        assert torch.equal(weight, plain_model.get_parameter(name)), name
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+    learner.step(1e-2)
+    learner.row_logprobs(ROWS)
+    checkpoint.save(tmp_path, 1, learner, {})
+    again = rounded_model(dtype)[0]
+    assert checkpoint.load_newest(tmp_path, Learner(again, VOCABULARY, CPU)) == (1, {})
+    for (name, weight), (_, other) in zip(plain_weights(model), plain_weights(again), strict=True):
+        assert torch.equal(weight, other), name
+        assert torch.equal(weight, plain_model.get_parameter(name)) == ("proj" not in name), name
+    assert torch.equal(logprobs(model), logprobs(again))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_adapter_beside_weights_in_4_bits_learns_from_the_rounded_ones(dtype):
-    """Gradient and merged weights are those of a plain model with the rounded weights; the adapter is in fp32."""
-    pytest.importorskip("bitsandbytes")
-    model = random_model("llama", VOCABULARY, dtype)
-    stored = {name: p.detach().clone() for name, p in model.named_parameters()}
-    add_adapter(model, AdapterSettings(rank=2, weights="nf4"), seed=0)
-    assert is_rounded(model) and all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
-    plain_model = random_model("llama", VOCABULARY, dtype)
-    publish(plain_weights(model), plain_model)
-    changed = 0
-    for name, p in plain_model.named_parameters():
-        if "proj" in name:
-            wanted = rounded_to_nf4(stored[name].float())
-            assert (p.float() - wanted).abs().max() < 0.02 * wanted.abs().max()  # the scales are rounded too
-            changed += 1
-        else:
-            assert torch.equal(p, stored[name])
-    assert changed == 14
+    """The gradient is that of a plain model with the rounded weights; the adapter is in fp32."""
+    model, plain_model = rounded_model(dtype)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     add_adapter(plain_model, AdapterSettings(rank=2), seed=0)
     losses, gradients = zip(*(gradient_in_fp32(m) for m in (model, plain_model)), strict=True)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6 if dtype == torch.float32 else 2e-2)
@@ -235,6 +282,14 @@ def test_an_adapter_beside_weights_in_4_bits_learns_from_the_rounded_ones(dtype)
     for name, wanted in gradients[1].items():
         bound = 1e-5 if dtype == torch.float32 else 5e-2
         assert (gradients[0][name] - wanted).abs().max() <= bound * wanted.abs().max(), name
+
+
+def test_dora_beside_weights_in_4_bits_begins_at_the_rounded_ones():
+    """The lengths of the rows, which peft reads by itself, are those of the rounded weights."""
+    (model, plain_model), (_, base) = rounded_model(torch.float32, dora=True), rounded_model(torch.float32)
+    for name, p in plain_model.named_parameters():
+        assert torch.allclose(p, base.get_parameter(name), rtol=1e-5), name
+    assert torch.allclose(logprobs(model), logprobs(base), atol=1e-5)
 
 
 def gradient_in_fp32(model) -> tuple[float, dict[str, torch.Tensor]]:
@@ -256,3 +311,25 @@ def test_a_stage_beside_weights_in_4_bits_samples_and_saves_what_it_trained(tmp_
     name = "model.layers.0.mlp.down_proj.weight"
     a, b = saved.get_parameter(name), base.get_parameter(name)
     assert 0.02 < (a - b).norm() / b.norm() < 0.3  # rounded, and trained
+
+
+def test_a_stage_beside_weights_in_4_bits_resumes_to_the_bit_and_saves_the_rounded_ones(
+    tmp_path, world, adder, monkeypatch
+):
+    pytest.importorskip("bitsandbytes")
+    rooms = [sft_room(tmp_path / name / "s", world, adder, weights="nf4") for name in ("undisturbed", "killed")]
+    summary = sft.run(rooms[0])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        sft.run(rooms[1])
+    assert sft.run(rooms[1]) == summary
+    for artifact in ("model", "adapter"):
+        assert hash_folder(rooms[0].folder / artifact) == hash_folder(rooms[1].folder / artifact)
+    merged, base = load(rooms[0].folder / "model")[0], load(adder)[0]
+    with torch.no_grad():
+        for name, p in base.named_parameters():
+            if "proj" in name:
+                p.copy_(rounded_to_nf4(p))
+    wanted = peft.PeftModel.from_pretrained(base, rooms[0].folder / "adapter").merge_and_unload()
+    for (name, ours), (_, theirs) in zip(merged.named_parameters(), wanted.named_parameters(), strict=True):
+        assert (ours - theirs).abs().max() < 0.02 * theirs.abs().max(), name  # the scales are rounded too

@@ -59,22 +59,22 @@ def _bits_of_float(context, number):
     return types.int32(types.float32), code
 
 
-def _to_fp32(number):  # from an element of an array
+def to_fp32(number):  # from an element of an array
     raise NotImplementedError
 
 
-@overload(_to_fp32, inline="always")
+@overload(to_fp32, inline="always")
 def _to_fp32_code(number):
     if number == types.uint16:
         return lambda number: _float_of_bits(np.int32(number) << np.int32(16))
     return lambda number: number
 
 
-def _from_fp32(number, array):  # to an element of `array`, rounded to the nearest, ties to even
+def from_fp32(number, array):  # to an element of `array`, rounded to the nearest, ties to even
     raise NotImplementedError
 
 
-@overload(_from_fp32, inline="always")
+@overload(from_fp32, inline="always")
 def _from_fp32_code(number, array):
     if array.dtype == types.uint16:
 
@@ -112,13 +112,13 @@ def norm(x, delta, weight, eps, out):
     for i in range(x.shape[0]):
         if delta is not None:
             for c in range(x.shape[1]):
-                x[i, c] += _to_fp32(delta[i, c])
+                x[i, c] += to_fp32(delta[i, c])
         total = np.float32(0)
         for c in range(x.shape[1]):
             total += x[i, c] * x[i, c]
         scale = np.float32(1) / np.sqrt(total / width + eps)
         for c in range(x.shape[1]):
-            out[i, c] = _from_fp32(x[i, c] * scale * _to_fp32(weight[c]), out)
+            out[i, c] = from_fp32(x[i, c] * scale * to_fp32(weight[c]), out)
 
 
 @compiled
@@ -133,11 +133,11 @@ def rotary(x, size, cos, sin, positions, out):
         for h in range(out.shape[1]):
             at = h * size
             for d in range(half):
-                a, b = _to_fp32(x[i, at + d]), _to_fp32(x[i, at + half + d])
-                out[i, h, d] = _from_fp32(a * cos[p, d] - b * sin[p, d], out)
-                out[i, h, half + d] = _from_fp32(b * cos[p, d] + a * sin[p, d], out)
+                a, b = to_fp32(x[i, at + d]), to_fp32(x[i, at + half + d])
+                out[i, h, d] = from_fp32(a * cos[p, d] - b * sin[p, d], out)
+                out[i, h, half + d] = from_fp32(b * cos[p, d] + a * sin[p, d], out)
             for d in range(2 * half, size):
-                out[i, h, d] = x[i, at + d]
+                out[i, h, d] = from_fp32(to_fp32(x[i, at + d]), out)
 
 
 @compiled
@@ -146,9 +146,9 @@ def gate(gate_up, out):
     width = out.shape[1]
     for i in range(out.shape[0]):
         for c in range(width):
-            g = _to_fp32(gate_up[i, c])
+            g = to_fp32(gate_up[i, c])
             sigmoid = np.float32(1) / (np.float32(1) + exp(min(-g, np.float32(87))))
-            out[i, c] = _from_fp32(g * sigmoid * _to_fp32(gate_up[i, width + c]), out)
+            out[i, c] = from_fp32(g * sigmoid * to_fp32(gate_up[i, width + c]), out)
 
 
 # --- the key/value cache
@@ -188,7 +188,7 @@ def attend(query, keys, values, tables, starts, positions, window, scaling, scor
     for i in range(n):
         for h in range(heads):
             for d in range(size):
-                scaled[h, d] = _to_fp32(query[i, h, d]) * scaling
+                scaled[h, d] = to_fp32(query[i, h, d]) * scaling
                 total[h * size + d] = np.float32(0)
         end = positions[i] + 1
         first = max(0, end - window)
@@ -206,7 +206,7 @@ def attend(query, keys, values, tables, starts, positions, window, scaling, scor
             _add_values(scores, flat_values, block, after, kv_heads, group, size, b * BLOCK, low, high, total)
         for h in range(heads):
             for d in range(size):
-                out[i, h, d] = _from_fp32(total[h * size + d], out)
+                out[i, h, d] = from_fp32(total[h * size + d], out)
 
 
 @inlined

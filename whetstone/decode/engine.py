@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from whetstone import model as models
 from whetstone.chat import Chat
 from whetstone.decode.decoding import Decoding, Piece
@@ -17,6 +19,7 @@ from whetstone.records import Completion, Prompt, Sampling
 from whetstone.template import set_thinking
 
 PREFILL_TOKENS = 8192  # of prompts in one step; longer ones are run in parts, while others decode
+CACHED_PREFILL_TOKENS = 1024  # in bf16 on a CPU, whose caches hold what passes between the products of so many
 
 Controls = Callable[[Prompt], Control]  # makes the control of each completion
 
@@ -38,12 +41,14 @@ class Engine:
 
     def __init__(
         self, model: Any, tokenizer: Any, max_batch: int = 256,
-        cache_bytes: int | None = None, prefill_tokens: int = PREFILL_TOKENS, row_block: int = 0, int8: bool = False,
+        cache_bytes: int | None = None, prefill_tokens: int | None = None, row_block: int = 0, int8: bool = False,
     ):  # fmt: skip
         self.model = model
         self.chat = Chat(tokenizer, model.generation_config.eos_token_id)
         self.max_batch = max_batch
-        self.prefill_tokens = prefill_tokens
+        weight = next(model.parameters())
+        cached = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+        self.prefill_tokens = prefill_tokens or (CACHED_PREFILL_TOKENS if cached else PREFILL_TOKENS)
         self.runner = ModelRunner(model, self.chat.size, cache_bytes, row_block, int8)
 
     def generate(

@@ -19,10 +19,12 @@ import torch.nn.functional as F
 
 from whetstone.decode import cpu_kernels
 from whetstone.decode.cpu_kernels import array
+from whetstone.decode.cpu_step import CpuStep
 from whetstone.decode.kv_cache import KVCache
 from whetstone.decode.packed_product import Linear, PackedProduct, joined_bias
 from whetstone.decode.paged_attention import QKV
 from whetstone.longrope import tables
+from whetstone.run.cpu import has_bf16_vectors
 
 Product = Callable[[torch.Tensor], torch.Tensor]  # (T, in) -> (T, out)
 Norm = tuple[torch.Tensor, float]  # weight (C,) and epsilon
@@ -55,7 +57,11 @@ def products(model: Any, int8: bool = False) -> Products:
     size = sum(p.nbytes for p in model.parameters())
     if int8:
         return partial(PackedProduct, int8=True)
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or size > PACKED_BYTES:
+    if weight.device.type != "cpu" or size > PACKED_BYTES:
+        return _plain
+    if weight.dtype == torch.bfloat16 and has_bf16_vectors():
+        return PackedProduct
+    if weight.dtype != torch.float32:
         return _plain
     return _transposed if size <= TRANSPOSED_BYTES else PackedProduct
 
@@ -88,24 +94,35 @@ class FusedForward:
         multiplied = multiplied or products(model)
         self.layers = [_read_layer(layer, multiplied) for layer in self.base.layers]
         self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
+        self.step = self._cpu_step() if on_cpu and isinstance(self.layers[0].qkv, PackedProduct) else None
         self.rotary = Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
         ops, group, size = self.ops, self.group, self.head_size
         x = self.base.embed_tokens(ids)  # (T, C)
         x = x.float() if ops.fp32 else x
-        normed = ops.norm(x, 0)
         angles = self.rotary.angles(positions)
+        if self.step is not None and cache.only_decodes(len(ids)) and self.step.fits(len(ids)):
+            return self.step(x, *(array(part) for part in angles), cache)
+        normed = ops.norm(x, 0)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(normed)  # (T, (H + 2 K) D)
             kv_heads = qkv.shape[1] // size // (group + 2)
             rotated = (group + 1) * kv_heads  # queries and keys
-            heads = QKV(ops.rotary(qkv, rotated, size, angles), qkv, rotated * size, kv_heads)
+            rotated_heads = ops.rotary(qkv, rotated, size, angles)
+            heads = QKV(rotated_heads, qkv, rotated * size, kv_heads)
+            if qkv.dtype != rotated_heads.dtype:  # packed products in bf16 are given in fp32
+                heads = QKV(rotated_heads, qkv[:, rotated * size :].to(rotated_heads.dtype), 0, kv_heads)
             window = None if layer.window is None or layer.window >= cache.length else layer.window
             attended = cache.attend(number, heads, self.scaling, window)  # (T, H, D)
             normed = ops.norm(x, 2 * number + 1, layer.out(attended.flatten(1)))
             normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
         return normed
+
+    def _cpu_step(self) -> CpuStep:
+        products = [layer[:4] for layer in self.layers]
+        windows = [layer.window for layer in self.layers]
+        return CpuStep(products, self.ops.norms, windows, self.head_size, self.group, self.scaling)
 
 
 # --- rotary embedding
@@ -220,12 +237,12 @@ class _CpuOps:
         return out
 
     def rotary(self, qkv: torch.Tensor, count: int, size: int, angles: Angles) -> torch.Tensor:
-        out = qkv.new_empty(len(qkv), count, size)
+        out = qkv.new_empty(len(qkv), count, size, dtype=self.dtype)
         cpu_kernels.rotary(array(qkv), size, array(angles.cos), array(angles.sin), array(angles.positions), array(out))
         return out
 
     def gate(self, gate_up: torch.Tensor) -> torch.Tensor:
-        out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+        out = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2, dtype=self.dtype)
         cpu_kernels.gate(array(gate_up), array(out))
         return out
 

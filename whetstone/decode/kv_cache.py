@@ -2,7 +2,7 @@
 
 A call of the model runs a flat row of T tokens: first prefills (prompts, or parts of them), then one token of each decoding
 sequence. `begin` announces them; `attend`, once per layer, writes their keys and values and returns their attention. For the
-compiled kernels on a CPU keys lie transposed, (D, BLOCK).
+compiled kernels on a CPU keys lie transposed, (D, BLOCK), and bf16 in pairs where the CPU multiplies such.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from whetstone.attention import Segments, attend_segments, packed_attention
-from whetstone.decode import cpu_kernels
+from whetstone.decode import cpu_kernels, paired_kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
 from whetstone.decode.paged_attention import NO_WINDOW, QKV, CpuDecodes, DeviceDecodes, attend_prefill, padded_tables
 from whetstone.decode.simd import LANES
+from whetstone.run.cpu import has_bf16_vectors
 
 Prefill = tuple[list[int], int, int]  # a block table, and its tokens `start` to `start` + `count` - 1
 
@@ -42,9 +43,14 @@ class KVCache:
         self.kernels = kernels
         self.batch_invariant = batch_invariant
         self.compiled = kernels is None and on_cpu and dtype in cpu_kernels.TYPES and head_size % LANES == 0
-        key_shape = (head_size, BLOCK) if self.compiled else (BLOCK, head_size)
+        self.paired = self.compiled and dtype == torch.bfloat16 and has_bf16_vectors()
+        key_shape, value_shape = (BLOCK, head_size), (BLOCK, head_size)
+        if self.paired:
+            key_shape, value_shape = paired_kernels.key_shape(head_size), paired_kernels.value_shape(head_size)
+        elif self.compiled:
+            key_shape = (head_size, BLOCK)
         self.keys = _uninitialised((layers, blocks, kv_heads, *key_shape), dtype, device)
-        self.values = _uninitialised((layers, blocks, kv_heads, BLOCK, head_size), dtype, device)
+        self.values = _uninitialised((layers, blocks, kv_heads, *value_shape), dtype, device)
         if self.compiled:
             self._keys, self._values = array(self.keys), array(self.values)
 
@@ -90,7 +96,7 @@ class KVCache:
         self._tokens = len(self._block)
         if self.compiled:
             if tables:
-                self._decodes = CpuDecodes(tables, own)
+                self._decodes = CpuDecodes(tables, own, paired_kernels if self.paired else cpu_kernels)
             return
         self._segments = Segments([count for _, _, count in prefills], self.keys.device) if prefills else None
         cached = [np.array(table, dtype=np.int64) for table, start, _ in prefills if start]
@@ -101,6 +107,19 @@ class KVCache:
         self._block, self._offset, flat, lengths, *self._cached_tables = parts
         if tables:
             self._decodes = self._device_decodes(flat.view(padded.shape), lengths)
+
+    def only_decodes(self, tokens: int) -> bool:
+        """Whether so many tokens are one of each sequence, without padding, and compiled kernels write and read the cache."""
+        return self.compiled and not self._prefills and tokens == self._tokens
+
+    def decoding(self, heads: int) -> tuple[Any, ...]:
+        """What cpu_step.py needs for `only_decodes` with so many query heads: the memory of all layers, also in pairs, where
+        the tokens are written, the blocks that each reads, and a buffer for scores."""
+        memory = self._keys, self._values
+        pairs = [x.view(np.uint32)[..., 0] for x in memory] if self.paired else memory
+        decodes = self._decodes
+        reads = decodes.tables, decodes.starts, decodes.positions, decodes.scores(heads)
+        return *memory, *pairs, self._block, self._offset, *reads
 
     def begin_decodes(self, positions: torch.Tensor, tables: torch.Tensor) -> None:
         """`begin` without prefills, from tensors alone, so that it can be captured in a CUDA graph.
@@ -150,7 +169,8 @@ class KVCache:
         places = self._block, self._offset
         if self.compiled:
             memory = self._keys[layer], self._values[layer]
-            cpu_kernels.store_kv(array(query_key), array(source), column, *places, *memory)
+            kernels = paired_kernels if self.paired else cpu_kernels
+            kernels.store_kv(array(query_key), array(source), column, *places, *memory)
         elif self.kernels is not None:
             self.kernels.store_kv(query_key, source, column, *places, self.keys[layer], self.values[layer])
         else:
@@ -178,9 +198,12 @@ class KVCache:
     def _gather(self, layer: int, table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (K, length, D) of the first tokens in a table's blocks."""
         blocks = table[: blocks_for(length)]
-        keys = self.keys[layer][blocks]  # (blocks, K, D, BLOCK) if compiled, otherwise (blocks, K, BLOCK, D)
-        keys = keys.transpose(2, 3) if self.compiled else keys
-        return tuple(x.transpose(0, 1).flatten(1, 2)[:, :length] for x in (keys, self.values[layer][blocks]))
+        keys, values = self.keys[layer][blocks], self.values[layer][blocks]
+        if self.paired:
+            keys, values = keys.transpose(2, 3).flatten(3), values.transpose(3, 4).flatten(2, 3)
+        elif self.compiled:
+            keys = keys.transpose(2, 3)
+        return tuple(x.transpose(0, 1).flatten(1, 2)[:, :length] for x in (keys, values))  # of (blocks, K, BLOCK, D)
 
 
 @lru_cache

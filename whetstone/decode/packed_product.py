@@ -20,56 +20,66 @@ import torch
 import torch.nn.functional as F
 
 from whetstone.decode.cpu_kernels import array, compiled
-from whetstone.decode.simd import LANES, element, fma, load, load_if, prefetch, store, times, zeros
+from whetstone.decode.simd import LANES, add_times, element, fma, load, prefetch, store, tile, times, zeros
+from whetstone.run.cpu import has_wide_vectors
 
-ROWS = 6  # that one pass over a panel multiplies: so many sums and a panel's vector fit the registers of AVX2
+ROWS = 6  # that one pass over panels multiplies at most
 ABREAST = 4  # panels that are read at once for a single row, whose sums would otherwise wait for each other
-FEW = 256  # rows; the BLAS is as fast with more
+PANELS = (
+    ABREAST if has_wide_vectors() else 1
+)  # that are read at once for more rows: their sums have to fit the registers
+CHUNK = 24 * ROWS  # rows that stay in the cache while all panels pass
+FEW = 256  # rows; with more the BLAS is as fast where vectors are not wide
 GROUP = 32  # inputs whose weights of 8 bits have a scale
-AHEAD = 512  # elements that are prefetched
+PADDING = ABREAST * LANES  # numbers that are written after the last row
+AHEAD = 512  # elements that are prefetched for a single row
 SHARE = 1 << 20  # multiplications that are worth a thread
 
 Linear = tuple[torch.Tensor, torch.Tensor | None]  # weight (O, I), bias (O,)
 
 
 class PackedProduct:
-    """x (T, I) -> (T, O): the products with all of `linears`, side by side. `int8`: with weights of 8 bits.
+    """x (T, I) -> (T, O) in fp32: the products with all of `linears`, side by side. `int8`: with weights of 8 bits.
 
-    With more than FEW rows it multiplies by the given weights, or by what the 8 bits stand for.
+    Weights of bf16 are for processors with AVX512-BF16; x is rounded to bf16 then.
     """
 
     def __init__(self, linears: Sequence[Linear], int8: bool = False):
         weight = torch.cat([weight for weight, _ in linears]) if len(linears) > 1 else linears[0][0]
         self.linears = linears
         self.width, self.inputs = weight.shape
+        self.dtype = weight.dtype
         self.bias = joined_bias(linears)
-        self.scales: np.ndarray | None = None  # (panels, groups of inputs, LANES), flat
+        self.scales: np.ndarray | None = None
         if int8:
             weight, scales = quantised(weight)
-            self.scales, self.linears = array(_panels(scales).flatten()), []
-        self.panels = array(_panels(weight))
+            self.panels, self.scales = (array(_panels(x, ABREAST * LANES)) for x in (weight, scales))
+            self.linears = []
+        else:
+            self.panels = _panels(_paired(weight), PANELS * LANES).numpy()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > FEW:
+        if not packed_is_faster(len(x)):
             return self._many(x)
-        flat = torch.empty(len(x) * self.width + ABREAST * LANES)
-        self._multiply(array(x), array(flat))
+        flat = torch.empty(len(x) * self.width + PADDING)
+        self._multiply(_paired(x.to(self.dtype)).numpy(), array(flat))
         out = flat[: len(x) * self.width].view(len(x), self.width)
         return out if self.bias is None else out.add_(self.bias)
 
     def _multiply(self, x: np.ndarray, out: np.ndarray) -> None:
         """By as many threads as torch has, if there is work for them."""
-        panels = self.width // LANES
-        if len(x) == 1:
-            panels = -(-self.width // LANES)
-        elif self.width % LANES:  # before the others: its padding is written to the next row's first columns
-            multiply(x, self.panels, self.scales, self.width, out, panels, panels + 1)
-        parts = max(1, min(torch.get_num_threads(), len(x) * self.width * self.inputs // SHARE))
-        bounds = [panels * part // parts // ABREAST * ABREAST for part in range(parts)] + [panels]
 
         def part(first: int, last: int) -> None:
-            multiply(x, self.panels, self.scales, self.width, out, first, last)
+            if self.scales is None:
+                multiply(x, self.panels, self.width, out, first, last)
+            else:
+                multiply_bytes(x, self.panels, self.scales, self.width, out, first, last)
 
+        panels = self.width // LANES // ABREAST * ABREAST
+        if panels * LANES < self.width:  # before the others: its padding is written to the next row's first columns
+            part(panels, panels + ABREAST)
+        parts = max(1, min(torch.get_num_threads(), len(x) * self.width * self.inputs // SHARE))
+        bounds = [panels * i // parts // ABREAST * ABREAST for i in range(parts)] + [panels]
         if parts == 1:
             part(0, panels)
         else:
@@ -78,10 +88,14 @@ class PackedProduct:
     def _many(self, x: torch.Tensor) -> torch.Tensor:
         if self.scales is None:
             return torch.cat([F.linear(x, *linear) for linear in self.linears], -1)
-        weight = torch.from_numpy(self.panels).float()  # (panels, I, LANES)
-        scales = torch.from_numpy(self.scales).view(len(weight), -1, LANES)
+        weight, scales = torch.from_numpy(self.panels).float(), torch.from_numpy(self.scales)
         weight *= scales.repeat_interleave(GROUP, 1)[:, : self.inputs]
         return F.linear(x, weight.transpose(1, 2).flatten(0, 1)[: self.width], self.bias)
+
+
+def packed_is_faster(rows: int) -> bool:
+    """Than the BLAS, for so many rows."""
+    return rows <= FEW or PANELS > 1
 
 
 @lru_cache
@@ -103,128 +117,102 @@ def joined_bias(linears: Sequence[Linear]) -> torch.Tensor | None:
     return torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in linears])
 
 
-def _panels(weight: torch.Tensor) -> torch.Tensor:
-    """(O, I) -> (panels, I, LANES), with zeros after the last output. Their number is a multiple of ABREAST."""
+def _paired(x: torch.Tensor) -> torch.Tensor:
+    """bf16 (…, I) -> uint32 (…, I/2), two numbers in each, the last with a zero if their number is odd; else x as it is."""
+    if x.dtype != torch.bfloat16:
+        return x
+    return F.pad(x, (0, x.shape[-1] % 2)).contiguous().view(torch.uint32)
+
+
+def _panels(weight: torch.Tensor, width: int) -> torch.Tensor:
+    """(O, I) -> (panels, I, width), with zeros after the last output: ABREAST * LANES outputs, or a multiple of that."""
     missing = -len(weight) % (ABREAST * LANES)
-    weight = F.pad(weight, (0, 0, 0, missing)) if missing else weight
-    return weight.view(-1, LANES, weight.shape[1]).transpose(1, 2).contiguous()
+    whole = weight.new_zeros(len(weight) + missing, weight.shape[1]) if missing else weight
+    if missing:
+        whole[: len(weight)] = weight
+    return whole.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
 
 
 @compiled
-def multiply(x, panels, scales, width, out, first, last):
-    """x (T, I) times panels (…, I, LANES) `first` to `last` - 1: to the first T * O of `out` (T * O + ABREAST * LANES,), which
-    has room for padding."""
+def multiply(x, panels, width, out, first, last):
+    """x (T, I) times the panels `first` to `last` - 1 of weights (…, I, PANELS * LANES): to the first T * O of `out`
+    (T * O + PADDING,), which has room for padding."""
     rows, size = x.shape
-    flat = panels.reshape(-1)
+    numbers, flat, step = x.reshape(-1), panels.reshape(-1), PANELS * LANES
+    if rows == 1:
+        apart = LANES if PANELS == ABREAST else size * LANES  # how far the panels that are read at once lie apart
+        for panel in range(first, last, ABREAST):
+            at, place = panel * size * LANES, panel * LANES
+            tile(numbers, 0, size, flat, at, apart, step, AHEAD, size, out, place, width, 1, 1, ABREAST, 0)
+        return
+    for row in range(0, rows, CHUNK):
+        count = min(CHUNK, rows - row)
+        for panel in range(
+            last - PANELS, first - 1, -PANELS
+        ):  # padding is written to columns that are written again later
+            at, place = panel * size * LANES, row * width + panel * LANES
+            _some_rows(numbers, row * size, count, flat, at, LANES, step, size, out, place, width)
+
+
+@compiled
+def multiply_bytes(x, panels, scales, width, out, first, last):
+    """The same with weights of 8 bits, ABREAST panels in one, (…, I, ABREAST * LANES), and scales (…, groups of inputs,
+    ABREAST * LANES)."""
+    rows, size = x.shape
+    numbers, flat, scales = x.reshape(-1), panels.reshape(-1), scales.reshape(-1)
     if rows == 1:
         for panel in range(first, last, ABREAST):
-            _one_row(x.reshape(-1), flat, scales, panel, size, out)
+            _one_row_of_bytes(numbers, flat, scales, panel, size, out)
         return
-    grouped = _grouped_rows(x)
-    wide = np.empty(size * LANES if scales is not None else 0, np.float32)
-    for panel in range(first, last):
-        if scales is not None:
-            _widen(flat, scales, panel, size, wide)
-        for row in range(0, rows, ROWS):
-            place = row * width + panel * LANES
-            if scales is not None:
-                _some_rows(grouped, row * size, wide, 0, size, out, place, width, rows - row)
-            else:
-                _some_rows(grouped, row * size, flat, panel * size * LANES, size, out, place, width, rows - row)
+    wide = np.empty(PANELS * size * LANES, np.float32)
+    for panel in range(last - PANELS, first - 1, -PANELS):
+        _widen(flat, scales, panel, size, wide)
+        _some_rows(numbers, 0, rows, wide, 0, size * LANES, LANES, size, out, panel * LANES, width)
 
 
 @compiled
-def _widen(flat, scales, panel, size, wide):
-    """A panel of 8 bits in fp32: (I * LANES,)."""
-    at, at_scale = panel * size * LANES, panel * ((size + GROUP - 1) // GROUP) * LANES
-    for start in range(0, size, GROUP):
-        scale = load_if(scales, at_scale)
-        at_scale += LANES
-        for i in range(start, min(size, start + GROUP)):
-            store(wide, i * LANES, times(load(flat, at), scale))
-            at += LANES
+def _some_rows(x, at_x, rows, flat, at, apart, step, size, out, place, width):
+    """`rows` rows of x (…, I), from `at_x` on, times PANELS panels, from `at` on: to `place` of `out`, `width` apart."""
+    for left in range((rows + ROWS - 1) // ROWS, 0, -1):
+        count = (rows + left - 1) // left  # passes of about equally many rows
+        tile(x, at_x, size, flat, at, apart, step, None, size, out, place, width, count, ROWS, PANELS, 0)
+        at_x, place, rows = at_x + count * size, place + count * width, rows - count
 
 
 @compiled
-def _grouped_rows(x):
-    """(T, I) -> (groups * I * ROWS,): for each group of ROWS rows and each input the numbers of these rows."""
-    rows, size = x.shape
-    grouped = np.zeros((rows + ROWS - 1) // ROWS * ROWS * size, np.float32)
-    for row in range(rows):
-        first = row // ROWS * ROWS * size + row % ROWS
+def _widen(flat, scales, first, size, wide):
+    """PANELS panels of 8 bits, from `first` on, in fp32: (PANELS * I * LANES,)."""
+    step = ABREAST * LANES
+    for panel in range(PANELS):
+        column = (first + panel) // ABREAST * step * size + (first + panel) % ABREAST * LANES
+        at_scale = (first + panel) // ABREAST * step * ((size + GROUP - 1) // GROUP) + (first + panel) % ABREAST * LANES
         for i in range(size):
-            grouped[first + i * ROWS] = x[row, i]
-    return grouped
+            weights = times(load(flat, column + i * step), load(scales, at_scale + i // GROUP * step))
+            store(wide, (panel * size + i) * LANES, weights)
 
 
 @compiled
-def _one_row(x, flat, scales, panel, size, out):
-    """x (I,) times ABREAST panels from `panel` on."""
-    groups = (size + GROUP - 1) // GROUP
-    step, scale_step = size * LANES, groups * LANES
-    at, at_scale = panel * step, panel * scale_step
+def _one_row_of_bytes(x, flat, scales, panel, size, out):
+    """x (I,) times ABREAST panels of 8 bits from `panel` on. The sum of a group's inputs is multiplied by their scale."""
+    step, block = ABREAST * LANES, panel // ABREAST
+    at, at_scale = block * size * step, block * ((size + GROUP - 1) // GROUP) * step
     a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    for group in range(groups):
-        scale_a, scale_b = load_if(scales, at_scale), load_if(scales, at_scale + scale_step)
-        scale_c, scale_d = load_if(scales, at_scale + 2 * scale_step), load_if(scales, at_scale + 3 * scale_step)
-        at_scale += LANES
-        for i in range(group * GROUP, min(size, (group + 1) * GROUP)):
-            for number in range(ABREAST):
-                prefetch(flat, at + number * step + AHEAD)
-            a = fma(a, element(x, i), times(load(flat, at), scale_a))
-            b = fma(b, element(x, i), times(load(flat, at + step), scale_b))
-            c = fma(c, element(x, i), times(load(flat, at + 2 * step), scale_c))
-            d = fma(d, element(x, i), times(load(flat, at + 3 * step), scale_d))
-            at += LANES
+    for start in range(0, size, GROUP):
+        sum_a, sum_b, sum_c, sum_d = zeros(), zeros(), zeros(), zeros()
+        for i in range(start, min(size, start + GROUP)):
+            prefetch(flat, at + AHEAD * 4)  # bytes
+            sum_a = fma(sum_a, element(x, i), load(flat, at))
+            sum_b = fma(sum_b, element(x, i), load(flat, at + LANES))
+            sum_c = fma(sum_c, element(x, i), load(flat, at + 2 * LANES))
+            sum_d = fma(sum_d, element(x, i), load(flat, at + 3 * LANES))
+            at += step
+        a = add_times(a, sum_a, load(scales, at_scale))
+        b = add_times(b, sum_b, load(scales, at_scale + LANES))
+        c = add_times(c, sum_c, load(scales, at_scale + 2 * LANES))
+        d = add_times(d, sum_d, load(scales, at_scale + 3 * LANES))
+        at_scale += step
     column = panel * LANES
     store(out, column, a)
     store(out, column + LANES, b)
     store(out, column + 2 * LANES, c)
     store(out, column + 3 * LANES, d)
-
-
-@compiled
-def _some_rows(grouped, at_row, flat, at, size, out, place, width, left):
-    """The next ROWS rows, of which `left` are there at most, times the panel at `at`: to `place` of `out`, `width` apart."""
-    if left <= 4:
-        _four_rows(grouped, at_row, flat, at, size, out, place, width, left)
-        return
-    a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
-    for _ in range(size):
-        weights = load(flat, at)
-        a = fma(a, element(grouped, at_row), weights)
-        b = fma(b, element(grouped, at_row + 1), weights)
-        c = fma(c, element(grouped, at_row + 2), weights)
-        d = fma(d, element(grouped, at_row + 3), weights)
-        e = fma(e, element(grouped, at_row + 4), weights)
-        f = fma(f, element(grouped, at_row + 5), weights)
-        at += LANES
-        at_row += ROWS
-    store(out, place, a)
-    store(out, place + width, b)
-    store(out, place + 2 * width, c)
-    store(out, place + 3 * width, d)
-    store(out, place + 4 * width, e)
-    if left > 5:
-        store(out, place + 5 * width, f)
-
-
-@compiled
-def _four_rows(grouped, at_row, flat, at, size, out, place, width, left):
-    """The same for the last four rows or fewer."""
-    a, b, c, d = zeros(), zeros(), zeros(), zeros()
-    for _ in range(size):
-        weights = load(flat, at)
-        a = fma(a, element(grouped, at_row), weights)
-        b = fma(b, element(grouped, at_row + 1), weights)
-        c = fma(c, element(grouped, at_row + 2), weights)
-        d = fma(d, element(grouped, at_row + 3), weights)
-        at += LANES
-        at_row += ROWS
-    store(out, place, a)
-    if left > 1:
-        store(out, place + width, b)
-    if left > 2:
-        store(out, place + 2 * width, c)
-    if left > 3:
-        store(out, place + 3 * width, d)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from whetstone.decode import cpu_kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
 
 NO_WINDOW = 1 << 40  # tokens
@@ -44,9 +43,10 @@ class QKV(NamedTuple):
 
 
 class CpuDecodes:
-    """One token of each of B sequences, by the compiled kernel."""
+    """One token of each of B sequences, by the compiled kernel of `kernels`: cpu_kernels.py or paired_kernels.py."""
 
-    def __init__(self, tables: list[list[int]], positions: np.ndarray):
+    def __init__(self, tables: list[list[int]], positions: np.ndarray, kernels: ModuleType):
+        self.kernels = kernels
         self.positions = positions  # (B,)
         lengths = [len(table) for table in tables]
         self.tables = np.array([block for table in tables for block in table], dtype=np.int64)  # all end to end
@@ -54,15 +54,19 @@ class CpuDecodes:
         self.longest = max(lengths)
         self._scores: np.ndarray | None = None
 
+    def scores(self, heads: int) -> np.ndarray:
+        """A buffer for those of one sequence, (H, tokens of the longest in whole blocks)."""
+        if self._scores is None:
+            self._scores = np.empty((heads, self.longest * BLOCK), np.float32)
+        return self._scores
+
     def attend(self, heads: QKV, keys: np.ndarray, values: np.ndarray, scaling: float, window: int) -> torch.Tensor:
-        """Of the first B tokens, over keys (N, K, D, BLOCK) and values (N, K, BLOCK, D): (B, H, D)."""
+        """Of the first B tokens, over keys and values as the kernel has them: (B, H, D)."""
         query = heads.query_key
         out = query.new_empty(len(self.positions), query.shape[1] - heads.kv_heads, query.shape[2])
-        if self._scores is None:
-            self._scores = np.empty((out.shape[1], self.longest * BLOCK), np.float32)
-        cpu_kernels.attend(
+        self.kernels.attend(
             array(query), keys, values, self.tables, self.starts, self.positions,
-            window, np.float32(scaling), self._scores, array(out),
+            window, np.float32(scaling), self.scores(out.shape[1]), array(out),
         )  # fmt: skip
         return out
 

@@ -11,10 +11,12 @@ this module is a value, so sums stay in registers:
 Arrays are flat, of fp32, of uint16 that holds bf16 (the upper half of an fp32 number), or of int8. Indices are not checked.
 """
 
+from functools import partial
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 
@@ -22,6 +24,25 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
+_NOTHING = ir.Constant(_FLOATS, [0.0] * LANES)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bf16, which llvmlite lacks."""
+
+    def __str__(self):
+        return "bfloat"
+
+    _to_string = __str__
+
+    def __eq__(self, other):
+        return isinstance(other, _BFloat)
+
+    def __hash__(self):
+        return hash(_BFloat)
+
+
+_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
 
 
 class _Vector(types.Type):
@@ -46,7 +67,7 @@ def _address(context, builder, signature, arguments):
 @intrinsic
 def zeros(context):
     def code(context, builder, signature, arguments):
-        return ir.Constant(_FLOATS, [0.0] * LANES)
+        return _NOTHING
 
     return _vector(), code
 
@@ -80,35 +101,13 @@ def element(context, flat, index):
 
 
 @intrinsic
-def _times(context, a, b):
+def times(context, a, b):
+    """The products of two vectors' numbers."""
+
     def code(context, builder, signature, arguments):
         return builder.fmul(*arguments)
 
     return _vector(_vector, _vector), code
-
-
-def load_if(flat, index):
-    """`load`, or None from None: code that uses it is compiled for both."""
-    raise NotImplementedError
-
-
-@overload(load_if, inline="always")
-def _load_if_code(flat, index):
-    if flat is types.none:
-        return lambda flat, index: None
-    return lambda flat, index: load(flat, index)
-
-
-def times(a, b):
-    """The products of two vectors' numbers; `a` if `b` is None."""
-    raise NotImplementedError
-
-
-@overload(times, inline="always")
-def _times_code(a, b):
-    if b is types.none:
-        return lambda a, b: a
-    return lambda a, b: _times(a, b)
 
 
 @intrinsic
@@ -123,20 +122,125 @@ def store(context, flat, index, vector):
     return types.void(flat, types.intp, _vector), code
 
 
+def _broadcast(builder, number):
+    """A number of 32 bits in each place of a vector."""
+    unset = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(unset, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, unset, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _add_product(builder, total, a, b):
+    """total + a * b of fp32 vectors, or of vectors of pairs of bf16, whose two products are added."""
+    if a.type == _FLOATS:
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+        return builder.call(function, [a, b, total])
+    kind = ir.FunctionType(_FLOATS, [_FLOATS, _PAIRS, _PAIRS])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+    return builder.call(function, [total, builder.bitcast(a, _PAIRS), builder.bitcast(b, _PAIRS)])
+
+
 @intrinsic
 def fma(context, total, number, vector):
     """total + number * vector, rounded once."""
 
     def code(context, builder, signature, arguments):
         total, number, vector = arguments
-        unset = ir.Constant(_FLOATS, ir.Undefined)
-        first = builder.insert_element(unset, number, ir.Constant(ir.IntType(32), 0))
-        broadcast = builder.shuffle_vector(first, unset, ir.Constant(_WORDS, [0] * LANES))
-        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
-        return builder.call(function, [broadcast, vector, total])
+        return _add_product(builder, total, _broadcast(builder, number), vector)
 
     return _vector(_vector, types.float32, _vector), code
+
+
+@intrinsic
+def add_times(context, total, a, b):
+    """total + a * b of vectors, rounded once."""
+
+    def code(context, builder, signature, arguments):
+        return _add_product(builder, *arguments)
+
+    return _vector(_vector, _vector, _vector), code
+
+
+@intrinsic(prefer_literal=True)
+def tile(
+    context, x, at_x, width_x, weights, at, width, step, ahead, count, out, place, width_out, rows, most, vectors, add
+):  # fmt: skip
+    """Multiply `rows` rows of x, 1 to `most`, by `vectors` vectors of outputs, with all sums in registers.
+
+    out[place + r * width_out + v * LANES + lane] = the sum over i < count, in this order and over one at least, of
+    x[at_x + r * width_x + i] * weights[at + v * width + i * step + lane]. `add`, 0 or 1: whether the sum begins with what `out`
+    holds, or with zero. For each of the weights that are read, the one `ahead` elements further is prefetched; None: none is.
+
+    x and weights are fp32, or uint32 that holds two bf16, whose two products are added (AVX512-BF16). The last three arguments
+    are constants.
+    """
+    constants = most, vectors, add
+    most, vectors, add = (constant.literal_value for constant in constants)
+    ahead = ahead if ahead == types.none else types.intp
+    kind = _FLOATS if weights.dtype == types.float32 else _WORDS
+
+    def code(context, builder, signature, arguments):
+        _, at_x, width_x, _, at, width, step, distance, count, _, place, width_out, rows, *_ = arguments
+
+        def pointer(argument, index, step, times):
+            data = context.make_array(signature.args[argument])(context, builder, arguments[argument]).data
+            return builder.gep(data, [builder.add(index, builder.mul(step, step.type(times)))])
+
+        def products(rows, i):
+            at_i = builder.add(at, builder.mul(i, step))
+            pointers = [pointer(3, at_i, width, v) for v in range(vectors)]
+            for address in pointers if ahead != types.none else []:
+                _prefetch(builder, builder.gep(address, [distance]))
+            loaded = [builder.load(builder.bitcast(address, kind.as_pointer()), align=4) for address in pointers]
+            for r in range(rows):
+                number = _broadcast(builder, builder.load(pointer(0, builder.add(at_x, i), width_x, r)))
+                yield from ((number, vector) for vector in loaded)
+
+        def multiply(rows):
+            outs = [
+                builder.bitcast(
+                    pointer(9, builder.add(place, place.type(v * LANES)), width_out, r), _FLOATS.as_pointer()
+                )
+                for r in range(rows)
+                for v in range(vectors)
+            ]
+            begin = [builder.load(address, align=4) if add else _NOTHING for address in outs]
+            for address, total in zip(outs, _sums(builder, count, begin, partial(products, rows)), strict=True):
+                builder.store(total, address, align=4)
+
+        _cases(builder, rows, most, multiply)
+        return context.get_dummy_value()
+
+    two, three = [types.intp] * 2, [types.intp] * 3
+    return types.void(x, *two, weights, *three, ahead, types.intp, out, *three, *constants), code
+
+
+def _cases(builder, number, most, code):
+    """Code for each number from 1 to `most`, of which one runs."""
+    done = builder.append_basic_block("done")
+    switch = builder.switch(number, done)
+    for case in range(1, most + 1):
+        switch.add_case(number.type(case), block := builder.append_basic_block(f"case{case}"))
+        builder.position_at_end(block)
+        code(case)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _sums(builder, count, begin, products):
+    """`begin` and, over i < count, the products of the pairs of vectors that products(i) gives: a loop."""
+    before, loop, after = builder.block, builder.append_basic_block("sum"), builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i, sums = builder.phi(count.type), [builder.phi(_FLOATS) for _ in begin]
+    added = [_add_product(builder, total, *pair) for total, pair in zip(sums, products(i), strict=True)]
+    following = builder.add(i, i.type(1))
+    for phi, first, later in zip([i, *sums], [i.type(0), *begin], [following, *added], strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    return added
 
 
 @intrinsic
@@ -144,11 +248,15 @@ def prefetch(context, flat, index):
     """Prefetch the cache line of an element. The index may lie outside the array."""
 
     def code(context, builder, signature, arguments):
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        address = builder.bitcast(_address(context, builder, signature, arguments), byte)
-        builder.call(function, [address, *(number(value) for value in (0, 3, 1))])  # read, all cache levels, data
+        _prefetch(builder, _address(context, builder, signature, arguments))
         return context.get_dummy_value()
 
     return types.void(flat, types.intp), code
+
+
+def _prefetch(builder, address):
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    settings = (number(value) for value in (0, 3, 1))  # read, all cache levels, data
+    builder.call(function, [builder.bitcast(address, byte), *settings])

@@ -7,6 +7,8 @@ The rounded weights are the base of everything: of the adapter that is trained b
 model that is sampled and saved.
 """
 
+from ctypes import c_longlong
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ def quantise(model: Any) -> None:
         ) from error
     if model.dtype not in HALVES:
         raise ValueError(f'[adapter] weights = "nf4": weights of type {model.dtype} cannot be rounded to 4 bits.')
+    _mend_kernels()
     for layer in decoder_layers(model):
         plain = [(name, module) for name, module in layer.named_modules() if type(module) is torch.nn.Linear]
         for name, module in plain:
@@ -43,8 +46,33 @@ def _rounded(linear: torch.nn.Linear, bitsandbytes: Any) -> Any:
         weight, requires_grad=False, quant_type="nf4", compress_statistics=True, module=rounded
     ).to(weight.device)
     rounded.bias = linear.bias
-    rounded.support_avx512bf16_for_cpu = False  # it would repack the weights, and training could not read them
+    # it would repack the weights for products in bf16; training could not read them, and the way back rounds the scales again
+    rounded.support_avx512bf16_for_cpu = False
     return rounded
+
+
+@cache
+def _mend_kernels() -> None:
+    """Have bitsandbytes read each number with the scale of its own block, on CPUs with AVX-512 too.
+
+    There its kernel (0.49 to 0.50.2) takes the scale of row o, column i from place o (I // 64) + i // 64, if I is a multiple of
+    16. Unless I is one of 64 too, blocks cross the ends of rows, and that is another block's scale. Products, their gradients,
+    DoRA's lengths and `dense` all go through this kernel.
+    """
+    from bitsandbytes.cextension import lib
+
+    for kind in ("fp32", "bf16", "fp16"):
+        name = f"cdequantize_blockwise_cpu_nf4_{kind}"
+        setattr(lib, name, partial(_in_whole_blocks, getattr(lib, name)))
+
+
+def _in_whole_blocks(kernel: Any, packed: Any, scales: Any, out: Any, block: Any, rows: Any, columns: Any) -> None:
+    """Call the kernel for the same numbers in rows that blocks do not cross: of one block, or else all in one row."""
+    if columns.value % block.value:
+        count = rows.value * columns.value
+        row = count if count % block.value else block.value
+        rows, columns = c_longlong(count // row), c_longlong(row)
+    kernel(packed, scales, out, block, rows, columns)
 
 
 def dense(weight: torch.Tensor) -> torch.Tensor:

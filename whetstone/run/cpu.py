@@ -17,16 +17,30 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@cache
 def has_bf16_products() -> bool:
     """Whether the processor multiplies bf16 matrices in instructions of its own (AVX512-BF16 or AMX).
 
     Elsewhere torch emulates them, slower than products in fp32.
     """
+    return _has("avx512_bf16") or _has("amx_bf16")
+
+
+def has_bf16_vectors() -> bool:
+    """Whether the processor adds products of bf16 vectors in fp32 in one instruction (AVX512-BF16)."""
+    return _has("avx512_bf16")
+
+
+def has_wide_vectors() -> bool:
+    """Whether the processor has 32 registers of sixteen fp32 numbers (AVX-512)."""
+    return _has("avx512_f")
+
+
+@cache
+def _has(capability: str) -> bool:
     import torch
 
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return bool(capabilities.get(capability, False))
 
 
 def bound_kernel_caches() -> None:
