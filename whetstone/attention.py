@@ -14,7 +14,7 @@ Letters: T tokens of a row, U tokens of its sequences if none shared a prompt, H
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class Segments:
         self.indices: Indices | None = None  # on a GPU, if prompts are shared
         if self.shared and not on_cpu:
             self.indices = Indices(*(indices.to(device) for indices in self.make_indices()))
+
+    @cached_property
+    def row_indices(self) -> Indices | None:
+        """`indices` on a CPU, for who needs them there."""
+        return self.make_indices() if self.shared else None
 
     def make_indices(self) -> Indices:
         row = torch.arange(sum(self.pieces)).split(self.pieces)

@@ -1,4 +1,4 @@
-"""Training in bf16 on a CPU: fp32 weights, products in bf16, the head's gradients too. Emulated where there are none."""
+"""Training in bf16 on a CPU: fp32 weights, products in bf16. Those of the layers are emulated where there are none."""
 
 import random
 
@@ -15,15 +15,6 @@ from whetstone.run.settings import ParallelSettings
 V, STEPS = 50, 100
 
 
-@pytest.fixture
-def has_bf16(monkeypatch):
-    """A processor with products in bf16, and a head in blocks of ids although the vocabulary is small."""
-    monkeypatch.setattr("whetstone.learner.roots.has_bf16_products", lambda: True)
-    monkeypatch.setattr("whetstone.learner.head.FROM", 1)
-    monkeypatch.setattr("whetstone.learner.wide_head.BLOCK", 0)
-    monkeypatch.setattr("whetstone.learner.wide_head.LEAST", 32)
-
-
 def last_losses(compute: str) -> float:
     """The mean loss of steps 91 to 100 on sums whose digits are ids, which the model learns in part."""
     model = random_model("llama", V)
@@ -38,13 +29,18 @@ def last_losses(compute: str) -> float:
     return sum(losses[-10:]) / 10
 
 
-def test_the_loss_after_100_steps_is_that_of_fp32(has_bf16):
+def test_the_loss_after_100_steps_is_that_of_fp32(monkeypatch):
+    """With a head in blocks of ids, although the vocabulary is small."""
+    monkeypatch.setattr("whetstone.learner.head.FROM", 1)
+    for module in ("wide_head", "paired_head"):
+        monkeypatch.setattr(f"whetstone.learner.{module}.BLOCK", 0)
+        monkeypatch.setattr(f"whetstone.learner.{module}.LEAST", 32)
     assert last_losses("bfloat16") == pytest.approx(last_losses("float32"), rel=1e-3)
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_the_heads_products_are_in_bf16_only_where_the_processor_has_them(there, monkeypatch):
-    monkeypatch.setattr("whetstone.learner.roots.has_bf16_products", lambda: there)
+    monkeypatch.setattr("whetstone.learner.roots.has_bf16_vectors", lambda: there)
     hidden = torch.ones(1)
     assert head_products(hidden) is None
     with torch.autocast("cpu", torch.bfloat16):

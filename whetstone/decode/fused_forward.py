@@ -252,18 +252,29 @@ class _CpuOps:
 
 def _read_layer(layer: Any, multiplied: Products) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    windowed = attention if hasattr(attention, "sliding_window") else attention.config
     return _Layer(
         multiplied(_linears(attention, ("qkv_proj",), ("q_proj", "k_proj", "v_proj"))),
         multiplied(_linears(attention, ("o_proj",))),
         multiplied(_linears(mlp, ("gate_up_proj",), ("gate_proj", "up_proj"))),
         multiplied(_linears(mlp, ("down_proj",))),
-        getattr(windowed, "sliding_window", None),
+        window_of(layer),
     )
 
 
+def window_of(layer: Any) -> int | None:
+    """Its sliding window."""
+    attention = layer.self_attn
+    windowed = attention if hasattr(attention, "sliding_window") else attention.config
+    return getattr(windowed, "sliding_window", None)
+
+
+def linears_of(module: Any, fused: tuple[str, ...], separate: tuple[str, ...] = ()) -> list[torch.nn.Linear]:
+    """The modules of these names: the one of a class that has them fused, or several."""
+    return [getattr(module, name) for name in (fused if hasattr(module, fused[0]) else separate)]
+
+
 def _linears(module: Any, fused: tuple[str, ...], separate: tuple[str, ...] = ()) -> list[Linear]:
-    linears = [getattr(module, name) for name in (fused if hasattr(module, fused[0]) else separate)]
+    linears = linears_of(module, fused, separate)
     return [(linear.weight.detach(), None if linear.bias is None else linear.bias.detach()) for linear in linears]
 
 

@@ -49,8 +49,8 @@ class KVCache:
             key_shape, value_shape = paired_kernels.key_shape(head_size), paired_kernels.value_shape(head_size)
         elif self.compiled:
             key_shape = (head_size, BLOCK)
-        self.keys = _uninitialised((layers, blocks, kv_heads, *key_shape), dtype, device)
-        self.values = _uninitialised((layers, blocks, kv_heads, *value_shape), dtype, device)
+        self.keys = _memory((layers, blocks, kv_heads, *key_shape), dtype, device)
+        self.values = _memory((layers, blocks, kv_heads, *value_shape), dtype, device)
         if self.compiled:
             self._keys, self._values = array(self.keys), array(self.values)
 
@@ -211,8 +211,6 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _uninitialised(shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
-    """On a CPU the memory is numpy's, which asks the system for large pages: these are read faster."""
-    if torch.device(device).type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty((*shape[:-1], shape[-1] * dtype.itemsize), np.uint8)).view(dtype)
+def _memory(shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    on_cpu = torch.device(device).type == "cpu"
+    return cpu_kernels.uninitialised(shape, dtype) if on_cpu else torch.empty(shape, dtype=dtype, device=device)

@@ -58,12 +58,13 @@ class PackedProduct:
         else:
             self.panels = _panels(_paired(weight), PANELS * LANES).numpy()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, buffer: torch.Tensor | None = None) -> torch.Tensor:
+        """`buffer` (T * O + PADDING or more,): where the result may be written."""
         if not packed_is_faster(len(x)):
             return self._many(x)
-        flat = torch.empty(len(x) * self.width + PADDING)
-        self._multiply(_paired(x.to(self.dtype)).numpy(), array(flat))
-        out = flat[: len(x) * self.width].view(len(x), self.width)
+        buffer = torch.empty(len(x) * self.width + PADDING) if buffer is None else buffer
+        self._multiply(_paired(x.to(self.dtype)).numpy(), array(buffer))
+        out = buffer[: len(x) * self.width].view(len(x), self.width)
         return out if self.bias is None else out.add_(self.bias)
 
     def _multiply(self, x: np.ndarray, out: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from whetstone.learner.paired_head import PairedLogProbs
 from whetstone.learner.wide_head import FROM, BlockedLogProbs
 from whetstone.run.kernels import working_kernels
 
@@ -134,11 +135,12 @@ def chunked_logprobs(
 
     Both have gradients for hidden states and weight; the entropy's costs nothing if it is not used. With `products` =
     bfloat16, for a GPU that computes in it, factors of the matrix products are rounded, as in the model's other layers and in
-    the sampler; sums and logits stay fp32. On a CPU only the products of the backward pass are in bf16, and only for a large
-    vocabulary: torch has no product in bf16 there whose result is fp32, and logits are not rounded.
+    the sampler; sums and logits stay fp32. On a CPU that is for a large vocabulary alone.
     """
     if chunk is None and weight.device.type == "cpu" and len(weight) >= FROM:
-        return BlockedLogProbs.apply(hidden, weight, targets, temperature, products)
+        if products is torch.bfloat16 and len(targets):
+            return PairedLogProbs.apply(hidden, weight, targets, temperature)
+        return BlockedLogProbs.apply(hidden, weight, targets, temperature)
     if weight.device.type == "cpu":
         products = None
     chunk = chunk or (CHUNK if products is None else GPU_CHUNK)

@@ -13,14 +13,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from whetstone.attention import UNTRACED, attend
+from whetstone.learner.cpu_layer import fused, trains_faster
 
 
-def prepare(model: Any, activation_checkpointing: int, compile: bool) -> None:
+def prepare(model: Any, activation_checkpointing: int, compile: bool, compute: str = "float32") -> None:
     """Recompute the activations of every n-th layer in the backward pass (0: of none), and compile the layers if asked.
+
+    Layers that are not compiled are fused where cpu_layer.py can do so and `compute` is the type that it is for.
 
     Activation checkpointing (Chen et al. 2016, arXiv 1604.06174) keeps one hidden state per layer and costs a second forward
     pass through it.
     """
+    if not compile and trains_faster(model, compute):
+        for layer in decoder_layers(model):
+            layer.forward = fused(layer)
     if not activation_checkpointing and not compile:
         return
     if compile:

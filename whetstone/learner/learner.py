@@ -70,7 +70,7 @@ class Learner:
         self.clip = optimizer.clip
         self.device, dtype = next(model.parameters()).device.type, next(model.parameters()).dtype
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32  # of weights, losses, log-probabilities
-        prepare(model, parallel.activation_checkpointing, parallel.compile)
+        prepare(model, parallel.activation_checkpointing, parallel.compile, parallel.compute)
         self._flops = Flops(model, vocabulary)
         self._large = sum(p.nbytes for p in model.parameters()) > LARGE
         self.process_group = join(parallel, self.device)

@@ -8,7 +8,8 @@ It is the sum of
 - with an adapter: the frozen weights as they are or in 4 bits, of which one matrix at a time is computed in full; adapter,
   gradients and moments in fp32;
 - a reference, which is a copy of the weights, or nothing if an adapter is trained; a critic, which is a second model;
-- a copy of the weights in the computing type, if that is another: autocast keeps it during a forward pass;
+- a copy of the weights in the computing type, if that is another: autocast keeps it during a forward pass, fused layers on a
+  CPU (cpu_layer.py) have that of one layer;
 - the activations that the backward pass needs (see `activation_bytes`, read off transformers' classes);
 - the head's gradient, unless it is frozen, and three times the logits of a chunk; on a CPU with a large vocabulary twice those
   of a block of ids;
@@ -20,6 +21,7 @@ Compiled layers keep less: on an H200 the RL update of benchmarks/gpu_rl.py took
 import math
 
 from whetstone.learner.shape import Shape
+from whetstone.run.cpu import has_bf16_vectors
 from whetstone.run.settings import AdapterSettings, ParallelSettings
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -52,7 +54,12 @@ def activation_bytes(
     the inputs of the matrices; queries, keys and values before and after rotation; the output of attention; the two inner
     vectors of the gated feed-forward part, the activation of one, and their product. On a CPU attention is in fp32. An adapter
     adds its inner vectors. In fp32 beside weights in bf16 it keeps an input of its own for each matrix, and the matrices none.
+
+    Fused layers (cpu_layer.py) keep the residual stream twice, queries, keys and values, the output of attention and the two
+    inner vectors.
     """
+    if are_fused(dtype, compute, on_gpu, adapter):
+        return 2 * 4 * shape.hidden + 2 * (2 * shape.queries + 2 * shape.keys) + 2 * 2 * shape.mlp
     wide, small = 4, min(BYTES[dtype], BYTES[compute])
     norms = 2 * (wide + max(BYTES[dtype], small)) * shape.hidden
     inputs = 2 * small * shape.hidden
@@ -66,6 +73,12 @@ def activation_bytes(
         if cast:
             beside += wide * sum(ins for ins, _ in shape.matrices.values()) - small * (2 * shape.hidden + shape.mlp)
     return norms + inputs + heads + output + 4 * small * shape.mlp + beside
+
+
+def are_fused(dtype: str, compute: str, on_gpu: bool, adapter: AdapterSettings = ALL) -> bool:
+    """Whether layers of these classes train fused here (cpu_layer.py)."""
+    mixed = (dtype, compute) == ("float32", "bfloat16")
+    return mixed and not on_gpu and not adapter.rank and has_bf16_vectors()
 
 
 def on_gpu(parallel: ParallelSettings) -> bool:
@@ -95,6 +108,8 @@ def training_memory(
     rounded = adapter.weights == "nf4"
     cast = (dtype, parallel.compute) == ("float32", "bfloat16") and not rounded
     other = BYTES["bfloat16"] * count if cast else 0
+    if are_fused(dtype, parallel.compute, gpu, adapter):
+        other /= shape.layers
     head = _head_memory(shape, dtype, parallel, tokens, frozen=bool(adapter.rank))
     sampled = sampling_bytes(dtype, parallel)
     ends = shape.vocabulary * shape.hidden

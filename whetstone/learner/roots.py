@@ -14,7 +14,7 @@ from whetstone.attention import Segments, half_precision
 from whetstone.batch import Batch
 from whetstone.learner.head import chunked_logprobs
 from whetstone.model import hidden_states
-from whetstone.run.cpu import has_bf16_products
+from whetstone.run.cpu import has_bf16_vectors
 
 
 class Policy(torch.nn.Module):
@@ -54,7 +54,7 @@ def head_products(hidden: torch.Tensor) -> torch.dtype | None:
     if hidden.is_cuda:
         return torch.bfloat16 if half_precision(hidden) is torch.bfloat16 else None
     wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return torch.bfloat16 if wanted and has_bf16_products() else None
+    return torch.bfloat16 if wanted and has_bf16_vectors() else None
 
 
 class Critic(torch.nn.Module):

@@ -18,15 +18,11 @@ LEAST = 1024  # ids of a block
 
 
 class BlockedLogProbs(torch.autograd.Function):
-    """hidden (N, C), weight (V, C), targets and temperature (N,), products -> log-probabilities and entropies, (N,) each.
-
-    `products` is a type that the factors of the backward pass's products are rounded to, and their results, or None.
-    """
+    """hidden (N, C), weight (V, C), targets and temperature (N,) -> log-probabilities and entropies, (N,) each."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, temperature, products):  # type: ignore[override]
+    def forward(ctx, hidden, weight, targets, temperature):  # type: ignore[override]
         blocks = _Blocks(hidden, weight, targets, temperature)
-        ctx.products = products
         highest = torch.full_like(blocks.heat[:, 0], -1e30)  # logit so far, to which the sums are relative
         total, weighed, own = (
             torch.zeros_like(highest) for _ in range(3)
@@ -53,7 +49,6 @@ class BlockedLogProbs(torch.autograd.Function):
         of_entropy = None if grad_entropy is None else grad_entropy[:, None] / blocks.heat
         d_hidden = torch.zeros_like(blocks.hidden)
         d_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        narrow = blocks.hidden.to(ctx.products) if ctx.products else blocks.hidden
         for block, z in blocks:
             log_p = z.sub_(totals[:, None])
             if of_entropy is None:
@@ -63,14 +58,10 @@ class BlockedLogProbs(torch.autograd.Function):
                 d_z = log_p.exp_().mul_(share).neg_()
             rows, columns = blocks.targets_in(block)
             d_z[rows, columns] += scale[rows, 0]
-            d_z = d_z.to(narrow.dtype)
             if d_weight is not None:
-                d_weight[block] = d_z.T @ narrow
-            if ctx.products:
-                d_hidden += d_z @ weight[block].to(ctx.products)
-            else:
-                d_hidden.addmm_(d_z, blocks.weight(block))
-        return d_hidden.to(hidden.dtype), d_weight, None, None, None
+                d_weight[block] = d_z.T @ blocks.hidden
+            d_hidden.addmm_(d_z, blocks.weight(block))
+        return d_hidden.to(hidden.dtype), d_weight, None, None
 
 
 class _Blocks:

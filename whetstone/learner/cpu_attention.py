@@ -1,0 +1,300 @@
+"""Causal attention of packed sequences on a CPU with AVX-512, forward and backward, with the rotary embedding in it.
+
+Queries, keys and values come as one bf16 row per token; all arithmetic is in fp32. A sequence's scores are computed for CHUNK
+queries at once and never leave the cache; the backward pass computes them again (FlashAttention, Dao et al. 2022, arXiv
+2205.14135).
+
+Letters: T tokens, H query heads, K key/value heads, D head size, R rotated dimensions, n tokens of a sequence.
+"""
+
+import numpy as np
+
+from whetstone.decode.cpu_kernels import compiled, exp, from_fp32, to_fp32
+from whetstone.decode.simd import LANES, tile
+
+CHUNK = 24  # queries whose scores are held at once
+ROWS = 6  # that a pass multiplies: with four vectors each their sums fill the registers
+VECTORS = 4
+WIDE = VECTORS * LANES
+
+
+@compiled
+def attend(qkv, cos, sin, starts, window, scaling, heads, kv_heads, size, out, totals):
+    """qkv (T, (H + 2 K) D), cos and sin (T, R / 2) -> out (T, H D), and totals (H, T): log-sum-exps of the scaled scores.
+
+    The sequences begin at starts (sequences + 1,). A token attends to itself and the `window` - 1 tokens before it.
+    """
+    longest = np.max(starts[1:] - starts[:-1])
+    room = (longest + WIDE - 1) // WIDE * WIDE
+    keys, turned, values, queries = buffers(longest, room, size)
+    scores = np.empty(CHUNK * room, np.float32)
+    sums = np.empty(CHUNK * size, np.float32)
+    group = heads // kv_heads
+    for s in range(len(starts) - 1):
+        first, n = starts[s], starts[s + 1] - starts[s]
+        for k in range(kv_heads):
+            rotate(qkv, first, n, (heads + k) * size, cos, sin, size, keys)
+            turn(keys, n, size, room, turned)
+            copy(qkv, first, n, (heads + kv_heads + k) * size, size, values)
+            for h in range(k * group, (k + 1) * group):
+                rotate(qkv, first, n, h * size, cos, sin, size, queries)
+                for begin in range(0, n, CHUNK):
+                    end = min(begin + CHUNK, n)
+                    against_panels(queries, begin, end, size, turned, room, end, scores)
+                    for row in range(begin, end):
+                        own = scores[(row - begin) * room : (row - begin) * room + end]
+                        totals[h, first + row] = normalise(own, max(0, row + 1 - window), row + 1, scaling)
+                    against_rows(scores, room, end - begin, end, values, size, sums, False)
+                    for row in range(begin, end):
+                        for d in range(size):
+                            out[first + row, h * size + d] = from_fp32(sums[(row - begin) * size + d], out)
+
+
+@compiled
+def attend_backward(qkv, cos, sin, starts, window, scaling, heads, kv_heads, size, out, totals, d_out, d_qkv):
+    """The gradient d_qkv of qkv, from d_out (T, H D) and what `attend` gave."""
+    longest = np.max(starts[1:] - starts[:-1])
+    room = (longest + WIDE - 1) // WIDE * WIDE
+    keys, turned, values, queries = buffers(longest, room, size)
+    d_keys, turned_values, d_values, d_queries = buffers(longest, room, size)
+    given = np.empty(longest * size, np.float32)  # d_out of a head
+    scores, d_scores = np.empty(CHUNK * room, np.float32), np.empty(CHUNK * room, np.float32)
+    across, d_across = np.empty(room * CHUNK, np.float32), np.empty(room * CHUNK, np.float32)
+    group = heads // kv_heads
+    for s in range(len(starts) - 1):
+        first, n = starts[s], starts[s + 1] - starts[s]
+        for k in range(kv_heads):
+            rotate(qkv, first, n, (heads + k) * size, cos, sin, size, keys)
+            turn(keys, n, size, room, turned)
+            copy(qkv, first, n, (heads + kv_heads + k) * size, size, values)
+            turn(values, n, size, room, turned_values)
+            d_keys[: n * size] = np.float32(0)
+            d_values[: n * size] = np.float32(0)
+            for h in range(k * group, (k + 1) * group):
+                rotate(qkv, first, n, h * size, cos, sin, size, queries)
+                copy(d_out, first, n, h * size, size, given)
+                for begin in range(0, n, CHUNK):
+                    end = min(begin + CHUNK, n)
+                    against_panels(queries, begin, end, size, turned, room, end, scores)
+                    against_panels(given, begin, end, size, turned_values, room, end, d_scores)
+                    for row in range(begin, end):
+                        at = (row - begin) * room
+                        mean = np.float32(0)
+                        for d in range(size):
+                            mean += given[row * size + d] * to_fp32(out[first + row, h * size + d])
+                        differentiate(
+                            scores[at : at + end], d_scores[at : at + end], max(0, row + 1 - window), row + 1,
+                            scaling, totals[h, first + row], mean,
+                        )  # fmt: skip
+                    against_rows(d_scores, room, end - begin, end, keys, size, d_queries[begin * size :], False)
+                    transpose(scores, room, end - begin, end, across)
+                    transpose(d_scores, room, end - begin, end, d_across)
+                    against_rows(across, CHUNK, end, end - begin, given[begin * size :], size, d_values, True)
+                    against_rows(d_across, CHUNK, end, end - begin, queries[begin * size :], size, d_keys, True)
+                rotate_back(d_queries, first, n, h * size, cos, sin, size, d_qkv)
+            rotate_back(d_keys, first, n, (heads + k) * size, cos, sin, size, d_qkv)
+            for row in range(n):
+                for d in range(size):
+                    at = (heads + kv_heads + k) * size + d
+                    d_qkv[first + row, at] = from_fp32(d_values[row * size + d], d_qkv)
+
+
+# --- one head of one sequence: flat arrays (n, D), and turned ones (D, room)
+
+
+@compiled
+def buffers(longest, room, size):
+    whole = (longest + CHUNK) * size
+    return (
+        np.empty(whole, np.float32), np.zeros(size * room, np.float32), np.empty(whole, np.float32), np.empty(whole, np.float32)
+    )  # fmt: skip
+
+
+@compiled
+def rotate(x, first, n, column, cos, sin, size, out):
+    """The tokens' head at `column` of x, rotated."""
+    half = cos.shape[1]
+    for i in range(n):
+        row = x[first + i, column : column + size]
+        own = out[i * size : (i + 1) * size]
+        for d in range(half):
+            a, b = to_fp32(row[d]), to_fp32(row[half + d])
+            own[d] = a * cos[first + i, d] - b * sin[first + i, d]
+            own[half + d] = b * cos[first + i, d] + a * sin[first + i, d]
+        for d in range(2 * half, size):
+            own[d] = to_fp32(row[d])
+
+
+@compiled
+def rotate_back(x, first, n, column, cos, sin, size, out):
+    """The gradient of what `rotate` was given: to `column` of out."""
+    half = cos.shape[1]
+    for i in range(n):
+        own = x[i * size : (i + 1) * size]
+        row = out[first + i, column : column + size]
+        for d in range(half):
+            a, b = own[d], own[half + d]
+            row[d] = from_fp32(a * cos[first + i, d] + b * sin[first + i, d], out)
+            row[half + d] = from_fp32(b * cos[first + i, d] - a * sin[first + i, d], out)
+        for d in range(2 * half, size):
+            row[d] = from_fp32(own[d], out)
+
+
+@compiled
+def copy(x, first, n, column, size, out):
+    for i in range(n):
+        row = x[first + i, column : column + size]
+        own = out[i * size : (i + 1) * size]
+        for d in range(size):
+            own[d] = to_fp32(row[d])
+
+
+@compiled
+def turn(x, n, size, room, out):
+    """x (n, D) -> out (D, room), of which columns after n are of no account but finite."""
+    for d in range(size):
+        row = out[d * room : d * room + n]
+        for i in range(n):
+            row[i] = x[i * size + d]
+
+
+@compiled
+def transpose(x, room, rows, columns, out):
+    """x (rows, room) -> out (columns, CHUNK)."""
+    for row in range(rows):
+        own = x[row * room : row * room + columns]
+        for column in range(columns):
+            out[column * CHUNK + row] = own[column]
+
+
+@compiled
+def against_panels(x, begin, end, size, turned, room, columns, out):
+    """Rows `begin` to `end` - 1 of x (n, D) times turned (D, room): the first `columns` of out (rows, room), and up to WIDE - 1
+    more."""
+    for row in range(begin, end, ROWS):
+        count = min(ROWS, end - row)
+        for column in range(0, columns, WIDE):
+            tile(
+                x, row * size, size, turned, column, LANES, room, None, size,
+                out, (row - begin) * room + column, room, count, ROWS, VECTORS, 0,
+            )  # fmt: skip
+
+
+@compiled
+def against_rows(x, width, rows, count, weights, size, out, add):
+    """x (rows, width), of which `count` columns count, times weights (count, D): out (rows, D), or added to it."""
+    for row in range(0, rows, ROWS):
+        left = min(ROWS, rows - row)
+        if size % WIDE == 0:
+            for d in range(0, size, WIDE):
+                if add:
+                    tile(
+                        x,
+                        row * width,
+                        width,
+                        weights,
+                        d,
+                        LANES,
+                        size,
+                        None,
+                        count,
+                        out,
+                        row * size + d,
+                        size,
+                        left,
+                        ROWS,
+                        VECTORS,
+                        1,
+                    )
+                else:
+                    tile(
+                        x,
+                        row * width,
+                        width,
+                        weights,
+                        d,
+                        LANES,
+                        size,
+                        None,
+                        count,
+                        out,
+                        row * size + d,
+                        size,
+                        left,
+                        ROWS,
+                        VECTORS,
+                        0,
+                    )
+        else:
+            for d in range(0, size, LANES):
+                if add:
+                    tile(
+                        x,
+                        row * width,
+                        width,
+                        weights,
+                        d,
+                        LANES,
+                        size,
+                        None,
+                        count,
+                        out,
+                        row * size + d,
+                        size,
+                        left,
+                        ROWS,
+                        1,
+                        1,
+                    )
+                else:
+                    tile(
+                        x,
+                        row * width,
+                        width,
+                        weights,
+                        d,
+                        LANES,
+                        size,
+                        None,
+                        count,
+                        out,
+                        row * size + d,
+                        size,
+                        left,
+                        ROWS,
+                        1,
+                        0,
+                    )
+
+
+@compiled
+def normalise(scores, first, end, scaling):
+    """Scores become weights from `first` to `end` - 1, and zero elsewhere. Returns the log-sum-exp."""
+    own = scores[first:end]
+    highest = own[0]
+    for i in range(1, len(own)):
+        highest = max(highest, own[i])
+    for i in range(len(own)):
+        own[i] = exp((own[i] - highest) * scaling)
+    total = np.float32(0)
+    for i in range(len(own)):
+        total += own[i]
+    share = np.float32(1) / total
+    for i in range(len(own)):
+        own[i] *= share
+    scores[:first] = np.float32(0)
+    scores[end:] = np.float32(0)
+    return highest * scaling + np.log(total)
+
+
+@compiled
+def differentiate(scores, d_weights, first, end, scaling, total, mean):
+    """Scores become weights, and the gradients of weights those of the scores, from `first` to `end` - 1; zero elsewhere."""
+    own, given = scores[first:end], d_weights[first:end]
+    for i in range(len(own)):
+        own[i] = exp(own[i] * scaling - total)
+    for i in range(len(own)):
+        given[i] = own[i] * (given[i] - mean) * scaling
+    for x in (scores, d_weights):
+        x[:first] = np.float32(0)
+        x[end:] = np.float32(0)
