@@ -444,3 +444,15 @@ def test_tora_examples_run_to_their_published_outputs(sandbox: Sandbox):
     assert count == 25
     assert set(wrong) == MISPRINTED
     assert all(outcome.reason == "error" and "TypeError" in outcome.detail for outcome in wrong.values())
+
+
+def test_where_dev_null_is_a_file_another_device_takes_what_programs_complain(tmp_path):
+    from whetstone.verify.isolation.host import discarding
+
+    replaced = tmp_path / "null"
+    replaced.touch()
+    taken = discarding((str(replaced), "/dev/zero"))
+    assert os.write(taken, b"x" * 9999) == 9999 and os.fstat(taken).st_rdev == os.stat("/dev/zero").st_rdev
+    os.close(taken)
+    with pytest.raises(OSError, match="mknod"):
+        discarding((str(replaced),))
