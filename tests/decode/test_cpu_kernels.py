@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from whetstone.decode import cpu_kernels, paired_kernels
+from whetstone.decode import cpu_attention, cpu_kernels, paired_kernels
 from whetstone.decode import cpu_kernels as kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
 from whetstone.run.cpu import has_bf16_vectors
@@ -96,6 +96,40 @@ def test_attention_over_blocks_is_that_over_the_sequence(dtype, kernels, kv_head
         array(query), array(keys), array(values), tables, starts, positions, window, np.float32(0.2), scores, array(out)
     )
     near(out, torch.stack(expected))
+
+
+@BF16
+@pytest.mark.parametrize(("kv_heads", "group", "size"), [(1, 1, 16), (2, 3, 32), (1, 6, 64)])
+@pytest.mark.parametrize("window", [1 << 40, 7, 45])
+def test_prompts_attend_to_themselves_and_to_what_is_cached_of_them(kv_heads, group, size, window):
+    """Of sequences of 60, 1 and 103 tokens the last 60, 1 and 37 are run; what memory held before is no number."""
+    ends, counts = np.array([60, 1, 103]), np.array([60, 1, 37])
+    blocks, heads = -(-ends // BLOCK), kv_heads * group
+    keys = torch.full((20, kv_heads, *paired_kernels.key_shape(size)), float("nan"), dtype=torch.bfloat16)
+    values = torch.full((20, kv_heads, *paired_kernels.value_shape(size)), float("nan"), dtype=torch.bfloat16)
+    tables = np.random.default_rng(0).permutation(20)[: blocks.sum()]
+    starts = blocks.cumsum() - blocks
+    asked, expected = [], []
+    for s, end in enumerate(ends):
+        rows = numbers(end, heads + 2 * kv_heads, size, dtype=torch.bfloat16)
+        place = np.arange(end)
+        where = tables[starts[s] + place // BLOCK], place % BLOCK
+        flat = array(rows.flatten(1))
+        key = array(rows[:, : heads + kv_heads].contiguous())
+        paired_kernels.store_kv(key, flat, (heads + kv_heads) * size, *where, array(keys), array(values))
+        query, key, value = rows.double().split([heads, kv_heads, kv_heads], 1)
+        distance = torch.arange(end)[:, None] - torch.arange(end)
+        scores = torch.einsum("qhd,khd->hqk", query, key.repeat_interleave(group, 1)) * 0.2
+        weights = scores.masked_fill((distance < 0) | (distance >= window), -float("inf")).softmax(-1)
+        out = torch.einsum("hqk,khd->qhd", weights, value.repeat_interleave(group, 1))
+        asked.append(rows[-counts[s] :])
+        expected.append(out[-counts[s] :])
+    out = torch.empty(counts.sum(), heads * size, dtype=torch.bfloat16)
+    cpu_attention.attend_prompts(
+        array(torch.cat(asked).flatten(1)), array(keys), array(values), tables, starts, ends - counts, counts,
+        window, np.float32(0.2), heads, size, array(out),
+    )  # fmt: skip
+    near(out, torch.cat(expected).flatten(1))
 
 
 def test_the_exponential_is_exact_to_two_units_in_the_last_place():

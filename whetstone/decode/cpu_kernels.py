@@ -136,13 +136,14 @@ def rotary(x, size, cos, sin, positions, out):
     for i in range(x.shape[0]):
         p = positions[i]
         for h in range(out.shape[1]):
-            at = h * size
+            head, rotated = x[i, h * size : (h + 1) * size], out[i, h]
+            first, second = head[:half], head[half : 2 * half]
             for d in range(half):
-                a, b = to_fp32(x[i, at + d]), to_fp32(x[i, at + half + d])
-                out[i, h, d] = from_fp32(a * cos[p, d] - b * sin[p, d], out)
-                out[i, h, half + d] = from_fp32(b * cos[p, d] + a * sin[p, d], out)
+                rotated[d] = from_fp32(to_fp32(first[d]) * cos[p, d] - to_fp32(second[d]) * sin[p, d], out)
+            for d in range(half):
+                rotated[half + d] = from_fp32(to_fp32(second[d]) * cos[p, d] + to_fp32(first[d]) * sin[p, d], out)
             for d in range(2 * half, size):
-                out[i, h, d] = from_fp32(to_fp32(x[i, at + d]), out)
+                rotated[d] = from_fp32(to_fp32(head[d]), out)
 
 
 @compiled

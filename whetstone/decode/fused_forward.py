@@ -24,7 +24,7 @@ from whetstone.decode.kv_cache import KVCache
 from whetstone.decode.packed_product import Linear, PackedProduct, joined_bias
 from whetstone.decode.paged_attention import QKV
 from whetstone.longrope import tables
-from whetstone.run.cpu import has_bf16_vectors
+from whetstone.run.cpu import has_bf16_vectors, has_wide_vectors
 
 Product = Callable[[torch.Tensor], torch.Tensor]  # (T, in) -> (T, out)
 Norm = tuple[torch.Tensor, float]  # weight (C,) and epsilon
@@ -32,7 +32,7 @@ Norm = tuple[torch.Tensor, float]  # weight (C,) and epsilon
 CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM")
 LINEARS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
 FIRST_TABLE = 256  # positions of the first table of cosines and sines
-TRANSPOSED_BYTES = 256 << 20  # the matrices of larger models are packed
+TRANSPOSED_BYTES = 256 << 20  # the matrices of larger models are packed; of all with AVX-512
 PACKED_BYTES = 2 << 30  # the matrices of larger models are not copied
 
 Products = Callable[[Sequence[Linear]], Product]  # the products with all of them, side by side
@@ -63,7 +63,7 @@ def products(model: Any, int8: bool = False) -> Products:
         return PackedProduct
     if weight.dtype != torch.float32:
         return _plain
-    return _transposed if size <= TRANSPOSED_BYTES else PackedProduct
+    return _transposed if size <= TRANSPOSED_BYTES and not has_wide_vectors() else PackedProduct
 
 
 class _Layer(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from whetstone.attention import Segments, attend_segments, packed_attention
-from whetstone.decode import cpu_kernels, paired_kernels
+from whetstone.decode import cpu_attention, cpu_kernels, paired_kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
 from whetstone.decode.paged_attention import NO_WINDOW, QKV, CpuDecodes, DeviceDecodes, attend_prefill, padded_tables
 from whetstone.decode.simd import LANES
@@ -179,6 +179,8 @@ class KVCache:
 
     def _attend_prefills(self, layer: int, heads: QKV, scaling: float, window: int | None) -> torch.Tensor:
         """Whole prompts attend to themselves, later parts of one also to what is cached of it: (T, H, D)."""
+        if self.paired:
+            return self._attend_prompts(layer, heads, scaling, window)
         tokens = self._prefill_tokens
         own = [x[:tokens].transpose(0, 1)[None] for x in (heads.query, heads.key, heads.value)]  # (1, heads, T, D)
         counts = [count for _, _, count in self._prefills]
@@ -195,15 +197,26 @@ class KVCache:
             out.append(attend_prefill(part[0][0], *self._gather(layer, blocks, start + count), start, scaling, window))
         return torch.cat(out)
 
+    def _attend_prompts(self, layer: int, heads: QKV, scaling: float, window: int | None) -> torch.Tensor:
+        """`_attend_prefills` by a compiled kernel, from the pairs that the cache has."""
+        tables, cached, counts = ([prefill[i] for prefill in self._prefills] for i in range(3))
+        lengths = [len(table) for table in tables]
+        count, size = heads.query_key.shape[1] - heads.kv_heads, heads.query_key.shape[2]
+        out = cpu_kernels.uninitialised((self._prefill_tokens, count, size), torch.bfloat16)
+        cpu_attention.attend_prompts(
+            array(heads.query_key.flatten(1)), self._keys[layer], self._values[layer],
+            np.array([block for table in tables for block in table], np.int64), np.cumsum(lengths) - lengths,
+            np.array(cached, np.int64), np.array(counts, np.int64), window or NO_WINDOW, np.float32(scaling), count, size,
+            array(out.flatten(1)),
+        )  # fmt: skip
+        return out
+
     def _gather(self, layer: int, table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (K, length, D) of the first tokens in a table's blocks."""
         blocks = table[: blocks_for(length)]
-        keys, values = self.keys[layer][blocks], self.values[layer][blocks]
-        if self.paired:
-            keys, values = keys.transpose(2, 3).flatten(3), values.transpose(3, 4).flatten(2, 3)
-        elif self.compiled:
-            keys = keys.transpose(2, 3)
-        return tuple(x.transpose(0, 1).flatten(1, 2)[:, :length] for x in (keys, values))  # of (blocks, K, BLOCK, D)
+        keys = self.keys[layer][blocks]  # (blocks, K, D, BLOCK) if compiled, otherwise (blocks, K, BLOCK, D)
+        keys = keys.transpose(2, 3) if self.compiled else keys
+        return tuple(x.transpose(0, 1).flatten(1, 2)[:, :length] for x in (keys, self.values[layer][blocks]))
 
 
 @lru_cache

@@ -53,10 +53,10 @@ class PackedProduct:
         self.scales: np.ndarray | None = None
         if int8:
             weight, scales = quantised(weight)
-            self.panels, self.scales = (array(_panels(x, ABREAST * LANES)) for x in (weight, scales))
+            self.panels, self.scales = (_panels(x, ABREAST * LANES) for x in (weight, scales))
             self.linears = []
         else:
-            self.panels = _panels(_paired(weight), PANELS * LANES).numpy()
+            self.panels = _panels(_paired(weight), PANELS * LANES)
 
     def __call__(self, x: torch.Tensor, buffer: torch.Tensor | None = None) -> torch.Tensor:
         """`buffer` (T * O + PADDING or more,): where the result may be written."""
@@ -125,13 +125,28 @@ def _paired(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, x.shape[-1] % 2)).contiguous().view(torch.uint32)
 
 
-def _panels(weight: torch.Tensor, width: int) -> torch.Tensor:
+def _panels(weight: torch.Tensor, width: int) -> np.ndarray:
     """(O, I) -> (panels, I, width), with zeros after the last output: ABREAST * LANES outputs, or a multiple of that."""
-    missing = -len(weight) % (ABREAST * LANES)
-    whole = weight.new_zeros(len(weight) + missing, weight.shape[1]) if missing else weight
-    if missing:
-        whole[: len(weight)] = weight
-    return whole.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
+    rows = weight.contiguous().numpy()
+    whole = -(-len(rows) // (ABREAST * LANES)) * ABREAST * LANES
+    panels = np.empty((whole // width, rows.shape[1], width), rows.dtype)
+    pack(rows, panels)
+    return panels
+
+
+@compiled
+def pack(rows, panels):
+    """rows (O, I) -> panels (…, I, width)."""
+    width, outputs = panels.shape[2], len(rows)
+    for panel in range(len(panels)):
+        own, first = panels[panel], panel * width
+        for lane in range(width):
+            if first + lane < outputs:
+                row = rows[first + lane]
+                for i in range(len(row)):
+                    own[i, lane] = row[i]
+            else:
+                own[:, lane] = 0
 
 
 @compiled

@@ -39,14 +39,15 @@ def store_kv(query_key, source, value_column, blocks, offsets, keys, values):
     for t in range(len(blocks)):
         block, offset = blocks[t], offsets[t]
         for k in range(kv_heads):
-            at = value_column + k * 2 * half
+            at, key = value_column + k * 2 * half, query_key[t, heads + k]
+            value, own, pair = source[t, at : at + 2 * half], keys[block, k], values[block, k, offset // 2]
             for d in range(half):
-                keys[block, k, d, offset, 0] = query_key[t, heads + k, 2 * d]
-                keys[block, k, d, offset, 1] = query_key[t, heads + k, 2 * d + 1]
+                own[d, offset, 0], own[d, offset, 1] = key[2 * d], key[2 * d + 1]
             for d in range(2 * half):
-                values[block, k, offset // 2, d, offset % 2] = from_fp32(to_fp32(source[t, at + d]), values)
-                if offset % 2 == 0:
-                    values[block, k, offset // 2, d, 1] = 0
+                pair[d, offset % 2] = from_fp32(to_fp32(value[d]), values)
+            if offset % 2 == 0:
+                for d in range(2 * half):
+                    pair[d, 1] = 0
 
 
 def attend(query, keys, values, *others):

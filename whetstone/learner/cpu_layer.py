@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from whetstone.attention import Segments
+from whetstone.decode import cpu_attention
 from whetstone.decode.cpu_kernels import array, gate, uninitialised
 from whetstone.decode.fused_forward import fits, linears_of, window_of
 from whetstone.decode.paged_attention import NO_WINDOW
 from whetstone.decode.simd import LANES
-from whetstone.learner import cpu_attention
 from whetstone.learner import cpu_layer_kernels as kernels
 from whetstone.run.cpu import has_bf16_vectors
 

@@ -1,6 +1,7 @@
-"""Causal attention of packed sequences on a CPU with AVX-512, forward and backward, with the rotary embedding in it.
+"""Causal attention of packed sequences to themselves on a CPU with AVX-512: of prompts, and in training with its gradient.
 
-Queries, keys and values come as one bf16 row per token; all arithmetic is in fp32. A sequence's scores are computed for CHUNK
+Queries, keys and values are rows of bf16, a token each, which training rotates on the way; all arithmetic is in fp32. A
+sequence's scores are computed for CHUNK
 queries at once and never leave the cache; the backward pass computes them again (FlashAttention, Dao et al. 2022, arXiv
 2205.14135).
 
@@ -9,7 +10,7 @@ Letters: T tokens, H query heads, K key/value heads, D head size, R rotated dime
 
 import numpy as np
 
-from whetstone.decode.cpu_kernels import compiled, exp, from_fp32, to_fp32
+from whetstone.decode.cpu_kernels import BLOCK, compiled, exp, from_fp32, to_fp32
 from whetstone.decode.simd import LANES, tile
 
 CHUNK = 24  # queries whose scores are held at once
@@ -19,42 +20,84 @@ WIDE = VECTORS * LANES
 
 
 @compiled
+def attend_prompts(queries, keys, values, tables, table_starts, cached, counts, window, scaling, heads, size, out):
+    """Tokens of prompts attend to what paired_kernels.py has cached of their sequences, themselves included.
+
+    queries (T, …): H query heads first; `counts` tokens of each sequence, after `cached` others. keys (N, K, D / 2, BLOCK, 2)
+    and values (N, K, BLOCK / 2, D, 2) of one layer; the blocks of sequence s are `tables[table_starts[s]:]`. out (T, H D).
+    """
+    kv_heads = keys.shape[1]
+    room = room_for(np.max(cached + counts))
+    _, turned, value, query = buffers(room, room, size)
+    scores, sums, totals = (
+        np.empty(CHUNK * room, np.float32),
+        np.empty(CHUNK * size, np.float32),
+        np.empty(room, np.float32),
+    )
+    first, group = 0, heads // kv_heads
+    for s in range(len(counts)):
+        for k in range(kv_heads):
+            for b in range((cached[s] + counts[s] + BLOCK - 1) // BLOCK):
+                block = tables[table_starts[s] + b]
+                turned_block(keys[block, k], b * BLOCK, room, turned)
+                block_values(values[block, k], b * BLOCK, size, value)
+            for h in range(k * group, (k + 1) * group):
+                copy(queries, first, counts[s], h * size, size, query)
+                attend_head(
+                    query, counts[s], cached[s], turned, value, room, size, window, scaling, scores, sums, totals,
+                    out, first, h * size,
+                )  # fmt: skip
+        first += counts[s]
+
+
+@compiled
 def attend(qkv, cos, sin, starts, window, scaling, heads, kv_heads, size, out, totals):
     """qkv (T, (H + 2 K) D), cos and sin (T, R / 2) -> out (T, H D), and totals (H, T): log-sum-exps of the scaled scores.
 
     The sequences begin at starts (sequences + 1,). A token attends to itself and the `window` - 1 tokens before it.
     """
     longest = np.max(starts[1:] - starts[:-1])
-    room = (longest + WIDE - 1) // WIDE * WIDE
-    keys, turned, values, queries = buffers(longest, room, size)
-    scores = np.empty(CHUNK * room, np.float32)
-    sums = np.empty(CHUNK * size, np.float32)
+    room = room_for(longest)
+    key, turned, value, query = buffers(longest, room, size)
+    scores, sums = np.empty(CHUNK * room, np.float32), np.empty(CHUNK * size, np.float32)
     group = heads // kv_heads
     for s in range(len(starts) - 1):
         first, n = starts[s], starts[s + 1] - starts[s]
         for k in range(kv_heads):
-            rotate(qkv, first, n, (heads + k) * size, cos, sin, size, keys)
-            turn(keys, n, size, room, turned)
-            copy(qkv, first, n, (heads + kv_heads + k) * size, size, values)
+            rotate(qkv, first, n, (heads + k) * size, cos, sin, size, key)
+            turn(key, n, size, room, turned)
+            copy(qkv, first, n, (heads + kv_heads + k) * size, size, value)
             for h in range(k * group, (k + 1) * group):
-                rotate(qkv, first, n, h * size, cos, sin, size, queries)
-                for begin in range(0, n, CHUNK):
-                    end = min(begin + CHUNK, n)
-                    against_panels(queries, begin, end, size, turned, room, end, scores)
-                    for row in range(begin, end):
-                        own = scores[(row - begin) * room : (row - begin) * room + end]
-                        totals[h, first + row] = normalise(own, max(0, row + 1 - window), row + 1, scaling)
-                    against_rows(scores, room, end - begin, end, values, size, sums, False)
-                    for row in range(begin, end):
-                        for d in range(size):
-                            out[first + row, h * size + d] = from_fp32(sums[(row - begin) * size + d], out)
+                rotate(qkv, first, n, h * size, cos, sin, size, query)
+                attend_head(
+                    query, n, 0, turned, value, room, size, window, scaling, scores, sums, totals[h, first : first + n],
+                    out, first, h * size,
+                )  # fmt: skip
+
+
+@compiled
+def attend_head(query, n, before, turned, value, room, size, window, scaling, scores, sums, totals, out, first, column):
+    """One head of n tokens, `before` others before them: to rows from `first` on of out, at `column`, and totals (n,)."""
+    for begin in range(0, n, CHUNK):
+        end = min(begin + CHUNK, n)
+        columns = before + end
+        against_panels(query, begin, end, size, turned, room, columns, scores)
+        for row in range(begin, end):
+            own, last = scores[(row - begin) * room : (row - begin) * room + columns], before + row + 1
+            totals[row] = normalise(own, max(0, last - window), last, scaling)
+        against_rows(scores, room, end - begin, columns, value, size, sums, False)
+        for row in range(begin, end):
+            given = sums[(row - begin) * size : (row - begin + 1) * size]
+            own_out = out[first + row, column : column + size]
+            for d in range(size):
+                own_out[d] = from_fp32(given[d], out)
 
 
 @compiled
 def attend_backward(qkv, cos, sin, starts, window, scaling, heads, kv_heads, size, out, totals, d_out, d_qkv):
-    """The gradient d_qkv of qkv, from d_out (T, H D) and what `attend` gave."""
+    """The gradient d_qkv of qkv (T, (H + 2 K) D), from d_out (T, H D) and what `attend` gave."""
     longest = np.max(starts[1:] - starts[:-1])
-    room = (longest + WIDE - 1) // WIDE * WIDE
+    room = room_for(longest)
     keys, turned, values, queries = buffers(longest, room, size)
     d_keys, turned_values, d_values, d_queries = buffers(longest, room, size)
     given = np.empty(longest * size, np.float32)  # d_out of a head
@@ -100,6 +143,34 @@ def attend_backward(qkv, cos, sin, starts, window, scaling, heads, kv_heads, siz
 
 
 # --- one head of one sequence: flat arrays (n, D), and turned ones (D, room)
+
+
+@compiled
+def room_for(tokens):
+    """Columns that so many tokens' scores take."""
+    return (tokens + WIDE - 1) // WIDE * WIDE
+
+
+@compiled
+def turned_block(block, column, room, out):
+    """Keys of a block (D / 2, BLOCK, 2) to columns of out (D, room)."""
+    for d in range(len(block)):
+        pairs = block[d]
+        for part in range(2):
+            row = out[(2 * d + part) * room + column : (2 * d + part) * room + column + BLOCK]
+            for t in range(BLOCK):
+                row[t] = to_fp32(pairs[t, part])
+
+
+@compiled
+def block_values(block, row, size, out):
+    """Values of a block (BLOCK / 2, D, 2) to rows of out (n, D)."""
+    for t in range(len(block)):
+        pairs = block[t]
+        for part in range(2):
+            own = out[(row + 2 * t + part) * size : (row + 2 * t + part + 1) * size]
+            for d in range(size):
+                own[d] = to_fp32(pairs[d, part])
 
 
 @compiled
