@@ -247,95 +247,25 @@ def against_panels(x, begin, end, size, turned, room, columns, out):
         for column in range(0, columns, WIDE):
             tile(
                 x, row * size, size, turned, column, LANES, room, None, size,
-                out, (row - begin) * room + column, room, count, ROWS, VECTORS, 0,
+                out, (row - begin) * room + column, room, count, ROWS, VECTORS, 0, 1,
             )  # fmt: skip
 
 
 @compiled
 def against_rows(x, width, rows, count, weights, size, out, add):
-    """x (rows, width), of which `count` columns count, times weights (count, D): out (rows, D), or added to it."""
+    """x (rows, width), of which `count` columns count, times weights (count, D): out (rows, D), or added to it if `add`."""
+    if not add:
+        out[: rows * size] = np.float32(0)
     for row in range(0, rows, ROWS):
-        left = min(ROWS, rows - row)
+        at, left = row * width, min(ROWS, rows - row)
         if size % WIDE == 0:
             for d in range(0, size, WIDE):
-                if add:
-                    tile(
-                        x,
-                        row * width,
-                        width,
-                        weights,
-                        d,
-                        LANES,
-                        size,
-                        None,
-                        count,
-                        out,
-                        row * size + d,
-                        size,
-                        left,
-                        ROWS,
-                        VECTORS,
-                        1,
-                    )
-                else:
-                    tile(
-                        x,
-                        row * width,
-                        width,
-                        weights,
-                        d,
-                        LANES,
-                        size,
-                        None,
-                        count,
-                        out,
-                        row * size + d,
-                        size,
-                        left,
-                        ROWS,
-                        VECTORS,
-                        0,
-                    )
+                tile(
+                    x, at, width, weights, d, LANES, size, None, count, out, row * size + d, size, left, ROWS, VECTORS, 1, 1
+                )  # fmt: skip
         else:
             for d in range(0, size, LANES):
-                if add:
-                    tile(
-                        x,
-                        row * width,
-                        width,
-                        weights,
-                        d,
-                        LANES,
-                        size,
-                        None,
-                        count,
-                        out,
-                        row * size + d,
-                        size,
-                        left,
-                        ROWS,
-                        1,
-                        1,
-                    )
-                else:
-                    tile(
-                        x,
-                        row * width,
-                        width,
-                        weights,
-                        d,
-                        LANES,
-                        size,
-                        None,
-                        count,
-                        out,
-                        row * size + d,
-                        size,
-                        left,
-                        ROWS,
-                        1,
-                        0,
-                    )
+                tile(x, at, width, weights, d, LANES, size, None, count, out, row * size + d, size, left, ROWS, 1, 1, 1)
 
 
 @compiled

@@ -159,7 +159,7 @@ def multiply(x, panels, width, out, first, last):
         apart = LANES if PANELS == ABREAST else size * LANES  # how far the panels that are read at once lie apart
         for panel in range(first, last, ABREAST):
             at, place = panel * size * LANES, panel * LANES
-            tile(numbers, 0, size, flat, at, apart, step, AHEAD, size, out, place, width, 1, 1, ABREAST, 0)
+            tile(numbers, 0, size, flat, at, apart, step, AHEAD, size, out, place, width, 1, 1, ABREAST, 0, 1)
         return
     for row in range(0, rows, CHUNK):
         count = min(CHUNK, rows - row)
@@ -167,7 +167,7 @@ def multiply(x, panels, width, out, first, last):
             last - PANELS, first - 1, -PANELS
         ):  # padding is written to columns that are written again later
             at, place = panel * size * LANES, row * width + panel * LANES
-            _some_rows(numbers, row * size, count, flat, at, LANES, step, size, out, place, width)
+            _some_rows(numbers, row * size, count, flat, at, LANES, step, -step * size, size, out, place, width)
 
 
 @compiled
@@ -183,15 +183,18 @@ def multiply_bytes(x, panels, scales, width, out, first, last):
     wide = np.empty(PANELS * size * LANES, np.float32)
     for panel in range(last - PANELS, first - 1, -PANELS):
         _widen(flat, scales, panel, size, wide)
-        _some_rows(numbers, 0, rows, wide, 0, size * LANES, LANES, size, out, panel * LANES, width)
+        _some_rows(numbers, 0, rows, wide, 0, size * LANES, LANES, None, size, out, panel * LANES, width)
 
 
 @compiled
-def _some_rows(x, at_x, rows, flat, at, apart, step, size, out, place, width):
-    """`rows` rows of x (…, I), from `at_x` on, times PANELS panels, from `at` on: to `place` of `out`, `width` apart."""
+def _some_rows(x, at_x, rows, flat, at, apart, step, ahead, size, out, place, width):
+    """`rows` rows of x (…, I), from `at_x` on, times PANELS panels, from `at` on: to `place` of `out`, `width` apart.
+
+    The weights `ahead` elements further, which are read next, are prefetched.
+    """
     for left in range((rows + ROWS - 1) // ROWS, 0, -1):
         count = (rows + left - 1) // left  # passes of about equally many rows
-        tile(x, at_x, size, flat, at, apart, step, None, size, out, place, width, count, ROWS, PANELS, 0)
+        tile(x, at_x, size, flat, at, apart, step, ahead, size, out, place, width, count, ROWS, PANELS, 0, 2)
         at_x, place, rows = at_x + count * size, place + count * width, rows - count
 
 

@@ -66,17 +66,9 @@ def attend_pairs(query, keys, values, tables, starts, positions, window, scaling
     n, heads, size = out.shape
     kv_heads, room = keys.shape[1], scores.shape[1]
     group, width, whole = heads // kv_heads, query.shape[1] * query.shape[2], kv_heads * size // 2 * BLOCK
-    flat_query, flat_keys, flat_values, flat_scores = (
-        query.reshape(-1),
-        keys.reshape(-1),
-        values.reshape(-1),
-        scores.reshape(-1),
-    )
-    weights, total, sums = (
-        np.empty(heads * room // 2, np.uint32),
-        np.empty(heads * size, np.float32),
-        np.empty(heads, np.float32),
-    )
+    flat_query, flat_keys, flat_values = query.reshape(-1), keys.reshape(-1), values.reshape(-1)
+    flat_scores, weights = scores.reshape(-1), np.empty(heads * room // 2, np.uint32)
+    total, sums = np.empty(heads * size, np.float32), np.empty(heads, np.float32)
     for i in range(n):
         end = positions[i] + 1
         first = max(0, end - window)
@@ -119,7 +111,7 @@ def _score_block(query, at, keys, block, after, kv_heads, group, size, scores, c
         for h in range(k * group, (k + 1) * group, HEADS):
             tile(
                 query, at + h * half, half, keys, base, LANES, BLOCK, ahead, half,
-                scores, h * room + column, room, min(HEADS, (k + 1) * group - h), HEADS, KEYS, 0,
+                scores, h * room + column, room, min(HEADS, (k + 1) * group - h), HEADS, KEYS, 0, 1,
             )  # fmt: skip
 
 
@@ -137,13 +129,13 @@ def _add_values(weights, column, width, values, block, after, kv_heads, group, s
                 for d in range(0, size, VALUES * LANES):
                     tile(
                         weights, h * width + column, width, values, at + d, LANES, size, ahead, count,
-                        total, h * size + d, size, rows, HEADS, VALUES, 1,
+                        total, h * size + d, size, rows, HEADS, VALUES, 1, 1,
                     )  # fmt: skip
             else:
                 for d in range(0, size, LANES):
                     tile(
                         weights, h * width + column, width, values, at + d, LANES, size, ahead, count,
-                        total, h * size + d, size, rows, HEADS, 1, 1,
+                        total, h * size + d, size, rows, HEADS, 1, 1, 1,
                     )  # fmt: skip
 
 

@@ -163,19 +163,20 @@ def add_times(context, total, a, b):
 
 @intrinsic(prefer_literal=True)
 def tile(
-    context, x, at_x, width_x, weights, at, width, step, ahead, count, out, place, width_out, rows, most, vectors, add
+    context, x, at_x, width_x, weights, at, width, step, ahead, count, out, place, width_out, rows, most, vectors, add, level
 ):  # fmt: skip
     """Multiply `rows` rows of x, 1 to `most`, by `vectors` vectors of outputs, with all sums in registers.
 
     out[place + r * width_out + v * LANES + lane] = the sum over i < count, in this order and over one at least, of
     x[at_x + r * width_x + i] * weights[at + v * width + i * step + lane]. `add`, 0 or 1: whether the sum begins with what `out`
-    holds, or with zero. For each of the weights that are read, the one `ahead` elements further is prefetched; None: none is.
+    holds, or with zero. For each of the weights that are read, the one `ahead` elements further is prefetched into the cache of
+    this `level`; None: none is.
 
-    x and weights are fp32, or uint32 that holds two bf16, whose two products are added (AVX512-BF16). The last three arguments
+    x and weights are fp32, or uint32 that holds two bf16, whose two products are added (AVX512-BF16). The last four arguments
     are constants.
     """
-    constants = most, vectors, add
-    most, vectors, add = (constant.literal_value for constant in constants)
+    constants = most, vectors, add, level
+    most, vectors, add, level = (constant.literal_value for constant in constants)
     ahead = ahead if ahead == types.none else types.intp
     kind = _FLOATS if weights.dtype == types.float32 else _WORDS
 
@@ -190,7 +191,7 @@ def tile(
             at_i = builder.add(at, builder.mul(i, step))
             pointers = [pointer(3, at_i, width, v) for v in range(vectors)]
             for address in pointers if ahead != types.none else []:
-                _prefetch(builder, builder.gep(address, [distance]))
+                _prefetch(builder, builder.gep(address, [distance]), level)
             loaded = [builder.load(builder.bitcast(address, kind.as_pointer()), align=4) for address in pointers]
             for r in range(rows):
                 number = _broadcast(builder, builder.load(pointer(0, builder.add(at_x, i), width_x, r)))
@@ -254,9 +255,9 @@ def prefetch(context, flat, index):
     return types.void(flat, types.intp), code
 
 
-def _prefetch(builder, address):
+def _prefetch(builder, address, level=1):
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    settings = (number(value) for value in (0, 3, 1))  # read, all cache levels, data
+    settings = (number(value) for value in (0, 4 - level, 1))  # read, from this cache level on, data
     builder.call(function, [builder.bitcast(address, byte), *settings])
