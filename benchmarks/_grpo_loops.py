@@ -51,6 +51,7 @@ STEP = Step()
 def stage(folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragged, size: Step = STEP) -> "Stage":
     from whetstone.rl import loop
     from whetstone.run.folder import Stage
+    from whetstone.run.prompt_settings import PromptSettings
     from whetstone.run.settings import ModelSettings, OptimizerSettings, ParallelSettings, RunSettings, ScoreSettings
 
     settings = loop.Settings(
@@ -69,7 +70,9 @@ def stage(folder: Path, compute: str, micro_batch_tokens: int, work: Any = ragge
     parallel = ParallelSettings(device="cpu", compute=compute, forks=1, micro_batch_tokens=micro_batch_tokens)
     inputs = {"model": work.write_folder(folder / "model"), "prompts": folder / "prompts"}
     run = RunSettings(name="run", folder=folder)
-    return Stage("rl", "rl", folder / "rl", settings, inputs, run, ModelSettings(), parallel, ScoreSettings())
+    bare = PromptSettings(after="")  # the peer asks for no form of the answer
+    model, scores = ModelSettings(), ScoreSettings()
+    return Stage("rl", "rl", folder / "rl", settings, inputs, run, model, parallel, scores, prompt=bare)
 
 
 def written(our_stage: "Stage", work: Any) -> "Stage":
