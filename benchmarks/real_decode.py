@@ -11,9 +11,9 @@ equally many tokens. Each repeat asks other questions, so no cache of prompts kn
 shared by vLLM, as by default.
 
 float32 always; bfloat16 if this CPU multiplies it faster than float32; our weights of 8 bits beside llama.cpp's. All sides have
-their weights loaded and packed before anything is measured, as servers have. llama.cpp decodes one prompt at a time and is measured
-at batch 1 alone: in F32 and F16 (BF16 if the CPU has it) and in Q8_0. `generate` has the faster of its two caches. All sides
-take turns in one run; the rate is tokens per CPU second. A case is kept as soon as it is measured, and a second call goes
+their weights loaded and packed before anything is measured, as servers have. llama.cpp decodes one prompt at a time and is
+measured at batch 1 alone: in F32 and F16 (BF16 if the CPU has it) and in Q8_0. `generate` has the faster of its two caches. All
+sides take turns in one run; the rate is tokens per CPU second. A case is kept as soon as it is measured, and a second call goes
 on where the first one ended.
 """
 
