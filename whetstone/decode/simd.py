@@ -198,13 +198,9 @@ def tile(
                 yield from ((number, vector) for vector in loaded)
 
         def multiply(rows):
-            outs = [
-                builder.bitcast(
-                    pointer(9, builder.add(place, place.type(v * LANES)), width_out, r), _FLOATS.as_pointer()
-                )
-                for r in range(rows)
-                for v in range(vectors)
-            ]
+            columns = [builder.add(place, place.type(v * LANES)) for v in range(vectors)]
+            outs = [pointer(9, column, width_out, r) for r in range(rows) for column in columns]
+            outs = [builder.bitcast(address, _FLOATS.as_pointer()) for address in outs]
             begin = [builder.load(address, align=4) if add else _NOTHING for address in outs]
             for address, total in zip(outs, _sums(builder, count, begin, partial(products, rows)), strict=True):
                 builder.store(total, address, align=4)

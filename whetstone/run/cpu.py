@@ -26,8 +26,9 @@ def has_bf16_products() -> bool:
 
 
 def has_bf16_vectors() -> bool:
-    """Whether the processor adds products of bf16 vectors in fp32 in one instruction (AVX512-BF16)."""
-    return _has("avx512_bf16")
+    """Whether the processor adds products of bf16 vectors in fp32 in one instruction (AVX512-BF16), and numba may use it: its
+    variables NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name another processor."""
+    return _has("avx512_bf16") and not {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & os.environ.keys()
 
 
 def has_wide_vectors() -> bool:
