@@ -115,3 +115,14 @@ def test_eight_bits_are_refused_where_they_are_not_computed():
     _, tokenizer = tiny()
     with pytest.raises(ValueError, match="in fp32 on a CPU, and this is a LlamaForCausalLM"):
         Engine(random_model("llama", len(tokenizer)).bfloat16(), tokenizer, int8=True)
+
+
+@BF16
+def test_a_model_whose_numbers_make_no_pairs_decodes_in_bf16():
+    _, tokenizer = tiny()
+    whole = random_model("llama", len(tokenizer), intermediate_size=97)
+    exact = random_model("llama", len(tokenizer), torch.bfloat16, intermediate_size=97)
+    whole.load_state_dict(exact.state_dict())
+    asked, greedy = [ask("p", "Compute 1 + 2.", 0)], Sampling(max_tokens=8, temperature=0.0)
+    (ours,), (wanted,) = (list(Engine(model, tokenizer).generate(asked, greedy)) for model in (exact, whole))
+    assert ours.ids == wanted.ids and ours.logprobs == pytest.approx(wanted.logprobs, abs=0.05)

@@ -1,6 +1,9 @@
 """Fused layers in bf16 training on a CPU: loss and gradients against float64, beside what the modules give under autocast."""
 
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -84,3 +87,23 @@ def test_only_layers_that_train_in_bf16_and_hold_nothing_foreign_are_fused(compu
     other.model.layers[1].self_attn.q_proj.register_forward_hook(lambda *_: None)
     Learner(other, V, ParallelSettings(device="cpu", compute=compute, forks=1))
     assert other.model.layers[0].forward.__func__ is plain
+
+
+PRINT_GRADIENT = """
+import hashlib
+from tests.learner.test_cpu_layer import V, learnt, random_model
+gradient = learnt(random_model("llama", V), "bfloat16", True)[1]
+print(hashlib.sha256(b"".join(x.numpy().tobytes() for x in gradient.values())).hexdigest())
+"""
+
+
+def test_the_gradient_is_the_same_to_the_bit_when_the_kernels_were_just_compiled_and_when_they_come_from_the_cache(
+    tmp_path,
+):
+    """Else a run that is continued in a new process would not be the run that was never stopped."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", PRINT_GRADIENT]
+    printed = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    ]
+    assert len(printed[0]) == 65 and printed[0] == printed[1]

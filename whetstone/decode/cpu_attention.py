@@ -1,16 +1,15 @@
 """Causal attention of packed sequences to themselves on a CPU with AVX-512: of prompts, and in training with its gradient.
 
 Queries, keys and values are rows of bf16, a token each, which training rotates on the way; all arithmetic is in fp32. A
-sequence's scores are computed for CHUNK
-queries at once and never leave the cache; the backward pass computes them again (FlashAttention, Dao et al. 2022, arXiv
-2205.14135).
+sequence's scores are computed for CHUNK queries at once and never leave the processor's cache; the backward pass computes them
+again (FlashAttention, Dao et al. 2022, arXiv 2205.14135).
 
 Letters: T tokens, H query heads, K key/value heads, D head size, R rotated dimensions, n tokens of a sequence.
 """
 
 import numpy as np
 
-from whetstone.decode.cpu_kernels import BLOCK, compiled, exp, from_fp32, to_fp32
+from whetstone.decode.cpu_kernels import BLOCK, compiled, exp, from_fp32, inlined, to_fp32, weigh
 from whetstone.decode.simd import LANES, tile
 
 CHUNK = 24  # queries whose scores are held at once
@@ -29,11 +28,8 @@ def attend_prompts(queries, keys, values, tables, table_starts, cached, counts, 
     kv_heads = keys.shape[1]
     room = room_for(np.max(cached + counts))
     _, turned, value, query = buffers(room, room, size)
-    scores, sums, totals = (
-        np.empty(CHUNK * room, np.float32),
-        np.empty(CHUNK * size, np.float32),
-        np.empty(room, np.float32),
-    )
+    scores, sums = np.empty(CHUNK * room, np.float32), np.empty(CHUNK * size, np.float32)
+    totals = np.empty(room, np.float32)
     first, group = 0, heads // kv_heads
     for s in range(len(counts)):
         for k in range(kv_heads):
@@ -75,7 +71,7 @@ def attend(qkv, cos, sin, starts, window, scaling, heads, kv_heads, size, out, t
                 )  # fmt: skip
 
 
-@compiled
+@inlined
 def attend_head(query, n, before, turned, value, room, size, window, scaling, scores, sums, totals, out, first, column):
     """One head of n tokens, `before` others before them: to rows from `first` on of out, at `column`, and totals (n,)."""
     for begin in range(0, n, CHUNK):
@@ -181,7 +177,7 @@ def buffers(longest, room, size):
     )  # fmt: skip
 
 
-@compiled
+@inlined
 def rotate(x, first, n, column, cos, sin, size, out):
     """The tokens' head at `column` of x, rotated."""
     half = cos.shape[1]
@@ -196,7 +192,7 @@ def rotate(x, first, n, column, cos, sin, size, out):
             own[d] = to_fp32(row[d])
 
 
-@compiled
+@inlined
 def rotate_back(x, first, n, column, cos, sin, size, out):
     """The gradient of what `rotate` was given: to `column` of out."""
     half = cos.shape[1]
@@ -213,6 +209,7 @@ def rotate_back(x, first, n, column, cos, sin, size, out):
 
 @compiled
 def copy(x, first, n, column, size, out):
+    """The tokens' head at `column` of x."""
     for i in range(n):
         row = x[first + i, column : column + size]
         own = out[i * size : (i + 1) * size]
@@ -268,18 +265,11 @@ def against_rows(x, width, rows, count, weights, size, out, add):
                 tile(x, at, width, weights, d, LANES, size, None, count, out, row * size + d, size, left, ROWS, 1, 1, 1)
 
 
-@compiled
+@inlined
 def normalise(scores, first, end, scaling):
     """Scores become weights from `first` to `end` - 1, and zero elsewhere. Returns the log-sum-exp."""
     own = scores[first:end]
-    highest = own[0]
-    for i in range(1, len(own)):
-        highest = max(highest, own[i])
-    for i in range(len(own)):
-        own[i] = exp((own[i] - highest) * scaling)
-    total = np.float32(0)
-    for i in range(len(own)):
-        total += own[i]
+    highest, total = weigh(own, scaling)
     share = np.float32(1) / total
     for i in range(len(own)):
         own[i] *= share
@@ -288,7 +278,7 @@ def normalise(scores, first, end, scaling):
     return highest * scaling + np.log(total)
 
 
-@compiled
+@inlined
 def differentiate(scores, d_weights, first, end, scaling, total, mean):
     """Scores become weights, and the gradients of weights those of the scores, from `first` to `end` - 1; zero elsewhere."""
     own, given = scores[first:end], d_weights[first:end]
@@ -296,6 +286,7 @@ def differentiate(scores, d_weights, first, end, scaling, total, mean):
         own[i] = exp(own[i] * scaling - total)
     for i in range(len(own)):
         given[i] = own[i] * (given[i] - mean) * scaling
-    for x in (scores, d_weights):
-        x[:first] = np.float32(0)
-        x[end:] = np.float32(0)
+    scores[:first] = np.float32(0)
+    scores[end:] = np.float32(0)
+    d_weights[:first] = np.float32(0)
+    d_weights[end:] = np.float32(0)

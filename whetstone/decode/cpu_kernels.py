@@ -30,7 +30,9 @@ TYPES = {torch.float32: np.float32, torch.bfloat16: np.uint16}
 
 
 compiled = partial(compile_by_numba, fastmath={"nnan", "ninf", "nsz", "reassoc", "contract"})
-inlined = partial(compiled, inline="always")  # part of its caller's code
+# Part of its caller's code. A function that is called is compiled by itself and once more with its caller, and the two may add
+# up or round differently; which one runs depends on whether the caller comes from numba's cache
+inlined = partial(compiled, inline="always")
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
@@ -259,14 +261,21 @@ def _add_values(scores, flat_values, block, after, kv_heads, group, size, column
 
 @compiled
 def _softmax(x):
+    _, total = weigh(x, np.float32(1))
+    scale = np.float32(1) / total
+    for t in range(len(x)):
+        x[t] *= scale
+
+
+@inlined
+def weigh(x, scaling):
+    """x becomes e^(scaling * (x - its largest)). Returns the largest, and the sum of what it has become."""
     highest = x[0]
     for t in range(1, len(x)):
         highest = max(highest, x[t])
     for t in range(len(x)):
-        x[t] = exp(x[t] - highest)
+        x[t] = exp((x[t] - highest) * scaling)
     total = np.float32(0)
     for t in range(len(x)):
         total += x[t]
-    scale = np.float32(1) / total
-    for t in range(len(x)):
-        x[t] *= scale
+    return highest, total

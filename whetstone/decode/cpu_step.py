@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from whetstone.decode import cpu_kernels, paired_kernels
-from whetstone.decode.cpu_kernels import array, compiled, gate, norm, rotary
+from whetstone.decode.cpu_kernels import array, compiled, gate, inlined, norm, rotary
 from whetstone.decode.kv_cache import KVCache
 from whetstone.decode.packed_product import (
     ABREAST,
@@ -24,8 +24,13 @@ from whetstone.decode.packed_product import (
     multiply,
     multiply_bytes,
     packed_is_faster,
+    paired,
 )
 from whetstone.decode.paged_attention import NO_WINDOW
+
+# As parts of `decode`, so that it computes the same whether it was compiled now or comes from the cache (cpu_kernels.py)
+own_norm, own_rotary, own_gate = (inlined(kernel.py_func) for kernel in (norm, rotary, gate))
+own_attend, own_attend_pairs = (inlined(kernel.py_func) for kernel in (cpu_kernels.attend, paired_kernels.attend_pairs))
 
 
 class Stack(NamedTuple):
@@ -47,6 +52,14 @@ class Stack(NamedTuple):
         scales = None if first.scales is None else np.stack([product.scales for product in products])
         bias = None if first.bias is None else array(torch.stack([product.bias for product in products]).float())
         return cls(panels, scales, bias, first.width)
+
+
+def takes(products: Sequence[Any]) -> bool:
+    """Whether a layer's products are packed, and numbers of bf16 can be read as pairs where they lie."""
+    return all(
+        isinstance(product, PackedProduct) and (product.dtype != torch.bfloat16 or product.inputs % 2 == 0)
+        for product in products
+    )
 
 
 class CpuStep:
@@ -91,11 +104,6 @@ class CpuStep:
         return normed
 
 
-def paired(x: torch.Tensor) -> np.ndarray:
-    """The same memory, with two bf16 in each number."""
-    return array(x).view(np.uint32) if x.dtype == torch.bfloat16 else array(x)
-
-
 @compiled
 def decode(
     x, normed, heads, attended, gated, buffer, normed_pairs, heads_pairs, attended_pairs, gated_pairs,
@@ -106,21 +114,21 @@ def decode(
 ):  # fmt: skip
     """x (T, C) becomes the residual stream after the last layer, and `normed` (T, C) its norm; the others are buffers."""
     size, rotated = heads.shape[2], heads.shape[1] * heads.shape[2]
-    norm(x, None, norms[0], epsilons[0], normed)
+    own_norm(x, None, norms[0], epsilons[0], normed)
     for layer in range(len(qkv)):
         product(normed_pairs, qkv, qkv_scales, qkv_bias, layer, qkv_width, buffer)
         source = buffer[: len(x) * qkv_width].reshape(len(x), qkv_width)
-        rotary(source, size, cos, sin, positions, heads)
+        own_rotary(source, size, cos, sin, positions, heads)
         store(heads, source, rotated, blocks, offsets, keys[layer], values[layer])
         attend(
             heads_pairs, keys_pairs[layer], values_pairs[layer], tables, starts, own, windows[layer], scaling, scores, attended
         )  # fmt: skip
         product(attended_pairs, out, out_scales, out_bias, layer, out_width, buffer)
-        norm(x, buffer[: x.size].reshape(x.shape), norms[2 * layer + 1], epsilons[2 * layer + 1], normed)
+        own_norm(x, buffer[: x.size].reshape(x.shape), norms[2 * layer + 1], epsilons[2 * layer + 1], normed)
         product(normed_pairs, gate_up, gate_up_scales, gate_up_bias, layer, gate_up_width, buffer)
-        gate(buffer[: len(x) * gate_up_width].reshape(len(x), gate_up_width), gated)
+        own_gate(buffer[: len(x) * gate_up_width].reshape(len(x), gate_up_width), gated)
         product(gated_pairs, down, down_scales, down_bias, layer, down_width, buffer)
-        norm(x, buffer[: x.size].reshape(x.shape), norms[2 * layer + 2], epsilons[2 * layer + 2], normed)
+        own_norm(x, buffer[: x.size].reshape(x.shape), norms[2 * layer + 2], epsilons[2 * layer + 2], normed)
 
 
 # --- what is compiled differently for each type
@@ -186,7 +194,7 @@ def attend(query, keys, values, tables, starts, positions, window, scaling, scor
 
 @overload(attend)
 def _attend_code(query, keys, values, tables, starts, positions, window, scaling, scores, out):
-    kernel = paired_kernels.attend_pairs if query.dtype == types.uint32 else cpu_kernels.attend
+    kernel = own_attend_pairs if query.dtype == types.uint32 else own_attend
 
     def code(query, keys, values, tables, starts, positions, window, scaling, scores, out):
         kernel(query, keys, values, tables, starts, positions, window, scaling, scores, out)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from whetstone.decode import cpu_kernels
 from whetstone.decode.cpu_kernels import array
-from whetstone.decode.cpu_step import CpuStep
+from whetstone.decode.cpu_step import CpuStep, takes
 from whetstone.decode.kv_cache import KVCache
 from whetstone.decode.packed_product import Linear, PackedProduct, joined_bias
 from whetstone.decode.paged_attention import QKV
@@ -94,7 +94,7 @@ class FusedForward:
         multiplied = multiplied or products(model)
         self.layers = [_read_layer(layer, multiplied) for layer in self.base.layers]
         self.ops = _GpuOps(norms, kernels) if kernels else _CpuOps(norms) if on_cpu else TorchOps(norms)
-        self.step = self._cpu_step() if on_cpu and isinstance(self.layers[0].qkv, PackedProduct) else None
+        self.step = self._cpu_step() if on_cpu else None
         self.rotary = Rotary(self.base.rotary_emb, model.config, weight, self.ops.fp32, per_token=not on_cpu)
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cache: KVCache) -> torch.Tensor:
@@ -119,8 +119,10 @@ class FusedForward:
             normed = ops.norm(x, 2 * number + 2, layer.down(ops.gate(layer.gate_up(normed))))
         return normed
 
-    def _cpu_step(self) -> CpuStep:
+    def _cpu_step(self) -> CpuStep | None:
         products = [layer[:4] for layer in self.layers]
+        if not takes(products[0]):
+            return None
         windows = [layer.window for layer in self.layers]
         return CpuStep(products, self.ops.norms, windows, self.head_size, self.group, self.scaling)
 

@@ -16,7 +16,15 @@ import torch
 from whetstone.attention import Segments, attend_segments, packed_attention
 from whetstone.decode import cpu_attention, cpu_kernels, paired_kernels
 from whetstone.decode.cpu_kernels import BLOCK, array
-from whetstone.decode.paged_attention import NO_WINDOW, QKV, CpuDecodes, DeviceDecodes, attend_prefill, padded_tables
+from whetstone.decode.paged_attention import (
+    NO_WINDOW,
+    QKV,
+    CpuDecodes,
+    DeviceDecodes,
+    attend_prefill,
+    end_to_end,
+    padded_tables,
+)
 from whetstone.decode.simd import LANES
 from whetstone.run.cpu import has_bf16_vectors
 
@@ -97,6 +105,9 @@ class KVCache:
         if self.compiled:
             if tables:
                 self._decodes = CpuDecodes(tables, own, paired_kernels if self.paired else cpu_kernels)
+            if prefills and self.paired:
+                given, *numbers = ([prefill[i] for prefill in prefills] for i in range(3))  # tables; starts and counts
+                self._prompts = *end_to_end(given), *(np.array(each, np.int64) for each in numbers)
             return
         self._segments = Segments([count for _, _, count in prefills], self.keys.device) if prefills else None
         cached = [np.array(table, dtype=np.int64) for table, start, _ in prefills if start]
@@ -199,15 +210,11 @@ class KVCache:
 
     def _attend_prompts(self, layer: int, heads: QKV, scaling: float, window: int | None) -> torch.Tensor:
         """`_attend_prefills` by a compiled kernel, from the pairs that the cache has."""
-        tables, cached, counts = ([prefill[i] for prefill in self._prefills] for i in range(3))
-        lengths = [len(table) for table in tables]
         count, size = heads.query_key.shape[1] - heads.kv_heads, heads.query_key.shape[2]
         out = cpu_kernels.uninitialised((self._prefill_tokens, count, size), torch.bfloat16)
         cpu_attention.attend_prompts(
             array(heads.query_key.flatten(1)), self._keys[layer], self._values[layer],
-            np.array([block for table in tables for block in table], np.int64), np.cumsum(lengths) - lengths,
-            np.array(cached, np.int64), np.array(counts, np.int64), window or NO_WINDOW, np.float32(scaling), count, size,
-            array(out.flatten(1)),
+            *self._prompts, window or NO_WINDOW, np.float32(scaling), count, size, array(out.flatten(1)),
         )  # fmt: skip
         return out
 

@@ -1,12 +1,12 @@
-"""Matrix products of few rows with packed weights on a CPU, compiled by numba.
+"""Matrix products with packed weights on a CPU, compiled by numba.
 
 A step that decodes B sequences reads all weights for B rows. The BLAS of torch is made for many rows: with one row of fp32 it
 reads 11 GB/s on a machine where this kernel reads 23. The weights are copied once per decoding into panels of LANES output
-columns, which the kernel reads in one direction. A product adds up in the order of its inputs, whatever rows are beside it,
-so a row's result does not depend on the others.
+columns, several side by side, which the kernel reads in one direction. A product adds up in the order of its inputs, whatever
+rows are beside it, so a row's result does not depend on the others.
 
-Weights are held as they are (fp32), or as int8 with a scale for each output and GROUP inputs: weight-only, symmetric, rounded
-to the nearest, as llama.cpp's Q8_0. All arithmetic is in fp32.
+Weights are held as they are (fp32, or bf16 with AVX512-BF16), or as int8 with a scale for each output and GROUP inputs:
+weight-only, symmetric, rounded to the nearest, as llama.cpp's Q8_0. All sums are in fp32.
 
 Letters: T tokens (rows), I inputs, O outputs.
 """
@@ -25,9 +25,8 @@ from whetstone.run.cpu import has_wide_vectors
 
 ROWS = 6  # that one pass over panels multiplies at most
 ABREAST = 4  # panels that are read at once for a single row, whose sums would otherwise wait for each other
-PANELS = (
-    ABREAST if has_wide_vectors() else 1
-)  # that are read at once for more rows: their sums have to fit the registers
+# that are read at once for more rows: their sums have to fit the registers
+PANELS = ABREAST if has_wide_vectors() else 1
 CHUNK = 24 * ROWS  # rows that stay in the cache while all panels pass
 FEW = 256  # rows; with more the BLAS is as fast where vectors are not wide
 GROUP = 32  # inputs whose weights of 8 bits have a scale
@@ -53,17 +52,17 @@ class PackedProduct:
         self.scales: np.ndarray | None = None
         if int8:
             weight, scales = quantised(weight)
-            self.panels, self.scales = (_panels(x, ABREAST * LANES) for x in (weight, scales))
+            self.panels, self.scales = (_panels(x.contiguous().numpy(), ABREAST * LANES) for x in (weight, scales))
             self.linears = []
         else:
-            self.panels = _panels(_paired(weight), PANELS * LANES)
+            self.panels = _panels(paired(weight.contiguous()), PANELS * LANES)
 
     def __call__(self, x: torch.Tensor, buffer: torch.Tensor | None = None) -> torch.Tensor:
         """`buffer` (T * O + PADDING or more,): where the result may be written."""
         if not packed_is_faster(len(x)):
             return self._many(x)
         buffer = torch.empty(len(x) * self.width + PADDING) if buffer is None else buffer
-        self._multiply(_paired(x.to(self.dtype)).numpy(), array(buffer))
+        self._multiply(paired(x.to(self.dtype)), array(buffer))
         out = buffer[: len(x) * self.width].view(len(x), self.width)
         return out if self.bias is None else out.add_(self.bias)
 
@@ -118,16 +117,16 @@ def joined_bias(linears: Sequence[Linear]) -> torch.Tensor | None:
     return torch.cat([weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in linears])
 
 
-def _paired(x: torch.Tensor) -> torch.Tensor:
-    """bf16 (…, I) -> uint32 (…, I/2), two numbers in each, the last with a zero if their number is odd; else x as it is."""
-    if x.dtype != torch.bfloat16:
-        return x
-    return F.pad(x, (0, x.shape[-1] % 2)).contiguous().view(torch.uint32)
+def paired(x: torch.Tensor) -> np.ndarray:
+    """bf16 (…, I) -> uint32 (…, I / 2), two numbers in each; other types as they are. The memory is that of x, unless x is not
+    contiguous or I is odd: then the last number stands beside a zero."""
+    if x.dtype == torch.bfloat16:
+        x = (F.pad(x, (0, 1)) if x.shape[-1] % 2 else x.contiguous()).view(torch.uint32)
+    return x.numpy()
 
 
-def _panels(weight: torch.Tensor, width: int) -> np.ndarray:
+def _panels(rows: np.ndarray, width: int) -> np.ndarray:
     """(O, I) -> (panels, I, width), with zeros after the last output: ABREAST * LANES outputs, or a multiple of that."""
-    rows = weight.contiguous().numpy()
     whole = -(-len(rows) // (ABREAST * LANES)) * ABREAST * LANES
     panels = np.empty((whole // width, rows.shape[1], width), rows.dtype)
     pack(rows, panels)

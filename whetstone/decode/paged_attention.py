@@ -48,10 +48,8 @@ class CpuDecodes:
     def __init__(self, tables: list[list[int]], positions: np.ndarray, kernels: ModuleType):
         self.kernels = kernels
         self.positions = positions  # (B,)
-        lengths = [len(table) for table in tables]
-        self.tables = np.array([block for table in tables for block in table], dtype=np.int64)  # all end to end
-        self.starts = np.cumsum(lengths) - lengths  # (B,) where each table begins
-        self.longest = max(lengths)
+        self.tables, self.starts = end_to_end(tables)
+        self.longest = max(map(len, tables))
         self._scores: np.ndarray | None = None
 
     def scores(self, heads: int) -> np.ndarray:
@@ -124,6 +122,12 @@ def attend_prefill(
     batch = query[None], key[None], value[None]
     out = F.scaled_dot_product_attention(*batch, attn_mask=visible, scale=scaling, enable_gqa=grouped)
     return out[0].transpose(0, 1)
+
+
+def end_to_end(tables: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """All B tables in one array, and where each begins in it (B,)."""
+    lengths = [len(table) for table in tables]
+    return np.array([block for table in tables for block in table], dtype=np.int64), np.cumsum(lengths) - lengths
 
 
 def padded_tables(tables: list[list[int]], width: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ uint16 arrays hold bf16. Letters: B rows, T tokens, H query heads, K key/value h
 
 import numpy as np
 
-from whetstone.decode.cpu_kernels import BLOCK, compiled, exp, from_fp32, to_fp32
+from whetstone.decode.cpu_kernels import BLOCK, compiled, from_fp32, to_fp32, weigh
 from whetstone.decode.simd import LANES, tile
 
 HEADS = 4  # query heads of one key/value head that a pass multiplies
@@ -81,7 +81,7 @@ def attend_pairs(query, keys, values, tables, starts, positions, window, scaling
             )
         for h in range(heads):
             low, high = begin * BLOCK, count * BLOCK
-            sums[h] = _weigh(scores[h, first:end], scaling)
+            _, sums[h] = weigh(scores[h, first:end], scaling)
             scores[h, low:first] = np.float32(0)
             scores[h, end:high] = np.float32(0)
             _pair(scores[h, low:high], weights[(h * room + low) // 2 : (h * room + high) // 2], out)
@@ -137,20 +137,6 @@ def _add_values(weights, column, width, values, block, after, kv_heads, group, s
                         weights, h * width + column, width, values, at + d, LANES, size, ahead, count,
                         total, h * size + d, size, rows, HEADS, 1, 1, 1,
                     )  # fmt: skip
-
-
-@compiled
-def _weigh(x, scaling):
-    """x becomes e^(scaling * x) up to a factor. Returns the sum."""
-    highest = x[0]
-    for t in range(1, len(x)):
-        highest = max(highest, x[t])
-    for t in range(len(x)):
-        x[t] = exp((x[t] - highest) * scaling)
-    total = np.float32(0)
-    for t in range(len(x)):
-        total += x[t]
-    return total
 
 
 @compiled

@@ -98,10 +98,10 @@ class _Layer(torch.autograd.Function):
         segments, shape, counts = ctx.others
         norms, products = parameters[:2], _joined(parameters[2:], counts)
         d_out = d_out.contiguous()
-        d_half = _empty(d_out.shape, HALF)
+        d_half = uninitialised(d_out.shape, HALF)
         kernels.to_bf16(array(d_out).ravel(), array(d_half).ravel())
         d_gated = products[3].backward(_gated(gate_up), d_half)
-        d_gate_up = _empty(gate_up.shape, HALF)
+        d_gate_up = uninitialised(gate_up.shape, HALF)
         kernels.gate_backward(array(gate_up), array(d_gated), array(d_gate_up))
         d_normed = products[2].backward(_norm(middle, norms[1], shape.epsilons[1])[0], d_gate_up)
         d_middle, d_delta, d_second = _norm_backward(middle, norms[1], middle_scales, d_out, d_normed, both=True)
@@ -135,12 +135,12 @@ class _Product:
 
     def __init__(self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]):
         self.weights, self.biases = weights, biases
-        self.weight = _empty((sum(map(len, weights)), weights[0].shape[1]), HALF)  # (O, I)
+        self.weight = uninitialised((sum(map(len, weights)), weights[0].shape[1]), HALF)  # (O, I)
         for part, weight in zip(self.weight.split([len(weight) for weight in weights]), weights, strict=True):
             part.copy_(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch.mm(x, self.weight.T, out=_empty((len(x), len(self.weight)), HALF))
+        out = torch.mm(x, self.weight.T, out=uninitialised((len(x), len(self.weight)), HALF))
         at = 0
         for weight, bias in zip(self.weights, self.biases, strict=True):
             if bias is not None:
@@ -150,12 +150,12 @@ class _Product:
 
     def backward(self, x: torch.Tensor, d_out: torch.Tensor) -> torch.Tensor:
         """The gradient of x (T, I) from that of the result (T, O); keeps those of weights and biases, in fp32."""
-        narrow = torch.mm(d_out.T, x, out=_empty(self.weight.shape, HALF))
+        narrow = torch.mm(d_out.T, x, out=uninitialised(self.weight.shape, HALF))
         sizes = [len(weight) for weight in self.weights]
-        self.d_weights = [_empty(part.shape, torch.float32).copy_(part) for part in narrow.split(sizes)]
+        self.d_weights = [uninitialised(part.shape, torch.float32).copy_(part) for part in narrow.split(sizes)]
         sums = None if all(bias is None for bias in self.biases) else d_out.sum(0, dtype=torch.float32).split(sizes)
         self.d_biases = [None if bias is None else sums[i] for i, bias in enumerate(self.biases)]
-        return torch.mm(d_out, self.weight, out=_empty((len(d_out), self.weight.shape[1]), HALF))
+        return torch.mm(d_out, self.weight, out=uninitialised((len(d_out), self.weight.shape[1]), HALF))
 
 
 def _joined(parameters: Sequence[torch.Tensor | None], counts: Sequence[int]) -> list[_Product]:
@@ -187,14 +187,14 @@ class _Attention:
 
     def forward(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Also the log-sum-exps of the scores (H, tokens)."""
-        out = _empty((self.tokens, self.shape.heads * self.shape.size), HALF)
+        out = uninitialised((self.tokens, self.shape.heads * self.shape.size), HALF)
         totals = torch.empty(self.shape.heads, self.tokens)
         cpu_attention.attend(array(self._unshared(qkv)), *self.fixed, array(out), array(totals))
         return out if self.indices is None else out[self.indices.kept], totals
 
     def backward(self, qkv: torch.Tensor, out: torch.Tensor, totals: torch.Tensor, d_out: torch.Tensor) -> torch.Tensor:
         qkv = self._unshared(qkv)
-        d_qkv = _empty(qkv.shape, HALF)
+        d_qkv = uninitialised(qkv.shape, HALF)
         if self.indices is not None:  # a repeated prompt has no gradient, and of its results none is asked for
             d_out = d_out.new_zeros(self.tokens, d_out.shape[1]).index_copy_(0, self.indices.kept, d_out)
             out = out.new_zeros(self.tokens, out.shape[1]).index_copy_(0, self.indices.kept, out)
@@ -211,7 +211,7 @@ class _Attention:
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The RMS norm in bf16, and what the rows were multiplied by (T,)."""
-    out, scales = _empty(x.shape, HALF), torch.empty(len(x))
+    out, scales = uninitialised(x.shape, HALF), torch.empty(len(x))
     rows = array(x)
     kernels.add_norm(rows, None, array(weight.detach()), np.float32(epsilon), rows, array(out), array(scales))
     return out, scales
@@ -221,7 +221,7 @@ def _add_norm(
     x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """x + delta, its norm, and the norm's factors."""
-    total, out, scales = _empty(x.shape, torch.float32), _empty(x.shape, HALF), torch.empty(len(x))
+    total, out, scales = uninitialised(x.shape, torch.float32), uninitialised(x.shape, HALF), torch.empty(len(x))
     places = array(total), array(out), array(scales)
     kernels.add_norm(array(x), array(delta), array(weight.detach()), np.float32(epsilon), *places)
     return total, out, scales
@@ -236,7 +236,7 @@ def _norm_backward(
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """The gradient of total, in fp32 and if `both` in bf16, and that of the weight."""
-    d_x, d_delta = _empty(total.shape, torch.float32), _empty(total.shape, HALF) if both else None
+    d_x, d_delta = uninitialised(total.shape, torch.float32), uninitialised(total.shape, HALF) if both else None
     d_weight = torch.empty_like(weight)
     given = array(total), array(weight.detach()), array(scales), array(d_total), array(d_out)
     kernels.add_norm_backward(*given, array(d_x), array(d_delta) if both else None, array(d_weight))
@@ -244,10 +244,6 @@ def _norm_backward(
 
 
 def _gated(gate_up: torch.Tensor) -> torch.Tensor:
-    out = _empty((len(gate_up), gate_up.shape[1] // 2), HALF)
+    out = uninitialised((len(gate_up), gate_up.shape[1] // 2), HALF)
     gate(array(gate_up), array(out))
     return out
-
-
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    return uninitialised(tuple(shape), dtype)

@@ -13,6 +13,7 @@ import torch
 
 from whetstone.decode.cpu_kernels import array, compiled, exp, from_fp32, uninitialised
 from whetstone.decode.packed_product import PADDING, PackedProduct
+from whetstone.learner.wide_head import results
 
 BLOCK = 2 << 20  # logits of a block
 LEAST = 256  # ids of a block
@@ -32,11 +33,7 @@ class PairedLogProbs(torch.autograd.Function):
         sums = [array(x) for x in (highest, total, weighed, own)]
         for first, _, z in blocks:
             add_up(z, blocks.cold, first, array(targets), *sums)
-        log = total.log()
-        totals, entropy = highest + log, log - weighed / total
-        ctx.save_for_backward(hidden, weight, targets, temperature, totals, entropy)
-        ctx.set_materialize_grads(False)
-        return own - totals, entropy
+        return results(ctx, (hidden, weight, targets, temperature), highest, total, weighed, own)
 
     @staticmethod
     def backward(ctx, grad, grad_entropy):  # type: ignore[override]
@@ -46,7 +43,7 @@ class PairedLogProbs(torch.autograd.Function):
         of_entropy = torch.zeros_like(entropy) if grad_entropy is None else grad_entropy / temperature
         given = [array(x.contiguous()) for x in (targets, totals, entropy, scale, of_entropy)]
         d_hidden = torch.zeros(hidden.shape)
-        d_weight = uninitialised(tuple(weight.shape), torch.float32) if ctx.needs_input_grad[1] else None
+        d_weight = uninitialised(weight.shape, torch.float32) if ctx.needs_input_grad[1] else None
         for first, narrow, z in blocks:
             d_z = uninitialised(z.shape, HALF)  # (b, N)
             differentiate(z, blocks.cold, first, *given, array(d_z))
@@ -107,9 +104,5 @@ def differentiate(z, cold, first, targets, totals, entropy, scale, of_entropy, d
     for i in range(ids):
         for n in range(tokens):
             log_p = z[i, n] * cold[n] - totals[n]
-            d_z[i, n] = from_fp32(-exp(log_p) * ((log_p + entropy[n]) * of_entropy[n] + scale[n]), d_z)
-    for n in range(tokens):
-        if first <= targets[n] < first + ids:
-            i = targets[n] - first
-            log_p = z[i, n] * cold[n] - totals[n]
-            d_z[i, n] = from_fp32(scale[n] - exp(log_p) * ((log_p + entropy[n]) * of_entropy[n] + scale[n]), d_z)
+            own = scale[n] if targets[n] == first + i else np.float32(0)
+            d_z[i, n] = from_fp32(own - exp(log_p) * ((log_p + entropy[n]) * of_entropy[n] + scale[n]), d_z)

@@ -35,11 +35,7 @@ class BlockedLogProbs(torch.autograd.Function):
             kept = (highest - higher).exp_()
             weighed = (weighed + total * (highest - higher)) * kept + z.mul_(exp).sum(-1)
             total, highest = total * kept + exp.sum(-1), higher
-        log = total.log()
-        totals, entropy = highest + log, log - weighed / total
-        ctx.save_for_backward(hidden, weight, targets, temperature, totals, entropy)
-        ctx.set_materialize_grads(False)
-        return own - totals, entropy
+        return results(ctx, (hidden, weight, targets, temperature), highest, total, weighed, own)
 
     @staticmethod
     def backward(ctx, grad, grad_entropy):  # type: ignore[override]
@@ -62,6 +58,15 @@ class BlockedLogProbs(torch.autograd.Function):
                 d_weight[block] = d_z.T @ blocks.hidden
             d_hidden.addmm_(d_z, blocks.weight(block))
         return d_hidden.to(hidden.dtype), d_weight, None, None
+
+
+def results(ctx, inputs, highest, total, weighed, own):
+    """Log-probabilities and entropies (N,) from the sums over all ids. Keeps what the backward pass needs."""
+    log = total.log()
+    totals, entropy = highest + log, log - weighed / total
+    ctx.save_for_backward(*inputs, totals, entropy)
+    ctx.set_materialize_grads(False)
+    return own - totals, entropy
 
 
 class _Blocks:
