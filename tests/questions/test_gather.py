@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,17 @@ def test_the_same_settings_give_the_same_bytes(gather_toml: Gather, tmp_path: Pa
     for folder in ("a", "b"):
         gather_toml(toml, folder=folder)
     assert hash_folder(tmp_path / "a") == hash_folder(tmp_path / "b")
+
+
+def test_a_source_says_how_often_its_own_problems_are_made_with_other_numbers(gather_toml: Gather):
+    often, never, default = 'name = "often"\nresample = 3\n', 'name = "never"\nresample = 0\n', 'name = "default"\n'
+    sources = [PROCEDURAL.format(level=3, digits=2, train=20) + key for key in (often, never, default)]
+    summary, problems, dropped = gather_toml("".join(sources) + "[metamath]\nresample = 1\nfobar = 1")
+    made = Counter((p.source, p.id.split("/")[-1].partition("-")[0]) for p in problems if p.origin)
+    short = Counter(row["source"] for row in dropped if row["reason"].endswith("fewer resampled than asked"))
+    assert not short and summary["augmented"]["resampled"] == 80
+    assert (made["often", "resampled"], made["never", "resampled"], made["default", "resampled"]) == (60, 0, 20)
+    assert made["never", "fobar"], "the other rules stay"
 
 
 def test_a_level_with_too_few_problems_says_so_and_ends(gather_toml: Gather):

@@ -118,7 +118,7 @@ class Gathering:
         self.sources = _titled(self.settings.source)
         self.register = Register(frozenset(title for title, s in self.sources.items() if s.own_formulas))
         self.counts = Counter[tuple[str, str]]()  # (source, split) or (METAMATH, augmentation) -> problems
-        self._computed: list[Shipped] = []  # whose formula or equations are known
+        self._computed: list[tuple[Shipped, MetamathSettings]] = []  # whose formula or equations are known; its rules
         self._to_rephrase: list[Problem] = []
 
     def problems(self) -> Iterator[Problem]:
@@ -149,15 +149,17 @@ class Gathering:
             if solutions:
                 self.traces.add(problem, solutions)
             if split == "train":
-                self._remember(problem, solutions)
+                self._remember(source, problem, solutions)
             if self.counts[title, split] == source.wanted(split):
                 return
 
-    def _remember(self, problem: Problem, solutions: tuple[str, ...]) -> None:
+    def _remember(self, source: Source, problem: Problem, solutions: tuple[str, ...]) -> None:
         metamath = self.settings.metamath
+        if source.resample is not None:
+            metamath = metamath.model_copy(update={"resample": source.resample})
         by_rule = metamath.resample or metamath.fobar or metamath.self_verification
         if by_rule and (problem.formula or problem.equations):
-            self._computed.append(Shipped(problem, solutions))
+            self._computed.append((Shipped(problem, solutions), metamath))
         if metamath.rephrase:
             self._to_rephrase.append(problem)
 
@@ -167,8 +169,8 @@ class Gathering:
         return None
 
     def _augmented(self) -> Iterator[Problem]:
-        settings, seed = self.settings.metamath, self.stage.seed
-        by_rules = (new for one in self._computed for new in augment(one.problem, settings, seed, one.traces))
+        seed = self.stage.seed
+        by_rules = (new for one, rules in self._computed for new in augment(one.problem, rules, seed, one.traces))
         by_model = (("rephrased", new) for new in self._rephrased())
         for augmentation, item in chain(by_rules, by_model):
             new, solutions = (item.problem, item.traces) if isinstance(item, Shipped) else (item, ())

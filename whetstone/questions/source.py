@@ -44,6 +44,12 @@ class Source(Settings):
     kind: str = Field(description='which source, or a class of your own as "file.py:MySource"')
     name: Name = Field("", description="of the source; default: by its kind")
     benchmark: Name = Field("", description="name of the problem set that its test problems are scored in")
+    resample: int | None = Field(
+        None,
+        ge=0,
+        le=10**4,
+        description="its training problems with other numbers, each so often; None: metamath.resample",
+    )
 
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either
 
