@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,19 @@ def hard_prompts(tmp_path, world) -> dict[str, Path]:
     return world | {"prompts": tmp_path / "prompts"}
 
 
-def fork_of(pid: int) -> int:
-    """The process that computes for a worker, which itself only watches."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+def forks_of(pid: int) -> list[int]:
+    """The process that computes for a worker, which itself only watches. None for a moment after the last one was killed."""
+    with suppress(FileNotFoundError):
+        return [int(fork) for fork in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def end(pid: int) -> None:
-    """Killed, and not yet reaped."""
-    os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        pass
+    """Killed, whether or not it is reaped already."""
+    with suppress(ProcessLookupError, FileNotFoundError):
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            pass
 
 
 def kill_now_and_then(patch: pytest.MonkeyPatch, done: Counter) -> None:
@@ -53,7 +57,8 @@ def kill_now_and_then(patch: pytest.MonkeyPatch, done: Counter) -> None:
         if what == "watcher":
             end(self.process.pid)
         elif what == "fork":
-            end(fork_of(self.process.pid))
+            for fork in forks_of(self.process.pid):
+                end(fork)
         elif what == "midway":
             threading.Timer(0.001 * rng.random(), self.signal_end).start()
         return plain(self, question, seconds)
