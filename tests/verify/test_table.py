@@ -1,5 +1,6 @@
 """`verify_file`: one row out per row in, in order; a broken line loses no other."""
 
+import gzip
 import json
 
 import pytest
@@ -49,8 +50,24 @@ def test_a_field_that_no_row_has_is_an_error_that_names_those_present(tmp_path):
         run(tmp_path, b'{"pred": "5", "answer": "5"}')
 
 
-def test_an_empty_file_gives_an_empty_one(tmp_path):
-    assert run(tmp_path, b"") == ({"rows": 0, "correct": 0, "undecided": 0, "reasons": {}}, [])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("in.jsonl", b"\n", "holds no row"),
+        ("in.csv", b"6,5\n", "holds no row: there is nothing to verify. The first line of a CSV file is its header"),
+        ("in.jsonl", gzip.compress(b'{"pred": "5", "gold": "5"}\n', mtime=0), "none of its .* rows .*: not UTF-8"),
+        ("in.jsonl", b'["5", "5"]\n["6", "6"]\n', r"none of its 2 rows .* not an object: .* \(2\)"),
+        (
+            "in.jsonl",
+            b'{"pred": null, "gold": "5"}\n{"gold": "5"}\n',
+            r"none of its 2 .*: missing field: pred \(2\). Mend",
+        ),
+    ],
+)
+def test_a_file_of_which_no_row_can_be_verified_is_an_error(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        verify_file(tmp_path / name, "pred", "gold", output=tmp_path / "out.jsonl")
 
 
 def test_a_missing_file_an_unknown_policy_and_the_input_as_output_are_errors(tmp_path):

@@ -25,7 +25,7 @@ def verify(
     ] = None,
     opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
-    """Add `correct` and `reason` to every row, in order. Exit status 0 even when answers are wrong."""
+    """Add `correct` and `reason` to every row, in order. Exit status 0 even when answers are wrong, 2 if no row can be read."""
     from whetstone.verify.table import verify_file
 
     second = {}

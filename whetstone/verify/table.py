@@ -12,7 +12,7 @@ from whetstone.problems.columns import AnswerFrom, answer_in
 from whetstone.problems.files import find_files
 from whetstone.problems.row import BrokenRow, Row, as_json, cell, has_cell
 from whetstone.problems.table import read_tables, require_columns
-from whetstone.records import Verifier
+from whetstone.records import Verdict, Verifier
 from whetstone.run.visible import write_json_line
 from whetstone.verify.policy import get_policy
 from whetstone.verify.verifier import MathVerifier
@@ -39,7 +39,8 @@ def verify_file(
     Every row in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
     or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
     `{"line": N, "correct": false, "reason": "not JSON: …"}` and loses no other. Raises FileNotFoundError, and
-    ValueError for an unknown policy or format, or a field that no row has.
+    ValueError for an unknown policy or format, a field that no row has, no rows, or, once all are written, no row that
+    could be read.
     """
     get_policy(policy)
     try:
@@ -49,25 +50,35 @@ def verify_file(
     if output is not None and output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output = {output} is the input itself: its rows would be lost. Name another file.")
     summary = {"rows": 0, "correct": 0, "undecided": 0}
-    reasons: Counter[str] = Counter()
+    reasons, unread = Counter[str](), Counter[str]()
     rows = read_tables(paths)
     block = list(islice(rows, BLOCK_ROWS))
     fields = prediction_field, gold_field
     remedy = "Name the columns with --prediction-field and --gold-field."
     require_columns(path, (row for _, _, row in block), fields, remedy)
+    if not block:
+        raise ValueError(
+            f"{path} holds no row: there is nothing to verify. The first line of a CSV file is its header."
+        )
     with (
         output.open("w", encoding="utf-8") if output else nullcontext() as out,
         MathVerifier(workers=workers, deadline=deadline) as rules,
         second(rules) as verifier,
     ):
         while block:
-            for row, correct in _judged(block, fields, answer_from, policy, verifier):
+            for row, verdict in _judged(block, fields, answer_from, policy, verifier):
                 summary["rows"] += 1
-                summary["correct"] += correct is True
-                summary["undecided"] += correct is None
+                summary["correct"] += verdict is not None and verdict.correct is True
+                summary["undecided"] += verdict is not None and verdict.correct is None
                 reasons[row["reason"].split(":", 1)[0]] += 1
+                unread.update([row["reason"]] if verdict is None else [])
                 write_json_line(as_json(row), out)
             block = list(islice(rows, BLOCK_ROWS))
+    if unread.total() == summary["rows"]:
+        most = "; ".join(f"{reason} ({count:,})" for reason, count in unread.most_common(3))
+        raise ValueError(
+            f"{path}: none of its {summary['rows']:,} rows can be verified: {most}. Mend the rows. {remedy}"
+        )
     return {**summary, "reasons": dict(reasons.most_common())}
 
 
@@ -77,8 +88,8 @@ def _judged(
     answer_from: AnswerFrom,
     policy: str,
     verifier: Verifier,
-) -> Iterator[tuple[dict[str, Any], bool | None]]:
-    """(the row's fields with `correct` and `reason`, the verdict) of each row, in order."""
+) -> Iterator[tuple[dict[str, Any], Verdict | None]]:
+    """(the row's fields with `correct` and `reason`, the verdict, if it could be read) of each row, in order."""
     asked: list[tuple[str, str, str]] = []
     written: list[tuple[dict[str, Any], str]] = []  # fields, and why there is no verdict
     for file, line, row in block:
@@ -97,10 +108,10 @@ def _judged(
     verdicts = iter(verifier.check_many(asked))
     for own, why in written:
         if why:
-            yield {**own, "correct": False, "reason": why}, False
+            yield {**own, "correct": False, "reason": why}, None
         else:
             verdict = next(verdicts)
-            yield {**own, "correct": verdict.correct is True, "reason": verdict.reason}, verdict.correct
+            yield {**own, "correct": verdict.correct is True, "reason": verdict.reason}, verdict
 
 
 def _field(row: Row, name: str) -> Any:
