@@ -13,6 +13,8 @@ from transformers import (
     DeepseekV3ForCausalLM,
     DiffLlamaConfig,
     DiffLlamaForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GenerationConfig,
@@ -108,6 +110,13 @@ def test_a_class_that_cannot_be_packed_is_refused_with_the_reason(what, tokenize
 def test_a_class_without_a_context_is_refused(tokenizer, tmp_path):
     models.save(BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=64)), tokenizer, tmp_path)
     with pytest.raises(ValueError, match="a bloom has no max_position_embeddings"):
+        models.load(tmp_path)
+
+
+def test_a_class_that_chooses_among_attentions_of_its_own_is_refused(tokenizer, tmp_path):
+    config = FalconConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+    models.save(FalconForCausalLM(config), tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="among attentions of its own and does not use transformers' interface"):
         models.load(tmp_path)
 
 

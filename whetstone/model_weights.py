@@ -57,6 +57,11 @@ def reading(folder: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:REASON]
         if "trust_remote_code" in reason:
             reason = "it needs code of the folder"
+        if error.args == (ATTENTION,):
+            raise Unfit(
+                f"{folder} cannot be used: its class chooses among attentions of its own and does not use transformers' "
+                "interface. Use a model of another class (docs/models.md)."
+            ) from error
         raise Unfit(
             f"{folder} cannot be loaded ({type(error).__name__}: {reason}). transformers {__version__} must be able to read it "
             "without executing code of the folder."
