@@ -53,27 +53,17 @@ def pairs(count: int) -> list[tuple[list[int], list[int], list[int]]]:
     return list(zip(rows(count, 1, 32, 256), rows(count, 2, 32, 768), rows(count, 3, 32, 768), strict=True))
 
 
-def model(attention: str) -> Any:
+def model(attention: str, **smaller: int) -> Any:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=HIDDEN,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            intermediate_size=MLP,
-            max_position_embeddings=2 * LONGEST,
-            tie_word_embeddings=True,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=3,
-            attn_implementation=attention,
-        )
-    )
+    shape = {
+        "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS, "intermediate_size": MLP, "max_position_embeddings": 2 * LONGEST,
+        "tie_word_embeddings": True, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3,
+    }  # fmt: skip
+    return Qwen2ForCausalLM(Qwen2Config(**shape | smaller, attn_implementation=attention))
 
 
 def tokenizer() -> Any:
@@ -114,8 +104,8 @@ def texts(count: int = 4000, seed: int = 0) -> Iterator[str]:
         yield " ".join(picked)
 
 
-def write_folder(folder: Path) -> Path:
-    """The model and its tokenizer as a Hugging Face folder."""
-    model("sdpa").save_pretrained(folder)
+def write_folder(folder: Path, **smaller: int) -> Path:
+    """The model, with other sizes if they are given, and its tokenizer as a Hugging Face folder."""
+    model("sdpa", **smaller).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
