@@ -18,12 +18,15 @@ pytest.importorskip("fastapi", reason="FastAPI is in the extras serve and dev")
 openai = pytest.importorskip("openai", reason="the client is in the extra dev")
 
 
+PATIENCE = 600.0  # seconds, also for a connection: the client's own default of 5 s is missed on a busy machine
+
+
 class Served(NamedTuple):
     url: str
     decoder: Decoder
 
     def client(self, key: str = "none", **more: Any) -> Any:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **more)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **{"timeout": PATIENCE} | more)
 
 
 def exact(serving: Serving, name: str) -> Engine:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from tests.serve.served import exact, openai, served, until
+from tests.serve.served import PATIENCE, exact, openai, served, until
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.decode.beam_search import Beams, beam_search
@@ -305,7 +305,8 @@ def test_fifty_clients_at_once_lose_nothing(world, engine):
         return tuple(said)
 
     async def everybody():
-        async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
+        url = f"{world.url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE) as client:
             return await asyncio.gather(*(ask(client, number) for number in range(50)))
 
     assert asyncio.run(everybody()) == [tuple(apart(expected[number])) for number in range(50)]
