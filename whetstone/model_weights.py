@@ -54,14 +54,14 @@ def reading(folder: Path) -> Iterator[None]:
         panicked = type(error).__name__ == "PanicException"  # of tokenizers: an error in Rust, and no Exception
         if not (panicked or isinstance(error, Exception)):
             raise
-        reason = " ".join(str(error).split())[:REASON]
-        if "trust_remote_code" in reason:
-            reason = "it needs code of the folder"
-        if error.args == (ATTENTION,):
+        if error.args == (ATTENTION,):  # not found among a class's own attentions
             raise Unfit(
                 f"{folder} cannot be used: its class chooses among attentions of its own and does not use transformers' "
                 "interface. Use a model of another class (docs/models.md)."
             ) from error
+        reason = " ".join(str(error).split())[:REASON]
+        if "trust_remote_code" in reason:
+            reason = "it needs code of the folder"
         raise Unfit(
             f"{folder} cannot be loaded ({type(error).__name__}: {reason}). transformers {__version__} must be able to read it "
             "without executing code of the folder."

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="FastAPI is in the extras serve and dev")
 openai = pytest.importorskip("openai", reason="the client is in the extra dev")
 
 
-PATIENCE = 600.0  # seconds, also for a connection: the client's own default of 5 s is missed on a busy machine
+PATIENCE = 600.0  # seconds, also for a connection, where the client's own default is 5: tests depend on no load
 
 
 class Served(NamedTuple):

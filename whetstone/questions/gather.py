@@ -118,6 +118,7 @@ class Gathering:
         self.sources = _titled(self.settings.source)
         self.register = Register(frozenset(title for title, s in self.sources.items() if s.own_formulas))
         self.counts = Counter[tuple[str, str]]()  # (source, split) or (METAMATH, augmentation) -> problems
+        self._rules = {title: self._rules_of(source) for title, source in self.sources.items()}
         self._computed: list[tuple[Shipped, MetamathSettings]] = []  # whose formula or equations are known; its rules
         self._to_rephrase: list[Problem] = []
 
@@ -149,18 +150,19 @@ class Gathering:
             if solutions:
                 self.traces.add(problem, solutions)
             if split == "train":
-                self._remember(source, problem, solutions)
+                self._remember(self._rules[title], problem, solutions)
             if self.counts[title, split] == source.wanted(split):
                 return
 
-    def _remember(self, source: Source, problem: Problem, solutions: tuple[str, ...]) -> None:
-        metamath = self.settings.metamath
-        if source.resample is not None:
-            metamath = metamath.model_copy(update={"resample": source.resample})
-        by_rule = metamath.resample or metamath.fobar or metamath.self_verification
+    def _rules_of(self, source: Source) -> MetamathSettings:
+        own = {} if source.resample is None else {"resample": source.resample}
+        return self.settings.metamath.model_copy(update=own)
+
+    def _remember(self, rules: MetamathSettings, problem: Problem, solutions: tuple[str, ...]) -> None:
+        by_rule = rules.resample or rules.fobar or rules.self_verification
         if by_rule and (problem.formula or problem.equations):
-            self._computed.append((Shipped(problem, solutions), metamath))
-        if metamath.rephrase:
+            self._computed.append((Shipped(problem, solutions), rules))
+        if rules.rephrase:
             self._to_rephrase.append(problem)
 
     def _non_commercial(self, problem: Problem) -> Drop | None:

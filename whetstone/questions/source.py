@@ -48,7 +48,7 @@ class Source(Settings):
         None,
         ge=0,
         le=10**4,
-        description="its training problems with other numbers, each so often; None: metamath.resample",
+        description="variants of each of its training problems with other numbers; None: metamath.resample",
     )
 
     own_formulas: ClassVar[bool] = False  # whether two splits may not share a formula either

@@ -50,7 +50,8 @@ def verify_file(
     if output is not None and output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output = {output} is the input itself: its rows would be lost. Name another file.")
     summary = {"rows": 0, "correct": 0, "undecided": 0}
-    reasons, unread = Counter[str](), Counter[str]()
+    reasons: Counter[str] = Counter()
+    read, examples = 0, dict[str, str]()  # rows with a verdict; one whole reason of each kind
     rows = read_tables(paths)
     block = list(islice(rows, BLOCK_ROWS))
     fields = prediction_field, gold_field
@@ -68,14 +69,16 @@ def verify_file(
         while block:
             for row, verdict in _judged(block, fields, answer_from, policy, verifier):
                 summary["rows"] += 1
-                summary["correct"] += verdict is not None and verdict.correct is True
+                summary["correct"] += row["correct"]
                 summary["undecided"] += verdict is not None and verdict.correct is None
-                reasons[row["reason"].split(":", 1)[0]] += 1
-                unread.update([row["reason"]] if verdict is None else [])
+                read += verdict is not None
+                kind = row["reason"].split(":", 1)[0]
+                reasons[kind] += 1
+                examples.setdefault(kind, row["reason"])
                 write_json_line(as_json(row), out)
             block = list(islice(rows, BLOCK_ROWS))
-    if unread.total() == summary["rows"]:
-        most = "; ".join(f"{reason} ({count:,})" for reason, count in unread.most_common(3))
+    if not read:
+        most = "; ".join(f"{examples[kind]} ({count:,})" for kind, count in reasons.most_common(3))
         raise ValueError(
             f"{path}: none of its {summary['rows']:,} rows can be verified: {most}. Mend the rows. {remedy}"
         )
@@ -89,7 +92,7 @@ def _judged(
     policy: str,
     verifier: Verifier,
 ) -> Iterator[tuple[dict[str, Any], Verdict | None]]:
-    """(the row's fields with `correct` and `reason`, the verdict, if it could be read) of each row, in order."""
+    """(the row's fields with `correct` and `reason`; the verdict, None if the row cannot be read) in order."""
     asked: list[tuple[str, str, str]] = []
     written: list[tuple[dict[str, Any], str]] = []  # fields, and why there is no verdict
     for file, line, row in block:
