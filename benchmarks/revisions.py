@@ -3,7 +3,7 @@
     python -m benchmarks revisions ae52bd5 --json FILE
     python -m benchmarks revisions ae52bd5 --avx2 --json benchmarks/results/revisions_avx2.json
 
-`peer` is the earlier revision, in a git worktree of its own and with the same packages. One thread, fp32, tokens per CPU
+`peer` is the earlier revision, in a folder of its own and with the same packages. One thread, fp32, tokens per CPU
 second. Models: a Qwen 2 of 0.6 million parameters and one of 5 million with random weights, and SmolLM2-135M (`--model`; a
 random model of its shape without it). Training is gradient and step over ragged rows; decoding is several answers to one
 prompt.
@@ -13,11 +13,9 @@ Whetstone that there is no more. The BLAS of torch chooses by itself, for both r
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +24,17 @@ from benchmarks._measure import Case, Work, compare, rates, write
 from benchmarks._paced import ONE_THREAD
 from benchmarks._piped import Piped
 from benchmarks._real import model_folder
+from benchmarks.house import ROOT, at_revision
 
-ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("_revision.py")
 AVX2 = {
     "NUMBA_CPU_NAME": "znver3", "NUMBA_CPU_FEATURES": "", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "WHETSTONE_WITHOUT_AVX512": "1",  # read by the worker
 }  # fmt: skip
 SMALL = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 384}
 TRAINED = {"0.6 M": 16, "5 M": 8, "135 M": 2}  # rows of a repeat
 DECODED = (("0.6 M", 1), ("0.6 M", 64), ("5 M", 1), ("5 M", 32), ("135 M", 1), ("135 M", 32))  # model, sequences
 STEPS = {"0.6 M": 100, "5 M": 50, "135 M": 8}  # of decoding in a repeat
-
-
-@contextmanager
-def checkout(revision: str) -> Iterator[Path]:
-    """A folder with the tree of a revision. Raises ValueError for one that git does not have."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        add = ["git", "-C", str(ROOT), "worktree", "add", "--detach", "--quiet", str(tree), revision]
-        made = subprocess.run(add, capture_output=True, text=True)
-        if made.returncode:
-            raise ValueError(f"{revision} cannot be checked out: {made.stderr.strip()}")
-        try:
-            yield tree
-        finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)
 
 
 def started(tree: Path, models: dict[str, Path], environment: dict[str, str], cache: Path) -> Piped:
@@ -85,16 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers here")
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as aside, checkout(chosen.revision) as earlier:
+    with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
-        models = {
-            "0.6 M": ragged.write_folder(folder / "small", **SMALL, num_key_value_heads=2),
-            "5 M": ragged.write_folder(folder / "ragged"),
+        make = {
+            "0.6 M": lambda: ragged.write_folder(folder / "small", **SMALL, num_key_value_heads=2),
+            "5 M": lambda: ragged.write_folder(folder / "ragged"),
+            "135 M": lambda: model_folder(chosen.model, folder / "large")[0],
         }
-        if "135 M" not in chosen.without:
-            models["135 M"] = model_folder(chosen.model, folder / "large")[0]
-        models = {name: path for name, path in models.items() if name not in chosen.without}
-        environment = AVX2 | {"WHETSTONE_WITHOUT_AVX512": "1"} if chosen.avx2 else {}
+        models = {name: make[name]() for name in make if name not in chosen.without}
+        earlier = at_revision(chosen.revision, folder / "earlier")
+        environment = AVX2 if chosen.avx2 else {}
         ours = started(ROOT, models, environment, folder / "kernels now")
         peer = started(earlier, models, environment, folder / "kernels then")
         try:
