@@ -278,6 +278,11 @@ def test_own_problems_without_answers_stop_at_the_questions(tmp_path, adder):
         run_recipe(of)
 
 
+def test_a_file_without_rows_stops_at_the_questions_and_sends_nobody_to_an_empty_table(tmp_path, adder):
+    with pytest.raises(ValueError, match="questions found no problem: its sources hold no row"):
+        run_recipe(recipe(tmp_path, adder, RL, []))
+
+
 @pytest.mark.parametrize("kind", ["midtrain", "sft", "dpo"])
 def test_updates_that_change_no_weight_are_an_error(tmp_path, world, kind):
     room, more, name = {

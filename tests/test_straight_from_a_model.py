@@ -42,7 +42,11 @@ max_tokens = 40
 
 def recipe(folder, model, stages: str, problems: list[dict] | None = None) -> Recipe:
     """With the sums of the tiny world as a user's own file."""
-    rows = problems or [{"id": f"{a}+{b}", "question": f"Compute {a} + {b}.", "answer": str(a + b)} for a, b in SUMS]
+    rows = (
+        problems
+        if problems is not None
+        else [{"id": f"{a}+{b}", "question": f"Compute {a} + {b}.", "answer": str(a + b)} for a, b in SUMS]
+    )
     (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     head = f'[run]\nname = "r"\nfolder = "{folder}"\n[parallel]\ndevice = "cpu"\nforks = 1\n'
     head += f'[model]\npath = "{model}"\n' if model else "[model]\nlayers = 1\nhidden = 32\nheads = 2\ncontext = 128\n"

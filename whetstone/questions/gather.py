@@ -94,15 +94,19 @@ def run(stage: Stage) -> dict[str, Any]:
         gathering = Gathering(stage, dropped, ShippedTraces(traces))
         total = write_records(stage.output("problems"), gathering.problems())
     if not total:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.reasons.most_common(3))
-        raise ValueError(
-            f"stage {stage.name} found no problem: {dropped.reasons.total()} rows were dropped"
-            f"{': ' + reasons if reasons else ', the sources are empty'}. Look at them in {stage.output('dropped')} "
-            "and mend the sources in the recipe."
-        )
+        raise ValueError(f"stage {stage.name} found no problem: {_why_none(dropped, stage.output('dropped'))}")
     summary = gathering.summary() | ({"traces": traces.total} if traces.total else {})
     _say_summary(summary)
     return summary
+
+
+def _why_none(dropped: Dropped, table: Path) -> str:
+    """The commonest reasons why rows were dropped, and what to do."""
+    if not dropped.reasons:
+        return "its sources hold no row. Name files with rows in them in the recipe."
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in dropped.reasons.most_common(3))
+    total = dropped.reasons.total()
+    return f"{total} rows were dropped: {reasons}. Look at them in {table} and mend the sources in the recipe."
 
 
 def _files(settings: Settings) -> list[str]:
