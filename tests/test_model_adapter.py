@@ -72,6 +72,18 @@ KINDS = {
     "dora": lambda: peft.LoraConfig(r=3, target_modules="all-linear", use_dora=True, use_rslora=True, lora_alpha=5),
     "the head of a tied model": lambda: peft.LoraConfig(r=3, target_modules=["lm_head", "q_proj"]),
     "its embedding": lambda: peft.LoraConfig(r=3, target_modules=["embed_tokens"]),
+    "the head by a pattern": lambda: peft.LoraConfig(r=3, target_modules=r"(.*\.)?(q_proj|lm_head)"),
+    "the embedding by a pattern": lambda: peft.LoraConfig(r=3, target_modules=r".*(q_proj|embed_tokens)"),
+    "the head's weight": lambda: peft.LoraConfig(r=3, target_modules=["q_proj"], target_parameters=["lm_head.weight"]),
+    "tokens of both ends": lambda: peft.LoraConfig(
+        r=3, target_modules=["q_proj"], trainable_token_indices={"lm_head": [3, 4], "embed_tokens": [5]}
+    ),
+    "the embedding and with it the head": lambda: peft.LoraConfig(
+        r=3, target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True
+    ),
+    "both ends as one": lambda: peft.LoraConfig(
+        r=3, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True
+    ),
     "a layer trained whole": lambda: peft.LoraConfig(r=3, target_modules=LINEAR, modules_to_save=["norm", "lm_head"]),
     "ranks": lambda: peft.LoraConfig(
         r=3, target_modules=LINEAR, rank_pattern={"q_proj": 5}, alpha_pattern={"down_proj": 1}

@@ -13,6 +13,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,6 +56,8 @@ OTHERS = {
     "megatron_config": "is of Megatron's layers",
 }
 PREFIX = "base_model.model."
+PROBES = 32  # tokens that a merged model is compared on
+ROUNDING = 1e-4  # of the largest logit
 
 
 @dataclass(frozen=True)
@@ -200,31 +203,80 @@ def _tokenizer(adapter: Adapter, base: Path) -> Any:
 
 
 def _merged(adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: Any) -> "PreTrainedModel":
+    """Computes what the base computes with the adapter beside it. Raises Unfit if no merged model does.
+
+    A head that is the embedding stays so, unless the adapter changes one of the two alone: then merging into the weight that
+    they share gives another model, and the head gets a weight of its own.
+    """
+    whole = expected = reason = None
+    for own_head in (False, True):
+        try:
+            with_adapter = _beside(adapter, base, stored, config)
+            if own_head:
+                _untie(with_adapter)
+            ids = _probes(with_adapter)
+            expected = _logits(with_adapter, ids) if expected is None else expected
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                whole = with_adapter.merge_and_unload()
+            if _equal(_logits(whole, ids), expected):
+                break
+            whole = None
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = reason or error
+        if not getattr(config, "tie_word_embeddings", False):
+            break
+    if whole is None and isinstance(reason, Unfit):
+        raise reason
+    if whole is None:
+        said = " ".join(str(reason).split())[:300].rstrip(".") if reason else "merged, they compute something else"
+        raise Unfit(
+            f"{adapter.folder} does not fit its base {adapter.base}: {said}. Name the base it is of; if it is of this "
+            "one, merge it with the library that trained it, and name the merged folder."
+        ) from reason
+    whole.config.tie_word_embeddings = whole.get_output_embeddings().weight is whole.get_input_embeddings().weight
+    return whole
+
+
+def _beside(adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: Any) -> Any:
+    """peft's model of both."""
     import peft
     import torch
 
     from whetstone.model_weights import read_weights
 
     settings = _settings(adapter, peft)
-    model = read_weights(base, stored, config, torch.float32)
+    model = read_weights(base, stored, deepcopy(config), torch.float32)
     _resize(adapter, model)
-    if _ends(model) & _named(settings):
-        _untie(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is compared below
-        try:
-            with_adapter = peft.PeftModel.from_pretrained(
-                model, adapter.folder, config=settings, torch_device="cpu", autocast_adapter_dtype=True
-            )
-            _refuse_another(adapter, with_adapter)
-            whole = with_adapter.merge_and_unload()
-        except (RuntimeError, KeyError, ValueError) as error:
-            if isinstance(error, Unfit):
-                raise
-            reason = " ".join(str(error).split())[:300]
-            raise Unfit(f"{adapter.folder} does not fit its base {adapter.base}: {reason}. {MERGE}") from error
-    whole.config.tie_word_embeddings = whole.get_output_embeddings().weight is whole.get_input_embeddings().weight
-    return whole
+        with_adapter = peft.PeftModel.from_pretrained(
+            model, adapter.folder, config=settings, torch_device="cpu", autocast_adapter_dtype=True
+        )
+    _refuse_another(adapter, with_adapter)
+    return with_adapter.eval()
+
+
+def _probes(with_adapter: Any) -> Any:
+    """Ids (1, L) over the whole vocabulary, and those whose rows the adapter replaces."""
+    import torch
+
+    rows = with_adapter.get_input_embeddings().weight.shape[0]
+    named = with_adapter.active_peft_config.to_dict().get("trainable_token_indices") or []
+    replaced = [i for ids in named.values() for i in ids] if isinstance(named, dict) else list(named)
+    return torch.cat([torch.linspace(0, rows - 1, PROBES).long(), torch.tensor(replaced[:PROBES]).long()])[None]
+
+
+def _logits(model: Any, ids: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits
+
+
+def _equal(logits: Any, expected: Any) -> bool:
+    """Up to fp32's rounding."""
+    return bool((logits - expected).abs().max() <= ROUNDING * expected.abs().max())
 
 
 def _settings(adapter: Adapter, peft: Any) -> Any:
@@ -242,26 +294,22 @@ def _settings(adapter: Adapter, peft: Any) -> Any:
     return kind(**{key: value for key, value in adapter.settings.items() if key in fields} | {"inference_mode": True})
 
 
-def _named(settings: Any) -> set[str]:
-    """Last parts of the names of the layers that are adapted, or trained whole."""
-    lists = (getattr(settings, key, None) for key in ("target_modules", "modules_to_save"))
-    return {name.rpartition(".")[2] for names in lists for name in ([names] if isinstance(names, str) else names or ())}
-
-
 def _ends(model: "PreTrainedModel") -> set[str]:
     """Last parts of the names of embedding and head."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     return {name.rpartition(".")[2] for name, module in model.named_modules() if any(module is end for end in ends)}
 
 
-def _untie(model: "PreTrainedModel") -> None:
-    """A head of its own: an adapter of one of the two does not change the other."""
+def _untie(with_adapter: Any) -> None:
+    """A weight of its own for the head below the adapter, so that merging into one of the two does not change the other."""
     import torch
 
-    head = model.get_output_embeddings()
-    if head.weight is model.get_input_embeddings().weight:
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-        model.config.tie_word_embeddings = False
+    shared = {}
+    for module in with_adapter.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and shared.setdefault(id(weight), module) is not module:
+            module.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
+    with_adapter.get_base_model().config.tie_word_embeddings = False
 
 
 def _resize(adapter: Adapter, model: "PreTrainedModel") -> None:
