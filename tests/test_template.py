@@ -97,6 +97,22 @@ def test_one_that_loops_or_grows_for_some_conversations_only_is_refused_there(mo
     assert chat.question_ids("a" * 100_000)
 
 
+def test_a_thread_is_interrupted_like_the_program(monkeypatch):
+    """That of a server, say. What it renders afterwards is not."""
+    chat, said = chat_with(f"{{% if 'boom' in messages[0].content %}}{LOOP}{{% endif %}}{SOUND}"), []
+    monkeypatch.setattr(templates, "CPU_SECONDS", 0.3)
+
+    def work() -> None:
+        with pytest.raises(TemplateError, match=r"still rendering after 0\.3 CPU seconds"):
+            chat.question_ids("boom")
+        said.extend(chat.question_ids("1?") for _ in range(50))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert said == [chat.question_ids("1?")] * 50
+
+
 def test_a_template_is_tried_out_once(monkeypatch):
     children = []
     plain = templates.fork

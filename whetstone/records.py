@@ -164,14 +164,14 @@ class Sampling:
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": self.repetition_penalty > 0,
+            "repetition_penalty": 0.01 <= self.repetition_penalty <= 100,
             "stop": all(self.stop),
         }
         for name, fits in bounds.items():
             if not fits:
                 raise ValueError(
                     f"{name} = {getattr(self, name)!r}: temperature (finite), top_k and min_p are 0 or more, max_tokens at "
-                    "least 1, top_p and min_p at most 1, top_p and repetition_penalty above 0, and no stop string is empty."
+                    "least 1, top_p above 0, top_p and min_p at most 1, repetition_penalty 0.01 to 100, and no stop is empty."
                 )
 
     @property

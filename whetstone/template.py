@@ -9,6 +9,7 @@ draws at random is refused. A switch for thinking (`enable_thinking`) has the te
 `set_thinking` writes into the template: then whoever reads the model's folder asks it in the same way.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import resource
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -35,6 +37,7 @@ SET = re.compile(  # what `set_thinking` writes
     rf"\A\{{%- if (?:{'|'.join(SWITCHES)}) is not defined %\}}.*?\{{%- endif %\}}\{{\{{ '' \}}\}}"
 )
 
+LOOK = 0.2  # seconds between two looks at a thread's CPU clock
 CPU_SECONDS = 4  # of one rendering, and of all trial renderings together; they take milliseconds
 MEMORY = 1 << 29  # bytes that the trial renderings may take
 LONGEST_SOURCE = 1 << 20  # characters
@@ -178,13 +181,19 @@ def _too_long(text: str, turns: Sequence[Turn]) -> str:
 
 @contextmanager
 def _cpu_deadline(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError after so many CPU seconds of this process. Only the main thread can be interrupted."""
+    """Raises TimeoutError after so many CPU seconds: of this process by a signal, or in a thread that no signal reaches of that
+    thread."""
+    late = f"it was still rendering after {seconds:g} CPU seconds"
     if threading.current_thread() is not threading.main_thread():
-        yield
+        try:
+            with _watched(seconds):
+                yield
+        except _Late:
+            raise TimeoutError(late) from None
         return
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"it was still rendering after {seconds:g} CPU seconds")
+        raise TimeoutError(late)
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -193,6 +202,34 @@ def _cpu_deadline(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+class _Late(Exception):
+    """Raised in a thread by the thread that watches it."""
+
+
+@contextmanager
+def _watched(seconds: float) -> Iterator[None]:
+    """Raises _Late in this thread after so many seconds of its CPU clock, or of time where threads have no such clock."""
+    thread, lock, over = threading.get_ident(), threading.Lock(), threading.Event()
+    clock = time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else time.CLOCK_MONOTONIC
+    end = time.clock_gettime(clock) + seconds
+    raise_in, ident = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(thread)
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            with lock:
+                if not over.is_set() and time.clock_gettime(clock) > end:
+                    raise_in(ident, ctypes.py_object(_Late))
+                    return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        with lock:
+            over.set()
+        raise_in(ident, None)  # one that is on its way is too late
 
 
 @lru_cache(64)

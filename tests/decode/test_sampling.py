@@ -89,6 +89,28 @@ def test_greedy_takes_the_most_probable_token_that_is_allowed():
     assert second == rows[0].topk(2).indices[1]
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-7])
+def test_a_temperature_next_to_zero_takes_the_most_probable_token(temperature):
+    rows = logits()
+    for numbers in (torch.zeros(40), torch.full((40,), 0.999)):
+        tokens, logprobs = pick(rows, numbers, Sampling(temperature))
+        assert tokens.tolist() == rows.argmax(-1).tolist() and logprobs.abs().max() < 1e-6
+    double, _ = pick(rows.double(), torch.zeros(40), Sampling(temperature))
+    assert double.tolist() == rows.argmax(-1).tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_temperature_without_end_makes_all_tokens_equal():
+    _, logprobs = pick(logits(), torch.full((40,), 0.4), Sampling(1e300))
+    torch.testing.assert_close(logprobs, torch.full((40,), -math.log(V)))
+
+
+def test_more_top_tokens_than_there_are_are_all_of_them():
+    assert pick(logits(), torch.full((40,), 0.4), Sampling(top_k=2**80))[0].tolist() == (
+        pick(logits(), torch.full((40,), 0.4), Sampling())[0].tolist()
+    )
+
+
 def test_a_streams_numbers_are_uniform_and_go_on():
     """Kolmogorov-Smirnov over 20,000 numbers: 1.95 / sqrt(n) is the 0.1 % point."""
     numbers = torch.tensor(list(islice(draws(3, "p", 1), 20_000))).sort().values
@@ -124,7 +146,14 @@ def test_only_the_models_own_distribution_is_plain(option):
 
 @pytest.mark.parametrize(
     "option",
-    [{"temperature": -1}, {"max_tokens": 0}, {"top_p": 0}, {"min_p": 2}, {"repetition_penalty": 0}, {"stop": ("",)}],
+    [
+        {"temperature": -1},
+        {"max_tokens": 0},
+        {"top_p": 0},
+        {"min_p": 2},
+        {"repetition_penalty": 1e-39},
+        {"stop": ("",)},
+    ],
 )
 def test_impossible_options_are_refused_by_name(option):
     with pytest.raises(ValueError, match=next(iter(option))):

@@ -200,6 +200,7 @@ REFUSED = [
     ({"temprature": 1}, 400, "temprature", "did you mean 'temperature'"),
     ({"temperature": -1}, 400, "temperature", "greater than or equal to 0"),
     ({"temperature": "hot"}, 400, "temperature", "'hot'"),
+    ({"repetition_penalty": 1e-39}, 400, "repetition_penalty", "greater than or equal to 0.01"),
     ({"n": 0}, 400, "n", "greater than or equal to 1"),
     ({"n": 65}, 400, "n", "64"),
     ({"messages": []}, 400, "messages", "at least 1"),
@@ -236,6 +237,14 @@ def test_a_request_that_cannot_be_answered_is_refused_in_words(world, change, st
 def test_what_asks_for_nothing_special_is_accepted(client):
     more = {"tools": [], "response_format": {"type": "text"}, "presence_penalty": 0, "user": "me", "store": False}
     assert chat(client, max_tokens=2, **more).choices[0].finish_reason == "length"
+
+
+def test_numbers_that_no_model_reaches_are_those_it_reaches(client):
+    assert chat(client, max_tokens=4, extra_body={"top_k": 2**63}).choices[0].message.content
+    greedy = chat(client, max_tokens=4, temperature=0)
+    assert (
+        chat(client, max_tokens=4, temperature=1e-300).choices[0].message.content == greedy.choices[0].message.content
+    )
 
 
 def test_a_message_of_an_answer_can_be_sent_back(client):

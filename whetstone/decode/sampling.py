@@ -21,6 +21,7 @@ from whetstone.records import Sampling
 
 CHUNK = 64  # numbers that are taken from a stream at once
 LEAST_DRAW = 2.0**-25  # for 0, which would choose the first token whatever its probability; the next number is 2 ** -24
+COLDEST, HOTTEST = 1e-6, 1e30  # temperatures beyond these give the same tokens, and fp32 cannot divide by them
 FORBIDDEN = -1e30  # logit in place of minus infinity, for kernels that compute with finite numbers
 
 
@@ -46,9 +47,9 @@ def pick(
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    logprobs = (logits / sampling.temperature).log_softmax(-1)
+    logprobs = (logits / _temperature(sampling)).log_softmax(-1)
     if sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0:
-        logprobs = truncate_logprobs(logprobs, sampling.top_k, sampling.top_p, sampling.min_p)
+        logprobs = truncate_logprobs(logprobs, min(sampling.top_k, logits.shape[-1]), sampling.top_p, sampling.min_p)
     cumulative = logprobs.exp().cumsum(-1)
     # by rounding the last sum is not exactly 1: draws are scaled to it, so that each has a token
     tokens = torch.searchsorted(cumulative, (draws[:, None] * cumulative[:, -1:]), right=True)[:, 0]
@@ -63,9 +64,14 @@ def _pick_on_cpu(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) 
     if sampling.temperature == 0:
         cpu_sampling.greedy(array(logits.contiguous()), *out)
         return tokens, logprobs
-    limits = np.float32(sampling.temperature), sampling.top_k, float(sampling.top_p), np.float32(sampling.min_p)
+    top_k = min(sampling.top_k, logits.shape[-1])
+    limits = np.float32(_temperature(sampling)), top_k, float(sampling.top_p), np.float32(sampling.min_p)
     cpu_sampling.sample(array(logits.contiguous()), *limits, array(draws), *out)
     return tokens, logprobs
+
+
+def _temperature(sampling: Sampling) -> float:
+    return min(max(sampling.temperature, COLDEST), HOTTEST)
 
 
 def adjust_logits(logits: torch.Tensor, sampling: Sampling, occurring: torch.Tensor | None) -> torch.Tensor:

@@ -83,7 +83,7 @@ class Request(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100, allow_inf_nan=False)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = {}
     max_tokens: int | None = Field(None, ge=1)
     n: int = Field(1, ge=1, le=MOST_CHOICES)
