@@ -1,6 +1,9 @@
 """The client of OpenAI-compatible servers, against a small real server that fails in many ways."""
 
+import html
+import json
 import threading
+import urllib.parse
 
 import pytest
 
@@ -206,6 +209,27 @@ def test_retry_after_holds_for_all_requests():
     with server(answer) as (address, world):
         assert len(texts(client(address, in_flight=1, longest_pause=2.0), 3)) == 3
     assert world.times[1] - world.times[0] >= 0.29
+
+
+ESCAPED = {
+    "PHP's JSON": lambda key: json.dumps(key).replace("/", "\\/"),
+    "JSON in JSON": lambda key: json.dumps(json.dumps({"said": key})),
+    "code points": lambda key: "".join(f"\\u{ord(c):04X}" for c in key),
+    "an address": lambda key: urllib.parse.quote(key, safe=""),
+    "HTML": lambda key: f"<p>{html.escape(key)}</p>",
+}
+
+
+@pytest.mark.parametrize("how", ESCAPED)
+def test_a_key_that_a_server_repeats_in_another_spelling_is_in_no_message(how, monkeypatch):
+    key = 'ab/cd+"ef&12=='
+    monkeypatch.setenv("MY_KEY", key)
+    with (
+        server(lambda h, b, a: send(h, f"bad key {ESCAPED[how](key)}!", 401)) as (address, _),
+        pytest.raises(ServerError, match=r"bad key .*\[key\].*!") as error,
+    ):
+        texts(client(address, key_variable="MY_KEY"), 2)
+    assert "12" not in str(error.value).replace(address, "")
 
 
 def test_the_key_comes_from_the_environment_and_is_in_no_message(monkeypatch, capsys):

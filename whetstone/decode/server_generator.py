@@ -29,7 +29,7 @@ from whetstone.decode.server_answer import Unusable, estimated_usage, excerpt, r
 from whetstone.decode.server_settings import CHAT, PATIENCE, Server, chat_address, request_seed, secrets_of
 from whetstone.records import Completion, Prompt, Sampling
 from whetstone.run.progress import say
-from whetstone.run.secrets import REDACTED, from_environment, redacted
+from whetstone.run.secrets import REDACTED, from_environment, redacted, without
 
 TRANSIENT = frozenset({408, 409, 425, 429})  # and all from 500 on
 PERMANENT = {
@@ -336,8 +336,8 @@ class ServerGenerator:
         """The text without the key and the secrets of the recipe, which a server may repeat."""
         key = os.environ.get(self.settings.key_variable, "").strip()
         for secret, shown in ((key, "[key]"), *((secret, REDACTED) for secret in self._secrets)):
-            if len(secret) >= shortest and secret:
-                text = text.replace(secret, shown)
+            if len(secret) >= shortest:
+                text = without(text, secret, shown)
         return text
 
 

@@ -10,9 +10,11 @@ variable, `"${NAME}"`, holds no secret at all.
 
 # ruff: noqa: SIM905 (lists of names read better as text)
 
+import html
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -40,6 +42,30 @@ _SHAPES = re.compile(
     r"|gsk_\w{20,}|xai-[\w-]{20,}|nvapi-[\w-]{20,}|glpat-[\w-]{20,}|r8_\w{20,}"
     r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*)|(?<=\bBearer )[^\s\"',]+|(?<=\bBasic )[A-Za-z0-9+/=]{8,}"
 )
+
+
+def without(text: str, secret: str, shown: str = REDACTED) -> str:
+    """The text with `shown` for the secret, whether it stands there as it is or escaped for JSON, an address or HTML.
+
+    >>> without(r'{"error": "no such key: ab\\/cd\\u002be"}', "ab/cd+e")
+    '{"error": "no such key: [redacted]"}'
+    """
+    return _spellings(secret).sub(lambda _: shown, text) if secret else text
+
+
+@lru_cache(64)
+def _spellings(secret: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_spellings_of, secret)))
+
+
+def _spellings_of(character: str) -> str:
+    """Of one character: itself, behind a backslash, `\\u002f`, `%2F`, `&#47;` or `&#x2f;`."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    in_json = "".join(rf"\\+u{units[i : i + 4]}" for i in range(0, len(units), 4))
+    in_address = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    in_html = f"&#0*{ord(character)};|&#x0*{ord(character):x};"
+    named = html.escape(character)
+    return rf"(?:\\*{re.escape(character)}|{re.escape(named)}|(?i:{in_json}|{in_address}|{in_html}))"
 
 
 def is_secret(key: str) -> bool:
