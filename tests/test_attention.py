@@ -52,7 +52,8 @@ def test_packed_logits_equal_those_of_each_sequence_alone_to_the_bit(kind, lengt
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("kind", [*CLASSES, *(f"{kind} windowed" for kind in WINDOWED)])
+# afmoe: transformers' product of experts takes no float64
+@pytest.mark.parametrize("kind", [*CLASSES, *(f"{kind} windowed" for kind in WINDOWED if kind != "afmoe")])
 def test_packed_gradients_equal_those_of_plain_transformers(kind, tied):
     """The oracle is each sequence alone through transformers' own attention and head, in float64 and in float32."""
     name, _, windowed = kind.partition(" ")

@@ -5,6 +5,8 @@ import json
 import torch
 from tokenizers import Tokenizer
 from transformers import (
+    AfmoeConfig,
+    AfmoeForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
@@ -47,6 +49,18 @@ WINDOWED = {  # with a sliding window, in every layer or in every second
     "phi3": (Phi3Config, Phi3ForCausalLM, {"sliding_window": 7}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
     "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 16}),
+    "afmoe": (  # which views what attention returns
+        AfmoeConfig,
+        AfmoeForCausalLM,
+        {
+            "sliding_window": 7,
+            "num_hidden_layers": 4,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "head_dim": 16,
+        },
+    ),
 }
 
 

@@ -151,7 +151,8 @@ def attend(
             raise ValueError(f"{model} asks for attention with {name}, which is not supported")
     if block_cache is not None:
         window = None if sliding_window is None or sliding_window >= block_cache.length else sliding_window
-        return block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None], None
+        out = block_cache.attend(module.layer_idx, block_cache.heads(query, key, value), scaling, window)[None]
+        return out.contiguous(), None  # as transformers' own are: a class may view it as (1, T, H * D)
     _refuse_other_sizes(module, key, value)
     if layers is not None:
         layers.append(module.layer_idx)
