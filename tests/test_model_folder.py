@@ -336,6 +336,8 @@ def test_a_broken_json_file_is_named(name, text, tied):
         {"dtype": "float31"},
         {"max_position_embeddings": 0},
         {"rope_theta": -5.0},
+        {"sliding_window": 0},
+        {"sliding_window": -3},
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": -4.0}},
         {"rope_scaling": {"type": "linear", "factor": float("nan")}, "rope_parameters": ...},
     ],
@@ -345,8 +347,18 @@ def test_a_configuration_that_makes_no_sense_is_one_line(values, tied):
     refusal(tied)
 
 
-@pytest.mark.parametrize("values", [{"return_dict": False}, {"output_attentions": True}, {"dtype": "float8_e4m3fn"}])
-def test_settings_of_how_a_model_is_called_and_stored_change_nothing(values, tied):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"return_dict": False},
+        {"output_attentions": True},
+        {"dtype": "float8_e4m3fn"},
+        {"architectures": "LlamaForCausalLM"},
+        {"vocab_size_per_layer_input": 262_144},
+        {"use_sliding_window": False, "sliding_window": 0},
+    ],
+)
+def test_settings_that_say_nothing_of_the_model_change_nothing(values, tied):
     before = logits(tied)
     configure(tied, **values)
     assert torch.equal(logits(tied), before)

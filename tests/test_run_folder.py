@@ -20,7 +20,8 @@ from whetstone.recipe import read_recipe
 from whetstone.run.folder import DamagedFile, alone, read_json, write_json
 from whetstone.run.manifest import read_manifest, write_manifest
 from whetstone.run.metrics import Metrics, read_metrics
-from whetstone.run.tables import Journal
+from whetstone.run.tables import Journal, column_names, count_rows, read_between, read_rows, read_where, write_rows
+from whetstone.show import tables_below
 
 ALL = ["questions", "corpus", "midtrain", "sft", "report"]
 BROKEN = {
@@ -233,6 +234,27 @@ def test_a_damaged_line_of_the_metrics_is_named(tmp_path, line):
         read_metrics(tmp_path)
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged"), Metrics(tmp_path):
         pass
+
+
+READS = {
+    "rows": lambda folder: list(read_rows(folder)),
+    "counts": count_rows,
+    "columns": column_names,
+    "one row": lambda folder: list(read_between(folder, 1, 2)),
+    "some rows": lambda folder: list(read_where(folder, ["n"], lambda n: n == 1)),
+    "show": tables_below,
+}
+
+
+@pytest.mark.parametrize("size", [0, 10, 0.5, 0.98])
+@pytest.mark.parametrize("read", READS)
+def test_a_damaged_table_is_named(tmp_path, read, size):
+    write_rows(tmp_path / "table", [{"n": n, "text": f"{n} apples"} for n in range(100)])
+    shard = tmp_path / "table" / "part-00000.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: size if isinstance(size, int) else int(size * len(whole))])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet is damaged \(.*Copy it again, or make its stage again"):
+        READS[read](tmp_path / "table")
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"\xff", b'{"other": 1}', b"[" * 20000])

@@ -62,6 +62,14 @@ def test_work_that_is_redone_stands_in_the_place_of_the_old(run):
     assert [(s.name, s.status) for s in read_run(run).stages][:2] == [("sft", "running"), ("rl", "running")]
 
 
+@pytest.mark.parametrize("line", ['{"step": NaN, "loss": 1}', '{"step": 9, "seconds_left": "soon"}', "[]", "{"])
+def test_a_damaged_line_is_passed_over(run, line):
+    before = read_run(run)
+    metrics = run / "02-rl" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().rpartition("\n")[0] + f"\n{line}\n")
+    assert read_run(run) == before
+
+
 def test_curves_hold_whole_lines_numbers_that_change_and_always_the_newest(run):
     assert curves(run / "02-rl") == {"step": [1, 2, 3], "series": {"reward": [0.1, 0.2, 0.3]}}
     log(run / "02-rl", 5 * POINTS + 1)

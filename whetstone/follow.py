@@ -14,6 +14,7 @@ from typing import Any
 from whetstone.run.folder import MANIFEST, NEW, SCORES, STARTED, read_json
 from whetstone.run.manifest import read_manifest, read_scores
 from whetstone.run.metrics import FILE_NAME, read_metrics
+from whetstone.run.tables import opened
 
 POINTS = 600  # of a curve; a longer one is thinned
 TAIL = 1 << 20  # bytes at the end of a journal that are read
@@ -143,7 +144,10 @@ def _thinned(rows: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
 
 
 def _last_row(metrics: Path) -> dict[str, Any]:
-    rows = _tail(metrics)
+    """The last that is whole: what is damaged is the run's own matter."""
+    rows = [
+        row for row in _tail(metrics) if _is_number(row.get("step", 0)) and _is_number(row.get("seconds_left") or 0)
+    ]
     return rows[-1] if rows else {}
 
 
@@ -162,7 +166,7 @@ def _tail(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(part))
         except (ValueError, RecursionError):
-            continue  # a line that is damaged is the run's own matter: it refuses it
+            continue  # damaged: the run itself refuses it
     return [row for row in rows if isinstance(row, dict)]
 
 
@@ -193,14 +197,12 @@ def _sampled(stage: Path) -> Iterator[dict[str, Any]]:
         elif journals:
             for line in _tail(max(journals, key=lambda path: path.stat().st_mtime)):
                 yield from _answers(line)
-    except OSError:  # replaced or removed meanwhile
+    except (OSError, ValueError):  # replaced or removed meanwhile, or damaged
         return
 
 
 def _shard(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as table:
+    with opened(path) as table:
         last = table.metadata.num_row_groups - 1
         return table.read_row_group(last).slice(max(0, table.metadata.row_group(last).num_rows - 1000)).to_pylist()
 

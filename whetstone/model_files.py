@@ -29,6 +29,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 READ = (".json", ".safetensors", ".jinja")
 FLOATS = ("F64", "F32", "F16", "BF16")
 SHOWN, LONGEST = 3, 100  # names in an error, and characters of each
+POSITIVE = ("max_position_embeddings", "rope_theta", "factor", "sliding_window")
 MOST = {"layer": 4096, "label": 65_536}  # in a configuration, of what takes time or memory for each
 ORIGINAL = "Take this file from where the model came from"
 ACCEPTED = (
@@ -155,11 +156,13 @@ def _refuse_sizes(folder: Path, config: dict[str, Any]) -> None:
     """Numbers for each of which the configuration's class would take memory, before it is compared with anything."""
     for key, value in config.items():
         for word, most in MOST.items():
-            if word in key and isinstance(value, int | float) and value > most:
+            if word in key and "vocab" not in key and isinstance(value, int | float) and value > most:
                 raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is at most {most:,}. {ORIGINAL}.")
     rope = [config.get(key) for key in ("rope_scaling", "rope_parameters")]
     for key, value in (item for table in (config, *rope) if isinstance(table, dict) for item in table.items()):
-        positive = key in ("max_position_embeddings", "rope_theta", "factor") and isinstance(value, int | float)
+        positive = key in POSITIVE and isinstance(value, int | float)
+        if key == "sliding_window" and config.get("use_sliding_window") is False:
+            continue
         if positive and not 0 < value < float("inf"):
             raise Unfit(f"{folder}/{CONFIG}: {key} = {value}: it is a number above 0. {ORIGINAL}.")
 

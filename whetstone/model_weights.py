@@ -99,6 +99,7 @@ def read_config(folder: Path, wanted: Kind = CAUSAL) -> Any:
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     classes, own = wanted.classes.get(kind), config.architectures or []
+    own = [own] if isinstance(own, str) else own
     classes = {classes} if isinstance(classes, str) else set(classes or ())
     if not classes or (own and not classes & set(own)):
         raise Unfit(

@@ -10,7 +10,7 @@ from whetstone.problems.files import find_files
 from whetstone.problems.row import BrokenRow, as_json, cell, has_cell
 from whetstone.problems.table import read_tables
 from whetstone.run.mistakes import suggestion
-from whetstone.run.tables import count_rows, read_rows
+from whetstone.run.tables import column_names, count_rows, read_rows
 from whetstone.run.visible import visible
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
@@ -35,10 +35,8 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 def tables_below(folder: Path) -> list[tuple[Path, int, list[str]]]:
     """(folder, rows, columns) of every table in a stage's or a run's folder."""
-    import pyarrow.parquet as pq
-
     tables = sorted({part.parent for part in folder.rglob("part-*.parquet")})
-    return [(table, count_rows(table), pq.read_schema(min(table.glob("part-*.parquet"))).names) for table in tables]
+    return [(table, count_rows(table), column_names(table)) for table in tables]
 
 
 def chosen(

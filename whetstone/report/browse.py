@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from whetstone.report.numbers import places, section
 from whetstone.report.read import RunRecord
 from whetstone.report.rollouts import split_thinking
-from whetstone.run.tables import read_rows
+from whetstone.run.tables import opened, read_rows
 
 MOST = 20_000  # rollouts on a page
 MOST_CHARACTERS = 60_000_000  # of their texts
@@ -50,14 +50,14 @@ def tables(run: RunRecord) -> list[Table]:
 def share_shown(found: list[Table]) -> tuple[float, int]:
     """(the share of problems that fit on a page, the number of all rollouts)."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     rows = characters = 0
     for table in found:
         for shard in table.folder.glob("part-*.parquet"):
-            if (count := pq.read_metadata(shard).num_rows) and "text" in pq.read_schema(shard).names:
-                rows += count
-                characters += pc.sum(pc.utf8_length(pq.read_table(shard, columns=["text"])["text"])).as_py() or 0
+            with opened(shard) as part:
+                if part.metadata.num_rows and "text" in part.schema_arrow.names:
+                    rows += part.metadata.num_rows
+                    characters += pc.sum(pc.utf8_length(part.read(["text"])["text"])).as_py() or 0
     return min(1.0, MOST / max(rows, 1), MOST_CHARACTERS / max(characters, 1)), rows
 
 

@@ -4,13 +4,16 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from whetstone.records import from_row, to_row
 from whetstone.run.disk import disk_full_explained
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 R = TypeVar("R")
 
@@ -92,11 +95,33 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _rows(shard: Path, columns: Sequence[str] | None = None, first: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows from number `first`, or these columns of them."""
+@contextmanager
+def opened(shard: Path) -> Iterator["pq.ParquetFile"]:
+    """Raises ValueError, with the file's name, if it is damaged."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(shard) as table:
+    try:
+        with pq.ParquetFile(shard) as table:
+            yield table
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ValueError(
+            f"{shard} is damaged ({reason}). Copy it again, or make its stage again with --force."
+        ) from error
+
+
+def _count(shard: Path) -> int:
+    """The number of its rows."""
+    with opened(shard) as table:
+        return int(table.metadata.num_rows)
+
+
+def _rows(shard: Path, columns: Sequence[str] | None = None, first: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows from number `first`, or these columns of them."""
+    with opened(shard) as table:
         for batch in table.iter_batches(batch_size=READ_ROWS, columns=columns):
             if first < batch.num_rows:
                 yield from batch.slice(first).to_pylist()
@@ -141,29 +166,29 @@ def shard_of_row(folder: Path) -> Callable[[int], int]:
 
 def _starts(folder: Path) -> list[int]:
     """The number of each shard's first row, from the shards' footers."""
-    import pyarrow.parquet as pq
-
-    return [0, *accumulate(pq.read_metadata(shard).num_rows for shard in shards_of(folder))][:-1]
+    return [0, *accumulate(map(_count, shards_of(folder)))][:-1]
 
 
 def read_where(folder: Path, columns: Sequence[str], wanted: Callable[..., bool]) -> Iterator[dict[str, Any]]:
     """The rows whose values in these columns are wanted. Of the others, nothing else is read row by row."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     for shard in shards_of(folder):
-        with pq.ParquetFile(shard) as table:
+        with opened(shard) as table:
             keys = table.read(list(columns)).to_pydict() if table.metadata.num_rows else {}
             mask = [wanted(*values) for values in zip(*(keys[name] for name in keys), strict=True)]
             if any(mask):
                 yield from table.read().filter(pa.array(mask)).to_pylist()
 
 
+def column_names(folder: Path) -> list[str]:
+    with opened(shards_of(folder)[0]) as table:
+        return list(table.schema_arrow.names)
+
+
 def count_rows(folder: Path) -> int:
     """Rows of a sharded table, from the shards' footers."""
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(shard).num_rows for shard in folder.glob("part-*.parquet"))
+    return sum(map(_count, folder.glob("part-*.parquet")))
 
 
 def write_records(folder: Path, records: Iterable[Any]) -> int:
