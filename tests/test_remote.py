@@ -7,6 +7,7 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
+from tests.report import fake_run
 from tests.tiny_models import TEXTS
 from whetstone import model as models
 from whetstone.cli import app
@@ -176,3 +177,34 @@ def test_a_set_in_a_store_has_one_name_wherever_it_is_compared(store):
     store.pipe("/bucket/sums/part-1.jsonl", rows("What is 1 + 2?"))
     for named in ("memory://bucket/sums", "memory://bucket/sums/part-*.jsonl"):
         assert {problem.benchmark for problem in read_problems(named)} == {set_name(named)} == {"sums"}
+
+
+def test_a_run_in_a_store_is_reported_watched_shown_and_compared_without_its_weights(store, tmp_path):
+    run = fake_run.make(tmp_path / "runs" / "mine")
+    (run / "04-sft" / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (run / "04-sft" / "checkpoints" / "state.pt").write_bytes(b"much")
+    for path in run.rglob("*"):
+        if path.is_file():
+            store.pipe(f"/bucket/runs/mine/{path.relative_to(run)}", path.read_bytes())
+    url, command = "memory://bucket/runs/mine", CliRunner()
+
+    def said(*words) -> str:
+        look_again()
+        result = command.invoke(app, list(map(str, words)))
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    said("report", url, "--output", "theirs.html")
+    said("report", run)
+    assert Path("theirs.html").read_text().count("<h2") == (run / "report.html").read_text().count("<h2") > 3
+    assert said("watch", url, "--once") == said("watch", run, "--once")
+    tables = [line.partition("mine/")[2] for line in said("show", run).splitlines()]
+    assert [line.partition("mine/")[2] for line in said("show", url).splitlines()] == tables != []
+    scored = sorted(path.name for path in (run / "scores").iterdir())[-1]
+    assert f"{url}/scores/{scored}" in said("compare", f"{url}/scores/{scored}", run / "scores" / scored)
+    copies = copied(tmp_path / "cache")
+    assert "run.json" in copies and not any(name.endswith((".safetensors", ".pt")) for name in copies)
+    store.rm("/bucket/runs/mine/run.json")
+    look_again()
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        command.invoke(app, ["watch", url, "--once"], catch_exceptions=False)

@@ -22,8 +22,12 @@ def show(
     index: Annotated[int, typer.Option(min=0, help="Begin at this row.")] = 0,
 ) -> None:
     """Show the rows of a table, or list the tables in the folder of a stage or run."""
+    from whetstone.run import remote
     from whetstone.show import chosen, render, rows_of, tables_below
 
+    url = remote.address(path)
+    if url and not remote.on_the_web(url) and remote.is_folder(url):
+        path = remote.local_run(url)
     if path.is_dir() and not any(path.glob("part-*.parquet")):
         tables = tables_below(path)
         for table, rows, columns in tables:

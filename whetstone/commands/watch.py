@@ -14,10 +14,11 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print how it stands and end.")] = False,
 ) -> None:
     """Follow a run while another process works on it: stages, curves, rates, the last answers. Ctrl-C stops watching."""
+    from whetstone.run import remote
     from whetstone.watch import watch as follow
 
     try:
-        follow(run, every, once)
+        follow(remote.local_run(run), every, once)
     except KeyboardInterrupt:
         from whetstone.commands.exit_status import INTERRUPTED
 

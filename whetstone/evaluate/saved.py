@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from whetstone.evaluate.harness_files import read_harness, sample_files
+from whetstone.run import remote
 from whetstone.run.control import is_control
 from whetstone.run.folder import MANIFEST, SCORES, read_json
 from whetstone.run.manifest import check_shape, read_manifest, read_scores
+from whetstone.run.secrets import redacted
 from whetstone.run.tables import read_rows
 
 REGRADED = "regraded.json"  # what `regrade --output` writes
@@ -43,7 +45,12 @@ def read_saved(name: str) -> Saved:
 
 
 def find_saved(name: str) -> Saved | None:
-    """None if nothing is saved there, as in a model's folder."""
+    """None if nothing is saved there, as in a model's folder. An address of a store is read through its copy."""
+    url = remote.address(name)
+    if url and not remote.on_the_web(url):
+        copy = remote.local_run(url)
+        found = find_saved(str(copy))
+        return found and replace(found, name=found.name.replace(str(copy), redacted(url)))
     path = Path(name)
     if path.is_file() and path.suffix != ".gguf":
         return Saved(name, read_harness([path]))

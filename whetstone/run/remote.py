@@ -6,6 +6,7 @@ of the file what it said when it was copied (size, checksum, time). In one proce
     find("s3://bucket/rows-*.jsonl")       # the addresses that fit
     copy_file("s3://bucket/rows-1.jsonl")  # CACHE/remote/1f3a…/rows-1.jsonl
     copy_folder("s3://bucket/model", keep) # CACHE/remote/77b0…/model, with the files whose names `keep` accepts
+    local_run("s3://bucket/runs/tiny")     # CACHE/remote/9c25…/tiny, what can be read of a run
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from whetstone.run.secrets import redacted
 
 ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/{1,2}(?=[^/])")  # `Path` makes one slash of two
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
 LARGE = 100e6  # bytes from which a copy is announced
 
 
@@ -93,6 +95,30 @@ def copy_folder(url: str, keep: Callable[[str], bool]) -> Path:
     return folder
 
 
+def local_run(name: Path | str) -> Path:
+    """The path that a name is; of an address, the copy of what is there to be read of a run, a stage or saved generations: the
+    file, or all files of the folder but weights and checkpoints. Raises as `copy_file`."""
+    url = address(name)
+    if url is None:
+        return Path(name)
+    if on_the_web(url) or not is_folder(url):
+        return copy_file(url)
+    url = url.rstrip("/")
+    root, kept = _home(url) / _last(url.rpartition("/")[0]) / _last(url), set()  # a folder in `scores` is told by that
+    with explained(url):
+        store, place = store_of(url)
+        for found in store.find(place):
+            inner = Path(found.lstrip("/").removeprefix(place.strip("/")).lstrip("/"))
+            if inner.suffix not in WEIGHTS and not any(p.startswith(".") or p == "checkpoints" for p in inner.parts):
+                folder = root / inner.parent
+                _copied(f"{url}/{inner.as_posix()}", folder, _home(f"{url}/{inner.parent.as_posix()}"))
+                kept.add(root / inner)
+    for path in root.rglob("*"):
+        if path.is_file() and path not in kept:  # it is no longer there
+            path.unlink()
+    return root
+
+
 def kept_in() -> Path:
     """Where copies and converted models are kept."""
     named = os.environ.get("WHETSTONE_CACHE")
@@ -127,7 +153,8 @@ def _copied(url: str, folder: Path, home: Path) -> Path:
         raise IsADirectoryError(f"{redacted(url)} is a folder, and one file is wanted. Name a file in it.")
     facts, size = home / f".facts-{path.name}", known.get("size") or 0
     state = json.dumps(known, default=str, sort_keys=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, home):
+        needed.mkdir(parents=True, exist_ok=True)
     with alone(home / ".lock"):
         if path.is_file() and facts.is_file() and facts.read_text(encoding="utf-8") == state:
             return path
