@@ -15,6 +15,8 @@ STRATOS = (
     "<|begin_of_thought|>\nhm\n<|end_of_thought|>\n\n<|begin_of_solution|>\nIt is \\boxed{5}.\n<|end_of_solution|>"
 )
 
+NUMINA = {"problem": "P", "solution": "\\boxed{1}", "problem_is_valid": "Yes", "solution_is_valid": "Yes"}
+
 # layout, a row, its question, its answer, its traces
 ROWS = [
     (
@@ -63,6 +65,7 @@ ROWS = [
         {"source": "olympiads", "problem": "P", "solution": "thus $\\boxed{7}$", "messages": []},
         ("P", "7", ("thus $\\boxed{7}$",)),
     ),
+    ("numinamath", NUMINA | {"answer": float("nan")}, ("P", "1", ("\\boxed{1}",))),
     (
         "openr1_math",
         {
@@ -175,6 +178,10 @@ def test_annotated_steps_join_into_a_formula_or_give_none(steps, formula):
         ("olympiadbench", {"question": "Q", "final_answer": []}, "empty answer"),
         ("mmlu_stem", {"question": "Q", "choices": "ab", "answer": "A"}, "not as the layout says"),
         ("numinamath", {"problem": "P", "solution": "QED", "answer": "proof"}, "a proof"),
+        ("numinamath", {"problem": "P", "solution": "QED", "answer": "Proof."}, "a proof"),
+        ("numinamath", {"problem": "P", "solution": "\\boxed{1}", "answer": "unknown"}, "'answer' holds 'unknown'"),
+        ("numinamath", NUMINA | {"problem_is_valid": "Incomplete"}, "'problem_is_valid' holds 'Incomplete'"),
+        ("numinamath", NUMINA | {"solution_is_valid": "Problem not solved"}, "'solution_is_valid' holds 'Problem not"),
         ("mathinstruct", {"source": "data/PoT/x.json", "instruction": "Q", "output": "print(2)"}, "program of thought"),
         ("chat", {"messages": CHAT + CHAT}, "several turns"),
         ("chat", {"messages": "hello"}, "not a chat"),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from whetstone.problems.values import answer_of, plain_text_of, text_of
+from whetstone.problems.values import joined, plain_text_of, text_of
 
 USERS, ASSISTANTS, SYSTEM = ("user", "human"), ("assistant", "gpt", "model"), ("system", "developer")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -52,7 +52,7 @@ def completion_of(value: Any, name: str = "a column") -> str:
         raise ValueError(
             f"several completions: {name} holds a list of {len(value)}. A dotted name takes one, as in {inside}"
         )
-    return answer_of(value, name)
+    return joined(value, name)
 
 
 def one_system(*messages: str) -> str:

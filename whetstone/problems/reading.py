@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, listed, lone_surrogate
-from whetstone.problems.values import optional, text
+from whetstone.problems.values import gold, optional, text
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
 from whetstone.verify.extract import last_box
 from whetstone.verify.policy import POLICIES
 
-__all__ = ["Drop", "ProblemSet", "Reading", "Shipped", "last_box", "optional", "read_problem", "text"]
+__all__ = ["Drop", "ProblemSet", "Reading", "Shipped", "gold", "last_box", "optional", "read_problem", "text"]
 
 
 @dataclass(frozen=True, slots=True)

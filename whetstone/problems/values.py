@@ -7,11 +7,9 @@ from math import isnan
 from typing import Any
 
 from whetstone.problems.row import Unreadable, cell, has_cell
+from whetstone.problems.written import MISSING, kind_written, list_written
 
 MOST_DIGITS = 400  # before or after the point, more than a float has
-WRITTEN = re.compile(
-    r"""(\[\s*)?\{\s*(['"])[\w-]+\2\s*:.*\}\s*(?(1)\])""", re.DOTALL
-)  # as programs write an object, or a list
 
 
 def text_of(value: Any, name: str = "") -> str:
@@ -48,25 +46,36 @@ def _in_words(value: Any) -> str:
 
 
 def plain_text_of(value: Any, name: str = "") -> str:
-    """`text_of` a question or an answer. Raises ValueError for an object that was written as text, as a CSV file has it."""
+    """`text_of` a question or an answer. Raises ValueError for what a program wrote as text, as a CSV file has it."""
     text = text_of(value, name)
-    if WRITTEN.fullmatch(text):
+    if kind := kind_written(text):
         raise ValueError(
-            f"not text: {name or 'a column'} holds an object written as text. Save the table in a format that has objects "
-            "(.jsonl, .parquet), and name a part of it"
+            f"not text: {name or 'a column'} holds {kind} written as text. Save the table in a format that has lists and "
+            "objects (.jsonl, .parquet), and name a part of it"
         )
     return text
 
 
 def answer_of(value: Any, name: str = "") -> str:
-    """The text of an answer, which may be a list of texts and numbers: all of them together are the answer. Raises ValueError.
+    """The text of an answer, which may be a list of texts and numbers: all of them together are the answer. Raises ValueError,
+    also for a text that means that there is none.
 
-    >>> answer_of(["3"]), answer_of([1, 2.0]), answer_of("x"), answer_of([])
-    ('3', '1, 2', 'x', '')
+    >>> answer_of(["3"]), answer_of([1, 2.0]), answer_of("x"), answer_of([]), answer_of("['1', '2']")
+    ('3', '1, 2', 'x', '', '1, 2')
     """
-    if not isinstance(value, list):
-        return plain_text_of(value, name)
-    texts = [text_of(item, name) for item in value]
+    if isinstance(value, str):
+        value = list_written(value.strip()) or value
+    answer = joined(value, name) if isinstance(value, list) else plain_text_of(value, name)
+    if answer in MISSING:
+        raise ValueError(
+            f"empty answer: {name or 'a column'} holds {answer!r}, by which programs write that there is none"
+        )
+    return answer
+
+
+def joined(values: list[Any], name: str = "") -> str:
+    """Texts and numbers with commas between them. Raises ValueError."""
+    texts = [text_of(item, name) for item in values]
     if len(texts) > 1 and not all(texts):
         raise ValueError(f"not text: {name or 'a column'} holds a list with an empty element")
     return ", ".join(texts)
@@ -82,12 +91,25 @@ def text(row: Mapping[str, Any], column: str) -> str:
     return text_of(cell(row, column), repr(column))
 
 
+def gold(row: Mapping[str, Any], column: str) -> str:
+    """`answer_of` a column. Raises KeyError if the row has none, ValueError with the column's name."""
+    return answer_of(cell(row, column), repr(column))
+
+
 def optional(row: Mapping[str, Any], column: str | None) -> str:
-    """`text_of` a column, "" if the row has none: NaN is how tables of pandas say so."""
-    if column is None or not has_cell(row, column):
-        return ""
-    value = cell(row, column)
-    return "" if isinstance(value, float) and isnan(value) else text_of(value, repr(column))
+    """`text_of` a column, "" if the row has none."""
+    return text_of(cell(row, column), repr(column)) if column is not None and has_value(row, column) else ""
+
+
+def optional_gold(row: Mapping[str, Any], column: str) -> str:
+    """`gold`, "" if the row has none."""
+    return gold(row, column) if has_value(row, column) else ""
+
+
+def has_value(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a column is there and holds something: NaN is how tables of pandas say that it does not."""
+    value = cell(row, column) if has_cell(row, column) else None
+    return value is not None and not (isinstance(value, float) and isnan(value))
 
 
 def level_of(value: Any) -> int | None:

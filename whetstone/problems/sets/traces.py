@@ -7,7 +7,7 @@ from whetstone.problems.chats import asked, completion_of, conversation, one_sys
 from whetstone.problems.published import ProblemSet
 from whetstone.problems.reading import Reading, boxed, last_box, with_box
 from whetstone.problems.row import Row, cell, listed
-from whetstone.problems.values import answer_of, items, optional, text, text_of
+from whetstone.problems.values import answer_of, gold, has_value, items, optional, optional_gold, text, text_of
 
 THOUGHT = re.compile(
     r"<\|begin_of_thought\|>(?P<thought>.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(?P<solution>.*?)"
@@ -24,17 +24,23 @@ def thinking(completion: str) -> str:
     return completion.strip()
 
 
+NOT_STATED = ("notfound", "not found", "unknown")  # as NuminaMath says that a problem has no answer
+
+
 def openmathinstruct(row: Row) -> Reading:
     traces = (text(row, "generated_solution"),)
-    return Reading(text(row, "problem"), text(row, "expected_answer"), traces, domain=optional(row, "problem_source"))
+    return Reading(text(row, "problem"), gold(row, "expected_answer"), traces, domain=optional(row, "problem_source"))
 
 
 def numinamath(row: Row) -> Reading:
-    solution, answer = text(row, "solution"), optional(row, "answer")
-    if answer.lower() in ("proof", "notfound") or optional(row, "question_type").lower() == "proof":
+    solution, answer = text(row, "solution"), optional_gold(row, "answer")
+    if "proof" in (answer.lower().rstrip("."), optional(row, "question_type").lower()):
         raise ValueError("a proof: there is no answer to compare")
-    if "No" in (row.get("problem_is_valid"), row.get("solution_is_valid")):
-        raise ValueError("marked as not valid by the set itself")
+    if answer.lower().rstrip(".") in NOT_STATED:
+        raise ValueError(f"empty answer: 'answer' holds {answer!r}")
+    for column in ("problem_is_valid", "solution_is_valid"):
+        if has_value(row, column) and (said := optional(row, column)) != "Yes":
+            raise ValueError(f"marked as not valid by the set itself: {column!r} holds {said!r}")
     domain = (optional(row, "problem_type") or optional(row, "source")).lower()
     traces = (solution,) if last_box(solution) else ()
     return Reading(text(row, "problem"), answer or boxed(solution), traces, domain=domain)
@@ -96,7 +102,7 @@ def dapo_math(row: Row) -> Reading:
 def big_math(row: Row) -> Reading:
     domain = row.get("domain")
     first = domain[0] if isinstance(domain, list) and domain else domain
-    return Reading(text(row, "problem"), text(row, "answer"), domain=text_of(first))
+    return Reading(text(row, "problem"), gold(row, "answer"), domain=text_of(first))
 
 
 def stated_last(response: str) -> tuple[str, str]:
