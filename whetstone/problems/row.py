@@ -8,6 +8,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeAlias
 
+from whetstone.problems.written import as_text, kind_written
+
 LISTED = 40  # columns that an error names
 EXCERPT = 200  # characters of a broken row that are kept
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,6 +69,14 @@ def has_cell(row: Mapping[str, Any], column: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def hidden(row: Mapping[str, Any], column: str) -> str:
+    """Why a dotted name finds nothing in a column that holds an object as text; "" if it does not."""
+    top = column.partition(".")[0]
+    value = row.get(top)
+    kind = kind_written(value.strip()) if top != column and isinstance(value, str) else ""
+    return f" {top!r} holds {as_text(kind)}." if kind else ""
 
 
 def columns_of(row: Row) -> Iterator[str]:

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from whetstone.problems.row import Unreadable, cell, has_cell
-from whetstone.problems.written import MISSING, kind_written, list_written
+from whetstone.problems.written import MISSING, as_text, kind_written, list_written
 
 MOST_DIGITS = 400  # before or after the point, more than a float has
 
@@ -23,7 +23,7 @@ def text_of(value: Any, name: str = "") -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"not text: {name or 'a column'} holds {_in_words(value)}, not text or a number")
+        raise ValueError(f"not text: {name or 'a column'} holds {in_words(value)}, not text or a number")
     return str(value) if isinstance(value, int) else _decimal_text(value, name or "a column")
 
 
@@ -38,10 +38,17 @@ def _decimal_text(value: float | Decimal, name: str) -> str:
     return "0" if number == 0 else written
 
 
-def _in_words(value: Any) -> str:
+def in_words(value: Any) -> str:
     if isinstance(value, Unreadable):
         return f"what cannot be read ({value.why})"
-    names = {bool: "true or false", list: "a list", dict: "an object", bytes: "bytes"}
+    names = {
+        bool: "true or false",
+        list: "a list",
+        dict: "an object",
+        bytes: "bytes",
+        str: "a text",
+        type(None): "nothing",
+    }
     return next((words for kind, words in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
@@ -49,10 +56,7 @@ def plain_text_of(value: Any, name: str = "") -> str:
     """`text_of` a question or an answer. Raises ValueError for what a program wrote as text, as a CSV file has it."""
     text = text_of(value, name)
     if kind := kind_written(text):
-        raise ValueError(
-            f"not text: {name or 'a column'} holds {kind} written as text. Save the table in a format that has lists and "
-            "objects (.jsonl, .parquet), and name a part of it"
-        )
+        raise ValueError(f"not text: {name or 'a column'} holds {as_text(kind)}, and name a part of it")
     return text
 
 

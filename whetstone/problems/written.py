@@ -32,6 +32,11 @@ def kind_written(text: str) -> str:
     return next((words for words, pattern in OTHERS.items() if pattern.fullmatch(text)), "")
 
 
+def as_text(kind: str) -> str:
+    """What `kind_written` says, with the remedy."""
+    return f"{kind} written as text. Save the table in a format that has lists and objects (.jsonl, .parquet)"
+
+
 def list_written(text: str) -> list[str] | None:
     r"""The quoted texts of a list as Python or JSON writes it; None for any other text.
 

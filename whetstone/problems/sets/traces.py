@@ -3,26 +3,22 @@
 import re
 from dataclasses import replace
 
-from whetstone.problems.chats import asked, completion_of, conversation, one_system, refuse_more
+from whetstone.problems.chats import asked, completion_of, conversation, one_system, refuse_more, refuse_untaught
 from whetstone.problems.published import ProblemSet
 from whetstone.problems.reading import Reading, boxed, last_box, with_box
 from whetstone.problems.row import Row, cell, listed
-from whetstone.problems.values import answer_of, gold, has_value, items, optional, optional_gold, text, text_of
-
-THOUGHT = re.compile(
-    r"<\|begin_of_thought\|>(?P<thought>.*?)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(?P<solution>.*?)"
-    r"(?:<\|end_of_solution\|>|\Z)",
-    re.DOTALL,
+from whetstone.problems.thoughts import thinking
+from whetstone.problems.values import (
+    answer_of,
+    gold,
+    has_value,
+    items,
+    optional,
+    optional_gold,
+    plain_text_of,
+    text,
+    text_of,
 )
-
-
-def thinking(completion: str) -> str:
-    """A completion with its thinking between <think> and </think>, whatever marks the set uses."""
-    match = THOUGHT.search(completion)
-    if match:
-        return f"<think>\n{match['thought'].strip()}\n</think>\n\n{match['solution'].strip()}"
-    return completion.strip()
-
 
 NOT_STATED = ("notfound", "not found", "unknown")  # as NuminaMath says that a problem has no answer
 
@@ -48,30 +44,46 @@ def numinamath(row: Row) -> Reading:
 
 def openr1_math(row: Row) -> Reading:
     generations = items(row.get("generations"))
-    complete = row.get("is_reasoning_complete") or [True] * len(generations)
-    traces = tuple(
-        thinking(text_of(g, "'generations'")) for g, ends in zip(generations, complete, strict=False) if ends
-    )
+    texts = [plain_text_of(generation, "'generations'") for generation in generations]
+    ends = items(row.get("is_reasoning_complete")) if has_value(row, "is_reasoning_complete") else [True] * len(texts)
+    if len(ends) != len(texts) or not all(isinstance(end, bool) for end in ends):
+        wanted = f"true or false for each of the {len(texts)} in 'generations'"
+        raise ValueError(f"not marks of what is complete: 'is_reasoning_complete' holds {ends!r:.80}, and not {wanted}")
+    traces = tuple(thinking(said, "'generations'") for said, end in zip(texts, ends, strict=True) if end)
     reading = numinamath(row)
     return Reading(reading.question, reading.answer, traces, domain=reading.domain)
 
 
+SYSTEMS = ("system", "system_prompt", "system_message")  # columns beside a chat
+
+
 def chat(row: Row) -> Reading:
     """One question and one answer, in `messages`, `conversations`, or `prompt` and `completion` as text or chats; the reference
-    answer is the row's `answer`, a system message its `system`, if it has one and the chat has none.
+    answer is the row's `answer`, a system message its `system`, if it has one and the chat has none. What a row holds in two
+    of them must say the same.
     """
-    if "prompt" in row and "completion" in row:
-        (system, question), said = asked(row["prompt"], "'prompt'"), completion_of(row["completion"], "'completion'")
-    else:
-        turns = row.get("messages") or row.get("conversations")
-        if turns is None:
-            wanted = "messages, conversations, or prompt and completion"
-            raise ValueError(f"not a chat: the row has none of {wanted}, but {listed(row)}")
-        system, question, said = conversation(turns)
+    chats = {
+        name: conversation(row[name], repr(name))
+        for name in ("messages", "conversations")
+        if has_value(row, name) and row[name] != []
+    }
+    there = [name for name in ("prompt", "completion") if has_value(row, name)]
+    if not chats and len(there) < 2:
+        raise ValueError(
+            f"not a chat: the row has nothing in messages, conversations, or prompt and completion. It has {listed(row)}"
+        )
+    system, question, said = next(iter(chats.values()), ("", "", ""))
+    prompted = asked(row["prompt"], "'prompt'") if "prompt" in there else (system, question)
+    completed = completion_of(row["completion"], "'completion'") if "completion" in there else said
+    chats["prompt"] = (prompted[0] or system, prompted[1], completed)
+    if len(set(chats.values())) > 1:
+        raise ValueError(f"two chats: the row holds one in {' and another in '.join((*list(chats)[:-1], *there))}")
+    system, question, said = chats["prompt"]
     said = thinking(said)
     refuse_more(row, "the row", said)
-    answer, system = answer_of(row.get("answer"), "'answer'"), one_system(system, optional(row, "system"))
-    return Reading(question, answer, (said,), domain=optional(row, "domain"), system=system)
+    refuse_untaught(row, "the row")
+    system = one_system(system, *(optional(row, name) for name in SYSTEMS))
+    return Reading(question, optional_gold(row, "answer"), (said,), domain=optional(row, "domain"), system=system)
 
 
 def own_marks(row: Row) -> Reading:
@@ -83,7 +95,8 @@ def openthoughts(row: Row) -> Reading:
     """The configuration "metadata" has columns of its own, the others a chat."""
     if not (row.get("problem") and row.get("deepseek_reasoning")):
         return own_marks(row)
-    trace = f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{optional(row, 'deepseek_solution')}"
+    solution = optional(row, "deepseek_solution")
+    trace = thinking(f"<think>\n{text(row, 'deepseek_reasoning')}\n</think>\n\n{solution}", "'deepseek_solution'")
     truth = last_box(optional(row, "ground_truth_solution")) or ""
     return Reading(text(row, "problem"), truth, (trace,), domain=optional(row, "domain"))
 
@@ -105,18 +118,21 @@ def big_math(row: Row) -> Reading:
     return Reading(text(row, "problem"), gold(row, "answer"), domain=text_of(first))
 
 
-def stated_last(response: str) -> tuple[str, str]:
+def stated_last(row: Row, column: str) -> tuple[str, str]:
     """What comes before the last "The answer is" (or ####, which MetaMathQA writes too), and the answer. Raises ValueError."""
+    response = text(row, column)
     for mark in ("The answer is", "####"):
         worked, mark_there, rest = response.rpartition(mark)
         answer = rest.removeprefix(":").strip().removesuffix(".").strip("$ ")
+        if mark_there and re.search(r"\n|[.!?]\s", answer):
+            raise ValueError(f'no answer found: {column!r} goes on after "{mark}"')
         if mark_there and answer:
             return re.sub(r"\n####[^\n]*\s*\Z", "", worked).strip(), answer
-    raise ValueError('no answer found: the response does not end in "The answer is"')
+    raise ValueError(f'no answer found: {column!r} does not end in "The answer is"')
 
 
 def metamathqa(row: Row) -> Reading:
-    worked, answer = stated_last(text(row, "response"))
+    worked, answer = stated_last(row, "response")
     return Reading(text(row, "query"), answer, (with_box(worked, answer),), domain=text(row, "type").lower())
 
 
@@ -131,7 +147,7 @@ def mathinstruct(row: Row) -> Reading:
     licence = next((licence for name, licence in PART_LICENCES.items() if name in part), "")
     if "/pot/" in part or PROGRAM.search(text(row, "instruction")):
         raise ValueError("a program of thought: its answer is what the program prints, which the row does not say")
-    worked, answer = stated_last(text(row, "output"))
+    worked, answer = stated_last(row, "output")
     policy = "choice" if re.fullmatch("[A-E]", answer) else ""
     return Reading(text(row, "instruction"), answer, (with_box(worked, answer),), licence=licence, policy=policy)
 
