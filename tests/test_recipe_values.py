@@ -37,6 +37,13 @@ WRONG = {  # name: (recipe, what the message says)
     "a date as a name": ("[run]\nname = 2024-01-01\n" + QUESTIONS, [":2:", "run.name", "in quotes"]),
     "no operators": (QUESTIONS + 'operators = ""\n', ["operators = ''", "some of + - *"]),
     "an unknown operator": (QUESTIONS + 'operators = "^"\n', ["operators = '^'", "some of + - *"]),
+    "an operator twice": (QUESTIONS + 'operators = "+-+"\n', ["operators = '+-+' has one twice"]),
+    "a family twice": (QUESTIONS + 'families = ["chain", "chain"]\n', [":6:", "families = ", "names 'chain' twice. Name it"]),
+    "a domain twice": (RL + 'pool = { domains = ["a", "b", "a"] }\n', [":14:", "pool.domains", "names 'a' twice"]),
+    "a problem set twice": ('[scores]\nsets = ["a", "a"]\n' + QUESTIONS, [":2:", "[scores] sets", "names 'a' twice"]),
+    "a stabiliser twice": (
+        RL + 'stabilisers = ["clip_cov", { name = "clip_cov", share = 0.1 }]\n', [":12:", "stabilisers names 'clip_cov' twice"]
+    ),
     "digits without end": (QUESTIONS + "digits = [1, 100000]\n", ["digits = [1, 100000]", "at most 100"]),
     "a level without end": (QUESTIONS + "level = 1000000\n", ["level = 1000000", "less than or equal to 100"]),
     "true in a list": (QUESTIONS + "digits = [true, 3]\n", [":6:", "digits[0] = True", "valid integer"]),
