@@ -253,6 +253,7 @@ def test_an_unknown_policy_of_a_row_is_a_drop_with_the_likely_one():
     [
         ("Level 3", 3),
         (3.0, 3),
+        ("Level 3.0", 3),
         (None, None),
         (float("nan"), None),
         ("9" * 30, None),
@@ -263,6 +264,12 @@ def test_an_unknown_policy_of_a_row_is_a_drop_with_the_likely_one():
 )
 def test_a_level_is_a_small_number_or_none(level: Any, read_as: int | None):
     assert read({"question": "1?", "answer": 1, "level": level}, level="level").level == read_as
+
+
+@pytest.mark.parametrize("level", [3.5, "Level 3.5", "3.25", "Levels 3 to 4", "2.3.1"])
+def test_a_level_that_is_not_one_whole_number_costs_its_row(level):
+    item = read({"question": "1?", "answer": 1, "hard": level}, level="hard")
+    assert isinstance(item, Drop) and (item.reason, item.detail[:12]) == ("no level", "'hard' holds")
 
 
 def test_columns_of_a_command_line_may_be_joined():

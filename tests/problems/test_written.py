@@ -3,6 +3,7 @@
 import csv
 import doctest
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from whetstone.problems import values, written
 from whetstone.problems.columns import Columns
 from whetstone.problems.reading import Drop, read_problem
 from whetstone.problems.sets import known_sets
+from whetstone.problems.table import read_table
+from whetstone.questions.sources.file import FileSource
 from whetstone.verify.table import verify_file
 
 
@@ -114,6 +117,55 @@ def test_a_text_that_means_no_value_is_an_empty_answer(tmp_path, text):
 @pytest.mark.parametrize("text", ["None of the above", "none", "No", "undefined", "Infinity", "nano"])
 def test_an_answer_that_only_looks_like_no_value_stays(text):
     assert answer(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "seems"),
+    [("a.csv", "question;answer", ";"), ("a.csv", "a\tb", "\\t"), ("a.tsv", "a,b", ","), ("a.csv", "a|b", "|")],
+)
+def test_a_table_with_another_delimiter_than_its_name_says_is_told_so(tmp_path, name, header, seems):
+    (tmp_path / name).write_text(f"{header}\n1?{header}2\n")
+    with pytest.raises(
+        ValueError, match=rf"{name}: its header .* is one column.* it seems to be '{re.escape(seems)}': save"
+    ):
+        list(read_table(tmp_path / name))
+
+
+def test_names_of_columns_are_read_without_the_spaces_around_them_or_shown_with_them(tmp_path):
+    (tmp_path / "a.csv").write_text("question, answer\n1 + 1?, 2\n")
+    (problem,) = FileSource(kind="file", path=str(tmp_path / "a.csv")).problems("set", "train", 0)
+    assert (problem.question, problem.answer) == ("1 + 1?", "2")
+    (tmp_path / "a.jsonl").write_text('{"question": "1?", " answer": "2"}\n')
+    with pytest.raises(ValueError, match=r"no column 'answer' .*did you mean ' answer'\? It has 'question', ' answer'"):
+        FileSource(kind="file", path=str(tmp_path / "a.jsonl")).check()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", '{"question": "1?"}\n'), ("a.csv", "question\n1?\n")])
+def test_an_encoding_without_its_mark_is_named(tmp_path, encoding, name, text):
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(
+        ValueError, match=rf"{name} is {encoding[:6].upper()} without a byte order mark, .* Save it as UTF-8"
+    ):
+        list(read_table(tmp_path / name))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"p1": {"question": "1?", "answer": "1"}, "p2": {"question": "2?", "answer": "2"}},
+        {"question": {"0": "1?", "1": "2?"}, "answer": {"0": "1", "1": "2"}},  # as pandas writes it
+        {"question": ["1?", "2?"], "answer": ["1", "2"]},
+    ],
+)
+def test_a_document_that_is_one_object_of_rows_or_columns_is_told_so(tmp_path, document, indent):
+    (tmp_path / "a.json").write_text(json.dumps(document, indent=indent))
+    names = ", ".join(document)
+    with pytest.raises(
+        ValueError, match=rf"a\.json is not .*it is one object of rows or columns \({names}\), and wanted is"
+    ):
+        list(read_table(tmp_path / "a.json"))
 
 
 def test_docstring_examples_are_true():

@@ -96,7 +96,7 @@ class Columns(Settings):
             fields = {field: optional(row, getattr(self, field)) for field in OPTIONAL}
             fields["system"] = one_system(fields["system"], *(system for system, _ in parts))
             question = " ".join(filter(None, (question for _, question in parts)))
-            fields["level"] = level_of(fields["level"])
+            fields["level"] = level_of(fields["level"], repr(self.level))
             return Reading(question, answer, _worked(row, self.solution, answer), **fields)
 
         return ProblemSet(read, licence="")

@@ -90,12 +90,16 @@ def columns_of(row: Row) -> Iterator[str]:
 def listed(columns: Iterable[str]) -> str:
     """Names of columns, the first of them if there are many."""
     names = list(dict.fromkeys(columns))
-    return ", ".join(repr(excerpt(name)) for name in names[:LISTED]) + (", …" if len(names) > LISTED else "")
+    return ", ".join(repr(_cut(name)) for name in names[:LISTED]) + (", …" if len(names) > LISTED else "")
 
 
 def excerpt(text: str) -> str:
     """A short printable piece of a row."""
-    text = SURROGATE.sub("\ufffd", text).strip()
+    return _cut(text.strip())
+
+
+def _cut(text: str) -> str:
+    text = SURROGATE.sub("\ufffd", text)
     return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"
 
 

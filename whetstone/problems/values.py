@@ -10,6 +10,7 @@ from whetstone.problems.row import Unreadable, cell, has_cell
 from whetstone.problems.written import MISSING, as_text, kind_written, list_written
 
 MOST_DIGITS = 400  # before or after the point, more than a float has
+MOST_LEVEL = 9  # digits
 
 
 def text_of(value: Any, name: str = "") -> str:
@@ -116,8 +117,15 @@ def has_value(row: Mapping[str, Any], column: str) -> bool:
     return value is not None and not (isinstance(value, float) and isnan(value))
 
 
-def level_of(value: Any) -> int | None:
-    """The first number of a level: 3 for "Level 3". None for -1, by which sets say that they do not know it."""
-    text = text_of(value)
-    match = None if text.startswith("-") else re.search(r"(?<!\d)\d{1,9}(?!\d)", text)
-    return int(match[0]) if match else None
+def level_of(value: Any, name: str = "'level'") -> int | None:
+    """The number of a level: 3 for "Level 3". None for -1, by which sets say that they do not know it. Raises ValueError for
+    3.5 and for several numbers.
+    """
+    text = text_of(value, name)
+    numbers = re.findall(r"\d+(?:\.\d+)*", text)
+    if not numbers or text.startswith("-") or len(numbers[0]) > MOST_LEVEL:
+        return None
+    level, _, rest = numbers[0].partition(".")
+    if len(numbers) > 1 or rest.strip("0"):
+        raise ValueError(f"no level: {name} holds {text!r:.80}, and one whole number is wanted")
+    return int(level)

@@ -105,7 +105,7 @@ def _row(element: ElementTree.Element) -> Row:
 def _read(row: Row) -> Reading:
     stated, written = optional(row, "Answer"), optional(row, "Formula")
     question = " ".join(f"{optional(row, 'Body')} {optional(row, 'Question')}".split())
-    domain, level = row["Solution-Type"].lower(), level_of(row.get("Grade"))
+    domain, level = row["Solution-Type"].lower(), level_of(row.get("Grade"), "'Grade'")
     if not question or not stated:
         return Reading(question, stated)  # which is refused
     number_alone = ANSWER.fullmatch(stated)
