@@ -118,8 +118,8 @@ def _csv_header(path: Path, rows: Iterator[list[str]], delimiter: str) -> list[s
     other = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
     if other:
         raise ValueError(
-            f"source file {path}: its header {excerpt(header[0])!r} is one column, as the delimiter of {suffix_of(path)} files is "
-            f"{delimiter!r}. Here it seems to be {other!r}: save the table with {delimiter!r}."
+            f"source file {path}: its header {excerpt(header[0])!r} is one column, as the delimiter of {suffix_of(path)} files "
+            f"is {delimiter!r}. Here it seems to be {other!r}: save the table with {delimiter!r}."
         )
     if header.count("") > 1:
         header = [name or f"column {place}" for place, name in enumerate(header, 1)]
