@@ -70,6 +70,7 @@ WRONG = {  # name: (recipe, what the message says)
     "no heads": ("[model]\nheads = 0\n" + QUESTIONS, [":2:", "heads = 0"]),
     "heads that do not divide": ("[model]\nheads = 3\n" + QUESTIONS, ["heads = 3", "must divide hidden"]),
     "a head that cannot be rotated": ("[model]\nhidden = 72\nheads = 4\n" + QUESTIONS, ["heads = 18", "multiple of 4"]),
+    "a vocabulary below the bytes": ("[model]\nvocabulary = 10\n" + QUESTIONS, [":2:", "vocabulary = 10", "or equal to 256"]),
     "a giant": ("[model]\nhidden = 100000000000\n" + QUESTIONS, [":2:", "hidden = 100000000000", "less than"]),
     "an empty model path": ('[model]\npath = ""\n' + QUESTIONS, ["path is empty"]),
     "a learning rate of true": (STAGES + "optimizer = { learning_rate = true }\n", [":12:", "learning_rate = True"]),

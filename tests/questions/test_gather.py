@@ -146,12 +146,13 @@ def test_a_source_says_how_often_its_own_problems_are_made_with_other_numbers(ga
     assert made["never", "fobar"], "the other rules stay"
 
 
-def test_a_level_with_too_few_problems_says_so_and_ends(gather_toml: Gather):
+def test_a_level_with_too_few_problems_says_so_and_ends(gather_toml: Gather, capsys: pytest.CaptureFixture[str]):
     toml = PROCEDURAL.format(level=1, digits=1, train=5000) + 'families = ["chain"]'
     summary, problems, _ = gather_toml(toml)
     made = sum(p.split == "train" for p in problems)
     assert 0 < made < 5000
     assert len(summary["short"]) == 1 and f"gave {made} of 5000 train problems" in summary["short"][0]
+    assert f"warning: procedural-1 gave {made} of 5000 train problems" in "".join(capsys.readouterr())
 
 
 def test_splitting_by_hash_depends_on_the_text_alone(gather_toml: Gather, tmp_path: Path):

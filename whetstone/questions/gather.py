@@ -248,7 +248,7 @@ def _say_summary(summary: dict[str, Any]) -> None:
     for reason, count in summary["reasons"].items():
         say(f"   {'':<{width}}{count:>9,} {reason}")
     for line in summary["short"]:
-        say(f"   {line}")
+        say(f"   warning: {line}")
 
 
 ROOM = Room(

@@ -193,7 +193,10 @@ class ModelSettings(Settings):
     heads: int = Field(4, ge=1, le=2**16, description="query heads; the size of a head is hidden / heads")
     kv_heads: int = Field(2, ge=1, le=2**16, description="key and value heads; must divide heads")
     vocabulary: int = Field(
-        512, ge=1, le=2**24, description="upper bound for the tokenizer that is trained on the corpus"
+        512,
+        ge=256,
+        le=2**24,
+        description="upper bound for the tokenizer that is trained on the corpus; 256: the bytes alone",
     )
     context: int = Field(1024, ge=1, le=2**30, description="positions")
     longest: int = Field(
