@@ -1,9 +1,11 @@
 """Chats of other people's sets: read whole, or refused with the reason."""
 
+import json
 from typing import Any
 
 import pytest
 
+from whetstone.evaluate.problem_sets import read_problems
 from whetstone.problems.chats import completion_of, conversation
 from whetstone.problems.columns import Columns, read_mapping
 from whetstone.problems.reading import Drop, Shipped, read_problem
@@ -270,6 +272,13 @@ def test_a_level_is_a_small_number_or_none(level: Any, read_as: int | None):
 def test_a_level_that_is_not_one_whole_number_costs_its_row(level):
     item = read({"question": "1?", "answer": 1, "hard": level}, level="hard")
     assert isinstance(item, Drop) and (item.reason, item.detail[:12]) == ("no level", "'hard' holds")
+
+
+def test_a_column_level_that_nobody_named_and_that_holds_none_is_left_aside(tmp_path):
+    for level, read_as in ((3.5, None), (3.0, 3)):
+        rows = [{"question": "1?", "answer": 1, "level": level}, {"question": "2?", "answer": 2, "level": float("nan")}]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert [problem.level for problem in read_problems(str(tmp_path / "a.jsonl"))] == [read_as, None]
 
 
 def test_columns_of_a_command_line_may_be_joined():

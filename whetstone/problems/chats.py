@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from whetstone.problems.row import excerpt, listed
-from whetstone.problems.values import in_words, joined, plain_text_of, text_of
+from whetstone.problems.values import in_words, joined, optional, plain_text_of, text_of
 from whetstone.problems.written import MISSING, as_text, kind_written
 
 USERS, SYSTEM = ("user", "human"), ("system", "developer")
 ASSISTANTS = ("assistant", "gpt", "model", "chatgpt", "bing", "bard")
 OTHERS = ("tool", "function", "observation", "environment", "ipython")  # of tools, which no problem has
+SYSTEMS = ("system", "system_prompt", "system_message")  # columns beside a chat
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 Turn: TypeAlias = tuple[str, str]  # role, text
 WORKED = re.compile(r"\\boxed|\n|<think>|.{100}")  # in a completion, not in a bare answer
@@ -25,7 +26,7 @@ OTHER_THOUGHTS = re.compile(r"(?:reasoning|think|thought|rationale)(?!\w*(?:effo
 # training must leave this turn out, or a part of it
 UNTAUGHT = {
     False: re.compile(
-        r"(?:loss_)?weight|train(?:ing|able|ed)?|is_train\w*|train_on_\w+|learn(?:able)?|loss(?:_mask)?|compute_loss"
+        r"(?:loss_)?weight|train(?:ing|able|ed)?|is_train\w*|train_on_(?:turn|this|outputs?|responses?)|learn(?:able)?|loss(?:_mask)?|compute_loss"
     ),
     True: re.compile(r"(?:is_)?mask(?:ed)?|(?:is_)?ignored?|no_(?:loss|train)|train(?:ing)?_detail"),
 }
@@ -72,6 +73,11 @@ def one_system(*messages: str) -> str:
     if len(found) > 1:
         raise ValueError("two system messages: one is in the chat, another beside it")
     return found[0] if found else ""
+
+
+def system_beside(row: Mapping[str, Any], *in_chat: str) -> str:
+    """The system message of a row: in its chat, or in a column of its own. Raises ValueError for two."""
+    return one_system(*in_chat, *(optional(row, name) for name in SYSTEMS))
 
 
 def _only(said: Sequence[Turn], side: tuple[str, ...], chat: list[Any], reason: str, name: str, why: str) -> str:

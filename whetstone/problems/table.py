@@ -72,7 +72,7 @@ def require_columns(where: object, rows: Iterable[Row | BrokenRow], columns: Seq
             present = list(dict.fromkeys(name for row in readable for name in columns_of(row)))
             raise ValueError(
                 f"{where} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
-                f"{listed(present)}.{hidden(readable[0], column)} {remedy}"
+                f"{listed(present)}.{next(filter(None, (hidden(row, column) for row in readable)), '')} {remedy}"
             )
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from whetstone.problems.chats import asked, completion_of, conversation, one_system, refuse_more, refuse_untaught
+from whetstone.problems.chats import asked, completion_of, conversation, refuse_more, refuse_untaught, system_beside
 from whetstone.problems.published import ProblemSet
 from whetstone.problems.reading import Reading, boxed, last_box, with_box
 from whetstone.problems.row import Row, cell, listed
@@ -54,9 +54,6 @@ def openr1_math(row: Row) -> Reading:
     return Reading(reading.question, reading.answer, traces, domain=reading.domain)
 
 
-SYSTEMS = ("system", "system_prompt", "system_message")  # columns beside a chat
-
-
 def chat(row: Row) -> Reading:
     """One question and one answer, in `messages`, `conversations`, or `prompt` and `completion` as text or chats; the reference
     answer is the row's `answer`, a system message its `system`, if it has one and the chat has none. What a row holds in two
@@ -82,8 +79,8 @@ def chat(row: Row) -> Reading:
     said = thinking(said)
     refuse_more(row, "the row", said)
     refuse_untaught(row, "the row")
-    system = one_system(system, *(optional(row, name) for name in SYSTEMS))
-    return Reading(question, optional_gold(row, "answer"), (said,), domain=optional(row, "domain"), system=system)
+    answer, system = optional_gold(row, "answer"), system_beside(row, system)
+    return Reading(question, answer, (said,), domain=optional(row, "domain"), system=system)
 
 
 def own_marks(row: Row) -> Reading:
