@@ -167,6 +167,15 @@ def test_verify_counts_its_reasons_and_exits_with_0(tmp_path, monkeypatch, capsy
     assert printed.err == "rows 3  correct 1  undecided 0  (equal 1, different 1, not JSON 1)\n"
 
 
+@pytest.mark.parametrize("name", ["correct", "reason"])
+def test_verify_refuses_a_file_with_a_column_that_it_writes(tmp_path, monkeypatch, capsys, name):
+    right = {"prediction": "7", "gold": "7"}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [right, right | {name: "mine"}]))
+    assert call(monkeypatch, "verify", tmp_path / "a.jsonl", "--output", tmp_path / "b.jsonl") == 2
+    assert f"a.jsonl has a column '{name}' (line 2), which verify writes" in capsys.readouterr().err
+    assert not (tmp_path / "b.jsonl").exists()
+
+
 def test_run_without_a_score_has_no_score_columns(walk, rooms, monkeypatch, capsys):
     assert call(monkeypatch, "run", walk, "--to", "corpus") == 0
     header = next(line for line in capsys.readouterr().out.splitlines() if "wall s" in line)

@@ -239,6 +239,8 @@ AHEAD = {
         "rl",
         "leaves no room for a prompt in a context of 1024",
     ),
+    "greedy answers": ("scores.temperature=0.0", "midtrain", "[scores] temperature = 0 with"),
+    "sequences beyond the context": ("sft.max_length=4096", "sft", "max_length = 4096: the model's context is 1024"),
     "a score's answer": ("scores.max_tokens=2000", "midtrain", "[scores] max_tokens = 2000 leaves no room"),
     "no test problems": ("run.seed=0", "evaluate", "there are no test problems to score"),
 }

@@ -37,6 +37,13 @@ WRONG = {  # name: (recipe, what the message says)
     "a date as a name": ("[run]\nname = 2024-01-01\n" + QUESTIONS, [":2:", "run.name", "in quotes"]),
     "no operators": (QUESTIONS + 'operators = ""\n', ["operators = ''", "some of + - *"]),
     "an unknown operator": (QUESTIONS + 'operators = "^"\n', ["operators = '^'", "some of + - *"]),
+    "an operator twice": (QUESTIONS + 'operators = "+-+"\n', ["operators = '+-+' has one twice"]),
+    "a family twice": (QUESTIONS + 'families = ["chain", "chain"]\n', [":6:", "families = ", "names 'chain' twice. Name it"]),
+    "a domain twice": (RL + 'pool = { domains = ["a", "b", "a"] }\n', [":14:", "pool.domains", "names 'a' twice"]),
+    "a problem set twice": ('[scores]\nsets = ["a", "a"]\n' + QUESTIONS, [":2:", "[scores] sets", "names 'a' twice"]),
+    "a stabiliser twice": (
+        RL + 'stabilisers = ["clip_cov", { name = "clip_cov", share = 0.1 }]\n', [":12:", "stabilisers names 'clip_cov' twice"]
+    ),
     "digits without end": (QUESTIONS + "digits = [1, 100000]\n", ["digits = [1, 100000]", "at most 100"]),
     "a level without end": (QUESTIONS + "level = 1000000\n", ["level = 1000000", "less than or equal to 100"]),
     "true in a list": (QUESTIONS + "digits = [true, 3]\n", [":6:", "digits[0] = True", "valid integer"]),
@@ -63,6 +70,7 @@ WRONG = {  # name: (recipe, what the message says)
     "no heads": ("[model]\nheads = 0\n" + QUESTIONS, [":2:", "heads = 0"]),
     "heads that do not divide": ("[model]\nheads = 3\n" + QUESTIONS, ["heads = 3", "must divide hidden"]),
     "a head that cannot be rotated": ("[model]\nhidden = 72\nheads = 4\n" + QUESTIONS, ["heads = 18", "multiple of 4"]),
+    "a vocabulary below the bytes": ("[model]\nvocabulary = 10\n" + QUESTIONS, [":2:", "vocabulary = 10", "or equal to 256"]),
     "a giant": ("[model]\nhidden = 100000000000\n" + QUESTIONS, [":2:", "hidden = 100000000000", "less than"]),
     "an empty model path": ('[model]\npath = ""\n' + QUESTIONS, ["path is empty"]),
     "a learning rate of true": (STAGES + "optimizer = { learning_rate = true }\n", [":12:", "learning_rate = True"]),

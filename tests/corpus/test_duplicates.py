@@ -144,6 +144,9 @@ def test_languages(text, spoken):
     assert language(text) == spoken
 
 
+SAID = {"role": "system", "content": "S"}
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -154,6 +157,7 @@ def test_languages(text, spoken):
             "chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "a"}],
             "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "b"}],
         },
+        {"prompt": "Q", "question": "Q", "conversations": None, "chosen": "a", "rejected": "b"},
         {"chosen": "\n\nHuman: Q\n\nAssistant: a", "rejected": "\n\nHuman: Q\n\nAssistant: b"},
     ],
 )
@@ -170,6 +174,11 @@ def test_preference_pairs_are_read_in_every_usual_layout(row):
             {"prompt": "Q", "chosen": "a", "rejected": "b", "images": ["a.png"]},
             "a part that is not text: the row holds",
         ),
+        (
+            {"prompt": "Q", "question": "P", "chosen": "a", "rejected": "b"},
+            "not one question: the row holds different ones",
+        ),
+        ({"prompt": [SAID], "system_prompt": "T", "chosen": "a", "rejected": "b"}, "two system messages"),
         ({"chosen": "no dialogue", "rejected": "neither"}, "not an answer"),
         ({"conversations": [{"value": "a"}, {"value": "b"}], "chosen": "a", "rejected": "b"}, "not a turn of user"),
     ],

@@ -47,7 +47,7 @@ def untrained(model: ModelSettings, parallel: ParallelSettings = ParallelSetting
     )
 
 
-@pytest.mark.parametrize("vocabulary", [100, 265])
+@pytest.mark.parametrize("vocabulary", [256, 265])
 def test_the_parameters_of_a_shape_are_those_of_the_model_made_from_it(vocabulary, tmp_path):
     shape = ModelSettings(layers=2, hidden=64, mlp=96, heads=4, kv_heads=2, vocabulary=vocabulary, context=64)
     model, tokenizer = models.build_tiny(shape, TEXTS, seed=0)

@@ -230,7 +230,7 @@ def test_an_object_that_a_csv_file_has_as_text_is_refused(tmp_path, written):
         assert said(tmp_path / "a.jsonl")[0].startswith(f"not text: '{column}' holds an object written as text")
 
 
-@pytest.mark.parametrize("answer", ["[1, 2]", r"\{1, 2\}", "{1, 2}", "(0, 1)", "x: y", "None", "True"])
+@pytest.mark.parametrize("answer", ["[1, 2]", r"\{1, 2\}", "{1, 2}", "(0, 1)", "x: y", "none", "True"])
 def test_text_that_looks_like_a_list_stays_text(tmp_path, answer):
     (tmp_path / "a.jsonl").write_bytes(lines([{"question": "1?", "answer": answer}]))
     assert said(tmp_path / "a.jsonl") == [("1?", answer)]

@@ -39,14 +39,14 @@ SOURCE = Doubles
 '''
 OWN_SET = """
 from whetstone.problems.published import ProblemSet
-from whetstone.problems.reading import Reading, optional, text
+from whetstone.problems.reading import Reading, gold, optional, text
 from whetstone.problems.table import Row
 
 
 def read(row: Row) -> Reading:
     if optional(row, "kind") == "proof":
         raise ValueError("a proof: there is no answer to compare")
-    return Reading(text(row, "ask"), text(row, "truth"), domain="own")
+    return Reading(text(row, "ask"), gold(row, "truth"), domain="own")
 
 
 OWN = ProblemSet(read, "CC0", "integer", test="own/test.jsonl")

@@ -15,6 +15,11 @@ STRATOS = (
     "<|begin_of_thought|>\nhm\n<|end_of_thought|>\n\n<|begin_of_solution|>\nIt is \\boxed{5}.\n<|end_of_solution|>"
 )
 
+META = {"query": "Q", "type": "a"}
+OPENR1 = {"problem": "P", "answer": "7", "solution": "s", "generations": ["g", "h"]}
+THOUGHTS = {"problem": "P", "deepseek_reasoning": "hm", "deepseek_solution": None, "domain": "math"}
+NUMINA = {"problem": "P", "solution": "\\boxed{1}", "problem_is_valid": "Yes", "solution_is_valid": "Yes"}
+
 # layout, a row, its question, its answer, its traces
 ROWS = [
     (
@@ -63,6 +68,7 @@ ROWS = [
         {"source": "olympiads", "problem": "P", "solution": "thus $\\boxed{7}$", "messages": []},
         ("P", "7", ("thus $\\boxed{7}$",)),
     ),
+    ("numinamath", NUMINA | {"answer": float("nan")}, ("P", "1", ("\\boxed{1}",))),
     (
         "openr1_math",
         {
@@ -175,6 +181,39 @@ def test_annotated_steps_join_into_a_formula_or_give_none(steps, formula):
         ("olympiadbench", {"question": "Q", "final_answer": []}, "empty answer"),
         ("mmlu_stem", {"question": "Q", "choices": "ab", "answer": "A"}, "not as the layout says"),
         ("numinamath", {"problem": "P", "solution": "QED", "answer": "proof"}, "a proof"),
+        ("numinamath", {"problem": "P", "solution": "QED", "answer": "Proof."}, "a proof"),
+        ("numinamath", {"problem": "P", "solution": "\\boxed{1}", "answer": "unknown"}, "'answer' holds 'unknown'"),
+        ("numinamath", NUMINA | {"problem_is_valid": "Incomplete"}, "'problem_is_valid' holds 'Incomplete'"),
+        ("numinamath", NUMINA | {"solution_is_valid": "Problem not solved"}, "'solution_is_valid' holds 'Problem not"),
+        ("metamathqa", META | {"response": "The answer is: 5.\n\nGreat"}, "'response' goes on after \"The answer is\""),
+        ("metamathqa", META | {"response": "The answer is: 5. Great"}, "'response' goes on after"),
+        ("metamathqa", META | {"response": "Five.\n#### 5\nGreat"}, "'response' goes on after \"####\""),
+        (
+            "mathinstruct",
+            {"source": "x", "instruction": "Q", "output": "The answer is 5\nOr 6"},
+            "'output' goes on after",
+        ),
+        ("gsm8k", {"question": "Q", "answer": "Five.\n#### 5\nGreat"}, "no answer found"),
+        (
+            "openr1_math",
+            OPENR1 | {"is_reasoning_complete": [True]},
+            "'is_reasoning_complete' holds [True], and not true or",
+        ),
+        (
+            "openr1_math",
+            OPENR1 | {"is_reasoning_complete": ["true", "false"]},
+            "holds ['true', 'false'], and not true or",
+        ),
+        ("openr1_math", OPENR1 | {"is_reasoning_complete": "[true, false]"}, "'is_reasoning_complete' holds"),
+        ("openr1_math", OPENR1 | {"is_reasoning_complete": True}, "'is_reasoning_complete' holds [True]"),
+        ("openr1_math", OPENR1 | {"is_reasoning_complete": []}, "'is_reasoning_complete' holds []"),
+        ("openr1_math", OPENR1 | {"generations": '["g", "h"]'}, "'generations' holds a list written as text"),
+        (
+            "openr1_math",
+            OPENR1 | {"generations": ["g", "<think>\nh</think>"]},
+            "'generations' holds thoughts, and no answer",
+        ),
+        ("openthoughts", THOUGHTS, "'deepseek_solution' holds thoughts, and no answer after them"),
         ("mathinstruct", {"source": "data/PoT/x.json", "instruction": "Q", "output": "print(2)"}, "program of thought"),
         ("chat", {"messages": CHAT + CHAT}, "several turns"),
         ("chat", {"messages": "hello"}, "not a chat"),

@@ -146,12 +146,13 @@ def test_a_source_says_how_often_its_own_problems_are_made_with_other_numbers(ga
     assert made["never", "fobar"], "the other rules stay"
 
 
-def test_a_level_with_too_few_problems_says_so_and_ends(gather_toml: Gather):
+def test_a_level_with_too_few_problems_says_so_and_ends(gather_toml: Gather, capsys: pytest.CaptureFixture[str]):
     toml = PROCEDURAL.format(level=1, digits=1, train=5000) + 'families = ["chain"]'
     summary, problems, _ = gather_toml(toml)
     made = sum(p.split == "train" for p in problems)
     assert 0 < made < 5000
     assert len(summary["short"]) == 1 and f"gave {made} of 5000 train problems" in summary["short"][0]
+    assert f"warning: procedural-1 gave {made} of 5000 train problems" in "".join(capsys.readouterr())
 
 
 def test_splitting_by_hash_depends_on_the_text_alone(gather_toml: Gather, tmp_path: Path):
@@ -213,10 +214,23 @@ def test_a_duplicate_id_is_kept_once(gather_toml: Gather, tmp_path: Path):
     path = problem_file(tmp_path, *rows)
     _, problems, dropped = gather_toml(source(path, 'name = "mine"\ncolumns = { id = "key" }'))
     assert [(p.id, p.answer) for p in problems] == [("mine/a", "2"), ("mine/b", "4")]
-    assert [(row["id"], row["reason"]) for row in dropped] == [
-        ("mine/a", "duplicate id"),
-        ("mine/a", "duplicate question"),
+    assert [(row["line"], row["id"], row["reason"]) for row in dropped] == [
+        (2, "mine/a", "duplicate id"),
+        (3, "mine/a", "duplicate question"),
     ]
+
+
+def test_whatever_a_file_gives_no_place_to_is_dropped_with_its_file_and_line(gather_toml: Gather, tmp_path: Path):
+    for part in ("1", "2"):
+        problem_file(tmp_path, asked(1) | {"key": 1}, asked(2) | {"key": 1.0}, "{", name=f"part-{part}.jsonl")
+    toml = source(tmp_path / "part-*.jsonl", 'name = "mine"\nlicence = "CC BY-NC 4.0"\ncolumns = { id = "key" }')
+    places = [("part-1", 1), ("part-1", 2), ("part-1", 3), ("part-2", 1), ("part-2", 2), ("part-2", 3)]
+    _, problems, dropped = gather_toml(toml)
+    assert [(p.id, p.answer) for p in problems] == [("mine/1", "2")]
+    assert [(row["file"], row["line"]) for row in dropped] == places[1:]
+    with pytest.raises(ValueError, match="licence forbids"):
+        gather_toml("exclude_non_commercial = true\n" + toml, folder="other")
+    assert [(row["file"], row["line"]) for row in read_rows(tmp_path / "other" / "dropped")] == places
 
 
 def test_the_same_id_in_two_files_is_no_clash(gather_toml: Gather, tmp_path: Path):

@@ -17,6 +17,7 @@ from whetstone.problems.row import Row
 from whetstone.problems.sets import find_set
 from whetstone.problems.table import FORMATS, HEAD, read_tables, require_columns
 from whetstone.problems.text import suffix_of
+from whetstone.problems.values import has_value, level_of
 from whetstone.records import Problem
 from whetstone.run.names import fitting_name
 from whetstone.run.remote import address
@@ -126,8 +127,18 @@ def _is_ours(key: str, rows: Sequence[Row]) -> bool:
 
     A system message is part of the question and never left aside.
     """
-    values = (row.get(key) for row in rows)
-    return key == "system" or all(value is None or type(value) in (str, int, float) for value in values)
+    values = [row[key] for row in rows if has_value(row, key)]
+    if key == "level" and not all(map(_is_level, values)):
+        return False
+    return key == "system" or all(type(value) in (str, int, float) for value in values)
+
+
+def _is_level(value: Any) -> bool:
+    try:
+        level_of(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _name_of(path: Path, paths: Sequence[Path]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from whetstone.corpus import build as corpus
 from whetstone.dpo import rollout_dpo as dpo
 from whetstone.evaluate import evaluate
+from whetstone.model_files import CONFIG, read_object
+from whetstone.model_folder import local_model
 from whetstone.pipeline.scores import headline, scored_problems
 from whetstone.pool import StudentSettings, candidates
 from whetstone.prompting import prompting_of, read_examples, refuse_leaks
@@ -29,10 +31,10 @@ LOOKED_AT = 1000  # questions of a table, the longest
 
 
 def warnings(recipe: Recipe, stage: RecipeStage) -> list[str]:
-    """Why a stage must end with nothing, as far as the recipe tells."""
+    """Why a stage must end with nothing, or a setting means nothing, as far as the recipe tells."""
     kinds = {rollouts: _of_rollouts, corpus: _of_corpus, dpo: _of_dpo, rl: _of_rl, evaluate: _of_evaluate}
     found = [words for kind, of in kinds.items() if _is(stage, kind) for words in of(recipe, stage)]
-    return found + list(_of_context(recipe, stage))
+    return [*found, *_of_context(recipe, stage), *_of_length(recipe, stage), *_of_scores(recipe, stage)]
 
 
 def _of_rollouts(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
@@ -109,6 +111,35 @@ def _of_context(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
         yield f"max_tokens = {settings.max_tokens} leaves no room for a prompt in a context of {context} ([model] context)."
     if stage == _first_that_trains(recipe) and recipe.scores.max_tokens >= context:
         yield f"[scores] max_tokens = {recipe.scores.max_tokens} leaves no room for a prompt in a context of {context}."
+
+
+def _of_length(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
+    """`max_length`, if the recipe sets it, beyond what the model can hold."""
+    longest, context = getattr(stage.settings, "max_length", 0), _context(recipe)
+    if stage.control is None and context and longest > context and "max_length" in stage.settings.model_fields_set:
+        yield f"max_length = {longest}: the model's context is {context}, and what is longer than that is left out."
+
+
+def _context(recipe: Recipe) -> int:
+    """Of a tiny model, or of a folder that is here; 0: it is not known."""
+    path = recipe.model.path
+    if path is None:
+        return recipe.model.context
+    folder = local_model(path)
+    stated = (
+        read_object(folder / CONFIG).get("max_position_embeddings") if folder and (folder / CONFIG).is_file() else 0
+    )
+    return stated if isinstance(stated, int) else 0
+
+
+def _of_scores(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
+    scores = recipe.scores
+    most = max(scores.samples, scores.base_samples)
+    if stage == _first_that_trains(recipe) and scores.temperature == 0 and most > 1:
+        yield (
+            f"[scores] temperature = 0 with {most} answers per problem: greedy answers to one problem are the same. "
+            "Set samples = 1, or raise the temperature."
+        )
 
 
 def _is(stage: RecipeStage, kind: ModuleType) -> bool:

@@ -14,6 +14,7 @@ from whetstone.problems.reading import (
     with_box,
 )
 from whetstone.problems.row import EXCERPT, Row, cell, excerpt, has_cell
+from whetstone.problems.thoughts import thinking
 from whetstone.problems.values import answer_of, level_of, optional
 from whetstone.run.settings import Settings
 
@@ -95,7 +96,7 @@ class Columns(Settings):
             fields = {field: optional(row, getattr(self, field)) for field in OPTIONAL}
             fields["system"] = one_system(fields["system"], *(system for system, _ in parts))
             question = " ".join(filter(None, (question for _, question in parts)))
-            fields["level"] = level_of(fields["level"])
+            fields["level"] = level_of(fields["level"], repr(self.level))
             return Reading(question, answer, _worked(row, self.solution, answer), **fields)
 
         return ProblemSet(read, licence="")
@@ -105,5 +106,5 @@ def _worked(row: Row, column: str | None, answer: str) -> tuple[str, ...]:
     """The worked solution of a row as a completion, if it has one. Raises ValueError."""
     if column is None or not has_cell(row, column):
         return ()
-    solution = completion_of(cell(row, column), repr(column))
+    solution = thinking(completion_of(cell(row, column), repr(column)), repr(column))
     return (with_box(solution, answer) if answer else solution,) if solution else ()

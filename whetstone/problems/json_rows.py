@@ -61,7 +61,7 @@ def json_rows(path: Path, suffix: str) -> Iterator[Numbered]:
         first, second = islice(chain(lines, ("", "")), 2)
     row = json_row(first) if first else {}
     if isinstance(row, dict):
-        document = suffix == ".json" and not second and bool(_lists_of(row))
+        document = suffix == ".json" and not second and bool(_lists_of(row) or _is_table(row))
     else:
         document = suffix == ".json" or (first.lstrip().startswith("[") and not second)
     yield from _document_rows(path) if document else _line_rows(path)
@@ -142,6 +142,11 @@ def _items(document: Any) -> list[Any]:
     if not isinstance(document, dict):
         raise ValueError(f"it is {type(document).__name__}, neither a list nor an object")
     names = _lists_of(document)
+    if _is_table(document):
+        raise ValueError(
+            f"it is one object of rows or columns ({excerpt(', '.join(document))}), and wanted is a list of rows, "
+            '[{…}, {…}], which pandas writes with orient="records"'
+        )
     if not names:
         return [document]
     wanted = [name for name in WRAPPERS if name in names] or names
@@ -156,6 +161,19 @@ def _viewed(item: Row) -> Any:
     if item.get("truncated_cells"):
         return BrokenRow("cut by the Hub's viewer", "fetch the set's own files", excerpt(as_json(item)))
     return item["row"]
+
+
+def _is_table(document: Row) -> bool:
+    """Whether its values are objects with the same keys, or lists of as many texts or numbers: rows by name, or columns."""
+    values = list(document.values())
+    if len(values) > 1 and all(isinstance(value, dict) and value for value in values):
+        return all(value.keys() == values[0].keys() for value in values)
+    return (
+        len(values) > 1
+        and all(isinstance(value, list) and len(value) > 1 for value in values)
+        and len(set(map(len, values))) == 1
+        and not any(isinstance(item, dict | list) for value in values for item in value)
+    )
 
 
 def _lists_of(document: Row) -> list[str]:

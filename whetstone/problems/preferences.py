@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from whetstone.problems.chats import ASSISTANTS, USERS, completion_of, one_system, refuse_more, turns_of
+from whetstone.problems.chats import ASSISTANTS, USERS, completion_of, one_system, refuse_more, system_beside, turns_of
 from whetstone.problems.files import find_files
 from whetstone.problems.table import read_tables
-from whetstone.problems.values import optional, plain_text_of
+from whetstone.problems.values import has_value, plain_text_of
 from whetstone.records import Message
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -66,13 +66,16 @@ def preference(row: Mapping[str, Any]) -> Preference:
 
 def _side(row: Mapping[str, Any], name: str) -> tuple[tuple[Message, ...], str]:
     """(the turns before an answer, the answer)."""
-    column = next((key for key in ("prompt", "question", "conversations") if row.get(key) is not None), None)
+    columns = [key for key in ("prompt", "question", "conversations") if has_value(row, key)]
+    column = columns[0] if columns else None
+    if any(_dialogue(row[other], other) != _dialogue(row[column], column) for other in columns[1:]):
+        raise ValueError(f"not one question: the row holds different ones in {' and '.join(columns)}")
     value = row[name]
     if isinstance(value, dict):
         value = [value if value.get("role") or value.get("from") else value | {"role": "assistant"}]
     if not isinstance(value, str | list):
         raise ValueError(f"not text: {name!r} holds {type(value).__name__}")
-    system = optional(row, "system")
+    system = system_beside(row)
     before = _with_system(_dialogue(row[column], column) if column else (), system)
     if column and (isinstance(value, str) or len(value) < 2):
         return before, completion_of(value, repr(name))

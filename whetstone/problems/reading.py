@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, listed, lone_surrogate
-from whetstone.problems.values import optional, text
+from whetstone.problems.row import BrokenRow, Row, as_json, columns_of, excerpt, hidden, listed, lone_surrogate
+from whetstone.problems.values import gold, optional, text
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
 from whetstone.verify.extract import last_box
 from whetstone.verify.policy import POLICIES
 
-__all__ = ["Drop", "ProblemSet", "Reading", "Shipped", "last_box", "optional", "read_problem", "text"]
+__all__ = ["Drop", "ProblemSet", "Reading", "Shipped", "gold", "last_box", "optional", "read_problem", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _why(error: Exception, row: Row) -> tuple[str, str]:
     if isinstance(error, KeyError):
         names = list(columns_of(row))
         likely = suggestion(error.args[0], names).removesuffix(".")
-        return "missing column", f"this row has no {error}, but {listed(names)}{likely}"
+        return "missing column", f"this row has no {error}, but {listed(names)}{likely}{hidden(row, error.args[0])}"
     if isinstance(error, ValueError):
         reason, _, detail = str(error).partition(": ")
         return reason, detail
@@ -159,9 +159,9 @@ def with_box(solution: str, answer: str) -> str:
 
 
 def after_hashes(text: str) -> str | None:
-    """What follows the last #### (GSM8K), without thousands separators; None for nothing."""
+    """The line after the last #### (GSM8K), without thousands separators; None if there is none, or more than it."""
     _, hashes, answer = text.rpartition("####")
     answer = answer.strip()
     if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", answer):
         answer = answer.replace(",", "")
-    return answer if hashes and answer else None
+    return answer if hashes and answer and "\n" not in answer else None

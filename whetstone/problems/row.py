@@ -8,6 +8,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeAlias
 
+from whetstone.problems.written import as_text, kind_written
+
 LISTED = 40  # columns that an error names
 EXCERPT = 200  # characters of a broken row that are kept
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -69,6 +71,14 @@ def has_cell(row: Mapping[str, Any], column: str) -> bool:
     return True
 
 
+def hidden(row: Mapping[str, Any], column: str) -> str:
+    """Why a dotted name finds nothing in a column that holds an object as text; "" if it does not."""
+    top = column.partition(".")[0]
+    value = row.get(top)
+    kind = kind_written(value.strip()) if top != column and isinstance(value, str) else ""
+    return f" {top!r} holds {as_text(kind)}." if kind else ""
+
+
 def columns_of(row: Row) -> Iterator[str]:
     """The names of its columns and, dotted, of what these hold."""
     for name, value in row.items():
@@ -80,12 +90,16 @@ def columns_of(row: Row) -> Iterator[str]:
 def listed(columns: Iterable[str]) -> str:
     """Names of columns, the first of them if there are many."""
     names = list(dict.fromkeys(columns))
-    return ", ".join(repr(excerpt(name)) for name in names[:LISTED]) + (", …" if len(names) > LISTED else "")
+    return ", ".join(repr(_cut(name)) for name in names[:LISTED]) + (", …" if len(names) > LISTED else "")
 
 
 def excerpt(text: str) -> str:
     """A short printable piece of a row."""
-    text = SURROGATE.sub("\ufffd", text).strip()
+    return _cut(text.strip())
+
+
+def _cut(text: str) -> str:
+    text = SURROGATE.sub("\ufffd", text)
     return text if len(text) <= EXCERPT else text[:EXCERPT] + "…"
 
 

@@ -22,6 +22,7 @@ from whetstone.problems.row import (
     columns_of,
     excerpt,
     has_cell,
+    hidden,
     listed,
     lone_surrogate,
 )
@@ -71,7 +72,7 @@ def require_columns(where: object, rows: Iterable[Row | BrokenRow], columns: Seq
             present = list(dict.fromkeys(name for row in readable for name in columns_of(row)))
             raise ValueError(
                 f"{where} has no column {column!r} in its first {len(readable)} rows{suggestion(column, present)} It has "
-                f"{listed(present)}. {remedy}"
+                f"{listed(present)}.{next(filter(None, (hidden(row, column) for row in readable)), '')} {remedy}"
             )
 
 
@@ -94,7 +95,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Numbered]:
     csv.field_size_limit(LONGEST_FIELD)
     with open_text(path) as content:
         rows = csv.reader(bounded_lines(content), strict=True, delimiter=delimiter)
-        header = _csv_header(path, rows)
+        header = _csv_header(path, rows, delimiter)
         while True:
             start = rows.line_num + 1
             try:
@@ -108,12 +109,18 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Numbered]:
                 yield start, _csv_row(header, fields, f"(lines {start} to {rows.line_num})")
 
 
-def _csv_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
-    """The names of the columns; of several without a name, by their place."""
+def _csv_header(path: Path, rows: Iterator[list[str]], delimiter: str) -> list[str]:
+    """The names of the columns, without spaces around them; of several without a name, by their place."""
     try:
-        header = next((fields for fields in rows if fields), [])
+        header = [name.strip() for name in next((fields for fields in rows if fields), [])]
     except csv.Error as error:
         raise ValueError(f"source file {path}: the header line cannot be read ({error}). Mend its quotes.") from error
+    other = next((mark for mark in ",;\t|" if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise ValueError(
+            f"source file {path}: its header {excerpt(header[0])!r} is one column, as the delimiter of {suffix_of(path)} files "
+            f"is {delimiter!r}. Here it seems to be {other!r}: save the table with {delimiter!r}."
+        )
     if header.count("") > 1:
         header = [name or f"column {place}" for place, name in enumerate(header, 1)]
     twice = next((name for name in header if header.count(name) > 1), None)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ MARKS = {  # a byte order mark -> encoding; UTF-16's is also the beginning of UT
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
     b"\xef\xbb\xbf": "utf-8-sig",
+}
+
+
+NO_MARK = {  # first bytes of ASCII in an encoding -> its name
+    "UTF-32": re.compile(rb"[^\0]\0\0\0|\0\0\0[^\0]"),
+    "UTF-16": re.compile(rb"(?:[^\0]\0){1,2}|(?:\0[^\0]){1,2}"),
 }
 
 
@@ -83,8 +90,12 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 def open_text(path: Path) -> Iterator[TextIO]:
     """The content as text, with its line ends. Bytes that are not UTF-8 are lone surrogates."""
     with open_bytes(path) as content:
-        start = content.peek(4)
+        start = content.peek(4)[:4]
         encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+        if wide := next((name for name, ascii in NO_MARK.items() if ascii.fullmatch(start)), None):
+            raise ValueError(
+                f"source file {path} is {wide} without a byte order mark, and text is UTF-8. Save it as UTF-8."
+            )
         errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
         yield TextIOWrapper(content, encoding, errors, newline="")
 

@@ -11,6 +11,7 @@ Memory: 16 bytes of hash for every question, and the training problems that Meta
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -137,7 +138,7 @@ class Gathering:
         yield from self._augmented()
 
     def _from_source(self, source: Source, title: str, split: str, report: bool) -> Iterator[Problem]:
-        for item in source.problems(title, split, self.stage.seed):
+        for file, line, item in source.placed_problems(title, split, self.stage.seed):
             if isinstance(item, Drop):
                 if report:
                     self.dropped.add(item)
@@ -147,7 +148,7 @@ class Gathering:
                 continue
             drop = self._non_commercial(problem) or self.register.admit(problem)
             if drop:
-                self.dropped.add(self.traces.kept_of(drop, problem, solutions))
+                self.dropped.add(replace(self.traces.kept_of(drop, problem, solutions), file=file, line=line))
                 continue
             self.counts[title, split] += 1
             yield problem
@@ -247,7 +248,7 @@ def _say_summary(summary: dict[str, Any]) -> None:
     for reason, count in summary["reasons"].items():
         say(f"   {'':<{width}}{count:>9,} {reason}")
     for line in summary["short"]:
-        say(f"   {line}")
+        say(f"   warning: {line}")
 
 
 ROOM = Room(

@@ -35,7 +35,7 @@ class Register:
         if holder is not None:
             return refusal(problem, f"question is in the {holder} split", f"it would have been {problem.split}")
         if identity in self._ids:
-            return refusal(problem, "duplicate id", "another question has this id")
+            return refusal(problem, "duplicate id", f"another question, which came first, has the id {problem.id!r}")
         if problem.source in self._own_formulas:
             same_formula = _digest(f"{problem.domain}\0{problem.formula}")
             holder = self._splits.setdefault(same_formula, problem.split)

@@ -29,6 +29,7 @@ from whetstone.run.settings import Settings
 from whetstone.verify.policy import get_policy
 
 Item: TypeAlias = Problem | Shipped | Drop
+PlacedItem: TypeAlias = tuple[str, int | None, Item]  # file, line
 DRAWS = 5  # problems drawn for each one wanted, before the source is taken to have no more
 ROUNDING = 1e-6  # of the sum of shares
 MOST = 10**9  # problems of a split: each takes 16 bytes of memory
@@ -93,6 +94,10 @@ class Source(Settings):
         Raises ValueError or FileNotFoundError for what cannot be read.
         """
         raise NotImplementedError
+
+    def placed_problems(self, title: str, split: str, seed: int) -> Iterator[PlacedItem]:
+        """What `problems` gives, with the file ("" if there is but one) and the line that it comes from, None if from none."""
+        return (("", None, item) for item in self.problems(title, split, seed))
 
     def placed(self, problem: Problem, split: str) -> Problem:
         return replace(problem, split=split, benchmark=self.benchmark if split == "test" else "")
@@ -209,13 +214,15 @@ class RowSource(SplitSource):
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Item]:
         """Every row, whatever its split; rows are read one after the other."""
+        return (item for _, _, item in self.placed_problems(title, split, seed))
+
+    def placed_problems(self, title: str, split: str, seed: int) -> Iterator[PlacedItem]:
         layout = self.layout
         for file, line, row in islice(self.placed_rows(), self.limit or None):
             item = read_problem(row, line, layout, title, file=file)
             if isinstance(item, Shipped):
-                yield replace(item, problem=self._finished(item.problem))
-            else:
-                yield item if isinstance(item, Drop) else self._finished(item)
+                item = replace(item, problem=self._finished(item.problem))
+            yield file, line, self._finished(item) if isinstance(item, Problem) else item
 
     def _finished(self, problem: Problem) -> Problem:
         """The problem in its split, with what the recipe says of the source."""

@@ -11,6 +11,7 @@ from whetstone.rl.kl import KLSettings
 from whetstone.rl.registry import STABILISERS, AnyAlgorithm, AnyStabiliser
 from whetstone.rl.reward import file_of
 from whetstone.rl.tripwires import Tripwires
+from whetstone.run.refused_keys import named_twice
 from whetstone.run.settings import (
     CheckpointEvery,
     Optimizer,
@@ -112,6 +113,12 @@ class Settings(StudentSettings):
         if isinstance(values, dict) and values.get("staleness") and "correction" not in values:
             return values | {"correction": {"kind": "truncate"}}
         return values
+
+    @model_validator(mode="after")
+    def _stabilisers_are_there_once(self) -> "Settings":
+        if twice := named_twice([stabiliser.name for stabiliser in self.stabilisers or ()]):
+            raise ValueError(f"stabilisers names {twice!r} twice. Name it once")
+        return self
 
     @model_validator(mode="after")
     def _rewards_are_known(self) -> "Settings":

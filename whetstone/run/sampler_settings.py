@@ -15,6 +15,8 @@ class SamplerSettings(Settings):
     of stage sample in their own process.
     """
 
+    ARGUMENTS: ClassVar[frozenset[str]] = frozenset(("command", "options"))
+
     servers: Annotated[tuple[str, ...], Operational] = Field(
         (), description="their addresses, up to and including /v1; all must read the run's folder under the same path"
     )

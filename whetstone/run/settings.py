@@ -20,11 +20,12 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from whetstone.base_templates import CHOICE
 from whetstone.run.cpu import has_bf16_products
 from whetstone.run.names import Name
+from whetstone.run.refused_keys import refused_keys
 from whetstone.run.secrets import redacted
 
 MOST_EPOCHS = 10**6
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     MOVED: ClassVar[Mapping[str, str]] = {}  # key of an earlier version -> what it is called now
+    ARGUMENTS: ClassVar[frozenset[str]] = frozenset()  # keys of lists of texts that may be there several times
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -80,11 +82,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _moved_keys_and_partial_tables(cls, values: Any) -> Any:
+    def _refused_keys_and_partial_tables(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        if moved := [_moved(key, values[key], cls.MOVED[key]) for key in cls.MOVED if key in values]:
-            raise ValidationError.from_exception_data(cls.__name__, moved)
+        if refused := list(refused_keys(values, cls.MOVED, cls.ARGUMENTS)):
+            raise ValidationError.from_exception_data(cls.__name__, refused)
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in values}
         return values | {name: _completed(values[name], default) for name, default in defaults.items()}
 
@@ -95,11 +97,6 @@ class Settings(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return ((name, redacted(value, name or "")) for name, value in super().__repr_args__())
-
-
-def _moved(key: str, value: Any, new: str) -> InitErrorDetails:
-    reason = PydanticCustomError("value_error", "this key is now {new}", {"new": new})
-    return InitErrorDetails(type=reason, loc=(key,), input=value)
 
 
 def _completed(value: Any, default: Any) -> Any:
@@ -196,7 +193,10 @@ class ModelSettings(Settings):
     heads: int = Field(4, ge=1, le=2**16, description="query heads; the size of a head is hidden / heads")
     kv_heads: int = Field(2, ge=1, le=2**16, description="key and value heads; must divide heads")
     vocabulary: int = Field(
-        512, ge=1, le=2**24, description="upper bound for the tokenizer that is trained on the corpus"
+        512,
+        ge=256,
+        le=2**24,
+        description="upper bound for the tokenizer that is trained on the corpus; 256: the bytes alone",
     )
     context: int = Field(1024, ge=1, le=2**30, description="positions")
     longest: int = Field(
@@ -236,6 +236,8 @@ class ParallelSettings(Settings):
     of a process on a CPU, which share its sampling and, with `threads = 1`, its training steps. `processes` train together, and
     sample in dpo, rl and scores, each on its own GPU or cores.
     """
+
+    ARGUMENTS: ClassVar[frozenset[str]] = frozenset(("launch",))
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     compute: Literal["float32", "bfloat16"] = Field("float32", description="type of the matrix products in training")

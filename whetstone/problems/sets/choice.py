@@ -7,7 +7,7 @@ from whetstone.problems.chats import asked
 from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading
 from whetstone.problems.row import Row
-from whetstone.problems.values import items, optional, text, text_of
+from whetstone.problems.values import gold, items, optional, text, text_of
 
 OPTION = re.compile(r"^\(?([A-J])\)\s*(.*)$", re.DOTALL)
 CHOSEN = re.compile(
@@ -22,7 +22,7 @@ def aqua_rat(row: Row) -> Reading:
     matches = [OPTION.match(str(option)) for option in row["options"]]
     if not all(matches):
         raise ValueError("options are not A) … to E) …")
-    answer = text(row, "correct").upper()
+    answer = gold(row, "correct").upper()
     if answer not in [match[1] for match in matches]:
         raise ValueError("the correct letter is none of the options")
     shown = "\n".join(f"({match[1]}) {match[2]}" for match in matches)
@@ -47,7 +47,7 @@ def mmlu(row: Row) -> Reading:
 
 def gpqa(row: Row) -> Reading:
     system, question = asked(row["prompt"], "'prompt'")
-    return Reading(question, text(row, "final_answer"), system=system)
+    return Reading(question, gold(row, "final_answer"), system=system)
 
 
 SETS = {

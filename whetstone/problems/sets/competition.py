@@ -3,7 +3,7 @@
 from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, boxed, last_box, with_box
 from whetstone.problems.row import Row
-from whetstone.problems.values import answer_of, items, level_of, optional, text, text_of
+from whetstone.problems.values import answer_of, gold, items, level_of, optional, text, text_of
 
 
 def math(row: Row) -> Reading:
@@ -17,11 +17,11 @@ def with_answer(row: Row) -> Reading:
     solution = optional(row, "solution")
     domain = (optional(row, "subject") or optional(row, "type")).lower()
     traces = (solution,) if last_box(solution) else ()
-    return Reading(text(row, "problem"), text(row, "answer"), traces, level_of(row.get("level")), domain)
+    return Reading(text(row, "problem"), gold(row, "answer"), traces, level_of(row.get("level")), domain)
 
 
 def gaokao(row: Row) -> Reading:
-    return Reading(text(row, "question"), text(row, "answer"))
+    return Reading(text(row, "question"), gold(row, "answer"))
 
 
 def olympiadbench(row: Row) -> Reading:

@@ -6,7 +6,7 @@ from whetstone.problems.formulas import CALCULATOR, annotated_formula, annotated
 from whetstone.problems.published import ProblemSet, scoring_set
 from whetstone.problems.reading import Reading, after_hashes, with_box
 from whetstone.problems.row import Row
-from whetstone.problems.values import optional, text
+from whetstone.problems.values import gold, optional, text
 
 
 def gsm8k(row: Row) -> Reading:
@@ -22,19 +22,19 @@ def gsm8k(row: Row) -> Reading:
 
 
 def gsm_hard(row: Row) -> Reading:
-    return Reading(text(row, "input"), text(row, "target"))
+    return Reading(text(row, "input"), gold(row, "target"))
 
 
 def mawps(row: Row) -> Reading:
     """The set comes with spaces before its punctuation: "8 apples ." """
     question = re.sub(r" (?=[.,?!;:%](?: |$))|(?<=\$) | (?='s\b)", "", text(row, "input"))
-    return Reading(question, text(row, "target"), domain=optional(row, "type").lower())
+    return Reading(question, gold(row, "target"), domain=optional(row, "type").lower())
 
 
 def body_and_question(row: Row) -> Reading:
     """SVAMP (Body, Question, Answer) and ASDiv's table (body, question, answer "9 (apples)")."""
     lower = {name.lower(): value for name, value in row.items()}
-    answer = re.sub(r"\s*\([^()]*\)$", "", text(lower, "answer"))
+    answer = re.sub(r"\s*\([^()]*\)$", "", gold(lower, "answer"))
     body = text(lower, "body")
     stop = "" if not body or re.search('[.?!,]["”]?$', body) else "."
     question = f"{body}{stop} {text(lower, 'question')}"

@@ -26,7 +26,7 @@ from whetstone.problems.reading import Drop, Reading, read_problem
 from whetstone.problems.row import Row
 from whetstone.problems.text import open_bytes
 from whetstone.problems.values import level_of, optional
-from whetstone.questions.source import Source
+from whetstone.questions.source import PlacedItem, Source
 from whetstone.questions.splits import SPLITS, hash_fraction, template
 from whetstone.records import Problem
 from whetstone.run.mistakes import suggestion
@@ -55,6 +55,9 @@ class AsdivSource(Source):
         return frozenset(SPLITS if self.teach else ("test",))
 
     def problems(self, title: str, split: str, seed: int) -> Iterator[Problem | Drop]:
+        return (item for _, _, item in self.placed_problems(title, split, seed))
+
+    def placed_problems(self, title: str, split: str, seed: int) -> Iterator[PlacedItem]:
         """Every problem of the chosen types, whatever its split, or why it is left out.
 
         Raises ValueError for a Solution-Type that the file does not have or a file that is not ASDiv's XML, and
@@ -74,7 +77,8 @@ class AsdivSource(Source):
         for number, row in enumerate(rows, 1):
             if row["Solution-Type"] in wanted:
                 item = read_problem(row, number, ASDIV, title)
-                yield item if isinstance(item, Drop) else self.placed(item, self.split_of(item.question))
+                kept = self.placed(item, self.split_of(item.question)) if isinstance(item, Problem) else item
+                yield "", number, kept
 
     def split_of(self, question: str) -> str:
         """The split of a text, from its template alone."""
@@ -101,7 +105,7 @@ def _row(element: ElementTree.Element) -> Row:
 def _read(row: Row) -> Reading:
     stated, written = optional(row, "Answer"), optional(row, "Formula")
     question = " ".join(f"{optional(row, 'Body')} {optional(row, 'Question')}".split())
-    domain, level = row["Solution-Type"].lower(), level_of(row.get("Grade"))
+    domain, level = row["Solution-Type"].lower(), level_of(row.get("Grade"), "'Grade'")
     if not question or not stated:
         return Reading(question, stated)  # which is refused
     number_alone = ANSWER.fullmatch(stated)

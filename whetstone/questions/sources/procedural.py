@@ -141,6 +141,10 @@ class ProceduralSource(MadeSource):
             )
         if not self.operators or set(self.operators) - set("+-*"):
             raise ValueError(f'operators = {self.operators!r}: some of + - *, as in operators = "+-".')
+        if len(set(self.operators)) < len(self.operators):
+            raise ValueError(
+                f"operators = {self.operators!r} has one twice: each is as likely as the others. Name it once."
+            )
         return self
 
 
