@@ -167,13 +167,14 @@ def test_verify_counts_its_reasons_and_exits_with_0(tmp_path, monkeypatch, capsy
     assert printed.err == "rows 3  correct 1  undecided 0  (equal 1, different 1, not JSON 1)\n"
 
 
-@pytest.mark.parametrize("name", ["correct", "reason"])
-def test_verify_refuses_a_file_with_a_column_that_it_writes(tmp_path, monkeypatch, capsys, name):
-    right = {"prediction": "7", "gold": "7"}
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [right, right | {name: "mine"}]))
-    assert call(monkeypatch, "verify", tmp_path / "a.jsonl", "--output", tmp_path / "b.jsonl") == 2
-    assert f"a.jsonl has a column '{name}' (line 2), which verify writes" in capsys.readouterr().err
-    assert not (tmp_path / "b.jsonl").exists()
+def test_verify_keeps_the_columns_of_a_file_that_have_the_names_of_its_own(tmp_path, monkeypatch, capsys):
+    given = {"prediction": "7", "gold": "8", "correct": True, "own_correct": "yes", "reason": ["mine"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prediction": "7", "gold": "7"}) + "\n" + json.dumps(given) + "\n")
+    assert call(monkeypatch, "verify", tmp_path / "a.jsonl") == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"prediction": "7", "gold": "7", "correct": True, "reason": "equal"}
+    kept = {"prediction": "7", "gold": "8", "own_own_correct": True, "own_correct": "yes", "own_reason": ["mine"]}
+    assert second == kept | {"correct": False, "reason": "different"}
 
 
 def test_run_without_a_score_has_no_score_columns(walk, rooms, monkeypatch, capsys):

@@ -1,7 +1,6 @@
 """`whetstone verify`: a verdict for every row of a file."""
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +8,6 @@ import typer
 
 from whetstone.commands.options import AnswerFrom
 from whetstone.run.visible import write_line
-
-WRITTEN = ("correct", "reason")  # columns
 
 
 def verify(
@@ -28,13 +25,12 @@ def verify(
     ] = None,
     opinions: Annotated[Path | None, typer.Option(help="Keep the judge's opinions here, JSONL.")] = None,
 ) -> None:
-    """Add `correct` and `reason` to every row, in order; a file that has them is refused.
+    """Add `correct` and `reason` to every row, in order; what a row has under these names becomes own_correct, own_reason.
 
     Exit status 0 even when answers are wrong, 2 if no row can be read.
     """
     from whetstone.verify.table import verify_file
 
-    _refuse_own_columns(path)
     second = {}
     if judge is not None:
         from whetstone.decode.engine import load_engine
@@ -47,18 +43,3 @@ def verify(
     summary = verify_file(path, prediction_field, gold_field, policy, output, answer_from=answer_from, **second)
     reasons = ", ".join(f"{name} {count:,}" for name, count in summary.pop("reasons").items())
     write_line("  ".join(f"{name} {count:,}" for name, count in summary.items()) + f"  ({reasons})", sys.stderr)
-
-
-def _refuse_own_columns(path: Path) -> None:
-    """Raises ValueError for a file with a column that verify writes. `verify_file` says what else is wrong."""
-    from whetstone.problems.files import find_files
-    from whetstone.problems.row import BrokenRow
-    from whetstone.problems.table import read_tables
-
-    with suppress(FileNotFoundError):
-        for _, line, row in read_tables(find_files(str(path))):
-            own = row.row if isinstance(row, BrokenRow) else row
-            if taken := next((name for name in WRITTEN if name in (own or {})), None):
-                raise ValueError(
-                    f"{path} has a column {taken!r} (line {line}), which verify writes: what it holds would be lost. Rename it."
-                )

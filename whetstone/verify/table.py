@@ -1,7 +1,7 @@
 """A file of (prediction, gold) rows -> the same rows with a verdict, in order, in constant memory."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ from whetstone.verify.policy import get_policy
 from whetstone.verify.verifier import MathVerifier
 
 BLOCK_ROWS = 512  # checked together; a field that none of the first block's rows has is an error
+
+WRITTEN = ("correct", "reason")  # fields
 
 
 def verify_file(
@@ -37,7 +39,8 @@ def verify_file(
     `answer_from` says where in its field the gold answer is. A prediction may be a chat of one assistant's turn.
 
     Every row in gives one JSON line out (to `output`, else to standard output) with the row's fields, `correct` (true
-    or false; what could not be decided is false and its reason says so) and `reason`. A line that is broken gives
+    or false; what could not be decided is false and its reason says so) and `reason`; fields of these names that the row
+    has become `own_correct` and `own_reason`. A line that is broken gives
     `{"line": N, "correct": false, "reason": "not JSON: …"}` and loses no other. Raises FileNotFoundError, and
     ValueError for an unknown policy or format, a field that no row has, no rows, or, once all are written, no row that
     could be read.
@@ -110,11 +113,22 @@ def _judged(
             asked.append((prediction, gold, policy))
     verdicts = iter(verifier.check_many(asked))
     for own, why in written:
+        own = {_own_name(name, own): value for name, value in own.items()}
         if why:
             yield {**own, "correct": False, "reason": why}, None
         else:
             verdict = next(verdicts)
             yield {**own, "correct": verdict.correct is True, "reason": verdict.reason}, verdict
+
+
+def _own_name(name: str, row: Mapping[str, Any]) -> str:
+    """Of a row's field beside ours: one of the same name is called own_…"""
+    if name not in WRITTEN:
+        return name
+    name = f"own_{name}"
+    while name in row:
+        name = f"own_{name}"
+    return name
 
 
 def _field(row: Row, name: str) -> Any:
