@@ -129,6 +129,14 @@ $18$ == 18
 €5 == 5
 18 dollars == 18
 18\text{ dollars} == 18
+5\text{ square units} == 5
+5 == 5\text{ square units}
+5\text{ square units} == 5\text{ units}^2
+5\text{ units squared} == 5\text{ units}^2
+5\text{ square units} == 5\text{ cm}^2
+5\text{ units} == 5\text{ cm}
+\pi\text{ units} == \pi
+\frac{dy}{dx} == \frac{dy}{dx}
 5 cm == 5
 5cm == 5
 5\text{ cm}^2 == 5
@@ -400,6 +408,18 @@ e == \text{D}
 y \in (1,3) == 1 < x < 3
 x \in (1,3] == 1 < x < 3
 \frac{d}{dt} x == \frac{x}{t}
+\frac{dy}{dx} == \frac{y}{x}
+\frac{d^2y}{dx^2} == \frac{dy}{x^2}
+\frac{d^{2}y}{dx^{2}} == \frac{dy}{x^2}
+\frac{\mathrm{d}y}{\mathrm{d}x} == \frac{y}{x}
+\frac{\partial f}{\partial x} == \frac{f}{x}
+dy/dx == yx
+5\text{ square units} == 5\text{ cubic units}
+5\text{ units}^2 == 5\text{ units}
+5\text{ units} == 5\text{ square units}
+5 \text{units}^3 == 5 \text{units}^2
+5\text{ units squared} == 5\text{ units cubed}
+5\text{ units} == 5\text{ cm}^2
 3 == x=1, y=2, z=3
 2 == \boxed{1} papers and \boxed{2} bins
 """
