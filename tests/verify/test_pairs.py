@@ -181,6 +181,14 @@ k = \frac{1}{2} == 0.5
 f(2) = 5 == 5
 x = \frac12 \approx 0.5 == 1/2
 x \approx 11 == 11
+\frac{10}{3} \approx 3.33 == \frac{10}{3}
+50\pi \approx 157.08 == 50\pi
+\sqrt2 \approx 1.414 == \sqrt2
+A = 50\pi \approx 157 == 50\pi
+50\pi\text{ cm} \approx 157\text{ cm} == 50\pi\text{ cm}
+1234\pi \approx 3900 == 1234\pi
+\frac13 \approx 33.3\% == \frac13
+10\pi \approx 3.1 \times 10^1 == 10\pi
 2+3=5 == 5
 2x+4y=6 == x+2y=3
 y=-\frac{1}{2}x+\frac{3}{4} == 2x+4y-3=0
@@ -286,6 +294,13 @@ a+b+C == a+b+c
 1234 == 1.234
 0.333333 == 1/3
 0.33 == \frac{1}{3}
+\frac{10}{3} \approx 3.34 == \frac{10}{3}
+50\pi \approx 157.07 == 50\pi
+50\pi \approx 157.08 == 157.08
+x = \frac12 \approx 0.7 == \frac12
+3.33 \approx \frac{10}{3} == \frac{10}{3}
+\frac{22}{7} \approx \pi == \pi
+50\pi\text{ cm} \approx 157\text{ m} == 50\pi
 0.3333333333333333333333333333333 == 1/3
 3.14 == \pi
 3.14159265358979 == \pi

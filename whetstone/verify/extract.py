@@ -8,7 +8,8 @@ several parts; a "final answer is $…$" after the last box replaces it; a sente
 
 import re
 
-from whetstone.verify.boxes import Extracted, boxed, last_box_start, last_boxes, name_before
+from whetstone.verify.beside import Extracted
+from whetstone.verify.boxes import boxed, last_box_start, last_boxes, name_before
 from whetstone.verify.choice import choice_of, mentions_choice
 from whetstone.verify.plain import plain_ending
 from whetstone.verify.policy import Policy
