@@ -258,6 +258,55 @@ x_1=3,\quadx_2=4 == 3, 4
 1 \le |z| \le \frac{3}{2} == [-\frac32,-1]\cup[1,\frac32]
 z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 0 == 1 = \zzz = x = 0
+(0,1)\cap(2,3) == \emptyset
+[0,1]\cap[1,2] == \{1\}
+[1,1] == \{1\}
+x_1=3, x_2=2 == 2,3
+x_1=2, x_2=3 == 2,3
+2,3 == x_1=3, x_2=2
+5\text{ sec} == 5\text{ seconds}
+5 sec == 5
+5 m/sec == 5\text{ m/s}
+2 sec x == 2\sec x
+2\text{sec}(x) == 2\sec x
+A == A. 3
+(A) == (A) 3
+\text{A} == A) 3
+C(5,2) == 10
+_5C_2 == 10
+C_5^2 == 10
+P(5,2) == 20
+C(5,2) == (5,2)
+7\bmod 4 == 3
+\max\{1,2\} == 2
+5!! == 15
++/- 2 == \pm 2
++-2 == \pm 2
+{x|x>3} == (3,\infty)
+{x ∈ ℝ : x > 3} == (3,\infty)
+[0,1) U (2,3] == [0,1)\cup(2,3]
+x\le 3 \wedge x\ge1 == [1,3]
+x≧3 == x\ge3
+x<>3 == x\ne3
+x\not=3 == x\ne3
+\mathbb R^+ == (0,\infty)
+\mathbb R_{\ge0} == [0,\infty)
+\text{no solution} == \emptyset
+\{2n : n\in\mathbb Z\} == \{2k\mid k\in\mathbb Z\}
+k\pi, k\in\mathbb Z == n\pi, n\in\mathbb Z
+\begin{pmatrix}1&2\\[4pt]3&4\end{pmatrix} == \begin{pmatrix}1&2\\3&4\end{pmatrix}
+30^\circ 30' == 30.5^\circ
+5˚ == 5
+5 years old == 5
+\$1.2M == 1200000
+12,34,567 == 1234567
+12,34,567 == 34,12,567
+1_000 == 1000
+ϵ == \epsilon
+5\tag{1} == 5
+The answer is 5 == 5
+not 5 but 6 == 6
+5 (not 6) == 5
 1,2 == \boxed{1} papers and \boxed{2} bins
 1,-2 == Thus \(\boxed{1}\) and \(\boxed{-2}\).
 {2,3} == $\boxed{2}, \boxed{3}$
@@ -436,6 +485,38 @@ dy/dx == yx
 5\text{ units squared} == 5\text{ units cubed}
 5\text{ units} == 5\text{ cm}^2
 3 == x=1, y=2, z=3
+x_1=3, x_2=3 == 2,3
+x=3, y=2 == 2,3
+x_1=3, x_2=2 == (2,3)
+x_1=3, y_1=2 == 2,3
+[1,2] == \{1\}
+[1,1) == \{1\}
+\{1,2\} == 1\le x\le2
+5\text{ sec} == 5\text{ min}
+5\sec x == 5
+B == A. 3
+A or B == A. 3
+C(5,2) == (2,5)
+C(5,2) == C(5,3)
+7\bmod 4 == 7
+7\pmod 4 == 3
+5!! == 120
+3+-2 == 3\pm 2
+{a|b} == (b,\infty)
+[0,1) U (2,3] == [0,1)\cap(2,3]
+\text{no solution} == 0
+k\pi, k\in\mathbb Z == 2n\pi, n\in\mathbb Z
+k\pi, k\in\mathbb Z == n\pi, n\in\mathbb N
+kn\pi, k\in\mathbb Z == n^2\pi, n\in\mathbb Z
+\{kn\mid k\in\mathbb Z\} == \{k^2\mid k\in\mathbb Z\}
+30^\circ 30' == 30.3^\circ
+\$1.2M == 1.2
+12,34,567 == 12,34,568
+1_000 == 1
+5 (not correct) == 5
+not 5 but 6 == 5
+The answer is 5 or 6 == 5
+not 5 but 6 or 7 == 6
 2 == \boxed{1} papers and \boxed{2} bins
 """
 
