@@ -54,12 +54,18 @@ GIVEN = [
     # relations after it that hold
     (r"\boxed{50\pi} \approx 157", r"50\pi"),
     (r"\boxed{5} = 5", "5"),
+    (r"\boxed{3.14} \approx \pi", "3.14"),
+    (r"\boxed{\frac{22}{7}} \approx \pi", r"\frac{22}{7}"),
     (r"\boxed{\frac12} = 0.5", r"\frac12"),
     (r"\boxed{5}\text{ cm} = 50\text{ mm}", "5"),
     (r"\boxed{30^\circ} = \pi/6", r"30^\circ"),
     (r"\boxed{2x+1} = y", "2x+1"),
     (r"$\boxed{3} < x < 5$", "(3,5)"),
     (r"\boxed{x<5}<br>", "x<5"),
+    (r"Here it is \boxed{5} - 2 of them are red", "5"),
+    (r"*\boxed{5}* apples", "5"),
+    (r"(a) \boxed{5}", "5"),
+    (r"1.\boxed{5}", "5"),
     # what is no other answer, no question and no denial
     (r"\boxed{3}, and 4 apples remain", "3"),
     (r"\boxed{3}, 4 of which are red", "3"),
@@ -132,6 +138,7 @@ NOT_GIVEN = [
     (r"\boxed{5}\text{ cm} = 6\text{ cm}", "5"),
     (r"$\boxed{3} < x < 5$", "3"),
     (r"\boxed{50\pi} \approx 158", r"50\pi"),
+    (r"\boxed{3.2} \approx \pi", "3.2"),
     # a sign before it
     *[(before + r"\boxed{3}", "3") for before in ("-$", "$-$", "− ", "x = - ", "$- ", r"\(- ", r"-\(")],
     (r"-\left(\boxed{5}\right)", "5"),
@@ -167,12 +174,26 @@ NOT_GIVEN = [
     (r"$\boxed{3}$, $4$", "3"),
     (r"\boxed{3}, \boxed{4}, 5", "3,4"),
     *[(rf"{before}\boxed{{4}}", "4") for before in ("3 or ", "The answer is 3 or ", "$3$ or ", "x=3 or x=", "3 and ")],
+    *[
+        (rf"\boxed{{3}}{after}", "3")
+        for after in ("*2", " * 2", " - 2", "(x+1)", r"\ln 2", " i", r" \cup 4", r"\lor 4", " or greater")
+    ],
+    *[
+        (rf"\boxed{{3}}{after}", "3")
+        for after in (" (or 4)", " at least", r"\text{ or more}", r" \text{ to } 4", "–4", r" \gg x")
+    ],
+    *[
+        (before + r"\boxed{5}", "5")
+        for before in (r"\pi", "(1+x)", "2^{3}", "0.", r"\sqrt", r"\frac{1}", "not necessarily ")
+    ],
+    *[(text, "3") for text in (r"(2, \boxed{3})", r"[2,\boxed{3}]", r"4 (or \boxed{3})", r"\sqrt[\boxed{3}]{4}")],
     # a question, or a later denial
     *[
         (text, "5")
         for text in (r"Is it \boxed{5}?", r"Could it be \boxed{5} then?", r"\boxed{5}? No.", r"\boxed{5}? No, 6.")
     ],
     ("\\boxed{5}\n\nHmm, this contradicts the condition. So there is no answer.", "5"),
+    ("\\boxed{5}\nWait, that's wrong.", "5"),
     ("\\boxed{5}\n\nWe check it.\n\nSo there is no answer.", "5"),
 ]
 

@@ -294,6 +294,7 @@ x\not=3 == x\ne3
 \text{no solution} == \emptyset
 \{2n : n\in\mathbb Z\} == \{2k\mid k\in\mathbb Z\}
 k\pi, k\in\mathbb Z == n\pi, n\in\mathbb Z
+x=\frac{\pi}{4}+k\pi, k\in\mathbb Z == x=\frac{\pi}{4}+n\pi, n\in\mathbb Z
 \begin{pmatrix}1&2\\[4pt]3&4\end{pmatrix} == \begin{pmatrix}1&2\\3&4\end{pmatrix}
 30^\circ 30' == 30.5^\circ
 5˚ == 5
@@ -506,6 +507,7 @@ C(5,2) == C(5,3)
 [0,1) U (2,3] == [0,1)\cap(2,3]
 \text{no solution} == 0
 k\pi, k\in\mathbb Z == 2n\pi, n\in\mathbb Z
+x=k\pi, k\in\mathbb Z == y=n\pi, n\in\mathbb Z
 k\pi, k\in\mathbb Z == n\pi, n\in\mathbb N
 kn\pi, k\in\mathbb Z == n^2\pi, n\in\mathbb Z
 \{kn\mid k\in\mathbb Z\} == \{k^2\mid k\in\mathbb Z\}

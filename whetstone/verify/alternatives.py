@@ -15,9 +15,10 @@ JOINTS = ("or", "and", "oder", "und", "ou", "et")
 OR = r"(?:\\text\w*\s*\{\s*)?(?<![A-Za-z])(?:or|and|oder|und|ou|et|или|и)(?![A-Za-z])\s*\}?|或|和"
 ALTERNATIVE = re.compile(r"or|oder|ou|или|或")
 NAME = r"(?:([A-Za-z](?:_\{?\w+\}?)?)\s*=[\s$]*)?"
-AND_ANOTHER = re.compile(rf"{SPACES}(?:[,;]\s*(?:{OR})?|{OR})\s*([^\n;!?]*?)(?:\.?\s*(?:\n|\Z)|\.\s|[;!?])")
-OTHER_OR = re.compile(rf"(?:^|[\s$(])(?<!=\s)(?<!=){NAME}([^\s$=,]+)[\s$*\\)]*({OR})[\s$*\\(]*{NAME}$")
+AND_ANOTHER = re.compile(rf"{SPACES}\(?(?:[,;]\s*(?:{OR})?|{OR})\s*([^\n;!?]*?)(?:\.?\s*(?:\n|\Z)|\.\s|[;!?])")
+OTHER_OR = re.compile(rf"(?:^|[\s$(])(?<!=\s)(?<!=){NAME}([^\s$=,]+)[\s$*\\()]*({OR})[\s$*\\(]*{NAME}$")
 OPERATION = re.compile(r"[-+*/^<>]\s*$|\\(?:times|cdot|div|pm|[gl]eq?|approx)\s*$")  # before what is then only a part
+IN_TUPLE = re.compile(r"(?<!\\)[(\[]([^()\[\]{}$]*\d[^()\[\]{}$]*),\s*$")  # (2, \boxed{3})
 NAMED_VALUE = re.compile(rf"{NAME}([^=]+)")
 SOME_VALUE = re.compile(r"\d|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|\\(?:pi|infty|sqrt|frac)")
 CONDITION = re.compile(r"[<>≤≥≠∈]|\\(?:in|neq?|[gl]eq?|[gl]t|not|c?dots|ldots|text)(?![A-Za-z])|\.\.\.|…")
@@ -25,14 +26,19 @@ CONDITION = re.compile(r"[<>≤≥≠∈]|\\(?:in|neq?|[gl]eq?|[gl]t|not|c?dots|
 
 def one_of_several(before: str, after: str, content: str) -> bool:
     """Is there another answer before or after a box that holds `content`?"""
+    inside = IN_TUPLE.search(before)
+    if inside and not PROSE.search(inside[1]) and after.lstrip()[:1] in (")", "]"):
+        return True
     return (may_follow_another(before) and _follows_another(before, content)) or _another_follows(
         before, after, content
     )
 
 
 def may_follow_another(before: str) -> bool:
-    """Is there a word that could join another answer to the box from the left?"""
+    """Is there a word or comma that could join another answer to the box from the left?"""
     near = before[-LONGEST_OR:]
+    if near.rstrip().endswith(",") and IN_TUPLE.search(before):
+        return True
     return not near.isascii() or any(map(near.__contains__, JOINTS))
 
 

@@ -29,8 +29,10 @@ OPERATED = re.compile(
     r"|(?:^|\$|\\\(|=)\s*(\d+|[A-Za-z]|[\w^{}\\]+\s+[-+]\s+)$"
 )
 FACTOR = re.compile(
-    r"(?:\s|\\[,;: ]|~)*((?:\^|\\(?:cdot|times|pi|sqrt|frac|div|pm)(?![A-Za-z])|π|\d+/\d+(?![\d.])"
-    r"|[+/]\s*[\w\\(]|-(?:[\d\\(]|[A-Za-z]\b))[^$,;=\n]*|\A[A-Za-z](?![A-Za-z])[^\s$,;=]*)"
+    r"(?:\s|\\[,;: ]|~)*((?:\^|\\(?:cdot|times|pi|sqrt|frac|div|pm|ln|log|sin|cos|tan|binom|cup|cap|setminus|lor|vee)"
+    r"(?![A-Za-z])|π|\d+/\d+(?![\d.])"
+    r"|(?:(?<=\s)\*(?=\s)|\*(?=[\w(\\]))\s*|–(?=\d)|-\s+(?:\d[\d.]*|[a-z])(?=[\s$]*(?:\Z|[.,;$=*/^+-]))|i(?=[\s$]*(?:\Z|\\[)\]]|\$))"
+    r"|[+/]\s*[\w\\(]|-(?:[\d\\(]|[A-Za-z]\b))[^$,;=\n]*|\A[A-Za-z](?![A-Za-z])[^\s$,;=]*|\A(?:\\left\s*)?\([^()]*\))"
 )
 MEASURE = re.compile(
     r"(?:[\s$*~]|\\[,;: )]|\{\})*(\\?%|\^\s*\{?\\circ\}?[\s$]*(?:\\(?:text|mathrm)\{)?[CFK]?"
@@ -50,6 +52,9 @@ FUNCTION = re.compile(
     + r"|lim|sum|prod|int|iint|oint|Pr|inf|sup|nabla|partial|Delta)(?![A-Za-z]))"
     r"|(?<![A-Za-z\\])(?:" + "|".join(PLAIN_FUNCTIONS) + r"))(?:\s*[_^]\s*(?:\{[^{}]*\}|\\?\w))*\s*)$"
 )
+MULTIPLIED = re.compile(
+    r"(?:\([^()]*[-+*/^][^()]*\)|[\w)]\^(?:\{[^{}]*\}|\w)|\\(?:pi|theta|alpha|beta))$"
+)  # (1+x)\boxed{5}
 CALLING = re.compile(r"(?<![A-Za-z])[A-Za-z]'*$|[)}\]]$")  # f(\boxed{5}), (x+1)(\boxed{5})
 OF_TEXT = re.compile(r"\\text\w*\s*\{[^{}]*\}$")
 
@@ -64,6 +69,7 @@ GROUPS = (
     (re.compile(rf"{SIZE}\\l?vert\s*$"), re.compile(rf"\s*{SIZE}\\r?vert"), "|", "|"),
     (re.compile(r"(?<!\|)\|$"), re.compile(r"\|(?!\|)"), "|", "|"),  # with spaces they are those of a table
 )
+CLOSINGS = tuple(")]}|\\⌋⌉")  # what a bracket after a box begins with
 MOST_BRACKETS = 5
 BRACE = re.compile(r"\{[\s$]*$")
 CLOSED = re.compile(r"[\s$]*\}")
@@ -71,7 +77,7 @@ CLOSED = re.compile(r"[\s$]*\}")
 # a relation after a box
 RELATED = re.compile(
     r"(?:[\s$*~)\]}]|\\[,;: )\]])*(?P<relation>=(?!>)|≈|\\(?:approx|simeq|doteq)(?![A-Za-z])"
-    r"|\\(?:neq?|[gl]eq?(?:slant|q)?|[gl]t|not\s*=)(?![A-Za-z])|!=|<=|>=|[>≤≥≠]|<(?![/|!]|[A-Za-z][^<>\n]*>)"
+    r"|\\(?:neq?|[gl]eq?(?:slant|q)?|[gl]t|ll|gg|not\s*=)(?![A-Za-z])|!=|<=|>=|[>≤≥≠]|<(?![/|!]|[A-Za-z][^<>\n]*>)"
     r"|(?P<arrow>\\(?:long)?(?:rightarrow|to|mapsto)(?![A-Za-z])|->|→))"
     r"[\s$]*(?P<rest>(?:[^$;\n\\.,]|[.,](?!\s|\Z)|\\(?![)\]])(?!q?quad))+)"
 )
@@ -97,14 +103,17 @@ def with_surroundings(text: str, start: int, end: int, content: str) -> Extracte
         before = re.sub(r"<[^<>]*>\s*$", " ", before)  # <solution>\\boxed{5}
     if reason := refused(before, "" if _ended(after) else after):
         return Extracted(None, reason)
-    if NO_ANSWER_AT_END.search(text[max(end, len(text) - LONGEST_END) :]):
+    last = text[max(end, len(text) - LONGEST_END) :]
+    if "no " in last and NO_ANSWER_AT_END.search(last):
         return Extracted(None, "no answer: what is in the box is denied")
-    before, after, content, grouped = without_brackets(before, after, content)
-    if reason := refused(before, ""):
-        return Extracted(None, reason)
+    grouped = False
+    if after.lstrip(" $")[:1] in CLOSINGS:
+        before, after, content, grouped = without_brackets(before, after, content)
+        if reason := refused(before, ""):
+            return Extracted(None, reason)
     if grouped and CALLING.search(before) and not OF_TEXT.search(before) and not FUNCTION.search(before):
         return Extracted(None, "no answer: only a part of the formula is in the box")
-    if one_of_several(before, "" if _ended(after) else after, content):
+    if one_of_several(before, after, content):
         return Extracted(None, "no answer: one of several is in the box")
     return _joined(before, after, content, grouped)
 
@@ -171,13 +180,15 @@ def without_brackets(before: str, after: str, content: str) -> tuple[str, str, s
 def left_of(before: str) -> str:
     """The sign, factor or relation that touches a box from the left."""
     end = before.rstrip(" $")
-    touching = end and (end[-1] in "<>≤≥≠/^_-+−}" or before[-1].isalnum() or "\\" in end[-9:])
+    touching = end and (end[-1] in "<>≤≥≠/^_-+−})" or before[-1].isalnum() or "\\" in end[-9:])
     if not touching and not end.endswith(PLAIN_FUNCTIONS):
         return ""
     if SIGNED.search(before):
         return "-"
     if end.endswith(("\\(", "\\[")):
         return ""
+    if product := MULTIPLIED.search(before):
+        return product[0]
     if function := FUNCTION.search(before):
         return function[1]
     found = OPERATED.search(before)

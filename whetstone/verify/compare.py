@@ -16,11 +16,12 @@ from whetstone.verify.answers.forms import (
     Statement,
     Value,
 )
-from whetstone.verify.answers.terms import Term, evaluate, names, number, replaced, walk
+from whetstone.verify.answers.terms import evaluate, names, number, walk
 from whetstone.verify.answers.units import ratio
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, Unreadable, equal_scalars, rational
 from whetstone.verify.relations import same_relation, same_value, stated
+from whetstone.verify.renaming import rebound, renamed
 from whetstone.verify.statements import adds_nothing, same_statement
 
 Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
@@ -196,33 +197,8 @@ def _compare_combined(gold: Combined, given: Combined, ask: Ask) -> bool:
 
 
 def _compare_builders(gold: Builder, given: Builder, ask: Ask) -> bool:
-    given = Builder(*_rebound((gold.element, gold.condition), (given.element, given.condition)))
+    given = Builder(*rebound((gold.element, gold.condition), (given.element, given.condition)))
     return compare(gold.element, given.element, ask) and compare(gold.condition, given.condition, ask)
-
-
-def _rebound(golds: Sequence[Value], givens: Sequence[Value]) -> Sequence[Value]:
-    """`k\\pi, k \\in Z` with the n of `n\\pi, n \\in Z`: the name of what runs through a set is of no account."""
-    wanted, found = _running(golds), _running(givens)
-    formulas = [*golds[:-1], *givens[:-1]]
-    if wanted is None or found is None or wanted == found or not all(isinstance(item, Expression) for item in formulas):
-        return givens
-    if any(wanted[1] in names(item.term) for item in givens[:-1]) or any(
-        found[1] in names(item.term) for item in golds[:-1]
-    ):
-        return givens
-    terms = [replaced(item.term, found, wanted) for item in givens[:-1]]
-    renamed = (
-        item._replace(term=term, value=evaluate(term, Elementary())) for item, term in zip(givens, terms, strict=False)
-    )
-    ranging = givens[-1]._replace(items=(golds[-1].items[0], *givens[-1].items[1:]))
-    return *renamed, ranging
-
-
-def _running(values: Sequence[Value]) -> Term | None:
-    """The symbol k of `…, k \\in Z`."""
-    last = values[-1] if len(values) > 1 else None
-    named = isinstance(last, Chain) and last.relations == ("in",) and isinstance(last.items[0], Expression)
-    return last.items[0].term if named and last.items[0].term[0] == "s" else None
 
 
 # --- lists ----------------------------------------------------------------------------------------------------------
@@ -253,7 +229,7 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
         )
     if {gold.joint, given.joint} == {"and", "or"} and not all(map(_is_value, (*gold.items, *given.items))):
         return False
-    golds, givens = list(gold.items), list(_rebound(gold.items, given.items))
+    golds, givens = list(gold.items), list(rebound(gold.items, given.items))
     if gold.braces or given.braces:
         golds, givens = _without_repetition(golds), _without_repetition(givens)
     elif len(givens) > len(golds) and all(isinstance(item, Bracket) for item in (*golds, *givens)):
@@ -379,7 +355,7 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
         if said is None:
             return False
         return compare(said, given, ask) if is_gold else compare(gold, said, ask)
-    given = _renamed(gold, given)
+    given = renamed(gold, given)
     if gold.label and given.label and gold.relations[0] in ("=", "~", "in") and given.relations[0] in ("=", "~", "in"):
         wanted, found = stated(gold, True), stated(given, False)
         if wanted is not None and found is not None and _equal_or_none(gold.items[0], given.items[0]):
@@ -388,27 +364,6 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
     if same is None:
         raise Undecided("two relations of which neither equal nor different was shown")
     return same
-
-
-def _renamed(gold: Chain, given: Chain) -> Chain:
-    """`f(t) = t + 22` and `y = x + 22` with the left side of `f(x) = x + 22`."""
-    if (
-        gold.relations != ("=",)
-        or given.relations != ("=",)
-        or not all(isinstance(i, Expression) for i in (*gold.items, *given.items))
-    ):
-        return given
-    (wanted, _), (name, said) = gold.items, given.items
-    called = [item.term[0] == "f" and len(item.term) == 3 and item.term[2][0] == "s" for item in (wanted, name)]
-    if all(called) and wanted.term[1] == name.term[1] and wanted.term[2] != name.term[2]:
-        if wanted.term[2][1] in names(said.term):
-            return given
-        term = replaced(said.term, name.term[2], wanted.term[2])
-        return given._replace(items=(wanted, Expression(term, evaluate(term, Elementary()), said.text)))
-    plain = [item.term == ("s", "y") for item in (wanted, name)]
-    if (called[0] and plain[1]) or (called[1] and plain[0]):
-        return given._replace(items=(wanted, said))
-    return given
 
 
 _COMPARED = {

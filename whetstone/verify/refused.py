@@ -14,7 +14,7 @@ BOUNDED = re.compile(
     re.IGNORECASE,
 )
 DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n['’]t(?:\s+be)?|\bnever|\bcannot be"
+    r"(?:\bnot(?:\s+(?:necessarily|quite|exactly|equal\s+to))?|n['’]t(?:\s+be)?|\bnever|\bcannot be"
     r"|(?:reject|discard|exclud|eliminat|rul)(?:e|ed|es|ing|s)?(?:\s+out)?"
     r"|anything but|other than|different from|rather than|instead of"
     r"|(?:false|not true|untrue|wrong|mistake)\s+(?:to\s+\w+\s+)?(?:that\s+)?(?:the\s+(?:final\s+)?answer\s+is)?)"
@@ -38,8 +38,8 @@ WATCHED = (
     "rul",
 )  # what the patterns above find has
 WATCHED_ENDS = (  # one of these in it, or ends in one of these
-    "not", "Not", "n't", "n’t", "ever", "be", "but", "than", "from", "of", "least", "most", "etween", "wice", "alf", "ouble",
-    "riple", "times", "plus", "inus", "egative", "{", "%",
+    "not", "Not", "ecessarily", "quite", "xactly", "ual to", "n't", "n’t", "ever", "be", "but", "than", "from", "of", "least",
+    "most", "etween", "wice", "alf", "ouble", "riple", "times", "plus", "inus", "egative", "{", "%",
 )  # fmt: skip
 NOT_SO = (
     r"(?:not\s+(?:the|correct|right|true|valid|it)\b|wrong|incorrect|false|invalid|impossible|mistaken"
@@ -47,9 +47,11 @@ NOT_SO = (
 )
 DENIED_AFTER = re.compile(
     r"(?:\{?[,.]\}?)?\d|_\{?\d|:\d|[\s$]*(?:\\[pb]?mod|mod)\b"  # what changes it
-    r"|[\s$]+(?:to\s+\d|or\s+(?:more|less|fewer)\b|and\s+a\s+half\b|factorial\b"
+    r"|[\s$]*(?:\\text\w*\s*\{)?(?<![A-Za-z])(?:\s*to[\s}]*\d|\s*or\s+(?:more|less|fewer|greater|larger|higher|smaller|lower)\b)"
+    r"|[\s$]+(?:at\s+(?:least|most)\b|and\s+a\s+half\b|factorial\b"
     r"|(?:plus|minus|times|over|(?:divided|multiplied)\s+by|out\s+of)\s+(?:[$\\(]+-?\w|-?\d|[b-z](?![A-Za-z]))|(?:squared|cubed)\b)"
-    r"|[\s$*.,;:\\\])}(\[—-]{0,12}(?:(?:which|this|that|it)\s+)?"
+    r"|[\s$*.,;:\\\])}(\[—-]{0,12}(?:(?:(?:wait|hmm|oops)\b[,.…\s]*)?(?:that|this|it)['’]s\s+(?=wrong|incorrect|false|not\s)"
+    r"|(?:which|this|that|it)\s+)?"
     rf"(?:(?:is|was|would\s+be|seems|looks)\s+(?:also\s+|clearly\s+)?{NOT_SO}"
     r"|isn['’]t\b|(?:can\s?not|can['’]t)\s+be|no\b[,.]|wait,?\s+no\b|wrong\b|incorrect\b|fails\b"
     r"|does\s?n[o'’]t\s+(?:work|hold|satisfy)|(?:must|should)\s+be\s+(?:rejected|discarded|excluded)"
@@ -65,7 +67,9 @@ STYLE = (
     r"|section|subsection|answer|ans|q?quad|therefore|implies|approx|equiv|(?:long|Long)?[rR]ightarrow)(?![A-Za-z])"
 )
 ARGUMENTS = r"(?:\s*(?:\[[^\[\]]*\]|\{[^{}]*\}))*"
-IN_ARGUMENT = re.compile(rf"(?:[\^_}}]|(?!{STYLE})\\[A-Za-z]+{ARGUMENTS})\s*\{{[\s$]*$")
+IN_ARGUMENT = re.compile(
+    rf"\\(?:sqrt|[dt]?frac|[dt]?binom|hat|bar|vec|overline|tilde|widehat|cancel)(?![A-Za-z]){ARGUMENTS}\s*\[?\s*$|(?:[\^_}}]|(?!{STYLE})\\[A-Za-z]+{ARGUMENTS})\s*\{{[\s$]*$"
+)
 IN_STYLE = re.compile(rf"{STYLE}\*?{ARGUMENTS}\s*\{{[\s$]*$")
 
 # a question, or that there is no answer
@@ -91,13 +95,15 @@ NO_ANSWER_AT_END = re.compile(
 def refused(before: str, after: str) -> str:
     """Why the words around a box make it no answer; "" if they do not."""
     if before.rstrip(" $*\\([:").endswith(WATCHED_ENDS) or any(map(before.__contains__, WATCHED)):
-        if PART_OF_MORE.search(before) or (IN_ARGUMENT.search(before) and not IN_STYLE.search(before)):
+        if PART_OF_MORE.search(before):
             return "no answer: only a part of the formula is in the box"
         if DENIED_BEFORE.search(before) or BOUNDED.search(before):
             return "no answer: what is in the box is denied"
         if "%" in before and re.search(r"(?:^|\})\s*%\s*$", before):
             return "no answer: the box is commented out"
-    if before[-1:].isdecimal():
+    if ("\\" in before or before.endswith("{")) and IN_ARGUMENT.search(before) and not IN_STYLE.search(before):
+        return "no answer: only a part of the formula is in the box"
+    if before[-1:].isdecimal() or re.search(r"(?<!\d)0[.,]$", before[-3:]):
         return "no answer: only a part of the number is in the box"
     return refused_after(before, after) if after else ""
 

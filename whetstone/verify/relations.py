@@ -47,7 +47,7 @@ def stated(chain: Chain, gold: bool) -> Value | None:
     if len({item.text if isinstance(item, Expression) else repr(item) for item in exact}) < len(exact):
         return None
     constants = _constants(exact)
-    if constants and not all(rounds(constants[-1], item) for item in chain.items if item not in exact):
+    if constants and not all(rounds(constants[-1], item) is True for item in chain.items if item not in exact):
         return None
     if chain.label:
         rest = exact[1:] or chain.items[1:2]
@@ -66,20 +66,20 @@ def contradicts(chain: Chain, compare: Compare) -> bool:
         return False
     exact = _exact(chain)
     constants = _constants(exact)
-    if not constants:
-        return False
-    return not all(
-        compare(first, second) or compare(second, first) for first, second in pairwise(constants)
-    ) or not all(rounds(constants[-1], item) for item in _constants(chain.items) if item not in exact)
+    if any(not compare(first, second) and not compare(second, first) for first, second in pairwise(constants)):
+        return True
+    rounded = [item for item in _constants(chain.items) if item not in exact] if constants else []
+    both = ((rounds(constants[-1], item), rounds(item, constants[-1])) for item in rounded)
+    return any(False in said and True not in said for said in both)
 
 
-def rounds(value: Expression, decimal: Value) -> bool:
-    """Is it the value, rounded to the digits that it has? 157.08 is 50\\pi, and 33.3 % is 1/3."""
+def rounds(value: Expression, decimal: Value) -> bool | None:
+    """Is it the value, rounded to the digits that it has? 157.08 is 50\\pi, and 33.3 % is 1/3. None for what is no decimal."""
     if not isinstance(decimal, Expression) or ratio(value.unit, decimal.unit) != 1:
         return False
     written, given = ROUNDED.fullmatch(decimal.text), as_rational(decimal.value)
     if written is None or given is None or not (written[1] or written[2]):
-        return same_value(value, decimal) is True
+        return True if same_value(value, decimal) is True else None
     whole, places = written[1], written[2] or ""
     digits = int(whole + places)
     last = abs(given) / digits if digits else Fraction(1, 10 ** len(places))  # worth of the last digit

@@ -54,8 +54,8 @@ ROWS = (
     ("Abs", r"(?<![A-Za-z\\])Abs(?=\s*\()", "abs"),
     ("log", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}"),
     ("C", r"\A\s*(?:\{\s*\})?\s*[\^_]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?\s*\Z", r"\\binom{\1}{\2}"),
-    ("C", r"\A\s*C\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?\s*\Z", lambda m: chosen(m[1], m[2]) or m[0]),
-    ("C", r"\A\s*C\s*\^\s*\{?(\d+)\}?\s*_\s*\{?(\d+)\}?\s*\Z", lambda m: chosen(m[2], m[1]) or m[0]),
+    ("C", r"\A\s*C\s*_\s*\{?(\d{1,6})\}?\s*\^\s*\{?(\d{1,6})\}?\s*\Z", lambda m: chosen(m[1], m[2]) or m[0]),
+    ("C", r"\A\s*C\s*\^\s*\{?(\d{1,6})\}?\s*_\s*\{?(\d{1,6})\}?\s*\Z", lambda m: chosen(m[2], m[1]) or m[0]),
     ("cis", r"\\?(?:(?:operatorname|text|mathrm)\s*\{\s*cis\s*\}|(?<![A-Za-z])cis)\s*((?:\\left\s*)?\([^()]*\)|\{[^{}]*\}"
      r"|\d+\s*\^\s*\{?\s*\\circ\s*\}?|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})", r"(\\cos{\1}+i\\sin{\1})"),
     # units
@@ -70,7 +70,7 @@ ROWS = (
     ("\\Omega", rf"(?<=\d){SPACES}([kM]?)\\Omega(?![A-Za-z_])(?=\s*\Z)", r"\\text{ \1ohm}"),
     ("\\AA", r"\\AA(?![A-Za-z])", "Å"),
     ("\\odot", rf"(?<=\d){SPACES}([MRL])_\{{?\\odot\}}?", r"\\text{ solar\1}"),
-    ("'", r"\A\s*(\d+)\s*(?:\^\s*\{?\\circ\}?|°|\\degree)\s*(\d+)\s*'(?:\s*(\d+)\s*(?:''|\"))?\s*\Z",
+    ("'", r"\A\s*(\d{1,6})\s*(?:\^\s*\{?\\circ\}?|°|\\degree)\s*(\d{1,6})\s*'(?:\s*(\d{1,6})\s*(?:''|\"))?\s*\Z",
      lambda m: degrees(*m.groups())),
     ("\\circ", r"\\ (?=\^\s*\{?\s*\\circ)", " "),
     # sets and relations
@@ -121,7 +121,7 @@ WORDED_MARKS = (
 
 def chosen(whole: str, part: str) -> str:
     """C_5^2 as \\binom{5}{2}, "" if there are not so many."""
-    return rf"\binom{{{whole}}}{{{part}}}" if len(whole) < 7 and int(part) <= int(whole) else ""
+    return rf"\binom{{{whole}}}{{{part}}}" if int(part) <= int(whole) else ""
 
 
 def degrees(whole: str, minutes: str, seconds: str | None) -> str:
