@@ -187,6 +187,11 @@ NOT_GIVEN = [
         for before in (r"\pi", "(1+x)", "2^{3}", "0.", r"\sqrt", r"\frac{1}", "not necessarily ")
     ],
     *[(text, "3") for text in (r"(2, \boxed{3})", r"[2,\boxed{3}]", r"4 (or \boxed{3})", r"\sqrt[\boxed{3}]{4}")],
+    *[
+        (text, "5")
+        for text in (r"\boxed{x = 5}\text{ or }x = -5", r"The answers are $3$ and $\boxed{5}$.", r"\boxed{5}\,dx")
+    ],
+    *[(before + r"\boxed{5}", "5") for before in (r"$x = -$ $", r"\text{-}", "{-}", r"\int_0^1 ", "minus $")],
     # a question, or a later denial
     *[
         (text, "5")

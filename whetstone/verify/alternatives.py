@@ -19,6 +19,7 @@ AND_ANOTHER = re.compile(rf"{SPACES}\(?(?:[,;]\s*(?:{OR})?|{OR})\s*([^\n;!?]*?)(
 OTHER_OR = re.compile(rf"(?:^|[\s$(])(?<!=\s)(?<!=){NAME}([^\s$=,]+)[\s$*\\()]*({OR})[\s$*\\(]*{NAME}$")
 OPERATION = re.compile(r"[-+*/^<>]\s*$|\\(?:times|cdot|div|pm|[gl]eq?|approx)\s*$")  # before what is then only a part
 IN_TUPLE = re.compile(r"(?<!\\)[(\[]([^()\[\]{}$]*\d[^()\[\]{}$]*),\s*$")  # (2, \boxed{3})
+LISTING = re.compile(r"\banswers\s+are[\s$*\\(:]*$", re.IGNORECASE)
 NAMED_VALUE = re.compile(rf"{NAME}([^=]+)")
 SOME_VALUE = re.compile(r"\d|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|\\(?:pi|infty|sqrt|frac)")
 CONDITION = re.compile(r"[<>≤≥≠∈]|\\(?:in|neq?|[gl]eq?|[gl]t|not|c?dots|ldots|text)(?![A-Za-z])|\.\.\.|…")
@@ -48,7 +49,8 @@ def _follows_another(before: str, content: str) -> bool:
     if found is None:
         return False
     other_name, other, joint, name = found.groups()
-    alone = not before[: found.start()].strip(" $*\\([")
+    lead = before[: found.start()]
+    alone = not lead.strip(" $*\\([") or LISTING.search(lead) is not None
     return (
         (ALTERNATIVE.search(joint) is not None or alone)
         and (not name or other_name == name)
@@ -66,7 +68,9 @@ def _another_follows(before: str, after: str, content: str) -> bool:
     if found is None:
         return False
     said = NAMED_VALUE.fullmatch(found[1].strip(" $*\\()[]{}.,"))
-    if said is None or (said[1] and not re.search(rf"(?<![\w\\]){re.escape(said[1])}\s*=[\s$]*$", before)):
+    if said is None or (
+        said[1] and not re.search(rf"(?<![\w\\]){re.escape(said[1])}\s*=", before[-LONGEST_OR:] + content)
+    ):
         return False
     other = said[2]
     return (

@@ -43,7 +43,7 @@ NO_UNITS = frozenset(
     ("in", "second", "minute", "degree", "score", "half", "quarter", "third", "mine")
 )  # of plain prose
 SIGNED = re.compile(  # -$\boxed{3}$, $-$\boxed{3}, = - \boxed{3}; "- \boxed{3}" at the start of a line has a bullet
-    r"(?:(?<!-)[-−](?:\$+|\\[(\[])\s*|−[\s$]*|\$[-−]\$+\s*|(?:[=({\[,<>≤≥]|\\[(\[]|(?:^|\s)\$+)\s*-\s+)$"
+    r"(?:(?<!-)[-−](?:\$+|\\[(\[])\s*|−[\s$]*|=\s*-\$\s+\$+|\{\s*[-−]\s*\}[\s$]*|\$[-−]\$+\s*|(?:[=({\[,<>≤≥]|\\[(\[]|(?:^|\s)\$+)\s*-\s+)$"
 )
 PLAIN_FUNCTIONS = ("sin", "cos", "tan", "cot", "ln", "log", "exp", "gcd", "lcm", "sqrt")  # without a backslash
 FUNCTION = re.compile(

@@ -46,7 +46,7 @@ NOT_SO = (
     r"|a\s+(?:random\s+)?guess)"
 )
 DENIED_AFTER = re.compile(
-    r"(?:\{?[,.]\}?)?\d|_\{?\d|:\d|[\s$]*(?:\\[pb]?mod|mod)\b"  # what changes it
+    r"(?:\{?[,.]\}?)?\d|_\{?\d|:\d|[\s$]*(?:\\[pb]?mod|mod)\b|(?:\s|\\[,;: ])*d[txyz](?![A-Za-z])"  # what changes it
     r"|[\s$]*(?:\\text\w*\s*\{)?(?<![A-Za-z])(?:\s*to[\s}]*\d|\s*or\s+(?:more|less|fewer|greater|larger|higher|smaller|lower)\b)"
     r"|[\s$]+(?:at\s+(?:least|most)\b|and\s+a\s+half\b|factorial\b"
     r"|(?:plus|minus|times|over|(?:divided|multiplied)\s+by|out\s+of)\s+(?:[$\\(]+-?\w|-?\d|[b-z](?![A-Za-z]))|(?:squared|cubed)\b)"

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from whetstone.verify.answers.marks import END, FUNCTION_NAMES, TEXT
-from whetstone.verify.answers.units import CARDINALS, CHANGING, INSIDE, known, multipliers
+from whetstone.verify.answers.units import CARDINALS, CHANGING, known, multipliers
 from whetstone.verify.exact import TooLarge, Unreadable
 
 MOST_TOKENS = 3_000
@@ -131,7 +131,7 @@ def letters(run: str, gap: bool, before: str) -> list[str]:
         return [run] if run.isascii() else [WORD + run]
     after_number = before == "number"
     spelled = run.casefold() in CHANGING or run.casefold() in CARDINALS
-    if before == "unit" and run in INSIDE:  # years old
+    if before == "unit" and run == "old":  # years old
         return [WORD + run]
     if run in JOINING or (spelled and not (run.isupper() and len(run) < 3)):
         return [WORD + run]
