@@ -109,6 +109,31 @@ def test_thinking_counts_where_the_policy_says_so():
     assert verify(r"<think>\boxed{5}", "5", "math_thinking").correct is True
 
 
+MARKS = [
+    ("<think>", "</think>"),
+    ("<Think>", "</Think>"),
+    ("<THINKING>", "</THINKING>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize(("opening", "closing"), MARKS)
+def test_thinking_in_the_marks_of_any_model_is_no_answer(opening, closing):
+    for text in (rf"{opening}\boxed{{5}}{closing} no idea", rf"{opening}\boxed{{5}}", rf"\boxed{{5}}{closing} no"):
+        assert verify(text, "5").correct is False
+    assert verify(rf"{opening}\boxed{{6}}{closing}\boxed{{5}}", "5").correct is True
+    assert verify(rf"\boxed{{6}}{closing}\boxed{{5}}", "5").correct is True
+    assert verify(rf"{opening}\boxed{{5}}", "5", "math_thinking").correct is True
+
+
 def test_a_million_characters_are_read_from_their_tail():
     text = "we compute 7 + \\frac{1}{2} { \\boxed{3} " * 25_000
     assert verify(text + r"so \boxed{5}", "5").correct is True
@@ -165,7 +190,13 @@ def test_a_reference_may_be_a_whole_solution():
 
 @pytest.mark.parametrize(
     "name",
-    ["whetstone.verify.verifier", "whetstone.verify.equal", "whetstone.verify.extract", "whetstone.verify.choice"],
+    [
+        "whetstone.verify.verifier",
+        "whetstone.verify.equal",
+        "whetstone.verify.extract",
+        "whetstone.verify.choice",
+        "whetstone.verify.thinking",
+    ],
 )
 def test_the_examples_in_docstrings_hold(name):
     import doctest

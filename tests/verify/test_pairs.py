@@ -129,6 +129,14 @@ $18$ == 18
 €5 == 5
 18 dollars == 18
 18\text{ dollars} == 18
+5\text{ square units} == 5
+5 == 5\text{ square units}
+5\text{ square units} == 5\text{ units}^2
+5\text{ units squared} == 5\text{ units}^2
+5\text{ square units} == 5\text{ cm}^2
+5\text{ units} == 5\text{ cm}
+\pi\text{ units} == \pi
+\frac{dy}{dx} == \frac{dy}{dx}
 5 cm == 5
 5cm == 5
 5\text{ cm}^2 == 5
@@ -173,6 +181,14 @@ k = \frac{1}{2} == 0.5
 f(2) = 5 == 5
 x = \frac12 \approx 0.5 == 1/2
 x \approx 11 == 11
+\frac{10}{3} \approx 3.33 == \frac{10}{3}
+50\pi \approx 157.08 == 50\pi
+\sqrt2 \approx 1.414 == \sqrt2
+A = 50\pi \approx 157 == 50\pi
+50\pi\text{ cm} \approx 157\text{ cm} == 50\pi\text{ cm}
+1234\pi \approx 3900 == 1234\pi
+\frac13 \approx 33.3\% == \frac13
+10\pi \approx 3.1 \times 10^1 == 10\pi
 2+3=5 == 5
 2x+4y=6 == x+2y=3
 y=-\frac{1}{2}x+\frac{3}{4} == 2x+4y-3=0
@@ -242,6 +258,56 @@ x_1=3,\quadx_2=4 == 3, 4
 1 \le |z| \le \frac{3}{2} == [-\frac32,-1]\cup[1,\frac32]
 z \in [-\frac32,-1]\cup[1,\frac32] == 1 \le |z| \le \frac{3}{2}
 0 == 1 = \zzz = x = 0
+(0,1)\cap(2,3) == \emptyset
+[0,1]\cap[1,2] == \{1\}
+[1,1] == \{1\}
+x_1=3, x_2=2 == 2,3
+x_1=2, x_2=3 == 2,3
+2,3 == x_1=3, x_2=2
+5\text{ sec} == 5\text{ seconds}
+5 sec == 5
+5 m/sec == 5\text{ m/s}
+2 sec x == 2\sec x
+2\text{sec}(x) == 2\sec x
+A == A. 3
+(A) == (A) 3
+\text{A} == A) 3
+C(5,2) == 10
+_5C_2 == 10
+C_5^2 == 10
+P(5,2) == 20
+C(5,2) == (5,2)
+7\bmod 4 == 3
+\max\{1,2\} == 2
+5!! == 15
++/- 2 == \pm 2
++-2 == \pm 2
+{x|x>3} == (3,\infty)
+{x ∈ ℝ : x > 3} == (3,\infty)
+[0,1) U (2,3] == [0,1)\cup(2,3]
+x\le 3 \wedge x\ge1 == [1,3]
+x≧3 == x\ge3
+x<>3 == x\ne3
+x\not=3 == x\ne3
+\mathbb R^+ == (0,\infty)
+\mathbb R_{\ge0} == [0,\infty)
+\text{no solution} == \emptyset
+\{2n : n\in\mathbb Z\} == \{2k\mid k\in\mathbb Z\}
+k\pi, k\in\mathbb Z == n\pi, n\in\mathbb Z
+x=\frac{\pi}{4}+k\pi, k\in\mathbb Z == x=\frac{\pi}{4}+n\pi, n\in\mathbb Z
+\begin{pmatrix}1&2\\[4pt]3&4\end{pmatrix} == \begin{pmatrix}1&2\\3&4\end{pmatrix}
+30^\circ 30' == 30.5^\circ
+5˚ == 5
+5 years old == 5
+\$1.2M == 1200000
+12,34,567 == 1234567
+12,34,567 == 34,12,567
+1_000 == 1000
+ϵ == \epsilon
+5\tag{1} == 5
+The answer is 5 == 5
+not 5 but 6 == 6
+5 (not 6) == 5
 1,2 == \boxed{1} papers and \boxed{2} bins
 1,-2 == Thus \(\boxed{1}\) and \(\boxed{-2}\).
 {2,3} == $\boxed{2}, \boxed{3}$
@@ -278,6 +344,13 @@ a+b+C == a+b+c
 1234 == 1.234
 0.333333 == 1/3
 0.33 == \frac{1}{3}
+\frac{10}{3} \approx 3.34 == \frac{10}{3}
+50\pi \approx 157.07 == 50\pi
+50\pi \approx 157.08 == 157.08
+x = \frac12 \approx 0.7 == \frac12
+3.33 \approx \frac{10}{3} == \frac{10}{3}
+\frac{22}{7} \approx \pi == \pi
+50\pi\text{ cm} \approx 157\text{ m} == 50\pi
 0.3333333333333333333333333333333 == 1/3
 3.14 == \pi
 3.14159265358979 == \pi
@@ -400,7 +473,52 @@ e == \text{D}
 y \in (1,3) == 1 < x < 3
 x \in (1,3] == 1 < x < 3
 \frac{d}{dt} x == \frac{x}{t}
+\frac{dy}{dx} == \frac{y}{x}
+\frac{d^2y}{dx^2} == \frac{dy}{x^2}
+\frac{d^{2}y}{dx^{2}} == \frac{dy}{x^2}
+\frac{\mathrm{d}y}{\mathrm{d}x} == \frac{y}{x}
+\frac{\partial f}{\partial x} == \frac{f}{x}
+dy/dx == yx
+5\text{ square units} == 5\text{ cubic units}
+5\text{ units}^2 == 5\text{ units}
+5\text{ units} == 5\text{ square units}
+5 \text{units}^3 == 5 \text{units}^2
+5\text{ units squared} == 5\text{ units cubed}
+5\text{ units} == 5\text{ cm}^2
 3 == x=1, y=2, z=3
+x_1=3, x_2=3 == 2,3
+x=3, y=2 == 2,3
+x_1=3, x_2=2 == (2,3)
+x_1=3, y_1=2 == 2,3
+[1,2] == \{1\}
+[1,1) == \{1\}
+\{1,2\} == 1\le x\le2
+5\text{ sec} == 5\text{ min}
+5\sec x == 5
+B == A. 3
+A or B == A. 3
+C(5,2) == (2,5)
+C(5,2) == C(5,3)
+7\bmod 4 == 7
+7\pmod 4 == 3
+5!! == 120
+3+-2 == 3\pm 2
+{a|b} == (b,\infty)
+[0,1) U (2,3] == [0,1)\cap(2,3]
+\text{no solution} == 0
+k\pi, k\in\mathbb Z == 2n\pi, n\in\mathbb Z
+x=k\pi, k\in\mathbb Z == y=n\pi, n\in\mathbb Z
+k\pi, k\in\mathbb Z == n\pi, n\in\mathbb N
+kn\pi, k\in\mathbb Z == n^2\pi, n\in\mathbb Z
+\{kn\mid k\in\mathbb Z\} == \{k^2\mid k\in\mathbb Z\}
+30^\circ 30' == 30.3^\circ
+\$1.2M == 1.2
+12,34,567 == 12,34,568
+1_000 == 1
+5 (not correct) == 5
+not 5 but 6 == 5
+The answer is 5 or 6 == 5
+not 5 but 6 or 7 == 6
 2 == \boxed{1} papers and \boxed{2} bins
 """
 

@@ -15,6 +15,9 @@ BEFORE = (
     "at least ", "\\sqrt{", "\\frac{", "half of ", "We reject ", "the wrong answer is ", "~~", "~~no~~ ", "<!-- no -->",
     "<!-- ", "\\iffalse ", "\\fi ", "<b>", "\\boxed{1}, ", "\\boxed{1} or ", "\\boxed 1, ", "\\fbox{1} and ", "x^",
     "\\pm ", "3 + ", "times ", "% ", "\n", "n\n", "π", "\\", "`", "So $\\frac{1}{2} < x$.\n", "The final answer is: $",
+    "-$", "$-$", "− ", "= - ", "\\ln", "\\log_2 ", "sin ", "e^{", "x_", "{", "-\\mathbf{", "|", "2(", "3 or ", "$3$ and ",
+    "x = 3 or x = ",
+    "Is it ",
 )  # fmt: skip
 BOXES = (
     "\\boxed{5}", "\\boxed{ -3 }", "\\boxed{\\frac{1}{2}}", "\\boxed{5\\text{ cm}}", "\\boxed{1,2}", "\\boxed{x+1}",

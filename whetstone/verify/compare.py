@@ -16,11 +16,12 @@ from whetstone.verify.answers.forms import (
     Statement,
     Value,
 )
-from whetstone.verify.answers.terms import evaluate, names, number, replaced, walk
+from whetstone.verify.answers.terms import evaluate, names, number, walk
 from whetstone.verify.answers.units import ratio
 from whetstone.verify.elementary import Elementary
-from whetstone.verify.exact import Scalar, TooLarge, equal_scalars, rational
+from whetstone.verify.exact import Scalar, TooLarge, Unreadable, equal_scalars, rational
 from whetstone.verify.relations import same_relation, same_value, stated
+from whetstone.verify.renaming import rebound, renamed
 from whetstone.verify.statements import adds_nothing, same_statement
 
 Ask = Callable[[str, str], bool]  # (gold, answer) -> equal; raises Undecided
@@ -31,6 +32,20 @@ AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 
 class Undecided(Exception):
     """Neither equal nor different could be shown; the text is the verdict's reason."""
+
+
+# what reading and comparing untrusted text may raise
+NOT_SHOWN = (
+    Undecided,
+    TooLarge,
+    Unreadable,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+)
 
 
 def ask_nobody(gold: str, answer: str) -> bool:
@@ -66,7 +81,10 @@ def _alone(value: Value, other: Value) -> Value:
         value = Items(value.items[:-1], False, value.joint)
     single = isinstance(value, Items) and len(value.items) == 1
     floor = isinstance(other, Expression) and other.text.startswith("[")  # [x] is no set
-    return value.items[0] if single and not isinstance(other, Items) and not floor else value
+    point = (
+        single and value.braces and isinstance(value.items[0], Expression) and isinstance(other, Bracket)
+    )  # {1}, [1, 1]
+    return value.items[0] if single and not isinstance(other, Items) and not floor and not point else value
 
 
 def _by_place(value: Value) -> Value:
@@ -179,6 +197,7 @@ def _compare_combined(gold: Combined, given: Combined, ask: Ask) -> bool:
 
 
 def _compare_builders(gold: Builder, given: Builder, ask: Ask) -> bool:
+    given = Builder(*rebound((gold.element, gold.condition), (given.element, given.condition)))
     return compare(gold.element, given.element, ask) and compare(gold.condition, given.condition, ask)
 
 
@@ -193,6 +212,10 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
             return False
         return named[0].keys() == named[1].keys() and all(compare(named[0][n], named[1][n], ask) for n in named[0])
     if named[0] or named[1]:
+        roots = named[0] or named[1]
+        if _is_numbered(roots) and isinstance(given if named[0] else gold, Items):
+            listed = Items(tuple(roots.values()), False)
+            return _compare_items(*((listed, given) if named[0] else (gold, listed)), ask)
         if any(map(_labelled, getattr(given if named[0] else gold, "items", ()))):
             return False  # x = 2, y = 1 and y = 2, y = 1
         gold, given = _by_name(gold, named[0]), _by_name(given, named[1])
@@ -206,7 +229,7 @@ def _compare_items(gold: Value, given: Value, ask: Ask) -> bool:
         )
     if {gold.joint, given.joint} == {"and", "or"} and not all(map(_is_value, (*gold.items, *given.items))):
         return False
-    golds, givens = list(gold.items), list(given.items)
+    golds, givens = list(gold.items), list(rebound(gold.items, given.items))
     if gold.braces or given.braces:
         golds, givens = _without_repetition(golds), _without_repetition(givens)
     elif len(givens) > len(golds) and all(isinstance(item, Bracket) for item in (*golds, *givens)):
@@ -247,6 +270,11 @@ def _named(value: Value) -> dict[str, Value] | None:
     return found if len(found) == len(value.items) else None
 
 
+def _is_numbered(named: dict[str, Value]) -> bool:
+    """Are they x_1, x_2, …: the solutions of one equation, which have no order?"""
+    return len({name.partition("_")[0] for name in named}) == 1 and all("_" in name for name in named)
+
+
 def _by_name(value: Value, named: dict[str, Value] | None) -> Value:
     """Named values as a tuple: x before y and x_1 before x_2; names that are no such series stay in their order."""
     if named is None:
@@ -260,6 +288,9 @@ def _by_name(value: Value, named: dict[str, Value] | None) -> Value:
 def _compare_bracket_with_list(gold: Bracket | Items, given: Bracket | Items, ask: Ask) -> bool:
     bracket, listed = (gold, given) if isinstance(gold, Bracket) else (given, gold)
     ends = bracket.opening + bracket.closing
+    if listed.braces and len(listed.items) == 1:
+        point, interval = sets.real_set(listed), sets.real_set(bracket)
+        return point is not None and interval is not None and sets.same_set(point, interval)  # [1, 1] is {1}
     if listed.braces or ends not in ("()", "[]") or (ends == "[]" and len(bracket.items) == 2):
         return False  # a closed interval is not its two ends
     return _compare_in_order(gold.items, given.items, ask)
@@ -324,7 +355,7 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
         if said is None:
             return False
         return compare(said, given, ask) if is_gold else compare(gold, said, ask)
-    given = _renamed(gold, given)
+    given = renamed(gold, given)
     if gold.label and given.label and gold.relations[0] in ("=", "~", "in") and given.relations[0] in ("=", "~", "in"):
         wanted, found = stated(gold, True), stated(given, False)
         if wanted is not None and found is not None and _equal_or_none(gold.items[0], given.items[0]):
@@ -333,27 +364,6 @@ def _compare_chains(gold: Value, given: Value, ask: Ask) -> bool:
     if same is None:
         raise Undecided("two relations of which neither equal nor different was shown")
     return same
-
-
-def _renamed(gold: Chain, given: Chain) -> Chain:
-    """`f(t) = t + 22` and `y = x + 22` with the left side of `f(x) = x + 22`."""
-    if (
-        gold.relations != ("=",)
-        or given.relations != ("=",)
-        or not all(isinstance(i, Expression) for i in (*gold.items, *given.items))
-    ):
-        return given
-    (wanted, _), (name, said) = gold.items, given.items
-    called = [item.term[0] == "f" and len(item.term) == 3 and item.term[2][0] == "s" for item in (wanted, name)]
-    if all(called) and wanted.term[1] == name.term[1] and wanted.term[2] != name.term[2]:
-        if wanted.term[2][1] in names(said.term):
-            return given
-        term = replaced(said.term, name.term[2], wanted.term[2])
-        return given._replace(items=(wanted, Expression(term, evaluate(term, Elementary()), said.text)))
-    plain = [item.term == ("s", "y") for item in (wanted, name)]
-    if (called[0] and plain[1]) or (called[1] and plain[0]):
-        return given._replace(items=(wanted, said))
-    return given
 
 
 _COMPARED = {

@@ -17,7 +17,7 @@ from whetstone.verify.answers.marks import clean, peeled
 from whetstone.verify.answers.reading import read
 from whetstone.verify.answers.tokens import lex
 from whetstone.verify.answers.units import measure
-from whetstone.verify.choice import choice_of
+from whetstone.verify.choice import ALONE, choice_of
 from whetstone.verify.compare import Ask, Undecided, ask_nobody, compare
 from whetstone.verify.exact import TooLarge, Unreadable, as_rational
 from whetstone.verify.extract import extract, last_box, reference_sentence
@@ -36,12 +36,14 @@ SHORT_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(?:,\d{3}){1,5}")
 SHORT_UNIT = re.compile(r"(-?[\d.,/]*\d)\s*\\text\{ ?([A-Za-z]{2,})\}")
 DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d|\d{4,})")
 OPTION = re.compile(r"(?:\\(?:text|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\s*\}?")
+LABELLED = re.compile(r"\(?(?P<letter>[A-J])[.):]\s+\S.*", re.DOTALL)  # the letter and the value of an option: (A) 3
 NAMED_POINT = re.compile(r"\s*[A-Z]\s*(?:\\left)?\([^()=]*,[^()=]*\)")
 YES_OR_NO = re.compile(r"(?:\\text\s*\{\s*)?(?:yes|no|true|false)\.?\s*\}?", re.IGNORECASE)
 YES_BEFORE = re.compile(  # Yes, it converges.
     r"\s*(?:\\text\s*\{\s*)?(yes|no|true|false)\s*[,.;:!—]\s+(?!.*\b(?:yes|no|true|false|wrong|but|wait)\b)",
     re.IGNORECASE,
 )
+COUNTED = re.compile(r"([CP])\((\d{1,4}),\s*(\d{1,4})\)")  # combinations and permutations
 INTEGRATED = re.compile(r"\+\s*[cC]\Z")  # with a constant of integration, which is no letter of the question
 BOLD_NAME = re.compile(r"\\(?:mathbf|boldsymbol|bm|Bbb)\s*\{?\s*([RQZNC])(?![A-Za-z])\s*\}?")
 PARAMETER = re.compile(r"(?<![A-Za-z\\])[abAB](?![A-Za-z])")
@@ -205,6 +207,9 @@ def _judge_math(answer: str, gold: str, policy: Policy, ask: Ask) -> Verdict:
     answer, gold = peeled(answer), peeled(gold)
     if NAMED_POINT.fullmatch(answer) and gold.lstrip("\\left")[:1] == "(":
         answer = answer.lstrip()[1:]  # P(2, 3)
+    if (counted := COUNTED.fullmatch(answer.strip())) and gold.strip()[:1] not in ("C", "P", "("):
+        whole, part = counted[2], counted[3]
+        answer = rf"\binom{{{whole}}}{{{part}}}" + (f"*{part}!" if counted[1] == "P" else "")
     if INTEGRATED.search(answer) and INTEGRATED.search(gold) and not PARAMETER.search(gold):
         answer = answer[:-1] + gold[-1]
     same = same_short_numbers(answer, gold)
@@ -250,6 +255,9 @@ def _is_decimal_comma(answer: str, gold: str) -> bool:
 
 def _is_option(answer: str, gold: str) -> bool:
     r"""An option of a list, `(E)` or `\text{E}`: the answer is its letter, in either case, or a choice that begins with it."""
+    if (labelled := LABELLED.fullmatch(gold.strip())) is not None:
+        alone = OPTION.fullmatch(answer.strip(" $")) or ALONE.fullmatch(answer.strip(" $"))
+        return alone is not None and choice_of(answer, get_policy("choice")) == labelled["letter"]
     option = OPTION.fullmatch(gold.strip())
     named = re.search(r"[(){}.:]|(?i:^(?:option|choice)\s)", answer)
     if option is None or (gold.strip() == option[1] and not named):

@@ -8,7 +8,8 @@ several parts; a "final answer is $…$" after the last box replaces it; a sente
 
 import re
 
-from whetstone.verify.boxes import Extracted, boxed, last_box_start, last_boxes, name_before
+from whetstone.verify.beside import Extracted
+from whetstone.verify.boxes import boxed, last_box_start, last_boxes, name_before
 from whetstone.verify.choice import choice_of, mentions_choice
 from whetstone.verify.plain import plain_ending
 from whetstone.verify.policy import Policy
@@ -22,6 +23,7 @@ from whetstone.verify.stated import (
     statement_end,
     unwrapped,
 )
+from whetstone.verify.thinking import after_thinking
 
 STATEMENT_TAIL = 20_000  # characters at the end of a text in which a stated answer is looked for
 
@@ -30,23 +32,20 @@ STRUCK = re.compile(
     r"<!--.{0,500}?-->|(?<![\w}\\~])~~(?=\S)[^~\n]{1,500}~~(?!\w)|\\iffalse\b.{0,500}?\\fi\b", re.DOTALL
 )
 NAMED_FIRST = re.compile(r"[\s$]*([A-Za-z](?:_\{?\w+\}?)?)\s*=[^=]*\Z")
-THINKING = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<thinking>", "</thinking>"))
-START, SPECIAL_TAIL, TAG_TAIL = 200, 200, 2_000  # characters in which tags at the start and at the end are looked for
-SPECIAL = re.compile(r"(?:\s*<(?:\|[a-z_]+\||/?s|eos|end_of_turn|/answer)>)+\s*\Z")
+SPECIAL_TAIL, TAG_TAIL = 200, 2_000  # characters in which tags at the end are looked for
+SPECIAL = re.compile(r"(?:\s*<(?:\|[A-Za-z_]+\||/?s|eos|end_of_turn|/answer)>)+\s*\Z")
 ENVIRONMENT = re.compile(r"^(?:\$\$?|\\\[|\\\()?\s*\\begin\{")
 
 
 def extract(text: str, policy: Policy) -> Extracted:
     """The text's answer under `policy`. Time is linear in the text; never raises on any string."""
+    if not policy.thinking_counts:
+        said = after_thinking(text)
+        if said is None:
+            return Extracted(None, "no answer: thinking not finished")
+        text = said
     if "<" in text:
-        if not policy.thinking_counts and (
-            _has(text, "think>") or "thinking>" in text[:START] or _has(text, "_of_thought|>")
-        ):
-            thought = _after_thinking(text)
-            if thought is None:
-                return Extracted(None, "no answer: thinking not finished")
-            text = thought
-        text = _last_tag(_without_special_end(text)) if "<" in text else text
+        text = _last_tag(_without_special_end(text))
     if policy.kind in ("math", "integer") and (plain := plain_ending(text)):
         return plain
     text = _without_struck(text)
@@ -91,17 +90,6 @@ def other_name(text: str, gold: str) -> str:
 def _has(text: str, part: str) -> bool:
     """`part in text`, for long texts: searching from the end is several times as fast."""
     return text.rfind(part) >= 0
-
-
-def _after_thinking(text: str) -> str | None:
-    """What follows the thinking; None if that does not end."""
-    for opening, closing in THINKING:
-        closed = text.rfind(closing)
-        if text.rfind(opening) > closed:
-            return None
-        if closed >= 0:
-            text = text[closed + len(closing) :]
-    return text
 
 
 def _without_special_end(text: str) -> str:

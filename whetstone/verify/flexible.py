@@ -8,9 +8,10 @@ main score and every reward take answers as `extract.py` finds them. lm-evaluati
 import re
 from collections import deque
 
-from whetstone.verify.extract import STATEMENT_TAIL, THINKING
+from whetstone.verify.extract import STATEMENT_TAIL
 from whetstone.verify.policy import Policy
 from whetstone.verify.stated import LONGEST_ANSWER
+from whetstone.verify.thinking import THINKING
 
 NUMBER = re.compile(r"(?:(?<![\w.)}\]])[-−])?(?:\\[dt]?frac\{\d{1,20}\}\{\d{1,20}\}|\d[\d,]*(?:\.\d+)?(?:/\d+)?)")
 INTEGER = re.compile(r"(?:(?<![\w.)}\]])[-−])?\d[\d,]*")

@@ -7,7 +7,9 @@ make it another answer, or none (words and signs beside the box, an earlier box 
 import re
 from functools import lru_cache
 
-from whetstone.verify.boxes import LONGEST_JOINT, Extracted, left_of, refused
+from whetstone.verify.alternatives import may_follow_another
+from whetstone.verify.beside import Extracted, left_of
+from whetstone.verify.refused import LONGEST_JOINT, refused
 from whetstone.verify.stated import LONGEST_ANSWER
 
 BOX_AT_END = re.compile(
@@ -20,7 +22,7 @@ STATED_AT_END = re.compile(
     re.IGNORECASE,
 )
 COMMENTS = ("~", "-->", "\\fi")  # close to the box: they end something struck out
-OPENINGS = ("(", "[", ">", "\\")  # of an interval, a tag, a box with doubled backslashes
+OPENINGS = ("(", "[", "{", ">", "\\")  # of an interval, a group, a tag, a box with doubled backslashes
 DELIMITERS = ("\\(", "\\[")  # of a formula
 NEAR_END = 240  # characters at the end in which such an ending is looked for
 
@@ -56,4 +58,4 @@ def _stands_alone(text: str, at: int) -> bool:
 def _adds_nothing(before: str) -> bool:
     """Do the characters before a box, in its line, leave it as it is?"""
     opened = before.endswith(OPENINGS) and not before.endswith(DELIMITERS)
-    return not opened and not refused(before, "") and not left_of(before)
+    return not opened and not refused(before, "") and not left_of(before) and not may_follow_another(before)

@@ -17,7 +17,7 @@ class Policy:
     meaning: str
     kind: Literal["math", "integer", "choice", "word"] = "math"
     percent: Literal["fraction", "unit"] = "fraction"  # fraction: 50% is 1/2; unit: 50% is 50
-    thinking_counts: bool = False  # may an answer inside `<think>…</think>` or an unclosed block be taken?
+    thinking_counts: bool = False  # may an answer inside the marks of `thinking.py`, closed or not, be taken?
     low: int | None = None  # smallest and largest answer of kind integer
     high: int | None = None
     choices: str = "ABCDEFGHIJ"  # the letters of kind choice

@@ -4,11 +4,14 @@ Two equations are the same if one is a constant multiple of the other; by mere t
 value is compared with the value that `quantity = value` states.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from itertools import pairwise
 
 from whetstone.verify.answers.forms import Chain, Expression, Value
 from whetstone.verify.answers.terms import Term, names, walk
+from whetstone.verify.answers.units import ratio
 from whetstone.verify.elementary import Elementary
 from whetstone.verify.exact import Scalar, TooLarge, Unreadable, as_rational, equal_scalars, is_opaque, proportion
 
@@ -24,6 +27,7 @@ FLIPPED = {
     "superset or equal": "subset or equal",
 }
 SYMMETRIC = frozenset(("=", "!=", "~", "sim", "cong", "parallel", "perp", "and", "or", "iff", "oplus"))
+ROUNDED = re.compile(r"-?(\d*)(?:\.(\d*))?(?:(?:\\times|\\cdot|\*)10\^(?:\{-?\d+\}|\d)|\\?%)?")
 Compare = Callable[[Value, Value], bool]
 
 
@@ -39,19 +43,65 @@ def stated(chain: Chain, gold: bool) -> Value | None:
         return chain.items[1] if chain.label else None
     if not {*chain.relations} <= {"=", "~"}:
         return None
-    exact = [item for item, relation in zip(chain.items, ("=", *chain.relations), strict=True) if relation == "="]
+    exact = _exact(chain)
     if len({item.text if isinstance(item, Expression) else repr(item) for item in exact}) < len(exact):
+        return None
+    constants = _constants(exact)
+    if constants and not all(rounds(constants[-1], item) is True for item in chain.items if item not in exact):
         return None
     if chain.label:
         rest = exact[1:] or chain.items[1:2]
         return rest[-1] if _all_one(rest) else None
-    constants = [item for item in exact if isinstance(item, Expression) and not names(item.term) and not _calls(item)]
     others = [item for item in exact if item not in constants]
-    if len(exact) < 2 or not constants or not _all_one(constants):
+    if (len(exact) < 2 and "~" not in chain.relations) or not constants or not _all_one(constants):
         return None
     if not others or (all(_is_quantity(item, gold) for item in others) and constants[-1].value.num):
         return constants[-1]
     return None
+
+
+def contradicts(chain: Chain, compare: Compare) -> bool:
+    """Are two of its constants different, or is one not rounded as it says: `5 = 6`, `50\\pi \\approx 158`?"""
+    if not {*chain.relations} <= {"=", "~"}:
+        return False
+    exact = _exact(chain)
+    constants = _constants(exact)
+    if any(not compare(first, second) and not compare(second, first) for first, second in pairwise(constants)):
+        return True
+    rounded = [item for item in _constants(chain.items) if item not in exact] if constants else []
+    both = ((rounds(constants[-1], item), rounds(item, constants[-1])) for item in rounded)
+    return any(False in said and True not in said for said in both)
+
+
+def rounds(value: Expression, decimal: Value) -> bool | None:
+    """Is it the value, rounded to the digits that it has? 157.08 is 50\\pi, and 33.3 % is 1/3. None for what is no decimal."""
+    if not isinstance(decimal, Expression) or ratio(value.unit, decimal.unit) != 1:
+        return False
+    written, given = ROUNDED.fullmatch(decimal.text), as_rational(decimal.value)
+    if written is None or given is None or not (written[1] or written[2]):
+        return True if same_value(value, decimal) is True else None
+    whole, places = written[1], written[2] or ""
+    digits = int(whole + places)
+    last = abs(given) / digits if digits else Fraction(1, 10 ** len(places))  # worth of the last digit
+    if not places and digits:
+        last *= 10 ** (len(whole) - len(whole.rstrip("0")))
+    from whetstone.verify import numeric
+
+    try:
+        with numeric.precision(60):
+            apart = numeric.Evaluation({}).of(("+", value.term, ("-", ("n", given))))
+            return not apart.imag and abs(apart) <= numeric.mp.mpf(last.numerator) / last.denominator / 2
+    except (numeric.NoValue, TooLarge):
+        return False
+
+
+def _exact(chain: Chain) -> list[Value]:
+    """What is not said to be rounded."""
+    return [item for item, relation in zip(chain.items, ("=", *chain.relations), strict=True) if relation == "="]
+
+
+def _constants(items: Iterable[Value]) -> list[Expression]:
+    return [item for item in items if isinstance(item, Expression) and not names(item.term) and not _calls(item)]
 
 
 def _is_quantity(item: Value, gold: bool) -> bool:

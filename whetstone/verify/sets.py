@@ -236,11 +236,13 @@ def _points(value: Items) -> RealSet:
 
 
 def _from_items(value: Items) -> RealSet:
+    if value.braces:
+        return _points(value)
     first, *rest = value.items
     if isinstance(first, Chain) and first.relations == ("!=",) and all(isinstance(item, Expression) for item in rest):
         sets = [_made(first), *(_made(Chain((first.items[0], item), ("!=",))) for item in rest)]
         return _joined(sets, "and")
-    if value.braces or not all(says_relation(item) or is_point(item) for item in value.items):
+    if not all(says_relation(item) or is_point(item) for item in value.items):
         raise NoSet
     sets = [_made(item) for item in value.items]
     if value.joint != ",":

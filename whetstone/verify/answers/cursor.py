@@ -21,7 +21,11 @@ RELATIONS = {
 }  # fmt: skip
 OPENING, CLOSING = ("(", "[", "{", "\\{", "\\langle"), (")", "]", "}", "\\}", "\\rangle")
 ENDS = frozenset((",", ";", *CLOSING, "&", "\\\\"))
-DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*\}\s*\{\s*d\s*\\?[A-Za-z]+\s*\}")
+D, FACTORS = r"(?:d|\\partial)(?![A-Za-z]{2})\s*(?:\^\s*\{?\s*\w\s*\}?\s*)?", r"(?:[^{}+-]|\^\s*\{\s*\w\s*\}){0,20}"
+DERIVATIVE = re.compile(  # \frac{d}{dx}, \frac{d^2y}{dx^2}, \frac{\partial f}{\partial x}, dy/dx
+    rf"\\frac\s*\{{\s*{D}{FACTORS}\}}\s*\{{\s*{D}\\?[A-Za-z]{FACTORS}\}}"
+    r"|(?<![A-Za-z\\])d\s*(?:\^\s*\{?\d\}?)?\s*[A-Za-z]\s*/\s*d\s*[A-Za-z](?![A-Za-z])"
+)
 
 
 class Cursor:

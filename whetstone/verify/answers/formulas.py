@@ -6,6 +6,7 @@ factor     atom {"^" exponent | "!" | "%" | degree}
 """
 
 from fractions import Fraction
+from math import prod
 
 from whetstone.verify.answers.atoms import (
     ACCENTS,
@@ -24,6 +25,7 @@ from whetstone.verify.answers.units import CARDINALS
 from whetstone.verify.exact import TooLarge, Unreadable
 
 MOST_FACTORS = 1_000
+LARGEST_DOUBLE_FACTORIAL = 100
 LETTER_UNITS = frozenset("mgshlLNJWVAK")
 
 
@@ -160,8 +162,10 @@ class Formulas(Atoms):
             elif token == "!":
                 self.take()
                 if self.peek() == "!":
-                    raise Unreadable("a double factorial")
-                value = ("f", "factorial", value)
+                    self.take()
+                    value = double_factorial(value)
+                else:
+                    value = ("f", "factorial", value)
             elif token in ("%", "\\%"):
                 self.take()
                 if self.percent == "fraction":
@@ -193,6 +197,13 @@ class Formulas(Atoms):
             self.take()
             value = ("^", value, self.exponent())
         return value if sign > 0 else negative(value)
+
+
+def double_factorial(term: Term) -> Term:
+    """5!! is 5 * 3 * 1."""
+    if term[0] != "n" or term[1].denominator != 1 or not 0 <= term[1] <= LARGEST_DOUBLE_FACTORIAL:
+        raise Unreadable("a double factorial of no small number")
+    return number(prod(range(int(term[1]), 0, -2)))
 
 
 def is_vector(term: Term) -> bool:

@@ -24,7 +24,9 @@ SIGNS = str.maketrans(
         "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∧": r"\land ", "∨": r"\lor ", "¬": r"\neg ",
         "→": r"\to ", "⇒": r"\implies ", "∠": r"\angle ", "△": r"\triangle ", "∼": r"\sim ", "≅": r"\cong ",
         "∥": r"\parallel ", "⊥": r"\perp ", "∣": r"\mid ", "∑": r"\sum ", "∫": r"\int ", "∏": r"\prod ",
-        "°": r"\degree ", "º": r"\degree ", "℃": r"\degree C", "℉": r"\degree F", "度": r"\degree ", "…": r"\ldots ",
+        "°": r"\degree ", "˚": r"\degree ", "≧": r"\ge ", "≦": r"\le ", "ϵ": r"\epsilon ", "ε": r"\varepsilon ",
+        "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ", "ψ": r"\psi ", "ϕ": r"\phi ",
+        "º": r"\degree ", "℃": r"\degree C", "℉": r"\degree F", "度": r"\degree ", "…": r"\ldots ",
         "—": "-", "‑": "-", "‐": "-", "∶": ":",
         "’": "'", "′": "'", "″": "''", "“": '"', "”": '"', "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ",
         "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "‰": r"/1000 ", "、": ",", "。": ".", "｡": ".", "，": ",",
@@ -50,6 +52,7 @@ WRAPPER = re.compile(
 )
 RELATED = re.compile(r"[=<>]|\\(?:[gl]eq?|ne|in)(?![A-Za-z])")
 LIST_OF_SET = re.compile(r"(?![(\[{\\])(?!.*(?:\\frac|\\sqrt|\s(?:and|or)\s)).*,", re.DOTALL)
+BUILT = re.compile(r"[A-Za-z]\s*(?:(?:\\in(?![A-Za-z])|∈)[^|:]*)?(?:\||:|\\mid|\\vert)")
 BOLD = r"\\(?:mathbf|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}"
 BOLD_CROSS = re.compile(rf"{BOLD}\s*\\times\s*{BOLD}")
 LONE_SIGN = re.compile(r"(?<![\\A-Za-z}^_])\{\s*([-+]|\\?%)\s*\}|(?<=\d)\{\s*(\\?%)\s*\}")
@@ -135,6 +138,8 @@ def peeled(text: str) -> str:
         style = found["style"] or ""
         words = style.startswith(("\\text", "\\mbox", "\\mathrm")) and "color" not in style
         listed = not style and LIST_OF_SET.match(inside) and not THOUSANDS.fullmatch(inside)
+        if not style and BUILT.match(inside):  # {x | x > 3}
+            break
         if ((words or listed) and not RELATED.search(inside)) or "\\over" in inside or "\\choose" in inside:
             break
         text = inside.strip()
@@ -220,7 +225,7 @@ def _marked(found: re.Match[str]) -> str:
     called = found.string[found.end() :].lstrip()[:1] in "({\\_" and found.end() < len(found.string)
     if content.strip() == "pi":
         return "\\pi "
-    if content.strip() in ("min", "max") and not called:
+    if content.strip() in ("min", "max", "sec") and not called:
         return f"{TEXT}{content}{END}"
     if (name := OTHER_NAMES.get(content.strip(), content.strip())) in FUNCTION_NAMES:
         return f"\\{name} "

@@ -6,11 +6,13 @@ x<1\lor x>2      x<1 or x>2                 ]0,1[               (0,1)
 """
 
 import re
+from fractions import Fraction
 
 from whetstone.verify.answers.number_words import number_of
 
 WORDED = r"(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*)"
 SPACES = r"(?:\\[,;: ]|\\q?quad|\s|~|\{\})*"
+NO_SOLUTION = rf"\A{WORDED}?\s*(?i:(?:there (?:is|are) )?no solutions?)\s*\}}?\Z"
 COMPARED = (("greater|more|larger|bigger", ">", r"\ge "), ("less|smaller|fewer|lower", "<", r"\le "))
 
 ROWS = (
@@ -32,6 +34,16 @@ ROWS = (
     ("\\text{,}", r"\\text\{,\}", "{,}"),
     ("frac", r"(\\[dt]?frac\s*\{|\}\s*\{)([1-9]\d{0,2}(?:,\d{3})+)(?=\})", lambda m: m[1] + m[2].replace(",", "")),
     ("\u0305", r"((?:\d\u0305)+)", lambda m: r"\overline{" + m[1].replace("\u0305", "") + "}"),
+    ("_", r"\A-?\d{1,3}(?:_\d{3})+\Z", lambda m: m[0].replace("_", "")),
+    ("\\tag", r"\\tag\s*\*?\s*\{[^{}]*\}\s*\Z", ""),
+    ("M", r"\A\s*(\\?\$|€|£)\s*(\d[\d,.]*)M\Z", r"\1\2\\text{ million}"),
+    ("bmod", r"\A\s*(\d{1,18})\s*\\bmod\s*([1-9]\d{0,17})\s*\Z", lambda m: str(int(m[1]) % int(m[2]))),
+    ("\\{", r"\\(max|min|gcd|lcm)\s*(?:\\left\s*)?\\\{([^{}|:]*?)(?:\\right\s*)?\\\}", r"\\\1(\2)"),
+    ("+", r"\+\s*/\s*-\s*(?=[\w\\.(])", r"\\pm "),
+    ("+-", r"\A\s*\+-(?=\s*[\d\\])", r"\\pm "),
+    ("answer", r"\A\s*(?i:(?:so |thus )?the (?:final |correct )?answer is):?\s+(?=[-+\d$\\(\[{])", ""),
+    ("not ", r"\A\s*not\s+(\S+)\s+but\s+(\S*\d\S*)\s*\Z", r"\2"),
+    ("(not ", r"\(not\s+[-+\d.,/$\\{} ]{1,40}\)\s*\Z", ""),
     ("US", rf"\A{WORDED}?\s*USD?\s*\}}?\s*(?:\\?\$)?\s*(?=\d)", r"\\$ "),
     ("Rs", rf"\A{WORDED}?\s*Rs\.?\s*\}}?\s*(?=\d)", "₹ "),
     (",", r"\A(-?\d+),(\d{1,2})(?=\s*(?:\\?%|€)\s*\Z)", r"\1.\2"),
@@ -42,6 +54,8 @@ ROWS = (
     ("Abs", r"(?<![A-Za-z\\])Abs(?=\s*\()", "abs"),
     ("log", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}"),
     ("C", r"\A\s*(?:\{\s*\})?\s*[\^_]\s*\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?\s*\Z", r"\\binom{\1}{\2}"),
+    ("C", r"\A\s*C\s*_\s*\{?(\d{1,6})\}?\s*\^\s*\{?(\d{1,6})\}?\s*\Z", lambda m: chosen(m[1], m[2]) or m[0]),
+    ("C", r"\A\s*C\s*\^\s*\{?(\d{1,6})\}?\s*_\s*\{?(\d{1,6})\}?\s*\Z", lambda m: chosen(m[2], m[1]) or m[0]),
     ("cis", r"\\?(?:(?:operatorname|text|mathrm)\s*\{\s*cis\s*\}|(?<![A-Za-z])cis)\s*((?:\\left\s*)?\([^()]*\)|\{[^{}]*\}"
      r"|\d+\s*\^\s*\{?\s*\\circ\s*\}?|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})", r"(\\cos{\1}+i\\sin{\1})"),
     # units
@@ -56,22 +70,32 @@ ROWS = (
     ("\\Omega", rf"(?<=\d){SPACES}([kM]?)\\Omega(?![A-Za-z_])(?=\s*\Z)", r"\\text{ \1ohm}"),
     ("\\AA", r"\\AA(?![A-Za-z])", "Å"),
     ("\\odot", rf"(?<=\d){SPACES}([MRL])_\{{?\\odot\}}?", r"\\text{ solar\1}"),
+    ("'", r"\A\s*(\d{1,6})\s*(?:\^\s*\{?\\circ\}?|°|\\degree)\s*(\d{1,6})\s*'(?:\s*(\d{1,6})\s*(?:''|\"))?\s*\Z",
+     lambda m: degrees(*m.groups())),
     ("\\circ", r"\\ (?=\^\s*\{?\s*\\circ)", " "),
     # sets and relations
     ("[", r"\A(?=[^\[\]]*[\[\]][^\[\]]*[\[\]][^\[\]]*\Z)(\[|\])([^\[\]()]*,[^\[\]()]*)(\[|\])",
      lambda m: {"[": "[", "]": "("}[m[1]] + m[2] + {"[": ")", "]": "]"}[m[3]]),
-    ("\\", r"\\(?:lor|vee)(?![A-Za-z])(?=.*[<>=])", r"\\text{ or }"),
-    ("\\", r"\\(?:land|wedge)(?![A-Za-z])(?=.*[<>=])", r"\\text{ and }"),
-    ("\\mathbb{R}", r"\\mathbb\{R\}\s*(?:\^\s*\{?\+\}?|_\s*\{?(?:\+|>\s*0)\}?)\s*\Z", r"(0,\\infty)"),
+    ("<>", r"(?<=\w)\s*<>\s*(?=[-\w\\])", r"\\ne "),
+    ("\\not", r"\\not\s*=", r"\\ne "),
+    ("\\not", r"\\not\s*\\in(?![A-Za-z])", r"\\notin "),
+    ("\\", r"\\(?:lor|vee)(?![A-Za-z])(?=.*(?:[<>=]|\\(?:[gl]e|ne)))", r"\\text{ or }"),
+    ("\\", r"\\(?:land|wedge)(?![A-Za-z])(?=.*(?:[<>=]|\\(?:[gl]e|ne)))", r"\\text{ and }"),
+    (" U", r"(?<=[)\]])\s+U\s+(?=\\?(?:left)?\s*[(\[])", r"\\cup "),
     ("\\mathbb ", r"\\mathbb\s+([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+    ("\\mathbb{R}", r"\\mathbb\{R\}\s*_\s*\{?\s*\\(?:ge|geq|geqslant)\s*0\s*\}?\s*\Z", r"[0,\\infty)"),
+    ("\\mathbb{R}", r"\\mathbb\{R\}\s*(?:\^\s*\{?\+\}?|_\s*\{?(?:\+|>\s*0)\}?)\s*\Z", r"(0,\\infty)"),
     ("\\mathbb{R}", r"\\mathbb\{R\}\s*[-−]\s*(?=\\\{)", r"\\mathbb{R}\\setminus "),
     ("is to", rf"{WORDED}?\s*\bis to\s*\}}?", ":"),
     ("integers", rf"\A{WORDED}?\s*(?:the set of )?all integers\s*\}}?\Z", r"\\mathbb{Z}"),
     ("empty set", rf"\A{WORDED}?\s*(?:the )?empty set\s*\}}?\Z", r"\\emptyset"),
+    ("olution", NO_SOLUTION, r"\\emptyset"),
+    ("OLUTION", NO_SOLUTION, r"\\emptyset"),
     ("DNE", rf"\A{WORDED}?\s*DNE\s*\}}?\Z", r"\\text{does not exist}"),
     ("infinity", rf"\A{WORDED}?\s*(?:positive|plus) infinity\s*\}}?\Z", r"\\infty"),
     ("infinity", rf"\A{WORDED}?\s*(?:negative|minus) infinity\s*\}}?\Z", r"-\\infty"),
     # matrices, vectors and systems
+    ("\\\\", r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\\\\\"),
     ("\\cr", r"\\cr(?![A-Za-z])", r"\\\\"),
     ("^", r"(?<=[)\]])\s*\^\s*\{?\s*(?:T|\\top|\\mathsf\{T\}|\\text\{T\})\s*\}?\s*\Z", ""),
     ("\\", r"\\(?:mathbf|boldsymbol|bm|hat|vec|widehat)\s*\{\s*(?:\\mathbf\{)?\\?([ijk])(?:math)?\}?\s*\}", r"\\hat{\1}"),
@@ -91,8 +115,19 @@ EXCEPT = re.compile(r"(?:except|but|other than|excluding|without|not equal to)(?
 SPELLED = re.compile(r"(?:\\text\s*\{)?\s*(?:[A-Za-z]{3}|an? [a-z]{4})|\d+\s*(?:\\text\s*\{)?\s*and\b")
 WORDED_MARKS = (
     " is ", " than ", "hundred", "US", "Rs", "choose", "set", "infinity", "Rational", "binomial", "Abs", "log2", "log10", "DNE",
-    "cents", "sq", "Ω", "integers", "at least", "at most",
+    "cents", "sq", "_", "C_", "+/-", "+-", ") U (", "olution", "OLUTION", "not ", "Ω", "integers", "at least", "at most",
 )  # fmt: skip
+
+
+def chosen(whole: str, part: str) -> str:
+    """C_5^2 as \\binom{5}{2}, "" if there are not so many."""
+    return rf"\binom{{{whole}}}{{{part}}}" if int(part) <= int(whole) else ""
+
+
+def degrees(whole: str, minutes: str, seconds: str | None) -> str:
+    """30° 30' as a fraction of degrees."""
+    angle = Fraction(int(whole)) + Fraction(int(minutes), 60) + Fraction(int(seconds or 0), 3600)
+    return rf"\frac{{{angle.numerator}}}{{{angle.denominator}}}^\circ"
 
 
 def usual(text: str) -> str:

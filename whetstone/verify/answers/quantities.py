@@ -11,7 +11,7 @@ from whetstone.verify.answers.forms import Expression, Matrix, Value
 from whetstone.verify.answers.formulas import Formulas
 from whetstone.verify.answers.terms import Term, grid, has_matrix, names, number, value_of, walk
 from whetstone.verify.answers.tokens import BASED, JOINING, WORD
-from whetstone.verify.answers.units import NO_UNIT, PERCENT, Unit, known, measure, multipliers
+from whetstone.verify.answers.units import GENERIC, NO_UNIT, PERCENT, Unit, known, measure, multipliers
 from whetstone.verify.elementary import Elementary
 
 CURRENCY = {"\\$": "dollar", "€": "euro", "£": "pound-sterling", "¥": "yen", "₹": "rupee", "¢": "cent"}
@@ -59,7 +59,9 @@ class Quantities(Formulas):
         if found is not None and (self.at_end() or self.peek() in RELATIONS or self.peek() in (":", "^", "+")):
             whole, rest = found
             measured = measure(rest) if rest else unit or NO_UNIT
-            counted = measured is not None and any(known(name) is None and name != "deg" for name in measured.powers)
+            counted = measured is not None and any(
+                known(name) is None and name not in ("deg", GENERIC) for name in measured.powers
+            )
             if measured is not None and (countable or not (counted or not measured.powers)):
                 return whole, measured if measured.powers else unit
         self.position = start

@@ -24,11 +24,13 @@ from whetstone.verify.answers.tokens import JOINING, WORD
 from whetstone.verify.exact import TooLarge, Unreadable
 
 SEPARATORS = (",", ";", "\\\\")
+BARS = ("\\mid", "|", ":", "\\vert")  # of a set builder
 MOST_ITEMS = 100
 MOST_GROUPS = 20  # braces of an answer that are looked into for what is no formula
 MOST_UNREAD = 50  # signs of a statement that begin no formula
 THOUSANDS = re.compile(r"(?<![\d.(,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
 WHOLE_THOUSANDS = re.compile(r"(?<![\d./^])[1-9]\d{0,2}(?:,\d{3})+(?![\d/^])")  # not 100/3,100 nor 3,100/17: two items
+INDIAN = re.compile(r"-?\d{1,2}(?:,\d\d)+,\d{3}")  # 12,34,567
 GLUED_METRES = re.compile(r"(\d+(?:\.\d+)?)(m\^(?:[23]|\{[23]\}))")
 MIXED = re.compile(rf"(\d+)\s*{TEXT}?\s*and\s*{END}?\s*(\\frac\{{\d+\}}\{{\d+\}})")  # 3 and 1/4
 SETS = {"\\cup": "\\cup", "\\cap": "\\cap", "\\setminus": "\\setminus"}
@@ -62,6 +64,8 @@ def read(
     joined = thousands.sub(lambda found: found.group().replace(",", ""), text)
     alone = bracketed and joined.count(",") == 0 and joined.count(";") == 0  # (11,111): not one number in brackets
     texts = [text] if joined == text or alone else [text, joined] if bracketed else [joined] if gold else [joined, text]
+    if not gold and INDIAN.fullmatch(text):
+        texts.append(text.replace(",", ""))
     if not gold and (glued := GLUED_METRES.fullmatch(text)):
         texts.insert(0, f"{glued[1]} {glued[2]}")
     if not gold and (mixed := MIXED.fullmatch(text)):
@@ -225,6 +229,11 @@ class Reader(Quantities):
             return Items((), True)
         if token == "\\begin{cases}" or token in ("\\begin{aligned}", "\\begin{align*}", "\\begin{array}{l}"):
             return self.system()
+        if token == "{" and (self.ahead(2) in BARS or self.ahead(2) == "\\in"):
+            self.take()
+            if (builder := self.builder("}")) is not None:
+                return builder
+            self.position = start
         if token in ("(", "[", "\\langle", "{"):
             bracket = self.bracket()
             if bracket is not None:
@@ -268,10 +277,11 @@ class Reader(Quantities):
             depth += (token in OPENING) - (token in CLOSING)
             if depth < 0:
                 break
-            if depth == 0 and bar is None and token in ("\\mid", "|", ":", "\\vert"):
+            if depth == 0 and bar is None and token in BARS:
                 bar = place
         named = bar == start + 1 or (bar is not None and self.tokens[start + 1 : start + 2] == ["\\in"])
-        if bar is None or (self.tokens[bar] != "\\mid" and not named):
+        ranging = bar is not None and self.tokens[bar + 2 : bar + 3] == ["\\in"]  # 2n : n \in Z
+        if bar is None or (self.tokens[bar] != "\\mid" and not named and not ranging):
             return None
         saved = self.tokens[bar]
         self.tokens[bar] = ","

@@ -38,6 +38,7 @@ GLUED_UNITS_TEXT = """
 cm mm km kg mg nm ml mL kW kWh MHz GHz kHz Hz kJ kPa Pa mol eV keV MeV GeV lb lbs ft mi oz min hr sec mph
 """
 GLUED_UNITS = frozenset(GLUED_UNITS_TEXT.split())
+ARGUMENT = re.compile(r"[\s\x03]*[\w(\\^{]")  # of a function, after its name
 VOWELS = frozenset("aeiouyAEIOUY")
 
 
@@ -59,9 +60,11 @@ def lex(text: str) -> Tokens:
             gap = gap or token == END
         else:
             if kind == "letters":
-                tokens = (
-                    [word(token)] if worded else letters(token, gap, context(found.texts[-1]) if found.texts else "")
-                )
+                before = context(found.texts[-1]) if found.texts else ""
+                if token == "sec" and before and not ARGUMENT.match(text, match.end()):
+                    tokens = [WORD + token]  # seconds
+                else:
+                    tokens = [word(token)] if worded else letters(token, gap, before)
             elif kind == "based":
                 tokens = [based(token)] if based(token) else relexed(token, worded)
             else:
@@ -128,6 +131,8 @@ def letters(run: str, gap: bool, before: str) -> list[str]:
         return [run] if run.isascii() else [WORD + run]
     after_number = before == "number"
     spelled = run.casefold() in CHANGING or run.casefold() in CARDINALS
+    if before == "unit" and run == "old":  # years old
+        return [WORD + run]
     if run in JOINING or (spelled and not (run.isupper() and len(run) < 3)):
         return [WORD + run]
     if known(run) and (before == "unit" or (after_number and (gap or run in GLUED_UNITS))):

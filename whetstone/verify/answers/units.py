@@ -145,6 +145,7 @@ INSIDE_TEXT = "of per a an the in on each every old long wide high tall"
 INSIDE = frozenset(INSIDE_TEXT.split())  # may follow a noun
 SILENT_TEXT = "unit units exact exactly total altogether answer ans"
 SILENT = frozenset(SILENT_TEXT.split())
+GENERIC = "unit"  # of a length that has no name: 5 square units
 
 
 @cache
@@ -213,7 +214,7 @@ def measure(words: Iterable[str]) -> Unit | None:
 
     Words may carry a power, `m^2`; "per" and "/" divide; unknown nouns are things that are counted.
     """
-    unit, sign, power, nouns = NO_UNIT, 1, 1, []
+    unit, sign, power, nouns, generic = NO_UNIT, 1, 1, [], 0
     for word in words:
         name, _, exponent = word.partition("^")
         lower = name.casefold()
@@ -223,7 +224,11 @@ def measure(words: Iterable[str]) -> Unit | None:
             power = 2 if lower.startswith("sq") else 3
             if lower.endswith("ed") and unit.powers and not nouns:  # feet squared
                 unit, power = Unit(unit.factor**power, {k: v * power for k, v in unit.powers.items()}), 1
+            elif lower.endswith("ed") and generic:  # units squared
+                generic, power = generic * power, 1
         elif lower in SILENT:
+            if lower in ("unit", "units"):
+                generic, power = generic + power * int(exponent or 1), 1
             nouns = nouns or [""]
         elif unit.powers.keys() == {"deg"} and (scale := {"c": "°C", "f": "°F"}.get(lower[:1])):
             unit = table()[scale]
@@ -245,6 +250,8 @@ def measure(words: Iterable[str]) -> Unit | None:
     if power != 1 and not nouns and not unit.powers:
         return None
     counted = [noun for noun in nouns if noun]
+    if generic and not counted and not unit.powers:
+        return Unit(Fraction(1), {GENERIC: generic})
     return unit.times(Unit(Fraction(1), {" ".join(counted): 1})) if counted else unit
 
 
@@ -263,6 +270,12 @@ def ratio(gold: Unit | None, given: Unit | None) -> Fraction | None:
         return Fraction(1)
     if gold.powers == given.powers:
         return given.factor / gold.factor
+    if (
+        GENERIC in gold.powers or GENERIC in given.powers
+    ):  # square units may be cm^2; 5 units may be 5 of anything but that
+        unnamed, other = (gold, given) if GENERIC in gold.powers else (given, gold)
+        (power,) = other.powers.values() if other.powers.keys() in ({"m"}, {GENERIC}) else (1,)
+        return Fraction(1) if unnamed.powers[GENERIC] == power else None
     if {*gold.powers} | {*given.powers} <= {"deg", "°C", "°F", "K"} and "deg" in {*gold.powers, *given.powers}:
         return Fraction(1)
     wanted, found = ({word for name in unit.powers for word in name.split()} for unit in (gold, given))
