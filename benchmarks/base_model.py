@@ -91,7 +91,7 @@ def measured(model: str, template: str, rows: int, problems: int, folder: Path, 
     run = folder / "base_model"
     manifest = read_json(run / "04-sft" / "manifest.json")
     return {
-        "started_from": manifest["started_from"],
+        "started_from": manifest["started_from"] | {"name": Path(model).name},
         "summary": manifest["summary"],
         "cpu_seconds": manifest["cpu_seconds"],
         "peak_memory": manifest["peak_memory"],

@@ -41,6 +41,7 @@ from whetstone.run.progress import say
 from whetstone.run.remote import kept_in
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 SETTINGS, MATRICES = "adapter_config.json", "adapter_model.safetensors"
@@ -208,38 +209,32 @@ def _merged(adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: 
     A head that is the embedding stays so, unless the adapter changes one of the two alone: then merging into the weight that
     they share gives another model, and the head gets a weight of its own.
     """
-    whole = expected = reason = None
-    for own_head in (False, True):
-        try:
-            with_adapter = _beside(adapter, base, stored, config)
-            if own_head:
-                _untie(with_adapter)
-            ids = _probes(with_adapter)
-            expected = _logits(with_adapter, ids) if expected is None else expected
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                whole = with_adapter.merge_and_unload()
-            if _equal(_logits(whole, ids), expected):
-                break
-            whole = None
-        except (RuntimeError, KeyError, ValueError) as error:
-            reason = reason or error
-        if not getattr(config, "tie_word_embeddings", False):
-            break
-    if whole is None and isinstance(reason, Unfit):
-        raise reason
-    if whole is None:
-        said = " ".join(str(reason).split())[:300].rstrip(".") if reason else "merged, they compute something else"
+    expected = None
+    try:
+        for own_head in (False, True):
+            whole, beside, merged_logits = _merged_once(adapter, base, stored, config, own_head)
+            expected = beside if expected is None else expected
+            if (merged_logits - expected).abs().max() <= ROUNDING * expected.abs().max():
+                whole.config.tie_word_embeddings = (
+                    whole.get_output_embeddings().weight is whole.get_input_embeddings().weight
+                )
+                return whole
+            del whole
+        raise ValueError("merged, they compute something else")
+    except (RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, Unfit):
+            raise
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise Unfit(
-            f"{adapter.folder} does not fit its base {adapter.base}: {said}. Name the base it is of; if it is of this "
+            f"{adapter.folder} does not fit its base {adapter.base}: {reason}. Name the base it is of; if it is of this "
             "one, merge it with the library that trained it, and name the merged folder."
-        ) from reason
-    whole.config.tie_word_embeddings = whole.get_output_embeddings().weight is whole.get_input_embeddings().weight
-    return whole
+        ) from error
 
 
-def _beside(adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: Any) -> Any:
-    """peft's model of both."""
+def _merged_once(
+    adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: Any, own_head: bool
+) -> "tuple[PreTrainedModel, torch.Tensor, torch.Tensor]":
+    """The merged model, and the logits (1, L, V) of `_probes` by the adapter beside the base and by the merged model."""
     import peft
     import torch
 
@@ -248,16 +243,21 @@ def _beside(adapter: Adapter, base: Path, stored: Mapping[str, Stored], config: 
     settings = _settings(adapter, peft)
     model = read_weights(base, stored, deepcopy(config), torch.float32)
     _resize(adapter, model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they warn of is compared below
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what they warn of is compared here
         with_adapter = peft.PeftModel.from_pretrained(
             model, adapter.folder, config=settings, torch_device="cpu", autocast_adapter_dtype=True
-        )
-    _refuse_another(adapter, with_adapter)
-    return with_adapter.eval()
+        ).eval()
+        _refuse_another(adapter, with_adapter)
+        if own_head:
+            _untie(with_adapter)
+        ids = _probes(with_adapter)
+        beside = with_adapter(input_ids=ids, use_cache=False).logits
+        whole = with_adapter.merge_and_unload()
+        return whole, beside, whole(input_ids=ids, use_cache=False).logits
 
 
-def _probes(with_adapter: Any) -> Any:
+def _probes(with_adapter: Any) -> "torch.Tensor":
     """Ids (1, L) over the whole vocabulary, and those whose rows the adapter replaces."""
     import torch
 
@@ -265,18 +265,6 @@ def _probes(with_adapter: Any) -> Any:
     named = with_adapter.active_peft_config.to_dict().get("trainable_token_indices") or []
     replaced = [i for ids in named.values() for i in ids] if isinstance(named, dict) else list(named)
     return torch.cat([torch.linspace(0, rows - 1, PROBES).long(), torch.tensor(replaced[:PROBES]).long()])[None]
-
-
-def _logits(model: Any, ids: Any) -> Any:
-    import torch
-
-    with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits
-
-
-def _equal(logits: Any, expected: Any) -> bool:
-    """Up to fp32's rounding."""
-    return bool((logits - expected).abs().max() <= ROUNDING * expected.abs().max())
 
 
 def _settings(adapter: Adapter, peft: Any) -> Any:

@@ -22,8 +22,8 @@ def place(name: Path | str) -> Path:
 
     Raises Unfit if the address holds no model, and as `remote.copy_file`.
     """
-    url = remote.address(name)
-    return _copy(url.rstrip("/")) if url and not remote.on_the_web(url) else Path(name)
+    url = remote.in_store(name)
+    return _copy(url.rstrip("/")) if url else Path(name)
 
 
 def _copy(url: str) -> Path:

@@ -25,8 +25,7 @@ def show(
     from whetstone.run import remote
     from whetstone.show import chosen, render, rows_of, tables_below
 
-    url = remote.address(path)
-    if url and not remote.on_the_web(url) and remote.is_folder(url):
+    if (url := remote.in_store(path)) and remote.is_folder(url):
         path = remote.local_run(url)
     if path.is_dir() and not any(path.glob("part-*.parquet")):
         tables = tables_below(path)

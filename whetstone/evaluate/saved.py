@@ -46,8 +46,7 @@ def read_saved(name: str) -> Saved:
 
 def find_saved(name: str) -> Saved | None:
     """None if nothing is saved there, as in a model's folder. An address of a store is read through its copy."""
-    url = remote.address(name)
-    if url and not remote.on_the_web(url):
+    if url := remote.in_store(name):
         copy = remote.local_run(url)
         found = find_saved(str(copy))
         return found and replace(found, name=found.name.replace(str(copy), redacted(url)))

@@ -115,8 +115,10 @@ def _of_context(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
 
 def _of_length(recipe: Recipe, stage: RecipeStage) -> Iterator[str]:
     """`max_length`, if the recipe sets it, beyond what the model can hold."""
-    longest, context = getattr(stage.settings, "max_length", 0), _context(recipe)
-    if stage.control is None and context and longest > context and "max_length" in stage.settings.model_fields_set:
+    if stage.control is not None or "max_length" not in stage.settings.model_fields_set:
+        return
+    longest, context = stage.settings.max_length, _context(recipe)
+    if 0 < context < longest:
         yield f"max_length = {longest}: the model's context is {context}, and what is longer than that is left out."
 
 
@@ -126,9 +128,9 @@ def _context(recipe: Recipe) -> int:
     if path is None:
         return recipe.model.context
     folder = local_model(path)
-    stated = (
-        read_object(folder / CONFIG).get("max_position_embeddings") if folder and (folder / CONFIG).is_file() else 0
-    )
+    if folder is None or not (folder / CONFIG).is_file():
+        return 0
+    stated = read_object(folder / CONFIG).get("max_position_embeddings")
     return stated if isinstance(stated, int) else 0
 
 

@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from glob import has_magic
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from whetstone.run.disk import DiskFull, room_for
@@ -45,6 +45,12 @@ def address(name: Path | str) -> str | None:
 def on_the_web(url: str) -> bool:
     """The web has no folders and no patterns."""
     return url.startswith(("http://", "https://"))
+
+
+def in_store(name: Path | str) -> str | None:
+    """The address that a name is, unless it is on the web, where it may be a server's; None for a path."""
+    url = address(name)
+    return None if url is None or on_the_web(url) else url
 
 
 def find(url: str) -> list[str]:
@@ -83,16 +89,8 @@ def copy_file(url: str) -> Path:
 @cache
 def copy_folder(url: str, keep: Callable[[str], bool]) -> Path:
     """The folder of local copies of the files directly in it. Raises as `copy_file`."""
-    folder = _home(url) / _last(url)
     kept = [name for name in names_in(url) if not name.endswith("/") and keep(name)]
-    with explained(url):
-        for name in kept:
-            _copied(f"{url.rstrip('/')}/{name}", folder, _home(url))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in kept:  # it is no longer there
-            path.unlink()
-    return folder
+    return _copies(url, kept, _home(url) / _last(url))
 
 
 def local_run(name: Path | str) -> Path:
@@ -104,19 +102,32 @@ def local_run(name: Path | str) -> Path:
     if on_the_web(url) or not is_folder(url):
         return copy_file(url)
     url = url.rstrip("/")
-    root, kept = _home(url) / _last(url.rpartition("/")[0]) / _last(url), set()  # a folder in `scores` is told by that
     with explained(url):
         store, place = store_of(url)
-        for found in store.find(place):
-            inner = Path(found.lstrip("/").removeprefix(place.strip("/")).lstrip("/"))
-            if inner.suffix not in WEIGHTS and not any(p.startswith(".") or p == "checkpoints" for p in inner.parts):
-                folder = root / inner.parent
-                _copied(f"{url}/{inner.as_posix()}", folder, _home(f"{url}/{inner.parent.as_posix()}"))
-                kept.add(root / inner)
-    for path in root.rglob("*"):
+        found = [path.lstrip("/").removeprefix(place.strip("/")).lstrip("/") for path in store.find(place)]
+    parent = _last(url.rpartition("/")[0])  # kept in the copy's path: a folder of `scores` is told by it
+    return _copies(url, filter(_is_readable, found), _home(url) / parent / _last(url))
+
+
+def _is_readable(name: str) -> bool:
+    """Whether a file of a run, by its path in the run's folder, is neither weights nor hidden nor of a checkpoint."""
+    path = PurePosixPath(name)
+    return path.suffix not in WEIGHTS and not any(p.startswith(".") or p == "checkpoints" for p in path.parts)
+
+
+def _copies(url: str, names: Iterable[str], folder: Path) -> Path:
+    """The folder, with copies of these files below an address and no others. Raises as `copy_file`."""
+    kept = set()
+    with explained(url):
+        for name in names:
+            inner = PurePosixPath(name).parent
+            home = _home(url if inner == PurePosixPath() else f"{url}/{inner}")
+            kept.add(_copied(f"{url.rstrip('/')}/{name}", folder / inner, home))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.rglob("*"):
         if path.is_file() and path not in kept:  # it is no longer there
             path.unlink()
-    return root
+    return folder
 
 
 def kept_in() -> Path:

@@ -97,16 +97,16 @@ def _shard(folder: Path, number: int) -> Path:
 
 @contextmanager
 def opened(shard: Path) -> Iterator["pq.ParquetFile"]:
-    """Raises ValueError, with the file's name, if it is damaged."""
+    """Raises ValueError, with the file's name, if it is damaged, and OSError if the system refuses it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(shard) as table:
             yield table
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ValueError(
             f"{shard} is damaged ({reason}). Copy it again, or make its stage again with --force."
